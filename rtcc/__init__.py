@@ -1,0 +1,1 @@
+"""rtcc compiles neural networks (ONNX) into small, dependency-free, real-time artefacts."""

@@ -1,0 +1,88 @@
+/* What an artefact's generated code and its runtime share. The generated file defines, before this text:
+ *
+ *   RTCC_ENTRY(suffix)     the model's name pasted before _suffix
+ *   RTCC_MAGIC             64 bits that tell this model's workspaces from all others
+ *   RTCC_THREADS_MAX       the largest number of threads; with 1 there is no pool and no operating system below
+ *   RTCC_ARENA_BYTES       the planned memory, a multiple of 64
+ *   RTCC_SCRATCH_BYTES     private memory of each thread, a multiple of 64
+ *   RTCC_EXTERNAL_BYTES    size of the weights file beside the artefact; 0 where the weights are embedded
+ *
+ * Everything here is static: an artefact is one translation unit and its kernels.
+ */
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if RTCC_THREADS_MAX > 1
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+struct rtcc_workspace;
+
+#if RTCC_THREADS_MAX > 1
+struct rtcc_worker {
+    pthread_t thread;
+    struct rtcc_workspace *workspace;
+    int32_t task;
+};
+#endif
+
+/* The start of the caller's memory; the arena and then each thread's scratch follow it. */
+struct rtcc_workspace {
+    uint64_t magic;                 /* RTCC_MAGIC while initialised */
+    const void *self;               /* its own address: a copied workspace is not a workspace */
+    size_t bytes;
+    const char *weights;            /* the mapped file where weights are external */
+    int32_t threads;
+    int32_t has_run;                /* a run has succeeded since init */
+    _Atomic uint32_t busy;          /* a run is under way */
+#if RTCC_THREADS_MAX > 1
+    uint32_t fork_epoch;
+    int32_t stop;
+    const void *const *inputs;
+    void *const *outputs;
+    /* Words that threads wait on lie on lines of their own. */
+    _Alignas(64) _Atomic uint32_t generation;   /* one more for every run, and for the end */
+    _Atomic uint32_t generation_sleepers;
+    _Alignas(64) _Atomic uint32_t ready;        /* workers that have started */
+    _Atomic uint32_t ready_sleepers;
+    _Alignas(64) _Atomic uint32_t arrived;      /* threads at the present barrier */
+    _Atomic int32_t code;                       /* the lowest code reported since the last barrier */
+    _Alignas(64) _Atomic uint32_t phase;        /* barriers passed */
+    _Atomic uint32_t phase_sleepers;
+    int32_t agreed;                             /* the code all threads leave the last barrier with */
+    struct rtcc_worker workers[RTCC_THREADS_MAX];
+#endif
+};
+
+#define RTCC_ALIGNED(bytes) (((bytes) + 63) / 64 * 64)
+#define RTCC_ARENA_OFFSET RTCC_ALIGNED(sizeof(struct rtcc_workspace))
+#define RTCC_SCRATCH_OFFSET (RTCC_ARENA_OFFSET + RTCC_ARENA_BYTES)
+
+/* What init must find on this CPU. x86: bits of a cpuid register. AArch64: bits of AT_HWCAP (leaf 0) or AT_HWCAP2 (leaf 1). */
+struct rtcc_feature {
+    uint32_t leaf, subleaf, word;   /* word: 0 eax, 1 ebx, 2 ecx, 3 edx */
+    uint64_t mask;
+};
+
+/* A user's tensor: what run checks of the pointer it is given. */
+struct rtcc_tensor {
+    size_t bytes;                   /* no pointer is needed for an empty tensor */
+    size_t alignment;
+};
+
+/* Walks the launch list as thread `task` of `w->threads`. Generated. */
+static int32_t rtcc_walk(struct rtcc_workspace *w, int32_t task, const void *const *in, void *const *out);
+
+/* Writes the shape of an output. Generated. */
+static int32_t rtcc_shape(const struct rtcc_workspace *w, int output, int64_t *shape);
+
+/* Every thread calls this between dependent launches with its own code so far; all leave with the same one. */
+static inline int32_t rtcc_barrier(struct rtcc_workspace *w, int32_t code);

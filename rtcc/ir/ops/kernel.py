@@ -1,0 +1,74 @@
+"""Fused regions, kernels' calls and layout changes: the ops that lowering adds to ONNX's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from rtcc.ir.graph import Graph
+from rtcc.ir.op import (
+    Array,
+    KernelRef,
+    Op,
+    RegionOp,
+    attribute,
+    ints,
+    operand,
+    required_attribute,
+    variadic_operand,
+)
+from rtcc.ir.types import TensorType
+
+
+class Fused(RegionOp):
+    """A region compiled as one kernel: one anchor with elementwise prologue and epilogue.
+
+    The region's parameters stand for the operands; it reads no other outer value than constants
+    that decide shapes or code. `algorithm` and `tile` are the target's choices for this instance.
+    """
+
+    name = "control.fused"
+    inputs = variadic_operand()
+    algorithm = attribute("")
+    tile = ints()
+
+    @property
+    def body(self) -> Graph:
+        """The nested graph."""
+        return self.regions[0]
+
+    def infer(self) -> tuple[TensorType, ...]:
+        return tuple(value.type for value in self.body.returned)
+
+    def inferred_types(self, results: int | None = None) -> tuple[TensorType, ...]:
+        return self.infer()
+
+    def evaluate_regions(
+        self, arrays: Sequence[Array | None], run: Callable[[Graph, Sequence[Array]], tuple[Array, ...]]
+    ) -> tuple[Array, ...]:
+        return run(self.body, [a for a in arrays if a is not None])
+
+
+class Call(Op):
+    """One run of a kernel of the module; operands and results are the kernel's."""
+
+    name = "control.call"
+    inputs = variadic_operand()
+    kernel = required_attribute(KernelRef)
+
+    def infer(self) -> tuple[TensorType, ...]:
+        return tuple(result.type for result in self.results)
+
+
+class ConvertLayout(Op):
+    """The same tensor stored in another layout; the identity on logical values."""
+
+    name = "tensor.convert_layout"
+    data = operand()
+
+    def infer(self) -> tuple[TensorType, ...]:
+        return (self.data.type.with_layout(self.results[0].type.layout if self.results else None),)
+
+    def evaluate(self, *arrays: Array | None) -> Array:
+        return np.asarray(arrays[0])

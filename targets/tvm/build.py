@@ -1,0 +1,209 @@
+# pyright: basic
+"""TIR function in, ELF object out.
+
+`build_object` compiles one PrimFunc into an object file that holds one plain C function
+
+    int32_t SYMBOL(int32_t task, int32_t tasks, const void *in0, …, void *out0, …[, void *scratch])
+
+whose parameters are the PrimFunc's own, in order: a buffer parameter becomes a pointer to its elements. The kernel
+returns 0, or the negative code that a `Return` inside it gave. It divides its outermost loop itself:
+task t of n does iterations extent·t/n to extent·(t+1)/n. The object needs nothing from outside but libm.
+
+What a generator must respect:
+- Buffers are promised element alignment only: declare them with `data_alignment` (TVMScript: `align`) equal to the
+  element's size.
+- Buffers do not overlap, unless the function carries `"tirx.noalias": False`.
+- An internal buffer of at most `STACK_BYTES` with "local" scope lives in registers or on the stack; anything larger
+  is a parameter (scratch), planned into the workspace by the compiler.
+- Denormals are flushed by the runtime around the run, not here.
+
+The object is a function of the PrimFunc and the target alone: equal input gives equal bytes in every process. The
+symbol is `elf.PLACEHOLDER`; `elf.rename_symbol` gives it the node's name.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+
+import tvm
+from tvm import s_tir, tirx
+from tvm.ir import PointerType, PrimType
+
+from rtcc.errors import CodegenError
+from rtcc.targets.tvm.elf import PLACEHOLDER, read_symbols, undefined_symbols
+
+LIBM = frozenset(
+    name + suffix
+    for suffix in ("", "f")
+    for name in (
+        "acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fabs floor fma "
+        "fmax fmin fmod hypot ldexp lgamma log log10 log1p log2 nearbyint nextafter pow remainder rint round "
+        "sin sinh sqrt tan tanh tgamma trunc"
+    ).split()
+)
+"""The functions an object may leave undefined."""
+
+_HALF_CONVERSIONS = frozenset({"__truncsfhf2", "__extendhfsf2"})
+# TVM defines both weakly in every object, in a section of their own that the linker drops where unused.
+
+STACK_BYTES = 4096
+"""The largest internal buffer. TVM's own limit is 1 KiB; 28 accumulators of 16 floats need 1,792 bytes."""
+
+
+def target_of(mcpu: str, features: tuple[str, ...] = (), triple: str = "x86_64-linux-gnu") -> tvm.target.Target:
+    """The LLVM target for a CPU name as LLVM spells it ("cascadelake"), plus attributes such as "+avx512vnni"."""
+    config: dict[str, object] = {"kind": "llvm", "mtriple": triple, "mcpu": mcpu}
+    if features:
+        config["mattr"] = list(features)
+    return tvm.target.Target(config)
+
+
+def tir_text(func: tirx.PrimFunc) -> str:
+    """The function as TVM prints it, for dumps and for hashing."""
+    return func.script(show_meta=False)
+
+
+def build_object(func: tirx.PrimFunc, target: str | dict | tvm.target.Target) -> bytes:
+    """Compile one function to an ELF object whose only global symbol is `elf.PLACEHOLDER`.
+
+    Raises `CodegenError` where the object would need more than libm (typically an internal buffer above 1 KiB, a
+    packed call or a runtime assertion in the function).
+    """
+    target = tvm.target.Target(target) if not isinstance(target, tvm.target.Target) else target
+    target = target.with_host(target)
+    _require_element_alignment(func)
+    func = func.with_attr("global_symbol", PLACEHOLDER)
+    if "tirx.noalias" not in func.attrs:
+        func = func.with_attr("tirx.noalias", True)
+    with tvm.transform.PassContext(opt_level=3):
+        module = tirx.transform.BindTarget(target)(tvm.IRModule({PLACEHOLDER: func}))
+        module = s_tir.pipeline.finalize_host_passes()(_keep_on_stack(_lower(module)))
+        built = tvm.get_global_func("target.build." + target.kind.name)(module, target)
+    return _checked(_object_bytes(built))
+
+
+def _object_bytes(built: tvm.runtime.Module) -> bytes:
+    handle, path = tempfile.mkstemp(suffix=".o")
+    os.close(handle)
+    try:
+        built.write_to_file(path, "o")
+        with open(path, "rb") as file:
+            return file.read()
+    finally:
+        os.unlink(path)
+
+
+def _checked(data: bytes) -> bytes:
+    symbols = read_symbols(data)
+    foreign = [name for name in undefined_symbols(data) if name not in LIBM]
+    foreign += [symbol.name for symbol in symbols if symbol.name.startswith("__TVM")]
+    if foreign:
+        raise CodegenError(
+            "undefined-symbols",
+            f"the kernel needs {', '.join(foreign)}, expected nothing but libm",
+            hint=f"internal buffers are local and within {STACK_BYTES} bytes; larger ones are scratch parameters",
+        )
+    defined = {symbol.name for symbol in symbols if symbol.is_global and symbol.defined}
+    assert defined - _HALF_CONVERSIONS == {PLACEHOLDER}, f"unexpected global symbols {sorted(defined)}"
+    return data
+
+
+def _element_bytes(buffer: tirx.Buffer) -> int:
+    element = tvm.DataType(str(buffer.ty.dtype))
+    return max(1, element.lanes * element.bits // 8)
+
+
+def _require_element_alignment(func: tirx.PrimFunc) -> None:
+    """Callers promise no more than element alignment; TVM's default promise of 64 bytes would fault."""
+    for param in filter(tirx.is_buffer_var, func.params):
+        promised = param.ty.data_alignment
+        assert promised <= _element_bytes(param), f"buffer {param.name} promises {promised}-byte alignment"
+
+
+@tirx.transform.prim_func_pass(opt_level=0, name="rtcc.PlainCFunction")
+def _plain_c_function(func: tirx.PrimFunc, module: tvm.IRModule, context: object) -> tirx.PrimFunc:
+    """f(task, tasks, buffers…)  →  int32 f(task, tasks, pointers…) { …; return 0; }"""
+    params, declarations = [], []
+    for param in func.params:
+        if not tirx.is_buffer_var(param):
+            params.append(param)
+            continue
+        pointer = tirx.Var(param.name, PointerType(PrimType(str(param.ty.dtype)), param.ty.storage_scope))
+        params.append(pointer)
+        declarations.append(tirx.DeclBuffer(param, data=pointer))
+    # Both attributes wrap the body only: around the return they would drop what follows it.
+    body = tirx.AttrStmt(tvm.ir.StringImm("default"), "device_type", tirx.IntImm("int32", 1), func.body)
+    body = tirx.AttrStmt(tvm.ir.StringImm("default"), "device_id", tirx.IntImm("int32", 0), body)
+    body = tirx.SeqStmt([*declarations, body, tirx.Return(tirx.IntImm("int32", 0))])
+    plain = tirx.PrimFunc(params, body, PrimType("int32"), func.attrs, func.span)
+    return plain.without_attr("tirx.is_entry_func")
+
+
+@tirx.transform.prim_func_pass(opt_level=0, name="rtcc.KeepOnStack")
+def _keep_on_stack(func: tirx.PrimFunc, module: tvm.IRModule, context: object) -> tirx.PrimFunc:
+    """Tell TVM to leave small local buffers to LLVM, which turns them into registers or stack slots."""
+    return func.with_body(_with_stack_buffers(func.body))
+
+
+def _with_stack_buffers(stmt: tirx.Stmt) -> tirx.Stmt:
+    match stmt:
+        case tirx.AllocBuffer() if stmt.buffer.ty.storage_scope == "local" and _bytes(stmt.buffer) <= STACK_BYTES:
+            return tirx.AllocBuffer(stmt.buffer, {"disable_lower_builtin": tirx.IntImm("bool", 1)})
+        case tirx.SeqStmt():
+            return tirx.SeqStmt([_with_stack_buffers(part) for part in stmt.seq])
+        case tirx.AttrStmt():
+            return tirx.AttrStmt(stmt.node, stmt.attr_key, stmt.value, _with_stack_buffers(stmt.body))
+        case tirx.For():
+            body = _with_stack_buffers(stmt.body)
+            if body.same_as(stmt.body):
+                return stmt
+            return tirx.For(
+                stmt.loop_var, stmt.min, stmt.extent, stmt.kind, body, stmt.thread_binding, stmt.annotations, stmt.step
+            )
+        case tirx.IfThenElse():
+            otherwise = stmt.else_case and _with_stack_buffers(stmt.else_case)
+            return tirx.IfThenElse(stmt.condition, _with_stack_buffers(stmt.then_case), otherwise)
+    return stmt
+
+
+def _bytes(buffer: tirx.Buffer) -> int:
+    return math.prod(int(extent) for extent in buffer.ty.shape) * _element_bytes(buffer)
+
+
+def _lower(module: tvm.IRModule) -> tvm.IRModule:
+    """TVM's default CPU pipeline with a plain C entry in place of its packed one."""
+    tir, structured = tirx.transform, s_tir.transform
+    passes = [
+        structured.CanonicalizeLoop(),
+        structured.LowerInitBlock(),
+        structured.PlanAndUpdateBufferAllocationLocation(),
+        structured.ConvertBlocksToOpaque(),
+        structured.CompactBufferAllocation(),
+        structured.LowerMatchBuffer(),
+        structured.StmtSimplify(),
+        structured.AnnotateIrregularLoop(),
+        structured.LowerOpaqueBlock(),
+        tir.FlattenBuffer(),
+        tir.BF16ComputeLegalize(),
+        tir.NarrowDataType(32),
+        structured.LoopPartition(),
+        tir.VectorizeLoop(True),
+        tir.StorageRewrite(),
+        structured.HoistIfThenElse(),
+        tir.UnrollLoop(),
+        structured.RenormalizeSplitPattern(),
+        tir.StmtSimplify(),
+        tir.RemoveNoOp(),
+        structured.RewriteUnsafeSelect(),
+        tir.CommonSubexprElim(),
+        tir.FP8ComputeLegalize(),
+        tir.VerifyMemory(),
+        tir.AnnotateEntryFunc(),
+        tir.SplitHostDevice(),
+        _plain_c_function,
+        tir.FP8StorageLegalize(),
+        tir.BF16StorageLegalize(),
+    ]
+    return tvm.ir.transform.Sequential(passes)(module)
