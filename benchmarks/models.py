@@ -92,7 +92,8 @@ class GraphWriter:
         graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, self.weights)
         opset = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name=PRODUCER)
-        onnx.checker.check_model(model, full_check=model.ByteSize() < 1 << 28)
+        check = onnx.checker.check_model  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        check(model, full_check=model.ByteSize() < 1 << 28)
         return model
 
 
@@ -409,7 +410,7 @@ def minilm(
     layers: int = 6, hidden: int = 384, heads: int = 12, tokens: int = 128, batch: int = 1,
     vocabulary: int = 30522, primitive: bool = True, seed: int = 6,
 ) -> ModelProto:  # fmt: skip
-    """MiniLM (BERT) encoder: three int64 inputs [batch,tokens], output last_hidden_state [batch,tokens,hidden].
+    """MiniLM (BERT) encoder: three int64 inputs [batch,tokens], output [batch,tokens,hidden].
 
     `primitive` writes each layer normalisation as nine nodes, as the published files have it; otherwise
     it is the LayerNormalization operator.
@@ -484,7 +485,7 @@ def lstm(
 def gru(
     steps: int = 32, features: int = 128, hidden: int = 128, layers: int = 2, batch: int = 1, seed: int = 8
 ) -> ModelProto:
-    """Stacked GRU in PyTorch's form (linear_before_reset): input [steps,batch,features], output [batch,10]."""
+    """Stacked GRU (linear_before_reset): input [steps,batch,features], output [batch,10]."""
     return _recurrent("GRU", 3, steps, features, hidden, layers, batch, seed, linear_before_reset=1)
 
 
@@ -509,7 +510,7 @@ MODELS: dict[str, Callable[[], ModelProto]] = {
 
 
 def sample_inputs(model: ModelProto, seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Seeded inputs that fit the model: smooth pictures with noise, token ids below 1,000, normal sequences."""
+    """Seeded inputs that fit the model: smooth pictures with noise, token ids, normal sequences."""
     random = np.random.Generator(np.random.PCG64(seed))
     feeds: dict[str, NDArray[Any]] = {}
     for value in model.graph.input:
@@ -550,7 +551,9 @@ def write_model(name: str, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
             file.write(MODELS[name]().SerializeToString(deterministic=True))
-        Path(file.name).replace(path)
+        part = Path(file.name)
+        part.chmod(0o644)
+        part.replace(path)
     return path
 
 

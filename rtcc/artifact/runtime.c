@@ -117,7 +117,7 @@ static int rtcc_weights_path(char *path, size_t capacity)
 {
     static const char name[] = RTCC_EXTERNAL_NAME;
     Dl_info info;
-    if (!dladdr((const void *)rtcc_features, &info) || info.dli_fname == NULL)
+    if (!dladdr((const void *)rtcc_info_text, &info) || info.dli_fname == NULL)
         return -1;
     const char *slash = strrchr(info.dli_fname, '/');
     const size_t folder = slash == NULL ? 0 : (size_t)(slash - info.dli_fname) + 1;
@@ -164,7 +164,7 @@ static void rtcc_unmap_weights(struct rtcc_workspace *w) { (void)w; }
 
 /* ---- thread pool: one per workspace, all its state in the workspace ---- */
 
-#if RTCC_THREADS_MAX > 1
+#if RTCC_POOL
 
 enum { RTCC_SPINS = 2000, RTCC_YIELDS = 50, RTCC_STACK_BYTES = 1 << 20 };
 
@@ -388,7 +388,8 @@ static int32_t rtcc_check_tensors(const void *const *pointers, const struct rtcc
 
 static size_t rtcc_workspace_bytes(int threads)
 {
-    return RTCC_SCRATCH_OFFSET + (size_t)RTCC_SCRATCH_BYTES * (size_t)threads;
+    (void)threads;
+    return (size_t)RTCC_HEAD_BYTES + RTCC_ARENA_BYTES;
 }
 
 /* ---- exported functions; model.h documents them ---- */
@@ -413,7 +414,7 @@ RTCC_EXPORT int RTCC_ENTRY(init)(void *workspace, size_t bytes, int threads)
     }
     memset(workspace, 0, rtcc_workspace_bytes(threads)); /* state starts at zero, and every page is touched now */
     w->bytes = bytes;
-    w->threads = threads;
+    w->threads = RTCC_POOL ? threads : 1;
     code = rtcc_map_weights(w);
     if (code != RTCC_OK)
         return code;
@@ -490,8 +491,7 @@ RTCC_EXPORT const char *RTCC_ENTRY(error)(int code) { return rtcc_code_text(code
 RTCC_EXPORT __attribute__((weak)) const struct rtcc_artifact rtcc_artifact_v1 = {
     .size = sizeof(struct rtcc_artifact),
     .threads_max = RTCC_THREADS_MAX,
-    .workspace_fixed = RTCC_SCRATCH_OFFSET,
-    .workspace_per_thread = RTCC_SCRATCH_BYTES,
+    .workspace_bytes = rtcc_workspace_bytes,
     .init = RTCC_ENTRY(init),
     .run = RTCC_ENTRY(run),
     .output_shape = RTCC_ENTRY(output_shape),

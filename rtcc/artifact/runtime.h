@@ -2,9 +2,10 @@
  *
  *   RTCC_ENTRY(suffix)     the model's name pasted before _suffix
  *   RTCC_MAGIC             64 bits that tell this model's workspaces from all others
- *   RTCC_THREADS_MAX       the largest number of threads; with 1 there is no pool and no operating system below
+ *   RTCC_THREADS_MAX       the largest number of threads that init accepts
+ *   RTCC_POOL              1 where some launch is split between threads; with 0 no operating system is needed
+ *   RTCC_HEAD_BYTES        room for struct rtcc_workspace, a multiple of 64
  *   RTCC_ARENA_BYTES       the planned memory, a multiple of 64
- *   RTCC_SCRATCH_BYTES     private memory of each thread, a multiple of 64
  *   RTCC_EXTERNAL_BYTES    size of the weights file beside the artefact; 0 where the weights are embedded
  *
  * Everything here is static: an artefact is one translation unit and its kernels.
@@ -14,7 +15,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if RTCC_THREADS_MAX > 1
+#if RTCC_POOL
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
@@ -26,7 +27,7 @@
 
 struct rtcc_workspace;
 
-#if RTCC_THREADS_MAX > 1
+#if RTCC_POOL
 struct rtcc_worker {
     pthread_t thread;
     struct rtcc_workspace *workspace;
@@ -34,7 +35,7 @@ struct rtcc_worker {
 };
 #endif
 
-/* The start of the caller's memory; the arena and then each thread's scratch follow it. */
+/* The start of the caller's memory; the arena follows it. */
 struct rtcc_workspace {
     uint64_t magic;                 /* RTCC_MAGIC while initialised */
     const void *self;               /* its own address: a copied workspace is not a workspace */
@@ -43,7 +44,7 @@ struct rtcc_workspace {
     int32_t threads;
     int32_t has_run;                /* a run has succeeded since init */
     _Atomic uint32_t busy;          /* a run is under way */
-#if RTCC_THREADS_MAX > 1
+#if RTCC_POOL
     uint32_t fork_epoch;
     int32_t stop;
     const void *const *inputs;
@@ -62,9 +63,7 @@ struct rtcc_workspace {
 #endif
 };
 
-#define RTCC_ALIGNED(bytes) (((bytes) + 63) / 64 * 64)
-#define RTCC_ARENA_OFFSET RTCC_ALIGNED(sizeof(struct rtcc_workspace))
-#define RTCC_SCRATCH_OFFSET (RTCC_ARENA_OFFSET + RTCC_ARENA_BYTES)
+_Static_assert(sizeof(struct rtcc_workspace) <= RTCC_HEAD_BYTES, "the head of the workspace has grown");
 
 /* What init must find on this CPU. x86: bits of a cpuid register. AArch64: bits of AT_HWCAP (leaf 0) or AT_HWCAP2 (leaf 1). */
 struct rtcc_feature {

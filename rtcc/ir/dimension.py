@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rtcc.errors import RtccError
+from rtcc.quoting import quote
 
 LARGEST = 2**62
 """The upper bound of a symbol nobody bounded."""
@@ -161,7 +162,7 @@ def upper_bound(dimension: int | Expression) -> int:
 
 def _quote(atom: Atom) -> str:
     if isinstance(atom, Symbol) and not re.fullmatch(r"[A-Za-z_]\w*", atom.name):
-        return '"' + atom.name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return quote(atom.name)
     return str(atom)
 
 

@@ -169,6 +169,8 @@ class Module:
     constants: dict[str, Constant] = field(default_factory=dict[str, Constant])
     dimensions: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
     metadata: dict[str, str] = field(default_factory=dict[str, str])
+    positions: dict[Op, str] = field(default_factory=dict["Op", str], repr=False, compare=False)
+    """Where the ops of a parsed module stand in their text, `file:line:col`."""
 
     @property
     def main(self) -> Graph:

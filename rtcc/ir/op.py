@@ -54,9 +54,14 @@ class OperandSlot(Generic[T]):
 class AttributeSlot(Generic[T]):
     """A declared attribute; reading it from an op gives the value, or the default."""
 
-    def __init__(self, default: T, *, required: bool) -> None:
-        self.default = default
+    def __init__(
+        self, default: T, *, required: bool, kind: type | None = None, element: type | None = None
+    ) -> None:
+        """kind: the Python type of its values, None for any; element: that of a tuple's elements."""
+        self.default = cast("T", float(np.float32(default))) if isinstance(default, float) else default
         self.required = required
+        self.kind = kind or (None if default is None else type(default))
+        self.element = element
         self.name = ""
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -92,17 +97,17 @@ def attribute(default: T) -> AttributeSlot[T]:
 
 def required_attribute(kind: type[T]) -> AttributeSlot[T]:
     """An attribute that must be given; `kind` is its Python type (tuple for lists)."""
-    return AttributeSlot(cast("T", None), required=True)
+    return AttributeSlot(cast("T", None), required=True, kind=kind)
 
 
 def ints(*default: int) -> AttributeSlot[tuple[int, ...]]:
     """An attribute that is a list of integers, with a default."""
-    return AttributeSlot(default, required=False)
+    return AttributeSlot(default, required=False, element=int)
 
 
 def strings() -> AttributeSlot[tuple[str, ...]]:
     """A required attribute that is a list of strings."""
-    return AttributeSlot((), required=True)
+    return AttributeSlot((), required=True, element=str)
 
 
 class Op:

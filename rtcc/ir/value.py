@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -128,7 +129,9 @@ class Constant(Value):
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the stored bytes, in logical row-major order."""
+        """Hash of the stored bytes, in logical row-major order (of strings: as a JSON list)."""
+        if self.type.dtype is DType.STRING:
+            return hashlib.sha256(json.dumps(self._data.reshape(-1).tolist()).encode()).hexdigest()
         return hashlib.sha256(np.ascontiguousarray(self._data).tobytes()).hexdigest()
 
     @property

@@ -43,7 +43,10 @@ LIBM = frozenset(
         "sin sinh sqrt tan tanh tgamma trunc"
     ).split()
 )
-"""The functions an object may leave undefined."""
+"""The functions of libm that an object may leave undefined."""
+
+BLOCK_MOVES = frozenset({"memcpy", "memmove", "memset", "bcmp"})
+"""What LLVM makes of copying and zeroing loops; every C library has them, a bare-metal one too."""
 
 _HALF_CONVERSIONS = frozenset({"__truncsfhf2", "__extendhfsf2"})
 # TVM defines both weakly in every object, in a section of their own that the linker drops where unused.
@@ -97,7 +100,7 @@ def _object_bytes(built: tvm.runtime.Module) -> bytes:
 
 def _checked(data: bytes) -> bytes:
     symbols = read_symbols(data)
-    foreign = [name for name in undefined_symbols(data) if name not in LIBM]
+    foreign = [name for name in undefined_symbols(data) if name not in LIBM | BLOCK_MOVES]
     foreign += [symbol.name for symbol in symbols if symbol.name.startswith("__TVM")]
     if foreign:
         raise CodegenError(

@@ -1,65 +1,568 @@
-"""Elementwise operators (ONNX names and semantics).
+"""Elementwise arithmetic, comparison and logic (ONNX names and semantics).
 
 Base classes hold what the operators share: result type by broadcasting, and one NumPy function.
+docs/arithmetic.md has the corner cases.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
+from math import erf
 from typing import Any, ClassVar
 
 import numpy as np
 
-from rtcc.ir.op import Array, Op, operand
+from rtcc.ir.dtype import DType, Kind
+from rtcc.ir.op import Array, attribute, operand, optional_operand, required_attribute, variadic_operand
+from rtcc.ir.ops.computed import BOOLEANS, FLOATS, INTEGERS, NUMBERS, ComputedOp
 from rtcc.ir.types import TensorType, broadcast_shapes
 
 
-class Unary(Op):
-    """An elementwise operator of one operand that keeps its type; subclasses give `function`."""
+class Elementwise(ComputedOp):
+    """An operator on broadcast operands of one element type, which is the result's unless it says so."""
 
     elementwise = True
+    kinds: ClassVar[frozenset[Kind]] = frozenset(Kind)
+    result_dtype: ClassVar[DType | None] = None
+
+    def infer(self) -> tuple[TensorType, ...]:
+        types = [value.type for value in self.present_operands]
+        dtypes = list(dict.fromkeys(type.dtype for type in types))
+        if len(dtypes) != 1:
+            found = ", ".join(dtype.value for dtype in dtypes) or "no operand"
+            raise self.fail(f"operands must have one dtype, found {found}")
+        if dtypes[0].kind not in self.kinds:
+            expected = " or ".join(sorted(kind.value for kind in self.kinds))
+            raise self.fail(f"operands must be {expected}, found {dtypes[0].value}")
+        return (TensorType(self.result_dtype or dtypes[0], broadcast_shapes(*(t.shape for t in types))),)
+
+
+class Unary(Elementwise):
+    """An elementwise operator of one operand; subclasses give `function`, or `compute`."""
+
     function: ClassVar[Callable[..., Any]]
     data = operand()
 
-    def infer(self) -> tuple[TensorType, ...]:
-        return (self.data.type.with_layout(None),)
-
-    def evaluate(self, *arrays: Array | None) -> Array:
-        array = np.asarray(arrays[0])
-        return np.asarray(type(self).function(array)).astype(array.dtype, copy=False)
+    def compute(self, *arrays: Any, **named: Any) -> Any:
+        return type(self).function(*arrays)
 
 
-class Binary(Op):
-    """An elementwise operator of two broadcast operands of one type; subclasses give `function`."""
+class FloatUnary(Unary):
+    """A Unary that is defined for floats only."""
 
-    elementwise = True
+    kinds = FLOATS
+
+
+class Binary(Elementwise):
+    """An elementwise operator of two broadcast operands; subclasses give `function`, or `compute`."""
+
     function: ClassVar[Callable[..., Any]]
     left = operand()
     right = operand()
 
-    def infer(self) -> tuple[TensorType, ...]:
-        left, right = self.left.type, self.right.type
-        if left.dtype is not right.dtype:
-            raise self.fail(f"operands must have one dtype, found {left.dtype.value} and {right.dtype.value}")
-        return (TensorType(left.dtype, broadcast_shapes(left.shape, right.shape)),)
-
-    def evaluate(self, *arrays: Array | None) -> Array:
-        left, right = np.asarray(arrays[0]), np.asarray(arrays[1])
-        return np.asarray(type(self).function(left, right)).astype(left.dtype, copy=False)
+    def compute(self, *arrays: Any, **named: Any) -> Any:
+        return type(self).function(*arrays)
 
 
-class Relu(Unary):
-    """max(x, 0); keeps NaN (ONNX Relu)."""
+class Variadic(Elementwise):
+    """An elementwise operator of one or more broadcast operands; `function` joins two of them."""
 
-    name = "math.relu"
+    kinds = NUMBERS
+    function: ClassVar[Callable[..., Any]]
+    values = variadic_operand()
+
+    def compute(self, *arrays: Any, **named: Any) -> Any:
+        return reduce(type(self).function, arrays)
+
+
+# ---- arithmetic
+
+
+class Identity(Unary):
+    """The operand itself (ONNX Identity)."""
+
+    name = "math.identity"
 
     @staticmethod
     def function(x: Array) -> Array:
-        return np.maximum(x, x.dtype.type(0))
+        return x
 
 
 class Add(Binary):
     """left + right (ONNX Add)."""
 
     name = "math.add"
+    kinds = NUMBERS
     function = staticmethod(np.add)
+
+
+class Sub(Binary):
+    """left - right (ONNX Sub)."""
+
+    name = "math.sub"
+    kinds = NUMBERS
+    function = staticmethod(np.subtract)
+
+
+class Mul(Binary):
+    """left · right (ONNX Mul)."""
+
+    name = "math.mul"
+    kinds = NUMBERS
+    function = staticmethod(np.multiply)
+
+
+class Div(Binary):
+    """left / right; integers are truncated towards zero, x / 0 is 0 (ONNX Div)."""
+
+    name = "math.div"
+    kinds = NUMBERS
+
+    @staticmethod
+    def function(left: Array, right: Array) -> Array:
+        if left.dtype.kind == "f":
+            return left / right
+        floor = left // right
+        inexact = (left - floor * right != 0) & (right != 0)
+        return floor + (inexact & ((left < 0) != (right < 0))).astype(left.dtype)
+
+
+class Mod(Binary):
+    """The remainder; sign of the divisor, or of the dividend with fmod; integer x mod 0 is 0 (ONNX Mod)."""
+
+    name = "math.mod"
+    kinds = NUMBERS
+    fmod = attribute(0)
+
+    def compute(self, left: Array, right: Array) -> Array:
+        return np.fmod(left, right) if self.fmod else np.mod(left, right)
+
+
+class Pow(Binary):
+    """left to the power of right, in left's type (ONNX Pow).
+
+    Integers wrap; to a negative power they give the truncated reciprocal: 1, -1 or 0.
+    """
+
+    name = "math.pow"
+    kinds = NUMBERS
+
+    def infer(self) -> tuple[TensorType, ...]:
+        self.require(self.left, NUMBERS, "the base")
+        self.require(self.right, NUMBERS, "the exponent")
+        left = self.left.type
+        return (left.with_shape(broadcast_shapes(left.shape, self.right.type.shape)),)
+
+    def compute(self, left: Array, right: Array) -> Array:
+        if left.dtype.kind == "f":
+            return np.power(left, right).astype(left.dtype)
+        if right.dtype.kind == "f":
+            return saturating(np.power(left.astype(np.float64), right), left.dtype)
+        power = np.power(left, np.maximum(right, 0).astype(np.uint8 if right.dtype.itemsize == 1 else np.int64))
+        odd = right % 2 != 0
+        unit = np.where(left == 1, 1, np.where((left == -1) if left.dtype.kind == "i" else False, 1 - 2 * odd, 0))
+        return np.where(right < 0, unit, power).astype(left.dtype)
+
+
+class Neg(Unary):
+    """-x (ONNX Neg)."""
+
+    name = "math.neg"
+    kinds = frozenset({Kind.SIGNED, Kind.FLOAT})
+    function = staticmethod(np.negative)
+
+
+class Abs(Unary):
+    """|x|; the smallest signed integer stays itself (ONNX Abs)."""
+
+    name = "math.abs"
+    kinds = NUMBERS
+    function = staticmethod(np.abs)
+
+
+class Sign(Unary):
+    """-1, 0 or 1; NaN for NaN (ONNX Sign)."""
+
+    name = "math.sign"
+    kinds = NUMBERS
+    function = staticmethod(np.sign)
+
+
+class Reciprocal(FloatUnary):
+    """1 / x (ONNX Reciprocal)."""
+
+    name = "math.reciprocal"
+
+    @staticmethod
+    def function(x: Array) -> Array:
+        return 1 / x
+
+
+class Floor(FloatUnary):
+    """The largest integer not above x (ONNX Floor)."""
+
+    name = "math.floor"
+    function = staticmethod(np.floor)
+
+
+class Ceil(FloatUnary):
+    """The smallest integer not below x (ONNX Ceil)."""
+
+    name = "math.ceil"
+    function = staticmethod(np.ceil)
+
+
+class Round(FloatUnary):
+    """The nearest integer, halves to even (ONNX Round)."""
+
+    name = "math.round"
+    function = staticmethod(np.rint)
+
+
+class Max(Variadic):
+    """The largest of the operands; NaN where any is NaN (ONNX Max)."""
+
+    name = "math.max"
+    function = staticmethod(np.maximum)
+
+
+class Min(Variadic):
+    """The smallest of the operands; NaN where any is NaN (ONNX Min)."""
+
+    name = "math.min"
+    function = staticmethod(np.minimum)
+
+
+class Sum(Variadic):
+    """The sum of the operands, first to last (ONNX Sum)."""
+
+    name = "math.sum"
+    kinds = FLOATS
+    function = staticmethod(np.add)
+
+
+class Mean(Variadic):
+    """The sum of the operands divided by their number (ONNX Mean)."""
+
+    name = "math.mean"
+    kinds = FLOATS
+    function = staticmethod(np.add)
+
+    def compute(self, *arrays: Any, **named: Any) -> Any:
+        return super().compute(*arrays) / len(arrays)
+
+
+class Clip(Elementwise):
+    """min(max(x, lowest), highest): highest wins where they cross; NaN stays (ONNX Clip)."""
+
+    name = "math.clip"
+    kinds = NUMBERS
+    data = operand()
+    lowest = optional_operand()
+    highest = optional_operand()
+
+    def compute(self, x: Array, lowest: Array | None = None, highest: Array | None = None) -> Array:
+        x = x if lowest is None else np.maximum(x, lowest)
+        return x if highest is None else np.minimum(x, highest)
+
+
+# ---- functions of analysis
+
+
+class Sqrt(FloatUnary):
+    """The square root; NaN below zero, -0 for -0 (ONNX Sqrt)."""
+
+    name = "math.sqrt"
+    function = staticmethod(np.sqrt)
+
+
+class Exp(FloatUnary):
+    """e to the x (ONNX Exp)."""
+
+    name = "math.exp"
+    function = staticmethod(np.exp)
+
+
+class Log(FloatUnary):
+    """The natural logarithm; -inf at zero, NaN below (ONNX Log)."""
+
+    name = "math.log"
+    function = staticmethod(np.log)
+
+
+class Sin(FloatUnary):
+    """The sine of radians (ONNX Sin)."""
+
+    name = "math.sin"
+    function = staticmethod(np.sin)
+
+
+class Cos(FloatUnary):
+    """The cosine of radians (ONNX Cos)."""
+
+    name = "math.cos"
+    function = staticmethod(np.cos)
+
+
+class Tan(FloatUnary):
+    """The tangent of radians (ONNX Tan)."""
+
+    name = "math.tan"
+    function = staticmethod(np.tan)
+
+
+class Asin(FloatUnary):
+    """The arc sine; NaN outside [-1, 1] (ONNX Asin)."""
+
+    name = "math.asin"
+    function = staticmethod(np.arcsin)
+
+
+class Acos(FloatUnary):
+    """The arc cosine; NaN outside [-1, 1] (ONNX Acos)."""
+
+    name = "math.acos"
+    function = staticmethod(np.arccos)
+
+
+class Atan(FloatUnary):
+    """The arc tangent (ONNX Atan)."""
+
+    name = "math.atan"
+    function = staticmethod(np.arctan)
+
+
+class Sinh(FloatUnary):
+    """The hyperbolic sine (ONNX Sinh)."""
+
+    name = "math.sinh"
+    function = staticmethod(np.sinh)
+
+
+class Cosh(FloatUnary):
+    """The hyperbolic cosine (ONNX Cosh)."""
+
+    name = "math.cosh"
+    function = staticmethod(np.cosh)
+
+
+class Tanh(FloatUnary):
+    """The hyperbolic tangent (ONNX Tanh)."""
+
+    name = "math.tanh"
+    function = staticmethod(np.tanh)
+
+
+class Asinh(FloatUnary):
+    """The inverse hyperbolic sine (ONNX Asinh)."""
+
+    name = "math.asinh"
+    function = staticmethod(np.arcsinh)
+
+
+class Acosh(FloatUnary):
+    """The inverse hyperbolic cosine; NaN below 1 (ONNX Acosh)."""
+
+    name = "math.acosh"
+    function = staticmethod(np.arccosh)
+
+
+class Atanh(FloatUnary):
+    """The inverse hyperbolic tangent; infinite at ±1, NaN outside (ONNX Atanh)."""
+
+    name = "math.atanh"
+    function = staticmethod(np.arctanh)
+
+
+_erf = np.frompyfunc(erf, 1, 1)
+
+
+def error_function(x: Array) -> Array:
+    """The Gauss error function of every element, in the array's precision."""
+    return np.asarray(_erf(x.astype(np.float64))).astype(x.dtype)
+
+
+class Erf(Unary):
+    """The Gauss error function (ONNX Erf)."""
+
+    name = "math.erf"
+    kinds = NUMBERS
+    function = staticmethod(error_function)
+
+
+# ---- comparison
+
+
+class Comparison(Binary):
+    """A Binary whose result is boolean; comparing with NaN is false."""
+
+    kinds = NUMBERS
+    result_dtype = DType.BOOL
+
+
+class Equal(Comparison):
+    """left = right (ONNX Equal)."""
+
+    name = "math.equal"
+    kinds = NUMBERS | {Kind.BOOL, Kind.STRING}
+    function = staticmethod(np.equal)
+
+
+class Less(Comparison):
+    """left < right (ONNX Less)."""
+
+    name = "math.less"
+    function = staticmethod(np.less)
+
+
+class LessOrEqual(Comparison):
+    """left ≤ right (ONNX LessOrEqual)."""
+
+    name = "math.less_or_equal"
+    function = staticmethod(np.less_equal)
+
+
+class Greater(Comparison):
+    """left > right (ONNX Greater)."""
+
+    name = "math.greater"
+    function = staticmethod(np.greater)
+
+
+class GreaterOrEqual(Comparison):
+    """left ≥ right (ONNX GreaterOrEqual)."""
+
+    name = "math.greater_or_equal"
+    function = staticmethod(np.greater_equal)
+
+
+class IsNaN(FloatUnary):
+    """Whether x is NaN (ONNX IsNaN)."""
+
+    name = "math.is_nan"
+    result_dtype = DType.BOOL
+    function = staticmethod(np.isnan)
+
+
+class IsInf(FloatUnary):
+    """Whether x is infinite, with a sign that is asked for (ONNX IsInf)."""
+
+    name = "math.is_inf"
+    result_dtype = DType.BOOL
+    detect_negative = attribute(1)
+    detect_positive = attribute(1)
+
+    def compute(self, x: Array) -> Array:
+        wanted = np.where(x > 0, bool(self.detect_positive), bool(self.detect_negative))
+        return np.isinf(x) & wanted
+
+
+class Where(Elementwise):
+    """chosen where the condition holds, else the other (ONNX Where)."""
+
+    name = "math.where"
+    condition = operand()
+    chosen = operand()
+    other = operand()
+
+    def infer(self) -> tuple[TensorType, ...]:
+        self.require(self.condition, BOOLEANS, "the condition")
+        chosen, other = self.chosen.type, self.other.type
+        if chosen.dtype is not other.dtype:
+            raise self.fail(f"both branches must have one dtype, found {chosen.dtype.value}, {other.dtype.value}")
+        shape = broadcast_shapes(self.condition.type.shape, chosen.shape, other.shape)
+        return (TensorType(chosen.dtype, shape),)
+
+    def compute(self, condition: Array, chosen: Array, other: Array) -> Array:
+        return np.where(condition, chosen, other)
+
+
+# ---- logic and bits
+
+
+class And(Binary):
+    """Logical and (ONNX And)."""
+
+    name = "math.and"
+    kinds = BOOLEANS
+    function = staticmethod(np.logical_and)
+
+
+class Or(Binary):
+    """Logical or (ONNX Or)."""
+
+    name = "math.or"
+    kinds = BOOLEANS
+    function = staticmethod(np.logical_or)
+
+
+class Xor(Binary):
+    """Logical exclusive or (ONNX Xor)."""
+
+    name = "math.xor"
+    kinds = BOOLEANS
+    function = staticmethod(np.logical_xor)
+
+
+class Not(Unary):
+    """Logical not (ONNX Not)."""
+
+    name = "math.not"
+    kinds = BOOLEANS
+    function = staticmethod(np.logical_not)
+
+
+class BitwiseAnd(Binary):
+    """And of every bit (ONNX BitwiseAnd)."""
+
+    name = "math.bitwise_and"
+    kinds = INTEGERS
+    function = staticmethod(np.bitwise_and)
+
+
+class BitwiseOr(Binary):
+    """Or of every bit (ONNX BitwiseOr)."""
+
+    name = "math.bitwise_or"
+    kinds = INTEGERS
+    function = staticmethod(np.bitwise_or)
+
+
+class BitwiseXor(Binary):
+    """Exclusive or of every bit (ONNX BitwiseXor)."""
+
+    name = "math.bitwise_xor"
+    kinds = INTEGERS
+    function = staticmethod(np.bitwise_xor)
+
+
+class BitwiseNot(Unary):
+    """The complement of every bit (ONNX BitwiseNot)."""
+
+    name = "math.bitwise_not"
+    kinds = INTEGERS
+    function = staticmethod(np.bitwise_not)
+
+
+class BitShift(Binary):
+    """left shifted by right bits, LEFT or RIGHT; 0 where right is the width or more (ONNX BitShift)."""
+
+    name = "math.bit_shift"
+    kinds = INTEGERS
+    direction = required_attribute(str)
+
+    def compute(self, left: Array, right: Array) -> Array:
+        shift = np.left_shift if self.direction == "LEFT" else np.right_shift
+        fits = (right >= 0) & (right < 8 * left.dtype.itemsize)
+        return np.where(fits, shift(left, np.where(fits, right, 0)), 0)
+
+
+def saturating(array: Array, dtype: np.dtype[Any]) -> Array:
+    """A float array as integers: truncated, limited to the type's range, NaN as 0."""
+    limits = np.iinfo(dtype)
+    inside = np.where(np.isnan(array), 0, array)
+    # the largest 64-bit integers are no floats: convert only what lies strictly inside
+    result = np.where((inside > limits.min) & (inside < limits.max), inside, 0).astype(dtype)
+    result = np.where(inside >= limits.max, limits.max, result)
+    return np.where(inside <= limits.min, limits.min, result).astype(dtype)

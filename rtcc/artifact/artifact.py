@@ -1,0 +1,323 @@
+"""Artefacts in Python: load, run, bind. Needs only NumPy."""
+
+from __future__ import annotations
+
+import ctypes
+import tempfile
+import weakref
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rtcc.artifact import codes
+from rtcc.artifact.atomic import replace_file
+from rtcc.artifact.info import ArtifactInfo, TensorInfo
+from rtcc.artifact.library import Pointer, Table, check_file, open_table
+from rtcc.errors import ArtifactError, InvalidInput, RtccError
+
+_DATA_CODES = (codes.INDEX_OUT_OF_RANGE, codes.SIZE_OUT_OF_RANGE)
+_FORKED = codes.BY_NAME["FORKED"]
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of an artefact: ONNX name, shape (the largest, where it depends on the data),
+    NumPy dtype.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class _Workspace:
+    """Aligned memory in which one run at a time can happen, its threads started."""
+
+    def __init__(self, table: Table, threads: int) -> None:
+        size = table.workspace_bytes(threads)
+        self.memory = np.empty(size + _ALIGNMENT, np.uint8)
+        self.address = Pointer(-(-self.memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT)
+        self.bytes = size
+        self.threads = threads
+        self._table = table
+        self.start()
+
+    def start(self) -> None:
+        """(Re)initialise: state starts at zero."""
+        check(self._table, self._table.init(self.address, self.bytes, self.threads))
+
+    def finish(self) -> None:
+        """Stop the threads; safe to repeat."""
+        self._table.finish(self.address, 0)
+
+
+class Artifact:
+    """A compiled model, loaded: run it on NumPy arrays from any number of Python threads."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        threads: int | None = None,
+        folder: tempfile.TemporaryDirectory[str] | None = None,
+    ) -> None:
+        """Open PATH.so.
+
+        threads: how many each run uses, by default as many as the artefact was compiled for. folder: a
+        temporary folder that holds the file and is deleted with this object. Raises `ArtifactError` where
+        the file is no artefact of this machine, or `InvalidInput` for a wrong number of threads.
+        """
+        self.path = Path(path)
+        check_file(self.path)
+        self._table = open_table(self.path)
+        try:
+            self.info = ArtifactInfo.from_json(self._table.info().decode("ascii"))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(
+                "artefact-version",
+                f"cannot read the artefact's description: {error}",
+                where=str(path),
+                hint="load it with the rtcc version that made it",
+            ) from error
+        self.threads = self._table.threads_max if threads is None else threads
+        if not 1 <= self.threads <= self._table.threads_max:
+            raise InvalidInput(
+                "threads",
+                f"threads must be between 1 and {self._table.threads_max}, found {threads}",
+                hint="compile with --threads to allow more",
+            )
+        self.inputs = tuple(_tensor(t) for t in self.info.inputs)
+        self.outputs = tuple(_tensor(t) for t in self.info.outputs)
+        self._idle: deque[_Workspace] = deque([_Workspace(self._table, self.threads)])
+        self._folder = folder
+        self._close = weakref.finalize(self, _finish_all, self._idle)
+
+    def run(self, inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
+        """Run once: {input name: array} in, {output name: new array} out.
+
+        Safe from several threads: each call takes a workspace of its own. Arrays that are not contiguous
+        are copied. Raises `InvalidInput` for names, shapes or element types that do not fit, or data the
+        model cannot take.
+        """
+        arrays = [_fit(given, tensor) for given, tensor in zip(self._named(inputs), self.inputs, strict=True)]
+        results = [np.empty(tensor.shape, tensor.dtype) for tensor in self.outputs]
+        workspace = self._take()
+        try:
+            self._run(workspace, _pointers(arrays), _pointers(results))
+            shaped = [self._shaped(workspace, index, result) for index, result in enumerate(results)]
+        finally:
+            self._idle.append(workspace)
+        return {tensor.name: array for tensor, array in zip(self.outputs, shaped, strict=True)}
+
+    def bind(
+        self, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]] | None = None
+    ) -> Binding:
+        """A callable that runs on these very buffers, with nothing left to do per call but run.
+
+        outputs: arrays to write into, made here where not given. Every array must be contiguous, aligned
+        and of exactly the right shape and type, else `InvalidInput`. The binding owns a workspace: one
+        caller at a time.
+        """
+        given = [
+            _fit(array, tensor, copy=False)
+            for array, tensor in zip(self._named(inputs), self.inputs, strict=True)
+        ]
+        if outputs is None:
+            outputs = {tensor.name: np.empty(tensor.shape, tensor.dtype) for tensor in self.outputs}
+        targets = _by_name(outputs, self.outputs, "output")
+        results = [
+            _fit(array, tensor, copy=False) for array, tensor in zip(targets, self.outputs, strict=True)
+        ]
+        self._check_overlap(given, results)
+        return Binding(self, given, results)
+
+    def workspace_bytes(self, threads: int | None = None) -> int:
+        """Bytes that one workspace takes."""
+        return self._table.workspace_bytes(self.threads if threads is None else threads)
+
+    def save(self, path: str | Path) -> Path:
+        """Copy the artefact, its header and external weights; its functions keep their names."""
+        path = Path(path)
+        if path.suffix != self.path.suffix:
+            raise InvalidInput(
+                "artefact-suffix", f"this artefact's file ends in {self.path.suffix}, found {path.name!r}"
+            )
+        pairs = [(self.path.with_suffix(".h"), path.with_suffix(".h"), 0o644), (self.path, path, 0o755)]
+        if not path.parent.is_dir():
+            raise InvalidInput("no-such-folder", f"the folder {str(path.parent)!r} does not exist")
+        if self.info.weights_file:
+            weights = self.info.weights_file
+            pairs.insert(0, (self.path.with_name(weights), path.with_name(weights), 0o644))
+        for source, destination, mode in pairs:
+            if source.exists() and not (destination.exists() and source.samefile(destination)):
+                replace_file(destination, source.read_bytes(), mode)
+        return path
+
+    def close(self) -> None:
+        """Stop all idle workspaces' threads; called by itself when the object goes or the program ends."""
+        self._close()
+
+    def __enter__(self) -> Artifact:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _named(self, arrays: Mapping[str, ArrayLike]) -> list[ArrayLike]:
+        return _by_name(arrays, self.inputs, "input")
+
+    def _take(self) -> _Workspace:
+        if not self._close.alive:
+            raise ArtifactError("closed", "the artefact is closed", where=str(self.path))
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return _Workspace(self._table, self.threads)
+
+    def _run(self, workspace: _Workspace, inputs: Any, outputs: Any) -> None:
+        code = self._table.run(workspace.address, inputs, outputs)
+        if code == _FORKED:  # the threads stayed in the parent process
+            workspace.start()
+            code = self._table.run(workspace.address, inputs, outputs)
+        check(self._table, code)
+
+    def _shaped(self, workspace: _Workspace, index: int, result: NDArray[Any]) -> NDArray[Any]:
+        """The part of an output that the run filled, where that depends on the data."""
+        if self.info.outputs[index].symbolic is None:
+            return result
+        shape = (ctypes.c_int64 * result.ndim)()
+        check(self._table, self._table.output_shape(workspace.address, index, shape))
+        sizes = tuple(shape)
+        return result.reshape(-1)[: int(np.prod(sizes))].reshape(sizes)
+
+    def _check_overlap(self, inputs: list[NDArray[Any]], outputs: list[NDArray[Any]]) -> None:
+        """Outputs may share memory with nothing but the input whose state they update."""
+        for position, (result, tensor) in enumerate(zip(outputs, self.outputs, strict=True)):
+            others = [*zip(inputs, self.inputs, strict=True)]
+            others += zip(outputs[:position], self.outputs[:position], strict=True)
+            for other, its in others:
+                declared = (
+                    self.info.state.get(its.name) == tensor.name and other.ctypes.data == result.ctypes.data
+                )
+                if np.may_share_memory(other, result) and not declared:
+                    raise InvalidInput(
+                        "overlap",
+                        f"the buffers of output {tensor.name!r} and {its.name!r} overlap",
+                        hint="give them separate buffers, or declare the pair with --state",
+                    )
+
+
+class Binding:
+    """An artefact bound to fixed buffers; call it to run. `inputs` and `outputs` are those buffers, by name."""
+
+    def __init__(self, artifact: Artifact, inputs: list[NDArray[Any]], outputs: list[NDArray[Any]]) -> None:
+        self.inputs = {tensor.name: array for tensor, array in zip(artifact.inputs, inputs, strict=True)}
+        self.outputs = {tensor.name: array for tensor, array in zip(artifact.outputs, outputs, strict=True)}
+        table = artifact._table  # pyright: ignore[reportPrivateUsage]
+        workspace = _Workspace(table, artifact.threads)
+        self._table, self._artifact = table, artifact
+        self._function = table.run
+        self._arguments = (workspace.address, _pointers(inputs), _pointers(outputs))
+        self._close = weakref.finalize(self, workspace.finish)
+
+    def __call__(self) -> None:
+        """Run once. Raises as `Artifact.run` does for data the model cannot take."""
+        code = self._function(*self._arguments)
+        if code:
+            check(self._table, code)
+
+    def close(self) -> None:
+        """Stop the binding's threads; its buffers stay."""
+        self._close()
+
+
+def load(path: str | Path, *, threads: int | None = None) -> Artifact:
+    """Open a compiled model; see `Artifact`."""
+    return Artifact(path, threads=threads)
+
+
+def check(table: Table, code: int) -> None:
+    """Turn a code of the artefact's functions into an error: `InvalidInput` where the data is to blame."""
+    if code == 0:
+        return
+    kind: type[RtccError] = InvalidInput if code in _DATA_CODES else ArtifactError
+    known = codes.BY_VALUE.get(code)
+    raise kind(known.kebab if known else f"code{code}", table.error(code).decode())
+
+
+def _finish_all(workspaces: deque[_Workspace]) -> None:
+    while workspaces:
+        workspaces.pop().finish()
+
+
+def _tensor(info: TensorInfo) -> Tensor:
+    return Tensor(info.name, info.shape, info.numpy)
+
+
+def _pointers(arrays: list[NDArray[Any]]) -> ctypes.Array[ctypes.c_void_p]:
+    return (Pointer * max(1, len(arrays)))(*(array.ctypes.data for array in arrays))
+
+
+def _by_name(arrays: Mapping[str, Any], tensors: tuple[Tensor, ...], side: str) -> list[Any]:
+    """The given arrays in the artefact's order. Names must match one to one."""
+    expected = ", ".join(repr(tensor.name) for tensor in tensors) or "none"
+    names = {tensor.name for tensor in tensors}
+    for name in arrays:
+        if name not in names:
+            raise InvalidInput(
+                f"unknown-{side}", f"there is no {side} {name!r}", hint=f"the {side}s are: {expected}"
+            )
+    for tensor in tensors:
+        if tensor.name not in arrays:
+            raise InvalidInput(
+                f"missing-{side}",
+                f"the {side} {tensor.name!r} ({_describe(tensor)}) was not given",
+                hint=f"the {side}s are: {expected}",
+            )
+    return [arrays[tensor.name] for tensor in tensors]
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{tensor.dtype.name}[{','.join(map(str, tensor.shape))}]"
+
+
+def _fit(given: ArrayLike, tensor: Tensor, *, copy: bool = True) -> NDArray[Any]:
+    """An array of exactly the tensor's shape and type that the artefact can read; `copy`: make one where
+    needed.
+    """
+    if not copy and not isinstance(given, np.ndarray):
+        raise InvalidInput(
+            "not-an-array", f"{tensor.name!r}: expected a NumPy array, found {type(given).__name__}"
+        )
+    array: NDArray[Any] = np.asarray(given)
+    if array.dtype != tensor.dtype:
+        raise InvalidInput(
+            "wrong-dtype",
+            f"{tensor.name!r}: expected {tensor.dtype.name}, found {array.dtype}",
+            hint=f"convert it: array.astype({tensor.dtype.name!r})",
+        )
+    if array.shape != tensor.shape:
+        raise InvalidInput(
+            "wrong-shape",
+            f"{tensor.name!r}: expected {tensor.shape}, found {array.shape}",
+            hint="the artefact was compiled for this shape; compile again with --shape for another",
+        )
+    if array.flags.c_contiguous and array.flags.aligned:
+        return array
+    if copy:
+        return np.array(array, order="C")
+    problem = "contiguous" if not array.flags.c_contiguous else "aligned"
+    raise InvalidInput(
+        f"not-{problem}",
+        f"{tensor.name!r}: a bound buffer must be {problem}",
+        hint="bind a copy: numpy.ascontiguousarray",
+    )

@@ -1,0 +1,72 @@
+"""The constants of a planned module as one block of bytes, and its checksum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtcc.errors import Unsupported
+from rtcc.ir import Constant, Module
+from rtcc.ir.ops.plan import Place, PlanConstant, Space
+
+ALIGNMENT = 64
+LARGEST_EMBEDDED = 1 << 30
+"""Code reaches embedded weights with 32-bit offsets; beyond this they go into a file beside the artefact."""
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """Fletcher's checksum over 64-bit little-endian words, modulo 2^64, as runtime.c computes it."""
+
+    sum: int
+    sum_of_sums: int
+
+
+def blob_of(module: Module) -> bytes:
+    """Every `plan.constant`'s bytes at its place, in its storage layout; gaps are zero, the size a multiple
+    of 64.
+    """
+    pieces: dict[int, PlanConstant] = {}
+    for op in module.main.walk():
+        if isinstance(op, PlanConstant):
+            place = Place.parse(op.place)
+            assert place.space is Space.CONST, f"{op!r} has its bytes in {place.space.value}"
+            pieces[place.offset] = op
+    size = max((offset + op.results[0].type.storage_bytes for offset, op in pieces.items()), default=0)
+    blob = bytearray(-(-size // ALIGNMENT) * ALIGNMENT)
+    for offset, op in sorted(pieces.items()):
+        stored = _stored(op)
+        blob[offset : offset + stored.nbytes] = stored.tobytes()
+    return bytes(blob)
+
+
+def _stored(op: PlanConstant) -> NDArray[np.generic]:
+    assert isinstance(op.data, Constant), f"{op!r} is not of a named constant"
+    layout = op.results[0].type.layout
+    array = layout.pack(op.data.array) if layout else np.asarray(op.data.array)
+    assert array.nbytes == op.results[0].type.storage_bytes, f"{op!r} stores {array.nbytes} bytes"
+    return array
+
+
+def checksum(blob: bytes) -> Checksum:
+    """The checksum of a blob, whose size is a multiple of 8."""
+    total = sum_of_sums = 0
+    words = np.frombuffer(blob, "<u8")
+    for start in range(0, len(words), 1 << 20):
+        part = words[start : start + (1 << 20)]
+        running = np.cumsum(part, dtype=np.uint64)
+        sum_of_sums += len(part) * total + int(np.sum(running, dtype=np.uint64))
+        total += int(running[-1])
+    return Checksum(total % 2**64, sum_of_sums % 2**64)
+
+
+def require_embeddable(blob: bytes) -> None:
+    """Refuse to embed weights that code could not reach."""
+    if len(blob) > LARGEST_EMBEDDED:
+        raise Unsupported(
+            "weights-too-large",
+            f"{len(blob)} bytes of weights cannot be embedded, at most {LARGEST_EMBEDDED} can",
+            hint="keep them in a file beside the artefact: --weights external",
+        )

@@ -1,0 +1,132 @@
+"""Reading ELF files without a toolchain: is it whole, for which machine, what does it define; and renaming
+a symbol.
+
+64-bit little-endian files only, which is what x86-64 and AArch64 Linux use. Structures: System V ABI,
+chapters 4 and 5.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from dataclasses import dataclass
+
+from rtcc.errors import ArtifactError
+
+MACHINES = {62: "x86_64", 183: "aarch64"}
+"""Machine numbers of the ELF header, by the architecture that a target triple starts with."""
+
+_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_SECTION = struct.Struct("<IIQQQQIIQQ")
+_SYMBOL = struct.Struct("<IBBHQQ")
+_SHT_SYMTAB, _SHT_NOBITS, _SHT_DYNSYM = 2, 8, 11
+_STV_HIDDEN = 2
+
+
+@dataclass(frozen=True)
+class Section:
+    """One row of the section table."""
+
+    header: int  # file offset of the row itself
+    type: int
+    offset: int
+    size: int
+    link: int
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """One row of a symbol table."""
+
+    row: int  # file offset of the row itself
+    name: str
+    is_defined: bool
+    is_global: bool
+
+
+class Elf:
+    """An ELF file in memory (bytes or a map)."""
+
+    def __init__(self, data: bytes | mmap.mmap, what: str) -> None:
+        """`what` names the file in errors. Raises `ArtifactError` `not-elf` or `truncated`."""
+        self.data = data
+        self.what = what
+        if self.data[:6] != b"\x7fELF\x02\x01":
+            raise ArtifactError(
+                "not-elf",
+                f"expected a 64-bit little-endian ELF file, found {self.data[:6]!r} at its start",
+                where=what,
+            )
+        if len(self.data) < _HEADER.size:
+            self._truncated(_HEADER.size)
+        fields = _HEADER.unpack_from(self.data)
+        self.machine = MACHINES.get(fields[2], f"machine {fields[2]}")
+        self.sections = self._read_sections(fields[6], fields[12])
+
+    def _truncated(self, expected: int) -> None:
+        raise ArtifactError(
+            "truncated",
+            f"expected at least {expected} bytes, found {len(self.data)}",
+            where=self.what,
+            hint="copy the file again",
+        )
+
+    def _read_sections(self, offset: int, count: int) -> list[Section]:
+        if len(self.data) < offset + count * _SECTION.size:
+            self._truncated(offset + count * _SECTION.size)
+        sections: list[Section] = []
+        for header in range(offset, offset + count * _SECTION.size, _SECTION.size):
+            _, kind, _, _, start, size, link, _, _, _ = _SECTION.unpack_from(self.data, header)
+            if kind != _SHT_NOBITS and len(self.data) < start + size:
+                self._truncated(start + size)
+            sections.append(Section(header, kind, start, size, link))
+        return sections
+
+    def _table(self, kind: int) -> Section | None:
+        return next((section for section in self.sections if section.type == kind), None)
+
+    def _symbols(self, table: Section | None) -> list[Symbol]:
+        if table is None:
+            return []
+        strings = self.sections[table.link]
+        text = self.data[strings.offset : strings.offset + strings.size]
+        symbols: list[Symbol] = []
+        for row in range(table.offset + _SYMBOL.size, table.offset + table.size, _SYMBOL.size):
+            name, info, _, section, _, _ = _SYMBOL.unpack_from(self.data, row)
+            decoded = text[name : text.index(b"\0", name)].decode("utf-8", "replace")
+            symbols.append(Symbol(row, decoded, section != 0, info >> 4 != 0))
+        return symbols
+
+    @property
+    def symbols(self) -> list[Symbol]:
+        """The symbols of an object file."""
+        return self._symbols(self._table(_SHT_SYMTAB))
+
+    @property
+    def exported(self) -> set[str]:
+        """The names that a shared object offers to others."""
+        return {s.name for s in self._symbols(self._table(_SHT_DYNSYM)) if s.is_defined and s.is_global}
+
+
+def rename_and_hide(data: bytes, old: str, new: str) -> bytes:
+    """The object file with its global symbol `old` called `new`, and hidden from other shared objects.
+
+    The string table moves to the end of the file, one name longer. Raises `ArtifactError` where `old` is
+    not defined.
+    """
+    elf = Elf(data, f"object of kernel @{old}")
+    symbol = next((s for s in elf.symbols if s.name == old and s.is_defined and s.is_global), None)
+    if symbol is None:
+        names = sorted(s.name for s in elf.symbols if s.is_defined and s.is_global)
+        raise ArtifactError(
+            "kernel-symbol", f"expected an object that defines {old}, found {', '.join(names) or 'nothing'}"
+        )
+    table = elf._table(_SHT_SYMTAB)  # pyright: ignore[reportPrivateUsage]
+    assert table is not None
+    strings = elf.sections[table.link]
+    text = data[strings.offset : strings.offset + strings.size]
+    result = bytearray(data)
+    struct.pack_into("<QQ", result, strings.header + 24, len(data), len(text) + len(new) + 1)
+    struct.pack_into("<I", result, symbol.row, len(text))
+    result[symbol.row + 5] = _STV_HIDDEN
+    return bytes(result) + text + new.encode() + b"\0"

@@ -1,0 +1,283 @@
+"""A planned module as C: one self-contained `model.c`, its header, its weights, and the kernels under
+unique names.
+
+configuration  +  runtime.h  +  tables and launch list  +  runtime.c   =   model.c
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+
+from rtcc.artifact.blob import blob_of, checksum, require_embeddable
+from rtcc.artifact.codes import function_text
+from rtcc.artifact.elf import rename_and_hide
+from rtcc.artifact.features import requirements
+from rtcc.artifact.header import header_text, identifier
+from rtcc.artifact.info import ArtifactInfo, TensorInfo
+from rtcc.artifact.shapes import shape_function_text
+from rtcc.artifact.steps import Base, Call, If, Loop, Step, is_serial, reads_and_writes, steps_of
+from rtcc.artifact.toolchain import Machine
+from rtcc.artifact.walk import walk_text
+from rtcc.errors import InvalidInput
+from rtcc.ir import Graph, Module, Value
+from rtcc.ir.dimension import upper_bound
+
+WEIGHTS_OBJECT = "weights.bin"
+"""What model.c calls the file whose bytes it embeds; it must lie in the compiler's working folder."""
+
+_HEAD_BYTES = 640
+_WORKER_BYTES = 32
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Everything that linking needs. `objects` are by file name; `weights` lies beside the artefact as
+    `info.weights_file` where that is set, and is embedded otherwise."""
+
+    info: ArtifactInfo
+    code: str
+    header: str
+    weights: bytes
+    objects: dict[str, bytes]
+    machine: Machine
+
+
+def emit_c(
+    module: Module,
+    name: str,
+    machine: Machine,
+    objects: Mapping[str, bytes],
+    *,
+    threads: int = 1,
+    external_weights: bool = False,
+    versions: Mapping[str, str] | None = None,
+) -> ModelSource:
+    """The C of a module at the plan level.
+
+    name: the output file's stem; functions are called by the identifier made of it. objects: each kernel's
+    object file, which defines a function of the kernel's name. threads: the largest number that init will
+    accept. versions: of the packages that made the kernels. Raises `RtccError` where constants or features
+    do not fit.
+    """
+    assert module.level == "plan", f"emission needs the plan level, found {module.level}"
+    if threads < 1:
+        raise InvalidInput("threads", f"threads must be at least 1, found {threads}")
+    graph, weights = module.main, blob_of(module)
+    if not external_weights:
+        require_embeddable(weights)
+    steps = steps_of(graph)
+    used = _kernels(steps)
+    missing = [kernel for kernel in used if kernel not in objects]
+    assert not missing, f"no object code for {missing}"
+    hashes = {
+        "weights": hashlib.sha256(weights).hexdigest(),
+        "kernels": _hash(part for kernel in used for part in (kernel.encode(), objects[kernel])),
+    }
+    stem = identifier(name)
+    info = ArtifactInfo(
+        name=stem,
+        inputs=_tensors(graph.parameters, "input"),
+        outputs=_tensors(graph.returned, "output"),
+        target=module.target,
+        triple=machine.triple,
+        features=tuple(sorted(machine.features)),
+        threads=threads,
+        workspace_bytes=_head_bytes(threads) + _arena_bytes(graph, steps),
+        weights_bytes=len(weights),
+        weights_file=f"{stem}.weights" if external_weights and weights else None,
+        state=dict(graph.attributes.get("state", {})),
+        versions={"rtcc": _own_version(), **(versions or {})},
+        hashes=hashes,
+    )
+    symbols = {kernel: kernel for kernel in used}
+    shapes = shape_function_text(graph)
+    identity = _hash([info.to_json().encode(), walk_text(steps, symbols, threads).encode(), shapes.encode()])
+    info = replace(info, hashes={**hashes, "model": identity})
+    symbols = {kernel: f"{kernel}_{identity[:8]}" for kernel in used}
+    code = _code(info, machine, weights, steps, symbols, shapes)
+    renamed = {
+        f"{symbols[kernel]}.o": rename_and_hide(objects[kernel], kernel, symbols[kernel]) for kernel in used
+    }
+    return ModelSource(info, code, header_text(info), weights, renamed, machine)
+
+
+def _kernels(steps: Iterable[Step]) -> list[str]:
+    """The kernels that steps call, each once, sorted."""
+    found: set[str] = set()
+    for step in steps:
+        match step:
+            case Call():
+                found.add(step.kernel)
+            case If():
+                found.update(_kernels((*step.then, *step.otherwise)))
+            case Loop():
+                found.update(_kernels(step.body))
+            case _:
+                pass
+    return sorted(found)
+
+
+def _calls(steps: Iterable[Step]) -> Iterable[Call]:
+    for step in steps:
+        match step:
+            case Call():
+                yield step
+            case If():
+                yield from _calls((*step.then, *step.otherwise))
+            case Loop():
+                yield from _calls(step.body)
+            case _:
+                pass
+
+
+def _hash(parts: Iterable[bytes]) -> str:
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(len(part).to_bytes(8, "little"))
+        total.update(part)
+    return total.hexdigest()
+
+
+def _own_version() -> str:
+    try:
+        return version("rtcc")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _tensors(values: Iterable[Value], side: str) -> tuple[TensorInfo, ...]:
+    found: list[TensorInfo] = []
+    for index, value in enumerate(values):
+        type = value.type
+        assert type.layout is None, (
+            f"the {side} {value!r} has a storage layout; the caller's tensors are plain"
+        )
+        symbolic = None if type.is_static else tuple(map(str, type.shape))
+        shape = type.sizes if side == "input" else tuple(map(upper_bound, type.shape))
+        name = value.name or f"{side}{index}"
+        if any(other.name == name for other in found):
+            name = f"{name}_{index}"
+        found.append(TensorInfo(name, shape, type.dtype.value, type.storage_bytes, symbolic))
+    return tuple(found)
+
+
+def _head_bytes(threads: int) -> int:
+    return _HEAD_BYTES + -(-threads * _WORKER_BYTES // 64) * 64
+
+
+def _arena_bytes(graph: Graph, steps: Iterable[Step]) -> int:
+    """What the planner says, which must cover what the launches touch."""
+    touched = [a for addresses in reads_and_writes(steps) for a in addresses if a.base is Base.ARENA]
+    needed = max((address.offset + address.bytes for address in touched), default=0)
+    planned = int(graph.attributes.get("workspace", needed))
+    assert planned >= needed, f"the plan announces {planned} bytes of workspace and uses {needed}"
+    return -(-planned // 64) * 64
+
+
+def _code(
+    info: ArtifactInfo,
+    machine: Machine,
+    weights: bytes,
+    steps: tuple[Step, ...],
+    symbols: Mapping[str, str],
+    shapes: str,
+) -> str:
+    runtime = files("rtcc.artifact")
+    parts = [
+        f"/* {info.name}: made by rtcc; do not edit. */",
+        _configuration(info, machine, weights, is_serial(steps) or info.threads == 1),
+        header_text(info),
+        runtime.joinpath("runtime.h").read_text(encoding="ascii"),
+        _tables(info, machine),
+        _weights_text(info, weights),
+        _declarations(steps, symbols),
+        walk_text(steps, symbols, info.threads),
+        shapes,
+        function_text(),
+        runtime.joinpath("runtime.c").read_text(encoding="ascii"),
+    ]
+    return "\n".join(parts)
+
+
+def _configuration(info: ArtifactInfo, machine: Machine, weights: bytes, serial: bool) -> str:
+    head = _head_bytes(info.threads)
+    needed = requirements(machine.architecture, machine.features)
+    rows: list[tuple[str, object]] = [
+        ("RTCC_ENTRY(suffix)", f"{info.name}_##suffix"),
+        ("RTCC_EXPORT", '__attribute__((visibility("default")))'),
+        ("RTCC_MAGIC", f"UINT64_C(0x{info.hashes['model'][:16]})"),
+        ("RTCC_THREADS_MAX", info.threads),
+        ("RTCC_POOL", int(not serial)),
+        ("RTCC_HEAD_BYTES", head),
+        ("RTCC_ARENA_BYTES", info.workspace_bytes - head),
+        ("RTCC_INPUT_COUNT", len(info.inputs)),
+        ("RTCC_OUTPUT_COUNT", len(info.outputs)),
+        ("RTCC_FEATURE_COUNT", len(needed.words)),
+        ("RTCC_XCR0_MASK", f"0x{needed.xcr0:x}u"),
+        ("RTCC_EXTERNAL_BYTES", len(weights) if info.weights_file else 0),
+    ]
+    if info.weights_file:
+        sums = checksum(weights)
+        rows += [
+            ("RTCC_EXTERNAL_NAME", f'"{info.weights_file}"'),
+            ("RTCC_EXTERNAL_SUM", f"UINT64_C(0x{sums.sum:x})"),
+            ("RTCC_EXTERNAL_SUM_OF_SUMS", f"UINT64_C(0x{sums.sum_of_sums:x})"),
+        ]
+    lines = ["#ifndef _GNU_SOURCE", "#define _GNU_SOURCE 1 /* syscall, dladdr */", "#endif"]
+    return "\n".join([*lines, *(f"#define {key} {value}" for key, value in rows), ""])
+
+
+def _tables(info: ArtifactInfo, machine: Machine) -> str:
+    lines: list[str] = []
+    words = requirements(machine.architecture, machine.features).words
+    if words:
+        rows = [f"    {{0x{w.leaf:x}u, {w.subleaf}, {w.word}, 0x{w.mask:x}u}}," for w in words]
+        lines += ["static const struct rtcc_feature rtcc_features[] = {", *rows, "};"]
+    for name, tensors in (("rtcc_inputs", info.inputs), ("rtcc_outputs", info.outputs)):
+        rows = [f"    {{{t.bytes}u, {t.alignment}}}," for t in tensors] or ["    {0, 1},"]
+        lines += [f"static const struct rtcc_tensor {name}[] = {{", *rows, "};"]
+    text = info.to_json().replace("\\", "\\\\").replace('"', '\\"').replace("?", "\\?")
+    pieces: list[str] = []
+    while text:
+        cut = 90
+        while text[:cut].endswith("\\") and cut < len(text):
+            cut += 1
+        pieces.append(f'    "{text[:cut]}"')
+        text = text[cut:]
+    return "\n".join([*lines, "static const char rtcc_info_text[] =", *pieces, "    ;", ""])
+
+
+def _weights_text(info: ArtifactInfo, weights: bytes) -> str:
+    if info.weights_file or not weights:
+        return (
+            f"#define RTCC_WEIGHTS(w) {'((w)->weights)' if info.weights_file else '((const char *)NULL)'}\n"
+        )
+    return "\n".join(
+        [
+            "__asm__(",
+            '    ".section .rodata\\n"',
+            '    ".balign 64\\n"',
+            '    ".type rtcc_weights, %object\\n"',
+            f'    ".size rtcc_weights, {len(weights)}\\n"',
+            '    "rtcc_weights:\\n"',
+            f'    ".incbin \\"{WEIGHTS_OBJECT}\\"\\n"',
+            '    ".previous\\n");',
+            'extern const char rtcc_weights[] __attribute__((visibility("hidden")));',
+            "#define RTCC_WEIGHTS(w) ((void)(w), rtcc_weights)",
+            "",
+        ]
+    )
+
+
+def _declarations(steps: Iterable[Step], symbols: Mapping[str, str]) -> str:
+    signatures: dict[str, str] = {}
+    for call in _calls(steps):
+        parameters = ["int32_t task", "int32_t tasks", *(["const void *"] * len(call.reads))]
+        parameters += ["void *"] * (len(call.writes) + (call.scratch is not None))
+        text = f"extern int32_t {symbols[call.kernel]}({', '.join(parameters)});"
+        assert signatures.setdefault(call.kernel, text) == text, f"@{call.kernel} is called in two ways"
+    return "\n".join([*signatures.values(), ""])

@@ -1,0 +1,120 @@
+"""The C header of an artefact: plain C11, readable from C++."""
+
+from __future__ import annotations
+
+import re
+
+from rtcc.artifact.codes import enum_text
+from rtcc.artifact.info import ArtifactInfo, TensorInfo
+from rtcc.artifact.walk import comment_text
+
+TABLE = """\
+#ifndef RTCC_ARTIFACT_V1
+#define RTCC_ARTIFACT_V1 1
+/* What a program that opens artefacts at run time finds under the symbol rtcc_artifact_v1. */
+struct rtcc_artifact {
+    size_t size; /* of this table; a longer one has more entries at its end */
+    int threads_max;
+    size_t (*workspace_bytes)(int threads);
+    int (*init)(void *workspace, size_t bytes, int threads);
+    int (*run)(void *workspace, const void *const inputs[], void *const outputs[]);
+    int (*output_shape)(const void *workspace, int output, int64_t shape[]);
+    void (*finish)(void *workspace, int wipe);
+    const char *(*info)(void);
+    const char *(*error)(int code);
+};
+#endif
+"""
+
+_FUNCTIONS = """\
+/* Prepare a workspace for runs with `threads` threads (1 to @UPPER@_THREADS_MAX) and start them; once,
+ * before the first run. `workspace` is memory of the caller's, aligned to 64 bytes, of at least
+ * @UPPER@_WORKSPACE_BYTES(threads) `bytes`; it must not move while in use. State starts at zero. May make
+ * system calls. Different workspaces are independent. */
+int @NAME@_init(void *workspace, size_t bytes, int threads);
+
+/* Run the model once: reads every input, writes every output. Each pointer needs the alignment of its
+ * elements. Allocates nothing, takes no lock and, with one thread, makes no system call. One workspace
+ * serves one caller at a time. Denormal numbers count as zero; the caller's floating-point mode is back
+ * when it returns. Separate arrays must not overlap. */
+int @NAME@_run(void *workspace, const void *const inputs[], void *const outputs[]);
+
+/* The shape of an output, as many numbers as it has dimensions; of the last run, where it depends on the
+ * data. */
+int @NAME@_output_shape(const void *workspace, int output, int64_t shape[]);
+
+/* Stop the workspace's threads; with `wipe`, overwrite it with zeros. Does nothing to memory that is no
+ * live workspace. Not while a run is under way in it. */
+void @NAME@_finish(void *workspace, int wipe);
+
+/* The model's description as JSON: inputs, outputs, target, CPU features, versions, hashes. */
+const char *@NAME@_info(void);
+
+/* What a code means, in words. */
+const char *@NAME@_error(int code);
+"""
+
+
+def identifier(text: str) -> str:
+    """A C identifier made of a file's stem: letters, digits and single underscores kept, a digit never first."""
+    cleaned = re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")
+    if not cleaned:
+        return "model"
+    return f"model_{cleaned}" if cleaned[0].isdigit() else cleaned
+
+
+def header_text(info: ArtifactInfo) -> str:
+    """The whole header of one artefact."""
+    upper = info.name.upper()
+    lines = [
+        f"/* {info.name}: a neural network compiled by rtcc for {comment_text(info.target)}.",
+        " *",
+        f" *     static _Alignas(64) unsigned char workspace[{upper}_WORKSPACE_BYTES(1)];",
+        f" *     {info.name}_init(workspace, sizeof workspace, 1);",
+        f" *     {info.name}_run(workspace, inputs, outputs);",
+        " *",
+        " * Functions that return int return 0 or one of the negative codes below, and never abort. */",
+        f"#ifndef RTCC_MODEL_{upper}_H",
+        f"#define RTCC_MODEL_{upper}_H 1",
+        "",
+        "#include <stddef.h>",
+        "#include <stdint.h>",
+        "",
+        "#ifdef __cplusplus",
+        'extern "C" {',
+        "#endif",
+        "",
+        enum_text(),
+        TABLE,
+        f"#define {upper}_THREADS_MAX {info.threads}",
+        f"#define {upper}_WORKSPACE_BYTES(threads) "
+        f"((size_t){info.workspace_bytes}u + 0u * (size_t)(threads))",
+        "",
+        *_tensor_lines(upper, "INPUT", info.inputs),
+        *_tensor_lines(upper, "OUTPUT", info.outputs),
+        _FUNCTIONS.replace("@NAME@", info.name).replace("@UPPER@", upper),
+        "#ifdef __cplusplus",
+        "}",
+        "#endif",
+        "",
+        "#endif",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _tensor_lines(upper: str, kind: str, tensors: tuple[TensorInfo, ...]) -> list[str]:
+    lines = [f"#define {upper}_{kind}S {len(tensors)}"]
+    taken: set[str] = set()
+    for index, tensor in enumerate(tensors):
+        macro = f"{upper}_{kind}_{identifier(tensor.name).upper()}"
+        while macro in taken or f"{macro}_BYTES" in taken:
+            macro += f"_{index}"
+        taken |= {macro, f"{macro}_BYTES", f"{macro}_RANK"}
+        shape = ",".join(tensor.symbolic or map(str, tensor.shape))
+        lines.append(
+            f"#define {macro} {index} /* {comment_text(f'{tensor.name}: {tensor.dtype}[{shape}]')} */"
+        )
+        lines.append(f"#define {macro}_BYTES {tensor.bytes}u")
+        lines.append(f"#define {macro}_RANK {len(tensor.shape)}")
+    return [*lines, ""]

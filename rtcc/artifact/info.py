@@ -1,0 +1,88 @@
+"""What an artefact says of itself, as JSON: the same text from the same input, with no time and no path in
+it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+ABI_VERSION = 1
+"""Changes when a loader of the previous version could no longer use an artefact."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output: ONNX name, shape (the largest one where it depends on the data), element type.
+
+    dtype: rtcc's name of the element type ("f32"); bytes: size of the buffer; symbolic: the shape as text
+    where it depends on the data, such as ("2", "K"), else None.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    symbolic: tuple[str, ...] | None = None
+
+    @property
+    def alignment(self) -> int:
+        """What a pointer to it must be a multiple of: the size of an element, or of a complex one's part."""
+        from rtcc.ir.dtype import DType
+
+        return max(1, DType(self.dtype).bytes // (2 if self.dtype.startswith("c") else 1))
+
+    @property
+    def numpy(self) -> np.dtype[np.generic]:
+        """The NumPy element type."""
+        from rtcc.ir.dtype import DType
+
+        return DType(self.dtype).numpy
+
+
+@dataclass(frozen=True)
+class ArtifactInfo:
+    """Everything that `<name>_info` returns."""
+
+    name: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    target: str
+    triple: str
+    features: tuple[str, ...]
+    threads: int
+    workspace_bytes: int
+    weights_bytes: int
+    weights_file: str | None
+    state: dict[str, str]
+    versions: dict[str, str]
+    hashes: dict[str, str]
+
+    def to_json(self) -> str:
+        """One line, keys sorted."""
+        row = {**vars(self), "abi": ABI_VERSION, "inputs": _rows(self.inputs), "outputs": _rows(self.outputs)}
+        return json.dumps(row, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> ArtifactInfo:
+        """The inverse of `to_json`; ValueError or KeyError where it is something else."""
+        row = json.loads(text)
+        if row.pop("abi") != ABI_VERSION:
+            raise ValueError("another ABI version")
+        for side in ("inputs", "outputs"):
+            row[side] = tuple(_tensor(tensor) for tensor in row[side])
+        row["features"] = tuple(row["features"])
+        return ArtifactInfo(**row)
+
+
+def _rows(tensors: tuple[TensorInfo, ...]) -> list[dict[str, object]]:
+    return [{key: value for key, value in vars(t).items() if value is not None} for t in tensors]
+
+
+def _tensor(row: dict[str, Any]) -> TensorInfo:
+    symbolic = row.get("symbolic")
+    row = {**row, "shape": tuple(row["shape"]), "symbolic": None if symbolic is None else tuple(symbolic)}
+    return TensorInfo(**row)

@@ -1,0 +1,85 @@
+"""From a model's C and kernels to files: `model.so` or `model.a`, `model.h`, and the weights where they
+stay outside.
+
+Equal sources and tools give equal bytes: fixed file names in a fresh folder, no build id, no time stamps.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from rtcc.artifact.atomic import replace_file
+from rtcc.artifact.emit_c import WEIGHTS_OBJECT, ModelSource
+from rtcc.artifact.toolchain import Toolchain, find_toolchain
+from rtcc.errors import InvalidInput
+
+_COMPILE = (
+    "-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffile-prefix-map=.=", "-g0", "-pthread",
+)  # fmt: skip
+_LINK = (
+    "-shared", "-static-libgcc", "-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack", "-Wl,--build-id=none",
+    "-Wl,-Bsymbolic", "-Wl,--no-undefined", "-Wl,--as-needed", "-Wl,--version-script=exports.map",
+)  # fmt: skip
+
+
+def write_artifact(source: ModelSource, path: str | Path, toolchain: Toolchain | None = None) -> Path:
+    """Compile, link and put in place PATH.so or PATH.a, the header PATH.h, and external weights.
+
+    Each file appears whole or not at all. Raises `InvalidInput` for another suffix, `ToolMissing`, and
+    `ArtifactError` `link-failed` with the tool's own words.
+    """
+    path = Path(path)
+    if path.suffix not in (".so", ".a"):
+        raise InvalidInput(
+            "artefact-suffix",
+            f"an artefact's file ends in .so or .a, found {path.name!r}",
+            hint=f"try {path.stem}.so",
+        )
+    if not path.parent.is_dir():
+        raise InvalidInput("no-such-folder", f"the folder {str(path.parent)!r} does not exist")
+    toolchain = toolchain or find_toolchain(source.machine)
+    with tempfile.TemporaryDirectory(prefix="rtcc-") as name:
+        folder = Path(name)
+        _write_inputs(source, folder)
+        built = (
+            _shared(source, toolchain, folder) if path.suffix == ".so" else _static(source, toolchain, folder)
+        )
+        contents = built.read_bytes()
+    if source.info.weights_file:
+        replace_file(path.with_name(source.info.weights_file), source.weights)
+    replace_file(path.with_suffix(".h"), source.header.encode("ascii"))
+    replace_file(path, contents, mode=0o755 if path.suffix == ".so" else 0o644)
+    return path
+
+
+def _write_inputs(source: ModelSource, folder: Path) -> None:
+    (folder / "model.c").write_text(source.code, encoding="ascii")
+    if source.weights and not source.info.weights_file:
+        (folder / WEIGHTS_OBJECT).write_bytes(source.weights)
+    for name, contents in source.objects.items():
+        (folder / name).write_bytes(contents)
+    exports = f"{{ global: {source.info.name}_*; rtcc_artifact_v1; local: *; }};\n"
+    (folder / "exports.map").write_text(exports, encoding="ascii")
+
+
+def _shared(source: ModelSource, toolchain: Toolchain, folder: Path) -> Path:
+    objects = sorted(source.objects)
+    _compile(toolchain, folder)
+    (folder / "objects.txt").write_text("\n".join(["model.o", *objects]), encoding="ascii")
+    libraries = ["-lm", "-pthread"] if source.info.threads > 1 else ["-lm"]
+    if source.info.weights_file:
+        libraries.append("-ldl")
+    toolchain.run([*toolchain.compile, *_LINK, "-o", "model.so", "@objects.txt", *libraries], folder)
+    return folder / "model.so"
+
+
+def _static(source: ModelSource, toolchain: Toolchain, folder: Path) -> Path:
+    objects = sorted(source.objects)
+    _compile(toolchain, folder)
+    toolchain.run([*toolchain.archive, "model.a", "model.o", *objects], folder)
+    return folder / "model.a"
+
+
+def _compile(toolchain: Toolchain, folder: Path) -> None:
+    toolchain.run([*toolchain.compile, *_COMPILE, "-c", "model.c", "-o", "model.o"], folder)

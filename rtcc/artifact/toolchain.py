@@ -1,0 +1,95 @@
+"""The machine that host code is for, and the C compiler found for it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from rtcc.errors import ArtifactError, ToolMissing
+
+_ZIG_GLIBC = "2.28"
+"""The oldest C library that artefacts linked by zig run with."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What host code runs on: an architecture ("x86_64", "aarch64") and the CPU features that init must find,
+    by LLVM's names."""
+
+    architecture: str
+    features: tuple[str, ...] = ()
+
+    @property
+    def triple(self) -> str:
+        """The target triple as compilers spell it."""
+        return f"{self.architecture}-linux-gnu"
+
+    @staticmethod
+    def host() -> Machine:
+        """The machine this process runs on, without any feature."""
+        return Machine(platform.machine())
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """Commands that compile and link C, and that make static libraries, for one architecture."""
+
+    compile: tuple[str, ...]
+    archive: tuple[str, ...]
+
+    def run(self, command: Sequence[str], folder: Path) -> None:
+        """Run one command in a folder. Raises `ArtifactError` `link-failed` with what the tool wrote."""
+        environment = {**os.environ, "LC_ALL": "C", "ZERO_AR_DATE": "1"}
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            output = (done.stderr or done.stdout).strip()
+            shown = " ".join(command)
+            raise ArtifactError("link-failed", f"`{shown}` ended with {done.returncode}:\n{output}")
+
+
+def find_toolchain(machine: Machine) -> Toolchain:
+    """The C compiler for a machine: $CC, a cross compiler, cc, gcc, clang, else PyPI's ziglang.
+
+    A compiler counts when it says that it compiles for the machine's architecture. Raises `ToolMissing`.
+    """
+    chosen = os.environ.get("CC")
+    if chosen and shutil.which(shlex.split(chosen)[0]) is None:
+        raise ToolMissing(
+            "compiler-missing", f"$CC names {chosen!r}, which was not found", hint="unset CC, or correct it"
+        )
+    names = [chosen] if chosen else []
+    for name in [*names, f"{machine.triple}-gcc", "cc", "gcc", "clang"]:
+        command = shlex.split(name)
+        if shutil.which(command[0]) and _compiles_for(command, machine):
+            return Toolchain(tuple(command), (_archiver(command), "rcsD"))
+    if find_spec("ziglang") is not None:
+        zig = (sys.executable, "-m", "ziglang")
+        target = f"{machine.triple}.{_ZIG_GLIBC}"
+        return Toolchain((*zig, "cc", "-target", target, "-fno-sanitize=undefined"), (*zig, "ar", "rcsD"))
+    package = "gcc" if machine == Machine.host() else f"gcc-{machine.triple.replace('_', '-')}"
+    raise ToolMissing(
+        "compiler-missing",
+        f"no C compiler for {machine.triple} was found; looked for $CC, {machine.triple}-gcc, cc, gcc, "
+        "clang and ziglang",
+        hint=f"install one: `pip install ziglang`, or Debian's package {package}",
+    )
+
+
+def _compiles_for(command: list[str], machine: Machine) -> bool:
+    answer = subprocess.run([*command, "-dumpmachine"], capture_output=True, text=True, check=False)
+    return answer.returncode == 0 and answer.stdout.startswith(machine.architecture + "-")
+
+
+def _archiver(command: list[str]) -> str:
+    answer = subprocess.run([*command, "-print-prog-name=ar"], capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or "ar"

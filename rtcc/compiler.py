@@ -1,0 +1,162 @@
+"""From a model to an artefact: read, run the pipeline, generate code, emit, link."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rtcc.errors import InvalidInput
+from rtcc.ir import Module
+from rtcc.target import Target, parse_target
+
+if TYPE_CHECKING:
+    from rtcc.artifact import Artifact
+    from rtcc.artifact.emit_c import ModelSource
+    from rtcc.pipeline.run import PipelineReport
+
+Model = "str | Path | bytes | Module | Any"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `compile` can be told.
+
+    target: `NAME[:CPU][,key=value…]`. threads: the most that one run may use. shapes, dims: sizes for
+    symbolic dimensions, by input name or by symbol. pipeline: pipeline text, or -O0, -O1, -O2 (default).
+    dump_ir: folder for one `.rtir` after each pass. verify: check the IR after each pass. verify_each: interpret
+    before and after each pass on seeded inputs. verify_kernels: run every kernel against the interpreter.
+    external_weights: keep the weights in a file beside the artefact.
+    """
+
+    target: str = "x86"
+    threads: int = 1
+    shapes: Mapping[str, Sequence[int]] | None = None
+    dims: Mapping[str, int] | None = None
+    pipeline: str = "-O2"
+    dump_ir: Path | None = None
+    verify: bool = True
+    verify_each: bool = False
+    verify_kernels: bool = False
+    external_weights: bool = False
+
+
+@dataclass
+class Compilation:
+    """One model on its way to an artefact, with what happened."""
+
+    options: Options
+    module: Module
+    target: Target
+    report: PipelineReport | None = None
+    source: ModelSource | None = None
+    objects: dict[str, bytes] = field(default_factory=dict[str, bytes])
+
+    def lower(self) -> None:
+        """Run the pipeline, down to the plan."""
+        from rtcc.pipeline import PipelineOptions, run_pipeline
+
+        options = self.options
+        pipeline = options.pipeline
+        if pipeline in ("-O0", "-O1", "-O2"):
+            pipeline = remaining(self.target.pipeline(pipeline), self.module)
+        self.report = run_pipeline(
+            self.module,
+            pipeline,
+            PipelineOptions(
+                verify=options.verify, dump_dir=options.dump_ir, verify_each=options.verify_each, timing=True
+            ),
+        )
+        if self.module.level != "plan":
+            raise InvalidInput("pipeline-incomplete", f"the pipeline ends at level {self.module.level}, not plan",
+                               hint="end it with fuse,select-layout,outline-kernels,plan-memory")  # fmt: skip
+
+    def generate(self, name: str) -> None:
+        """Make the kernels' code and the C around them."""
+        from importlib.metadata import version
+
+        from rtcc.artifact.emit_c import emit_c
+
+        self.objects = self.target.compile_kernels(self.module)
+        if self.options.verify_kernels:
+            from rtcc.verify_kernels import verify_kernels
+
+            verify_kernels(self.module, self.objects, self.target)
+        self.source = emit_c(
+            self.module, name, self.target.machine, self.objects,
+            threads=self.options.threads, external_weights=self.options.external_weights,
+            versions={"apache-tvm": version("apache-tvm")},
+        )  # fmt: skip
+
+
+def read_model(model: Any, shapes: Mapping[str, Sequence[int]] | None = None, dims: Mapping[str, int] | None = None) -> Module:
+    """The IR of a model: a path (.onnx or .rtir), the bytes of an ONNX file, an onnx.ModelProto, or a Module."""
+    if isinstance(model, Module):
+        return model.clone()
+    if isinstance(model, str | Path) and Path(model).suffix == ".rtir":
+        from rtcc.text import read_module
+
+        return read_module(Path(model))
+    from rtcc.onnx import read
+
+    return read(model, shapes=shapes, dims=dims)
+
+
+def remaining(pipeline: str, module: Module) -> str:
+    """The part of a pipeline that a module read from a dump has not been through yet."""
+    from rtcc.pipeline.text import parse_pipeline, print_pipeline
+
+    passes = parse_pipeline(pipeline)
+    done = module.after
+    names = [print_pipeline([p]) for p in passes]
+    if done and names[: len(done)] == done:
+        return print_pipeline(passes[len(done) :])
+    from rtcc.ir import LEVELS
+
+    reached = LEVELS.index(module.level)
+    while passes and any(LEVELS.index(level) < reached for level in passes[0].requires):
+        passes = passes[1:]
+    return print_pipeline(passes)
+
+
+def start(model: Any, options: Options) -> Compilation:
+    """Read a model and settle its target."""
+    module = read_model(model, options.shapes, options.dims)
+    target = parse_target(module.target or options.target)
+    module.target = str(target)
+    return Compilation(options, module, target)
+
+
+def compile(model: Any, target: str = "x86", **options: Any) -> Artifact:
+    """Compile a model and load the result.
+
+    model: a path (.onnx or .rtir), the bytes of an ONNX file, an onnx.ModelProto, or a Module. The keywords
+    are the fields of `Options`. Raises RtccError.
+    """
+    from rtcc.artifact import Artifact
+
+    compilation = start(model, Options(target=target, **options))
+    compilation.lower()
+    folder = tempfile.TemporaryDirectory(prefix="rtcc-")
+    try:
+        path = write(compilation, Path(folder.name) / f"{model_stem(model)}.so")
+        return Artifact(path, folder=folder)
+    except BaseException:
+        folder.cleanup()
+        raise
+
+
+def write(compilation: Compilation, path: Path) -> Path:
+    """Generate code for a lowered model and link it to PATH.so or PATH.a, with its header beside it."""
+    from rtcc.artifact.link import write_artifact
+
+    compilation.generate(path.stem)
+    assert compilation.source is not None
+    return write_artifact(compilation.source, path)
+
+
+def model_stem(model: Any) -> str:
+    """What an artefact is called when nobody named it: the file's stem, else "model"."""
+    return Path(model).stem if isinstance(model, str | Path) else "model"

@@ -1,0 +1,83 @@
+"""The base of operators that are computed by NumPy: one rule for precision, results and warnings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rtcc.errors import Unsupported
+from rtcc.ir.dtype import DType, Kind
+from rtcc.ir.op import Array, Op
+from rtcc.ir.types import TensorType
+from rtcc.ir.value import Value
+
+NUMBERS = frozenset({Kind.SIGNED, Kind.UNSIGNED, Kind.FLOAT})
+INTEGERS = frozenset({Kind.SIGNED, Kind.UNSIGNED})
+FLOATS = frozenset({Kind.FLOAT})
+BOOLEANS = frozenset({Kind.BOOL})
+
+
+class ComputedOp(Op):
+    """An operator whose `compute` takes one NumPy array (or None) per operand.
+
+    Floats narrower than 32 bits are widened to float32 first and every result is rounded once, to its
+    declared type. Where a float operand comes in a wider type than declared, float results stay wide.
+    """
+
+    def compute(self, *arrays: Any, **named: Any) -> Any:
+        """The results, one array or a tuple, in any precision at least as wide as declared."""
+        raise Unsupported("no-evaluation", f"{self.name} has no NumPy semantics", where=str(self.location))
+
+    def evaluate(self, *arrays: Array | None) -> tuple[Array, ...] | Array:
+        upcast = any(map(_is_upcast, self.operands, arrays))
+        with np.errstate(all="ignore"):
+            found = self.compute(*(None if a is None else widened(a) for a in arrays))
+            several = found if isinstance(found, tuple) else (found,)
+            return tuple(
+                rounded(np.asarray(array), result.type.dtype, keep_wide=upcast)
+                for array, result in zip(several, self.results, strict=False)
+            )
+
+    def require(self, value: Value | None, kinds: frozenset[Kind], what: str) -> None:
+        """Raise InvalidModel unless the value is absent or its element type is of one of the kinds."""
+        if value is not None and value.type.dtype.kind not in kinds:
+            expected = " or ".join(sorted(kind.value for kind in kinds))
+            raise self.fail(f"{what} must be {expected}, found {value.type.dtype.value}")
+
+    def normalized_axis(self, axis: int, rank: int) -> int:
+        """The axis counted from the front; InvalidModel when the tensor has no such axis."""
+        if not -rank <= axis < rank:
+            raise self.fail(f"axis {axis} is outside a tensor of rank {rank}")
+        return axis % rank if rank else 0
+
+
+class SameType(ComputedOp):
+    """An operator whose first result has the type of its first operand."""
+
+    def infer(self) -> tuple[TensorType, ...]:
+        data = self.operands[0]
+        assert data is not None
+        return (data.type.with_layout(None),)
+
+
+def widened(array: Array) -> Array:
+    """The array, with floats narrower than 32 bits as float32."""
+    narrow = array.dtype.itemsize < 4 and array.dtype.kind in "fV"
+    return array.astype(np.float32) if narrow and DType.of(array.dtype).is_float else array
+
+
+def rounded(array: Array, dtype: DType, *, keep_wide: bool = False) -> Array:
+    """The array in the element type; a float array stays as it is for a float type with keep_wide."""
+    if keep_wide and dtype.is_float and array.dtype.kind == "f":
+        return array
+    return array.astype(dtype.numpy, copy=False)
+
+
+def _is_upcast(value: Value | None, array: Array | None) -> bool:
+    return (
+        value is not None
+        and array is not None
+        and value.type.dtype.is_float
+        and array.dtype.itemsize > value.type.dtype.bytes
+    )

@@ -1,0 +1,6 @@
+"""ONNX in and out: the only package that imports onnx and onnx-graphsurgeon."""
+
+from rtcc.onnx.reader import read
+from rtcc.onnx.writer import to_model, write
+
+__all__ = ["read", "to_model", "write"]

@@ -1,0 +1,159 @@
+"""The types of a model's inputs: declared ones, bound by --shape and --dim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from onnx import TensorShapeProto, TypeProto, ValueInfoProto
+
+from rtcc.errors import InvalidInput, InvalidModel, Unsupported
+from rtcc.ir import Expression, TensorType, symbol
+from rtcc.ir.dimension import LARGEST
+from rtcc.onnx.tensors import checked_elements, dtype_of
+
+Dim = int | str
+
+
+@dataclass
+class Bindings:
+    """What is known of the symbolic dimensions: fixed sizes, or symbols with bounds."""
+
+    fixed: dict[str, int] = field(default_factory=dict[str, int])
+    symbols: dict[str, Expression] = field(default_factory=dict[str, Expression])
+
+    def size(self, name: str) -> int | Expression:
+        """The size of a named dimension; a first mention makes a symbol from 1 up."""
+        if name in self.fixed:
+            return self.fixed[name]
+        return self.symbols.setdefault(name, symbol(name, 1, LARGEST))
+
+    @property
+    def bounds(self) -> dict[str, tuple[int, int]]:
+        """Inclusive bounds of every symbol in use."""
+        return {name: expression.bounds for name, expression in self.symbols.items()}
+
+
+def input_types(
+    inputs: Sequence[ValueInfoProto],
+    shapes: Mapping[str, Sequence[int | str]] | None,
+    dims: Mapping[str, int] | None,
+) -> tuple[list[tuple[str, TensorType]], Bindings]:
+    """(name, type) of each input, and the bindings that the rest of the model shares.
+
+    Sizes nobody names become symbols called `input_axis`. InvalidInput when shapes or dims name
+    something that does not exist, have another rank, or contradict the model or each other.
+    """
+    shapes, dims = shapes or {}, dims or {}
+    names = {value.name for value in inputs}
+    _check_names(shapes, names, "unknown-input", "input")
+    declared = {value.name: _declared(value, shapes.get(value.name)) for value in inputs}
+    known = {d for shape in declared.values() for d in shape if isinstance(d, str)}
+    _check_names(dims, known, "unknown-dimension", "symbolic dimension")
+    bindings = Bindings()
+    for name, size in dims.items():
+        _bind(bindings, name, size, f"--dim {name}")
+    for value in inputs:
+        _bind_shape(bindings, value.name, declared[value.name], shapes.get(value.name))
+    types: list[tuple[str, TensorType]] = []
+    for value in inputs:
+        shape = _resolved(declared[value.name], shapes.get(value.name), bindings)
+        checked_elements((d for d in shape if isinstance(d, int)), f"input {value.name!r}")
+        types.append((value.name, TensorType(dtype_of(_tensor(value).elem_type, value.name), shape)))
+    return types, bindings
+
+
+def declared_type(type: TypeProto) -> TypeProto.Tensor | None:
+    """The tensor type of a value, None when it is of another kind or not given."""
+    return type.tensor_type if type.HasField("tensor_type") else None
+
+
+def dimension(dim: TensorShapeProto.Dimension) -> int | str | None:
+    """A size, a name, or None where the model says nothing."""
+    if dim.HasField("dim_param") and dim.dim_param:
+        return dim.dim_param
+    if dim.HasField("dim_value") and dim.dim_value >= 0:
+        return dim.dim_value
+    return None
+
+
+def _tensor(value: ValueInfoProto) -> TypeProto.Tensor:
+    tensor = declared_type(value.type)
+    if tensor is not None:
+        return tensor
+    kind = value.type.WhichOneof("value")
+    if kind is None:
+        raise InvalidModel("missing-type", "the input has no type", where=f"input {value.name!r}")
+    raise Unsupported(
+        "unsupported-type",
+        f"the input is of the kind {kind.removesuffix('_type')}",
+        where=f"input {value.name!r}",
+        hint="only dense tensors can be compiled",
+    )
+
+
+def _declared(value: ValueInfoProto, given: Sequence[Dim] | None) -> tuple[Dim, ...]:
+    """The declared shape, sizes nobody named called `input_axis`; what --shape says where it has no rank."""
+    tensor = _tensor(value)
+    if not tensor.HasField("shape"):
+        if given is None:
+            raise Unsupported(
+                "unknown-rank",
+                "the input has no declared rank",
+                where=f"input {value.name!r}",
+                hint=f"give it with --shape {value.name}=…",
+            )
+        return tuple(f"{value.name}_{axis}" for axis in range(len(given)))
+    found = [dimension(dim) for dim in tensor.shape.dim]
+    return tuple(f"{value.name}_{axis}" if d is None else d for axis, d in enumerate(found))
+
+
+def _bind_shape(bindings: Bindings, name: str, declared: Sequence[Dim], given: Sequence[Dim] | None) -> None:
+    """Fix the named sizes of one input that --shape gives as numbers."""
+    if given is None:
+        return
+    if len(given) != len(declared):
+        raise InvalidInput(
+            "wrong-rank",
+            f"the shape given for {name!r} has {len(given)} dimensions; the model "
+            f"declares {len(declared)}: {list(declared)}",
+            where=f"--shape {name}",
+        )
+    for axis, (size, dim) in enumerate(zip(given, declared, strict=True)):
+        if isinstance(size, int) and isinstance(dim, str):
+            _bind(bindings, dim, size, f"--shape {name}, axis {axis}")
+        elif size != dim and isinstance(dim, int):
+            raise InvalidInput(
+                "shape-conflict",
+                f"the model fixes axis {axis} of {name!r} to {dim}, found {size}",
+                where=f"--shape {name}",
+                hint="export the model with a dynamic axis to change it",
+            )
+
+
+def _bind(bindings: Bindings, name: str, size: int, where: str) -> None:
+    if size < 0:
+        raise InvalidInput("bad-dimension", f"a dimension cannot be {size}", where=where)
+    if bindings.fixed.setdefault(name, size) != size:
+        raise InvalidInput(
+            "shape-conflict",
+            f"the dimension {name!r} is {bindings.fixed[name]} elsewhere, found {size}",
+            where=where,
+        )
+
+
+def _resolved(
+    declared: Sequence[Dim], given: Sequence[Dim] | None, bindings: Bindings
+) -> tuple[int | Expression, ...]:
+    chosen = [
+        g if isinstance(g, str) and isinstance(d, str) and d not in bindings.fixed else d
+        for g, d in zip(given or declared, declared, strict=True)
+    ]
+    return tuple(d if isinstance(d, int) else bindings.size(d) for d in chosen)
+
+
+def _check_names(given: Iterable[str], known: set[str], code: str, what: str) -> None:
+    for name in given:
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            raise InvalidInput(code, f"the model has no {what} {name!r}", hint=f"there are: {listed}")

@@ -1,0 +1,271 @@
+"""ONNX models to modules at the graph level."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, ValueInfoProto
+
+from rtcc.errors import InvalidModel, Unsupported
+from rtcc.ir import Expression, Graph, Location, Module, TensorType, Value
+from rtcc.onnx.builder import Builder
+from rtcc.onnx.declared import check_declared
+from rtcc.onnx.functions import actual_attributes, local_functions, schema_function
+from rtcc.onnx.inputs import input_types
+from rtcc.onnx.load import Source, load_model, opset_versions
+from rtcc.onnx.mechanical import mechanical, unknown_operator
+from rtcc.onnx.names import operator_class
+from rtcc.onnx.node import Node
+from rtcc.onnx.tables import find_rule
+from rtcc.onnx.tensors import sparse_array, tensor_array
+from rtcc.onnx.topology import node_name, ordered
+
+DEEPEST_CALLS = 40
+"""Functions that call functions beyond this are refused."""
+LARGEST_EXPANSION = 1_000_000
+"""Nodes a model may have once all functions are expanded."""
+
+
+def read(
+    source: Source,
+    *,
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
+    dims: Mapping[str, int] | None = None,
+) -> Module:
+    """A module at the graph level from the path, bytes or protobuf of an ONNX model of opset 7 or newer.
+
+    shapes: sizes (or names) for an input's dimensions; dims: sizes for symbolic dimensions. An initialiser
+    that is also an input is a constant, unless `shapes` names it. Operators come out in their newest form.
+    InvalidModel, Unsupported or InvalidInput name the node, the input or the file.
+    """
+    return _Reader(source, shapes, dims).module
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """What names mean in one graph or function body. path: the nodes around it, for locations."""
+
+    graph: Graph
+    values: ChainMap[str, Value | None]
+    opsets: Mapping[str, int]
+    actual: Mapping[str, AttributeProto]
+    declared: Mapping[str, ValueInfoProto]
+    path: str
+    calls: tuple[tuple[str, str, str], ...]
+
+
+class _Reader:
+    def __init__(
+        self, source: Source, shapes: Mapping[str, Sequence[int | str]] | None, dims: Mapping[str, int] | None
+    ) -> None:
+        model, self._external = load_model(source)
+        self._functions = local_functions(model)
+        self._expanded = 0
+        self.module = Module(metadata={p.key: p.value for p in model.metadata_props})
+        graph = model.graph
+        stored = _initialiser_names(graph)
+        _check_unique((value.name for value in graph.input), "input")
+        wanted = [i for i in graph.input if i.name not in stored or i.name in (shapes or ())]
+        types, bindings = input_types(wanted, shapes, dims)
+        main = self.module.add_graph(Graph("main"))
+        values: ChainMap[str, Value | None] = ChainMap({})
+        for name, type in types:
+            values[name] = main.add_parameter(type, name)
+        scope = _Scope(main, values, opset_versions(model), {}, _declared(graph), "", ())
+        self._read_graph(graph, scope)
+        main.attributes["outputs"] = tuple(output.name for output in graph.output)
+        self.module.drop_unused_constants()
+        self.module.dimensions = bindings.bounds | _symbol_bounds(self.module)
+
+    def _read_graph(self, graph: GraphProto, scope: _Scope) -> None:
+        """Initialisers, nodes and outputs of a graph whose inputs are already in the scope."""
+        self._read_initialisers(graph, scope)
+        self._read_nodes(graph.node, scope)
+        results: list[Value] = []
+        for output in graph.output:
+            value = scope.values.get(output.name)
+            if value is None:
+                raise InvalidModel(
+                    "undefined-value",
+                    f"nothing defines the output {output.name!r}",
+                    where=scope.path or f"graph {graph.name!r}",
+                )
+            check_declared(value, output, f"output {output.name!r}")
+            results.append(value)
+        scope.graph.return_(*results)
+
+    def _read_initialisers(self, graph: GraphProto, scope: _Scope) -> None:
+        own = scope.values.maps[0]
+        _check_unique(_initialiser_list(graph), "initialiser")
+        for tensor in graph.initializer:
+            if tensor.name not in own:
+                array = tensor_array(tensor, self._external, f"initialiser {tensor.name!r}")
+                own[tensor.name] = self.module.add_constant(tensor.name, array)
+        for sparse in graph.sparse_initializer:
+            name = sparse.values.name
+            if name not in own:
+                array = sparse_array(sparse, self._external, f"initialiser {name!r}")
+                own[name] = self.module.add_constant(name, array)
+
+    def _read_nodes(self, nodes: Sequence[NodeProto], scope: _Scope) -> None:
+        self._expanded += len(nodes)
+        if self._expanded > LARGEST_EXPANSION:
+            raise Unsupported(
+                "expansion-too-large",
+                f"the model has more than {LARGEST_EXPANSION} nodes once its functions are expanded",
+                where=scope.path or None,
+            )
+        order = ordered(nodes, scope.values.maps[0].keys(), scope.values.parents, scope.path)
+        for index in order:
+            self._read_node(nodes[index], index, scope)
+
+    def _read_node(self, proto: NodeProto, index: int, scope: _Scope) -> None:
+        node = self._resolved(proto, index, scope)
+        results = self._translated(node, proto, scope)
+        if len(results) < node.results:
+            raise node.fail(f"expected at most {len(results)} outputs, found {node.results}")
+        for name, value in zip(node.outputs, results, strict=False):
+            if name:
+                scope.values[name] = value
+                if value.producer is not None and value not in node.operands:
+                    value.name = name
+                if name in scope.declared:
+                    check_declared(value, scope.declared[name], node.where)
+
+    def _translated(self, node: Node, proto: NodeProto, scope: _Scope) -> Sequence[Value]:
+        key = (proto.domain, proto.op_type, proto.overload)
+        if key in self._functions:
+            return self._expand(self._functions[key], key, node, scope)
+        build = Builder(
+            self.module,
+            scope.graph,
+            node.location,
+            lambda graph, types, label: self._region(graph, types, f"{node.where}/{label}", scope),
+        )
+        rule = find_rule(node.domain, node.op_type, node.opset)
+        if rule is not None:
+            return rule(node, build)
+        kind = operator_class(node.domain, node.op_type)
+        if kind is not None:
+            return mechanical(node, build, kind)
+        body = schema_function(node)
+        if body is None:
+            raise unknown_operator(node)
+        return self._expand(body, ("", node.op_type, ""), node, scope)
+
+    def _resolved(self, proto: NodeProto, index: int, scope: _Scope) -> Node:
+        domain = "" if proto.domain == "ai.onnx" else proto.domain
+        where = node_name(proto, index, scope.path)
+        is_local = (proto.domain, proto.op_type, proto.overload) in self._functions
+        if domain not in scope.opsets and not is_local:
+            listed = ", ".join(repr(d) for d in sorted(scope.opsets)) or "none"
+            raise InvalidModel(
+                "unknown-domain",
+                f"{proto.op_type} belongs to the domain {domain!r}, which the model "
+                f"does not import (it imports: {listed})",
+                where=where,
+                hint="export the model with its opset_import complete",
+            )
+        attributes: dict[str, AttributeProto] = {}
+        for attribute in proto.attribute:
+            actual = scope.actual.get(attribute.ref_attr_name) if attribute.ref_attr_name else attribute
+            if actual is not None:
+                attributes[attribute.name] = actual
+        operands = tuple(scope.values[name] if name else None for name in proto.input)
+        return Node(
+            proto.op_type,
+            domain,
+            scope.opsets.get(domain, 1),
+            operands,
+            tuple(proto.output),
+            attributes,
+            Location((where,)),
+        )
+
+    def _expand(
+        self, body: FunctionProto, key: tuple[str, str, str], node: Node, scope: _Scope
+    ) -> Sequence[Value]:
+        """The results of a function body read in place of the node."""
+        if key in scope.calls or len(scope.calls) >= DEEPEST_CALLS:
+            chain = " → ".join(name for _, name, _ in (*scope.calls, key))
+            raise InvalidModel(
+                "recursive-function",
+                f"functions call each other too deeply: {chain}",
+                where=node.where,
+                hint="ONNX functions must not be recursive",
+            )
+        if len(node.operands) > len(body.input):
+            raise node.fail(f"the function takes {len(body.input)} inputs, found {len(node.operands)}")
+        values: dict[str, Value | None] = dict.fromkeys(body.input)
+        values.update(zip(body.input, node.operands, strict=False))
+        opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in body.opset_import}
+        inner = _Scope(
+            scope.graph,
+            ChainMap(values),
+            {**scope.opsets, **opsets},
+            actual_attributes(body, node),
+            {info.name: info for info in body.value_info},
+            node.where,
+            (*scope.calls, key),
+        )
+        self._read_nodes(body.node, inner)
+        results = [inner.values.get(name) for name in body.output]
+        for name, value in zip(body.output, results, strict=True):
+            if value is None:
+                raise node.fail(f"its function defines no output {name!r}")
+        return [value for value in results if value is not None]
+
+    def _region(self, graph: GraphProto, types: Sequence[TensorType], path: str, scope: _Scope) -> Graph:
+        """A nested graph whose inputs have the given types; it sees the names around it."""
+        if len(types) != len(graph.input):
+            raise InvalidModel(
+                "invalid-operator",
+                f"the nested graph has {len(graph.input)} inputs, expected {len(types)}",
+                where=path,
+            )
+        region = Graph(graph.name)
+        inner = _Scope(
+            region,
+            scope.values.new_child(),
+            scope.opsets,
+            scope.actual,
+            _declared(graph),
+            path,
+            scope.calls,
+        )
+        for info, type in zip(graph.input, types, strict=True):
+            value = region.add_parameter(type, info.name)
+            check_declared(value, info, f"{path} input {info.name!r}")
+            inner.values[info.name] = value
+        self._read_graph(graph, inner)
+        return region
+
+
+def _declared(graph: GraphProto) -> dict[str, ValueInfoProto]:
+    return {info.name: info for info in graph.value_info}
+
+
+def _initialiser_list(graph: GraphProto) -> list[str]:
+    return [t.name for t in graph.initializer] + [t.values.name for t in graph.sparse_initializer]
+
+
+def _initialiser_names(graph: GraphProto) -> frozenset[str]:
+    return frozenset(_initialiser_list(graph))
+
+
+def _symbol_bounds(module: Module) -> dict[str, tuple[int, int]]:
+    """Bounds of the symbols for sizes that data decides."""
+    types = (r.type for op in module.walk() for r in op.results if not r.type.is_static)
+    sizes = (size for type in types for size in type.shape if isinstance(size, Expression))
+    return {s.name: (s.lower, s.upper) for size in sizes for s in size.symbols}
+
+
+def _check_unique(names: Iterable[str], what: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen or not name:
+            found = f"two {what}s are called {name!r}" if name else f"an {what} has no name"
+            raise InvalidModel("duplicate-name", found, where=f"{what} {name!r}")
+        seen.add(name)

@@ -1,0 +1,18 @@
+"""What passes are made of, and what runs them."""
+
+from rtcc.pipeline.base import Pass, Size
+from rtcc.pipeline.exactness import (
+    Approximates,
+    Exact,
+    Exactness,
+    Reassociates,
+    approximates,
+    exact,
+    reassociates,
+)
+from rtcc.pipeline.rewriter import Rewriter, Rule, apply, rewrite
+
+__all__ = [
+    "Approximates", "Exact", "Exactness", "Pass", "Reassociates", "Rewriter", "Rule", "Size", "apply",
+    "approximates", "exact", "reassociates", "rewrite",
+]  # fmt: skip

@@ -1,0 +1,289 @@
+"""Compare a module with what a pass made of it, on one set of inputs, within what the pass declares.
+
+exact: outputs of the native precision must have equal bits; any NaN equals any NaN.
+
+reassociates(rtol): both are interpreted in float64, and an output may move by rtol·Σ|terms|. The sum of
+magnitudes is not bounded by interval arithmetic, whose bound grows by a factor per layer until it admits
+anything, but measured: the module before runs again with every float constant and input scaled by a random
+(1 ± rtol), and the allowance of an element is `SAFETY` times the largest move of that element or, if that is
+more, of the output's mean square move (stochastic arithmetic, as CESTAC). A reordering, and a constant
+rounded anew, move an output no further than such a change of the terms.
+
+approximates(metric, bound): in float64, the metric of each output must not exceed the bound.
+
+Outputs that are indices (TopK, ArgMax, ArgMin) may differ where the elements they point at are equal,
+within the allowance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtcc.interpreter import interpret
+from rtcc.ir import Constant, DType, Module, Value
+from rtcc.pipeline.exactness import Approximates, Exact, Exactness, Reassociates
+
+Array = NDArray[Any]
+Feeds = Mapping[str, Array]
+
+SAFETY = 4.0
+"""How many times the measured move is allowed."""
+SAMPLES = 2
+"""How many perturbed runs measure it."""
+FLOOR = 1e-12
+"""A float64 run's own rounding, relative to the largest magnitude of an output."""
+
+_INDEX_OPS = {"reduce.arg_max": 0, "reduce.arg_min": 0, "tensor.top_k": 1}
+"""Operators with an index result: which result it is."""
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far one output moved: the most it moved, what was allowed there, and whether that is right."""
+
+    output: str
+    moved: float
+    allowed: float
+    reason: str = ""
+
+    @property
+    def is_allowed(self) -> bool:
+        """Whether the output stays within what was declared."""
+        return not self.reason and self.moved <= self.allowed
+
+
+def compare(before: Module, after: Module, exactness: Exactness, feeds: Feeds) -> tuple[Deviation, ...]:
+    """One Deviation per output of `main`, in order."""
+    names = [value.name or f"output{i}" for i, value in enumerate(before.main.returned)]
+    if len(after.main.returned) != len(names):
+        found = f"{len(after.main.returned)} outputs, expected {len(names)}"
+        return (Deviation("all outputs", np.inf, 0.0, found),)
+    match exactness:
+        case Exact():
+            pairs = zip(names, _run(before, feeds, "native"), _run(after, feeds, "native"), strict=True)
+            return tuple(_same_bits(*pair) for pair in pairs)
+        case Reassociates():
+            return _compare_reassociated(names, before, after, exactness.rtol, feeds)
+        case Approximates():
+            pairs = zip(names, _run(before, feeds, "f64"), _run(after, feeds, "f64"), strict=True)
+            return tuple(_within_metric(*pair, exactness) for pair in pairs)
+
+
+def _run(module: Module, feeds: Feeds, precision: str) -> list[Array]:
+    return list(interpret(module, feeds, precision=precision).values())
+
+
+# ---- exact
+
+
+def _same_bits(name: str, before: Array, after: Array) -> Deviation:
+    wrong = _wrong_form(name, before, after)
+    if wrong is not None:
+        return wrong
+    differ = _bits(before) != _bits(after)
+    if before.dtype.kind in "fcV":
+        with np.errstate(all="ignore"):
+            differ &= ~((before != before) & (after != after))
+    if not differ.any():
+        return Deviation(name, 0.0, 0.0)
+    moved = float(np.max(_distance(before[differ], after[differ])))
+    return Deviation(name, moved, 0.0, f"{int(differ.sum())} of {differ.size} elements have other bits")
+
+
+def _bits(array: Array) -> Array:
+    if array.dtype.kind in "fcV":
+        flat = np.ascontiguousarray(array)
+        unsigned = np.dtype(f"u{min(flat.dtype.itemsize, 8)}")
+        words = flat.reshape(-1).view(unsigned).reshape(*array.shape, -1)
+        return words if words.shape[-1] > 1 else words[..., 0]
+    return array
+
+
+def _wrong_form(name: str, before: Array, after: Array) -> Deviation | None:
+    if before.shape == after.shape and before.dtype == after.dtype:
+        return None
+    found = f"{after.dtype}{list(after.shape)}, expected {before.dtype}{list(before.shape)}"
+    return Deviation(name, np.inf, 0.0, found)
+
+
+def _distance(before: Array, after: Array) -> Array:
+    """|before - after| in float64; 0 where equal or both NaN, infinite where only one is NaN or infinite."""
+    if before.dtype.kind in "OSU":
+        return np.where(before == after, 0.0, np.inf)
+    if before.dtype.kind == "V":
+        before, after = before.astype(np.float64), after.astype(np.float64)
+    if before.dtype.kind == "b":
+        return (before != after).astype(np.float64)
+    wide = np.complex128 if before.dtype.kind == "c" else np.float64
+    with np.errstate(all="ignore"):
+        distance = np.abs(before.astype(wide) - after.astype(wide))
+        same = (before == after) | ((before != before) & (after != after))
+    return np.where(same, 0.0, np.where(np.isnan(distance), np.inf, distance))
+
+
+# ---- reassociated
+
+
+def _compare_reassociated(
+    names: list[str], before: Module, after: Module, rtol: float, feeds: Feeds
+) -> tuple[Deviation, ...]:
+    pointed = _pointed_at(before)
+    watched = _returning_pointed_at(before) if pointed else before
+    reference = _run(watched, feeds, "f64")
+    moved = _run(after, feeds, "f64")
+    allowances = _measured_allowances(watched, feeds, reference, _scaled(rtol, before))
+    found: list[Deviation] = []
+    for index, name in enumerate(names):
+        if index in pointed:
+            place = len(names) + list(pointed).index(index)
+            found.append(
+                _same_targets(name, before, index, reference, moved[index], (place, allowances[place]))
+            )
+        else:
+            found.append(_within(name, reference[index], moved[index], allowances[index]))
+    return tuple(found)
+
+
+def _scaled(rtol: float, module: Module) -> float:
+    """rtol is meant for f32: constants of a narrower type are rounded more coarsely."""
+    epsilon = {DType.F16: 2.0**-10, DType.BF16: 2.0**-7}
+    found = [epsilon.get(c.type.dtype, 2.0**-23) for c in module.constants.values() if c.type.dtype.is_float]
+    return rtol * max([2.0**-23, *found]) / 2.0**-23
+
+
+def _measured_allowances(module: Module, feeds: Feeds, reference: list[Array], rtol: float) -> list[Array]:
+    largest = [np.zeros(array.shape) for array in reference]
+    for sample in range(SAMPLES):
+        generator = np.random.default_rng(sample)
+        scaled = {name: _perturbed(array, rtol, generator) for name, array in feeds.items()}
+        for index, array in enumerate(_run(_perturbed_module(module, rtol, generator), scaled, "f64")):
+            if array.shape == reference[index].shape:
+                largest[index] = np.maximum(largest[index], _distance(reference[index], array))
+    return [_allowance(moves, array) for moves, array in zip(largest, reference, strict=True)]
+
+
+def _allowance(moves: Array, reference: Array) -> Array:
+    """Per element; integers and booleans get none, except where the perturbed runs moved them."""
+    finite = moves[np.isfinite(moves)]
+    spread = float(np.sqrt(np.mean(np.square(finite)))) if finite.size else 0.0
+    if reference.dtype.kind not in "fcV":
+        return np.where(moves > 0, moves, 0.0)
+    sizes = np.abs(reference[np.isfinite(reference)])
+    floor = FLOOR * float(sizes.max()) if sizes.size else 0.0
+    return SAFETY * np.maximum(moves, spread) + floor
+
+
+def _perturbed(array: Array, rtol: float, generator: np.random.Generator) -> Array:
+    if array.dtype.kind not in "fcV":
+        return array
+    signs = generator.integers(0, 2, array.shape) * 2.0 - 1.0
+    with np.errstate(all="ignore"):
+        wide = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+        return np.asarray(wide * (1 + rtol * signs)).astype(array.dtype)
+
+
+def _perturbed_module(module: Module, rtol: float, generator: np.random.Generator) -> Module:
+    """A copy whose float constants are scaled, except those that decide shapes."""
+    copy = module.clone()
+    for symbol, constant in list(copy.constants.items()):
+        decides = any(use.op.is_static_operand(use.slot) for use in constant.uses)
+        if not decides and constant.type.dtype.is_float:
+            new = Constant(symbol, _perturbed(constant.data, rtol, generator), constant.type)
+            constant.replace_uses(new)
+            copy.constants[symbol] = new
+    return copy
+
+
+def _within(name: str, before: Array, after: Array, allowed: Array) -> Deviation:
+    wrong = _wrong_form(name, before, after)
+    if wrong is not None:
+        return wrong
+    if not before.size:
+        return Deviation(name, 0.0, 0.0)
+    moved = _distance(before, after)
+    excess = np.where(moved > allowed, moved - allowed, -1.0)
+    worst = int(np.argmax(excess)) if (excess >= 0).any() else int(np.argmax(moved))
+    return Deviation(name, float(moved.reshape(-1)[worst]), float(allowed.reshape(-1)[worst]))
+
+
+# ---- indices
+
+
+def _pointed_at(module: Module) -> dict[int, Value]:
+    """Output number → the values that its indices point into, for outputs that are indices."""
+    found: dict[int, Value] = {}
+    for number, value in enumerate(module.main.returned):
+        op = value.producer
+        if op is not None and _INDEX_OPS.get(op.name) == value.index and op.operands[0] is not None:
+            found[number] = op.operands[0]
+    return found
+
+
+def _returning_pointed_at(module: Module) -> Module:
+    """A copy that also returns the values that indices point into, after its own outputs."""
+    copy = module.clone()
+    returned, pointed = copy.main.returned, _pointed_at(copy)
+    copy.main.erase(copy.main.terminator)
+    copy.main.return_(*returned, *pointed.values())
+    return copy
+
+
+def _same_targets(
+    name: str, before: Module, index: int, reference: list[Array], found: Array, target: tuple[int, Array]
+) -> Deviation:
+    """Indices may differ where what they point at is as good."""
+    expected = reference[index]
+    wrong = _wrong_form(name, expected, found)
+    if wrong is not None:
+        return wrong
+    place, allowed = target
+    op = before.main.returned[index].producer
+    assert op is not None
+    values, axis = reference[place], op.attributes.get("axis", -1 if op.name == "tensor.top_k" else 0)
+    if op.name != "tensor.top_k" and not op.attributes.get("keepdims", 1):
+        expected, found = np.expand_dims(expected, axis), np.expand_dims(found, axis)
+    if found.size and (int(found.min()) < 0 or int(found.max()) >= values.shape[axis]):
+        return Deviation(name, np.inf, 0.0, "an index out of range")
+    old, new = (np.take_along_axis(values, indices, axis) for indices in (expected, found))
+    slack = sum(np.take_along_axis(allowed, indices, axis) for indices in (expected, found))
+    return _within(name, old, new, np.asarray(slack))
+
+
+# ---- approximated
+
+
+def _within_metric(name: str, before: Array, after: Array, declared: Approximates) -> Deviation:
+    wrong = _wrong_form(name, before, after)
+    if wrong is not None:
+        return wrong
+    if declared.metric == "none" or not before.size:
+        return Deviation(name, 0.0, declared.bound)
+    return Deviation(name, METRIC[declared.metric](before, after), declared.bound)
+
+
+def _max_abs(before: Array, after: Array) -> float:
+    return float(np.max(_distance(before, after)))
+
+
+def _relative_l2(before: Array, after: Array) -> float:
+    norm = float(np.linalg.norm(before.astype(np.float64)))
+    moved = float(np.linalg.norm(_distance(before, after)))
+    return moved / norm if norm else moved
+
+
+def _cosine(before: Array, after: Array) -> float:
+    left, right = before.astype(np.float64).reshape(-1), after.astype(np.float64).reshape(-1)
+    norms = float(np.linalg.norm(left) * np.linalg.norm(right))
+    return 1 - float(left @ right) / norms if norms else _max_abs(before, after)
+
+
+METRIC: dict[str, Callable[[Array, Array], float]] = {
+    "max-abs": _max_abs,
+    "relative-l2": _relative_l2,
+    "cosine": _cosine,
+}

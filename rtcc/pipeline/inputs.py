@@ -1,0 +1,142 @@
+"""Seeded inputs for a module: the same bytes for the same module and seed, in ranges its ops accept.
+
+Floats are standard normal. 8-bit integers cover their range; wider ones are in [0, 8), unless an op takes
+them (through casts and reshapes) as indices, then they are valid for its axis, or as a number of
+iterations, then in [0, 4). A symbolic size is 2, moved into its bounds, unless given.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtcc.errors import InvalidInput
+from rtcc.ir import DType, Module, Op, TensorType, Value
+from rtcc.ir.dimension import Expression
+from rtcc.ir.dtype import Kind
+
+USUAL_SIZE = 2
+"""What a symbolic dimension is, where its bounds allow it."""
+
+_INDEXES: dict[str, tuple[int, str]] = {
+    "tensor.gather": (1, "axis"),
+    "tensor.gather_elements": (1, "axis"),
+    "tensor.scatter_elements": (1, "axis"),
+    "tensor.gather_nd": (1, "vectors"),
+    "tensor.scatter_nd": (1, "vectors"),
+    "control.loop": (0, "iterations"),
+}
+"""Operators that index: which operand holds the indices, and what bounds them."""
+
+_KEEPS_VALUES = frozenset({
+    "math.identity", "math.cast", "tensor.reshape", "tensor.flatten", "tensor.squeeze", "tensor.unsqueeze",
+    "tensor.expand", "tensor.transpose", "tensor.slice", "tensor.concat", "tensor.gather", "tensor.tile",
+    "tensor.split",
+})  # fmt: skip
+"""Operators whose results hold the elements of their first operand."""
+
+MOST_FOLLOWED = 64
+"""How many values are looked at on the way from an input to the ops that index with it."""
+
+
+def random_inputs(
+    module: Module, seed: int = 0, sizes: Mapping[str, int] | None = None
+) -> dict[str, NDArray[Any]]:
+    """One array per parameter of `main`, by name; sizes: values of symbolic dimensions, by symbol."""
+    feeds: dict[str, NDArray[Any]] = {}
+    for parameter in module.main.parameters:
+        name = parameter.name or f"input{parameter.index}"
+        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        shape = concrete_shape(parameter.type, sizes or {})
+        feeds[name] = random_array(generator, parameter.type.dtype, shape, _index_bound(parameter))
+    return feeds
+
+
+def concrete_shape(type: TensorType, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape with every symbol at its given size, else 2 where its bounds allow that."""
+    shape: list[int] = []
+    for dimension in type.shape:
+        if isinstance(dimension, Expression):
+            usual = {s.name: min(max(USUAL_SIZE, s.lower), s.upper) for s in dimension.symbols}
+            dimension = dimension.substitute({**usual, **sizes})
+            assert isinstance(dimension, int)
+        shape.append(dimension)
+    return tuple(shape)
+
+
+def random_array(
+    generator: np.random.Generator, dtype: DType, shape: tuple[int, ...], bound: int | None = None
+) -> NDArray[Any]:
+    """An array of that type; bound: integers are in [0, bound)."""
+    match dtype.kind:
+        case Kind.FLOAT:
+            return generator.standard_normal(shape).astype(dtype.numpy)
+        case Kind.COMPLEX:
+            parts = generator.standard_normal((2, *shape))
+            return (parts[0] + 1j * parts[1]).astype(dtype.numpy)
+        case Kind.BOOL:
+            return generator.integers(0, 2, shape).astype(bool)
+        case Kind.STRING:
+            words = np.array(["alpha", "beta", "gamma", ""], object)
+            return np.asarray(words[generator.integers(0, len(words), shape)], object)
+        case Kind.SIGNED | Kind.UNSIGNED:
+            low, high = _integer_range(dtype, bound)
+            return generator.integers(low, high, shape).astype(dtype.numpy)
+
+
+def check_feeds(module: Module, feeds: Mapping[str, NDArray[Any]]) -> None:
+    """Every parameter of `main` must be fed, with its element type and rank (InvalidInput)."""
+    for parameter in module.main.parameters:
+        name = parameter.name or f"input{parameter.index}"
+        found = feeds.get(name)
+        if found is None:
+            raise InvalidInput("missing-input", f"no array for input {name!r} : {parameter.type}",
+                               hint=f"given: {', '.join(feeds) or 'none'}")  # fmt: skip
+        if DType.of(found.dtype) is not parameter.type.dtype or found.ndim != parameter.type.rank:
+            raise InvalidInput("wrong-input", f"input {name!r} is {found.dtype}{list(found.shape)}, "
+                               f"expected {parameter.type}")  # fmt: skip
+
+
+def _integer_range(dtype: DType, bound: int | None) -> tuple[int, int]:
+    if bound is not None:
+        most = 2 ** (dtype.bits - 1) if dtype.kind is Kind.SIGNED else 2**dtype.bits
+        return 0, max(1, min(bound, most))
+    if dtype.bits > 8:
+        return 0, 8
+    return (
+        (-(2 ** (dtype.bits - 1)), 2 ** (dtype.bits - 1)) if dtype.kind is Kind.SIGNED else (0, 2**dtype.bits)
+    )
+
+
+def _index_bound(value: Value) -> int | None:
+    """The smallest bound that an indexing op sets on the value's elements, None where none does."""
+    bounds: list[int] = []
+    pending, seen = [value], {value}
+    while pending and len(seen) < MOST_FOLLOWED:
+        current = pending.pop(0)
+        for use in current.uses:
+            bound = _bound_of_use(use.op, use.slot)
+            if bound is not None:
+                bounds.append(bound)
+            followed = use.op.name in _KEEPS_VALUES and (use.slot == 0 or use.op.name == "tensor.concat")
+            new = [result for result in use.op.results if followed and result not in seen]
+            pending += new
+            seen.update(new)
+    return min(bounds, default=None)
+
+
+def _bound_of_use(op: Op, slot: int) -> int | None:
+    index_slot, rule = _INDEXES.get(op.name, (-1, ""))
+    if slot != index_slot:
+        return None
+    if rule == "iterations":
+        return 4
+    data = op.operands[0]
+    assert data is not None
+    axis: int = op.attributes.get("axis", 0)
+    sizes = (data.type.shape[axis],) if rule == "axis" else data.type.shape
+    return min((size if isinstance(size, int) else max(1, size.bounds[0]) for size in sizes), default=1)

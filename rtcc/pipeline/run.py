@@ -1,0 +1,191 @@
+"""Run a pipeline: order of levels, checks after each pass, dumps, times, and what to do when one breaks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from rtcc.errors import InvalidInput, RtccError
+from rtcc.ir import Module, Return
+from rtcc.pipeline.base import Pass
+from rtcc.pipeline.text import parse_pipeline, print_pass
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What to do besides running the passes.
+
+    verify: check the IR's invariants after each pass. verify_each: also interpret before and after on
+    seeded inputs and compare within what the pass declares. dump_dir: write `NN-pass-name.rtir` there.
+    reproducer_dir: where a reproducer goes when a pass breaks; None writes none. seed: of the inputs.
+    """
+
+    verify: bool = True
+    verify_each: bool = False
+    dump_dir: Path | None = None
+    reproducer_dir: Path | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """What one pass did: its text, seconds, number of ops before and after, whether it changed anything."""
+
+    text: str
+    seconds: float
+    ops_before: int
+    ops_after: int
+    changed: bool
+
+
+@dataclass
+class Report:
+    """What each pass of a pipeline did, in order."""
+
+    passes: list[PassReport] = field(default_factory=list[PassReport])
+
+    @property
+    def changed(self) -> bool:
+        """Whether any pass changed the module."""
+        return any(each.changed for each in self.passes)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in passes, checks left out."""
+        return sum(each.seconds for each in self.passes)
+
+    def __str__(self) -> str:
+        lines = [f"{'pass':36} {'ms':>9} {'ops':>15}"]
+        lines += [
+            f"{p.text[:36]:36} {p.seconds * 1e3:9.2f} {p.ops_before:7} {'→' if p.changed else '='} {p.ops_after:5}"
+            for p in self.passes
+        ]
+        return "\n".join(lines)
+
+
+def run_pipeline(module: Module, pipeline: str | Sequence[Pass], options: RunOptions | None = None) -> Report:
+    """Run passes on a module in place; what each did.
+
+    Errors: wrong-level (a pass at a level it does not work at), pass-crashed (an internal fault),
+    pass-broke-ir (the IR's invariants), pass-changed-result (the results moved more than declared); the
+    last three name a reproducer where options say to write one.
+    """
+    passes = parse_pipeline(pipeline) if isinstance(pipeline, str) else tuple(pipeline)
+    return _Runner(module, passes, options or RunOptions()).run()
+
+
+def count_ops(module: Module) -> int:
+    """Operations of all graphs and kernels, nested ones included, returns left out."""
+    return sum(1 for op in module.walk() if not isinstance(op, Return))
+
+
+class _Runner:
+    """One run of one pipeline."""
+
+    def __init__(self, module: Module, passes: tuple[Pass, ...], options: RunOptions) -> None:
+        self.module = module
+        self.passes = passes
+        self.options = options
+        self.first = len(module.after)
+        keeps_start = options.reproducer_dir is not None or options.verify_each
+        self.start = module.clone() if keeps_start else None
+
+    def run(self) -> Report:
+        report = Report()
+        self._dump(0, "start")
+        for index in range(len(self.passes)):
+            report.passes.append(self._run_one(index))
+        return report
+
+    def _run_one(self, index: int) -> PassReport:
+        each, module = self.passes[index], self.module
+        require_level(each, module)
+        before = module.clone() if self.options.verify_each else None
+        count = count_ops(module)
+        started = time.perf_counter()
+        try:
+            changed = each.run(module)
+        except RtccError:
+            raise
+        except Exception as error:
+            self._fail(index, "pass-crashed", f"{type(error).__name__}: {error}", error)
+        seconds = time.perf_counter() - started
+        module.level = each.produces or module.level
+        module.after.append(print_pass(each))
+        self._check(index, before, changed)
+        self._dump(index + 1, each.name)
+        return PassReport(print_pass(each), seconds, count, count_ops(module), changed)
+
+    def _check(self, index: int, before: Module | None, changed: bool) -> None:
+        from rtcc.ir.verify import verify
+
+        each = self.passes[index]
+        if self.options.verify or self.options.verify_each:
+            try:
+                verify(self.module)
+            except RtccError as error:
+                self._fail(index, "pass-broke-ir", error.message, error)
+        if before is not None and (changed or _body(before) != _body(self.module)):
+            self._compare(index, before, each)
+
+    def _compare(self, index: int, before: Module, each: Pass) -> None:
+        from rtcc.pipeline.compare import compare
+        from rtcc.pipeline.inputs import random_inputs
+
+        feeds = random_inputs(before, self.options.seed)
+        declared = each.declared_exactness()
+        for deviation in compare(before, self.module, declared, feeds):
+            if not deviation.is_allowed:
+                reason = f" ({deviation.reason})" if deviation.reason else ""
+                message = (
+                    f"output {deviation.output!r} moved by {deviation.moved:.3g}, allowed "
+                    f"{deviation.allowed:.3g}: the pass declares {declared}{reason}"
+                )
+                self._fail(index, "pass-changed-result", message)
+
+    def _fail(self, index: int, code: str, message: str, cause: Exception | None = None) -> NoReturn:
+        """Raise the error for pass `index`, after writing a reproducer."""
+        each = self.passes[index]
+        earlier = ", ".join(self.module.after[: self.first + index]) or "none"
+        hint = "report this" if self.options.reproducer_dir is None else self._reproduce(index, code)
+        message = f"{print_pass(each)}: {message}\n  passes run before it: {earlier}"
+        raise RtccError(code, message, hint=hint) from cause
+
+    def _reproduce(self, index: int, code: str) -> str:
+        """Run the passes before the failing one again, write what they give; the hint that names it."""
+        from rtcc.pipeline.reproducer import command_line, write_reproducer
+
+        assert self.start is not None
+        assert self.options.reproducer_dir is not None
+        run_pipeline(self.start, self.passes[:index], RunOptions(verify=False))
+        flags = ["--verify-each"] if code == "pass-changed-result" else []
+        remaining = self.passes[index:]
+        path = write_reproducer(self.start, remaining, self.options.reproducer_dir, flags=flags)
+        return f"reproduce with: {command_line(path, remaining, flags)}"
+
+    def _dump(self, number: int, name: str) -> None:
+        if self.options.dump_dir is None:
+            return
+        from rtcc.text import write_module
+
+        self.options.dump_dir.mkdir(parents=True, exist_ok=True)
+        write_module(self.module, self.options.dump_dir / f"{number:02}-{name}.rtir")
+
+
+def _body(module: Module) -> str:
+    """The text without its header, which lists the passes run."""
+    from rtcc.text import print_module
+
+    return print_module(module).partition("\n")[2]
+
+
+def require_level(each: Pass, module: Module) -> None:
+    """Raise wrong-level unless the pass works at the module's level."""
+    if module.level not in each.requires:
+        levels = " or ".join(each.requires)
+        message = f"{each.name} works at level {levels}, the module is at {module.level}"
+        hint = f"passes already run: {','.join(module.after) or 'none'}"
+        raise InvalidInput("wrong-level", message, hint=hint)

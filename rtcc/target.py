@@ -1,0 +1,141 @@
+"""What a target is: facts about a machine, and the answers that passes ask of it.
+
+A target is written `NAME[:CPU][,key=value…]`. Passes never test a target's name: they ask whether an
+epilogue is fusible, which layouts an op wants, which pipeline lowers a model.
+"""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, ClassVar
+
+from rtcc.errors import InvalidInput
+from rtcc.ir import DType, Graph, Layout, Module, Op
+
+if TYPE_CHECKING:
+    from rtcc.artifact.toolchain import Machine
+
+CATALOGUE = {"x86": "rtcc.targets.x86:X86"}
+"""Built-in targets, by name; plug-ins register under the entry-point group `rtcc.targets`."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a target wants one anchor compiled: the algorithm, its tile, and the layouts it needs.
+
+    operand_layouts maps operand index → layout; operands not named take what they have.
+    border is the zero halo the first operand must bring along (ONNX pads order), () for none.
+    """
+
+    algorithm: str
+    tile: tuple[int, ...] = ()
+    operand_layouts: Mapping[int, Layout] | None = None
+    result_layout: Layout | None = None
+    border: tuple[int, ...] = ()
+
+
+class Target(ABC):
+    """One machine to compile for; equal texts are equal targets."""
+
+    name: ClassVar[str]
+    cpus: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[dict[str, str]] = {}
+    """Option name → what it means, as `rtcc targets NAME` prints them."""
+
+    def __init__(self, cpu: str, options: Mapping[str, str]) -> None:
+        self.cpu = cpu
+        self.settings = dict(options)
+
+    def __str__(self) -> str:
+        """The canonical text: parses back to an equal target, on any machine."""
+        extra = "".join(f",{key}={value}" for key, value in sorted(self.settings.items()))
+        return f"{self.name}{':' if self.cpu else ''}{self.cpu}{extra}"
+
+    @property
+    @abstractmethod
+    def facts(self) -> Mapping[str, object]:
+        """What the machine is: vector bits, registers, cache sizes, features. Part of the cache key."""
+
+    @property
+    @abstractmethod
+    def machine(self) -> Machine:
+        """Architecture and required CPU features of the host code, for linking and for the check in init."""
+
+    @abstractmethod
+    def lanes(self, dtype: DType) -> int:
+        """Elements of that type in one vector register."""
+
+    @abstractmethod
+    def fusible(self, anchor: Op, epilogue: Op) -> bool:
+        """Whether the elementwise `epilogue` can run in the same kernel as `anchor`."""
+
+    @abstractmethod
+    def choose(self, anchor: Op) -> Choice:
+        """The algorithm, tile and layouts for an anchor."""
+
+    @abstractmethod
+    def tasks(self, kernel: Graph) -> int:
+        """How many ways it pays to split one run of a kernel; 1 keeps it on one thread."""
+
+    @abstractmethod
+    def layout_agnostic(self, op: Op) -> bool:
+        """Whether the op's kernel takes and gives any channel-blocked layout as it comes."""
+
+    @abstractmethod
+    def pipeline(self, level: str) -> str:
+        """Pipeline text of -O0, -O1 or -O2 for this target, from the graph to the plan."""
+
+    @abstractmethod
+    def compile_kernels(self, module: Module) -> dict[str, bytes]:
+        """Object code of every kernel of a module at plan level, by kernel name."""
+
+    @abstractmethod
+    def why_unsupported(self, op: Op) -> str | None:
+        """Why this target cannot compile the op, or None where it can."""
+
+
+@cache
+def parse_target(text: str) -> Target:
+    """The target written `NAME[:CPU][,key=value…]`; typed errors list what there is."""
+    head, *pairs = text.split(",")
+    name, _, cpu = head.partition(":")
+    target_class = _target_class(name)
+    if cpu and cpu not in target_class.cpus:
+        near = difflib.get_close_matches(cpu, target_class.cpus, 3)
+        hint = f"did you mean {', '.join(near)}?" if near else f"`rtcc targets {name}` lists them"
+        raise InvalidInput("unknown-cpu", f"target {name} knows no CPU {cpu!r}", hint=hint)
+    options: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or key not in target_class.options:
+            known = ", ".join(target_class.options) or "none"
+            raise InvalidInput("unknown-target-option", f"target {name}: {pair!r} is not an option",
+                               hint=f"options are written key=value; known: {known}")  # fmt: skip
+        options[key] = value
+    return target_class(cpu, options)
+
+
+def target_of(module: Module) -> Target:
+    """The target a module is compiled for."""
+    assert module.target, "the module has no target yet"
+    return parse_target(module.target)
+
+
+def target_names() -> tuple[str, ...]:
+    """All targets that `parse_target` knows, plug-ins included."""
+    return (*CATALOGUE, *sorted(point.name for point in entry_points(group="rtcc.targets")))
+
+
+def _target_class(name: str) -> type[Target]:
+    if name in CATALOGUE:
+        module, _, attribute = CATALOGUE[name].partition(":")
+        return getattr(import_module(module), attribute)
+    for point in entry_points(group="rtcc.targets", name=name):
+        return point.load()
+    raise InvalidInput("unknown-target", f"no target is named {name!r}", hint=f"known: {', '.join(target_names())}")

@@ -1,0 +1,84 @@
+"""Compiled kernels on disk, by the hash of everything that went into them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import rtcc.ir
+import rtcc.targets.tvm
+from rtcc.artifact.atomic import replace_file
+
+LIMIT_BYTES = 1 << 30
+"""The oldest entries go when the folder grows past this."""
+
+
+def cache_folder() -> Path:
+    """`$RTCC_CACHE`, else `$XDG_CACHE_HOME/rtcc`, else `~/.cache/rtcc`."""
+    if named := os.environ.get("RTCC_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rtcc"
+
+
+@cache
+def generator_hash(*packages: Path) -> str:
+    """Hash of the sources that decide what code a kernel becomes: the IR, this bridge, and `packages`."""
+    digest = hashlib.sha256()
+    for package in (Path(rtcc.ir.__path__[0]), Path(rtcc.targets.tvm.__path__[0]), *packages):
+        for path in sorted(package.rglob("*.py")):
+            digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def kernel_key(text: str, facts: Mapping[str, object], packages: Iterable[Path]) -> str:
+    """The name under which a kernel's object is stored."""
+    parts = [text, repr(sorted(facts.items())), generator_hash(*packages), version("apache-tvm")]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+class KernelCache:
+    """A folder of objects. Entries appear whole or not at all, so processes may share it or be killed."""
+
+    def __init__(self, folder: Path | None = None, limit: int = LIMIT_BYTES) -> None:
+        self.folder = (folder or cache_folder()) / "kernels"
+        self.limit = limit
+
+    def get(self, key: str) -> bytes | None:
+        """The object stored under a key; an entry that is not what was written counts as absent."""
+        path = self.folder / key[:2] / key
+        try:
+            stored = path.read_bytes()
+            os.utime(path)
+        except OSError:
+            return None
+        checksum, contents = stored[:32], stored[32:]
+        return contents if hashlib.sha256(contents).digest() == checksum else None
+
+    def put(self, key: str, contents: bytes) -> None:
+        """Store an object. A folder that cannot be written (full or read-only disk) loses speed, not results."""
+        path = self.folder / key[:2] / key
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, hashlib.sha256(contents).digest() + contents)
+        except OSError:
+            return
+
+    def trim(self) -> None:
+        """Delete the entries used longest ago until the folder is within its limit."""
+        entries = []
+        for path in self.folder.glob("*/*"):
+            try:
+                found = path.stat()
+            except OSError:
+                continue
+            entries.append((found.st_mtime, found.st_size, path))
+        total = sum(size for _, size, _ in entries)
+        for _, size, path in sorted(entries):
+            if total <= self.limit:
+                return
+            path.unlink(missing_ok=True)
+            total -= size

@@ -1,0 +1,157 @@
+# pyright: basic
+"""Writing a kernel's TIR statement by statement.
+
+    kernel = FunctionBuilder()
+    x = kernel.buffer("x", (rows, 64))
+    y = kernel.buffer("y", (rows, 64))
+    with kernel.tasks("row", rows) as row:                 # this task's share of the rows
+        with kernel.unrolled("c", 4) as c:
+            kernel.store(y, [row, vector(c * 16, 16)], x[row, vector(c * 16, 16)])
+    func = kernel.finish()
+
+Parameters appear in the order of the `buffer` calls, after `task` and `tasks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import tvm
+from tvm import tirx
+
+from rtcc.targets.tvm.let_floating import float_lets
+
+Expr: TypeAlias = tvm.ir.Expr
+Index: TypeAlias = "Expr | int"
+
+
+def vector(start: Index, lanes: int) -> Expr:
+    """The index of `lanes` consecutive elements from `start` (`start` itself for one lane)."""
+    if lanes == 1:
+        return start if isinstance(start, Expr) else tirx.IntImm("int32", start)
+    return tirx.Ramp(start, tirx.IntImm("int32", 1), lanes)
+
+
+def splat(value: Expr | float, lanes: int, dtype: str = "float32") -> Expr:
+    """A vector whose lanes all hold `value` (the scalar itself for one lane)."""
+    if not isinstance(value, Expr):
+        value = tirx.const(value, dtype)
+    return value if lanes == 1 else tirx.Broadcast(value, lanes)
+
+
+def bounded(step: int, extent: int, start: Index) -> Index:
+    """How many of `step` iterations from `start` lie below `extent`; a constant where all always do."""
+    return step if extent % step == 0 else tirx.Min(tirx.IntImm("int32", step), extent - start)
+
+
+def share(extent: int, task: Expr, tasks: Expr) -> tuple[Expr, Expr]:
+    """First iteration and one past the last of a task's share of `extent` iterations."""
+    bounds = [tirx.truncdiv(count * tirx.IntImm("int32", extent), tasks) for count in (task, task + 1)]
+    return bounds[0], bounds[1]
+
+
+def _sequence(statements: list[tirx.Stmt]) -> tirx.Stmt:
+    return statements[0] if len(statements) == 1 else tirx.SeqStmt(statements)
+
+
+class FunctionBuilder:
+    """Collects one kernel's parameters and statements; `finish` gives the PrimFunc `build.build_object` takes."""
+
+    def __init__(self) -> None:
+        self.task = tirx.Var("task", "int32")
+        self.task_count = tirx.Var("tasks", "int32")
+        self._params: list[tirx.Var] = [self.task, self.task_count]
+        self._blocks: list[list[tirx.Stmt]] = [[]]
+
+    def buffer(self, name: str, shape: Sequence[int], dtype: str = "float32") -> tirx.Buffer:
+        """A parameter: an array in C order, aligned to its elements."""
+        size = max(1, tvm.DataType(dtype).bits // 8)
+        buffer = tirx.decl_buffer(tuple(shape), dtype, name, data_alignment=size)
+        self._params.append(buffer)
+        return buffer
+
+    def local(self, name: str, shape: Sequence[int], dtype: str = "float32") -> tirx.Buffer:
+        """Registers or stack: visible from here to the end of the enclosing block, at most `build.STACK_BYTES`."""
+        buffer = tirx.decl_buffer(tuple(shape), dtype, name, scope="local", data_alignment=64)
+        self.append(tirx.AllocBuffer(buffer))
+        return buffer
+
+    def append(self, stmt: tirx.Stmt) -> None:
+        """Add any statement at the current place."""
+        self._blocks[-1].append(stmt)
+
+    def store(self, buffer: tirx.Buffer, index: Sequence[Index], value: Expr) -> None:
+        """buffer[index] = value; a vector value needs a vector last index."""
+        self.append(tirx.BufferStore(buffer, self._floated(value), list(index)))
+
+    def bind(self, name: str, value: Expr | int) -> Expr:
+        """A name for a value from here to the end of the enclosing block; constants stay constants."""
+        if isinstance(value, int | tirx.IntImm):
+            return value if isinstance(value, tirx.IntImm) else tirx.IntImm("int32", value)
+        var = tirx.Var(name, str(value.ty.dtype))
+        self.append(tirx.Bind(var, self._floated(value)))
+        return var
+
+    def give_up(self, code: Index) -> None:
+        """Leave the kernel with a negative error code."""
+        self.append(tirx.Return(code if isinstance(code, Expr) else tirx.IntImm("int32", code)))
+
+    @contextmanager
+    def serial(self, name: str, extent: Index, start: Index = 0) -> Iterator[tirx.Var]:
+        """A loop over start, start + 1, …, start + extent - 1."""
+        yield from self._loop(name, start, extent, tirx.ForKind.SERIAL)
+
+    @contextmanager
+    def unrolled(self, name: str, extent: int) -> Iterator[tirx.Var]:
+        """A loop written out in full, so that indices into locals become constants."""
+        yield from self._loop(name, 0, extent, tirx.ForKind.UNROLLED)
+
+    @contextmanager
+    def tasks(self, name: str, extent: int) -> Iterator[Expr]:
+        """The outermost loop: this task's share of `extent` iterations."""
+        low, high = share(extent, self.task, self.task_count)
+        low = self.bind(name + "_begin", low)
+        with self.serial(name + "_step", high - low) as step:
+            yield self.bind(name, low + step)
+
+    @contextmanager
+    def when(self, condition: Expr | None) -> Iterator[None]:
+        """Statements done only where the condition holds; None is no condition."""
+        if condition is None:
+            yield
+            return
+        self._blocks.append([])
+        yield
+        body = self._blocks.pop()
+        if body:
+            self.append(tirx.IfThenElse(condition, _sequence(body), None))
+
+    def finish(self, attrs: dict[str, object] | None = None) -> tirx.PrimFunc:
+        """The function; `attrs` as `build.build_object` documents them."""
+        assert len(self._blocks) == 1, "a loop or condition is still open"
+        func = tirx.PrimFunc(self._params, _sequence(self._blocks[0]))
+        for key, value in (attrs or {}).items():
+            func = func.with_attr(key, value)
+        return func.with_attr("s_tir", True)
+
+    def _floated(self, value: Expr) -> Expr:
+        return float_lets(value, self._kept)
+
+    def _kept(self, value: Expr) -> Expr:
+        """A value computed once, held in a local buffer that LLVM turns into a register."""
+        kind = tvm.DataType(str(value.ty.dtype))
+        scalar = str(kind).split("x")[0]
+        place = self.local("v", (kind.lanes,), scalar)
+        index = vector(0, kind.lanes)
+        self.append(tirx.BufferStore(place, value, [index]))
+        return place[index]
+
+    def _loop(self, name: str, start: Index, extent: Index, kind: int) -> Iterator[tirx.Var]:
+        var = tirx.Var(name, "int32")
+        self._blocks.append([])
+        yield var
+        body = self._blocks.pop()
+        if body:
+            self.append(tirx.For(var, start, extent, kind, _sequence(body)))

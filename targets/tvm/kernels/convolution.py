@@ -1,0 +1,95 @@
+# pyright: basic
+"""What every convolution kernel is told: the shapes, the layout and the register tile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rtcc.targets.tvm.kernels.blocked import NO_HALO, Blocked, Halo
+
+
+@dataclass(frozen=True)
+class ConvProblem:
+    """A 2-D convolution over blocked activations; a 1-D one has height 1.
+
+    `pads` is top, left, bottom, right; `lanes` the vector length and block size. The halo of the input must hold every
+    zero that the padding reads (`missing_halo` says what lacks).
+    """
+
+    batch: int
+    channels: int
+    height: int
+    width: int
+    filters: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pads: Halo = NO_HALO
+    groups: int = 1
+    lanes: int = 16
+    input_halo: Halo = NO_HALO
+    output_halo: Halo = NO_HALO
+
+    @property
+    def output_height(self) -> int:
+        """Rows of the output, as ONNX Conv counts them."""
+        return (self.height + self.pads[0] + self.pads[2] - self._reach(0) - 1) // self.strides[0] + 1
+
+    @property
+    def output_width(self) -> int:
+        """Columns of the output."""
+        return (self.width + self.pads[1] + self.pads[3] - self._reach(1) - 1) // self.strides[1] + 1
+
+    @property
+    def input(self) -> Blocked:
+        """The input as a blocked activation."""
+        return Blocked(self.batch, self.channels, self.height, self.width, self.lanes, self.input_halo)
+
+    @property
+    def output(self) -> Blocked:
+        """The output as a blocked activation."""
+        return Blocked(
+            self.batch, self.filters, self.output_height, self.output_width, self.lanes, self.output_halo
+        )
+
+    @property
+    def needed_halo(self) -> Halo:
+        """The zeros that the padding reads: pads, less what strides leave untouched at the bottom and right."""
+        rows = (self.output_height - 1) * self.strides[0] + self._reach(0) - self.pads[0] - self.height + 1
+        columns = (self.output_width - 1) * self.strides[1] + self._reach(1) - self.pads[1] - self.width + 1
+        return self.pads[0], self.pads[1], max(0, rows), max(0, columns)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of the whole convolution."""
+        taps = self.kernel[0] * self.kernel[1] * self.channels // self.groups
+        return self.batch * self.filters * self.output_height * self.output_width * taps
+
+    def has_halo(self) -> bool:
+        """Whether the input's halo is wide enough for the padding."""
+        return all(has >= needs for has, needs in zip(self.input_halo, self.needed_halo, strict=True))
+
+    def _reach(self, axis: int) -> int:
+        return (self.kernel[axis] - 1) * self.dilations[axis]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How a convolution is cut up.
+
+    `pixels` of one row × `blocks` of output channels stay in registers. `depth` input blocks are summed for
+    `rows` output rows before the next ones are (0: all of them at once), so that their weights are read from a near
+    cache; in between the sums rest in the output.
+    """
+
+    pixels: int
+    blocks: int
+    depth: int = 0
+    rows: int = 1
+
+
+def split_evenly(extent: int, most: int) -> tuple[int, int]:
+    """(tile, remainder): tiles of equal length at most `most`, and the shorter last one (0 if none)."""
+    count = -(-extent // most)
+    tile = -(-extent // count)
+    return tile, extent % tile

@@ -1,0 +1,1 @@
+"""From a kernel of the IR to TIR: element expressions, loop templates, anchors."""

@@ -1,0 +1,50 @@
+# pyright: basic
+"""A kernel's text to its object code; runs in a worker process."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from tvm import tirx
+
+from rtcc.errors import Unsupported
+from rtcc.ir import Graph
+from rtcc.target import Target, parse_target
+from rtcc.targets.tvm.build import build_object, target_of
+from rtcc.targets.tvm.lower import anchors, loops, movement, reduction, rows, scalar
+from rtcc.targets.tvm.lower.kernel import RULES, TEMPLATES
+from rtcc.text import parse_module
+
+_REGISTERING = (anchors, movement, reduction, rows, scalar)
+"""Modules imported for the rules that they register."""
+
+
+def compile_text(text: str, blobs: dict[str, bytes], target: str) -> bytes:
+    """The object of the one kernel in `text`; blobs: bytes of its large constants by hash."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, contents in blobs.items():
+            (Path(folder) / name).write_bytes(contents)
+        module = parse_module(text, blobs=Path(folder))
+        (kernel,) = module.kernels.values()
+        return compile_kernel(kernel, parse_target(target))
+
+
+def compile_kernel(kernel: Graph, target: Target) -> bytes:
+    """The object of a kernel for a target."""
+    features = tuple(f"+{feature}" for feature in sorted(target.machine.features))
+    return build_object(lower_kernel(kernel, target), target_of(target.cpu, features))
+
+
+def lower_kernel(kernel: Graph, target: Target) -> tirx.PrimFunc:
+    """The TIR of a kernel: its anchor's template, or plain loops over the result's elements."""
+    ops = list(kernel.ops)[:-1]
+    for op in ops:
+        template = TEMPLATES.get(type(op))
+        if template is not None:
+            return template(kernel, op, target)
+    for op in ops:
+        if not any(op_class in RULES for op_class in type(op).__mro__):
+            raise Unsupported("unsupported-operator", f"{op.name} has no code generation yet",
+                              where=str(op.location) or None)  # fmt: skip
+    return loops.map_kernel(kernel)

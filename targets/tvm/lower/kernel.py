@@ -1,0 +1,211 @@
+# pyright: basic
+"""The state of lowering one kernel: its buffers, and element expressions of its values.
+
+A kernel's ops are not run one after the other: `Lowering.element(value, index)` gives the expression of
+one element, composed through elementwise and data-movement ops down to loads from the parameters. Loop
+templates call it inside the loops they open. An op that needs loops of its own (a sum, a
+convolution) is the kernel's anchor: its template binds the anchor's result to what it has
+accumulated, and the ops after it compose on top of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from rtcc.errors import Unsupported
+from rtcc.ir import Constant, DType, Graph, Op, TensorType, Value
+from rtcc.target import Target
+from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder
+
+Index = tuple[Expr, ...]
+ElementRule = Callable[["Lowering", Any, Index], Expr]
+RULES: dict[type[Op], ElementRule] = {}
+"""How an op's result element is composed from its operands' elements; filled by scalar.py and movement.py."""
+
+Template = Callable[[Graph, Any, Target], tirx.PrimFunc]
+TEMPLATES: dict[type[Op], Template] = {}
+"""How a kernel with such an anchor is lowered as a whole; filled by reduction.py, rows.py, anchors.py."""
+
+LARGEST_INDEX = 2**31 - 1
+
+_STORAGE = {
+    DType.BOOL: "uint8", DType.I8: "int8", DType.U8: "uint8", DType.I16: "int16", DType.U16: "uint16",
+    DType.I32: "int32", DType.U32: "uint32", DType.I64: "int64", DType.U64: "uint64",
+    DType.F16: "float16", DType.BF16: "bfloat16", DType.F32: "float32", DType.F64: "float64",
+}  # fmt: skip
+
+
+def element_rule(*classes: type[Op]) -> Callable[[ElementRule], ElementRule]:
+    """Register the rule that composes one element of these ops' results."""
+
+    def register(rule: ElementRule) -> ElementRule:
+        for op_class in classes:
+            RULES[op_class] = rule
+        return rule
+
+    return register
+
+
+def template(*classes: type[Op]) -> Callable[[Template], Template]:
+    """Register the template of kernels with these anchors."""
+
+    def register(function: Template) -> Template:
+        for op_class in classes:
+            TEMPLATES[op_class] = function
+        return function
+
+    return register
+
+
+def storage_type(type: TensorType) -> str:
+    """TVM's name of the element type in memory; bool is a byte that is 0 or 1."""
+    if type.dtype not in _STORAGE:
+        raise Unsupported("unsupported-dtype", f"no code generation for element type {type.dtype.value}",
+                          hint="convert the model to float32 or an integer type")  # fmt: skip
+    return _STORAGE[type.dtype]
+
+
+def scalar_type(type: TensorType) -> str:
+    """TVM's name of the element type in expressions."""
+    return "bool" if type.dtype is DType.BOOL else storage_type(type)
+
+
+def integer(value: int) -> Expr:
+    """An int32 constant, the type of every index."""
+    return tirx.IntImm("int32", value)
+
+
+class Lowering:
+    """One kernel on its way to a PrimFunc."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.builder = FunctionBuilder()
+        self.buffers: dict[Value, tirx.Buffer] = {}
+        self._bound: dict[Value, Callable[[Index], Expr]] = {}
+        self._known: dict[tuple[Value, tuple[int, ...]], tuple[Expr, Index]] = {}
+        self._guards = 0
+        for number, parameter in enumerate(graph.parameters):
+            self.buffers[parameter] = self._buffer(f"in{number}", parameter.type)
+        for number, result in enumerate(graph.returned):
+            self.buffers[result] = self._buffer(f"out{number}", result.type)
+
+    @property
+    def root(self) -> Value:
+        """The kernel's first result."""
+        return self.graph.returned[0]
+
+    def element(self, value: Value, index: Sequence[Expr]) -> Expr:
+        """The element of `value` at a logical index, in its expression type."""
+        index = tuple(index)
+        if value in self._bound:
+            return self._bound[value](index)
+        if isinstance(value, Constant):
+            return self._constant_element(value, index)
+        if value.producer is None:
+            return self.load(value, index)
+        key = (value, tuple(map(id, index)))
+        if key in self._known:
+            return self._known[key][0]
+        expr = self._composed(value.producer, index)
+        if not self._guards:
+            expr = self.builder.bind("v", expr)
+            self._known[key] = (expr, index)
+        return expr
+
+    def operand(self, op: Op, slot: int, index: Sequence[Expr]) -> Expr | None:
+        """Element of an operand broadcast to the op's result; None where the operand is absent."""
+        value = op.operands[slot] if slot < len(op.operands) else None
+        return None if value is None else self.element(value, broadcast_index(value.type, index))
+
+    def load(self, value: Value, index: Index) -> Expr:
+        """Read a parameter at a logical index."""
+        loaded = self.buffers[value][self.physical(value.type, index)]
+        return loaded != tirx.const(0, "uint8") if value.type.dtype is DType.BOOL else loaded
+
+    def store(self, value: Value, index: Sequence[Expr], expr: Expr) -> None:
+        """Write a result at a logical index."""
+        self.store_physical(value, self.physical(value.type, tuple(index)), expr)
+
+    def store_physical(self, value: Value, index: Sequence[Expr], expr: Expr) -> None:
+        """Write a result at a place in its storage order."""
+        stored = storage_type(value.type)
+        if str(expr.ty.dtype).split("x")[0] != stored:
+            expr = expr.astype(stored)
+        self.builder.store(self.buffers[value], list(index) or [integer(0)], expr)
+
+    def physical(self, type: TensorType, index: Index) -> list[Expr]:
+        """The index in storage order of a logical index."""
+        if type.layout is None:
+            return list(index) or [integer(0)]
+        moved = [i + type.layout.halo_of(axis)[0] for axis, i in enumerate(index)]
+        blocks = type.layout.blocks
+        outer = [moved[a] if b == 1 else tirx.floordiv(moved[a], integer(b)) for a, b in type.layout.outer]
+        return outer + [tirx.floormod(moved[a], integer(blocks[a])) for a in type.layout.inner]
+
+    @contextmanager
+    def bound(self, value: Value, element: Callable[[Index], Expr]) -> Iterator[None]:
+        """Within, elements of `value` are what the function says (an anchor's accumulated result)."""
+        self._bound[value] = element
+        with self.scope():
+            yield
+        del self._bound[value]
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Within, common subexpressions get names of their own: entered once per loop body."""
+        outer, self._known = self._known, {}
+        yield
+        self._known = outer
+
+    def guarded(self, condition: Expr, element: Callable[[], Expr], otherwise: Callable[[], Expr]) -> Expr:
+        """`element()` where the condition holds, else `otherwise()`; only the one chosen is evaluated."""
+        self._guards += 1
+        inside, outside = element(), otherwise()
+        self._guards -= 1
+        return tirx.if_then_else(condition, inside, outside)
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether the element asked for is evaluated only under a condition, so no statement may be added for it."""
+        return self._guards > 0
+
+    def unsupported(self, op: Op, why: str) -> Unsupported:
+        """The error for an op this lowering cannot do."""
+        return Unsupported("unsupported-operator", f"{op.name}: {why}", where=str(op.location) or None)
+
+    def _composed(self, op: Op, index: Index) -> Expr:
+        for op_class in type(op).__mro__:
+            if op_class in RULES:
+                return RULES[op_class](self, op, index)
+        raise self.unsupported(op, "no code generation for this operator yet")
+
+    def _constant_element(self, value: Constant, index: Index) -> Expr:
+        if value.data.size == 1:
+            return literal(value.data.reshape(())[()], value.type)
+        raise Unsupported("constant-in-kernel", f"#{value.symbol} is read element by element inside a kernel")
+
+    def _buffer(self, name: str, type: TensorType) -> tirx.Buffer:
+        shape = type.physical_shape or (1,)
+        if int(np.prod(shape, dtype=object)) > LARGEST_INDEX:
+            raise Unsupported("tensor-too-large", f"a tensor of {type} needs indices past 2^31")
+        return self.builder.buffer(name, tuple(max(1, n) for n in shape), storage_type(type))
+
+
+def literal(value: Any, type: TensorType) -> Expr:
+    """A constant of the type's element type."""
+    name = scalar_type(type)
+    if name == "bool":
+        return tirx.const(bool(value), "bool")
+    return tirx.const(float(value) if type.dtype.is_float else int(value), name)
+
+
+def broadcast_index(type: TensorType, index: Sequence[Expr]) -> Index:
+    """The index into an operand that NumPy broadcasting pairs with an index into the result."""
+    kept = list(index)[len(index) - type.rank :]
+    return tuple(integer(0) if size == 1 else i for i, size in zip(kept, type.sizes, strict=True))

@@ -1,0 +1,216 @@
+# pyright: basic
+"""Loop templates: how a kernel's results are walked.
+
+Every template divides its outermost loop among tasks, and writes the zeros that a blocked result needs
+in its border and padding lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from math import prod
+
+from tvm import tirx
+
+from rtcc.ir import Graph, Value
+from rtcc.ir.ops import math, movement
+from rtcc.ir.ops.tensor import normal_axis
+from rtcc.targets.tvm.function_builder import Expr
+from rtcc.targets.tvm.lower.kernel import Index, Lowering, integer, literal
+from rtcc.targets.tvm.lower.movement import split_index
+
+FLAT_BLOCK = 2048
+"""Elements that one task iteration of a one-dimensional loop does."""
+LEADING_ITERATIONS = 64
+"""Outer axes are joined into the task loop until it has at least this many iterations."""
+
+Body = Callable[[Index], None]
+
+
+def map_kernel(graph: Graph) -> tirx.PrimFunc:
+    """A kernel without anchor: each result element is one expression."""
+    graph = collapsed(graph)
+    lowering = Lowering(graph)
+    if _is_concat(graph):
+        _concat_loops(lowering)
+    else:
+        store_elements(lowering, lowering.root)
+    return lowering.builder.finish()
+
+
+def store_elements(lowering: Lowering, value: Value) -> None:
+    """Loops that store every element of a result."""
+
+    def body(index: Index) -> None:
+        with lowering.scope():
+            lowering.store(value, index, lowering.element(value, index))
+
+    for_each_element(lowering, value, body)
+
+
+def for_each_element(lowering: Lowering, value: Value, body: Body) -> None:
+    """Call `body` inside loops over the logical elements of a result; zero the border and padding lanes."""
+    if value.type.layout is None:
+        task_loops(lowering, value.type.sizes or (1,), lambda index: body(index[: value.type.rank]))
+    else:
+        _blocked_loops(lowering, value, body)
+
+
+def task_loops(lowering: Lowering, sizes: Sequence[int], body: Body) -> None:
+    """Nested loops over an index space, divided among tasks: leading axes joined, or one axis in blocks."""
+    if 0 in sizes:
+        return
+    if len(sizes) == 1:
+        _flat_loop(lowering, sizes[0], body)
+        return
+    lead = 1
+    while lead < len(sizes) - 1 and prod(sizes[:lead]) < LEADING_ITERATIONS:
+        lead += 1
+    builder = lowering.builder
+    with builder.tasks("task_index", prod(sizes[:lead])) as position:
+        outer = tuple(builder.bind(f"i{n}", i) for n, i in enumerate(split_index(position, sizes[:lead])))
+        inner_loops(lowering, sizes[lead:], lambda index: body((*outer, *index)))
+
+
+def inner_loops(lowering: Lowering, sizes: Sequence[int], body: Body) -> None:
+    """Plain nested loops over an index space."""
+    with ExitStack() as stack:
+        body(tuple(stack.enter_context(lowering.builder.serial(f"l{n}", s)) for n, s in enumerate(sizes)))
+
+
+def _flat_loop(lowering: Lowering, size: int, body: Body) -> None:
+    builder = lowering.builder
+    block = min(size, FLAT_BLOCK)
+    whole, rest = divmod(size, block)
+    with builder.tasks("block", whole + bool(rest)) as number:
+        start = builder.bind("start", number * integer(block))
+        count: Expr | int = block if not rest else builder.bind(
+            "count", tirx.min(integer(block), integer(size) - start))  # fmt: skip
+        with builder.serial("i", count) as i:
+            body((start + i,))
+
+
+def _blocked_loops(lowering: Lowering, value: Value, body: Body) -> None:
+    """Loops over a channel-blocked result in storage order: N, C blocks, spatial axes, lanes."""
+    type, builder = value.type, lowering.builder
+    layout = type.layout
+    assert layout is not None and layout.inner == (1,) and [a for a, _ in layout.outer] == list(range(type.rank))
+    lanes, sizes, physical = layout.blocks[1], type.sizes, type.physical_shape
+    zero = literal(0, type)
+
+    def lane_loop(outer: Index, inside: bool) -> None:
+        """The lanes of one place; `outer` counts in storage order."""
+        channels = sizes[1]
+        full = channels % lanes == 0
+        with builder.serial("lane", lanes) as lane:
+            target = [*outer, lane]
+            if not inside:
+                lowering.store_physical(value, target, zero)
+                return
+            channel = outer[1] * integer(lanes) + lane
+            spatial = [o - integer(layout.halo_of(2 + n)[0]) for n, o in enumerate(outer[2:])]
+            index = (outer[0], channel, *spatial)
+            if full:
+                body(index)
+                return
+            with builder.when(channel < integer(channels)):
+                body(index)
+            with builder.when(channel >= integer(channels)):
+                lowering.store_physical(value, target, zero)
+
+    def spatial_loops(outer: Index) -> None:
+        axis = len(outer)
+        if axis == type.rank:
+            lane_loop(outer, inside=True)
+            return
+        before, _ = layout.halo_of(axis)
+        ranges = [(0, before, False), (before, sizes[axis], True)]
+        ranges.append((before + sizes[axis], physical[axis] - before - sizes[axis], False))
+        for start, count, inside in ranges:
+            if count == 0:
+                continue
+            with builder.serial(f"s{axis}", count) as i:
+                position = (*outer, i + integer(start))
+                if inside:
+                    spatial_loops(position)
+                else:
+                    inner_loops(lowering, physical[axis + 1 : -1], lambda rest: lane_loop((*position, *rest), False))
+
+    if 0 in physical:
+        return
+    with builder.tasks("task_index", physical[0] * physical[1]) as position:
+        n, c = (builder.bind(name, i) for name, i in zip("nc", split_index(position, physical[:2]), strict=True))
+        spatial_loops((n, c))
+
+
+def collapsed(graph: Graph) -> Graph:
+    """The same elementwise kernel over fewer axes: neighbours that no operand treats differently become one."""
+    ops = list(graph.ops)[:-1]
+    values = [*graph.parameters, *(r for op in ops for r in op.results)]
+    if not all(isinstance(op, math.Elementwise) for op in ops) or any(v.type.layout for v in values):
+        return graph
+    sizes = graph.returned[0].type.sizes
+    shapes = [(1,) * (len(sizes) - v.type.rank) + v.type.sizes for v in values]
+    groups: list[list[int]] = []
+    for axis in range(len(sizes)):
+        if groups and all(_alike(shape, groups[-1][-1], axis, sizes) for shape in shapes):
+            groups[-1].append(axis)
+        else:
+            groups.append([axis])
+    if len(groups) >= len(sizes):
+        return graph
+    merged = {v: tuple(prod(s[a] for a in group) for group in groups) for v, s in zip(values, shapes, strict=True)}
+    return _with_shapes(graph, merged)
+
+
+def _alike(shape: tuple[int, ...], left: int, right: int, sizes: tuple[int, ...]) -> bool:
+    """Whether an operand is whole on both axes, or broadcast on both."""
+    whole = shape[left] == sizes[left] and shape[right] == sizes[right]
+    return whole or (shape[left] == 1 and shape[right] == 1)
+
+
+def _with_shapes(graph: Graph, shapes: dict[Value, tuple[int, ...]]) -> Graph:
+    copy = Graph(graph.name)
+    mapping: dict[Value, Value] = {}
+    for parameter in graph.parameters:
+        mapping[parameter] = copy.add_parameter(parameter.type.with_shape(shapes[parameter]), parameter.name)
+    for op in list(graph.ops)[:-1]:
+        operands = [None if v is None else mapping.get(v, v) for v in op.operands]
+        types = [r.type.with_shape(shapes[r]) for r in op.results]
+        new = copy.append(type(op)(*operands, like=op, types=types))
+        mapping |= dict(zip(op.results, new.results, strict=True))
+    copy.return_(*(mapping[v] for v in graph.returned))
+    return copy
+
+
+def _is_concat(graph: Graph) -> bool:
+    ops = list(graph.ops)[:-1]
+    return len(ops) == 1 and isinstance(ops[0], movement.Concat) and graph.returned[0].type.layout is None
+
+
+def _concat_loops(lowering: Lowering) -> None:
+    """One copy loop per input, each to its own part of the result."""
+    op = lowering.root.producer
+    assert isinstance(op, movement.Concat)
+    axis = normal_axis(op, op.axis, op.type.rank)
+    start = 0
+    for value in op.inputs:
+        offset = integer(start)
+
+        def body(index: Index, value: Value = value, offset: Expr = offset) -> None:
+            target = [*index[:axis], index[axis] + offset, *index[axis + 1 :]]
+            with lowering.scope():
+                lowering.store(lowering.root, target, lowering.element(value, index))
+
+        task_loops(lowering, value.type.sizes, body)
+        start += value.type.sizes[axis]
+
+
+def is_map(graph: Graph) -> bool:
+    """Whether every op of a kernel composes element by element."""
+    from rtcc.targets.tvm.lower.kernel import RULES
+
+    return all(any(c in RULES for c in type(op).__mro__) for op in list(graph.ops)[:-1])
+
+

@@ -1,0 +1,242 @@
+# pyright: basic
+"""Anchors that sum: reductions over axes, and the general (unblocked) convolutions, products and pools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tvm import tirx
+
+from rtcc.ir import Graph, Op, TensorType
+from rtcc.ir.ops import nn, pooling, reduce
+from rtcc.target import Target
+from rtcc.targets.tvm import vector_math as vm
+from rtcc.targets.tvm.function_builder import Expr
+from rtcc.targets.tvm.lower.accumulate import (
+    MAXIMUM,
+    MINIMUM,
+    PRODUCT,
+    SUM,
+    Combine,
+    accumulate,
+    accumulate_columns,
+)
+from rtcc.targets.tvm.lower.kernel import Index, Lowering, integer, literal, template
+from rtcc.targets.tvm.lower.loops import for_each_element, task_loops
+
+Finish = Callable[[Expr], Expr]
+
+
+def same(value: Expr) -> Expr:
+    """Leave an accumulated value as it is."""
+    return value
+
+
+def store_result(lowering: Lowering, op: Op, index: Index, value: Expr) -> None:
+    """Store what the ops after the anchor make of its result at an index."""
+    named = lowering.builder.bind("total", value)
+    with lowering.bound(op.results[0], lambda _: named):
+        lowering.store(lowering.root, index, lowering.element(lowering.root, index))
+
+
+# ------------------------------------------------------------------------------------- reductions over axes
+
+
+@template(
+    reduce.ReduceSum, reduce.ReduceMean, reduce.ReduceMax, reduce.ReduceMin, reduce.ReduceProd,
+    reduce.ReduceL1, reduce.ReduceL2, reduce.ReduceLogSum, reduce.ReduceLogSumExp, reduce.ReduceSumSquare,
+)  # fmt: skip
+def _reduce(graph: Graph, op: reduce.Reduction, target: Target) -> tirx.PrimFunc:
+    lowering = Lowering(graph)
+    sizes = op.data.type.sizes
+    axes = op.reduced_axes()
+    kept = [axis for axis in range(len(sizes)) if axis not in axes]
+    extents = [sizes[axis] for axis in axes]
+    combine, before, finish = _recipe(op, extents)
+
+    def source(outer: Index, inner: Index) -> Expr:
+        index = dict(zip(kept, outer, strict=True)) | dict(zip(axes, inner, strict=True))
+        return before(lowering.element(op.data, [index[axis] for axis in range(len(sizes))]))
+
+    def kept_index(index: Index) -> Index:
+        return tuple(index[axis] for axis in kept) if op.keepdims else index
+
+    columns = bool(kept) and kept[-1] == len(sizes) - 1 and sizes[-1] > 1 and bool(axes)
+    if columns and lowering.root.type.layout is None:
+        last = lowering.root.type.sizes
+
+        def row(outer: Index) -> None:
+            outer = outer[: len(last) - 1]
+            accumulate_columns(
+                lowering, op.type, last[-1], extents,
+                lambda inner, column: source(kept_index((*outer, column)), inner), combine,
+                lambda column, value: store_result(lowering, op, (*outer, column), finish(value)),
+            )  # fmt: skip
+
+        task_loops(lowering, last[:-1] or (1,), row)
+    else:
+
+        def body(index: Index) -> None:
+            outer = kept_index(index)
+            value = accumulate(lowering, op.type, extents, lambda inner: source(outer, inner), combine)
+            store_result(lowering, op, index, finish(value))
+
+        for_each_element(lowering, lowering.root, body)
+    return lowering.builder.finish()
+
+
+def _recipe(op: Op, extents: Sequence[int]) -> tuple[Combine, Finish, Finish]:
+    """How to combine, what to do to each element before, and to the total after."""
+    type, count = op.type, 1
+    for extent in extents:
+        count *= extent
+    match op:
+        case reduce.ReduceMean():
+            return SUM, same, lambda v: _divided(type, v, count)
+        case reduce.ReduceMax():
+            return MAXIMUM, same, same
+        case reduce.ReduceMin():
+            return MINIMUM, same, same
+        case reduce.ReduceProd():
+            return PRODUCT, same, same
+        case reduce.ReduceL1():
+            return SUM, lambda v: tirx.max(v, vm.constant(0, v) - v) if type.dtype.is_integer else vm.absolute(v), same
+        case reduce.ReduceL2():
+            return SUM, lambda v: v * v, vm.sqrt
+        case reduce.ReduceLogSum():
+            return SUM, same, vm.log
+        case reduce.ReduceSumSquare():
+            return SUM, lambda v: v * v, same
+        case _:
+            return SUM, same, same
+
+
+def _divided(type: TensorType, total: Expr, count: int) -> Expr:
+    if type.dtype.is_float:
+        return tirx.div(total, literal(count, type))
+    return tirx.truncdiv(total, literal(count, type))
+
+
+# ------------------------------------------------------------------------------------------------- products
+
+
+def matrix_index(type: TensorType, batch: Index, row: Expr, column: Expr) -> Index:
+    """The index into a (stack of) matrices whose leading axes broadcast against `batch`."""
+    lead = type.rank - 2
+    sizes = type.sizes
+    kept = list(batch)[len(batch) - lead :] if lead else []
+    return (*(integer(0) if sizes[a] == 1 else i for a, i in enumerate(kept)), row, column)
+
+
+def general_matmul(graph: Graph, op: nn.MatMul, target: Target) -> tirx.PrimFunc:
+    """A matrix product of any ranks and element type, result columns accumulated side by side."""
+    lowering = Lowering(graph)
+    left, right = op.operands[0], op.operands[1]
+    assert left is not None and right is not None
+    left_vector, right_vector = left.type.rank == 1, right.type.rank == 1
+    inner = left.type.sizes[-1]
+
+    def term(index: Index, k: Expr) -> Expr:
+        kept = list(index)
+        column = integer(0) if right_vector else kept.pop()
+        row = integer(0) if left_vector else kept.pop()
+        a = (k,) if left_vector else matrix_index(left.type, tuple(kept), row, k)
+        b = (k,) if right_vector else matrix_index(right.type, tuple(kept), k, column)
+        return lowering.element(left, a) * lowering.element(right, b)
+
+    _columns(lowering, op, inner, term)
+    return lowering.builder.finish()
+
+
+def general_gemm(graph: Graph, op: nn.Gemm, target: Target) -> tirx.PrimFunc:
+    """alpha·A·B + beta·C of any element type."""
+    lowering = Lowering(graph)
+    a, b = op.operands[0], op.operands[1]
+    assert a is not None and b is not None
+    inner = a.type.sizes[0 if op.transA else 1]
+
+    def term(index: Index, k: Expr) -> Expr:
+        row, column = index
+        left = lowering.element(a, (k, row) if op.transA else (row, k))
+        return left * lowering.element(b, (column, k) if op.transB else (k, column))
+
+    def finish(index: Index, value: Expr) -> Expr:
+        scaled = value if op.alpha == 1 else value * literal(op.alpha, op.type)
+        c = lowering.operand(op, 2, index)
+        if c is None:
+            return scaled
+        return scaled + (c if op.beta == 1 else c * literal(op.beta, op.type))
+
+    _columns(lowering, op, inner, term, finish)
+    return lowering.builder.finish()
+
+
+def _columns(
+    lowering: Lowering,
+    op: Op,
+    inner: int,
+    term: Callable[[Index, Expr], Expr],
+    finish: Callable[[Index, Expr], Expr] = lambda index, value: value,
+) -> None:
+    """Every row of the result, its columns accumulated over `inner` terms."""
+    sizes = op.type.sizes
+    if not sizes:
+        with lowering.builder.tasks("once", 1):
+            value = accumulate(lowering, op.type, (inner,), lambda k: term((), k[0]), SUM)
+            store_result(lowering, op, (), finish((), value))
+        return
+
+    def row(outer: Index) -> None:
+        outer = outer[: len(sizes) - 1]
+        accumulate_columns(
+            lowering, op.type, sizes[-1], (inner,), lambda k, column: term((*outer, column), k[0]), SUM,
+            lambda column, value: store_result(lowering, op, (*outer, column), finish((*outer, column), value)),
+        )  # fmt: skip
+
+    task_loops(lowering, sizes[:-1] or (1,), row)
+
+
+# ---------------------------------------------------------------------------------------------- convolution
+
+
+def general_conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
+    """A convolution of any rank, group count and dilation over plain tensors."""
+    lowering = Lowering(graph)
+    data, weight = op.operands[0], op.operands[1]
+    assert data is not None and weight is not None
+    spatial = data.type.rank - 2
+    pads, strides, dilations = op.geometry()
+    channels, kernel = weight.type.sizes[1], weight.type.sizes[2:]
+    per_group = op.type.sizes[1] // op.group
+    sizes = op.type.sizes
+
+    def term(index: Index, inner: Index) -> Expr:
+        n, k, *place = index
+        c, *tap = inner
+        source, inside = [], []
+        for axis in range(spatial):
+            at = place[axis] * integer(strides[axis]) + tap[axis] * integer(dilations[axis]) - integer(pads[axis])
+            if pads[axis] or pads[spatial + axis]:
+                inside += [at >= integer(0), at < integer(data.type.sizes[2 + axis])]
+            source.append(at)
+        channel = tirx.floordiv(k, integer(per_group)) * integer(channels) + c
+
+        def product() -> Expr:
+            return lowering.element(data, (n, channel, *source)) * lowering.element(weight, (k, c, *tap))
+
+        return lowering.guarded(tirx.all(*inside), product, lambda: literal(0, op.type)) if inside else product()
+
+    def row(outer: Index) -> None:
+        def finish(column: Expr, value: Expr) -> None:
+            bias = op.operands[2] if len(op.operands) > 2 else None
+            if bias is not None:
+                value = value + lowering.element(bias, (outer[1],))
+            store_result(lowering, op, (*outer, column), value)
+
+        accumulate_columns(
+            lowering, op.type, sizes[-1], (channels, *kernel),
+            lambda inner, column: term((*outer, column), inner), SUM, finish,
+        )  # fmt: skip
+
+    task_loops(lowering, sizes[:-1], row)
+    return lowering.builder.finish()

@@ -1,0 +1,77 @@
+"""From a module's kernels to their object code: from the cache where known, else from worker processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rtcc.ir import Constant, Graph, Location, Module, Value, clone_graph
+from rtcc.target import Target
+from rtcc.targets.tvm.cache import KernelCache, kernel_key
+from rtcc.targets.tvm.workers import Job, generate
+from rtcc.text import print_module
+
+
+def compile_kernels(module: Module, target: Target, packages: Sequence[Path]) -> dict[str, bytes]:
+    """Object code of every kernel, by name; packages: sources besides the bridge that decide the code.
+
+    Raises `CodegenError` naming the kernel, `Unsupported` naming the ONNX node.
+    """
+    cache = KernelCache()
+    objects: dict[str, bytes] = {}
+    jobs: dict[str, Job] = {}
+    keys: dict[str, str] = {}
+    for name, kernel in module.kernels.items():
+        text, blobs = kernel_text(kernel)
+        keys[name] = kernel_key(text, {"target": str(target), **target.facts}, packages)
+        found = cache.get(keys[name])
+        if found is None:
+            jobs[name] = (text, blobs, str(target))
+        else:
+            objects[name] = found
+
+    def done(name: str, contents: bytes) -> None:
+        objects[name] = contents
+        cache.put(keys[name], contents)
+
+    if jobs:
+        generate(_longest_first(jobs), len(os.sched_getaffinity(0)), done)
+        cache.trim()
+    return {name: objects[name] for name in module.kernels}
+
+
+def kernel_text(kernel: Graph) -> tuple[str, dict[str, bytes]]:
+    """A kernel as a module of its own, without names and locations, and the bytes of its large constants.
+
+    Equal texts are equal code, so this is what the cache is keyed by.
+    """
+    module = Module(level="kernels")
+    mapping: dict[Value, Value] = {}
+    blobs: dict[str, bytes] = {}
+    for number, constant in enumerate(_constants(kernel)):
+        mapping[constant] = module.add_constant(f"c{number}", constant.data, constant.type)
+        if not constant.is_inline:
+            blobs[constant.sha256] = constant.data.tobytes()
+    copy = clone_graph(kernel, mapping)
+    copy.name = "kernel"
+    module.kernels["kernel"] = copy
+    for value in (*copy.parameters, *(r for op in copy.walk() for r in op.results)):
+        value.name = None
+    for op in copy.walk():
+        op.location = Location()
+    return print_module(module), blobs
+
+
+def _constants(kernel: Graph) -> list[Constant]:
+    found: dict[Constant, None] = {}
+    for op in kernel.walk():
+        found |= {value: None for value in op.present_operands if isinstance(value, Constant)}
+    return list(found)
+
+
+def _longest_first(jobs: dict[str, Job]) -> dict[str, Job]:
+    """Big kernels first, so that the last worker does not end alone with the biggest; ties by name."""
+    return dict(sorted(jobs.items(), key=lambda item: (-len(item[1][0]), item[0])))
+
+

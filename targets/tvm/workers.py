@@ -1,0 +1,138 @@
+"""Code generation in worker processes: a crash of TVM or LLVM costs one kernel its code, not the user the process."""
+
+from __future__ import annotations
+
+import pickle
+import queue
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rtcc.errors import CodegenError, RtccError
+
+MOST_SECONDS = 300.0
+"""The longest one kernel may take; past it the worker is stopped."""
+
+Job = tuple[str, dict[str, bytes], str]
+"""A kernel's text, the bytes of its large constants by hash, and the target's text."""
+
+
+def generate(jobs: Mapping[str, Job], workers: int, done: Callable[[str, bytes], None]) -> None:
+    """Compile kernels to objects on `workers` processes; `done(name, object)` as each finishes, in any order.
+
+    The first failure stops the rest and is raised: a `CodegenError` that names the kernel, also where the
+    process died or took too long.
+    """
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for name in jobs:
+        waiting.put(name)
+    failures: list[RtccError] = []
+    lock = threading.Lock()
+
+    def serve() -> None:
+        worker = _Worker()
+        try:
+            while not failures:
+                name = waiting.get_nowait()
+                result = worker.compile(name, jobs[name])
+                with lock:
+                    done(name, result)
+        except queue.Empty:
+            pass
+        except RtccError as error:
+            failures.append(error)
+        finally:
+            worker.stop()
+
+    threads = [threading.Thread(target=serve, daemon=True) for _ in range(min(workers, len(jobs)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+class _Worker:
+    """One process that compiles one kernel at a time."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "rtcc.targets.tvm.worker"]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        self._said: list[str] = []
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def compile(self, name: str, job: Job) -> bytes:
+        """The object of one kernel; raises CodegenError for it however it fails."""
+        timer = threading.Timer(MOST_SECONDS, self.process.kill)
+        timer.start()
+        try:
+            answer = self._exchange(job)
+        except (EOFError, BrokenPipeError, struct.error):
+            raise self._died(name) from None
+        finally:
+            timer.cancel()
+        if isinstance(answer, bytes):
+            return answer
+        if isinstance(answer, RtccError):
+            answer.where = answer.where or f"kernel @{name}"
+            raise answer
+        raise CodegenError("codegen-failed", f"kernel @{name}: {answer}", hint="-v shows the traceback; please report it")
+
+    def stop(self) -> None:
+        """End the process."""
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            stream.close()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._listener.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+    def _exchange(self, job: Job) -> Any:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        write_frame(self.process.stdin, job)
+        return read_frame(self.process.stdout)
+
+    def _died(self, name: str) -> CodegenError:
+        code = self.process.wait()
+        self._listener.join()
+        cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        last = f": {self._said[-1]}" if self._said else ""
+        return CodegenError("codegen-crashed", f"generating code for kernel @{name} ended with {cause}{last}",
+                            hint="--dump-ir shows the kernel; please report it")  # fmt: skip
+
+    def _listen(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._said = [*self._said[-20:], line.decode("utf-8", "replace").rstrip()]
+
+
+def write_frame(stream: Any, value: object) -> None:
+    """Send one value: eight bytes of length, then its pickle."""
+    payload = pickle.dumps(value)
+    stream.write(struct.pack("<Q", len(payload)) + payload)
+    stream.flush()
+
+
+def read_frame(stream: Any) -> Any:
+    """Receive one value; EOFError where the other side is gone."""
+    head = stream.read(8)
+    if len(head) < 8:
+        raise EOFError
+    (length,) = struct.unpack("<Q", head)
+    payload = stream.read(length)
+    if len(payload) < length:
+        raise EOFError
+    return pickle.loads(payload)

@@ -1,0 +1,75 @@
+"""What x86 CPUs can do and how they want a model compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from rtcc.artifact.toolchain import Machine
+from rtcc.ir import DType, Graph, Module, Op
+from rtcc.ir.work import operations
+from rtcc.target import Choice, Target
+from rtcc.targets.tvm.choices import choose_kernel, is_agnostic
+from rtcc.targets.tvm.objects import compile_kernels
+from rtcc.targets.tvm.support import has_emitter, why_no_kernel
+from rtcc.targets.x86.cpus import CPUS, Cpu, host_cpu
+
+WORK_PER_TASK = 1 << 18
+"""Arithmetic operations below which a second thread costs more in waiting than it saves."""
+
+PIPELINES = {
+    "-O0": "legalize,fuse{most_ops=1},select-layout{blocked=false},outline-kernels,plan-memory",
+    "-O1": "fold-constants,eliminate-dead,eliminate-common,legalize,fuse,select-layout,outline-kernels,plan-memory",
+    "-O2": "fold-constants,simplify,fold-batch-norm,fold-constants,eliminate-common,eliminate-dead,legalize,"
+    "fuse,select-layout,outline-kernels,plan-memory",
+}
+
+
+class X86(Target):
+    """x86-64 with AVX-512, AVX2 or SSE4.2."""
+
+    name: ClassVar[str] = "x86"
+    cpus: ClassVar[tuple[str, ...]] = tuple(CPUS)
+
+    def __init__(self, cpu: str, options: Mapping[str, str]) -> None:
+        super().__init__(cpu or host_cpu().name, options)
+
+    @property
+    def model(self) -> Cpu:
+        """The CPU's facts."""
+        return CPUS[self.cpu]
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        cpu = self.model
+        return {"cpu": cpu.name, "features": sorted(cpu.features), "vector bits": cpu.vector_bits,
+                "vector registers": cpu.vector_registers, "L1 bytes": cpu.l1, "L2 bytes": cpu.l2}  # fmt: skip
+
+    @property
+    def machine(self) -> Machine:
+        return Machine("x86_64", tuple(sorted(self.model.features)))
+
+    def lanes(self, dtype: DType) -> int:
+        return self.model.vector_bits // dtype.bits
+
+    def fusible(self, anchor: Op, epilogue: Op) -> bool:
+        return has_emitter(epilogue)
+
+    def choose(self, anchor: Op) -> Choice:
+        return choose_kernel(anchor, self.lanes(DType.F32), self.model.vector_registers)
+
+    def tasks(self, kernel: Graph) -> int:
+        return max(1, min(64, sum(map(operations, kernel.ops)) // WORK_PER_TASK))
+
+    def layout_agnostic(self, op: Op) -> bool:
+        return is_agnostic(op)
+
+    def pipeline(self, level: str) -> str:
+        return PIPELINES[level]
+
+    def compile_kernels(self, module: Module) -> dict[str, bytes]:
+        return compile_kernels(module, self, (Path(__file__).parent,))
+
+    def why_unsupported(self, op: Op) -> str | None:
+        return why_no_kernel(op)

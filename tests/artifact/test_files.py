@@ -1,0 +1,226 @@
+"""Artefact files: linking, determinism, external weights, and files that are something else."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtcc.artifact import load
+from rtcc.artifact.elf import Elf
+from rtcc.artifact.emit_c import emit_c
+from rtcc.artifact.header import identifier
+from rtcc.artifact.link import write_artifact
+from rtcc.artifact.toolchain import Machine, Toolchain, find_toolchain
+from rtcc.errors import ArtifactError, CodegenError, InvalidInput, RtccError, ToolMissing, Unsupported
+from tests.artifact.plans import CASES, COUNT, SIZE, object_of, source_of
+
+ZEROS = {"x": np.zeros(COUNT, np.float32)}
+
+
+def error_of(path: Path) -> RtccError:
+    with pytest.raises(RtccError) as raised:
+        load(path)
+    return raised.value
+
+
+def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
+    paths = [tmp_path / "one", tmp_path / "two"]
+    for path in paths:
+        path.mkdir()
+        for suffix in (".so", ".a"):
+            write_artifact(source_of("branch"), path / f"model{suffix}")
+    for name in ("model.so", "model.a", "model.h"):
+        first, second = (path / name for path in paths)
+        assert first.read_bytes() == second.read_bytes(), name
+    text = (paths[0] / "model.so").read_bytes()
+    assert str(tmp_path).encode() not in text
+    assert b"/tmp" not in text
+
+
+def test_emission_does_not_depend_on_the_hash_seed(tmp_path: Path) -> None:
+    text = "from tests.artifact.plans import source_of; import hashlib; s = source_of('loop');"
+    text += "print(hashlib.sha256((s.code + s.header).encode()).hexdigest())"
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", text], env={"PYTHONHASHSEED": seed, "PATH": "/usr/bin:/bin"}, text=True,
+            cwd=Path(__file__).parents[2], capture_output=True, check=True,
+        ).stdout
+        for seed in ("0", "1", "2")
+    }  # fmt: skip
+    assert len(outputs) == 1
+
+
+def test_a_shared_object_offers_its_functions_and_needs_only_libc(tmp_path: Path) -> None:
+    path = write_artifact(source_of("mixed", name="lenet-5"), tmp_path / "lenet-5.so")
+    functions = {f"lenet_5_{f}" for f in ("init", "run", "output_shape", "finish", "info", "error")}
+    assert Elf(path.read_bytes(), "x").exported == functions | {"rtcc_artifact_v1"}
+    dynamic = subprocess.run(["readelf", "-dlW", path], capture_output=True, text=True, check=True).stdout
+    needed = [line.split("[")[1].rstrip("]") for line in dynamic.splitlines() if "(NEEDED)" in line]
+    assert set(needed) <= {"libc.so.6", "libm.so.6", "libpthread.so.0"}
+    assert "BIND_NOW" in dynamic
+    assert "GNU_RELRO" in dynamic
+    stack = next(line for line in dynamic.splitlines() if "GNU_STACK" in line)
+    assert "RWE" not in stack
+    assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_kernel_names_stay_visible_to_profilers(tmp_path: Path) -> None:
+    path = write_artifact(source_of("mixed"), tmp_path / "model.so")
+    assert any(symbol.name.startswith("reverse_") for symbol in Elf(path.read_bytes(), "x").symbols)
+
+
+def test_save_copies_the_artefact_and_its_header(tmp_path: Path) -> None:
+    path = write_artifact(source_of("mixed", external_weights=True), tmp_path / "model.so")
+    other = tmp_path / "deeper"
+    other.mkdir()
+    with load(path) as artifact:
+        artifact.save(other / "copy.so")
+        artifact.save(path)
+        expected = artifact.run(ZEROS)["y"]
+        with pytest.raises(InvalidInput, match=r"\.so"):
+            artifact.save(other / "copy.dll")
+        with pytest.raises(InvalidInput, match="does not exist"):
+            artifact.save(tmp_path / "missing" / "copy.so")
+    path.unlink()
+    with load(other / "copy.so") as artifact:
+        np.testing.assert_array_equal(artifact.run(ZEROS)["y"], expected)
+    assert sorted(p.name for p in other.iterdir()) == ["copy.h", "copy.so", "model.weights"]
+
+
+def test_a_replaced_file_is_loaded_anew(tmp_path: Path) -> None:
+    path = write_artifact(source_of("mixed"), tmp_path / "model.so")
+    with load(path) as first:
+        write_artifact(source_of("scratch"), path)
+        with load(path) as second:
+            assert (second.run(ZEROS)["y"] == 1).all()
+            assert (first.run(ZEROS)["y"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("damage", "code"),
+    [
+        (lambda data: None, "weights-missing"),
+        (lambda data: data[:-64], "weights-wrong-size"),
+        (lambda data: bytes([data[0] ^ 1]) + data[1:], "weights-wrong-content"),
+        (lambda data: data[8:16] + data[:8] + data[16:], "weights-wrong-content"),
+    ],
+)
+def test_external_weights_are_checked(tmp_path: Path, damage: object, code: str) -> None:
+    path = write_artifact(source_of("mixed", external_weights=True), tmp_path / "model.so")
+    weights = tmp_path / "model.weights"
+    with load(path) as artifact:
+        inputs = CASES["mixed"].inputs(0)
+        np.testing.assert_array_equal(artifact.run(inputs)["y"], CASES["mixed"].expected(inputs)["y"])
+    assert callable(damage)
+    data = damage(weights.read_bytes())
+    weights.unlink()
+    if data is not None:
+        weights.write_bytes(data)
+    assert error_of(path).code == code
+
+
+def test_files_that_are_no_artefact(tmp_path: Path) -> None:
+    path = write_artifact(source_of("mixed"), tmp_path / "model.so")
+    data = path.read_bytes()
+    contents = {
+        "truncated": data[: len(data) // 2],
+        "wrong-machine": data[:18] + struct.pack("<H", 183) + data[20:],
+        "not-elf": b"#!/bin/sh\n" * 20,
+    }
+    for code, bad in contents.items():
+        (tmp_path / f"{code}.so").write_bytes(bad)
+        error = error_of(tmp_path / f"{code}.so")
+        assert error.code == code
+        assert f"{code}.so" in str(error)
+    (tmp_path / "empty.so").write_bytes(b"")
+    assert error_of(tmp_path / "empty.so").code == "not-elf"
+    (tmp_path / "short.so").write_bytes(data[:40])
+    assert error_of(tmp_path / "short.so").code == "truncated"
+    assert error_of(tmp_path / "absent.so").code == "cannot-open"
+    (tmp_path / "other.c").write_text("int f(void) { return 0; }")
+    subprocess.run(["gcc", "-shared", "-fPIC", "other.c", "-o", "other.so"], cwd=tmp_path, check=True)
+    assert error_of(tmp_path / "other.so").code == "not-an-artefact"
+
+
+def test_an_artefact_refuses_a_cpu_without_its_features(tmp_path: Path) -> None:
+    module = CASES["mixed"].module()
+    objects = {name: object_of(name) for name in ("twice", "reverse", "sum", "add", "scale")}
+    source = emit_c(module, "model", Machine("x86_64", ("fma4", "avx")), objects)
+    error = error_of(write_artifact(source, tmp_path / "model.so"))
+    assert error.code == "cpu-unsupported"
+    with pytest.raises(CodegenError, match="warp-drive"):
+        emit_c(module, "model", Machine("x86_64", ("warp-drive",)), objects)
+
+
+def test_an_object_without_its_kernel_is_refused() -> None:
+    objects = {name: object_of("twice") for name in ("twice", "reverse", "sum", "add", "scale")}
+    with pytest.raises(ArtifactError, match="defines add, found twice"):
+        emit_c(CASES["mixed"].module(), "model", Machine.host(), objects)
+
+
+def test_linking_says_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_of("mixed")
+    with pytest.raises(ArtifactError, match="unrecognized|unknown") as raised:
+        write_artifact(source, tmp_path / "model.so", Toolchain(("gcc", "--no-such-option"), ("ar",)))
+    assert raised.value.code == "link-failed"
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InvalidInput, match=r"\.so or \.a"):
+        write_artifact(source, tmp_path / "model.dll")
+    with pytest.raises(InvalidInput, match="does not exist"):
+        write_artifact(source, tmp_path / "missing" / "model.so")
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(ToolMissing, match="no-such-compiler"):
+        find_toolchain(Machine.host())
+
+
+def test_a_missing_compiler_is_named_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("rtcc.artifact.toolchain.find_spec", lambda name: None)
+    with pytest.raises(ToolMissing) as raised:
+        find_toolchain(Machine("aarch64"))
+    assert raised.value.code == "compiler-missing"
+    assert "gcc-aarch64-linux-gnu" in str(raised.value)
+    assert "pip install ziglang" in str(raised.value)
+
+
+@pytest.mark.slow
+def test_ziglang_links_where_no_compiler_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if find_spec("ziglang") is None:
+        pytest.skip("ziglang is not installed")
+    source = source_of("mixed", external_weights=True)
+    monkeypatch.setattr("rtcc.artifact.toolchain.shutil.which", lambda name: None)
+    monkeypatch.delenv("CC", raising=False)
+    path = write_artifact(source, tmp_path / "model.so")
+    write_artifact(source, tmp_path / "model.a")
+    with load(path) as artifact:
+        inputs = CASES["mixed"].inputs(0)
+        np.testing.assert_array_equal(artifact.run(inputs)["y"], CASES["mixed"].expected(inputs)["y"])
+
+
+def test_names_become_identifiers() -> None:
+    assert identifier("lenet-5.v2") == "lenet_5_v2"
+    assert identifier("3dnet") == "model_3dnet"
+    assert identifier("é__x") == "x"
+    assert identifier("---") == "model"
+
+
+def test_unsupported_memory_is_refused() -> None:
+    module = CASES["scratch"].module()
+    launch = next(module.main.ops)
+    launch.attributes["places"] = ("accelerator+0",)
+    with pytest.raises(Unsupported, match="accelerator"):
+        emit_c(module, "model", Machine.host(), {})
+
+
+def test_sizes_are_what_the_header_says(tmp_path: Path) -> None:
+    header = source_of("mixed").header
+    assert f"#define MODEL_INPUT_X_BYTES {SIZE}u" in header
+    assert shutil.which("gcc")
