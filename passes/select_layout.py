@@ -114,7 +114,7 @@ class _Selection:
             return value.type.layout if self._reads_any_layout(op) else None
         if value.type.shape == result.shape and value.type.layout is None:
             return self._final(value, Layout(result.layout.outer, result.layout.inner)).layout
-        return value.type.layout
+        return value.type.layout or _along_channels(value.type, result)
 
     def _reads_any_layout(self, op: Fused) -> bool:
         members = [m for m in op.body.ops if m is not op.body.terminator]
@@ -167,6 +167,15 @@ def _operand_index(op: Fused, slot: int) -> int:
     assert anchor is not None
     value = anchor.operands[slot] if slot < len(anchor.operands) else None
     return value.index if value is not None and value.graph is op.body else -1
+
+
+def _along_channels(type: TensorType, result: TensorType) -> Layout | None:
+    """The layout of an operand with one value per channel of a blocked result: padded to whole blocks like it."""
+    assert result.layout is not None
+    axis = 1 - (result.rank - type.rank)
+    if axis < 0 or type.shape[axis] != result.shape[1]:
+        return None
+    return Layout.blocked(type.rank, result.layout.blocks[1], axis)
 
 
 def _set_result_type(op: Fused, type: TensorType) -> None:

@@ -15,10 +15,8 @@ from rtcc.target import Target, parse_target
 if TYPE_CHECKING:
     from rtcc.artifact import Artifact
     from rtcc.artifact.emit_c import ModelSource
-    from rtcc.pipeline.run import PipelineReport
-
-Model = "str | Path | bytes | Module | Any"
-
+    from rtcc.pipeline.base import Pass
+    from rtcc.pipeline.run import Report
 
 @dataclass(frozen=True)
 class Options:
@@ -50,13 +48,13 @@ class Compilation:
     options: Options
     module: Module
     target: Target
-    report: PipelineReport | None = None
+    report: Report | None = None
     source: ModelSource | None = None
     objects: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
     def lower(self) -> None:
         """Run the pipeline, down to the plan."""
-        from rtcc.pipeline import PipelineOptions, run_pipeline
+        from rtcc.pipeline.run import RunOptions, run_pipeline
 
         options = self.options
         pipeline = options.pipeline
@@ -65,8 +63,11 @@ class Compilation:
         self.report = run_pipeline(
             self.module,
             pipeline,
-            PipelineOptions(
-                verify=options.verify, dump_dir=options.dump_ir, verify_each=options.verify_each, timing=True
+            RunOptions(
+                verify=options.verify,
+                verify_each=options.verify_each,
+                dump_dir=options.dump_ir,
+                reproducer_dir=options.dump_ir,
             ),
         )
         if self.module.level != "plan":
@@ -91,7 +92,9 @@ class Compilation:
         )  # fmt: skip
 
 
-def read_model(model: Any, shapes: Mapping[str, Sequence[int]] | None = None, dims: Mapping[str, int] | None = None) -> Module:
+def read_model(
+    model: Any, shapes: Mapping[str, Sequence[int]] | None = None, dims: Mapping[str, int] | None = None
+) -> Module:
     """The IR of a model: a path (.onnx or .rtir), the bytes of an ONNX file, an onnx.ModelProto, or a Module."""
     if isinstance(model, Module):
         return model.clone()
@@ -104,21 +107,19 @@ def read_model(model: Any, shapes: Mapping[str, Sequence[int]] | None = None, di
     return read(model, shapes=shapes, dims=dims)
 
 
-def remaining(pipeline: str, module: Module) -> str:
-    """The part of a pipeline that a module read from a dump has not been through yet."""
-    from rtcc.pipeline.text import parse_pipeline, print_pipeline
-
-    passes = parse_pipeline(pipeline)
-    done = module.after
-    names = [print_pipeline([p]) for p in passes]
-    if done and names[: len(done)] == done:
-        return print_pipeline(passes[len(done) :])
+def remaining(pipeline: str, module: Module) -> list[Pass]:
+    """The passes of a pipeline that a module read from a dump has not been through yet."""
     from rtcc.ir import LEVELS
+    from rtcc.pipeline.text import parse_pipeline, print_pass
 
+    passes = list(parse_pipeline(pipeline))
+    names = [print_pass(each) for each in passes]
+    if names[: len(module.after)] == module.after:
+        return passes[len(module.after) :]
     reached = LEVELS.index(module.level)
-    while passes and any(LEVELS.index(level) < reached for level in passes[0].requires):
+    while passes and max(LEVELS.index(level) for level in passes[0].requires) < reached:
         passes = passes[1:]
-    return print_pipeline(passes)
+    return passes
 
 
 def start(model: Any, options: Options) -> Compilation:

@@ -46,16 +46,13 @@ class _Workspace:
         self.address = Pointer(-(-self.memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT)
         self.bytes = size
         self.threads = threads
-        self._table = table
+        self.table = table
         self.start()
+        self.finish = weakref.finalize(self, _finish, table, self.address, self.memory)
 
     def start(self) -> None:
         """(Re)initialise: state starts at zero."""
-        check(self._table, self._table.init(self.address, self.bytes, self.threads))
-
-    def finish(self) -> None:
-        """Stop the threads; safe to repeat."""
-        self._table.finish(self.address, 0)
+        check(self.table, self.table.init(self.address, self.bytes, self.threads))
 
 
 class Artifact:
@@ -95,9 +92,9 @@ class Artifact:
             )
         self.inputs = tuple(_tensor(t) for t in self.info.inputs)
         self.outputs = tuple(_tensor(t) for t in self.info.outputs)
-        self._idle: deque[_Workspace] = deque([_Workspace(self._table, self.threads)])
         self._folder = folder
-        self._close = weakref.finalize(self, _finish_all, self._idle)
+        self._is_closed = False
+        self._idle = deque([self._new_workspace()])
 
     def run(self, inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
         """Run once: {input name: array} in, {output name: new array} out.
@@ -106,14 +103,14 @@ class Artifact:
         are copied. Raises `InvalidInput` for names, shapes or element types that do not fit, or data the
         model cannot take.
         """
-        arrays = [_fit(given, tensor) for given, tensor in zip(self._named(inputs), self.inputs, strict=True)]
+        arrays = _fit_all(inputs, self.inputs, "input", copy=True)
         results = [np.empty(tensor.shape, tensor.dtype) for tensor in self.outputs]
         workspace = self._take()
         try:
             self._run(workspace, _pointers(arrays), _pointers(results))
             shaped = [self._shaped(workspace, index, result) for index, result in enumerate(results)]
         finally:
-            self._idle.append(workspace)
+            self._give(workspace)
         return {tensor.name: array for tensor, array in zip(self.outputs, shaped, strict=True)}
 
     def bind(
@@ -125,16 +122,13 @@ class Artifact:
         and of exactly the right shape and type, else `InvalidInput`. The binding owns a workspace: one
         caller at a time.
         """
-        given = [
-            _fit(array, tensor, copy=False)
-            for array, tensor in zip(self._named(inputs), self.inputs, strict=True)
-        ]
+        given = _fit_all(inputs, self.inputs, "input", copy=False)
         if outputs is None:
             outputs = {tensor.name: np.empty(tensor.shape, tensor.dtype) for tensor in self.outputs}
-        targets = _by_name(outputs, self.outputs, "output")
-        results = [
-            _fit(array, tensor, copy=False) for array, tensor in zip(targets, self.outputs, strict=True)
-        ]
+        results = _fit_all(outputs, self.outputs, "output", copy=False)
+        for result, tensor in zip(results, self.outputs, strict=True):
+            if not result.flags.writeable:
+                raise InvalidInput("read-only", f"{tensor.name!r}: the buffer of an output must be writable")
         self._check_overlap(given, results)
         return Binding(self, given, results)
 
@@ -161,8 +155,10 @@ class Artifact:
         return path
 
     def close(self) -> None:
-        """Stop all idle workspaces' threads; called by itself when the object goes or the program ends."""
-        self._close()
+        """Stop all threads, once the runs under way are over; happens by itself when the object goes."""
+        self._is_closed = True
+        while self._idle:
+            self._idle.pop().finish()
 
     def __enter__(self) -> Artifact:
         return self
@@ -172,16 +168,27 @@ class Artifact:
     ) -> None:
         self.close()
 
-    def _named(self, arrays: Mapping[str, ArrayLike]) -> list[ArrayLike]:
-        return _by_name(arrays, self.inputs, "input")
-
     def _take(self) -> _Workspace:
-        if not self._close.alive:
-            raise ArtifactError("closed", "the artefact is closed", where=str(self.path))
         try:
             return self._idle.pop()
         except IndexError:
+            return self._new_workspace()
+
+    def _give(self, workspace: _Workspace) -> None:
+        if self._is_closed:
+            workspace.finish()
+        else:
+            self._idle.append(workspace)
+
+    def _new_workspace(self) -> _Workspace:
+        if self._is_closed:
+            raise ArtifactError("closed", "the artefact is closed", where=str(self.path))
+        try:
             return _Workspace(self._table, self.threads)
+        except ArtifactError as error:
+            features = ", ".join(self.info.features) or "no extra features"
+            hint = f"it was compiled for {self.info.target}, with {features}"
+            raise ArtifactError(error.code, error.message, where=str(self.path), hint=hint) from error
 
     def _run(self, workspace: _Workspace, inputs: Any, outputs: Any) -> None:
         code = self._table.run(workspace.address, inputs, outputs)
@@ -217,17 +224,16 @@ class Artifact:
 
 
 class Binding:
-    """An artefact bound to fixed buffers; call it to run. `inputs` and `outputs` are those buffers, by name."""
+    """An artefact bound to fixed buffers: call it to run. `inputs` and `outputs` are the buffers by name."""
 
     def __init__(self, artifact: Artifact, inputs: list[NDArray[Any]], outputs: list[NDArray[Any]]) -> None:
         self.inputs = {tensor.name: array for tensor, array in zip(artifact.inputs, inputs, strict=True)}
         self.outputs = {tensor.name: array for tensor, array in zip(artifact.outputs, outputs, strict=True)}
-        table = artifact._table  # pyright: ignore[reportPrivateUsage]
-        workspace = _Workspace(table, artifact.threads)
-        self._table, self._artifact = table, artifact
-        self._function = table.run
+        workspace = artifact._new_workspace()  # pyright: ignore[reportPrivateUsage]
+        self._workspace, self._artifact = workspace, artifact
+        self._table = workspace.table
+        self._function = workspace.table.run
         self._arguments = (workspace.address, _pointers(inputs), _pointers(outputs))
-        self._close = weakref.finalize(self, workspace.finish)
 
     def __call__(self) -> None:
         """Run once. Raises as `Artifact.run` does for data the model cannot take."""
@@ -237,7 +243,7 @@ class Binding:
 
     def close(self) -> None:
         """Stop the binding's threads; its buffers stay."""
-        self._close()
+        self._workspace.finish()
 
 
 def load(path: str | Path, *, threads: int | None = None) -> Artifact:
@@ -254,9 +260,9 @@ def check(table: Table, code: int) -> None:
     raise kind(known.kebab if known else f"code{code}", table.error(code).decode())
 
 
-def _finish_all(workspaces: deque[_Workspace]) -> None:
-    while workspaces:
-        workspaces.pop().finish()
+def _finish(table: Table, address: ctypes.c_void_p, memory: NDArray[np.uint8]) -> None:
+    """Stop a workspace's threads; `memory` is held until then."""
+    table.finish(address, 0)
 
 
 def _tensor(info: TensorInfo) -> Tensor:
@@ -267,8 +273,10 @@ def _pointers(arrays: list[NDArray[Any]]) -> ctypes.Array[ctypes.c_void_p]:
     return (Pointer * max(1, len(arrays)))(*(array.ctypes.data for array in arrays))
 
 
-def _by_name(arrays: Mapping[str, Any], tensors: tuple[Tensor, ...], side: str) -> list[Any]:
-    """The given arrays in the artefact's order. Names must match one to one."""
+def _fit_all(
+    arrays: Mapping[str, ArrayLike], tensors: tuple[Tensor, ...], side: str, *, copy: bool
+) -> list[NDArray[Any]]:
+    """The given arrays in the artefact's order, checked; names must match one to one."""
     expected = ", ".join(repr(tensor.name) for tensor in tensors) or "none"
     names = {tensor.name for tensor in tensors}
     for name in arrays:
@@ -283,14 +291,14 @@ def _by_name(arrays: Mapping[str, Any], tensors: tuple[Tensor, ...], side: str) 
                 f"the {side} {tensor.name!r} ({_describe(tensor)}) was not given",
                 hint=f"the {side}s are: {expected}",
             )
-    return [arrays[tensor.name] for tensor in tensors]
+    return [_fit(arrays[tensor.name], tensor, copy=copy) for tensor in tensors]
 
 
 def _describe(tensor: Tensor) -> str:
     return f"{tensor.dtype.name}[{','.join(map(str, tensor.shape))}]"
 
 
-def _fit(given: ArrayLike, tensor: Tensor, *, copy: bool = True) -> NDArray[Any]:
+def _fit(given: ArrayLike, tensor: Tensor, *, copy: bool) -> NDArray[Any]:
     """An array of exactly the tensor's shape and type that the artefact can read; `copy`: make one where
     needed.
     """

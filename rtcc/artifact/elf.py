@@ -20,7 +20,7 @@ _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
 _SHT_SYMTAB, _SHT_NOBITS, _SHT_DYNSYM = 2, 8, 11
-_STV_HIDDEN = 2
+_STB_WEAK, _STT_FUNC, _STV_HIDDEN = 2, 2, 2
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Symbol:
     name: str
     is_defined: bool
     is_global: bool
+    is_weak: bool
+    is_function: bool
 
 
 class Elf:
@@ -94,7 +96,10 @@ class Elf:
         for row in range(table.offset + _SYMBOL.size, table.offset + table.size, _SYMBOL.size):
             name, info, _, section, _, _ = _SYMBOL.unpack_from(self.data, row)
             decoded = text[name : text.index(b"\0", name)].decode("utf-8", "replace")
-            symbols.append(Symbol(row, decoded, section != 0, info >> 4 != 0))
+            binding, kind = info >> 4, info & 15
+            symbols.append(
+                Symbol(row, decoded, section != 0, binding != 0, binding == _STB_WEAK, kind == _STT_FUNC)
+            )
         return symbols
 
     @property
@@ -108,18 +113,19 @@ class Elf:
         return {s.name for s in self._symbols(self._table(_SHT_DYNSYM)) if s.is_defined and s.is_global}
 
 
-def rename_and_hide(data: bytes, old: str, new: str) -> bytes:
-    """The object file with its global symbol `old` called `new`, and hidden from other shared objects.
+def rename_and_hide(data: bytes, kernel: str, new: str) -> bytes:
+    """The object file of a kernel with its one global function called `new`, hidden from other shared
+    objects.
 
-    The string table moves to the end of the file, one name longer. Raises `ArtifactError` where `old` is
-    not defined.
+    The string table moves to the end of the file, one name longer. `kernel` names the object in errors.
+    Raises `ArtifactError` where the object does not define exactly one global function (weak ones aside).
     """
-    elf = Elf(data, f"object of kernel @{old}")
-    symbol = next((s for s in elf.symbols if s.name == old and s.is_defined and s.is_global), None)
-    if symbol is None:
-        names = sorted(s.name for s in elf.symbols if s.is_defined and s.is_global)
+    elf = Elf(data, f"object of kernel @{kernel}")
+    found = [s for s in elf.symbols if s.is_defined and s.is_global and s.is_function and not s.is_weak]
+    if len(found) != 1:
+        names = ", ".join(sorted(symbol.name for symbol in found)) or "none"
         raise ArtifactError(
-            "kernel-symbol", f"expected an object that defines {old}, found {', '.join(names) or 'nothing'}"
+            "kernel-symbol", f"expected one global function in the object of @{kernel}, found {names}"
         )
     table = elf._table(_SHT_SYMTAB)  # pyright: ignore[reportPrivateUsage]
     assert table is not None
@@ -127,6 +133,6 @@ def rename_and_hide(data: bytes, old: str, new: str) -> bytes:
     text = data[strings.offset : strings.offset + strings.size]
     result = bytearray(data)
     struct.pack_into("<QQ", result, strings.header + 24, len(data), len(text) + len(new) + 1)
-    struct.pack_into("<I", result, symbol.row, len(text))
-    result[symbol.row + 5] = _STV_HIDDEN
+    struct.pack_into("<I", result, found[0].row, len(text))
+    result[found[0].row + 5] = _STV_HIDDEN
     return bytes(result) + text + new.encode() + b"\0"

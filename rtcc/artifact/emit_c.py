@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 
+from rtcc import __version__
 from rtcc.artifact.blob import blob_of, checksum, require_embeddable
 from rtcc.artifact.codes import function_text
 from rtcc.artifact.elf import rename_and_hide
@@ -23,6 +23,7 @@ from rtcc.artifact.steps import Base, Call, If, Loop, Step, is_serial, reads_and
 from rtcc.artifact.toolchain import Machine
 from rtcc.artifact.walk import walk_text
 from rtcc.errors import InvalidInput
+from rtcc.interpreter import input_names, output_names
 from rtcc.ir import Graph, Module, Value
 from rtcc.ir.dimension import upper_bound
 
@@ -59,9 +60,9 @@ def emit_c(
     """The C of a module at the plan level.
 
     name: the output file's stem; functions are called by the identifier made of it. objects: each kernel's
-    object file, which defines a function of the kernel's name. threads: the largest number that init will
-    accept. versions: of the packages that made the kernels. Raises `RtccError` where constants or features
-    do not fit.
+    object file, whose one global function it is. threads: the largest number that init will accept.
+    versions: of the packages that made the kernels. Raises `RtccError` where constants or features do not
+    fit.
     """
     assert module.level == "plan", f"emission needs the plan level, found {module.level}"
     if threads < 1:
@@ -80,8 +81,8 @@ def emit_c(
     stem = identifier(name)
     info = ArtifactInfo(
         name=stem,
-        inputs=_tensors(graph.parameters, "input"),
-        outputs=_tensors(graph.returned, "output"),
+        inputs=_tensors(input_names(graph), graph.parameters, "input"),
+        outputs=_tensors(output_names(graph), graph.returned, "output"),
         target=module.target,
         triple=machine.triple,
         features=tuple(sorted(machine.features)),
@@ -90,7 +91,7 @@ def emit_c(
         weights_bytes=len(weights),
         weights_file=f"{stem}.weights" if external_weights and weights else None,
         state=dict(graph.attributes.get("state", {})),
-        versions={"rtcc": _own_version(), **(versions or {})},
+        versions={"rtcc": __version__, **(versions or {})},
         hashes=hashes,
     )
     symbols = {kernel: kernel for kernel in used}
@@ -142,25 +143,15 @@ def _hash(parts: Iterable[bytes]) -> str:
     return total.hexdigest()
 
 
-def _own_version() -> str:
-    try:
-        return version("rtcc")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def _tensors(values: Iterable[Value], side: str) -> tuple[TensorInfo, ...]:
+def _tensors(names: Iterable[str], values: Iterable[Value], side: str) -> tuple[TensorInfo, ...]:
     found: list[TensorInfo] = []
-    for index, value in enumerate(values):
+    for name, value in zip(names, values, strict=True):
         type = value.type
         assert type.layout is None, (
             f"the {side} {value!r} has a storage layout; the caller's tensors are plain"
         )
         symbolic = None if type.is_static else tuple(map(str, type.shape))
         shape = type.sizes if side == "input" else tuple(map(upper_bound, type.shape))
-        name = value.name or f"{side}{index}"
-        if any(other.name == name for other in found):
-            name = f"{name}_{index}"
         found.append(TensorInfo(name, shape, type.dtype.value, type.storage_bytes, symbolic))
     return tuple(found)
 

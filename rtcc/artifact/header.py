@@ -56,7 +56,7 @@ const char *@NAME@_error(int code);
 
 
 def identifier(text: str) -> str:
-    """A C identifier made of a file's stem: letters, digits and single underscores kept, a digit never first."""
+    """A C identifier made of a file's stem: letters and digits kept, a digit never first."""
     cleaned = re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")
     if not cleaned:
         return "model"

@@ -42,9 +42,10 @@ def write_artifact(source: ModelSource, path: str | Path, toolchain: Toolchain |
     with tempfile.TemporaryDirectory(prefix="rtcc-") as name:
         folder = Path(name)
         _write_inputs(source, folder)
-        built = (
-            _shared(source, toolchain, folder) if path.suffix == ".so" else _static(source, toolchain, folder)
-        )
+        if path.suffix == ".so":
+            built = _shared(source, toolchain, folder, path.name)
+        else:
+            built = _static(source, toolchain, folder)
         contents = built.read_bytes()
     if source.info.weights_file:
         replace_file(path.with_name(source.info.weights_file), source.weights)
@@ -63,14 +64,17 @@ def _write_inputs(source: ModelSource, folder: Path) -> None:
     (folder / "exports.map").write_text(exports, encoding="ascii")
 
 
-def _shared(source: ModelSource, toolchain: Toolchain, folder: Path) -> Path:
+def _shared(source: ModelSource, toolchain: Toolchain, folder: Path, soname: str) -> Path:
     objects = sorted(source.objects)
     _compile(toolchain, folder)
     (folder / "objects.txt").write_text("\n".join(["model.o", *objects]), encoding="ascii")
     libraries = ["-lm", "-pthread"] if source.info.threads > 1 else ["-lm"]
     if source.info.weights_file:
         libraries.append("-ldl")
-    toolchain.run([*toolchain.compile, *_LINK, "-o", "model.so", "@objects.txt", *libraries], folder)
+    toolchain.run(
+        [*toolchain.compile, *_LINK, f"-Wl,-soname,{soname}", "-o", "model.so", "@objects.txt", *libraries],
+        folder,
+    )
     return folder / "model.so"
 
 

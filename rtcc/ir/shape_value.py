@@ -39,7 +39,7 @@ def known_shape_value(value: Value) -> tuple[int | Expression, ...] | None:
 
 
 def known_integers(value: Value) -> tuple[int, ...] | None:
-    """All elements of an integer tensor as plain integers, or None unless every one is."""
+    """All elements of an integer (or boolean) tensor as integers, or None unless every one is known."""
     known = known_shape_value(value)
     integers = tuple(e for e in known or () if isinstance(e, int))
     return integers if known is not None and len(integers) == len(known) else None
@@ -93,7 +93,7 @@ def _result(op: Op, value: Value, memo: Memo) -> Array | None:
     present = [k for k in known if k is not None]
     if op.name in _ELEMENTWISE and len(present) == len(known):
         return _combined(op, present)
-    if op.name in _REDUCTIONS and known[0] is not None and known[0].ndim == 1:
+    if op.name in _REDUCTIONS and known[0] is not None and known[0].ndim == 1 and value.type.elements == 1:
         total = _REDUCTIONS[op.name](known[0]) if None not in list(known[0]) else None
         return np.full(value.type.sizes, total, object)
     return None
@@ -131,20 +131,18 @@ def _moved(op: Op, value: Value, known: list[Array | None], numbers: list[Array 
 
 def _combined(op: Op, known: list[Array]) -> Array:
     function = _ELEMENTWISE[op.name]
-    is_float = op.operands[0] is not None and op.operands[0].type.dtype.is_float
+    is_integer = op.type.dtype.is_integer
 
     def element(*operands: Number | None) -> Number | None:
-        if op.name == "math.where":
-            return None if operands[0] is None else operands[1 if operands[0] else 2]
-        if any(o is None for o in operands):
+        if any(o is None for o in operands) and function is not _choose:
             return None
         try:
             found = function(*operands)
         except RtccError:
             return None
-        if is_float and op.name == "math.div" and (found is None or found * operands[1] != operands[0]):
+        if function is _divide and not is_integer and (found is None or found * operands[1] != operands[0]):
             return None
-        return found
+        return int(found) if is_integer and isinstance(found, float) else found
 
     return np.asarray(np.frompyfunc(element, len(known), 1)(*known), object)
 
@@ -200,19 +198,45 @@ def _modulo(a: Number, b: Number) -> Number | None:
     return None if quotient is None else _subtract(a, _multiply(quotient, b))
 
 
-def _minimum(a: Number, b: Number) -> Number | None:
-    below = _less(a, b)
-    return None if below is None else a if below else b
+def _minimum(first: Number, *others: Number) -> Number | None:
+    """The least, where bounds decide which one that is."""
+    least = first
+    for other in others:
+        below = _less(least, other)
+        if below is None:
+            return None
+        least = least if below else other
+    return least
 
 
-def _maximum(a: Number, b: Number) -> Number | None:
-    below = _less(a, b)
-    return None if below is None else b if below else a
+def _maximum(first: Number, *others: Number) -> Number | None:
+    """The largest, where bounds decide which one that is."""
+    largest = first
+    for other in others:
+        below = _less(largest, other)
+        if below is None:
+            return None
+        largest = other if below else largest
+    return largest
 
 
 def _less(a: Number, b: Number) -> bool | None:
     low, high = _bounds(_integral(a) - _integral(b))
     return True if high < 0 else False if low >= 0 else None
+
+
+def _greater(a: Number, b: Number) -> bool | None:
+    return _less(b, a)
+
+
+def _less_or_equal(a: Number, b: Number) -> bool | None:
+    above = _less(b, a)
+    return None if above is None else not above
+
+
+def _greater_or_equal(a: Number, b: Number) -> bool | None:
+    below = _less(a, b)
+    return None if below is None else not below
 
 
 def _equal(a: Number, b: Number) -> bool | None:
@@ -236,8 +260,11 @@ def _whole(a: Number) -> Number:
     return _integral(a)
 
 
-def _choose(*_: Number) -> Number | None:
-    raise AssertionError("where is decided by its caller")
+def _choose(condition: Number | None, chosen: Number | None, other: Number | None) -> Number | None:
+    """Where, whose branches may be unknown if they are not taken."""
+    if condition is None or isinstance(condition, Expression):
+        return None
+    return chosen if condition else other
 
 
 _FROM_TYPES: dict[str, Callable[[Op], Array]] = {"tensor.shape": _shape, "tensor.size": _size}
@@ -252,6 +279,8 @@ _DATA_OPERANDS = {
 _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "math.add": _add, "math.sub": _subtract, "math.mul": _multiply, "math.div": _divide, "math.mod": _modulo,
     "math.min": _minimum, "math.max": _maximum, "math.less": _less, "math.equal": _equal,
+    "math.greater": _greater, "math.less_or_equal": _less_or_equal,
+    "math.greater_or_equal": _greater_or_equal,
     "math.neg": _negative, "math.abs": _absolute, "math.identity": _same, "math.cast": _same,
     "math.floor": _whole, "math.ceil": _whole, "math.round": _whole, "math.where": _choose,
 }  # fmt: skip

@@ -102,7 +102,7 @@ class RtccBackend(Backend):
     ) -> tuple[Any, ...]:
         """Run one operator, of the newest opset unless `opset_version=` says otherwise."""
         names = [name for name in node.input if name]
-        arrays = [np.asarray(a) for a in (inputs.values() if isinstance(inputs, dict) else inputs)]
+        arrays: list[Array] = [np.asarray(array) for array in cast("Sequence[Any]", inputs)]
         tensors = [numpy_helper.from_array(a, n) for n, a in zip(names, arrays, strict=True)]
         infos = [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in tensors]
         outputs = [ValueInfoProto(name=name) for name in node.output if name]

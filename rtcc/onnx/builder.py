@@ -18,17 +18,22 @@ LARGEST_TENSOR = 2**48
 """Elements no tensor of a model may exceed."""
 
 RegionReader = Callable[[GraphProto, Sequence[TensorType], str], Graph]
+InlineReader = Callable[[GraphProto, str], Sequence[Value]]
 
 
 class Builder:
     """Appends ops to the graph that is being read, at the location of the node being translated."""
 
-    def __init__(self, module: Module, graph: Graph, location: Location, region: RegionReader) -> None:
+    def __init__(
+        self, module: Module, graph: Graph, location: Location, region: RegionReader, inline: InlineReader
+    ) -> None:
         self.module = module
         self.graph = graph
         self.location = location
         self.region = region
         """Reads a nested graph as a region: its proto, types of its inputs, the attribute's name."""
+        self.inline = inline
+        """Reads a nested graph without inputs in place: its proto, the attribute's name; its results."""
 
     def op(
         self,

@@ -6,10 +6,11 @@ from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, ValueInfoProto
 
-from rtcc.errors import InvalidModel, Unsupported
-from rtcc.ir import Expression, Graph, Location, Module, TensorType, Value
+from rtcc.errors import InvalidInput, InvalidModel, Unsupported
+from rtcc.ir import Constant, Expression, Graph, Location, Module, TensorType, Value
 from rtcc.onnx.builder import Builder
 from rtcc.onnx.declared import check_declared
 from rtcc.onnx.functions import actual_attributes, local_functions, schema_function
@@ -19,7 +20,7 @@ from rtcc.onnx.mechanical import mechanical, unknown_operator
 from rtcc.onnx.names import operator_class
 from rtcc.onnx.node import Node
 from rtcc.onnx.tables import find_rule
-from rtcc.onnx.tensors import sparse_array, tensor_array
+from rtcc.onnx.tensors import Array, sparse_array, tensor_array
 from rtcc.onnx.topology import node_name, ordered
 
 DEEPEST_CALLS = 40
@@ -33,14 +34,16 @@ def read(
     *,
     shapes: Mapping[str, Sequence[int | str]] | None = None,
     dims: Mapping[str, int] | None = None,
+    values: Mapping[str, Array] | None = None,
 ) -> Module:
     """A module at the graph level from the path, bytes or protobuf of an ONNX model of opset 7 or newer.
 
-    shapes: sizes (or names) for an input's dimensions; dims: sizes for symbolic dimensions. An initialiser
-    that is also an input is a constant, unless `shapes` names it. Operators come out in their newest form.
+    shapes: sizes (or names) for an input's dimensions; dims: sizes for symbolic dimensions; values: inputs to
+    fix as constants. An initialiser that is also an input is a constant, unless `shapes` names it. Operators
+    come out in their newest form. The names of the outputs are main's attribute `outputs`.
     InvalidModel, Unsupported or InvalidInput name the node, the input or the file.
     """
-    return _Reader(source, shapes, dims).module
+    return _Reader(source, shapes, dims, values or {}).module
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,19 @@ class _Scope:
     path: str
     calls: tuple[tuple[str, str, str], ...]
 
+    def nested(self, graph: GraphProto, path: str, target: Graph) -> _Scope:
+        """The scope of a nested graph whose ops go to `target`: it sees the names around it."""
+        values, declared = self.values.new_child(), {info.name: info for info in graph.value_info}
+        return _Scope(target, values, self.opsets, self.actual, declared, path, self.calls)
+
 
 class _Reader:
     def __init__(
-        self, source: Source, shapes: Mapping[str, Sequence[int | str]] | None, dims: Mapping[str, int] | None
+        self,
+        source: Source,
+        shapes: Mapping[str, Sequence[int | str]] | None,
+        dims: Mapping[str, int] | None,
+        fixed: Mapping[str, Array],
     ) -> None:
         model, self._external = load_model(source)
         self._functions = local_functions(model)
@@ -68,19 +80,37 @@ class _Reader:
         stored = _initialiser_names(graph)
         _check_unique((value.name for value in graph.input), "input")
         wanted = [i for i in graph.input if i.name not in stored or i.name in (shapes or ())]
-        types, bindings = input_types(wanted, shapes, dims)
+        given = {name: array.shape for name, array in fixed.items()}
+        types, bindings = input_types(wanted, {**(shapes or {}), **given}, dims)
         main = self.module.add_graph(Graph("main"))
         values: ChainMap[str, Value | None] = ChainMap({})
         for name, type in types:
-            values[name] = main.add_parameter(type, name)
-        scope = _Scope(main, values, opset_versions(model), {}, _declared(graph), "", ())
+            values[name] = (
+                self._fixed(name, type, fixed[name]) if name in fixed else main.add_parameter(type, name)
+            )
+        declared = {info.name: info for info in graph.value_info}
+        scope = _Scope(main, values, opset_versions(model), {}, declared, "", ())
         self._read_graph(graph, scope)
         main.attributes["outputs"] = tuple(output.name for output in graph.output)
         self.module.drop_unused_constants()
         self.module.dimensions = bindings.bounds | _symbol_bounds(self.module)
 
+    def _fixed(self, name: str, type: TensorType, array: Array) -> Constant:
+        """An input that is a constant from now on."""
+        if array.dtype != type.dtype.numpy:
+            raise InvalidInput(
+                "wrong-dtype",
+                f"the input is {type.dtype.value}, found {array.dtype}",
+                where=f"input {name!r}",
+            )
+        return self.module.add_constant(name, np.array(array))
+
     def _read_graph(self, graph: GraphProto, scope: _Scope) -> None:
-        """Initialisers, nodes and outputs of a graph whose inputs are already in the scope."""
+        """All of a graph whose inputs are already in the scope, its `return` included."""
+        scope.graph.return_(*self._read_body(graph, scope))
+
+    def _read_body(self, graph: GraphProto, scope: _Scope) -> list[Value]:
+        """Initialisers and nodes of a graph; its results."""
         self._read_initialisers(graph, scope)
         self._read_nodes(graph.node, scope)
         results: list[Value] = []
@@ -94,7 +124,7 @@ class _Reader:
                 )
             check_declared(value, output, f"output {output.name!r}")
             results.append(value)
-        scope.graph.return_(*results)
+        return results
 
     def _read_initialisers(self, graph: GraphProto, scope: _Scope) -> None:
         own = scope.values.maps[0]
@@ -143,6 +173,7 @@ class _Reader:
             scope.graph,
             node.location,
             lambda graph, types, label: self._region(graph, types, f"{node.where}/{label}", scope),
+            lambda graph, label: self._inlined(graph, f"{node.where}/{label}", scope),
         )
         rule = find_rule(node.domain, node.op_type, node.opset)
         if rule is not None:
@@ -217,6 +248,10 @@ class _Reader:
                 raise node.fail(f"its function defines no output {name!r}")
         return [value for value in results if value is not None]
 
+    def _inlined(self, graph: GraphProto, path: str, scope: _Scope) -> Sequence[Value]:
+        """The results of a nested graph without inputs, read in place."""
+        return self._read_body(graph, scope.nested(graph, path, scope.graph))
+
     def _region(self, graph: GraphProto, types: Sequence[TensorType], path: str, scope: _Scope) -> Graph:
         """A nested graph whose inputs have the given types; it sees the names around it."""
         if len(types) != len(graph.input):
@@ -226,25 +261,13 @@ class _Reader:
                 where=path,
             )
         region = Graph(graph.name)
-        inner = _Scope(
-            region,
-            scope.values.new_child(),
-            scope.opsets,
-            scope.actual,
-            _declared(graph),
-            path,
-            scope.calls,
-        )
+        inner = scope.nested(graph, path, region)
         for info, type in zip(graph.input, types, strict=True):
             value = region.add_parameter(type, info.name)
             check_declared(value, info, f"{path} input {info.name!r}")
             inner.values[info.name] = value
         self._read_graph(graph, inner)
         return region
-
-
-def _declared(graph: GraphProto) -> dict[str, ValueInfoProto]:
-    return {info.name: info for info in graph.value_info}
 
 
 def _initialiser_list(graph: GraphProto) -> list[str]:

@@ -23,19 +23,22 @@ BUILT_IN: dict[str, str] = {
     "fold-constants": "rtcc.passes.fold_constants:FoldConstants",
     "fuse": "rtcc.passes.fuse:Fuse",
     "inline-control": "rtcc.passes.inline_control:InlineControl",
+    "legalize": "rtcc.passes.legalize:Legalize",
     "outline-kernels": "rtcc.passes.outline_kernels:OutlineKernels",
     "plan-memory": "rtcc.passes.plan_memory:PlanMemory",
     "reduce-strength": "rtcc.passes.reduce_strength:ReduceStrength",
     "select-layout": "rtcc.passes.select_layout:SelectLayout",
     "simplify": "rtcc.passes.simplify:Simplify",
+    "simplify-movement": "rtcc.passes.simplify_movement:SimplifyMovement",
 }
 """Name → where the class lives; nothing is imported before it is asked for."""
 
 NAMED_PIPELINES: dict[str, str] = {
     "-O0": "fold-constants,inline-control",
-    "-O1": "fold-constants,inline-control,simplify,fold-constants,eliminate-common,eliminate-dead",
-    "-O2": "fold-constants,inline-control,simplify,fold-batch-norm,reduce-strength,simplify,fold-constants,"
-    "eliminate-common,eliminate-dead",
+    "-O1": "fold-constants,inline-control,simplify,simplify-movement,fold-constants,eliminate-common,"
+    "eliminate-dead",
+    "-O2": "fold-constants,inline-control,simplify,simplify-movement,fold-batch-norm,reduce-strength,"
+    "simplify,fold-constants,eliminate-common,eliminate-dead",
 }
 """What runs at graph level. -O0: what is needed to emit; -O1: exact passes; -O2: the default.
 

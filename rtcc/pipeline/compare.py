@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtcc.interpreter import interpret
+from rtcc.interpreter import Precision, interpret, output_names
 from rtcc.ir import Constant, DType, Module, Value
 from rtcc.pipeline.exactness import Approximates, Exact, Exactness, Reassociates
 
@@ -59,7 +59,7 @@ class Deviation:
 
 def compare(before: Module, after: Module, exactness: Exactness, feeds: Feeds) -> tuple[Deviation, ...]:
     """One Deviation per output of `main`, in order."""
-    names = [value.name or f"output{i}" for i, value in enumerate(before.main.returned)]
+    names = list(output_names(before.main))
     if len(after.main.returned) != len(names):
         found = f"{len(after.main.returned)} outputs, expected {len(names)}"
         return (Deviation("all outputs", np.inf, 0.0, found),)
@@ -74,7 +74,7 @@ def compare(before: Module, after: Module, exactness: Exactness, feeds: Feeds) -
             return tuple(_within_metric(*pair, exactness) for pair in pairs)
 
 
-def _run(module: Module, feeds: Feeds, precision: str) -> list[Array]:
+def _run(module: Module, feeds: Feeds, precision: Precision) -> list[Array]:
     return list(interpret(module, feeds, precision=precision).values())
 
 

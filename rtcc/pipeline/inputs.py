@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtcc.errors import InvalidInput
+from rtcc.interpreter import input_names
 from rtcc.ir import DType, Module, Op, TensorType, Value
 from rtcc.ir.dimension import Expression
 from rtcc.ir.dtype import Kind
@@ -48,12 +48,28 @@ def random_inputs(
 ) -> dict[str, NDArray[Any]]:
     """One array per parameter of `main`, by name; sizes: values of symbolic dimensions, by symbol."""
     feeds: dict[str, NDArray[Any]] = {}
-    for parameter in module.main.parameters:
-        name = parameter.name or f"input{parameter.index}"
+    for name, parameter in zip(input_names(module.main), module.main.parameters, strict=True):
         generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
         shape = concrete_shape(parameter.type, sizes or {})
         feeds[name] = random_array(generator, parameter.type.dtype, shape, _index_bound(parameter))
     return feeds
+
+
+def with_special_values(feeds: Mapping[str, NDArray[Any]], seed: int = 0) -> dict[str, NDArray[Any]]:
+    """The arrays, with NaN, infinities, zeros of both signs and tiny numbers in half of every float one."""
+    generator = np.random.default_rng([seed, 1])
+    found: dict[str, NDArray[Any]] = {}
+    for name, array in feeds.items():
+        if DType.of(array.dtype).is_float:
+            specials = np.array(SPECIAL_VALUES).astype(array.dtype)
+            chosen = specials[generator.integers(0, len(specials), array.shape)]
+            array = np.where(generator.integers(0, 2, array.shape) == 1, chosen, array)
+        found[name] = array
+    return found
+
+
+SPECIAL_VALUES = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-30, -1e-30, 1.0, -1.0, 6.0)
+"""What `with_special_values` puts in."""
 
 
 def concrete_shape(type: TensorType, sizes: Mapping[str, int]) -> tuple[int, ...]:
@@ -86,19 +102,6 @@ def random_array(
         case Kind.SIGNED | Kind.UNSIGNED:
             low, high = _integer_range(dtype, bound)
             return generator.integers(low, high, shape).astype(dtype.numpy)
-
-
-def check_feeds(module: Module, feeds: Mapping[str, NDArray[Any]]) -> None:
-    """Every parameter of `main` must be fed, with its element type and rank (InvalidInput)."""
-    for parameter in module.main.parameters:
-        name = parameter.name or f"input{parameter.index}"
-        found = feeds.get(name)
-        if found is None:
-            raise InvalidInput("missing-input", f"no array for input {name!r} : {parameter.type}",
-                               hint=f"given: {', '.join(feeds) or 'none'}")  # fmt: skip
-        if DType.of(found.dtype) is not parameter.type.dtype or found.ndim != parameter.type.rank:
-            raise InvalidInput("wrong-input", f"input {name!r} is {found.dtype}{list(found.shape)}, "
-                               f"expected {parameter.type}")  # fmt: skip
 
 
 def _integer_range(dtype: DType, bound: int | None) -> tuple[int, int]:

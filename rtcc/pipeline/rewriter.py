@@ -215,14 +215,16 @@ class Rewriter:
             self._note(op)
 
     def tidy_constants(self) -> None:
-        """Drop the constants nobody reads; one made under `name_1` is called `name` where that is free now."""
+        """Drop unread constants; one made under `name_1` is called `name` where that is free now."""
         module = self.module
+        if not self.changes and not self._wanted_names:
+            return
         module.drop_unused_constants()
         renamed: dict[str, Constant] = {}
-        for symbol, constant in module.constants.items():
-            wanted = self._wanted_names.get(symbol, symbol)
-            taken = wanted in module.constants or wanted in renamed
-            constant.name = symbol if taken else wanted
+        for taken, constant in module.constants.items():
+            wanted = self._wanted_names.get(taken, taken)
+            free = wanted not in module.constants and wanted not in renamed
+            constant.name = wanted if free else taken
             renamed[constant.name] = constant
         module.constants = renamed
 
@@ -266,8 +268,7 @@ def apply(module: Module, rules: Sequence[Rule], pass_name: str) -> bool:
             budget -= 1
         if budget < 0:
             raise _endless(pass_name, recent)
-    if rewriter.changes:
-        rewriter.tidy_constants()
+    rewriter.tidy_constants()
     return rewriter.changes > 0
 
 

@@ -59,10 +59,10 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{'pass':36} {'ms':>9} {'ops':>15}"]
-        lines += [
-            f"{p.text[:36]:36} {p.seconds * 1e3:9.2f} {p.ops_before:7} {'→' if p.changed else '='} {p.ops_after:5}"
-            for p in self.passes
-        ]
+        for each in self.passes:
+            arrow = "→" if each.changed else "="
+            counts = f"{each.ops_before:7} {arrow} {each.ops_after:5}"
+            lines.append(f"{each.text[:36]:36} {each.seconds * 1e3:9.2f} {counts}")
         return "\n".join(lines)
 
 

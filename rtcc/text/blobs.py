@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -44,9 +45,11 @@ class BlobConstant(Constant):
                 "missing-blob", f"#{symbol}: its bytes are not there: {error.strerror or error}",
                 where=str(path), hint="copy the blobs folder along with the text",
             ) from error  # fmt: skip
-        expected = int(np.prod(type.sizes, dtype=np.int64)) * type.dtype.bytes
+        expected = _bytes(type)
         if found != expected:
-            raise ParseError("bad-blob", f"#{symbol}: {type} takes {expected} bytes, the blob has {found}", where=str(path))
+            raise ParseError(
+                "bad-blob", f"#{symbol}: {type} takes {expected} bytes, the blob has {found}", where=str(path)
+            )
 
     @property
     def is_splat(self) -> bool:
@@ -108,8 +111,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _write_blob(constant: Constant, path: Path) -> None:
-    size = constant.type.storage_bytes if constant.type.layout is None else constant.data.nbytes
-    if path.exists() and path.stat().st_size == size:
+    if path.exists() and path.stat().st_size == _bytes(constant.type):
         return
     origin = constant.path if isinstance(constant, BlobConstant) else _mapped_file(constant)
     if origin is None:
@@ -123,6 +125,11 @@ def _write_blob(constant: Constant, path: Path) -> None:
             shutil.copyfile(origin, part)
 
     write_atomically(path, link_or_copy)
+
+
+def _bytes(type: TensorType) -> int:
+    """What the elements take in a blob, where no layout pads them."""
+    return prod(type.sizes) * type.dtype.bytes
 
 
 def _mapped_file(constant: Constant) -> Path | None:

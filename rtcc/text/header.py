@@ -43,7 +43,9 @@ def parse_header(source: Source) -> Header:
     found = _START.match(source.text)
     if not found:
         raise source.error(
-            "no-header", "this is no text IR: its first line must be '// rtir 1  level=…'", _first_character(source)
+            "no-header",
+            "this is no text IR: its first line must be '// rtir 1  level=…'",
+            _first_character(source),
         )
     if int(found[1]) > VERSION:
         raise source.error(

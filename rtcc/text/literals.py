@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -54,8 +54,15 @@ def attribute_text(value: object, *, as_float: bool = False) -> str:
             items = list(cast("Sequence[object]", value))
             floats = as_float or any(isinstance(item, float | np.floating) for item in items)
             return "[" + ",".join(attribute_text(item, as_float=floats) for item in items) + "]"
+        case dict():
+            return pairs_text({k: attribute_text(v) for k, v in cast("dict[str, object]", value).items()})
         case _:
             raise AssertionError(f"an attribute cannot hold {value!r} ({type(value).__name__})")
+
+
+def pairs_text(texts: Mapping[str, str]) -> str:
+    """Attributes in braces, sorted by name; the values are text already."""
+    return "{" + ", ".join(f"{name_text(name)} = {texts[name]}" for name in sorted(texts)) + "}"
 
 
 def float_text(value: float) -> str:
@@ -71,6 +78,12 @@ def attribute_list(text: str) -> tuple[Scalar, ...]:
     if any(isinstance(value, float) for value in values) and all(type(v) in (int, float) for v in values):
         return tuple(single(float(cast("float", value))) for value in values)
     return values
+
+
+def attribute_number(text: str) -> int | float:
+    """A number attribute: an integer, or a float32 value."""
+    number = _number(text)
+    return number if isinstance(number, int) else single(number)
 
 
 def single(value: float) -> float:
@@ -121,7 +134,10 @@ def _scalar(found: re.Match[str]) -> Scalar:
 
 
 def _number(text: str) -> int | float:
-    return int(text) if text.lstrip("-").isdigit() else float(text)
+    try:
+        return int(text) if text.lstrip("-").isdigit() else float(text)
+    except ValueError:
+        raise BadLiteral(f"{text} is no number") from None
 
 
 # ---- constants

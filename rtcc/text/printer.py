@@ -15,7 +15,7 @@ from rtcc.ir.value import Constant, Value
 from rtcc.quoting import name_text, quote
 from rtcc.text.blobs import FOLDER, is_blob, write_atomically, write_blobs
 from rtcc.text.header import header_text
-from rtcc.text.literals import attribute_text, element_text, elements_text
+from rtcc.text.literals import attribute_text, element_text, elements_text, pairs_text
 
 
 def print_module(module: Module) -> str:
@@ -126,7 +126,7 @@ class _GraphPrinter:
         self.scopes.append(_Scope(graph, owner, line, rest))
         name = f"@{name_text(graph.name)} " if owner is not None and graph.name else ""
         parameters = ", ".join(f"{self._define(p)}: {p.type}" for p in graph.parameters)
-        attributes = f" attributes {_attributes(graph.attributes)}" if graph.attributes else ""
+        attributes = f" attributes {attribute_text(graph.attributes)}" if graph.attributes else ""
         self.lines.append(f"{start}{name}({parameters}){attributes}")
 
     def _close(self, scope: _Scope) -> None:
@@ -186,21 +186,15 @@ class _GraphPrinter:
 
 def _op_attributes(op: Op) -> str:
     defaults = _default_texts(type(op))
-    pairs: list[str] = []
-    for name in sorted(op.attributes):
-        value = op.attributes[name]
+    texts: dict[str, str] = {}
+    for name, value in op.attributes.items():
         if value is None:
             continue
         default, is_float = defaults.get(name, (None, False))
         text = attribute_text(value, as_float=is_float)
         if text != default:
-            pairs.append(f"{name_text(name)} = {text}")
-    return f" {{{', '.join(pairs)}}}" if pairs else ""
-
-
-def _attributes(attributes: dict[str, object]) -> str:
-    pairs = (f"{name_text(name)} = {attribute_text(attributes[name])}" for name in sorted(attributes))
-    return "{" + ", ".join(pairs) + "}"
+            texts[name] = text
+    return f" {pairs_text(texts)}" if texts else ""
 
 
 def _location(location: Location) -> str:

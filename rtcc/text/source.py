@@ -20,7 +20,9 @@ class Source:
         before = self.text[:offset]
         return before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1
 
-    def error(self, code: str, message: str, offset: int, length: int = 1, *, hint: str | None = None) -> ParseError:
+    def error(
+        self, code: str, message: str, offset: int, length: int = 1, *, hint: str | None = None
+    ) -> ParseError:
         """An error to raise: `message`, then the source line with carets under `length` characters."""
         offset = min(offset, len(self.text))
         number, column = self.line_and_column(offset)

@@ -109,7 +109,9 @@ class _Dimensions:
         self.index += 1
         name = unquote(token) if token.startswith('"') else token
         if name not in self.bounds:
-            raise BadLiteral(f"the dimension {token} is not declared; write 'dim {token} in [1,8]' before", offset)
+            raise BadLiteral(
+                f"the dimension {token} is not declared; write 'dim {token} in [1,8]' before", offset
+            )
         return symbol(name, *self.bounds[name])
 
     def _floor_division(self) -> int | Expression:

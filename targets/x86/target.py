@@ -9,21 +9,17 @@ from typing import ClassVar
 from rtcc.artifact.toolchain import Machine
 from rtcc.ir import DType, Graph, Module, Op
 from rtcc.ir.work import operations
+from rtcc.pipeline.catalogue import NAMED_PIPELINES
 from rtcc.target import Choice, Target
 from rtcc.targets.tvm.choices import choose_kernel, is_agnostic
 from rtcc.targets.tvm.objects import compile_kernels
-from rtcc.targets.tvm.support import has_emitter, why_no_kernel
+from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
 from rtcc.targets.x86.cpus import CPUS, Cpu, host_cpu
 
 WORK_PER_TASK = 1 << 18
 """Arithmetic operations below which a second thread costs more in waiting than it saves."""
 
-PIPELINES = {
-    "-O0": "legalize,fuse{most_ops=1},select-layout{blocked=false},outline-kernels,plan-memory",
-    "-O1": "fold-constants,eliminate-dead,eliminate-common,legalize,fuse,select-layout,outline-kernels,plan-memory",
-    "-O2": "fold-constants,simplify,fold-batch-norm,fold-constants,eliminate-common,eliminate-dead,legalize,"
-    "fuse,select-layout,outline-kernels,plan-memory",
-}
+LOWERING = "legalize,fuse,select-layout,outline-kernels,plan-memory"
 
 
 class X86(Target):
@@ -54,7 +50,7 @@ class X86(Target):
         return self.model.vector_bits // dtype.bits
 
     def fusible(self, anchor: Op, epilogue: Op) -> bool:
-        return has_emitter(epilogue)
+        return joins_anchor(epilogue)
 
     def choose(self, anchor: Op) -> Choice:
         return choose_kernel(anchor, self.lanes(DType.F32), self.model.vector_registers)
@@ -66,7 +62,7 @@ class X86(Target):
         return is_agnostic(op)
 
     def pipeline(self, level: str) -> str:
-        return PIPELINES[level]
+        return f"{NAMED_PIPELINES[level]},{LOWERING}"
 
     def compile_kernels(self, module: Module) -> dict[str, bytes]:
         return compile_kernels(module, self, (Path(__file__).parent,))

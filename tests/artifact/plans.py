@@ -58,8 +58,8 @@ class Plan:
         self, kernel: str, *inputs: Value, places: tuple[str, ...], types: tuple[TensorType, ...] = (FLOATS,),
         tasks: int = 1, graph: Graph | None = None, scratch: str = "", scratch_bytes: int = 0,
     ) -> tuple[Value, ...]:  # fmt: skip
-        op = Launch(*inputs, kernel=KernelRef(kernel), places=places, tasks=tasks, types=list(types), scratch=scratch,
-                    scratch_bytes=scratch_bytes)  # fmt: skip
+        op = Launch(*inputs, kernel=KernelRef(kernel), places=places, tasks=tasks, types=list(types),
+                    scratch=scratch, scratch_bytes=scratch_bytes)  # fmt: skip
         (self.graph if graph is None else graph).append(op)
         return op.results
 
@@ -206,6 +206,10 @@ def state_plan() -> Module:
     return plan.finish(y, names=("hn",))
 
 
+def _state_inputs(seed: int) -> Arrays:
+    return {**_floats(seed), "h": _floats(seed + 1)["x"]}
+
+
 CASES = {
     case.name: case
     for case in (
@@ -217,7 +221,7 @@ CASES = {
         Case("serial_loop", lambda: loop_plan(1), loop_expected, _floats),
         Case("gather", gather_plan, lambda i: {"y": i["x"][i["index"]][::-1]}, gather_inputs),
         Case("positive", positive_plan, positive_expected, _floats),
-        Case("state", state_plan, lambda i: {"hn": i["h"] + i["x"]}, lambda s: {**_floats(s), "h": _floats(s + 1)["x"]}),
+        Case("state", state_plan, lambda i: {"hn": i["h"] + i["x"]}, _state_inputs),
     )
 }  # fmt: skip
 
@@ -233,10 +237,10 @@ def source_of(
 
 
 @cache
-def object_of(kernel: str, *flags: str) -> bytes:
+def object_of(kernel: str, *flags: str, cc: str = "gcc") -> bytes:
     """One kernel compiled alone: its function is the only global symbol."""
     with TemporaryDirectory() as name:
         output = Path(name) / "kernel.o"
-        command = ["gcc", "-O2", "-fPIC", "-Wall", *flags, f"-DKERNEL_{kernel}", "-c", str(KERNELS)]
+        command = [cc, "-O2", "-fPIC", "-Wall", *flags, f"-DKERNEL_{kernel}", "-c", str(KERNELS)]
         subprocess.run([*command, "-o", str(output)], check=True)
         return output.read_bytes()

@@ -10,26 +10,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtcc.artifact.emit_c import WEIGHTS_OBJECT
+from rtcc.artifact.emit_c import WEIGHTS_OBJECT, ModelSource, emit_c
 from rtcc.artifact.link import write_artifact
-from tests.artifact.plans import CASES, source_of
+from rtcc.artifact.toolchain import Machine
+from tests.artifact.plans import CASES, object_of, source_of
 
 HERE = Path(__file__).parent
 WARNINGS = ("-Wall", "-Wextra", "-Wshadow", "-Werror")
 
 
-def build(folder: Path, case: str, *flags: str, program: str = "drive.c", threads: int = 4) -> Path:
-    """A C program with the artefact's source compiled in."""
-    source = source_of(case, threads, flags=tuple(f for f in flags if f.startswith("-fsanitize=")))
-    (folder / "model.c").write_text(source.code)
+def compile_program(
+    folder: Path, source: ModelSource, *flags: str, code: str = "", program: str = "drive.c", cc: str = "gcc"
+) -> Path:
+    """A C program with an artefact's source compiled in; `code` replaces the source's own."""
+    (folder / "model.c").write_text(code or source.code)
     (folder / "model.h").write_text(source.header)
     (folder / WEIGHTS_OBJECT).write_bytes(source.weights)
     for name, data in source.objects.items():
         (folder / name).write_bytes(data)
-    command = ["gcc", "-std=gnu11", "-O1", "-g", *WARNINGS, *flags, "-I.", "model.c", str(HERE / program)]
+    command = [cc, "-std=gnu11", "-O1", "-g", *WARNINGS, *flags, "-I.", "model.c", str(HERE / program)]
     command += [*source.objects, "-o", "program", "-lm", "-pthread"]
     subprocess.run(command, cwd=folder, check=True)
     return folder / "program"
+
+
+def build(folder: Path, case: str, *flags: str, program: str = "drive.c") -> Path:
+    """A program around one of the cases, its kernels sanitised alike."""
+    source = source_of(case, flags=tuple(f for f in flags if f.startswith("-fsanitize=")))
+    return compile_program(folder, source, *flags, program=program)
 
 
 def write_data(folder: Path, case: str) -> None:
@@ -54,6 +62,31 @@ def test_runtime_is_clean_under_sanitizers(tmp_path: Path, case: str, sanitizer:
             check=False,
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_a_failing_kernel_is_clean_under_sanitizers(tmp_path: Path, sanitizer: str) -> None:
+    inputs = CASES["gather"].inputs(0)
+    inputs["index"][700] = -1
+    for index, array in enumerate(inputs.values()):
+        (tmp_path / f"in{index}.bin").write_bytes(array.tobytes())
+    program = build(tmp_path, "gather", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all")
+    for threads in ("1", "2", "4"):
+        done = subprocess.run(
+            [program, threads, "1", "2"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stderr == ""
+        assert done.stdout.startswith("code -32: an index in the data")
+
+
+def test_refused_threads_leave_nothing_behind(tmp_path: Path) -> None:
+    program = build(tmp_path, "mixed", "-fsanitize=address", program="refuse.c")
+    subprocess.run([program], check=True, timeout=20)
 
 
 @pytest.mark.parametrize("threads", ["1", "2", "4"])
@@ -94,8 +127,8 @@ def test_headers_compile_alone_and_together(tmp_path: Path, command: list[str]) 
     (tmp_path / "use.c").write_text(
         '#include "a.h"\n#include "b.h"\nint f(void);\n'
         + f"{align} static unsigned char memory[A_WORKSPACE_BYTES(2)];\n"
-        "int f(void) { return a_init(memory, sizeof memory, 2) + b_init(memory, B_WORKSPACE_BYTES(1), RTCC_OK)"
-        " + A_INPUT_X + B_INPUT_INDEX + B_INPUTS; }\n"
+        "int f(void) { return a_init(memory, sizeof memory, 2) + b_init(memory, B_WORKSPACE_BYTES(1), 1)"
+        " + RTCC_OK + A_INPUT_X + B_INPUT_INDEX + B_INPUTS; }\n"
     )
     subprocess.run([*command, "-c", "use.c", "-o", "use.o"], cwd=tmp_path, check=True)
 
@@ -130,3 +163,21 @@ def test_two_artefacts_link_into_one_program(tmp_path: Path, suffix: str) -> Non
     command = ["gcc", *WARNINGS, "main.c", *libraries, "-o", "main", "-lm", "-pthread", "-Wl,-rpath,."]
     subprocess.run(command, cwd=tmp_path, check=True)
     subprocess.run(["./main"], cwd=tmp_path, check=True, timeout=20)
+
+
+def test_aarch64_runs_under_emulation_and_checks_the_cpu(tmp_path: Path) -> None:
+    cc, emulator = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
+    if not (shutil.which(cc) and shutil.which(emulator)):
+        pytest.skip(f"{cc} or {emulator} is not installed")
+    names = ("twice", "reverse", "sum", "add", "scale")
+    objects = {name: object_of(name, cc=cc) for name in names}
+    source = emit_c(
+        CASES["mixed"].module(), "model", Machine("aarch64", ("neon", "dotprod")), objects, threads=2
+    )
+    compile_program(tmp_path, source, "-static", cc=cc)
+    write_data(tmp_path, "mixed")
+    for cpu, threads, expected in (("max", "1", 0), ("max", "2", 0), ("cortex-a53", "1", 1)):
+        command = [emulator, "-cpu", cpu, "./program", threads, "1", "5"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == expected, done.stdout + done.stderr
+        assert ("code -5" in done.stdout) == (cpu == "cortex-a53")

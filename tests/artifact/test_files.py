@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -103,22 +103,43 @@ def test_a_replaced_file_is_loaded_anew(tmp_path: Path) -> None:
             assert (first.run(ZEROS)["y"] == 0).all()
 
 
+def _gone(data: bytes) -> bytes | None:
+    return None
+
+
+def _shorter(data: bytes) -> bytes | None:
+    return data[:-64]
+
+
+def _one_bit_off(data: bytes) -> bytes | None:
+    return bytes([data[0] ^ 1]) + data[1:]
+
+
+def _words_swapped(data: bytes) -> bytes | None:
+    return data[8:16] + data[:8] + data[16:]
+
+
+def _no_tool(name: str) -> None:
+    """Stands for a look-up that finds nothing."""
+
+
 @pytest.mark.parametrize(
     ("damage", "code"),
     [
-        (lambda data: None, "weights-missing"),
-        (lambda data: data[:-64], "weights-wrong-size"),
-        (lambda data: bytes([data[0] ^ 1]) + data[1:], "weights-wrong-content"),
-        (lambda data: data[8:16] + data[:8] + data[16:], "weights-wrong-content"),
+        (_gone, "weights-missing"),
+        (_shorter, "weights-wrong-size"),
+        (_one_bit_off, "weights-wrong-content"),
+        (_words_swapped, "weights-wrong-content"),
     ],
 )
-def test_external_weights_are_checked(tmp_path: Path, damage: object, code: str) -> None:
+def test_external_weights_are_checked(
+    tmp_path: Path, damage: Callable[[bytes], bytes | None], code: str
+) -> None:
     path = write_artifact(source_of("mixed", external_weights=True), tmp_path / "model.so")
     weights = tmp_path / "model.weights"
     with load(path) as artifact:
         inputs = CASES["mixed"].inputs(0)
         np.testing.assert_array_equal(artifact.run(inputs)["y"], CASES["mixed"].expected(inputs)["y"])
-    assert callable(damage)
     data = damage(weights.read_bytes())
     weights.unlink()
     if data is not None:
@@ -160,14 +181,15 @@ def test_an_artefact_refuses_a_cpu_without_its_features(tmp_path: Path) -> None:
 
 
 def test_an_object_without_its_kernel_is_refused() -> None:
-    objects = {name: object_of("twice") for name in ("twice", "reverse", "sum", "add", "scale")}
-    with pytest.raises(ArtifactError, match="defines add, found twice"):
+    objects = {name: object_of("twice") for name in ("twice", "reverse", "sum", "scale")}
+    objects["add"] = object_of("no_such_kernel")
+    with pytest.raises(ArtifactError, match="of @add, found none"):
         emit_c(CASES["mixed"].module(), "model", Machine.host(), objects)
 
 
 def test_linking_says_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = source_of("mixed")
-    with pytest.raises(ArtifactError, match="unrecognized|unknown") as raised:
+    with pytest.raises(ArtifactError, match=r"unrecognized|unknown") as raised:
         write_artifact(source, tmp_path / "model.so", Toolchain(("gcc", "--no-such-option"), ("ar",)))
     assert raised.value.code == "link-failed"
     assert not list(tmp_path.iterdir())
@@ -183,7 +205,7 @@ def test_linking_says_what_went_wrong(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_missing_compiler_is_named_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr("rtcc.artifact.toolchain.find_spec", lambda name: None)
+    monkeypatch.setattr("rtcc.artifact.toolchain.find_spec", _no_tool)
     with pytest.raises(ToolMissing) as raised:
         find_toolchain(Machine("aarch64"))
     assert raised.value.code == "compiler-missing"
@@ -196,7 +218,7 @@ def test_ziglang_links_where_no_compiler_is_found(tmp_path: Path, monkeypatch: p
     if find_spec("ziglang") is None:
         pytest.skip("ziglang is not installed")
     source = source_of("mixed", external_weights=True)
-    monkeypatch.setattr("rtcc.artifact.toolchain.shutil.which", lambda name: None)
+    monkeypatch.setattr("rtcc.artifact.toolchain.shutil.which", _no_tool)
     monkeypatch.delenv("CC", raising=False)
     path = write_artifact(source, tmp_path / "model.so")
     write_artifact(source, tmp_path / "model.a")
@@ -220,7 +242,5 @@ def test_unsupported_memory_is_refused() -> None:
         emit_c(module, "model", Machine.host(), {})
 
 
-def test_sizes_are_what_the_header_says(tmp_path: Path) -> None:
-    header = source_of("mixed").header
-    assert f"#define MODEL_INPUT_X_BYTES {SIZE}u" in header
-    assert shutil.which("gcc")
+def test_sizes_are_what_the_header_says() -> None:
+    assert f"#define MODEL_INPUT_X_BYTES {SIZE}u" in source_of("mixed").header

@@ -17,6 +17,10 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 Shape = tuple[int, ...]
 
@@ -165,6 +169,9 @@ ZOO: dict[str, ZooModel] = {
 }
 
 
+_FIXED = {"sr": 16000, "attention_mask": 1, "token_type_ids": 0}
+
+
 def zoo_folder() -> Path:
     """Where the model files lie: $RTCC_ZOO, else ~/.cache/rtcc-zoo."""
     return Path(os.environ.get("RTCC_ZOO") or Path.home() / ".cache" / "rtcc-zoo")
@@ -184,6 +191,24 @@ def zoo_model(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"{path} is missing: run `python -m tests.models.zoo fetch {name}`")
     return path
+
+
+def zoo_feeds(name: str, seed: int = 0) -> dict[str, NDArray[Any]]:
+    """Seeded inputs of the model's usual shapes: values in [0,1), ids below 200, whole masks, 16 kHz."""
+    from onnx import ModelProto, helper
+
+    random = np.random.Generator(np.random.PCG64(seed))
+    graph = ModelProto.FromString(zoo_path(name).read_bytes()).graph
+    feeds: dict[str, NDArray[Any]] = {}
+    for value in graph.input:
+        dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        values: NDArray[Any] = random.random(ZOO[name].shapes[value.name])
+        if value.name in _FIXED:
+            values = np.full(values.shape, _FIXED[value.name])
+        elif dtype.kind == "i":
+            values = 200 * values
+        feeds[value.name] = np.asarray(values, dtype)
+    return feeds
 
 
 def fetch(names: Sequence[str]) -> None:

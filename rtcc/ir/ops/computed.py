@@ -45,6 +45,14 @@ class ComputedOp(Op):
             expected = " or ".join(sorted(kind.value for kind in kinds))
             raise self.fail(f"{what} must be {expected}, found {value.type.dtype.value}")
 
+    def element_type(self, name: str) -> DType:
+        """The element type of that name; InvalidModel when there is none."""
+        try:
+            return DType(name)
+        except ValueError:
+            known = ", ".join(dtype.value for dtype in DType)
+            raise self.fail(f"unknown element type {name!r}", hint=f"known: {known}") from None
+
     def normalized_axis(self, axis: int, rank: int) -> int:
         """The axis counted from the front; InvalidModel when the tensor has no such axis."""
         if not -rank <= axis < rank:
@@ -72,6 +80,26 @@ def rounded(array: Array, dtype: DType, *, keep_wide: bool = False) -> Array:
     if keep_wide and dtype.is_float and array.dtype.kind == "f":
         return array
     return array.astype(dtype.numpy, copy=False)
+
+
+def saturated(array: Array, dtype: np.dtype[Any]) -> Array:
+    """A float array as integers: truncated, limited to the type's range, NaN as 0."""
+    limits = integer_limits(dtype)
+    known = np.where(np.isnan(array), 0, array)
+    # the largest 64-bit integers are no floats: convert only what lies strictly inside
+    inside = np.where((known > limits[0]) & (known < limits[1]), known, 0).astype(np.int64)
+    if dtype == np.uint64:
+        inside = np.where((known > 0) & (known < limits[1]), known, 0).astype(np.uint64)
+    result = np.where(known >= limits[1], np.array(limits[1], dtype), inside.astype(dtype))
+    return np.where(known <= limits[0], np.array(limits[0], dtype), result).astype(dtype, copy=False)
+
+
+def integer_limits(dtype: np.dtype[Any]) -> tuple[int, int]:
+    """The smallest and the largest value of an integer element type."""
+    kind = DType.of(dtype)
+    if kind.kind is Kind.UNSIGNED:
+        return 0, 2**kind.bits - 1
+    return -(2 ** (kind.bits - 1)), 2 ** (kind.bits - 1) - 1
 
 
 def _is_upcast(value: Value | None, array: Array | None) -> bool:

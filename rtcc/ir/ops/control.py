@@ -12,6 +12,7 @@ import numpy as np
 
 from rtcc.errors import Unsupported
 from rtcc.ir.dimension import LARGEST, Expression, upper_bound
+from rtcc.ir.dtype import DType
 from rtcc.ir.graph import Graph
 from rtcc.ir.op import (
     Array,
@@ -22,7 +23,7 @@ from rtcc.ir.op import (
     required_attribute,
     variadic_operand,
 )
-from rtcc.ir.ops.tensor import fresh_size, normal_axis
+from rtcc.ir.ops.tensor import fresh_size, normal_axis, symbol_name
 from rtcc.ir.shape_value import known_integers
 from rtcc.ir.types import TensorType
 from rtcc.ir.value import Value
@@ -47,7 +48,8 @@ class ControlOp(RegionOp):
                 "differing-types",
                 f"{self.name}: result {index} may be {' or '.join(dict.fromkeys(map(str, types)))}",
                 where=str(self.location) or None,
-                hint="rtcc needs one element type and rank whatever path runs",
+                hint="one element type and rank must hold whatever path runs; bind symbolic dimensions with "
+                "--shape where they decide the path",
             )
         sizes = [{t.shape[axis] for t in types} for axis in range(first.rank)]
         shape = (
@@ -55,6 +57,11 @@ class ControlOp(RegionOp):
             for axis, found in enumerate(sizes)
         )
         return first.with_shape(shape)
+
+    def check_condition(self, value: Value) -> None:
+        """Raise InvalidModel unless the value is one boolean."""
+        if value.type.dtype is not DType.BOOL or value.type.elements != 1:
+            raise self.fail(f"the condition must be one boolean, found {value.type}")
 
     def _covering(self, index: int, axis: int, sizes: set[int | Expression]) -> int | Expression:
         return fresh_size(self, max(map(upper_bound, sizes)), result=index, axis=axis)
@@ -71,6 +78,17 @@ class ControlOp(RegionOp):
         ]
         return initial.type.with_shape(shape)
 
+    @staticmethod
+    def outside(type: TensorType, parameters: Sequence[Value], carried: Sequence[TensorType]) -> TensorType:
+        """A slice's type as seen outside: a symbol that names a parameter's size becomes the carried size."""
+        sizes: dict[str, int | Expression] = {}
+        for parameter, result in zip(parameters, carried, strict=True):
+            for inner, outer in zip(parameter.type.shape, result.shape, strict=False):
+                name = symbol_name(inner)
+                if name is not None:
+                    sizes[name] = outer
+        return type.substitute(sizes)
+
     def stacked(self, index: int, slices: Sequence[Array], axis: int) -> Array:
         """The slices of all iterations along a new axis; of none, an empty tensor of the result's type."""
         if slices:
@@ -84,7 +102,7 @@ class ControlOp(RegionOp):
 class If(ControlOp):
     """The first region's results where the condition (one boolean) holds, else the second's (ONNX If).
 
-    The regions take no parameters.
+    The regions take no parameters. Where the condition is known, the result types are the chosen branch's.
     """
 
     name = "control.if"
@@ -101,9 +119,13 @@ class If(ControlOp):
         return self.regions[1]
 
     def infer(self) -> tuple[TensorType, ...]:
+        self.check_condition(self.condition)
         chosen, other = (region.returned for region in self.regions)
         if len(chosen) != len(other):
             raise self.fail(f"the branches return {len(chosen)} and {len(other)} results")
+        known = known_integers(self.condition)
+        if known is not None:
+            return tuple(value.type for value in (chosen if known[0] else other))
         pairs = zip(chosen, other, strict=True)
         return tuple(self.joined(i, a.type, b.type) for i, (a, b) in enumerate(pairs))
 
@@ -136,7 +158,9 @@ class Loop(ControlOp):
                 f"for {count} carried values the body must take {count + 2} and return at least {count + 1}, "
                 f"found {len(parameters)} and {len(returned)}"
             )
-        if self.trip_count is None and self.condition is None:
+        if self.condition is not None:
+            self.check_condition(self.condition)
+        elif self.trip_count is None:
             raise self.fail("without trip count and condition, the loop never ends")
         carried = [
             self.carried_type(i, initial, parameter, result)
@@ -144,10 +168,10 @@ class Loop(ControlOp):
                 zip(self.carried, parameters[2:], returned[1 : count + 1], strict=True)
             )
         ]
-        slices = [
-            value.type.with_shape((self._iterations(index), *value.type.shape))
-            for index, value in enumerate(returned[count + 1 :], count)
-        ]
+        slices: list[TensorType] = []
+        for index, value in enumerate(returned[count + 1 :], count):
+            inner = self.outside(value.type, parameters[2:], carried)
+            slices.append(inner.with_shape((self._iterations(index), *inner.shape)))
         return (*carried, *slices)
 
     def _iterations(self, index: int) -> int | Expression:
@@ -233,7 +257,7 @@ class Scan(ControlOp):
         ]
         slices: list[TensorType] = []
         for value, axis in zip(returned[states:], self._output_axes(), strict=True):
-            shape = value.type.shape
+            shape = self.outside(value.type, parameters[:states], carried).shape
             slices.append(value.type.with_shape((*shape[:axis], length, *shape[axis:])))
         return (*carried, *slices)
 

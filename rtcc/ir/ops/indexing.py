@@ -251,5 +251,4 @@ class OneHot(Op):
         whole = np.trunc(indices).astype(np.int64)
         wanted = np.expand_dims(np.where(whole < 0, whole + size, whole), axis)
         places = counting(size).reshape([-1 if i == axis else 1 for i in range(indices.ndim + 1)])
-        off, on = values
-        return np.where(np.equal(wanted, places), on, off)
+        return values[np.equal(wanted, places).astype(np.int64)]

@@ -15,7 +15,7 @@ import numpy as np
 
 from rtcc.ir.dtype import DType, Kind
 from rtcc.ir.op import Array, attribute, operand, optional_operand, required_attribute, variadic_operand
-from rtcc.ir.ops.computed import BOOLEANS, FLOATS, INTEGERS, NUMBERS, ComputedOp
+from rtcc.ir.ops.computed import BOOLEANS, FLOATS, INTEGERS, NUMBERS, ComputedOp, saturated
 from rtcc.ir.types import TensorType, broadcast_shapes
 
 
@@ -158,7 +158,7 @@ class Pow(Binary):
         if left.dtype.kind == "f":
             return np.power(left, right).astype(left.dtype)
         if right.dtype.kind == "f":
-            return saturating(np.power(left.astype(np.float64), right), left.dtype)
+            return saturated(np.power(left.astype(np.float64), right), left.dtype)
         power = np.power(left, np.maximum(right, 0).astype(np.uint8 if right.dtype.itemsize == 1 else np.int64))
         odd = right % 2 != 0
         unit = np.where(left == 1, 1, np.where((left == -1) if left.dtype.kind == "i" else False, 1 - 2 * odd, 0))
@@ -546,23 +546,19 @@ class BitwiseNot(Unary):
 
 
 class BitShift(Binary):
-    """left shifted by right bits, LEFT or RIGHT; 0 where right is the width or more (ONNX BitShift)."""
+    """left shifted by right bits, LEFT or RIGHT (arithmetic where signed) (ONNX BitShift).
+
+    A shift by the width or more, or by a negative number, leaves only copies of the sign to the RIGHT: 0, or
+    -1 for a negative left.
+    """
 
     name = "math.bit_shift"
     kinds = INTEGERS
     direction = required_attribute(str)
 
     def compute(self, left: Array, right: Array) -> Array:
-        shift = np.left_shift if self.direction == "LEFT" else np.right_shift
+        is_left = self.direction == "LEFT"
         fits = (right >= 0) & (right < 8 * left.dtype.itemsize)
-        return np.where(fits, shift(left, np.where(fits, right, 0)), 0)
-
-
-def saturating(array: Array, dtype: np.dtype[Any]) -> Array:
-    """A float array as integers: truncated, limited to the type's range, NaN as 0."""
-    limits = np.iinfo(dtype)
-    inside = np.where(np.isnan(array), 0, array)
-    # the largest 64-bit integers are no floats: convert only what lies strictly inside
-    result = np.where((inside > limits.min) & (inside < limits.max), inside, 0).astype(dtype)
-    result = np.where(inside >= limits.max, limits.max, result)
-    return np.where(inside <= limits.min, limits.min, result).astype(dtype)
+        amount = np.where(fits, right, 0).astype(left.dtype)
+        shifted = np.left_shift(left, amount) if is_left else np.right_shift(left, amount)
+        return np.where(fits, shifted, 0 if is_left else -(left < 0).astype(np.int8))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rtcc.ir.dimension import Expression, upper_bound
+from rtcc.ir.dimension import LARGEST, Expression, upper_bound
 from rtcc.ir.op import (
     Array,
     AttributeSlot,
@@ -201,16 +201,22 @@ def clamped_slice(start: int, end: int, step: int, size: int) -> slice:
     return slice(first, None if last < 0 else last, step)
 
 
+ENDLESS = 10**9
+"""Exporters write an end of this or more for "to the end"; an axis that nobody bounded is shorter."""
+
+
 def _sliced(
     size: int | Expression, start: Any, end: Any, step: int | Expression | None
 ) -> int | Expression | None:
-    """Length of a slice, None where only the data tell. Sizes in bounds decide symbolic comparisons."""
+    """Length of a slice, None where only the data tell. The bounds of sizes decide symbolic comparisons."""
     if isinstance(step, Expression) or step is None or start is None or end is None:
         return None
     if step == 0:
         raise ValueError("a step must not be 0")
     if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
         return len(range(size)[clamped_slice(start, end, step, size)])
+    if isinstance(end, int) and abs(end) >= ENDLESS:
+        end = 2 * LARGEST if end > 0 else -2 * LARGEST
     high = size if step > 0 else size - 1
     first, last = _clamped(start, size, 0, high), _clamped(end, size, 0 if step > 0 else -1, high)
     if first is None or last is None:

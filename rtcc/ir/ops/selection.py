@@ -69,8 +69,9 @@ class NonZero(Op):
 
     def evaluate(self, *arrays: Array | None) -> Array:
         data = np.asarray(arrays[0])
-        found = np.flatnonzero(data)
-        return np.array(np.unravel_index(found, data.shape), np.int64).reshape(data.ndim, found.size)
+        if data.ndim == 0:
+            return np.zeros((0, int(data.astype(np.bool_))), np.int64)
+        return np.array(np.nonzero(data), np.int64).reshape(data.ndim, -1)
 
 
 class Unique(Op):
@@ -122,7 +123,7 @@ class Compress(Op):
 
     name = "tensor.compress"
     data = operand()
-    condition = operand(static=True)
+    condition = operand()
     axis: AttributeSlot[int | None] = attribute(None)
 
     def infer(self) -> tuple[TensorType, ...]:
@@ -218,21 +219,3 @@ def _overlap(a: Array, b: Array) -> float:
         return 0.0
     common = sides[0] * sides[1]
     return common / (areas[0] + areas[1] - common)
-
-
-class BitCast(Op):
-    """The same bits read as another element type of the same width, named by `to` (ONNX BitCast)."""
-
-    name = "tensor.bit_cast"
-    data = operand()
-    to = attribute("")
-
-    def infer(self) -> tuple[TensorType, ...]:
-        source, target = self.data.type.dtype, DType(self.to)
-        if source.bits != target.bits or not source.bits:
-            raise self.fail(f"{source.value} and {target.value} differ in width")
-        return (self.data.type.with_layout(None).with_dtype(target),)
-
-    def evaluate(self, *arrays: Array | None) -> Array:
-        stored = np.asarray(arrays[0]).astype(self.data.type.dtype.numpy, order="C")
-        return stored.view(DType(self.to).numpy)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rtcc.errors import RtccError
-from rtcc.ir.dimension import Expression
+from rtcc.ir.dimension import LARGEST, Expression
 from rtcc.ir.dtype import DType
 from rtcc.ir.op import Array, AttributeSlot, Op, attribute, operand, optional_operand
 from rtcc.ir.ops.tensor import (
@@ -59,7 +59,7 @@ class Reshape(Op):
     """The same elements under another shape (ONNX Reshape).
 
     In `shape`, -1 stands for what is left over and, unless `allowzero`, 0 for the input's size there.
-    A size that the data decide becomes a fresh symbol.
+    A size that the data decide becomes a fresh symbol, bounded by the number of elements if there are any.
     """
 
     name = "tensor.reshape"
@@ -85,7 +85,7 @@ class Reshape(Op):
         if target.count(-1) > 1 or any(isinstance(size, int) and size < -1 for size in target):
             raise self.fail(f"cannot reshape to {target}: at most one -1 and no other negative size")
         left_over = self._left_over(shape, [size for size in target if size != -1]) if -1 in target else None
-        upper = upper_elements(shape)
+        upper = upper_elements(shape) or LARGEST
         sizes = [left_over if size == -1 else size for size in target]
         result = tuple(
             fresh_size(self, upper, axis=axis) if size is None else size for axis, size in enumerate(sizes)

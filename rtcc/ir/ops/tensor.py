@@ -38,17 +38,22 @@ def fresh_size(op: Op, upper: int = LARGEST, *, result: int = 0, axis: int = 0) 
     result and axis where they are not the first: equal models get equal names. An op that has
     results already keeps their size, so inference can be repeated.
     """
-    if op.results and result < len(op.results) and axis < op.results[result].type.rank:
-        size = op.results[result].type.shape[axis]
-        if isinstance(size, int) or size.symbols[0].upper <= upper:
-            return size
-        (first, *_) = size.symbols
-        is_bare = size == symbol(first.name, first.lower, first.upper)
-        return symbol(first.name, first.lower, upper) if is_bare else size
     operands = ",".join(value.name or "" for value in op.present_operands)
     origin = op.location.nodes[0] if op.location.nodes else operands
     position = "".join(f".{n}" for n in ((result, axis) if result else (axis,) if axis else ()))
-    return symbol(f"{origin}.{op.name.rpartition('.')[2]}{position}", 0, upper)
+    fresh = symbol(f"{origin}.{op.name.rpartition('.')[2]}{position}", 0, upper)
+    if result >= len(op.results) or axis >= op.results[result].type.rank:
+        return fresh
+    kept = op.results[result].type.shape[axis]
+    return fresh if symbol_name(kept) == symbol_name(fresh) and upper < upper_bound(kept) else kept
+
+
+def symbol_name(size: int | Expression) -> str | None:
+    """The symbol's name where the size is a symbol and nothing else."""
+    if isinstance(size, int) or len(size.symbols) != 1:
+        return None
+    (found,) = size.symbols
+    return found.name if size == symbol(found.name, found.lower, found.upper) else None
 
 
 def upper_elements(shape: Shape) -> int:

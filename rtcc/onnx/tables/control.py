@@ -7,6 +7,7 @@ from typing import Any
 
 from rtcc.errors import Unsupported
 from rtcc.ir import DType, Expression, Graph, TensorType, Value, symbol
+from rtcc.ir.shape_value import known_integers
 from rtcc.onnx.builder import Builder
 from rtcc.onnx.node import Node
 from rtcc.onnx.tables.rules import Table
@@ -19,7 +20,11 @@ MOST_ATTEMPTS = 8
 
 @TABLE.rule("If")
 def branch(node: Node, build: Builder) -> Sequence[Value]:
-    """Two regions without parameters."""
+    """Two regions without parameters; where constants decide the condition, the branch taken in place."""
+    condition = known_integers(node.operand(0))
+    if condition is not None and len(condition) == 1:
+        name = "then_branch" if condition[0] else "else_branch"
+        return build.inline(node.graph(name), name)
     regions = [build.region(node.graph(name), (), name) for name in ("then_branch", "else_branch")]
     return build.op("If", node.operand(0), regions=regions).results
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from rtcc.ir import Value, constants
 from rtcc.onnx.builder import Builder
-from rtcc.onnx.mechanical import plain_attributes
+from rtcc.onnx.mechanical import plain_attributes, unknown_operator
 from rtcc.onnx.names import operator_class
 from rtcc.onnx.node import Node
 from rtcc.onnx.tables.rules import Table
@@ -168,5 +168,5 @@ def _attributes(node: Node) -> dict[str, Any]:
     """The node's attributes under the slots of the class of the same name."""
     kind = operator_class("", node.op_type)
     if kind is None:
-        raise node.unsupported("the operator is not supported")
+        raise unknown_operator(node)
     return plain_attributes(node, kind)

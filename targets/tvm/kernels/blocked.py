@@ -8,7 +8,7 @@ produces an activation writes its halo, and the zero lanes past the last channel
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import tirx
 
@@ -43,13 +43,22 @@ class Blocked:
         return self.batch, self.blocks, top + self.height + bottom, left + self.width + right, self.lanes
 
     @property
+    def lane(self) -> Expr:
+        """The index of all lanes of a block."""
+        return vector(0, self.lanes)
+
+    @property
     def padded_lanes(self) -> bool:
         """Whether the last block has lanes past the last channel."""
         return self.channels % self.lanes != 0
 
+    def joined(self, rows: int) -> Blocked:
+        """The same memory with every `rows` rows as one; there must be no halo between them."""
+        return self if rows == 1 else replace(self, height=self.height // rows, width=self.width * rows)
+
     def at(self, n: Index, block: Index, y: Index, x: Index) -> list[Index]:
         """The index of a whole block at a logical pixel."""
-        return [n, block, y + self.halo[0], x + self.halo[1], vector(0, self.lanes)]
+        return [n, block, y + self.halo[0], x + self.halo[1], self.lane]
 
     def zero_padding(self, block: Index, value: Expr) -> Expr:
         """`value` with the lanes past the last channel zeroed."""
@@ -59,20 +68,21 @@ class Blocked:
         return tirx.Select(inside, value, splat(0.0, self.lanes))
 
 
-def zero_halo_of_row(kernel: FunctionBuilder, buffer: tirx.Buffer, form: Blocked, n: Index, block: Index, y: Index) -> None:
+def zero_halo_of_row(
+    kernel: FunctionBuilder, buffer: tirx.Buffer, form: Blocked, n: Index, block: Index, y: Index
+) -> None:
     """Zero the halo left and right of one row, and above the first and below the last.
 
     A kernel that calls this for every row it writes has written the whole halo.
     """
     top, left, bottom, right = form.halo
     zero = splat(0.0, form.lanes)
-    lane = vector(0, form.lanes)
     wide = left + form.width + right
 
     def zeros(row: Index, first: int, count: int) -> None:
         if count:
             with kernel.serial("x", count) as x:
-                kernel.store(buffer, [n, block, row, first + x, lane], zero)
+                kernel.store(buffer, [n, block, row, first + x, form.lane], zero)
 
     zeros(top + y, 0, left)
     zeros(top + y, left + form.width, right)

@@ -75,17 +75,19 @@ class ConvProblem:
 
 @dataclass(frozen=True)
 class Tile:
-    """How a convolution is cut up.
+    """How a convolution is cut up, from the inside outwards.
 
-    `pixels` of one row × `blocks` of output channels stay in registers. `depth` input blocks are summed for
-    `rows` output rows before the next ones are (0: all of them at once), so that their weights are read from a near
-    cache; in between the sums rest in the output.
+    `pixels` of one row × `blocks` of output channels stay in registers. `depth` input blocks are summed for `rows`
+    output rows before the next ones are (0: all of them at once), so that their weights are read from a near cache;
+    in between the sums rest in the output. All channels of a group of `rows` are finished before the next group
+    begins. `joined` rows count as one long row where there is nothing between them.
     """
 
     pixels: int
     blocks: int
     depth: int = 0
     rows: int = 1
+    joined: int = 1
 
 
 def split_evenly(extent: int, most: int) -> tuple[int, int]:
@@ -93,3 +95,23 @@ def split_evenly(extent: int, most: int) -> tuple[int, int]:
     count = -(-extent // most)
     tile = -(-extent // count)
     return tile, extent % tile
+
+
+def cycles_per_step(width: int, pixels: int, blocks: int, first_use: float = 0.0) -> float:
+    """Estimated cycles of one reduction step over a row of `width` pixels cut into tiles of pixels × blocks.
+
+    Two multiply-adds or two loads a cycle, four cycles of latency to hide. Weights come from the second cache as a
+    rule, hence their price; `first_use` is a pixel's for being brought near, spread over its uses.
+    """
+
+    def tile(count: int) -> float:
+        cycles = max(count * blocks / 2, (count + blocks) / 2, 4.0)
+        return cycles + (0.05 + first_use) * count + 0.2 * blocks
+
+    whole, rest = divmod(width, pixels)
+    return whole * tile(pixels) + (tile(rest) if rest else 0.0)
+
+
+def uneven(units: int, tasks: int) -> float:
+    """How much longer the busiest of `tasks` works than with perfect sharing of `units` equal parts; 1 is even."""
+    return -(-units // tasks) * tasks / units

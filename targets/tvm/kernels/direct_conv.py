@@ -11,15 +11,14 @@ is broadcast and multiplied into nt accumulators.
             acc[m, j] += input[n, cb, y·sh + r·dh, (x + m)·sw + s·dw, c] · weights[kb, cb, r, s, c, j]
         output[n, kb·nt + j, y, x + m] = epilogue(acc[m, j])
 
-What remains of a row is a second, narrower tile. A 1×1 convolution of stride 1 without halos has its rows joined into one, so that
-tiles run across row ends.
+What remains of a row is a second, narrower tile. A 1×1 convolution of stride 1 without halos may have several rows
+joined into one, so that tiles run across row ends. `Tile` says how the loops are blocked for the caches; where that
+takes several passes over the input channels, the output must not share memory with an epilogue's parameter.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 
-from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, bounded, splat, vector
-from rtcc.targets.tvm.kernels.blocked import NO_HALO, Blocked, zero_halo_of_row
-from rtcc.targets.tvm.kernels.convolution import ConvProblem, Tile, split_evenly
-from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue, Position
+from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, bounded, splat, vector
+from rtcc.targets.tvm.kernels.blocked import NO_HALO
+from rtcc.targets.tvm.kernels.convolution import ConvProblem, Tile, cycles_per_step, split_evenly, uneven
+from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
+from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow, Tiling
 
 
 def illegal(problem: ConvProblem) -> str | None:
@@ -53,40 +53,75 @@ def pack_weights(weights: NDArray[Any], problem: ConvProblem, tile: Tile) -> NDA
     return np.ascontiguousarray(padded.reshape(shape).transpose(0, 2, 4, 5, 3, 1))
 
 
-def choose_tile(problem: ConvProblem, registers: int) -> Tile:
-    """The tile with the least estimated time for `registers` vector registers (32 for AVX-512 and NEON, 16 for AVX2)."""
+def choose_tile(problem: ConvProblem, registers: int, cache: int = 1 << 20, tasks: int = 1) -> Tile:
+    """The tile with the least estimated time.
+
+    `registers` is 32 for AVX-512 and NEON, 16 for AVX2; `cache` the bytes of the cache next to the first (L2); `tasks`
+    how many threads share the work.
+    """
+    joins = [1]
+    if may_join_rows(problem):
+        joins = [n for n in range(1, problem.output_height + 1) if problem.output_height % n == 0]
     blocks = -(-problem.filters // problem.groups // problem.lanes)
-    width = problem.output_width
-    if _joins_rows(problem):
-        width *= problem.output_height
-
-    def cost(tile: Tile) -> float:
-        whole, rest = divmod(width, tile.pixels)
-        groups = -(-blocks // tile.blocks)
-        total = whole * _step_cost(tile) + (_step_cost(Tile(rest, tile.blocks)) if rest else 0.0)
-        return groups * total
-
-    candidates = [
-        Tile(split_evenly(width, most)[0], nt)
+    candidates = {
+        Tile(split_evenly(join * problem.output_width, most)[0], nt, joined=join)
+        for join in joins
         for nt in range(1, min(4, blocks) + 1)
+        if problem.groups == 1 or blocks % nt == 0
         for most in range(1, (registers - nt - 1) // nt + 1)
-    ]
-    return min(sorted(set(candidates), key=lambda tile: (tile.pixels, tile.blocks)), key=cost)
-
-
-def _step_cost(tile: Tile) -> float:
-    """Cycles of one reduction step: two multiply-adds or two loads a cycle, and four cycles of latency to hide."""
-    work = tile.pixels * tile.blocks
-    loads = tile.pixels + tile.blocks
-    return max(work / 2, loads / 2, 4.0) + 0.1 * loads
-
-
-def _joins_rows(problem: ConvProblem) -> bool:
-    return (
-        problem.kernel == (1, 1)
-        and problem.strides == (1, 1)
-        and problem.input_halo == problem.output_halo == problem.pads == NO_HALO
+    }
+    ordered = sorted(candidates, key=lambda tile: (tile.joined, tile.pixels, tile.blocks))
+    best = min(
+        ordered, key=lambda tile: _pixel_cost(problem, tile) * uneven(_units(problem, tile), tasks)
     )
+    return _with_cache_blocks(problem, best, cache // 2, tasks)
+
+
+def _units(problem: ConvProblem, tile: Tile) -> int:
+    """Into how many parts the work can be divided among tasks."""
+    tiling = _DirectConv(problem, tile).tiling
+    return problem.batch * tiling.groups * -(-tiling.form.height // tile.rows)
+
+
+def _pixel_cost(problem: ConvProblem, tile: Tile) -> float:
+    """Cycles that one reduction step takes for one pixel of all output channels."""
+    width = tile.joined * problem.output_width
+    blocks = -(-problem.filters // problem.groups // problem.lanes)
+    steps_per_line = problem.lanes * problem.kernel[0] * problem.kernel[1]
+    cycles = cycles_per_step(width, tile.pixels, tile.blocks, first_use=2.0 / steps_per_line)
+    return -(-blocks // tile.blocks) * cycles / width
+
+
+def _with_cache_blocks(problem: ConvProblem, tile: Tile, cache: int, tasks: int) -> Tile:
+    """The tile with `depth` and `rows` such that the far memory is read least; `cache` is the room in bytes."""
+    conv = _DirectConv(problem, tile)
+    out, source = conv.tiling.form, problem.input
+    taps = problem.kernel[0] * problem.kernel[1]
+    group_weights = 4 * conv.reduction_blocks * taps * tile.blocks * problem.lanes**2
+    weights = group_weights * conv.tiling.groups
+    row_input = 4 * source.blocks * source.lanes * source.width * problem.strides[0] * tile.joined
+
+    def traffic(rows: int) -> int:
+        row_groups = -(-out.height // rows)
+        reread_weights = row_groups if weights > cache else 1
+        reread_input = conv.tiling.groups if rows * row_input > cache else 1
+        return reread_weights * weights + reread_input * row_input * out.height
+
+    def rank(rows: int) -> tuple[float, float, int]:
+        imbalance = uneven(_units(problem, dataclasses.replace(tile, rows=rows)), tasks)
+        return round(imbalance, 1), traffic(rows), abs(rows * row_input - cache // 4)
+
+    rows = min(range(1, out.height + 1), key=rank)
+    if group_weights <= cache + cache // 4:
+        return dataclasses.replace(tile, rows=rows)
+    depth = max(1, cache // 4 * conv.reduction_blocks // group_weights)
+    return dataclasses.replace(tile, rows=rows, depth=depth)
+
+
+def may_join_rows(problem: ConvProblem) -> bool:
+    """Whether rows follow each other without a gap in input and output, and each pixel depends on one."""
+    halos = (problem.input_halo, problem.output_halo, problem.pads)
+    return problem.kernel == problem.strides == (1, 1) and all(halo == NO_HALO for halo in halos)
 
 
 def make(problem: ConvProblem, epilogue: Epilogue | None = None, tile: Tile | None = None) -> tirx.PrimFunc:
@@ -99,30 +134,37 @@ def make(problem: ConvProblem, epilogue: Epilogue | None = None, tile: Tile | No
 
 @dataclass(frozen=True)
 class _DirectConv:
-    """The kernel's outer loops and everything that follows from the problem and its tile."""
+    """The kernel's loops and everything that follows from the problem and its tile."""
 
     problem: ConvProblem
     tile: Tile
 
     def build(self, epilogue: Epilogue | None) -> tirx.PrimFunc:
-        problem, tile, lanes, out = self.problem, self.tile, self.problem.lanes, self.joined_output
+        problem, tile, tiling = self.problem, self.tile, self.tiling
         kernel = FunctionBuilder()
-        data = kernel.buffer("input", self._joined(problem.input).shape)
-        taps = (self.reduction_blocks, *problem.kernel, lanes)
-        weights = kernel.buffer("weights", (self._groups_of_blocks, *taps, tile.blocks * lanes))
+        data = kernel.buffer("input", problem.input.joined(tile.joined).shape)
+        taps = (self.reduction_blocks, *problem.kernel, problem.lanes)
+        weights = kernel.buffer("weights", (tiling.groups, *taps, tile.blocks * problem.lanes))
         finish = BoundEpilogue(kernel, epilogue)
-        output = kernel.buffer("output", out.shape)
-        row_groups = -(-out.height // tile.rows)
-        with kernel.tasks("step", problem.batch * self._groups_of_blocks * row_groups) as step:
-            top = kernel.bind("top", tirx.truncmod(step, row_groups) * tile.rows)
-            outer = kernel.bind("outer", tirx.truncdiv(step, row_groups))
-            kb = kernel.bind("kb", tirx.truncmod(outer, self._groups_of_blocks))
-            n = kernel.bind("n", tirx.truncdiv(outer, self._groups_of_blocks))
-            rows = bounded(tile.rows, out.height, top)
-            with kernel.serial("sweep", self.passes) as sweep, kernel.serial("row", rows) as row:
-                y = kernel.bind("y", top + row)
-                _Row(self, kernel, data, weights, output, finish, n, kb, y, sweep).build()
+        output = kernel.buffer("output", tiling.form.shape)
+        row_groups = -(-tiling.form.height // tile.rows)
+        with kernel.tasks("step", problem.batch * tiling.groups * row_groups) as step:
+            kb = kernel.bind("kb", tirx.truncmod(step, tiling.groups))
+            outer = kernel.bind("outer", tirx.truncdiv(step, tiling.groups))
+            top = kernel.bind("top", tirx.truncmod(outer, row_groups) * tile.rows)
+            n = kernel.bind("n", tirx.truncdiv(outer, row_groups))
+            rows = bounded(tile.rows, tiling.form.height, top)
+            with kernel.serial("sweep", self.passes) as sweep, kernel.serial("row", rows) as step_row:
+                y = kernel.bind("y", top + step_row)
+                row = OutputRow(kernel, tiling, output, finish, n, kb, y)
+                row.zero_halo()
+                row.tiles(tile.pixels, lambda x, pixels: self._tile(row, data, weights, sweep, x, pixels))
         return kernel.finish()
+
+    @property
+    def tiling(self) -> Tiling:
+        """The output as the tiles cut it."""
+        return Tiling(self.problem.output, self.tile.blocks, self.tile.joined)
 
     @property
     def reduction_blocks(self) -> int:
@@ -139,116 +181,44 @@ class _DirectConv:
         """Passes over the input blocks; between two of them the sums rest in the output."""
         return -(-self.reduction_blocks // self.depth)
 
-    @property
-    def joined_output(self) -> Blocked:
-        """The output as the tiles see it."""
-        return self._joined(self.problem.output)
+    def _tile(
+        self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, sweep: Index, x: Index, pixels: int
+    ) -> None:
+        kernel, last = row.kernel, self.passes - 1
+        acc = row.accumulators(pixels)
+        if last:
+            with kernel.when(tirx.GT(sweep, 0)):
+                row.resume(acc, x)
+        self._reduce(row, data, weights, sweep, acc, x)
+        if last:
+            with kernel.when(tirx.LT(sweep, last)):
+                row.suspend(acc, x)
+        with kernel.when(tirx.EQ(sweep, last) if last else None):
+            row.store(acc, x)
 
-    def first_input_block(self, kb: Index) -> Index:
+    def _reduce(
+        self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, sweep: Index, acc: Accumulators, x: Index
+    ) -> None:
+        """Add the products of this pass's input blocks to the accumulators."""
+        problem, kernel, lanes = self.problem, row.kernel, self.problem.lanes
+        top, left = (problem.input_halo[i] - problem.pads[i] for i in (0, 1))
+        first = sweep * self.depth
+        with (
+            kernel.serial("cb", bounded(self.depth, self.reduction_blocks, first), first) as cb,
+            kernel.serial("r", problem.kernel[0]) as r,
+            kernel.serial("s", problem.kernel[1]) as s,
+            kernel.serial("c", lanes) as c,
+            kernel.unrolled("m", acc.pixels) as m,
+            kernel.unrolled("j", acc.blocks) as j,
+        ):
+            y = row.y * problem.strides[0] + r * problem.dilations[0] + top
+            column = (x + m) * problem.strides[1] + s * problem.dilations[1] + left
+            value = splat(data[row.n, self._first_input_block(row.kb) + cb, y, column, c], lanes)
+            acc.add(kernel, m, j, value * weights[row.kb, cb, r, s, c, vector(j * lanes, lanes)])
+
+    def _first_input_block(self, kb: Index) -> Index:
         """Where in the input the channels of a filter's group begin, in blocks."""
         if self.problem.groups == 1:
             return 0
         filters = self.problem.filters // self.problem.groups
         return tirx.truncdiv(kb, filters // (self.problem.lanes * self.tile.blocks)) * self.reduction_blocks
-
-    @property
-    def _groups_of_blocks(self) -> int:
-        return -(-self.problem.output.blocks // self.tile.blocks)
-
-    def _joined(self, form: Blocked) -> Blocked:
-        """The activation, its rows joined into one where tiles may run across their ends."""
-        if not _joins_rows(self.problem):
-            return form
-        return dataclasses.replace(form, height=1, width=form.height * form.width)
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One row of one group of output blocks in one pass over the input blocks, under construction."""
-
-    conv: _DirectConv
-    kernel: FunctionBuilder
-    data: tirx.Buffer
-    weights: tirx.Buffer
-    output: tirx.Buffer
-    finish: BoundEpilogue
-    n: Index
-    kb: Index
-    y: Index
-    sweep: Index
-
-    def build(self) -> None:
-        """The row: its halo, its whole tiles and what remains."""
-        kernel, tile, out = self.kernel, self.conv.tile, self.conv.joined_output
-        for j in range(tile.blocks):
-            with self._if_block_exists(j):
-                zero_halo_of_row(kernel, self.output, out, self.n, self.kb * tile.blocks + j, self.y)
-        whole, rest = divmod(out.width, tile.pixels)
-        if whole:
-            with kernel.serial("xt", whole) as xt:
-                self._tile(xt * tile.pixels, tile.pixels)
-        if rest:
-            self._tile(whole * tile.pixels, rest)
-
-    def _tile(self, x: Index, pixels: int) -> None:
-        kernel, passes = self.kernel, self.conv.passes
-        lanes = self.conv.problem.lanes
-        acc = kernel.local("acc", (pixels * self.conv.tile.blocks * lanes,))
-        with self._accumulators(pixels) as (_, _, place):
-            kernel.store(acc, [place], splat(0.0, lanes))
-        if passes > 1:
-            with kernel.when(tirx.GT(self.sweep, 0)), self._accumulators(pixels) as (j, m, place):
-                kernel.store(acc, [place], self.output[tuple(self._at(j, x + m))])
-        self._reduce(acc, x, pixels)
-        if passes > 1:
-            unfinished = kernel.when(tirx.LT(self.sweep, passes - 1))
-            with unfinished, self._accumulators(pixels) as (j, m, place):
-                kernel.store(self.output, self._at(j, x + m), acc[place])
-        last = kernel.when(tirx.EQ(self.sweep, passes - 1) if passes > 1 else None)
-        with last, self._accumulators(pixels) as (j, m, place):
-            kernel.store(self.output, self._at(j, x + m), self._finished(acc[place], j, x + m))
-
-    def _reduce(self, acc: tirx.Buffer, x: Index, pixels: int) -> None:
-        """Add the products of this pass's input blocks to the accumulators."""
-        problem, kernel, nt, lanes = self.conv.problem, self.kernel, self.conv.tile.blocks, self.conv.problem.lanes
-        top, left = (problem.input_halo[i] - problem.pads[i] for i in (0, 1))
-        first = self.sweep * self.conv.depth
-        with (
-            kernel.serial("cb", bounded(self.conv.depth, self.conv.reduction_blocks, first), first) as cb,
-            kernel.serial("r", problem.kernel[0]) as r,
-            kernel.serial("s", problem.kernel[1]) as s,
-            kernel.serial("c", lanes) as c,
-            kernel.unrolled("m", pixels) as m,
-            kernel.unrolled("j", nt) as j,
-        ):
-            block = self.conv.first_input_block(self.kb) + cb
-            row = self.y * problem.strides[0] + r * problem.dilations[0] + top
-            column = (x + m) * problem.strides[1] + s * problem.dilations[1] + left
-            place = vector((m * nt + j) * lanes, lanes)
-            value = splat(self.data[self.n, block, row, column, c], lanes)
-            weight = self.weights[self.kb, cb, r, s, c, vector(j * lanes, lanes)]
-            kernel.store(acc, [place], acc[place] + value * weight)
-
-    def _finished(self, value: Expr, j: Index, x: Index) -> Expr:
-        out, joined = self.conv.problem.output, self.conv.joined_output
-        y = self.y
-        if joined != out:
-            y, x = tirx.truncdiv(x, out.width), tirx.truncmod(x, out.width)
-        block = self.kb * self.conv.tile.blocks + j
-        at = Position((self.n, block * out.lanes, y, x), 1, out.lanes)
-        return out.zero_padding(block, self.finish(value, at))
-
-    def _at(self, j: Index, x: Index) -> list[Index]:
-        return self.conv.joined_output.at(self.n, self.kb * self.conv.tile.blocks + j, self.y, x)
-
-    @contextmanager
-    def _accumulators(self, pixels: int) -> Iterator[tuple[Index, Index, Expr]]:
-        """(block, pixel, index into the accumulators) of each vector of the tile whose block exists."""
-        kernel, nt, lanes = self.kernel, self.conv.tile.blocks, self.conv.problem.lanes
-        with kernel.unrolled("j", nt) as j, self._if_block_exists(j), kernel.unrolled("m", pixels) as m:
-            yield j, m, vector((m * nt + j) * lanes, lanes)
-
-    def _if_block_exists(self, j: Index) -> AbstractContextManager[None]:
-        """A condition on block j of the group, where the last group may have fewer than the others."""
-        blocks, nt = self.conv.problem.output.blocks, self.conv.tile.blocks
-        return self.kernel.when(tirx.LT(self.kb * nt + j, blocks) if blocks % nt else None)

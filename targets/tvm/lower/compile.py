@@ -9,14 +9,15 @@ from pathlib import Path
 from tvm import tirx
 
 from rtcc.errors import Unsupported
-from rtcc.ir import Graph
+from rtcc.ir import Graph, Op
+from rtcc.ir.ops import math
 from rtcc.target import Target, parse_target
 from rtcc.targets.tvm.build import build_object, target_of
-from rtcc.targets.tvm.lower import anchors, loops, movement, reduction, rows, scalar
+from rtcc.targets.tvm.lower import activation, anchors, loops, movement, reduction, rows, scalar, windows
 from rtcc.targets.tvm.lower.kernel import RULES, TEMPLATES
 from rtcc.text import parse_module
 
-_REGISTERING = (anchors, movement, reduction, rows, scalar)
+_REGISTERING = (activation, anchors, movement, reduction, rows, scalar, windows)
 """Modules imported for the rules that they register."""
 
 
@@ -36,15 +37,22 @@ def compile_kernel(kernel: Graph, target: Target) -> bytes:
     return build_object(lower_kernel(kernel, target), target_of(target.cpu, features))
 
 
+def has_rule(op: Op) -> bool:
+    """Whether a template or an element rule covers the op."""
+    if isinstance(op, math.Elementwise):
+        return scalar.is_emittable(op)
+    return type(op) in TEMPLATES or any(op_class in RULES for op_class in type(op).__mro__)
+
+
 def lower_kernel(kernel: Graph, target: Target) -> tirx.PrimFunc:
     """The TIR of a kernel: its anchor's template, or plain loops over the result's elements."""
     ops = list(kernel.ops)[:-1]
     for op in ops:
+        if not has_rule(op):
+            raise Unsupported("unsupported-operator", f"{op.name} has no code generation yet",
+                              where=str(op.location) or None)  # fmt: skip
+    for op in ops:
         template = TEMPLATES.get(type(op))
         if template is not None:
             return template(kernel, op, target)
-    for op in ops:
-        if not any(op_class in RULES for op_class in type(op).__mro__):
-            raise Unsupported("unsupported-operator", f"{op.name} has no code generation yet",
-                              where=str(op.location) or None)  # fmt: skip
     return loops.map_kernel(kernel)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from tvm import tirx
 
 from rtcc.ir import Graph, Op, TensorType
-from rtcc.ir.ops import nn, pooling, reduce
+from rtcc.ir.ops import nn, reduce
 from rtcc.target import Target
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr

@@ -54,12 +54,11 @@ def _cases() -> dict[str, list[NodeCase]]:
         (node,) = model.graph.node
         newest = onnx.defs.get_schema(node.op_type, node.domain).since_version
         opset = next(o.version for o in model.opset_import if o.domain == node.domain)
-        arrays: Any = test.data_sets[0]
-        if newest > opset or not all(isinstance(a, np.ndarray | np.generic) for side in arrays for a in side):
+        if newest > opset or not all(is_supported(v) for v in (*model.graph.input, *model.graph.output)):
             continue
-        values = map(np.asarray, arrays[0])
-        given = {v.name: next(values) for v in model.graph.input}
-        wanted = dict(zip((v.name for v in model.graph.output), map(np.asarray, arrays[1]), strict=True))
+        given_arrays, wanted_arrays = (list(map(_array, side)) for side in test.data_sets[0])
+        given = dict(zip((v.name for v in model.graph.input), given_arrays, strict=True))
+        wanted = dict(zip((v.name for v in model.graph.output), wanted_arrays, strict=True))
         found.setdefault(node.op_type, []).append(
             NodeCase(
                 test.name,
@@ -71,6 +70,19 @@ def _cases() -> dict[str, list[NodeCase]]:
             )
         )
     return found
+
+
+def is_supported(value: onnx.ValueInfoProto) -> bool:
+    """Whether it is a tensor whose element type rtcc has."""
+    try:
+        DType.of(tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+    except KeyError:
+        return False
+    return value.type.HasField("tensor_type")
+
+
+def _array(data: Any) -> Array:
+    return onnx.numpy_helper.to_array(data) if isinstance(data, onnx.TensorProto) else np.asarray(data)
 
 
 def node_cases(op_type: str) -> list[NodeCase]:

@@ -21,7 +21,7 @@ from rtcc.ir.ops.indexing import (
     TensorScatter,
 )  # fmt: skip
 from rtcc.ir.ops.movement import CenterCropPad, Concat, Pad, Slice, Split, Transpose, Trilu
-from rtcc.ir.ops.selection import BitCast, Compress, NonMaxSuppression, NonZero, TopK, Unique
+from rtcc.ir.ops.selection import Compress, NonMaxSuppression, NonZero, TopK, Unique
 from rtcc.ir.ops.shapes import ConstantOfShape, Expand, Range, Reshape, Shape, Squeeze, Unsqueeze
 
 
@@ -202,13 +202,6 @@ def test_trilu_with_offset_and_infinities() -> None:
 def test_center_crop_pad_of_odd_differences() -> None:
     assert run(CenterCropPad, np.arange(5), ints(2))[0].tolist() == [1, 2]
     assert run(CenterCropPad, ints(1, 2), ints(5))[0].tolist() == [0, 1, 2, 0, 0]
-
-
-def test_bit_cast_keeps_the_bits() -> None:
-    (found,) = run(BitCast, np.array([1.0, -0.0], np.float32), to="u32")
-    assert found.tolist() == [0x3F800000, 0x80000000]
-    with pytest.raises(InvalidModel, match="differ in width"):
-        run(BitCast, np.zeros(1, np.float32), to="i64")
 
 
 def test_suppression_without_limit_keeps_nothing() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from rtcc.errors import InvalidModel, RtccError, Unsupported
 from rtcc.ir import Constant, DType, Location, Op, TensorType, Value, symbol
+from rtcc.ir.ops.cast import Cast
 from rtcc.ir.ops.indexing import Gather, OneHot
 from rtcc.ir.ops.math import Add, Div, Equal, Mul, Sub, Where
 from rtcc.ir.ops.movement import Concat, Pad, Slice, Split, Tile, Transpose
@@ -65,10 +66,9 @@ def test_arithmetic_on_known_sizes() -> None:
     assert known_shape_value(Add(batch, const(1)).result) == (N + 1,)
     assert known_shape_value(Sub(length, length).result) == (0,)
     assert known_shape_value(Size(value(N, 4)).result) == (N * 4,)
-    cast = Op.registry["math.cast"]
-    scaled = Mul(cast(batch, to="f32").result, const(2.0, np.float32)).result
-    assert known_shape_value(cast(scaled, to="i64").result) == (N * 2,)
-    halved = Mul(cast(batch, to="f32").result, const(0.5, np.float32)).result
+    scaled = Mul(Cast(batch, to="f32").result, const(2.0, np.float32)).result
+    assert known_shape_value(Cast(scaled, to="i64").result) == (N * 2,)
+    halved = Mul(Cast(batch, to="f32").result, const(0.5, np.float32)).result
     assert known_shape_value(halved) is None
 
 

@@ -1,0 +1,5 @@
+"""`python -m rtcc.cli`."""
+
+from rtcc.cli.app import main
+
+main()

@@ -1,0 +1,195 @@
+"""Pools over sliding windows and over whole channels (family `nn`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rtcc.ir.dtype import DType
+from rtcc.ir.op import Array, AttributeSlot, attribute, ints, operand, required_attribute
+from rtcc.ir.ops.computed import FLOATS, NUMBERS, ComputedOp, integer_limits
+from rtcc.ir.ops.window import Window, extents, resolved_pads
+from rtcc.ir.types import Shape, TensorType
+
+
+class Pool(ComputedOp):
+    """What the pools over windows share: the attributes and the window they describe."""
+
+    data = operand()
+    auto_pad = attribute("NOTSET")
+    ceil_mode = attribute(0)
+    dilations = ints()
+    kernel_shape: AttributeSlot[tuple[int, ...]] = required_attribute(tuple)
+    pads = ints()
+    strides = ints()
+
+    def window(self, spatial: Shape) -> Window:
+        """The window over an input with these spatial sizes."""
+        count, kernel = len(spatial), tuple(self.kernel_shape)
+        strides, dilations = self.strides or (1,) * count, self.dilations or (1,) * count
+        for found, expected in ((kernel, count), (strides, count), (dilations, count), (self.pads or None, 2 * count)):
+            if found is not None and len(found) != expected:
+                raise self.fail(f"expected {expected} numbers for {count} spatial axes, found {found}")
+        pads = resolved_pads(self.auto_pad, spatial, extents(kernel, dilations), strides, self.pads)
+        return Window(kernel, strides, dilations, pads)
+
+    def geometry(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """Explicit (pads, strides, dilations), auto_pad resolved."""
+        window = self.window(self.data.type.shape[2:])
+        return window.pads, window.strides, window.dilations
+
+    @property
+    def rounds_up(self) -> bool:
+        """Whether a last window may reach over the end; auto_pad leaves no such window."""
+        return bool(self.ceil_mode) and self.auto_pad in ("NOTSET", "")
+
+    def infer(self) -> tuple[TensorType, ...]:
+        self.require(self.data, NUMBERS, "the data")
+        if self.data.type.rank < 3:
+            raise self.fail(f"needs [N, C, spatial…], found {self.data.type}")
+        spatial = self.data.type.shape[2:]
+        sizes = self.window(spatial).output_sizes(spatial, round_up=self.rounds_up)
+        return (self.data.type.with_shape((*self.data.type.shape[:2], *sizes)),)
+
+    def views(self, data: Array, fill: Any) -> Array:
+        """The windows of the data, padded by `fill`: [N, C, windows…, kernel…]."""
+        return self.window(data.shape[2:]).views(data, fill, round_up=self.rounds_up)
+
+    @staticmethod
+    def kernel_axes(views: Array) -> tuple[int, ...]:
+        """The axes of `views` that run over the kernel."""
+        count = (views.ndim - 2) // 2
+        return tuple(range(2 + count, 2 + 2 * count))
+
+
+class MaxPool(Pool):
+    """The largest element of each window, NaN where any is NaN; optionally where it stands (ONNX MaxPool).
+
+    The indices (i64) count in the whole tensor [N, C, spatial…], row-major, or with `storage_order` 1
+    with the spatial axes in column-major order.
+    """
+
+    name = "nn.max_pool"
+    storage_order = attribute(0)
+
+    def infer(self) -> tuple[TensorType, ...]:
+        (result,) = super().infer()
+        return result, result.with_dtype(DType.I64)
+
+    def compute(self, data: Array) -> Any:
+        lowest = -np.inf if data.dtype.kind == "f" else integer_limits(data.dtype)[0]
+        views = self.views(data, lowest)
+        values = views.max(axis=self.kernel_axes(views))
+        return values if len(self.results) < 2 else (values, self._indices(data.shape, views))
+
+    def _indices(self, shape: tuple[int, ...], views: Array) -> Array:
+        window = self.window(shape[2:])
+        count = len(window.kernel)
+        flat = views.reshape(*views.shape[: 2 + count], prod(window.kernel)).argmax(axis=-1)
+        taps = np.unravel_index(flat, window.kernel)
+        places = np.indices(flat.shape)
+        spatial = [
+            np.clip(
+                places[2 + a] * window.strides[a] + taps[a] * window.dilations[a] - window.pads[a],
+                0,
+                shape[2 + a] - 1,
+            )
+            for a in range(count)
+        ]
+        inner = np.ravel_multi_index(tuple(spatial), shape[2:], order="F" if self.storage_order else "C")
+        return (places[0] * shape[1] + places[1]) * prod(shape[2:]) + inner
+
+
+class AveragePool(Pool):
+    """The mean of each window, of its elements inside the data, or also of the declared padding's zeros.
+
+    The sum is taken first, then divided by the count (ONNX AveragePool).
+    """
+
+    name = "nn.average_pool"
+    count_include_pad = attribute(0)
+
+    def compute(self, data: Array) -> Array:
+        views = self.views(data, 0)
+        total = views.sum(axis=self.kernel_axes(views), dtype=data.dtype)
+        return total / self.counts(data.shape).astype(total.dtype)
+
+    def counts(self, shape: tuple[int, ...]) -> Array:
+        """How many elements each window's mean is of: [1, 1, windows…]."""
+        window, count = self.window(shape[2:]), len(shape) - 2
+        ones = np.ones((1, 1, *shape[2:]))
+        if self.count_include_pad:
+            pads = [(window.pads[a], window.pads[count + a]) for a in range(count)]
+            ones = np.pad(ones, [(0, 0), (0, 0), *pads], constant_values=1)
+            # the declared padding is part of the data here, but windows stay where they were
+            sizes = window.output_sizes(shape[2:], round_up=self.rounds_up)
+            window = Window(window.kernel, window.strides, window.dilations, (0,) * (2 * count))
+            views = window.views(ones, 0, round_up=self.rounds_up)
+            views = views[(slice(None), slice(None), *(slice(0, size) for size in sizes if isinstance(size, int)))]
+        else:
+            views = window.views(ones, 0, round_up=self.rounds_up)
+        return views.sum(axis=self.kernel_axes(views))
+
+
+class LpPool(Pool):
+    """The p-norm of each window (ONNX LpPool)."""
+
+    name = "nn.lp_pool"
+    p = attribute(2)
+
+    def compute(self, data: Array) -> Array:
+        views = self.views(data, 0)
+        return norm(views, self.p, self.kernel_axes(views))
+
+
+class GlobalPool(ComputedOp):
+    """One value per channel of [N, C, spatial…], as [N, C, 1…]; subclasses give `total`."""
+
+    total: ClassVar[Callable[..., Any]]
+    data = operand()
+
+    def infer(self) -> tuple[TensorType, ...]:
+        self.require(self.data, FLOATS, "the data")
+        data = self.data.type
+        if data.rank < 2:
+            raise self.fail(f"needs [N, C, spatial…], found {data}")
+        return (data.with_shape((*data.shape[:2], *(1 for _ in data.shape[2:]))),)
+
+    def compute(self, data: Array) -> Array:
+        return type(self).total(data, axis=tuple(range(2, data.ndim)), keepdims=True)
+
+
+class GlobalAveragePool(GlobalPool):
+    """The mean of each channel (ONNX GlobalAveragePool)."""
+
+    name = "nn.global_average_pool"
+    total = staticmethod(np.mean)
+
+
+class GlobalMaxPool(GlobalPool):
+    """The largest element of each channel; NaN where any is NaN (ONNX GlobalMaxPool)."""
+
+    name = "nn.global_max_pool"
+    total = staticmethod(np.max)
+
+
+class GlobalLpPool(GlobalPool):
+    """The p-norm of each channel (ONNX GlobalLpPool)."""
+
+    name = "nn.global_lp_pool"
+    p = attribute(2)
+
+    def compute(self, data: Array) -> Array:
+        return norm(data, self.p, tuple(range(2, data.ndim)), keepdims=True)
+
+
+def norm(data: Array, p: int, axes: tuple[int, ...], *, keepdims: bool = False) -> Array:
+    """(Σ|x|ᵖ)^(1/p) over some axes, in the array's type."""
+    if p == 1:
+        return np.sum(np.abs(data), axis=axes, keepdims=keepdims)
+    if p == 2:
+        return np.sqrt(np.sum(data * data, axis=axes, keepdims=keepdims))
+    return np.sum(np.abs(data) ** p, axis=axes, keepdims=keepdims) ** (1 / p)

@@ -1,0 +1,58 @@
+"""Softmax and its kin: one axis at a time (family `nn`)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rtcc.ir.op import Array, attribute, operand
+from rtcc.ir.ops.computed import FLOATS, SameType
+from rtcc.ir.types import TensorType
+
+
+class AlongAxis(SameType):
+    """An operator on floats that treats the vectors along one axis independently."""
+
+    data = operand()
+    axis = attribute(-1)
+
+    def infer(self) -> tuple[TensorType, ...]:
+        self.require(self.data, FLOATS, "the data")
+        self.normalized_axis(self.axis, self.data.type.rank)
+        return super().infer()
+
+
+class Softmax(AlongAxis):
+    """exp(x) over its sum along the axis, shifted by the largest element (ONNX Softmax)."""
+
+    name = "nn.softmax"
+
+    def compute(self, data: Array) -> Array:
+        return softmax(data, self.axis)
+
+
+class LogSoftmax(AlongAxis):
+    """The logarithm of Softmax, without overflow (ONNX LogSoftmax)."""
+
+    name = "nn.log_softmax"
+
+    def compute(self, data: Array) -> Array:
+        shifted = data - np.max(data, axis=self.axis, keepdims=True, initial=-np.inf)
+        return shifted - np.log(np.sum(np.exp(shifted), axis=self.axis, keepdims=True))
+
+
+class Hardmax(AlongAxis):
+    """1 at the first largest element along the axis, else 0 (ONNX Hardmax)."""
+
+    name = "nn.hardmax"
+
+    def compute(self, data: Array) -> Array:
+        result = np.zeros_like(data)
+        if data.size:
+            np.put_along_axis(result, np.argmax(data, axis=self.axis, keepdims=True), 1, axis=self.axis)
+        return result
+
+
+def softmax(data: Array, axis: int) -> Array:
+    """exp(x) over its sum along the axis; NaN for rows of which all elements are -inf."""
+    powers = np.exp(data - np.max(data, axis=axis, keepdims=True, initial=-np.inf))
+    return powers / np.sum(powers, axis=axis, keepdims=True)

@@ -1,0 +1,245 @@
+"""V10, the plan's memory: places parse, lie inside their space, and never share bytes while both live.
+
+Time is counted in positions: each op has one, a region op one before and one after its regions. A
+buffer lives from the position that writes it to the last one that reads it, through any view; what
+a loop's body reads from outside lives to the end of the loop, because the body runs again.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import NoReturn, Protocol
+
+from rtcc.ir.graph import Graph
+from rtcc.ir.op import Op
+from rtcc.ir.ops.plan import Launch, Place, PlanConstant, PlanIf, PlanLoop, Space, View
+from rtcc.ir.value import Constant, Value
+
+
+class Fail(Protocol):
+    """Raises the verifier's error."""
+
+    def __call__(self, number: int, message: str, op: Op | None = None) -> NoReturn: ...
+
+
+@dataclass
+class Buffer:
+    """Bytes of a space, and the first and last position at which they are needed."""
+
+    place: Place
+    bytes: int
+    op: Op
+    first: int
+    last: int
+    what: str
+
+    @property
+    def end(self) -> int:
+        """The offset after its last byte."""
+        return self.place.offset + self.bytes
+
+
+@dataclass
+class _Loop:
+    """A loop being walked: where it starts, and the outer buffers that its body reads."""
+
+    first: int
+    outer: list[Buffer] = field(default_factory=list[Buffer])
+
+
+def verify_plan(graph: Graph, kernels: Mapping[str, Graph], fail: Fail) -> None:
+    """Check the places of an entry graph at plan level; `fail` raises the error."""
+    plan = _Plan(graph, kernels, fail)
+    plan.region(graph)
+    for space in (Space.WORKSPACE, Space.DEVICE, Space.ACCELERATOR):
+        _check_disjoint([b for b in plan.buffers if b.place.space is space], fail)
+    _check_constants(plan.constants, fail)
+
+
+class _Plan:
+    """The buffers of a graph, with their lives."""
+
+    def __init__(self, graph: Graph, kernels: Mapping[str, Graph], fail: Fail) -> None:
+        self.kernels = kernels
+        self.fail = fail
+        self.limits = {
+            Space.WORKSPACE: graph.attributes.get("workspace"),
+            Space.CONST: graph.attributes.get("const"),
+        }
+        self.outputs = [value.type for value in graph.returned]
+        self.position = 0
+        self.loops: list[_Loop] = []
+        self.buffers: list[Buffer] = []
+        self.constants: list[tuple[Buffer, Value]] = []
+        self.buffer_of: dict[Value, Buffer] = {}
+
+    def region(self, graph: Graph) -> None:
+        """Walk a graph in order. Plans nest as deep as their control flow, which is little."""
+        for op in graph.ops:
+            self.position += 1
+            for value in op.present_operands:
+                self._read(value)
+            match op:
+                case PlanConstant():
+                    buffer = self._buffer(op, op.place, op.result)
+                    self.constants.append((buffer, op.data))
+                case View():
+                    self._view(op)
+                case Launch():
+                    self._launch(op)
+                case PlanIf():
+                    for region in op.regions:
+                        self.region(region)
+                    self.position += 1
+                    self._place_results(op, op.places)
+                case PlanLoop():
+                    self._loop(op)
+                case _:
+                    pass
+
+    def _loop(self, op: PlanLoop) -> None:
+        region = op.regions[0]
+        self.position += 1
+        self.loops.append(_Loop(self.position))
+        self._check_count(op, op.places, len(region.parameters) - 1)
+        for parameter, place in zip(region.parameters[1:], op.places, strict=True):
+            self.buffer_of[parameter] = self._add(op, place, parameter)
+        self.region(region)
+        self.position += 1
+        ended = self.loops.pop()
+        for buffer in ended.outer:
+            buffer.last = self.position
+            if self.loops and buffer.first < self.loops[-1].first:
+                self.loops[-1].outer.append(buffer)
+        self._place_results(op, op.places)
+
+    def _launch(self, op: Launch) -> None:
+        in_place = self._dying_in_place(op)
+        for buffer in in_place:
+            buffer.last -= 1
+        self._place_results(op, op.places)
+        if not op.scratch:
+            return
+        place = self._parse(op, op.scratch)
+        size = op.scratch_bytes * op.tasks
+        scratch = Buffer(place, size, op, self.position, self.position, f"the scratch of {op!r}")
+        self._check_bounds(scratch)
+        self.buffers.append(scratch)
+
+    def _dying_in_place(self, op: Launch) -> list[Buffer]:
+        """Operands last read here whose very place a result takes, where the kernel works element by element."""
+        kernel = self.kernels[op.kernel]
+        if not all(inner.elementwise or inner is kernel.terminator for inner in kernel.ops):
+            return []
+        places = {(place, r.type.storage_bytes) for place, r in zip(op.places, op.results, strict=False)}
+        found = [self.buffer_of.get(value) for value in op.inputs]
+        return [
+            b
+            for b in found
+            if b is not None and b.first < self.position and (str(b.place), b.bytes) in places
+        ]
+
+    def _view(self, op: View) -> None:
+        size = op.offset + op.result.type.storage_bytes
+        if op.offset < 0 or size > op.data.type.storage_bytes:
+            message = f"it reaches to byte {size} of a buffer of {op.data.type.storage_bytes}"
+            self.fail(10, message, op)
+        if op.data in self.buffer_of:
+            self.buffer_of[op.result] = self.buffer_of[op.data]
+
+    def _place_results(self, op: Op, places: Sequence[str]) -> None:
+        self._check_count(op, places, len(op.results))
+        for value, place in zip(op.results, places, strict=True):
+            self._buffer(op, place, value)
+
+    def _check_count(self, op: Op, places: Sequence[str], count: int) -> None:
+        if len(places) != count:
+            self.fail(10, f"it has {count} results and {len(places)} places", op)
+
+    def _buffer(self, op: Op, place: str, value: Value) -> Buffer:
+        buffer = self.buffer_of[value] = self._add(op, place, value)
+        return buffer
+
+    def _add(self, op: Op, place: str, value: Value) -> Buffer:
+        parsed = self._parse(op, place)
+        buffer = Buffer(parsed, value.type.storage_bytes, op, self.position, self.position, repr(value))
+        self._check_bounds(buffer)
+        if (parsed.space is Space.CONST) != isinstance(op, PlanConstant):
+            self.fail(10, f"{buffer.what} cannot lie at {parsed}", op)
+        if parsed.space is not Space.CONST:
+            self.buffers.append(buffer)
+        return buffer
+
+    def _parse(self, op: Op, place: str) -> Place:
+        try:
+            return Place.parse(place)
+        except ValueError as error:
+            self.fail(10, str(error), op)
+
+    def _check_bounds(self, buffer: Buffer) -> None:
+        place, op = buffer.place, buffer.op
+        if place.space is Space.USER:
+            if place.offset >= len(self.outputs):
+                self.fail(10, f"there is no output {place.offset}, only {len(self.outputs)}", op)
+            if buffer.bytes > self.outputs[place.offset].storage_bytes:
+                self.fail(10, f"{buffer.what} takes {buffer.bytes} bytes, output {place.offset} has less", op)
+            return
+        limit = self.limits.get(place.space)
+        if limit is not None and buffer.end > limit:
+            message = f"{buffer.what} at {place} ends at byte {buffer.end} of a space of {limit}"
+            self.fail(10, message, op)
+
+    def _read(self, value: Value) -> None:
+        buffer = self.buffer_of.get(value)
+        if buffer is None:
+            return
+        buffer.last = self.position
+        if self.loops and buffer.first < self.loops[-1].first:
+            self.loops[-1].outer.append(buffer)
+
+
+def _check_disjoint(buffers: Sequence[Buffer], fail: Fail) -> None:
+    """A sweep through time; the buffers alive are disjoint, so a new one can only hit its neighbours."""
+    alive: list[tuple[int, int, int]] = []
+    ends: list[tuple[int, tuple[int, int, int]]] = []
+    for index, buffer in sorted(enumerate(buffers), key=lambda pair: pair[1].first):
+        if not buffer.bytes:
+            continue
+        while ends and ends[0][0] < buffer.first:
+            _, ended = heappop(ends)
+            alive.pop(bisect_left(alive, ended))
+        entry = (buffer.place.offset, buffer.end, index)
+        at = bisect_left(alive, entry)
+        for offset, end, other in alive[max(0, at - 1) : at + 1]:
+            if offset < buffer.end and buffer.place.offset < end:
+                rival = buffers[other]
+                message = (
+                    f"{buffer.what} at {buffer.place} ({buffer.bytes} bytes) overlaps {rival.what} "
+                    f"at {rival.place} ({rival.bytes} bytes), which is still needed"
+                )
+                fail(10, message, buffer.op)
+        insort(alive, entry)
+        heappush(ends, (buffer.last, entry))
+
+
+def _check_constants(constants: Sequence[tuple[Buffer, Value]], fail: Fail) -> None:
+    """Constants share bytes only where they are the same."""
+    before: tuple[Buffer, Value] | None = None
+    for buffer, value in sorted(constants, key=lambda pair: (pair[0].place.offset, pair[0].end)):
+        if before is not None and buffer.place.offset < before[0].end and not _same(value, before[1]):
+            fail(
+                10,
+                f"{buffer.what} at {buffer.place} overlaps {before[0].what} at {before[0].place}",
+                buffer.op,
+            )
+        if before is None or buffer.end > before[0].end:
+            before = (buffer, value)
+
+
+def _same(one: Value, other: Value) -> bool:
+    return one is other or (
+        isinstance(one, Constant) and isinstance(other, Constant) and one.content == other.content
+    )

@@ -1,0 +1,95 @@
+# pyright: basic
+"""Depthwise convolution (one filter per channel) over blocked activations.
+
+Weights are [C/b][R][S][b] (`pack_weights`): lane by lane the same operation, so nothing is broadcast. A tile is some
+pixels of one row; the taps are written out, so that pixels which neighbouring taps share are loaded once and small
+filters stay in registers for the whole row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
+
+from rtcc.targets.tvm.function_builder import FunctionBuilder, Index
+from rtcc.targets.tvm.kernels.convolution import ConvProblem, Tile, split_evenly
+from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
+from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow, Tiling
+
+UNROLLED_TAPS = 25
+"""Filters of more taps loop over their rows."""
+
+
+def illegal(problem: ConvProblem) -> str | None:
+    """Why this kernel cannot do the convolution, or None."""
+    if not problem.groups == problem.channels == problem.filters:
+        return f"{problem.filters} filters in {problem.groups} groups over {problem.channels} channels are not depthwise"
+    if not problem.has_halo():
+        return f"the input's halo {problem.input_halo} is narrower than {problem.needed_halo}"
+    return None
+
+
+def pack_weights(weights: NDArray[Any], problem: ConvProblem) -> NDArray[Any]:
+    """ONNX weights [C][1][R][S]  →  [C/b][R][S][b], zero-padded."""
+    channels, _, rows, taps = weights.shape
+    padded = np.zeros((problem.output.blocks * problem.lanes, rows, taps), weights.dtype)
+    padded[:channels] = weights[:, 0]
+    return np.ascontiguousarray(padded.reshape(-1, problem.lanes, rows, taps).transpose(0, 2, 3, 1))
+
+
+def choose_tile(problem: ConvProblem, registers: int) -> Tile:
+    """As many pixels as leave registers for the taps of one row and the pixels that they read."""
+    most = max(1, (registers - problem.kernel[1] - 2) // 2)
+    return Tile(split_evenly(problem.output_width, min(most, 10))[0], 1)
+
+
+def make(problem: ConvProblem, epilogue: Epilogue | None = None, tile: Tile | None = None) -> tirx.PrimFunc:
+    """The kernel (task, tasks, input, weights, *epilogue parameters, output)."""
+    reason = illegal(problem)
+    assert reason is None, reason
+    return _DepthwiseConv(problem, tile or choose_tile(problem, 32 if problem.lanes == 16 else 16)).build(epilogue)
+
+
+@dataclass(frozen=True)
+class _DepthwiseConv:
+    problem: ConvProblem
+    tile: Tile
+
+    def build(self, epilogue: Epilogue | None) -> tirx.PrimFunc:
+        problem, tiling = self.problem, Tiling(self.problem.output, 1)
+        kernel = FunctionBuilder()
+        data = kernel.buffer("input", problem.input.shape)
+        weights = kernel.buffer("weights", (tiling.groups, *problem.kernel, problem.lanes))
+        finish = BoundEpilogue(kernel, epilogue)
+        output = kernel.buffer("output", tiling.form.shape)
+        with kernel.tasks("step", problem.batch * tiling.groups * problem.output_height) as step:
+            y = kernel.bind("y", tirx.truncmod(step, problem.output_height))
+            outer = kernel.bind("outer", tirx.truncdiv(step, problem.output_height))
+            block = kernel.bind("block", tirx.truncmod(outer, tiling.groups))
+            n = kernel.bind("n", tirx.truncdiv(outer, tiling.groups))
+            row = OutputRow(kernel, tiling, output, finish, n, block, y)
+            row.zero_halo()
+            row.tiles(self.tile.pixels, lambda x, pixels: self._tile(row, data, weights, x, pixels))
+        return kernel.finish()
+
+    def _tile(self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, x: Index, pixels: int) -> None:
+        acc = row.accumulators(pixels)
+        rows, taps = self.problem.kernel
+        loop = row.kernel.unrolled if rows * taps <= UNROLLED_TAPS else row.kernel.serial
+        with loop("r", rows) as r, row.kernel.unrolled("s", taps) as s:
+            self._tap(row, data, weights, acc, x, r, s)
+        row.store(acc, x)
+
+    def _tap(
+        self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, acc: Accumulators, x: Index, r: Index, s: Index
+    ) -> None:
+        problem, form = self.problem, self.problem.input
+        with row.kernel.unrolled("m", acc.pixels) as m:
+            y = row.y * problem.strides[0] + r * problem.dilations[0] - problem.pads[0]
+            column = (x + m) * problem.strides[1] + s * problem.dilations[1] - problem.pads[1]
+            value = data[tuple(form.at(row.n, row.kb, y, column))]
+            acc.add(row.kernel, m, 0, value * weights[row.kb, r, s, form.lane])

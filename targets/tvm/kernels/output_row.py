@@ -1,0 +1,138 @@
+# pyright: basic
+"""One row of a convolution's output, written tile by tile: what all convolution kernels have in common.
+
+A tile holds pixels × blocks accumulators of one vector each. A kernel gives the function that adds up the products;
+this module zeroes the accumulators, finishes and stores them, and writes the halo and the padding lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat, vector
+from rtcc.targets.tvm.kernels.blocked import Blocked, zero_halo_of_row
+from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Position
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How an output is cut into tiles: `blocks` channel blocks at once, `joined` rows as one."""
+
+    out: Blocked
+    blocks: int
+    joined: int = 1
+
+    @property
+    def groups(self) -> int:
+        """Groups of channel blocks; the last may be smaller."""
+        return -(-self.out.blocks // self.blocks)
+
+    @property
+    def form(self) -> Blocked:
+        """The output as the tiles see it, rows joined."""
+        return self.out.joined(self.joined)
+
+
+@dataclass(frozen=True)
+class Accumulators:
+    """A tile's registers: vector (m, j) is pixel m of block j."""
+
+    buffer: tirx.Buffer
+    pixels: int
+    blocks: int
+    lanes: int
+
+    def place(self, m: Index, j: Index) -> Expr:
+        """The index of one vector."""
+        return vector((m * self.blocks + j) * self.lanes, self.lanes)
+
+    def add(self, kernel: FunctionBuilder, m: Index, j: Index, value: Expr) -> None:
+        """acc[m, j] += value."""
+        place = self.place(m, j)
+        kernel.store(self.buffer, [place], self.buffer[place] + value)
+
+
+Reduce = Callable[[Accumulators, Index], None]
+"""Adds a tile's products to its accumulators, which begin at the given column."""
+
+
+@dataclass(frozen=True)
+class OutputRow:
+    """Row `y` of group `kb` of channel blocks of image `n`, under construction."""
+
+    kernel: FunctionBuilder
+    tiling: Tiling
+    buffer: tirx.Buffer
+    finish: BoundEpilogue
+    n: Index
+    kb: Index
+    y: Index
+
+    def zero_halo(self) -> None:
+        """The halo beside this row, and above or below where it is the first or last."""
+        for j in range(self.tiling.blocks):
+            with self.if_block_exists(j):
+                zero_halo_of_row(self.kernel, self.buffer, self.tiling.form, self.n, self._block(j), self.y)
+
+    def tiles(self, pixels: int, emit: Callable[[Index, int], None]) -> None:
+        """emit(column, pixels) for every whole tile, in a loop, and for what remains."""
+        whole, rest = divmod(self.tiling.form.width, pixels)
+        if whole:
+            with self.kernel.serial("xt", whole) as xt:
+                emit(xt * pixels, pixels)
+        if rest:
+            emit(whole * pixels, rest)
+
+    def accumulators(self, pixels: int) -> Accumulators:
+        """Zeroed accumulators for a tile."""
+        lanes = self.tiling.out.lanes
+        acc = self.kernel.local("acc", (pixels * self.tiling.blocks * lanes,))
+        with self.kernel.unrolled("i", pixels * self.tiling.blocks) as i:
+            self.kernel.store(acc, [vector(i * lanes, lanes)], splat(0.0, lanes))
+        return Accumulators(acc, pixels, self.tiling.blocks, lanes)
+
+    def store(self, acc: Accumulators, x: Index) -> None:
+        """Finish a tile that begins at column x and store it."""
+        with self._each(acc) as (m, j):
+            value = self._finished(acc.buffer[acc.place(m, j)], j, x + m)
+            self.kernel.store(self.buffer, self._at(j, x + m), value)
+
+    def suspend(self, acc: Accumulators, x: Index) -> None:
+        """Leave unfinished sums in the output."""
+        with self._each(acc) as (m, j):
+            self.kernel.store(self.buffer, self._at(j, x + m), acc.buffer[acc.place(m, j)])
+
+    def resume(self, acc: Accumulators, x: Index) -> None:
+        """Fetch what `suspend` left."""
+        with self._each(acc) as (m, j):
+            self.kernel.store(acc.buffer, [acc.place(m, j)], self.buffer[tuple(self._at(j, x + m))])
+
+    def if_block_exists(self, j: Index) -> AbstractContextManager[None]:
+        """A condition on block j of the group, where the last group may have fewer than the others."""
+        blocks = self.tiling.out.blocks
+        return self.kernel.when(tirx.LT(self._block(j), blocks) if blocks % self.tiling.blocks else None)
+
+    @contextmanager
+    def _each(self, acc: Accumulators) -> Iterator[tuple[Index, Index]]:
+        kernel = self.kernel
+        with kernel.unrolled("j", acc.blocks) as j, self.if_block_exists(j), kernel.unrolled("m", acc.pixels) as m:
+            yield m, j
+
+    def _finished(self, value: Expr, j: Index, x: Index) -> Expr:
+        out, y = self.tiling.out, self.y
+        if self.tiling.joined > 1:
+            y = self.y * self.tiling.joined + tirx.truncdiv(x, out.width)
+            x = tirx.truncmod(x, out.width)
+        block = self._block(j)
+        at = Position((self.n, block * out.lanes, y, x), 1, out.lanes)
+        return out.zero_padding(block, self.finish(value, at))
+
+    def _at(self, j: Index, x: Index) -> list[Index]:
+        return self.tiling.form.at(self.n, self._block(j), self.y, x)
+
+    def _block(self, j: Index) -> Index:
+        return self.kb * self.tiling.blocks + j

@@ -1,0 +1,211 @@
+# pyright: basic
+"""Anchors that need several passes over each row: softmax, normalisations, arg-reductions, running sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tvm import tirx
+
+from rtcc.ir import Graph, Op, TensorType, Value
+from rtcc.ir.ops import normalization, reduce, softmax
+from rtcc.ir.ops.tensor import normal_axis
+from rtcc.target import Target
+from rtcc.targets.tvm import vector_math as vm
+from rtcc.targets.tvm.function_builder import Expr
+from rtcc.targets.tvm.lower.accumulate import MAXIMUM, SUM, accumulate
+from rtcc.targets.tvm.lower.kernel import Index, Lowering, integer, literal, storage_type, template
+from rtcc.targets.tvm.lower.loops import inner_loops, task_loops
+from rtcc.targets.tvm.lower.reduction import store_result
+
+
+class Row:
+    """One row of an operand: the elements along some axes at a fixed place on the others."""
+
+    def __init__(self, lowering: Lowering, op: Op, axes: Sequence[int], outer: Index) -> None:
+        self.lowering, self.op, self.axes, self.outer = lowering, op, list(axes), outer
+        value = op.operands[0]
+        assert value is not None
+        self.value = value
+        self.sizes = value.type.sizes
+        self.extents = [self.sizes[axis] for axis in axes]
+
+    @property
+    def count(self) -> int:
+        """Elements in the row."""
+        total = 1
+        for extent in self.extents:
+            total *= extent
+        return total
+
+    def index(self, inner: Index) -> Index:
+        """The full index of a place in the row."""
+        kept = [axis for axis in range(len(self.sizes)) if axis not in self.axes]
+        full = dict(zip(kept, self.outer, strict=True)) | dict(zip(self.axes, inner, strict=True))
+        return tuple(full[axis] for axis in range(len(self.sizes)))
+
+    def element(self, inner: Index) -> Expr:
+        """The operand's element at a place in the row."""
+        return self.lowering.element(self.value, self.index(inner))
+
+    def total(self, term: Callable[[Index], Expr], combine: object = SUM) -> Expr:
+        """One value combined over the row, named."""
+        found = accumulate(self.lowering, self.op.type, self.extents, term, combine)
+        return self.lowering.builder.bind("row_total", found)
+
+    def store(self, result: Callable[[Index], Expr]) -> None:
+        """Store result(place) for every place, through the ops after the anchor."""
+
+        def body(inner: Index) -> None:
+            with self.lowering.scope():
+                store_result(self.lowering, self.op, self.index(inner), result(inner))
+
+        inner_loops(self.lowering, self.extents, body)
+
+
+def rows_kernel(graph: Graph, op: Op, axes: Sequence[int], body: Callable[[Row], None]) -> tirx.PrimFunc:
+    """A kernel that does `body` for every row along `axes` of the anchor's first operand."""
+    lowering = Lowering(graph)
+    data = op.operands[0]
+    assert data is not None
+    sizes = data.type.sizes
+    outer = [size for axis, size in enumerate(sizes) if axis not in axes]
+    if 0 not in sizes:
+        task_loops(lowering, outer or (1,), lambda index: body(Row(lowering, op, axes, index[: len(outer)])))
+    return lowering.builder.finish()
+
+
+@template(softmax.Softmax, softmax.LogSoftmax)
+def _softmax(graph: Graph, op: softmax.Softmax, target: Target) -> tirx.PrimFunc:
+    def body(row: Row) -> None:
+        most = row.total(row.element, MAXIMUM)
+        total = row.total(lambda i: vm.exp(row.element(i) - most))
+        if isinstance(op, softmax.LogSoftmax):
+            log_total = row.lowering.builder.bind("log_total", vm.log(total))
+            row.store(lambda i: row.element(i) - most - log_total)
+        else:
+            scale = row.lowering.builder.bind("scale", tirx.div(vm.constant(1, total), total))
+            row.store(lambda i: vm.exp(row.element(i) - most) * scale)
+
+    return rows_kernel(graph, op, [normal_axis(op, op.axis, op.type.rank)], body)
+
+
+def _mean(row: Row) -> Expr:
+    total = row.total(row.element)
+    return row.lowering.builder.bind("mean", tirx.div(total, literal(row.count, row.op.type)))
+
+
+def _inverse_deviation(row: Row, mean: Expr, epsilon: float) -> Expr:
+    squares = row.total(lambda i: (row.element(i) - mean) * (row.element(i) - mean))
+    variance = tirx.div(squares, literal(row.count, row.op.type))
+    return row.lowering.builder.bind("inverse", _inverse_root(variance + literal(epsilon, row.op.type)))
+
+
+def _inverse_root(x: Expr) -> Expr:
+    return tirx.div(vm.constant(1, x), vm.sqrt(x))
+
+
+@template(normalization.LayerNormalization, normalization.RMSNormalization)
+def _layer_normalization(graph: Graph, op: normalization.LayerNormalization, target: Target) -> tirx.PrimFunc:
+    rank = op.data.type.rank
+    axes = range(normal_axis(op, op.axis, rank), rank)
+    centred = isinstance(op, normalization.LayerNormalization)
+
+    def body(row: Row) -> None:
+        mean = _mean(row) if centred else literal(0, op.type)
+        inverse = _inverse_deviation(row, mean, op.epsilon)
+
+        def result(inner: Index) -> Expr:
+            index = row.index(inner)
+            scale, shift = (row.lowering.operand(op, slot, index) for slot in (1, 2))
+            value = (row.element(inner) - mean) * inverse * scale
+            return value if shift is None else value + shift
+
+        row.store(result)
+
+    return rows_kernel(graph, op, axes, body)
+
+
+@template(normalization.InstanceNormalization)
+def _instance_normalization(graph: Graph, op: normalization.InstanceNormalization, target: Target) -> tirx.PrimFunc:
+    def body(row: Row) -> None:
+        mean = _mean(row)
+        inverse = _inverse_deviation(row, mean, op.epsilon)
+        channel = row.outer[1]
+        scale = row.lowering.builder.bind("scale", inverse * row.lowering.element(op.scale, (channel,)))
+        shift = row.lowering.element(op.bias, (channel,))
+        row.store(lambda i: (row.element(i) - mean) * scale + shift)
+
+    return rows_kernel(graph, op, range(2, op.data.type.rank), body)
+
+
+@template(reduce.ArgMax, reduce.ArgMin)
+def _arg_extremum(graph: Graph, op: reduce.ArgMax, target: Target) -> tirx.PrimFunc:
+    """The first (or last) index of the extreme element; NaN counts as most extreme, as in NumPy."""
+    lowering = Lowering(graph)
+    builder = lowering.builder
+    sizes = op.data.type.sizes
+    axis = normal_axis(op, op.axis, len(sizes))
+    outer_sizes = [size for a, size in enumerate(sizes) if a != axis]
+    dtype = op.data.type
+    larger = isinstance(op, reduce.ArgMax)
+
+    def body(outer: Index) -> None:
+        outer = outer[: len(outer_sizes)]
+        best = builder.local("best", (1,), storage_type(dtype))
+        place = builder.local("place", (1,), "int64")
+
+        def element(k: Expr) -> Expr:
+            return lowering.element(op.data, (*outer[:axis], k, *outer[axis:]))
+
+        with lowering.scope():
+            builder.store(best, [integer(0)], element(integer(0)))
+        builder.store(place, [integer(0)], tirx.const(0, "int64"))
+        with builder.serial("k", sizes[axis] - 1, 1) as k, lowering.scope():
+            candidate = builder.bind("candidate", element(k))
+            better = _beats(dtype, candidate, best[0], larger, or_equal=bool(op.select_last_index))
+            with builder.when(better):
+                builder.store(best, [integer(0)], candidate)
+                builder.store(place, [integer(0)], k.astype("int64"))
+        index = (*outer[:axis], integer(0), *outer[axis:]) if op.keepdims else outer
+        store_result(lowering, op, index, place[0])
+
+    task_loops(lowering, outer_sizes or (1,), body)
+    return builder.finish()
+
+
+def _beats(type: TensorType, candidate: Expr, best: Expr, larger: bool, *, or_equal: bool) -> Expr:
+    if or_equal:
+        better = candidate >= best if larger else candidate <= best
+    else:
+        better = candidate > best if larger else candidate < best
+    if not type.dtype.is_float:
+        return better
+    fresh_nan = vm.is_nan(candidate) if or_equal else tirx.all(vm.is_nan(candidate), tirx.Not(vm.is_nan(best)))
+    return tirx.any(better, fresh_nan)
+
+
+@template(reduce.CumSum)
+def _cum_sum(graph: Graph, op: reduce.CumSum, target: Target) -> tirx.PrimFunc:
+    axis_value: Value = op.axis
+    axis = normal_axis(op, int(op.static_array(axis_value, "axis").reshape(-1)[0]), op.type.rank)
+    lowering = Lowering(graph)
+    builder = lowering.builder
+    sizes = op.type.sizes
+    outer_sizes = [size for a, size in enumerate(sizes) if a != axis]
+
+    def body(outer: Index) -> None:
+        outer = outer[: len(outer_sizes)]
+        total = builder.local("total", (1,), storage_type(op.type))
+        builder.store(total, [integer(0)], literal(0, op.type))
+        with builder.serial("step", sizes[axis]) as step, lowering.scope():
+            k = builder.bind("k", integer(sizes[axis] - 1) - step if op.reverse else step + integer(0))
+            index = (*outer[:axis], k, *outer[axis:])
+            added = builder.bind("added", lowering.element(op.data, index))
+            before = builder.bind("before", total[0])
+            builder.store(total, [integer(0)], before + added)
+            store_result(lowering, op, index, before if op.exclusive else before + added)
+
+    if 0 not in sizes:
+        task_loops(lowering, outer_sizes or (1,), body)
+    return builder.finish()

@@ -1,0 +1,1 @@
+"""Tests of what users are told when something is wrong."""

@@ -1,0 +1,107 @@
+"""Golden tests: one file per test, `tests/golden/PASS/CASE.rtir`.
+
+    // rtcc opt -p fold-batch-norm        tolerance: 1e-6
+    …the input…
+    // ----- expect
+    …the output…
+
+`// ----- unchanged` instead says that the pass must leave the input alone. Without a tolerance, both sides
+must have equal bits, also for inputs with NaN, infinities and zeros of both signs. Both sides are
+interpreted on seeded inputs whatever the text says, so that new text cannot bless wrong arithmetic.
+
+`pytest tests/golden --update-golden` writes the outputs; read the diff before committing it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rtcc.ir import Module
+from rtcc.ir.verify import verify
+from rtcc.pipeline import exact, reassociates
+from rtcc.pipeline.compare import compare
+from rtcc.pipeline.inputs import random_inputs, with_special_values
+from rtcc.pipeline.run import RunOptions, run_pipeline
+from rtcc.text import parse_module, print_module
+
+HERE = Path(__file__).parent
+FILES = sorted(HERE.glob("*/*.rtir"))
+COMMAND = re.compile(r"// rtcc opt -p (\S+)(?:\s+tolerance: (\S+))?")
+EXPECT, UNCHANGED = "// ----- expect", "// ----- unchanged"
+SEEDS = (0, 1)
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One golden file, taken apart."""
+
+    command: str
+    pipeline: str
+    rtol: float | None
+    given: str
+    expected: str | None
+    """None where the pass must change nothing."""
+
+    @staticmethod
+    def read(path: Path) -> Golden:
+        """The parts of a golden file."""
+        command, _, rest = path.read_text().partition("\n")
+        found = COMMAND.fullmatch(command.rstrip())
+        assert found, f"{path}: the first line must be '// rtcc opt -p PIPELINE [tolerance: RTOL]'"
+        rtol = float(found[2]) if found[2] else None
+        if UNCHANGED in rest:
+            return Golden(command, found[1], rtol, rest.partition(UNCHANGED)[0], None)
+        given, _, expected = rest.partition(EXPECT)
+        return Golden(command, found[1], rtol, given, expected.strip("\n") + "\n")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_golden(path: Path, request: pytest.FixtureRequest) -> None:
+    golden = Golden.read(path)
+    before, after = parse(golden.given), parse(golden.given)
+    report = run_pipeline(after, golden.pipeline, RunOptions(verify=False))
+    verify(after)
+    found = body(after)
+    if golden.expected is None:
+        assert found == body(before), "the pass must not change this module"
+        assert not report.changed, "the pass says it changed the module, but did not"
+        return
+    if request.config.getoption("--update-golden") and found != golden.expected:
+        path.write_text(f"{golden.command}\n{golden.given}{EXPECT}\n{found}")
+    else:
+        assert found == golden.expected
+    assert report.changed
+    check_arithmetic(before, parse(found), golden.rtol)
+
+
+def check_arithmetic(before: Module, after: Module, rtol: float | None) -> None:
+    """Both sides give the same results on seeded inputs, within the tolerance."""
+    for seed in SEEDS:
+        feeds = random_inputs(before, seed)
+        rounds = [feeds] if rtol is not None else [feeds, with_special_values(feeds, seed)]
+        for each in rounds:
+            deviations = compare(before, after, exact if rtol is None else reassociates(rtol), each)
+            assert all(deviation.is_allowed for deviation in deviations), deviations
+
+
+def parse(text: str) -> Module:
+    """The module of a golden file's part, which may leave out the header."""
+    text = text.lstrip("\n")
+    return parse_module(text if text.startswith("// rtir") else f"// rtir 1  level=graph\n{text}")
+
+
+def body(module: Module) -> str:
+    """The module's text without the header, which lists the passes."""
+    return print_module(module).partition("\n")[2]
+
+
+def test_every_pass_has_cases_that_must_not_fire() -> None:
+    fires = Counter(path.parent.name for path in FILES if Golden.read(path).expected is not None)
+    stays = Counter(path.parent.name for path in FILES if Golden.read(path).expected is None)
+    lacking = {name: (count, stays[name]) for name, count in fires.items() if stays[name] < count}
+    assert not lacking, f"as many tests must show where a pass stays off: {lacking}"
