@@ -185,7 +185,7 @@ def _new_bias(linear: Op, bias: Constant | None, affine: Affine, rw: Rewriter) -
     if bias is None:
         weight = linear.operands[1]
         assert isinstance(weight, Constant)
-        return rw.constant(new.astype(weight.type.dtype.numpy), name=f"{weight.symbol}.bias")
+        return rw.constant(new.astype(weight.type.dtype.numpy), name=f"{rw.stem(weight)}.bias")
     return rw.constant(new.astype(bias.type.dtype.numpy), name=bias.symbol)
 
 

@@ -63,7 +63,7 @@ def divide_by_constant(op: Div, rw: Rewriter) -> None:
     magnitude = np.abs(inverse)
     if not (np.isfinite(inverse) & (magnitude >= np.finfo(inverse.dtype).tiny)).all():
         return
-    constant = rw.constant(inverse, divisor.type, name=f"{divisor.symbol}.inverse")
+    constant = rw.constant(inverse, divisor.type, name=f"{rw.stem(divisor)}.inverse")
     rw.replace(op, Mul(op.left, constant, location=op.location))
 
 

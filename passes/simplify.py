@@ -169,7 +169,7 @@ def divide_by_power_of_two(op: Div, rw: Rewriter) -> None:
     limit = np.finfo(data.dtype).maxexp - 4
     if (np.abs(fractions) != 0.5).any() or (np.abs(exponents) > limit).any():
         return
-    inverse = rw.constant(1 / data, op.right.type, name=f"{op.right.symbol}.inverse")
+    inverse = rw.constant(1 / data, op.right.type, name=f"{rw.stem(op.right)}.inverse")
     rw.replace(op, Mul(op.left, inverse, location=op.location))
 
 

@@ -56,6 +56,7 @@ class Compilation:
         """Run the pipeline, down to the plan."""
         from rtcc.pipeline.run import RunOptions, run_pipeline
 
+        self._require_static_inputs()
         options = self.options
         pipeline = options.pipeline
         if pipeline in ("-O0", "-O1", "-O2"):
@@ -73,6 +74,16 @@ class Compilation:
         if self.module.level != "plan":
             raise InvalidInput("pipeline-incomplete", f"the pipeline ends at level {self.module.level}, not plan",
                                hint="end it with fuse,select-layout,outline-kernels,plan-memory")  # fmt: skip
+
+    def _require_static_inputs(self) -> None:
+        """Refuse symbolic input sizes: an artefact has fixed ones."""
+        open_inputs = [p for p in self.module.main.parameters if not p.type.is_static]
+        if open_inputs:
+            shown = ", ".join(f"{p.name} : {p.type}" for p in open_inputs)
+            example = open_inputs[0]
+            sizes = "x".join(str(d) if isinstance(d, int) else "1" for d in example.type.shape)
+            raise InvalidInput("unbound-dimension", f"inputs with symbolic sizes: {shown}",
+                               hint=f"bind them, as in --shape {example.name}={sizes}")  # fmt: skip
 
     def generate(self, name: str) -> None:
         """Make the kernels' code and the C around them."""

@@ -102,8 +102,8 @@ def bind_feeds(
     for name, parameter, array in zip(names, graph.parameters, arrays, strict=True):
         expected = tuple(d if isinstance(d, int) else d.substitute(sizes) for d in parameter.type.shape)
         if any(isinstance(d, int) and d != found for d, found in zip(expected, array.shape, strict=True)):
-            raise InvalidInput("wrong-shape", f"input {name} has the shape {array.shape}, expected {parameter.type}"
-                               + _sizes_text(sizes))  # fmt: skip
+            message = f"input {name} has the shape {array.shape}, expected {parameter.type}"
+            raise InvalidInput("wrong-shape", message + _sizes_text(sizes))
     return arrays, sizes
 
 
@@ -208,7 +208,7 @@ class Run:
 
 
 def fits(type: TensorType, shape: Sequence[int], sizes: Mapping[str, int]) -> bool:
-    """Whether an array of that shape can have the type; sizes that only the data decide need to be in bounds."""
+    """Whether an array of that shape can have the type; sizes that the data decide need only be in bounds."""
     if len(shape) != type.rank:
         return False
     for dimension, size in zip(type.shape, shape, strict=True):
@@ -241,8 +241,9 @@ def _feed(name: str, type: TensorType, feed: Any, sizes: dict[str, int], precisi
         array = array.astype(object)
     wide = precision == "f64" and type.dtype.is_float
     if array.dtype != type.dtype.numpy and not (wide and array.dtype == np.float64):
-        raise InvalidInput("wrong-dtype", f"input {name} has the dtype {array.dtype}, expected {type.dtype.numpy}",
-                           hint=f"convert it: array.astype({str(type.dtype.numpy)!r})")  # fmt: skip
+        message = f"input {name} has the dtype {array.dtype}, expected {type.dtype.numpy}"
+        hint = f"convert it: array.astype({str(type.dtype.numpy)!r})"
+        raise InvalidInput("wrong-dtype", message, hint=hint)
     if array.ndim != type.rank:
         raise InvalidInput("wrong-shape", f"input {name} has the shape {array.shape}, expected {type}")
     for dimension, size in zip(type.shape, array.shape, strict=True):

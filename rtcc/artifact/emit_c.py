@@ -218,7 +218,7 @@ def _configuration(info: ArtifactInfo, machine: Machine, weights: bytes, serial:
             ("RTCC_EXTERNAL_SUM", f"UINT64_C(0x{sums.sum:x})"),
             ("RTCC_EXTERNAL_SUM_OF_SUMS", f"UINT64_C(0x{sums.sum_of_sums:x})"),
         ]
-    lines = ["#ifndef _GNU_SOURCE", "#define _GNU_SOURCE 1 /* syscall, dladdr */", "#endif"]
+    lines = ["#ifndef _GNU_SOURCE", "#define _GNU_SOURCE 1 /* syscall, cpu_set_t, dladdr */", "#endif"]
     return "\n".join([*lines, *(f"#define {key} {value}" for key, value in rows), ""])
 
 

@@ -183,9 +183,9 @@ static void rtcc_futex(_Atomic uint32_t *word, int operation, uint32_t value)
 }
 
 /* Waits until the word differs from `old`: spins, then yields, then sleeps. */
-static void rtcc_wait(_Atomic uint32_t *word, uint32_t old, _Atomic uint32_t *sleepers)
+static void rtcc_wait(_Atomic uint32_t *word, uint32_t old, _Atomic uint32_t *sleepers, int32_t spins)
 {
-    for (int i = 0; i < RTCC_SPINS; i++) {
+    for (int32_t i = 0; i < spins; i++) {
         if (atomic_load_explicit(word, memory_order_acquire) != old)
             return;
         rtcc_relax();
@@ -230,7 +230,7 @@ static int32_t rtcc_barrier_wait(struct rtcc_workspace *w, int32_t code)
         atomic_store_explicit(&w->arrived, 0, memory_order_relaxed);
         rtcc_advance(&w->phase, &w->phase_sleepers);
     } else {
-        rtcc_wait(&w->phase, phase, &w->phase_sleepers);
+        rtcc_wait(&w->phase, phase, &w->phase_sleepers, w->spins);
     }
     return w->agreed;
 }
@@ -248,7 +248,7 @@ static void *rtcc_worker_main(void *argument)
     rtcc_float_enter();
     rtcc_advance(&w->ready, &w->ready_sleepers);
     for (;;) {
-        rtcc_wait(&w->generation, generation++, &w->generation_sleepers);
+        rtcc_wait(&w->generation, generation++, &w->generation_sleepers, w->spins);
         if (w->stop)
             return NULL;
         rtcc_walk(w, worker->task, w->inputs, w->outputs);
@@ -277,6 +277,13 @@ static void rtcc_stop_workers(struct rtcc_workspace *w, int32_t started)
         pthread_join(w->workers[task].thread, NULL);
 }
 
+/* Whether each thread can have a processor to itself; where not, spinning only keeps the others from theirs. */
+static int rtcc_has_processors(int32_t threads)
+{
+    cpu_set_t allowed;
+    return sched_getaffinity(0, sizeof(allowed), &allowed) == 0 && CPU_COUNT(&allowed) >= threads;
+}
+
 static int rtcc_start_worker(struct rtcc_worker *worker)
 {
     pthread_attr_t attributes;
@@ -297,6 +304,7 @@ static int32_t rtcc_start_workers(struct rtcc_workspace *w)
     int32_t started = 1;
     if (w->threads == 1)
         return RTCC_OK;
+    w->spins = rtcc_has_processors(w->threads) ? RTCC_SPINS : 0;
     pthread_once(&once, rtcc_watch_forks);
     w->fork_epoch = atomic_load(&rtcc_fork_epoch);
     sigfillset(&all);
@@ -313,7 +321,7 @@ static int32_t rtcc_start_workers(struct rtcc_workspace *w)
         return RTCC_THREAD_REFUSED;
     }
     for (uint32_t ready; (ready = atomic_load(&w->ready)) + 1 < (uint32_t)w->threads;)
-        rtcc_wait(&w->ready, ready, &w->ready_sleepers);
+        rtcc_wait(&w->ready, ready, &w->ready_sleepers, w->spins);
     return RTCC_OK;
 }
 

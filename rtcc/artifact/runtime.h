@@ -47,6 +47,7 @@ struct rtcc_workspace {
 #if RTCC_POOL
     uint32_t fork_epoch;
     int32_t stop;
+    int32_t spins;                  /* how often a waiting thread looks before it yields */
     const void *const *inputs;
     void *const *outputs;
     /* Words that threads wait on lie on lines of their own. */

@@ -25,8 +25,8 @@ def verify(module: Module) -> None:
     V2   Every operand is defined before its use, in the same graph or around it.
     V3   Use lists, producers, indices and parents agree with the ops.
     V4   Fused regions and kernels use no outer values but constants.
-    V5   Operands and attributes fit the declared slots: none missing, none unknown, kinds right. Ops that take
-         regions have one at least, others none.
+    V5   Operands and attributes fit the declared slots: none missing, none unknown, kinds right. Ops that
+         take regions have one at least, others none.
     V6   Result types are those that `infer` gives (element type and shape); a layout has the type's rank.
     V7   Constants are those that the module holds under their symbol.
     V8   Levels: graph and fused have no kernels and no calls, and graph no fused regions; kernels has no
@@ -37,7 +37,7 @@ def verify(module: Module) -> None:
          at the same time does not overlap. See rtcc/ir/verify_plan.py.
     V11  Symbols in shapes are declared by the module, with the same bounds.
     V12  Fused regions take and return what their op does.
-    V13  Graphs, kernels and constants are kept under their own names; one graph is `main`; the level is known.
+    V13  Graphs, kernels and constants are kept under their own names; one graph is `main`; levels are known.
 
     Takes time linear in the number of ops and operands.
     """
@@ -69,7 +69,8 @@ class _Verifier:
     def run(self) -> None:
         """Check everything."""
         self._check_module()
-        for self.kind, graphs in (("graph", self.module.graphs), ("kernel", self.module.kernels)):
+        for kind, graphs in (("graph", self.module.graphs), ("kernel", self.module.kernels)):
+            self.kind = kind
             for graph in graphs.values():
                 self._walk(graph)
         for constant in self.module.constants.values():
@@ -220,11 +221,10 @@ class _Verifier:
             if result.producer is not op or result.index != index:
                 self._fail(3, f"its result {index} has another producer or index", op)
             self._check_type(result, op)
-        match op:
-            case Call() | Launch():
-                self._check_call(op, op.kernel)
-            case Fused():
-                self._check_interface(12, op, op.body)
+        if isinstance(op, Call | Launch):
+            self._check_call(op, op.kernel)
+        if isinstance(op, Fused):
+            self._check_interface(12, op, op.body)
         self._check_inferred(op)
         for result in op.results:
             self._define(result)
@@ -300,7 +300,7 @@ class _Verifier:
 
 
 def _fits(slot: AttributeSlot[Any], value: object) -> bool:
-    """Whether a value has the kind of its slot; an integer may stand for a float, None for what is optional."""
+    """Whether a value has the kind of its slot; an integer may stand for a float, and None for no value."""
     if value is None:
         return not slot.required
     if slot.kind is None:
@@ -312,8 +312,6 @@ def _fits(slot: AttributeSlot[Any], value: object) -> bool:
 
 
 def _is(value: object, kind: type) -> bool:
-    return (
-        isinstance(value, kind)
-        and not (isinstance(value, bool) and kind is not bool)
-        or (kind is float and type(value) is int)
+    return (isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)) or (
+        kind is float and type(value) is int
     )

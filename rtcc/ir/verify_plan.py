@@ -130,7 +130,7 @@ class _Plan:
         self.buffers.append(scratch)
 
     def _dying_in_place(self, op: Launch) -> list[Buffer]:
-        """Operands last read here whose very place a result takes, where the kernel works element by element."""
+        """Operands last read here whose very place a result takes, where the kernel is elementwise."""
         kernel = self.kernels[op.kernel]
         if not all(inner.elementwise or inner is kernel.terminator for inner in kernel.ops):
             return []

@@ -106,13 +106,14 @@ class Rewriter:
         assert old is not new
         assert new.type == old.type, f"{self.pass_name} replaces {old!r} by {new!r}: the types differ"
         terminator = self.module.main.terminator
-        named = any(use.op is terminator for use in old.uses)
-        if named and not self._can_rename(new):
+        is_output = any(use.op is terminator for use in old.uses)
+        keeps_name = is_output and not self._can_rename(new)
+        if keeps_name:
             self._keep_named(old, new)
-        elif named or new.name is None:
+        elif is_output or new.name is None:
             new.name, old.name = old.name, None
         for use in old.uses:
-            if use.op is not terminator or not named or not isinstance(old.producer, Identity):
+            if not (keeps_name and use.op is terminator):
                 self._read_instead(use, new)
 
     def _can_rename(self, value: Value) -> bool:
@@ -173,6 +174,10 @@ class Rewriter:
         self._symbol_numbers[name] = count
         self._wanted_names[symbol] = self._wanted_names.get(name, name)
         return self.module.add_constant(symbol, data, type)
+
+    def stem(self, constant: Constant) -> str:
+        """The name that a constant, or the one it was made from, is known by."""
+        return self._wanted_names.get(constant.symbol, constant.symbol)
 
     def inline(self, region: Graph, arguments: Sequence[Value], *, before: Op) -> tuple[Value, ...]:
         """Copy a region's ops before an op; the values that stand for what the region returns."""

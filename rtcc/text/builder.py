@@ -35,8 +35,10 @@ from rtcc.text.types import TypeParser
 
 _BOUNDS = re.compile(r"\[\s*(\d+)\s*,\s*(\d+|\*)\s*\]")
 _BLOB = re.compile(r"blob<sha256:([0-9a-f]{64})>")
-_KIND_NAMES: dict[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "a string", tuple: "a list",
-           KernelRef: "a kernel's @name", DType: "an element type"}  # fmt: skip
+_KIND_NAMES: dict[type, str] = {
+    bool: "true or false", int: "an integer", float: "a number", str: "a string", tuple: "a list",
+    KernelRef: "a kernel's @name", DType: "an element type",
+}  # fmt: skip
 
 Pair = tuple[Token, object, Token]
 """An attribute: its name, its value, and where the value stands."""
@@ -309,7 +311,7 @@ class Builder:
         try:
             return DType(token.value)
         except ValueError:
-            message = f"{token} is no attribute value; expected a number, string, list, true, false, element type or @name"
+            message = f"{token} is no attribute value; expected a number, string, list, bool, type or @name"
             self._fail("bad-attribute", message, token)
 
     def _op_attributes(self, kind: type[Op], head: Token, pairs: list[Pair]) -> dict[str, Any]:

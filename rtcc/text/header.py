@@ -1,4 +1,4 @@
-"""The first line of a text module: `// rtir 1  level=graph  target=x86:cascadelake  after=fold-constants,fuse`."""
+"""The first line of a text module: `// rtir 1  level=graph  target=x86:cascadelake  after=fuse`."""
 
 from __future__ import annotations
 

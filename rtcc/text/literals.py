@@ -214,7 +214,8 @@ def _check_element(value: Scalar, dtype: DType) -> None:
             return
         raise BadLiteral(f"{value} does not fit {dtype.value}")
     fits = {
-        Kind.BOOL: (bool,), Kind.STRING: (str,), Kind.FLOAT: (int, float), Kind.COMPLEX: (complex, int, float),
+        Kind.BOOL: (bool,), Kind.STRING: (str,), Kind.FLOAT: (int, float),
+        Kind.COMPLEX: (complex, int, float),
     }.get(dtype.kind, ())  # fmt: skip
     if type(value) not in fits:
         raise BadLiteral(f"{value!r} is no {dtype.value}")

@@ -21,9 +21,11 @@ from rtcc.text.header import parse_header
 from rtcc.text.source import Source
 
 _TERMINALS = {
-    "NAME": "a name", "STRING": "a string", "VALUE": "a %value", "CONSTANT": "a #constant", "SYMBOL": "an @name",
-    "OPERAND": "an operand (%value, #constant or _)", "NUMBER": "a number", "SCALAR": "a number", "LIST": "a list […]",
-    "TYPE": "a type", "BLOB": "blob<sha256:…>", "SPLAT": "splat(…)", "$END": "the end of the text",
+    "NAME": "a name", "STRING": "a string", "VALUE": "a %value", "CONSTANT": "a #constant",
+    "SYMBOL": "an @name",
+    "OPERAND": "an operand (%value, #constant or _)", "NUMBER": "a number", "SCALAR": "a number",
+    "LIST": "a list […]", "TYPE": "a type", "BLOB": "blob<sha256:…>", "SPLAT": "splat(…)",
+    "$END": "the end of the text",
 }  # fmt: skip
 
 

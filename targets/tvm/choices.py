@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rtcc.ir import DType, Layout, Op
+from dataclasses import astuple
+
+from rtcc.ir import DType, Layout, Op, TensorType
 from rtcc.ir.ops import nn
 from rtcc.target import Choice
 from rtcc.targets.tvm.kernels.convolution import ConvProblem, Tile
@@ -25,9 +27,9 @@ def is_agnostic(op: Op) -> bool:
     return op.name in AGNOSTIC
 
 
-def conv_problem(conv: nn.Conv, layout: Layout) -> ConvProblem:
-    """A blocked convolution's shapes as its micro-kernel takes them; layout: the result's."""
-    data, weight, result = conv.data.type, conv.weight.type, conv.type
+def conv_problem(conv: nn.Conv, layout: Layout, data: TensorType | None = None) -> ConvProblem:
+    """A convolution's shapes as its micro-kernel takes them; layout: the result's; data: the data's type if not as is."""
+    data, weight, result = data or conv.data.type, conv.weight.type, conv.type
     pads, strides, dilations = conv.geometry()
     return ConvProblem(
         batch=data.sizes[0], channels=data.sizes[1], height=data.sizes[2], width=data.sizes[3],
@@ -44,23 +46,29 @@ def conv_tile(numbers: tuple[int, ...]) -> Tile:
 
 def _choose_conv(conv: nn.Conv, lanes: int, registers: int) -> Choice:
     data, weight = conv.data.type, conv.weight.type
-    if data.dtype is not DType.F32 or data.rank != 4 or not data.is_static or conv.group != 1:
+    if data.dtype is not DType.F32 or data.rank != 4 or not data.is_static or 0 in conv.type.sizes:
         return GENERIC
-    pads, strides, dilations = conv.geometry()
-    problem = ConvProblem(
-        batch=data.sizes[0], channels=data.sizes[1], height=data.sizes[2], width=data.sizes[3],
-        filters=conv.type.sizes[1], kernel=_pair(weight.sizes[2:]), strides=_pair(strides),
-        dilations=_pair(dilations), pads=_four(pads), groups=conv.group, lanes=lanes,
-    )  # fmt: skip
-    from rtcc.targets.tvm.kernels.direct_conv import choose_tile
+    from rtcc.targets.tvm.kernels import depthwise_conv, direct_conv, nchw_conv
 
-    tile = choose_tile(problem, registers)
-    blocked = Layout.blocked(4, lanes)
-    columns = tile.blocks * lanes
-    bias = Layout(((0, lanes),), (0,))
-    weights = Layout(((0, columns), (1, lanes), (2, 1), (3, 1)), (1, 0))
-    return Choice("direct", (tile.pixels, tile.blocks, tile.depth, tile.rows), {0: blocked, 1: weights, 2: bias}, blocked,
-                  problem.needed_halo)  # fmt: skip
+    problem = conv_problem(conv, Layout.blocked(4, lanes), data.with_layout(None))
+    blocked, bias = Layout.blocked(4, lanes), Layout(((0, lanes),), (0,))
+    if conv.group == 1 and weight.sizes[1] < lanes // 2:
+        tile = nchw_conv.choose_tile(problem, registers)
+        weights = Layout(((0, tile.blocks * lanes), (1, 1), (2, 1), (3, 1)), (0,))
+        return Choice("nchw", _numbers(tile), {1: weights, 2: bias}, blocked)
+    if conv.group == weight.sizes[0] == data.sizes[1] and conv.group > 1:
+        tile = depthwise_conv.choose_tile(problem, registers)
+        weights = Layout(((0, lanes), (1, 1), (2, 1), (3, 1)), (0,))
+        return Choice("depthwise", _numbers(tile), {0: blocked, 1: weights, 2: bias}, blocked, problem.needed_halo)
+    if conv.group == 1:
+        tile = direct_conv.choose_tile(problem, registers)
+        weights = Layout(((0, tile.blocks * lanes), (1, lanes), (2, 1), (3, 1)), (1, 0))
+        return Choice("direct", _numbers(tile), {0: blocked, 1: weights, 2: bias}, blocked, problem.needed_halo)
+    return GENERIC
+
+
+def _numbers(tile: Tile) -> tuple[int, ...]:
+    return astuple(tile)
 
 
 def _pair(values: tuple[int, ...]) -> tuple[int, int]:

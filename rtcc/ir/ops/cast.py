@@ -18,8 +18,8 @@ _FINITE_ONLY = {DType.F8E4M3FN, DType.F8E4M3FNUZ, DType.F8E5M2FNUZ}
 class Cast(Unary):
     """The values in another element type (ONNX Cast); `to` is its name, as in "f16".
 
-    Float to integer truncates and saturates, NaN becomes 0; integer to integer keeps the low bits; to
-    bool is "not zero". `saturate` holds for 8-bit floats: beyond the largest value they take it, else
+    Float to integer truncates and saturates, NaN becomes 0; integer to integer keeps the low bits, and so
+    does float to 4-bit integer, by way of i32; to bool is "not zero". `saturate` holds for 8-bit floats: beyond the largest value they take it, else
     infinity (NaN where the type has none). `round_mode` has no meaning for the types rtcc has.
     """
 
@@ -84,7 +84,11 @@ def converted(x: Array, dtype: DType, *, saturate: bool = True) -> Array:
     if dtype is DType.BOOL:
         return x != 0
     if source.is_float and dtype.is_integer:
-        return saturated(x, dtype.numpy)
+        return (
+            saturated(x, dtype.numpy)
+            if dtype.bits >= 8
+            else _low_bits(saturated(x, np.dtype(np.int32)), dtype)
+        )
     if source.is_integer and dtype.is_integer:
         return _low_bits(x, dtype)
     if dtype.kind is Kind.FLOAT and dtype.bits == 8:
@@ -120,7 +124,9 @@ def _from_text(x: Array, dtype: DType, saturate: bool) -> Array:
     if dtype.is_float:
         parsed = np.array([float(text) for text in x.reshape(-1)], np.float64).reshape(x.shape)
         return converted(parsed.astype(np.float32), dtype, saturate=saturate) if dtype.bits < 32 else parsed
-    whole: list[Any] = [int(text) if text.lstrip("+-").isdigit() else int(float(text)) for text in x.reshape(-1)]
+    whole: list[Any] = [
+        int(text) if text.lstrip("+-").isdigit() else int(float(text)) for text in x.reshape(-1)
+    ]
     return np.array(whole, np.int64).reshape(x.shape).astype(dtype.numpy)
 
 

@@ -159,9 +159,13 @@ class Pow(Binary):
             return np.power(left, right).astype(left.dtype)
         if right.dtype.kind == "f":
             return saturated(np.power(left.astype(np.float64), right), left.dtype)
-        power = np.power(left, np.maximum(right, 0).astype(np.uint8 if right.dtype.itemsize == 1 else np.int64))
+        power = np.power(
+            left, np.maximum(right, 0).astype(np.uint8 if right.dtype.itemsize == 1 else np.int64)
+        )
         odd = right % 2 != 0
-        unit = np.where(left == 1, 1, np.where((left == -1) if left.dtype.kind == "i" else False, 1 - 2 * odd, 0))
+        unit = np.where(
+            left == 1, 1, np.where((left == -1) if left.dtype.kind == "i" else False, 1 - 2 * odd, 0)
+        )
         return np.where(right < 0, unit, power).astype(left.dtype)
 
 
@@ -470,7 +474,9 @@ class Where(Elementwise):
         self.require(self.condition, BOOLEANS, "the condition")
         chosen, other = self.chosen.type, self.other.type
         if chosen.dtype is not other.dtype:
-            raise self.fail(f"both branches must have one dtype, found {chosen.dtype.value}, {other.dtype.value}")
+            raise self.fail(
+                f"both branches must have one dtype, found {chosen.dtype.value}, {other.dtype.value}"
+            )
         shape = broadcast_shapes(self.condition.type.shape, chosen.shape, other.shape)
         return (TensorType(chosen.dtype, shape),)
 

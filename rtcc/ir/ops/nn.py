@@ -26,6 +26,7 @@ from rtcc.ir.value import Value
 
 Geometry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
+
 class Convolution(ComputedOp):
     """What the convolutions share: the attributes and the window they describe."""
 
@@ -43,7 +44,12 @@ class Convolution(ComputedOp):
         if self.kernel_shape and self.kernel_shape != kernel:
             raise self.fail(f"kernel_shape {self.kernel_shape} is not that of the weight, {kernel}")
         strides, dilations = self.strides or (1,) * count, self.dilations or (1,) * count
-        for found, expected in ((kernel, count), (strides, count), (dilations, count), (self.pads or None, 2 * count)):
+        for found, expected in (
+            (kernel, count),
+            (strides, count),
+            (dilations, count),
+            (self.pads or None, 2 * count),
+        ):
             if found is not None and len(found) != expected:
                 raise self.fail(f"expected {expected} numbers for {count} spatial axes, found {found}")
         pads = resolved_pads(self.auto_pad, spatial, extents(kernel, dilations), strides, self.pads)
@@ -155,7 +161,9 @@ class MatMul(ComputedOp):
     def infer(self) -> tuple[TensorType, ...]:
         left, right = self.left.type, self.right.type
         if left.dtype is not right.dtype or left.dtype.kind not in NUMBERS:
-            raise self.fail(f"operands must have one numeric dtype, found {left.dtype.value}, {right.dtype.value}")
+            raise self.fail(
+                f"operands must have one numeric dtype, found {left.dtype.value}, {right.dtype.value}"
+            )
         return (left.with_shape(product_shape(self, left.shape, right.shape)),)
 
     def compute(self, left: Array, right: Array) -> Array:

@@ -26,7 +26,9 @@ class Normalization(SameType):
     def check_channels(self, what: str, shape: Shape) -> None:
         """Raise InvalidModel unless a parameter has one element per channel."""
         channels = self.data.type.shape[1] if self.data.type.rank > 1 else 1
-        if len(shape) != 1 or (isinstance(channels, int) and isinstance(shape[0], int) and shape[0] != channels):
+        if len(shape) != 1 or (
+            isinstance(channels, int) and isinstance(shape[0], int) and shape[0] != channels
+        ):
             raise self.fail(f"{what} must have one element per channel ({channels}), found shape {shape}")
 
 
@@ -115,7 +117,9 @@ class LayerNormalization(Normalization):
             if value is not None and broadcast_shapes(result.shape, value.type.shape) != result.shape:
                 raise self.fail(f"{value.type} does not broadcast to {result}")
         shape = (*result.shape[:axis], *(1 for _ in result.shape[axis:]))
-        statistic = TensorType({10: DType.F16, 11: DType.F64, 16: DType.BF16}.get(self.stash_type, DType.F32), shape)
+        statistic = TensorType(
+            {10: DType.F16, 11: DType.F64, 16: DType.BF16}.get(self.stash_type, DType.F32), shape
+        )
         return result, statistic, statistic
 
     def compute(self, data: Array, scale: Array, bias: Array | None = None) -> tuple[Array, Array, Array]:

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rtcc.ir.dtype import DType
-from rtcc.ir.op import Array, AttributeSlot, attribute, ints, operand, required_attribute
+from rtcc.ir.op import Array, AttributeSlot, attribute, ints, operand, optional_operand, required_attribute
 from rtcc.ir.ops.computed import FLOATS, NUMBERS, ComputedOp, integer_limits
-from rtcc.ir.ops.window import Window, extents, resolved_pads
+from rtcc.ir.ops.window import Window, extents, folded, resolved_pads
 from rtcc.ir.types import Shape, TensorType
 
 
@@ -30,7 +30,12 @@ class Pool(ComputedOp):
         """The window over an input with these spatial sizes."""
         count, kernel = len(spatial), tuple(self.kernel_shape)
         strides, dilations = self.strides or (1,) * count, self.dilations or (1,) * count
-        for found, expected in ((kernel, count), (strides, count), (dilations, count), (self.pads or None, 2 * count)):
+        for found, expected in (
+            (kernel, count),
+            (strides, count),
+            (dilations, count),
+            (self.pads or None, 2 * count),
+        ):
             if found is not None and len(found) != expected:
                 raise self.fail(f"expected {expected} numbers for {count} spatial axes, found {found}")
         pads = resolved_pads(self.auto_pad, spatial, extents(kernel, dilations), strides, self.pads)
@@ -128,7 +133,9 @@ class AveragePool(Pool):
             sizes = window.output_sizes(shape[2:], round_up=self.rounds_up)
             window = Window(window.kernel, window.strides, window.dilations, (0,) * (2 * count))
             views = window.views(ones, 0, round_up=self.rounds_up)
-            views = views[(slice(None), slice(None), *(slice(0, size) for size in sizes if isinstance(size, int)))]
+            views = views[
+                (slice(None), slice(None), *(slice(0, size) for size in sizes if isinstance(size, int)))
+            ]
         else:
             views = window.views(ones, 0, round_up=self.rounds_up)
         return views.sum(axis=self.kernel_axes(views))
@@ -143,6 +150,71 @@ class LpPool(Pool):
     def compute(self, data: Array) -> Array:
         views = self.views(data, 0)
         return norm(views, self.p, self.kernel_axes(views))
+
+
+class MaxUnpool(ComputedOp):
+    """The inverse of MaxPool: values at the flat places that its indices name, zeros elsewhere (ONNX MaxUnpool)."""
+
+    name = "nn.max_unpool"
+    data = operand()
+    indices = operand()
+    output_shape = optional_operand(static=True)
+    kernel_shape: AttributeSlot[tuple[int, ...]] = required_attribute(tuple)
+    pads = ints()
+    strides = ints()
+
+    def infer(self) -> tuple[TensorType, ...]:
+        data = self.data.type
+        if self.output_shape is not None:
+            return (data.with_shape(map(int, self.static_array(self.output_shape, "the output shape"))),)
+        return (data.with_shape((*data.shape[:2], *self._natural(data.shape[2:]))),)
+
+    def _natural(self, spatial: Shape) -> Shape:
+        """The spatial sizes of which MaxPool makes these."""
+        count = len(spatial)
+        pads, strides = self.pads or (0,) * (2 * count), self.strides or (1,) * count
+        return tuple(
+            (spatial[a] - 1) * strides[a] + (self.kernel_shape[a] - pads[a] - pads[count + a])
+            for a in range(count)
+        )
+
+    def compute(self, data: Array, indices: Array, output_shape: Array | None = None) -> Array:
+        natural = (*data.shape[:2], *(n for n in self._natural(data.shape[2:]) if isinstance(n, int)))
+        sizes = natural if output_shape is None else tuple(map(int, output_shape))
+        places = np.unravel_index(indices.reshape(-1), natural)
+        result = np.zeros(sizes, data.dtype)
+        result[places] = data.reshape(-1)
+        return result
+
+
+class Col2Im(ComputedOp):
+    """Columns [N, C·block, positions] summed into an image [N, C, image_shape…] (ONNX Col2Im)."""
+
+    name = "nn.col2_im"
+    data = operand()
+    image_shape = operand(static=True)
+    block_shape = operand(static=True)
+    dilations = ints()
+    pads = ints()
+    strides = ints()
+
+    def infer(self) -> tuple[TensorType, ...]:
+        data = self.data.type
+        image = tuple(map(int, self.static_array(self.image_shape, "the image shape")))
+        block = prod(map(int, self.static_array(self.block_shape, "the block shape")))
+        if isinstance(data.shape[1], int) and data.shape[1] % block:
+            raise self.fail(f"{data.shape[1]} columns do not split into blocks of {block}")
+        return (data.with_shape((data.shape[0], data.shape[1] // block, *image)),)
+
+    def compute(self, data: Array, image_shape: Array, block_shape: Array) -> Array:
+        image, block = tuple(map(int, image_shape)), tuple(map(int, block_shape))
+        ones = (1,) * len(image)
+        window = Window(
+            block, self.strides or ones, self.dilations or ones, self.pads or (0,) * (2 * len(image))
+        )
+        positions = [size for size in window.output_sizes(image) if isinstance(size, int)]
+        columns = data.reshape(data.shape[0], -1, *block, *positions)
+        return folded(columns, image, window)
 
 
 class GlobalPool(ComputedOp):

@@ -27,8 +27,9 @@ class Scaled(ComputedOp):
     def check_scale(self) -> None:
         """Raise InvalidModel when the scale's shape fits neither the tensor, the axis nor the blocks."""
         data, scale = self.data.type, self.scale.type
-        if self.zero_point is not None and self.zero_point.type.shape != scale.shape:
-            raise self.fail(f"zero point {self.zero_point.type} and scale {scale} must have one shape")
+        zero = scale if self.zero_point is None else self.zero_point.type
+        if zero.shape != scale.shape and not (is_single(zero.shape) and is_single(scale.shape)):
+            raise self.fail(f"zero point {zero} and scale {scale} must have one shape")
         if is_single(scale.shape):
             return
         axis = self.normalized_axis(self.axis, data.rank)
@@ -39,7 +40,9 @@ class Scaled(ComputedOp):
             expected = [data.shape[axis]]
         known = len(expected) == scale.rank and all(map(_may_equal, expected, scale.shape))
         if not known:
-            raise self.fail(f"the scale of {data} along axis {axis} must have shape {expected}, found {scale}")
+            raise self.fail(
+                f"the scale of {data} along axis {axis} must have shape {expected}, found {scale}"
+            )
 
     def spread(self, parameter: Array, shape: tuple[int, ...]) -> Array:
         """A scale or zero point made broadcastable to data of this shape."""
@@ -82,7 +85,9 @@ class DequantizeLinear(Scaled):
     def infer(self) -> tuple[TensorType, ...]:
         self.check_scale()
         if self.zero_point is not None and self.zero_point.type.dtype is not self.data.type.dtype:
-            raise self.fail(f"zero point {self.zero_point.type} and data {self.data.type} must have one dtype")
+            raise self.fail(
+                f"zero point {self.zero_point.type} and data {self.data.type} must have one dtype"
+            )
         dtype = self.element_type(self.output_dtype) if self.output_dtype else self.scale.type.dtype
         return (TensorType(dtype, self.data.type.shape),)
 
@@ -133,7 +138,12 @@ class ConvInteger(Convolution):
         self, data: Array, weight: Array, data_zero: Array | None = None, weight_zero: Array | None = None
     ) -> Array:
         window = self.window(data.shape[2:], weight.shape)
-        total = convolve(centred(data, data_zero), centred(weight, per_output(weight_zero, weight.ndim)), window, self.group)
+        total = convolve(
+            centred(data, data_zero),
+            centred(weight, per_output(weight_zero, weight.ndim)),
+            window,
+            self.group,
+        )
         return total.astype(np.int64).astype(np.int32)
 
 
@@ -263,5 +273,3 @@ def _exact_product(left: Array, right: Array) -> Array:
 
 def _may_equal(left: int | Expression, right: int | Expression) -> bool:
     return left == right or not (isinstance(left, int) and isinstance(right, int))
-
-

@@ -39,7 +39,9 @@ class Window:
         """
         count = len(self.kernel)
         return tuple(
-            _positions(spatial[a], self.extents[a], self.strides[a], self.pads[a], self.pads[count + a], round_up)
+            _positions(
+                spatial[a], self.extents[a], self.strides[a], self.pads[a], self.pads[count + a], round_up
+            )
             for a in range(count)
         )
 

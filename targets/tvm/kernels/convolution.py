@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rtcc.targets.tvm.kernels.blocked import NO_HALO, Blocked, Halo
+from rtcc.targets.tvm.kernels.window import Window
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,22 @@ class ConvProblem:
     input_halo: Halo = NO_HALO
     output_halo: Halo = NO_HALO
 
+    def window(self, axis: int) -> Window:
+        """The filter's movement along the height (0) or the width (1)."""
+        return Window(
+            (self.height, self.width)[axis], self.kernel[axis], self.strides[axis], self.dilations[axis],
+            self.pads[axis], self.pads[axis + 2],
+        )  # fmt: skip
+
     @property
     def output_height(self) -> int:
         """Rows of the output, as ONNX Conv counts them."""
-        return (self.height + self.pads[0] + self.pads[2] - self._reach(0) - 1) // self.strides[0] + 1
+        return self.window(0).count
 
     @property
     def output_width(self) -> int:
         """Columns of the output."""
-        return (self.width + self.pads[1] + self.pads[3] - self._reach(1) - 1) // self.strides[1] + 1
+        return self.window(1).count
 
     @property
     def input(self) -> Blocked:
@@ -55,9 +63,7 @@ class ConvProblem:
     @property
     def needed_halo(self) -> Halo:
         """The zeros that the padding reads: pads, less what strides leave untouched at the bottom and right."""
-        rows = (self.output_height - 1) * self.strides[0] + self._reach(0) - self.pads[0] - self.height + 1
-        columns = (self.output_width - 1) * self.strides[1] + self._reach(1) - self.pads[1] - self.width + 1
-        return self.pads[0], self.pads[1], max(0, rows), max(0, columns)
+        return self.pads[0], self.pads[1], self.window(0).overhang, self.window(1).overhang
 
     @property
     def multiply_adds(self) -> int:
@@ -68,9 +74,6 @@ class ConvProblem:
     def has_halo(self) -> bool:
         """Whether the input's halo is wide enough for the padding."""
         return all(has >= needs for has, needs in zip(self.input_halo, self.needed_halo, strict=True))
-
-    def _reach(self, axis: int) -> int:
-        return (self.kernel[axis] - 1) * self.dilations[axis]
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,6 @@ class _DepthwiseConv:
     ) -> None:
         problem, form = self.problem, self.problem.input
         with row.kernel.unrolled("m", acc.pixels) as m:
-            y = row.y * problem.strides[0] + r * problem.dilations[0] - problem.pads[0]
-            column = (x + m) * problem.strides[1] + s * problem.dilations[1] - problem.pads[1]
+            y, column = problem.window(0).coordinate(row.y, r), problem.window(1).coordinate(x + m, s)
             value = data[tuple(form.at(row.n, row.kb, y, column))]
             acc.add(row.kernel, m, 0, value * weights[row.kb, r, s, form.lane])

@@ -201,7 +201,6 @@ class _DirectConv:
     ) -> None:
         """Add the products of this pass's input blocks to the accumulators."""
         problem, kernel, lanes = self.problem, row.kernel, self.problem.lanes
-        top, left = (problem.input_halo[i] - problem.pads[i] for i in (0, 1))
         first = sweep * self.depth
         with (
             kernel.serial("cb", bounded(self.depth, self.reduction_blocks, first), first) as cb,
@@ -211,8 +210,8 @@ class _DirectConv:
             kernel.unrolled("m", acc.pixels) as m,
             kernel.unrolled("j", acc.blocks) as j,
         ):
-            y = row.y * problem.strides[0] + r * problem.dilations[0] + top
-            column = (x + m) * problem.strides[1] + s * problem.dilations[1] + left
+            y = problem.window(0).coordinate(row.y, r) + problem.input_halo[0]
+            column = problem.window(1).coordinate(x + m, s) + problem.input_halo[1]
             value = splat(data[row.n, self._first_input_block(row.kb) + cb, y, column, c], lanes)
             acc.add(kernel, m, j, value * weights[row.kb, cb, r, s, c, vector(j * lanes, lanes)])
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 
-from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat, vector
+from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, splat, vector
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
 from rtcc.targets.tvm.kernels.convolution import ConvProblem, Tile, cycles_per_step, split_evenly
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
@@ -89,56 +89,31 @@ class _NchwConv:
         return kernel.finish()
 
     def _tiles(self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer) -> None:
-        """Tiles wholly inside the image in a loop, the others one by one."""
-        pixels, width = self.tile.pixels, self.problem.output_width
-        whole = range(width // pixels)
-        inside = [i for i in whole if self._taps_inside(i * pixels, pixels) is None]
+        """The row's tiles: those wholly inside the image in a loop, the others one by one."""
 
-        def emit(x: Index, count: int) -> None:
-            acc = row.accumulators(count)
+        def emit(x: Index, pixels: int) -> None:
+            acc = row.accumulators(pixels)
             self._reduce(row, data, weights, acc, x)
             row.store(acc, x)
 
-        for i in whole:
-            if inside and i == inside[0]:
-                with row.kernel.serial("xt", len(inside)) as xt:
-                    emit((xt + i) * pixels, pixels)
-            elif i not in inside:
-                emit(i * pixels, pixels)
-        if width % pixels:
-            emit(len(whole) * pixels, width % pixels)
-
-    def _taps_inside(self, x: Index, pixels: int) -> list[range] | None:
-        """For each kernel column the pixels of a tile whose tap lies in the image; None where all do."""
-        if not isinstance(x, int):
-            return None
-        problem = self.problem
-        result: list[range] = []
-        for s in range(problem.kernel[1]):
-            columns = [
-                (x + m) * problem.strides[1] + s * problem.dilations[1] - problem.pads[1] for m in range(pixels)
-            ]
-            inside = [m for m, column in enumerate(columns) if 0 <= column < problem.width]
-            result.append(range(inside[0], inside[-1] + 1) if inside else range(0))
-        return None if all(len(r) == pixels for r in result) else result
+        row.edge_tiles(self.tile.pixels, self.problem.window(1), emit)
 
     def _reduce(
         self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, acc: Accumulators, x: Index
     ) -> None:
-        kernel, problem = row.kernel, self.problem
-        first, end = self._rows_inside(row.y)
+        kernel, problem, down, across = row.kernel, self.problem, self.problem.window(0), self.problem.window(1)
+        first, end = down.bounds(row.y)
         first = kernel.bind("first", first)
         with kernel.serial("c", problem.channels) as c, kernel.serial("r", end - first, first) as r:
-            y = row.y * problem.strides[0] + r * problem.dilations[0] - problem.pads[0]
 
             def tap(s: Index, begin: int, count: int) -> None:
                 with kernel.unrolled("m", count) as m, kernel.unrolled("j", acc.blocks) as j:
-                    column = (x + m + begin) * problem.strides[1] + s * problem.dilations[1] - problem.pads[1]
-                    value = splat(data[row.n, c, y, column], acc.lanes)
+                    column = across.coordinate(x + m + begin, s)
+                    value = splat(data[row.n, c, down.coordinate(row.y, r), column], acc.lanes)
                     weight = weights[row.kb, c, r, s, vector(j * acc.lanes, acc.lanes)]
                     acc.add(kernel, m + begin, j, value * weight)
 
-            edges = self._taps_inside(x, acc.pixels)
+            edges = across.inside(x, acc.pixels)
             if edges is None:
                 with kernel.serial("s", problem.kernel[1]) as s:
                     tap(s, 0, acc.pixels)
@@ -146,14 +121,3 @@ class _NchwConv:
                 for s, inside in enumerate(edges):
                     if inside:
                         tap(s, inside.start, len(inside))
-
-    def _rows_inside(self, y: Index) -> tuple[Index, Index]:
-        """First kernel row that falls inside the image for an output row, and one past the last."""
-        problem = self.problem
-        rows, dilation = problem.kernel[0], problem.dilations[0]
-        if problem.pads[0] == problem.needed_halo[2] == 0:
-            return 0, rows
-        origin: Expr = y * problem.strides[0] - problem.pads[0]
-        first = tirx.Max(tirx.IntImm("int32", 0), tirx.floordiv(dilation - 1 - origin, dilation))
-        end = tirx.floordiv(problem.height - 1 - origin, dilation) + 1
-        return first, tirx.Min(tirx.IntImm("int32", rows), end)

@@ -16,6 +16,7 @@ from tvm import tirx
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat, vector
 from rtcc.targets.tvm.kernels.blocked import Blocked, zero_halo_of_row
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Position
+from rtcc.targets.tvm.kernels.window import Window
 
 
 @dataclass(frozen=True)
@@ -80,19 +81,37 @@ class OutputRow:
 
     def tiles(self, pixels: int, emit: Callable[[Index, int], None]) -> None:
         """emit(column, pixels) for every whole tile, in a loop, and for what remains."""
-        whole, rest = divmod(self.tiling.form.width, pixels)
+        self.tiles_of(self.tiling.form.width, pixels, emit)
+
+    def tiles_of(self, width: int, pixels: int, emit: Callable[[Index, int], None]) -> None:
+        """As `tiles`, over any width."""
+        whole, rest = divmod(width, pixels)
         if whole:
             with self.kernel.serial("xt", whole) as xt:
                 emit(xt * pixels, pixels)
         if rest:
             emit(whole * pixels, rest)
 
-    def accumulators(self, pixels: int) -> Accumulators:
-        """Zeroed accumulators for a tile."""
+    def edge_tiles(self, pixels: int, window: Window, emit: Callable[[Index, int], None]) -> None:
+        """As `tiles`, but only tiles whose window lies inside the data are in the loop; others have a number for x."""
+        width = self.tiling.form.width
+        whole = range(width // pixels)
+        inside = [i for i in whole if window.inside(i * pixels, pixels) is None]
+        for i in whole:
+            if i not in inside:
+                emit(i * pixels, pixels)
+            elif i == inside[0]:
+                with self.kernel.serial("xt", len(inside)) as xt:
+                    emit((xt + i) * pixels, pixels)
+        if width % pixels:
+            emit(len(whole) * pixels, width % pixels)
+
+    def accumulators(self, pixels: int, start: float = 0.0) -> Accumulators:
+        """Accumulators for a tile, each lane set to `start`."""
         lanes = self.tiling.out.lanes
         acc = self.kernel.local("acc", (pixels * self.tiling.blocks * lanes,))
         with self.kernel.unrolled("i", pixels * self.tiling.blocks) as i:
-            self.kernel.store(acc, [vector(i * lanes, lanes)], splat(0.0, lanes))
+            self.kernel.store(acc, [vector(i * lanes, lanes)], splat(start, lanes))
         return Accumulators(acc, pixels, self.tiling.blocks, lanes)
 
     def store(self, acc: Accumulators, x: Index) -> None:

@@ -12,11 +12,14 @@ from rtcc.ir.ops import nn, pooling
 from rtcc.target import Target
 from rtcc.targets.tvm.choices import conv_problem, conv_tile
 from rtcc.targets.tvm.function_builder import Expr, splat
-from rtcc.targets.tvm.kernels import direct_conv
+from rtcc.targets.tvm.kernels import depthwise_conv, direct_conv, nchw_conv
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
 from rtcc.targets.tvm.lower import reduction, windows
 from rtcc.targets.tvm.lower.kernel import integer, storage_type, template
 from rtcc.targets.tvm.lower.scalar import emit
+
+
+_CONVOLUTIONS = {"direct": direct_conv, "depthwise": depthwise_conv, "nchw": nchw_conv}
 
 
 class RegionEpilogue:
@@ -108,7 +111,7 @@ def _conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
     problem = conv_problem(op, layout)
     epilogue = RegionEpilogue(graph, op)
     tile = conv_tile(graph.attributes["tile"])
-    func = direct_conv.make(problem, epilogue, tile)
+    func = _CONVOLUTIONS[algorithm].make(problem, epilogue, tile)
     return reordered(func, graph, [op.data, op.weight], epilogue)
 
 

@@ -1,0 +1,175 @@
+"""Attention and rotary position embedding (family `nn`)."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import numpy as np
+
+from rtcc.ir.dtype import Kind
+from rtcc.ir.op import Array, AttributeSlot, attribute, operand, optional_operand
+from rtcc.ir.ops.computed import FLOATS, ComputedOp, SameType
+from rtcc.ir.ops.softmax import softmax
+from rtcc.ir.types import Shape, TensorType
+
+
+class Attention(ComputedOp):
+    """softmax(Q·Kᵀ·scale + mask)·V for each head (ONNX Attention).
+
+    Q, K, V are [batch, heads, length, size], or [batch, length, heads·size] with the numbers of heads as
+    attributes; fewer key heads than query heads are shared. Results: the output in Q's form, the present
+    key and value (past and new together), and the scores after `qk_matmul_output_mode` steps: 0 product,
+    1 soft cap, 2 mask, 3 softmax. A query that may see no key gives zeros.
+    """
+
+    name = "nn.attention"
+    query, key, value = operand(), operand(), operand()
+    mask = optional_operand()
+    past_key = optional_operand()
+    past_value = optional_operand()
+    valid_lengths = optional_operand()
+    is_causal = attribute(0)
+    kv_num_heads = attribute(0)
+    left_window_size = attribute(-1)
+    q_num_heads = attribute(0)
+    qk_matmul_output_mode = attribute(0)
+    right_window_size = attribute(-1)
+    scale: AttributeSlot[float | None] = attribute(None)
+    softcap = attribute(0.0)
+
+    def infer(self) -> tuple[TensorType, ...]:
+        self.require(self.query, FLOATS, "the query")
+        self.require(self.mask, FLOATS | {Kind.BOOL}, "the mask")
+        query, key, value = (
+            self._heads_shape(v.type, heads)
+            for v, heads in (
+                (self.query, self.q_num_heads), (self.key, self.kv_num_heads), (self.value, self.kv_num_heads)
+            )
+        )  # fmt: skip
+        if (self.past_key is None) != (self.past_value is None):
+            raise self.fail("past key and past value must be given together")
+        past = self.past_key.type.shape[2] if self.past_key is not None else 0
+        length = key[2] + past
+        dtype = self.query.type
+        batch, heads, steps, _ = query
+        output = (batch, heads, steps, value[3])
+        if self.query.type.rank == 3:
+            output = (batch, steps, value[3] * heads)
+        return (
+            dtype.with_shape(output),
+            self.key.type.with_shape((key[0], key[1], length, key[3])),
+            self.value.type.with_shape((value[0], value[1], length, value[3])),
+            dtype.with_shape((batch, heads, steps, length)),
+        )
+
+    def compute(self, *arrays: Array | None) -> tuple[Array, ...]:
+        query, key, value, mask, past_key, past_value, valid = (*arrays, *(None,) * (7 - len(arrays)))
+        assert query is not None
+        assert key is not None
+        assert value is not None
+        flat = query.ndim == 3
+        query = split_heads(query, self.q_num_heads)
+        key, value = split_heads(key, self.kv_num_heads), split_heads(value, self.kv_num_heads)
+        past = 0
+        if past_key is not None and past_value is not None:
+            past = past_key.shape[2]
+            key, value = np.concatenate([past_key, key], 2), np.concatenate([past_value, value], 2)
+        shared = query.shape[1] // key.shape[1]
+        root = query.dtype.type(sqrt(self.scale if self.scale is not None else 1 / sqrt(query.shape[3])))
+        keys, values = np.repeat(key, shared, axis=1), np.repeat(value, shared, axis=1)
+        scores = [np.matmul(query * root, keys.swapaxes(2, 3) * root)]
+        scores.append(self.softcap * np.tanh(scores[0] / self.softcap) if self.softcap else scores[0])
+        scores.append(scores[1] + self._bias(scores[0].shape, mask, past, valid, query.dtype.type))
+        unseen = np.max(scores[2], axis=-1, keepdims=True, initial=-np.inf) == -np.inf
+        scores.append(np.where(unseen, 0, softmax(scores[2], -1)))
+        output = np.matmul(scores[3], values)
+        return join_heads(output) if flat else output, key, value, scores[self.qk_matmul_output_mode]
+
+    def _bias(
+        self, shape: tuple[int, ...], mask: Array | None, past: int, valid: Array | None, number: type
+    ) -> Array:
+        """What is added to the scores: the mask, and -inf where causality, window or padding forbid."""
+        steps, length = shape[2:]
+        position = np.arange(steps)[:, None] + past
+        key = np.arange(length)[None, :]
+        if valid is not None:
+            lengths = valid.reshape(-1, 1, 1, 1)
+            if not past:
+                position = position + lengths - steps
+            allowed = key < lengths
+        else:
+            allowed = np.ones((steps, length), bool)
+        if self.is_causal:
+            allowed = allowed & (key <= position)
+        if self.left_window_size >= 0:
+            allowed = allowed & (key >= position - self.left_window_size)
+        if self.right_window_size >= 0:
+            allowed = allowed & (key <= position + self.right_window_size)
+        bias = np.where(allowed, number(0), number(-np.inf))
+        if mask is None:
+            return bias
+        if mask.dtype.kind == "b":
+            mask = np.where(mask, number(0), number(-np.inf))
+        short = length - mask.shape[-1] if mask.shape[-1] != 1 or length == 1 else 0
+        return bias + np.pad(mask, [(0, 0)] * (mask.ndim - 1) + [(0, short)], constant_values=-np.inf)
+
+    def _heads_shape(self, type: TensorType, heads: int) -> Shape:
+        """[batch, heads, length, size] of an operand in either form."""
+        if type.rank == 4:
+            return type.shape
+        if type.rank != 3 or heads < 1:
+            raise self.fail(
+                f"needs four axes, or three and the number of heads, found {type} and {heads} heads"
+            )
+        batch, length, hidden = type.shape
+        return (batch, heads, length, hidden // heads)
+
+
+class RotaryEmbedding(SameType):
+    """Pairs of elements of each head rotated by the angle of their position (ONNX RotaryEmbedding).
+
+    data: [batch, heads, length, size] or [batch, length, heads·size] with `num_heads`. Pairs are halves of
+    the rotated part, or neighbours with `interleaved`. Without positions, the caches have a row per token.
+    """
+
+    name = "nn.rotary_embedding"
+    data = operand()
+    cos_cache = operand()
+    sin_cache = operand()
+    position_ids = optional_operand()
+    interleaved = attribute(0)
+    num_heads = attribute(0)
+    rotary_embedding_dim = attribute(0)
+
+    def infer(self) -> tuple[TensorType, ...]:
+        if self.data.type.rank not in (3, 4) or (self.data.type.rank == 3 and not self.num_heads):
+            raise self.fail(f"needs four axes, or three and num_heads, found {self.data.type}")
+        return super().infer()
+
+    def compute(self, data: Array, cos: Array, sin: Array, position_ids: Array | None = None) -> Array:
+        heads = split_heads(data, self.num_heads)
+        if position_ids is not None:
+            cos, sin = cos[position_ids], sin[position_ids]
+        cos, sin = cos[:, None], sin[:, None]
+        rotated = self.rotary_embedding_dim or heads.shape[3]
+        half = rotated // 2
+        evens = slice(0, rotated, 2) if self.interleaved else slice(0, half)
+        odds = slice(1, rotated, 2) if self.interleaved else slice(half, rotated)
+        result = heads.astype(np.result_type(heads, cos))
+        real, imaginary = heads[..., evens], heads[..., odds]
+        result[..., evens] = cos * real - sin * imaginary
+        result[..., odds] = sin * real + cos * imaginary
+        return join_heads(result) if data.ndim == 3 else result
+
+
+def split_heads(data: Array, heads: int) -> Array:
+    """[batch, length, heads·size] as [batch, heads, length, size]; four axes stay."""
+    if data.ndim == 4:
+        return data
+    return data.reshape(*data.shape[:2], heads, -1).transpose(0, 2, 1, 3)
+
+
+def join_heads(data: Array) -> Array:
+    """[batch, heads, length, size] as [batch, length, heads·size]."""
+    batch, heads, length, size = data.shape
+    return data.transpose(0, 2, 1, 3).reshape(batch, length, heads * size)

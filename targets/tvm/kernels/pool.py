@@ -1,0 +1,191 @@
+# pyright: basic
+"""Max and average pooling over blocked activations, and both over the whole image.
+
+Padding is left out by bounds, not read: a maximum must not see the halo's zeros. Rows outside the image shorten the
+loop over the window's rows; tiles at the left and right edge are written out with only the taps that fall inside.
+A maximum is NaN where any element of its window is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from tvm import tirx
+
+from rtcc.targets.tvm import vector_math
+from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat
+from rtcc.targets.tvm.kernels.blocked import NO_HALO, Blocked, Halo
+from rtcc.targets.tvm.kernels.convolution import split_evenly
+from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
+from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow, Tiling
+from rtcc.targets.tvm.kernels.window import Window
+
+
+class Reduction(Enum):
+    """What becomes of a window."""
+
+    MAXIMUM = "maximum"
+    AVERAGE = "average"
+    PADDED_AVERAGE = "padded_average"
+    """Divides by the window's taps in the image and its padding (count_include_pad = 1)."""
+
+
+@dataclass(frozen=True)
+class PoolProblem:
+    """A 2-D pooling; a 1-D one has height 1. Fields as ONNX MaxPool and AveragePool name them."""
+
+    reduction: Reduction
+    batch: int
+    channels: int
+    height: int
+    width: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pads: Halo = NO_HALO
+    ceil_mode: bool = False
+    lanes: int = 16
+    input_halo: Halo = NO_HALO
+    output_halo: Halo = NO_HALO
+
+    def window(self, axis: int) -> Window:
+        """The window's movement along the height (0) or the width (1)."""
+        return Window(
+            (self.height, self.width)[axis], self.kernel[axis], self.strides[axis], self.dilations[axis],
+            self.pads[axis], self.pads[axis + 2], self.ceil_mode,
+        )  # fmt: skip
+
+    @property
+    def input(self) -> Blocked:
+        """The input as a blocked activation."""
+        return Blocked(self.batch, self.channels, self.height, self.width, self.lanes, self.input_halo)
+
+    @property
+    def output(self) -> Blocked:
+        """The output as a blocked activation."""
+        height, width = self.window(0).count, self.window(1).count
+        return Blocked(self.batch, self.channels, height, width, self.lanes, self.output_halo)
+
+
+def make(problem: PoolProblem, epilogue: Epilogue | None = None) -> tirx.PrimFunc:
+    """The kernel (task, tasks, input, *epilogue parameters, output)."""
+    if problem.kernel == (problem.height, problem.width) and problem.pads == NO_HALO:
+        return _Global(problem).build(epilogue)
+    return _Pool(problem).build(epilogue)
+
+
+def _joined(reduction: Reduction, a: Expr, b: Expr) -> Expr:
+    return vector_math.maximum(a, b) if reduction is Reduction.MAXIMUM else a + b
+
+
+def _neutral(reduction: Reduction) -> float:
+    return float("-inf") if reduction is Reduction.MAXIMUM else 0.0
+
+
+@dataclass(frozen=True)
+class _Pool:
+    problem: PoolProblem
+
+    def build(self, epilogue: Epilogue | None) -> tirx.PrimFunc:
+        problem, tiling = self.problem, Tiling(self.problem.output, 1)
+        height, width = tiling.form.height, tiling.form.width
+        kernel = FunctionBuilder()
+        data = kernel.buffer("input", problem.input.shape)
+        finish = BoundEpilogue(kernel, epilogue)
+        output = kernel.buffer("output", tiling.form.shape)
+        pixels = split_evenly(width, 8 if problem.lanes == 16 else 4)[0]
+        with kernel.tasks("step", problem.batch * tiling.groups * height) as step:
+            y = kernel.bind("y", tirx.truncmod(step, height))
+            outer = kernel.bind("outer", tirx.truncdiv(step, height))
+            block = kernel.bind("block", tirx.truncmod(outer, tiling.groups))
+            n = kernel.bind("n", tirx.truncdiv(outer, tiling.groups))
+            row = OutputRow(kernel, tiling, output, finish, n, block, y)
+            row.zero_halo()
+            row.edge_tiles(pixels, problem.window(1), lambda x, count: self._tile(row, data, x, count))
+        return kernel.finish()
+
+    def _tile(self, row: OutputRow, data: tirx.Buffer, x: Index, pixels: int) -> None:
+        kernel, problem, across = row.kernel, self.problem, self.problem.window(1)
+        acc = row.accumulators(pixels, _neutral(problem.reduction))
+        first, end = problem.window(0).bounds(row.y)
+        first = kernel.bind("first", first)
+        rows = kernel.bind("rows", end - first)
+        taps = across.inside(x, pixels) or [range(pixels)] * across.taps
+        with kernel.serial("r", rows, first) as r:
+            for s, inside in enumerate(taps):
+                self._tap(row, data, acc, x, r, s, inside)
+        if problem.reduction is not Reduction.MAXIMUM:
+            self._divide(row, acc, x, rows, taps)
+        row.store(acc, x)
+
+    def _tap(
+        self, row: OutputRow, data: tirx.Buffer, acc: Accumulators, x: Index, r: Index, s: int, inside: range
+    ) -> None:
+        problem = self.problem
+        if not inside:
+            return
+        with row.kernel.unrolled("m", len(inside)) as step:
+            m = step + inside.start
+            y, column = problem.window(0).coordinate(row.y, r), problem.window(1).coordinate(x + m, s)
+            place = acc.place(m, 0)
+            value = data[tuple(problem.input.at(row.n, row.kb, y, column))]
+            row.kernel.store(acc.buffer, [place], _joined(problem.reduction, acc.buffer[place], value))
+
+    def _divide(self, row: OutputRow, acc: Accumulators, x: Index, rows: Index, taps: list[range]) -> None:
+        """Sums to averages; the count of a window's taps is a product of rows and columns."""
+        problem, kernel = self.problem, row.kernel
+        padded = problem.reduction is Reduction.PADDED_AVERAGE
+        if padded:
+            rows = problem.window(0).padded_taps(row.y)
+        for m in range(acc.pixels):
+            columns: Index = sum(m in inside for inside in taps)
+            if padded:
+                columns = problem.window(1).padded_taps(x + m)
+            count = kernel.bind("count", rows * columns)
+            place = acc.place(m, 0)
+            kernel.store(acc.buffer, [place], acc.buffer[place] / splat(tirx.Cast("float32", count), acc.lanes))
+
+
+@dataclass(frozen=True)
+class _Global:
+    """Pooling of the whole image to one pixel."""
+
+    problem: PoolProblem
+
+    def build(self, epilogue: Epilogue | None) -> tirx.PrimFunc:
+        problem, tiling = self.problem, Tiling(self.problem.output, 1)
+        kernel = FunctionBuilder()
+        data = kernel.buffer("input", problem.input.shape)
+        finish = BoundEpilogue(kernel, epilogue)
+        output = kernel.buffer("output", tiling.form.shape)
+        with kernel.tasks("step", problem.batch * tiling.groups) as step:
+            block = kernel.bind("block", tirx.truncmod(step, tiling.groups))
+            n = kernel.bind("n", tirx.truncdiv(step, tiling.groups))
+            row = OutputRow(kernel, tiling, output, finish, n, block, tirx.IntImm("int32", 0))
+            row.zero_halo()
+            acc = row.accumulators(1, _neutral(problem.reduction))
+            self._reduce(row, data, acc)
+            row.store(acc, 0)
+        return kernel.finish()
+
+    def _reduce(self, row: OutputRow, data: tirx.Buffer, acc: Accumulators) -> None:
+        """Partial results of neighbouring columns hide the latency; then they are joined."""
+        problem, kernel, reduction = self.problem, row.kernel, self.problem.reduction
+        partial = row.accumulators(min(8, problem.width), _neutral(reduction))
+
+        def take(y: Index, x: Index, count: int) -> None:
+            with kernel.unrolled("m", count) as m:
+                value = data[tuple(problem.input.at(row.n, row.kb, y, x + m))]
+                place = partial.place(m, 0)
+                kernel.store(partial.buffer, [place], _joined(reduction, partial.buffer[place], value))
+
+        with kernel.serial("y", problem.height) as y:
+            row.tiles_of(problem.width, partial.pixels, lambda x, count: take(y, x, count))
+        place = acc.place(0, 0)
+        with kernel.unrolled("m", partial.pixels) as m:
+            joined = _joined(reduction, acc.buffer[place], partial.buffer[partial.place(m, 0)])
+            kernel.store(acc.buffer, [place], joined)
+        if reduction is not Reduction.MAXIMUM:
+            count = splat(float(problem.height * problem.width), acc.lanes)
+            kernel.store(acc.buffer, [place], acc.buffer[place] / count)

@@ -1,0 +1,1 @@
+"""Every example and benchmark script is run."""
