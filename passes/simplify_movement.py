@@ -56,8 +56,8 @@ def join_reshapes(op: Reshape | Flatten | Squeeze | Unsqueeze, rw: Rewriter) -> 
 
 @rewrite(Reshape)
 def make_shape_constant(op: Reshape, rw: Rewriter) -> None:
-    """reshape(x, computed) : f32[2,3]  →  reshape(x, #[2,3])"""
-    if isinstance(op.shape, Constant) or not op.type.is_static:
+    """reshape(x, computed) : f32[N,3]  →  reshape(x, #[-1,3]), where at most one size is symbolic"""
+    if isinstance(op.shape, Constant):
         return
     joined = _reshape(op.data, op.type, rw, op)
     if joined is not None:

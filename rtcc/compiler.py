@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
-from rtcc.target import Target, parse_target
+from rtcc.target import Progress, Target, parse_target, unseen
 
 if TYPE_CHECKING:
     from rtcc.artifact import Artifact
     from rtcc.artifact.emit_c import ModelSource
     from rtcc.pipeline.base import Pass
     from rtcc.pipeline.run import Report
+
 
 @dataclass(frozen=True)
 class Options:
@@ -26,7 +27,8 @@ class Options:
     symbolic dimensions, by input name or by symbol. pipeline: pipeline text, or -O0, -O1, -O2 (default).
     dump_ir: folder for one `.rtir` after each pass. verify: check the IR after each pass. verify_each: interpret
     before and after each pass on seeded inputs. verify_kernels: run every kernel against the interpreter.
-    external_weights: keep the weights in a file beside the artefact.
+    max_workspace: refuse an arena of more bytes. external_weights: keep the weights in a file beside the
+    artefact.
     """
 
     target: str = "x86"
@@ -38,6 +40,7 @@ class Options:
     verify: bool = True
     verify_each: bool = False
     verify_kernels: bool = False
+    max_workspace: int | None = None
     external_weights: bool = False
 
 
@@ -58,12 +61,9 @@ class Compilation:
 
         self._require_static_inputs()
         options = self.options
-        pipeline = options.pipeline
-        if pipeline in ("-O0", "-O1", "-O2"):
-            pipeline = remaining(self.target.pipeline(pipeline), self.module)
         self.report = run_pipeline(
             self.module,
-            pipeline,
+            self._passes(),
             RunOptions(
                 verify=options.verify,
                 verify_each=options.verify_each,
@@ -75,6 +75,17 @@ class Compilation:
             raise InvalidInput("pipeline-incomplete", f"the pipeline ends at level {self.module.level}, not plan",
                                hint="end it with fuse,select-layout,outline-kernels,plan-memory")  # fmt: skip
 
+    def _passes(self) -> list[Pass]:
+        """What is to run: the pipeline given, or what the module has not been through of a named one."""
+        from rtcc.pipeline.text import parse_pipeline
+
+        pipeline, limit = self.options.pipeline, self.options.max_workspace
+        if pipeline in ("-O0", "-O1", "-O2"):
+            passes = remaining(self.target.pipeline(pipeline), self.module)
+        else:
+            passes = list(parse_pipeline(pipeline))
+        return passes if limit is None else [_limited(each, limit) for each in passes]
+
     def _require_static_inputs(self) -> None:
         """Refuse symbolic input sizes: an artefact has fixed ones."""
         open_inputs = [p for p in self.module.main.parameters if not p.type.is_static]
@@ -85,13 +96,13 @@ class Compilation:
             raise InvalidInput("unbound-dimension", f"inputs with symbolic sizes: {shown}",
                                hint=f"bind them, as in --shape {example.name}={sizes}")  # fmt: skip
 
-    def generate(self, name: str) -> None:
-        """Make the kernels' code and the C around them."""
+    def generate(self, name: str, progress: Progress = unseen) -> None:
+        """Make the kernels' code and the C around them; tells `progress` of each kernel."""
         from importlib.metadata import version
 
         from rtcc.artifact.emit_c import emit_c
 
-        self.objects = self.target.compile_kernels(self.module)
+        self.objects = self.target.compile_kernels(self.module, progress)
         if self.options.verify_kernels:
             from rtcc.verify_kernels import verify_kernels
 
@@ -133,6 +144,14 @@ def remaining(pipeline: str, module: Module) -> list[Pass]:
     return passes
 
 
+def _limited(each: Pass, limit: int) -> Pass:
+    """The pass, with the workspace's limit where it takes one."""
+    from rtcc.pipeline.base import Size
+
+    has_limit = hasattr(each, "max_workspace")
+    return replace(cast("Any", each), max_workspace=Size(limit)) if has_limit else each
+
+
 def start(model: Any, options: Options) -> Compilation:
     """Read a model and settle its target."""
     module = read_model(model, options.shapes, options.dims)
@@ -160,11 +179,11 @@ def compile(model: Any, target: str = "x86", **options: Any) -> Artifact:
         raise
 
 
-def write(compilation: Compilation, path: Path) -> Path:
+def write(compilation: Compilation, path: Path, progress: Progress = unseen) -> Path:
     """Generate code for a lowered model and link it to PATH.so or PATH.a, with its header beside it."""
     from rtcc.artifact.link import write_artifact
 
-    compilation.generate(path.stem)
+    compilation.generate(path.stem, progress)
     assert compilation.source is not None
     return write_artifact(compilation.source, path)
 

@@ -3,6 +3,8 @@
 Ops run one after the other in list order, each by its own `evaluate`; nothing is fused, reordered or
 approximated. NumPy keeps denormals, which compiled code flushes to zero: comparisons must allow an
 absolute difference of 1.2e-38 in float32. An array is freed after its last use.
+Every array is row-major, since NumPy's order of summation depends on strides: a removed transpose must
+not move a bit elsewhere.
 """
 
 from __future__ import annotations
@@ -162,7 +164,7 @@ class Run:
 
     def checked(self, value: Value, array: Any) -> Array:
         """An array as this run carries it, after checking that it is what the value's type declares."""
-        type, array = value.type, np.asarray(array)
+        type, array = value.type, np.asarray(array, order="C")
         if self.precision == "f64" and type.dtype.is_float and array.dtype != np.float64:
             assert DType.of(array.dtype).is_float, f"{value!r} was computed as {array.dtype}"
             array = array.astype(np.float64)
@@ -185,10 +187,10 @@ class Run:
         if not isinstance(value, Constant):
             return environment[value]
         if self.precision == "native" or not value.type.dtype.is_float or value.type.dtype is DType.F64:
-            return value.array
+            return np.asarray(value.array, order="C")
         if value not in self._wide:
             self._wide[value] = np.broadcast_to(value.data.astype(np.float64), value.type.sizes)
-        return self._wide[value]
+        return np.asarray(self._wide[value], order="C")
 
     def _deaths_in(self, graph: Graph) -> dict[Op, list[Value]]:
         """For each op of a graph, the graph's own values that nothing reads after it."""

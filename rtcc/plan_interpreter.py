@@ -28,7 +28,7 @@ class Arena:
     def __init__(self, limit: int | None = None) -> None:
         """limit: the size that the plan declares; a place beyond it is a fault of the plan."""
         self.limit = limit
-        self.bytes = np.full(limit or 0, FRESH_BYTE, np.uint8)
+        self.bytes = np.full(0, FRESH_BYTE, np.uint8)
 
     def slice(self, offset: int, count: int) -> Array:
         """A view of `count` bytes from `offset`."""
@@ -108,9 +108,18 @@ class PlanRun:
 
     def _view(self, op: View) -> None:
         source = self.buffers[op.data]
-        type = op.results[0].type.substitute(self.sizes)
+        type = op.results[0].type.substitute(self._known_sizes())
         self.buffers[op.results[0]] = Buffer(source.arena, source.offset + op.offset, type.sizes)
         self._note(op.results[0])
+
+    def _known_sizes(self) -> Mapping[str, int]:
+        """Sizes of the inputs' symbols, and of those that launches have written to their declared places."""
+        written: Mapping[str, str] = self.kernels.module.main.attributes.get("sizes", {})
+        found = dict(self.sizes)
+        for name, place in written.items():
+            parsed = Place.parse(place)
+            found[name] = int(self.spaces[parsed.space].slice(parsed.offset, 8).view(np.int64)[0])
+        return found
 
     def _write_results(self, op: Op, places: Sequence[str], arrays: Sequence[Array]) -> None:
         for value, place, array in zip(op.results, places, arrays, strict=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 
 CATALOGUE = {"x86": "rtcc.targets.x86:X86"}
 """Built-in targets, by name; plug-ins register under the entry-point group `rtcc.targets`."""
+
+
+Progress = Callable[[int, int], None]
+"""Called with (kernels done, kernels in all) as code is generated."""
+
+
+def unseen(done: int, total: int) -> None:
+    """Progress that nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +100,8 @@ class Target(ABC):
         """Pipeline text of -O0, -O1 or -O2 for this target, from the graph to the plan."""
 
     @abstractmethod
-    def compile_kernels(self, module: Module) -> dict[str, bytes]:
-        """Object code of every kernel of a module at plan level, by kernel name."""
+    def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
+        """Object code of every kernel of a module at plan level, by kernel name; tells `progress` of each."""
 
     @abstractmethod
     def why_unsupported(self, op: Op) -> str | None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rtcc.artifact import codes
-from rtcc.artifact.atomic import replace_file
+from rtcc.artifact.atomic import replace_file, require_folder
 from rtcc.artifact.info import ArtifactInfo, TensorInfo
 from rtcc.artifact.library import Pointer, Table, check_file, open_table
 from rtcc.errors import ArtifactError, InvalidInput, RtccError
@@ -132,6 +132,16 @@ class Artifact:
         self._check_overlap(given, results)
         return Binding(self, given, results)
 
+    def random_inputs(self, seed: int = 0) -> dict[str, NDArray[Any]]:
+        """Seeded arrays for every input: floats standard normal, 8-bit integers over their range, others in [0, 8)."""
+        from rtcc.ir.dtype import DType
+        from rtcc.pipeline.inputs import random_array, seeded
+
+        return {
+            tensor.name: random_array(seeded(seed, tensor.name), DType.of(tensor.dtype), tensor.shape)
+            for tensor in self.inputs
+        }
+
     def workspace_bytes(self, threads: int | None = None) -> int:
         """Bytes that one workspace takes."""
         return self._table.workspace_bytes(self.threads if threads is None else threads)
@@ -144,8 +154,7 @@ class Artifact:
                 "artefact-suffix", f"this artefact's file ends in {self.path.suffix}, found {path.name!r}"
             )
         pairs = [(self.path.with_suffix(".h"), path.with_suffix(".h"), 0o644), (self.path, path, 0o755)]
-        if not path.parent.is_dir():
-            raise InvalidInput("no-such-folder", f"the folder {str(path.parent)!r} does not exist")
+        require_folder(path)
         if self.info.weights_file:
             weights = self.info.weights_file
             pairs.insert(0, (self.path.with_name(weights), path.with_name(weights), 0o644))

@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from rtcc.errors import InvalidInput
+
 
 def replace_file(path: Path, contents: bytes, mode: int = 0o644) -> None:
     """Put a file in place whole; programs that have the old one mapped keep it."""
@@ -15,6 +17,21 @@ def replace_file(path: Path, contents: bytes, mode: int = 0o644) -> None:
             file.write(contents)
         os.chmod(temporary, mode)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
+
+
+def require_folder(path: Path) -> None:
+    """Refuse a path for a new file where its folder does not exist or cannot be written: before any work."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise InvalidInput(
+            "no-such-folder", f"the folder {str(folder)!r} does not exist", hint=f"make it: mkdir -p {folder}"
+        )
+    if not os.access(folder, os.W_OK):
+        raise InvalidInput("read-only-folder", f"files cannot be made in the folder {str(folder)!r}")
+    if path.is_dir():
+        raise InvalidInput("is-a-folder", f"{str(path)!r} is a folder; expected the path of a file")

@@ -269,6 +269,7 @@ def _declarations(steps: Iterable[Step], symbols: Mapping[str, str]) -> str:
     for call in _calls(steps):
         parameters = ["int32_t task", "int32_t tasks", *(["const void *"] * len(call.reads))]
         parameters += ["void *"] * (len(call.writes) + (call.scratch is not None))
+        parameters += ["int32_t *code"]
         text = f"extern int32_t {symbols[call.kernel]}({', '.join(parameters)});"
         assert signatures.setdefault(call.kernel, text) == text, f"@{call.kernel} is called in two ways"
     return "\n".join([*signatures.values(), ""])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from rtcc.artifact.atomic import replace_file
+from rtcc.artifact.atomic import replace_file, require_folder
 from rtcc.artifact.emit_c import WEIGHTS_OBJECT, ModelSource
 from rtcc.artifact.toolchain import Toolchain, find_toolchain
 from rtcc.errors import InvalidInput
@@ -30,14 +30,7 @@ def write_artifact(source: ModelSource, path: str | Path, toolchain: Toolchain |
     `ArtifactError` `link-failed` with the tool's own words.
     """
     path = Path(path)
-    if path.suffix not in (".so", ".a"):
-        raise InvalidInput(
-            "artefact-suffix",
-            f"an artefact's file ends in .so or .a, found {path.name!r}",
-            hint=f"try {path.stem}.so",
-        )
-    if not path.parent.is_dir():
-        raise InvalidInput("no-such-folder", f"the folder {str(path.parent)!r} does not exist")
+    require_destination(path)
     toolchain = toolchain or find_toolchain(source.machine)
     with tempfile.TemporaryDirectory(prefix="rtcc-") as name:
         folder = Path(name)
@@ -52,6 +45,17 @@ def write_artifact(source: ModelSource, path: str | Path, toolchain: Toolchain |
     replace_file(path.with_suffix(".h"), source.header.encode("ascii"))
     replace_file(path, contents, mode=0o755 if path.suffix == ".so" else 0o644)
     return path
+
+
+def require_destination(path: Path) -> None:
+    """Refuse a path at which no artefact can be written."""
+    if path.suffix not in (".so", ".a"):
+        raise InvalidInput(
+            "artefact-suffix",
+            f"an artefact's file ends in .so or .a, found {path.name!r}",
+            hint=f"try {path.stem}.so",
+        )
+    require_folder(path)
 
 
 def _write_inputs(source: ModelSource, folder: Path) -> None:

@@ -191,7 +191,7 @@ class _Writer:
             base = _pointer(step.scratch)
             arguments.append(base if task == "0" else f"{base} + (size_t)task * {step.scratch_bytes}")
         self.line(f"if ({guards}) /* {comment_text(step.comment)} */")
-        self.line(f"    code = {self.symbols[step.kernel]}({', '.join(arguments)});")
+        self.line(f"    {self.symbols[step.kernel]}({', '.join([*arguments, '&code'])});")
 
 
 def walk_text(steps: Sequence[Step], symbols: Mapping[str, str], threads: int) -> str:

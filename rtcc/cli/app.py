@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
-from typing import Annotated, Any
+from typing import Annotated
 
-import click
 import typer
 
 from rtcc import __version__
 from rtcc.errors import RtccError
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and the signal's number, as shells have it."""
+
 app = typer.Typer(
     name="rtcc",
     help="Compile neural networks (ONNX) into small, dependency-free, real-time artefacts.",
+    epilog="Every command takes -h, and -v anywhere on the line to add the traceback to an error. "
+    "Exit codes: 0 done, 1 an error, 2 wrong usage, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -29,50 +35,39 @@ def _show_version(value: bool) -> None:
 
 
 @app.callback()
-def _options(
-    context: typer.Context,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Add the traceback to errors.")] = False,
+def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    context.obj = {"verbose": verbose}
+    """What stands before the command's name."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command and exit: 0 done, 1 a typed error, 2 wrong usage, 130 interrupted."""
+    """Run one command and exit: 0 done, 1 a typed error, 2 wrong usage, 130 interrupted.
+
+    arguments: the words after `rtcc`, by default those of this process.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     verbose = "-v" in arguments or "--verbose" in arguments
-    raise SystemExit(_run([a for a in arguments if a not in ("-v", "--verbose")], verbose))
-
-
-def _run(arguments: list[str], verbose: bool) -> int:
-    from rtcc.cli import commands as commands  # registers every command
-
+    rest = [word for word in arguments if word not in ("-v", "--verbose")]
     try:
-        result: Any = app(arguments, standalone_mode=False)
-    except click.exceptions.Exit as exit_:
-        return exit_.exit_code
-    except click.UsageError as error:
-        error.show()
-        return 2
-    except (KeyboardInterrupt, click.Abort):
-        typer.echo("interrupted", err=True)
-        return 130
-    except RtccError as error:
+        from rtcc.cli import commands as commands  # registers every command
+
+        app(rest, prog_name="rtcc")
+    except (RtccError, OSError) as error:
         if verbose:
             traceback.print_exc()
-        typer.echo(str(error), err=True)
-        return 1
-    except OSError as error:
-        if verbose:
-            traceback.print_exc()
-        typer.echo(_system_error(error), err=True)
-        return 1
-    return result if isinstance(result, int) else 0
+        typer.echo(str(error) if isinstance(error, RtccError) else _system_error(error), err=True)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
 
 
 def _system_error(error: OSError) -> str:
     """A file that cannot be read or written, in the form of our own errors."""
-    where = f"\n  at: {error.filename}" if error.filename else ""
-    return f"error[system]: {error.strerror or error}{where}"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    where = str(error.filename) if error.filename else None
+    hint = "free some space and run the command again; nothing half written was left" if full else None
+    message = error.strerror or str(error)
+    return str(RtccError("disk-full" if full else "system", message, where=where, hint=hint))

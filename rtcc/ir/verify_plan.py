@@ -144,7 +144,8 @@ class _Plan:
 
     def _view(self, op: View) -> None:
         size = op.offset + op.result.type.storage_bytes
-        if op.offset < 0 or size > op.data.type.storage_bytes:
+        is_static = op.data.type.is_static and op.result.type.is_static
+        if op.offset < 0 or (is_static and size > op.data.type.storage_bytes):
             message = f"it reaches to byte {size} of a buffer of {op.data.type.storage_bytes}"
             self.fail(10, message, op)
         if op.data in self.buffer_of:

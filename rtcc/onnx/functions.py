@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx
 from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, TypeProto, helper
 
-from rtcc.errors import InvalidModel
+from rtcc.errors import InvalidModel, Unsupported
 from rtcc.ir import Expression, Value
 from rtcc.onnx.load import NEWEST_OPSET
 from rtcc.onnx.node import Node
 from rtcc.onnx.tensors import code_of
+from rtcc.onnx.topology import nested_graphs
 
 Key = tuple[str, str, str]
+
+DEEPEST_CALLS = 40
+"""Functions that call functions beyond this are refused."""
+LARGEST_EXPANSION = 500_000
+"""Nodes a model may have once its functions are expanded."""
 
 
 def local_functions(model: ModelProto) -> dict[Key, FunctionProto]:
@@ -30,6 +36,50 @@ def local_functions(model: ModelProto) -> dict[Key, FunctionProto]:
             )
         found[key] = function
     return found
+
+
+def check_expansion(model: ModelProto, functions: Mapping[Key, FunctionProto]) -> None:
+    """InvalidModel where functions call themselves, Unsupported where a model is too large once they are expanded."""
+    sizes: dict[Key, int] = {}
+    total = _expanded(model.graph.node, functions, sizes, ())
+    if total > LARGEST_EXPANSION:
+        raise Unsupported(
+            "expansion-too-large",
+            f"the model has {total} nodes once its functions are expanded",
+            hint=f"at most {LARGEST_EXPANSION} are supported",
+        )
+
+
+def _expanded(
+    nodes: Sequence[NodeProto],
+    functions: Mapping[Key, FunctionProto],
+    sizes: dict[Key, int],
+    calls: tuple[Key, ...],
+) -> int:
+    """How many nodes a body has once all calls are expanded."""
+    total = len(nodes)
+    for node in nodes:
+        key = (node.domain, node.op_type, node.overload)
+        if key in functions:
+            if key in calls or len(calls) >= DEEPEST_CALLS:
+                raise recursive((*calls, key), node.name)
+            if key not in sizes:
+                sizes[key] = _expanded(functions[key].node, functions, sizes, (*calls, key))
+            total += sizes[key]
+        for graph in nested_graphs(node):
+            total += _expanded(graph.node, functions, sizes, calls)
+    return total
+
+
+def recursive(calls: Sequence[Key], where: str) -> InvalidModel:
+    """The error for functions that call each other without end."""
+    chain = " → ".join(name for _, name, _ in calls)
+    return InvalidModel(
+        "recursive-function",
+        f"functions call each other too deeply: {chain}",
+        where=where or None,
+        hint="ONNX functions must not be recursive",
+    )
 
 
 def schema_function(node: Node) -> FunctionProto | None:

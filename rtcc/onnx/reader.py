@@ -9,11 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, ValueInfoProto
 
-from rtcc.errors import InvalidInput, InvalidModel, Unsupported
+from rtcc.errors import InvalidInput, InvalidModel
 from rtcc.ir import Constant, Expression, Graph, Location, Module, TensorType, Value
 from rtcc.onnx.builder import Builder
 from rtcc.onnx.declared import check_declared
-from rtcc.onnx.functions import actual_attributes, local_functions, schema_function
+from rtcc.onnx.functions import (
+    DEEPEST_CALLS,
+    actual_attributes,
+    check_expansion,
+    local_functions,
+    recursive,
+    schema_function,
+)
 from rtcc.onnx.inputs import input_types
 from rtcc.onnx.load import Source, load_model, opset_versions
 from rtcc.onnx.mechanical import mechanical, unknown_operator
@@ -22,11 +29,6 @@ from rtcc.onnx.node import Node
 from rtcc.onnx.tables import find_rule
 from rtcc.onnx.tensors import Array, sparse_array, tensor_array
 from rtcc.onnx.topology import node_name, ordered
-
-DEEPEST_CALLS = 40
-"""Functions that call functions beyond this are refused."""
-LARGEST_EXPANSION = 1_000_000
-"""Nodes a model may have once all functions are expanded."""
 
 
 def read(
@@ -74,7 +76,7 @@ class _Reader:
     ) -> None:
         model, self._external = load_model(source)
         self._functions = local_functions(model)
-        self._expanded = 0
+        check_expansion(model, self._functions)
         self.module = Module(metadata={p.key: p.value for p in model.metadata_props})
         graph = model.graph
         stored = _initialiser_names(graph)
@@ -140,13 +142,6 @@ class _Reader:
                 own[name] = self.module.add_constant(name, array)
 
     def _read_nodes(self, nodes: Sequence[NodeProto], scope: _Scope) -> None:
-        self._expanded += len(nodes)
-        if self._expanded > LARGEST_EXPANSION:
-            raise Unsupported(
-                "expansion-too-large",
-                f"the model has more than {LARGEST_EXPANSION} nodes once its functions are expanded",
-                where=scope.path or None,
-            )
         order = ordered(nodes, scope.values.maps[0].keys(), scope.values.parents, scope.path)
         for index in order:
             self._read_node(nodes[index], index, scope)
@@ -220,13 +215,7 @@ class _Reader:
     ) -> Sequence[Value]:
         """The results of a function body read in place of the node."""
         if key in scope.calls or len(scope.calls) >= DEEPEST_CALLS:
-            chain = " → ".join(name for _, name, _ in (*scope.calls, key))
-            raise InvalidModel(
-                "recursive-function",
-                f"functions call each other too deeply: {chain}",
-                where=node.where,
-                hint="ONNX functions must not be recursive",
-            )
+            raise recursive((*scope.calls, key), node.where)
         if len(node.operands) > len(body.input):
             raise node.fail(f"the function takes {len(body.input)} inputs, found {len(node.operands)}")
         values: dict[str, Value | None] = dict.fromkeys(body.input)

@@ -56,6 +56,15 @@ def node_name(node: NodeProto, index: int, where: str) -> str:
     return f"{where}/{name}" if where else name
 
 
+def nested_graphs(node: NodeProto) -> list[GraphProto]:
+    """The graphs among a node's attributes."""
+    return [
+        graph
+        for attribute in node.attribute
+        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ()))
+    ]
+
+
 def _surgeon_graph(nodes: Sequence[NodeProto], reads: Sequence[Iterable[str]]) -> SurgeonGraph:
     skeleton = GraphProto()
     for node, names in zip(nodes, reads, strict=True):
@@ -97,9 +106,8 @@ def _sorted(graph: SurgeonGraph, nodes: Sequence[NodeProto], where: str) -> list
 def _reads(node: NodeProto) -> dict[str, None]:
     """The names a node reads, those that its nested graphs take from outside included."""
     names = dict.fromkeys(name for name in node.input if name)
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
-            names |= _captured(graph, 1)
+    for graph in nested_graphs(node):
+        names |= _captured(graph, 1)
     return names
 
 
@@ -116,8 +124,7 @@ def _captured(graph: GraphProto, depth: int) -> dict[str, None]:
     names: dict[str, None] = {}
     for node in graph.node:
         names |= dict.fromkeys(name for name in node.input if name)
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
-                names |= _captured(inner, depth + 1)
+        for inner in nested_graphs(node):
+            names |= _captured(inner, depth + 1)
     names |= dict.fromkeys(output.name for output in graph.output)
     return {name: None for name in names if name not in own}

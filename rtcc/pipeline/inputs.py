@@ -14,13 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtcc.interpreter import input_names
+from rtcc.errors import RtccError
+from rtcc.interpreter import input_names, interpret
 from rtcc.ir import DType, Module, Op, TensorType, Value
 from rtcc.ir.dimension import Expression
 from rtcc.ir.dtype import Kind
 
 USUAL_SIZE = 2
 """What a symbolic dimension is, where its bounds allow it."""
+
+SIZES_TO_TRY = (USUAL_SIZE, 1, 3, 4, 8, 16, 32, 48, 64, 128, 224, 256, 320, 512, 640, 1024)
+"""What all symbolic dimensions are set to, in turn, until a module runs."""
 
 _INDEXES: dict[str, tuple[int, str]] = {
     "tensor.gather": (1, "axis"),
@@ -49,10 +53,37 @@ def random_inputs(
     """One array per parameter of `main`, by name; sizes: values of symbolic dimensions, by symbol."""
     feeds: dict[str, NDArray[Any]] = {}
     for name, parameter in zip(input_names(module.main), module.main.parameters, strict=True):
-        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
         shape = concrete_shape(parameter.type, sizes or {})
-        feeds[name] = random_array(generator, parameter.type.dtype, shape, _index_bound(parameter))
+        feeds[name] = random_array(seeded(seed, name), parameter.type.dtype, shape, _index_bound(parameter))
     return feeds
+
+
+def runnable_inputs(module: Module, seed: int = 0) -> dict[str, NDArray[Any]]:
+    """Random inputs on which the module runs; symbolic dimensions take the first of `SIZES_TO_TRY` that works.
+
+    Raises RtccError "no-runnable-size" where none does: the caller must bind the dimensions.
+    """
+    symbols = {s.name: s for p in module.main.parameters for d in p.type.shape if isinstance(d, Expression)
+               for s in d.symbols}  # fmt: skip
+    failure: Exception | None = None
+    for size in SIZES_TO_TRY if symbols else SIZES_TO_TRY[:1]:
+        sizes = {name: min(max(size, s.lower), s.upper) for name, s in symbols.items()}
+        feeds = random_inputs(module, seed, sizes)
+        if not symbols:
+            return feeds
+        try:
+            interpret(module, feeds)
+        except (RtccError, ValueError, AssertionError) as error:
+            failure = error
+        else:
+            return feeds
+    raise RtccError("no-runnable-size", f"the module runs with none of the sizes tried for {', '.join(symbols)}: "
+                    f"{failure}", hint="bind symbolic dimensions with --shape NAME=… or --dim NAME=…")  # fmt: skip
+
+
+def seeded(seed: int, name: str) -> np.random.Generator:
+    """The source of an input's numbers: the same for every module and artefact that has an input of that name."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
 def with_special_values(feeds: Mapping[str, NDArray[Any]], seed: int = 0) -> dict[str, NDArray[Any]]:

@@ -6,7 +6,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from numpy.typing import NDArray
 
 from rtcc.errors import InvalidInput, RtccError
 from rtcc.ir import Module, Return
@@ -90,6 +92,7 @@ class _Runner:
         self.passes = passes
         self.options = options
         self.first = len(module.after)
+        self.feeds: dict[str, NDArray[Any]] | None = None
         keeps_start = options.reproducer_dir is not None or options.verify_each
         self.start = module.clone() if keeps_start else None
 
@@ -133,11 +136,12 @@ class _Runner:
 
     def _compare(self, index: int, before: Module, each: Pass) -> None:
         from rtcc.pipeline.compare import compare
-        from rtcc.pipeline.inputs import random_inputs
+        from rtcc.pipeline.inputs import runnable_inputs
 
-        feeds = random_inputs(before, self.options.seed)
+        if self.feeds is None:
+            self.feeds = runnable_inputs(before, self.options.seed)
         declared = each.declared_exactness()
-        for deviation in compare(before, self.module, declared, feeds):
+        for deviation in compare(before, self.module, declared, self.feeds):
             if not deviation.is_allowed:
                 reason = f" ({deviation.reason})" if deviation.reason else ""
                 message = (

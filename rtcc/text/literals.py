@@ -171,17 +171,18 @@ def _float_element(item: Any, dtype: DType) -> str:
     if dtype is DType.F32:
         return _single_text(np.float32(item))
     if dtype is DType.F16:
-        return str(np.float16(item))
+        return repr(float(str(np.float16(item))))
     value = float(item)
-    texts = (f"{value:.{digits}g}" for digits in range(1, 17))
-    text = next((t for t in texts if _same(float(np.asarray(float(t)).astype(dtype.numpy)), value)), "nan")
-    return text if re.search(r"[.en]", text) else text + ".0"
+    if value.is_integer() and abs(value) < 1e6:
+        return repr(value)
+    shorter = (float(f"{value:.{digits}g}") for digits in range(1, 18))
+    return repr(next((s for s in shorter if _same(float(np.asarray(s).astype(dtype.numpy)), value)), value))
 
 
 def _single_text(value: np.float32) -> str:
-    text = str(value)
+    shortest = float(str(value))
     with np.errstate(over="ignore"):
-        return text if _same(float(np.float32(float(text))), float(value)) else repr(float(value))
+        return repr(shortest if _same(float(np.float32(shortest)), float(value)) else float(value))
 
 
 def _same(left: float, right: float) -> bool:

@@ -3,10 +3,11 @@
 
 `build_object` compiles one PrimFunc into an object file that holds one plain C function
 
-    int32_t SYMBOL(int32_t task, int32_t tasks, const void *in0, …, void *out0, …[, void *scratch])
+    int32_t SYMBOL(int32_t task, int32_t tasks, const void *in0, …, void *out0, …[, void *scratch], int32_t *code)
 
 whose parameters are the PrimFunc's own, in order: a buffer parameter becomes a pointer to its elements. The kernel
-returns 0, or the negative code that a `Return` inside it gave. It divides its outermost loop itself:
+always returns 0 (TVM's LLVM back end knows no other); where it cannot go on it stores a negative code in `*code`,
+which it leaves alone otherwise. It divides its outermost loop itself:
 task t of n does iterations extent·t/n to extent·(t+1)/n. The object needs nothing from outside but libm.
 
 What a generator must respect:

@@ -62,6 +62,7 @@ class FunctionBuilder:
     def __init__(self) -> None:
         self.task = tirx.Var("task", "int32")
         self.task_count = tirx.Var("tasks", "int32")
+        self.code = tirx.decl_buffer((1,), "int32", "code", data_alignment=4)
         self._params: list[tirx.Var] = [self.task, self.task_count]
         self._blocks: list[list[tirx.Stmt]] = [[]]
 
@@ -95,8 +96,9 @@ class FunctionBuilder:
         return var
 
     def give_up(self, code: Index) -> None:
-        """Leave the kernel with a negative error code."""
-        self.append(tirx.Return(code if isinstance(code, Expr) else tirx.IntImm("int32", code)))
+        """Leave the kernel, reporting a negative error code."""
+        self.store(self.code, [0], code if isinstance(code, Expr) else tirx.IntImm("int32", code))
+        self.append(tirx.Return(tirx.IntImm("int32", 0)))
 
     @contextmanager
     def serial(self, name: str, extent: Index, start: Index = 0) -> Iterator[tirx.Var]:
@@ -131,7 +133,7 @@ class FunctionBuilder:
     def finish(self, attrs: dict[str, object] | None = None) -> tirx.PrimFunc:
         """The function; `attrs` as `build.build_object` documents them."""
         assert len(self._blocks) == 1, "a loop or condition is still open"
-        func = tirx.PrimFunc(self._params, _sequence(self._blocks[0]))
+        func = tirx.PrimFunc([*self._params, self.code], _sequence(self._blocks[0]))
         for key, value in (attrs or {}).items():
             func = func.with_attr(key, value)
         return func.with_attr("s_tir", True)

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rtcc.ir import Constant, Graph, Location, Module, Value, clone_graph
-from rtcc.target import Target
+from rtcc.target import Progress, Target, unseen
 from rtcc.targets.tvm.cache import KernelCache, kernel_key
 from rtcc.targets.tvm.workers import Job, generate
 from rtcc.text import print_module
 
 
-def compile_kernels(module: Module, target: Target, packages: Sequence[Path]) -> dict[str, bytes]:
+def compile_kernels(
+    module: Module, target: Target, packages: Sequence[Path], progress: Progress = unseen
+) -> dict[str, bytes]:
     """Object code of every kernel, by name; packages: sources besides the bridge that decide the code.
 
     Raises `CodegenError` naming the kernel, `Unsupported` naming the ONNX node.
@@ -33,6 +35,7 @@ def compile_kernels(module: Module, target: Target, packages: Sequence[Path]) ->
 
     def done(name: str, contents: bytes) -> None:
         objects[name] = contents
+        progress(len(objects), len(module.kernels))
         cache.put(keys[name], contents)
 
     if jobs:

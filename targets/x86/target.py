@@ -10,7 +10,7 @@ from rtcc.artifact.toolchain import Machine
 from rtcc.ir import DType, Graph, Module, Op
 from rtcc.ir.work import operations
 from rtcc.pipeline.catalogue import NAMED_PIPELINES
-from rtcc.target import Choice, Target
+from rtcc.target import Choice, Progress, Target, unseen
 from rtcc.targets.tvm.choices import choose_kernel, is_agnostic
 from rtcc.targets.tvm.objects import compile_kernels
 from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
@@ -64,8 +64,8 @@ class X86(Target):
     def pipeline(self, level: str) -> str:
         return f"{NAMED_PIPELINES[level]},{LOWERING}"
 
-    def compile_kernels(self, module: Module) -> dict[str, bytes]:
-        return compile_kernels(module, self, (Path(__file__).parent,))
+    def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
+        return compile_kernels(module, self, (Path(__file__).parent,), progress)
 
     def why_unsupported(self, op: Op) -> str | None:
         return why_no_kernel(op)

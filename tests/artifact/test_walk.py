@@ -32,7 +32,7 @@ def outline(*steps: Step, threads: int = 4) -> str:
     left out.
     """
     text = walk_text(steps, {"k": "k"}, threads)
-    marks = {"rtcc_barrier(w": "|", "code = k(": "k", "memmove": "c", "{": "{", "}": "}"}
+    marks = {"rtcc_barrier(w": "|", "    k(": "k", "memmove": "c", "{": "{", "}": "}"}
     found = re.findall("|".join(map(re.escape, marks)), text.split("int32_t code = 0;")[1])
     return "".join(marks[mark] for mark in found)[:-2]
 

@@ -441,12 +441,18 @@ def external_model(folder: Path, location: str, **entries: str) -> Path:
     return folder / "m.onnx"
 
 
-def _link(make: Callable[[Path, Path], None]) -> Callable[[Path], str]:
-    def prepare(folder: Path) -> str:
-        make(folder / "w.bin", folder / "link.bin")
-        return "link.bin"
+def _symbolic_link(folder: Path) -> str:
+    (folder / "link.bin").symlink_to(folder / "w.bin")
+    return "link.bin"
 
-    return prepare
+
+def _hard_link(folder: Path) -> str:
+    (folder / "link.bin").hardlink_to(folder / "w.bin")
+    return "link.bin"
+
+
+def _named(location: str) -> Callable[[Path], str]:
+    return lambda folder: location
 
 
 def _outside(folder: Path) -> str:
@@ -469,15 +475,15 @@ def _pipe(folder: Path) -> str:
 @pytest.mark.parametrize(
     "prepare",
     [
-        lambda folder: "",
-        lambda folder: "nowhere.bin",
-        lambda folder: str(folder / "w.bin"),
-        lambda folder: "sub/../../w.bin",
-        lambda folder: "a\0b",
-        lambda folder: ".",
+        _named(""),
+        _named("nowhere.bin"),
+        _named("/etc/hostname"),
+        _named("sub/../../w.bin"),
+        _named("a\0b"),
+        _named("."),
         _outside,
-        _link(lambda file, link: link.symlink_to(file)),
-        _link(lambda file, link: link.hardlink_to(file)),
+        _symbolic_link,
+        _hard_link,
         _linked_folder,
         _pipe,
     ],

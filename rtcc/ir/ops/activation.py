@@ -9,7 +9,8 @@ import numpy as np
 
 from rtcc.ir.op import Array, attribute
 from rtcc.ir.ops.computed import FLOATS, NUMBERS
-from rtcc.ir.ops.math import Binary, FloatUnary, Unary, error_function
+from rtcc.ir.ops.elementwise import Binary, FloatUnary, Unary
+from rtcc.ir.ops.math import error_function
 
 
 class Relu(Unary):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
@@ -63,10 +64,9 @@ class Attention(ComputedOp):
         )
 
     def compute(self, *arrays: Array | None) -> tuple[Array, ...]:
-        query, key, value, mask, past_key, past_value, valid = (*arrays, *(None,) * (7 - len(arrays)))
-        assert query is not None
-        assert key is not None
-        assert value is not None
+        optional: list[Array | None] = [*arrays[3:], *(None for _ in range(7 - len(arrays)))]
+        mask, past_key, past_value, valid = optional
+        query, key, value = (a for a in arrays[:3] if a is not None)
         flat = query.ndim == 3
         query = split_heads(query, self.q_num_heads)
         key, value = split_heads(key, self.kv_num_heads), split_heads(value, self.kv_num_heads)
@@ -79,14 +79,14 @@ class Attention(ComputedOp):
         keys, values = np.repeat(key, shared, axis=1), np.repeat(value, shared, axis=1)
         scores = [np.matmul(query * root, keys.swapaxes(2, 3) * root)]
         scores.append(self.softcap * np.tanh(scores[0] / self.softcap) if self.softcap else scores[0])
-        scores.append(scores[1] + self._bias(scores[0].shape, mask, past, valid, query.dtype.type))
+        scores.append(scores[1] + self._bias(scores[0].shape, mask, past, valid, query.dtype))
         unseen = np.max(scores[2], axis=-1, keepdims=True, initial=-np.inf) == -np.inf
         scores.append(np.where(unseen, 0, softmax(scores[2], -1)))
         output = np.matmul(scores[3], values)
         return join_heads(output) if flat else output, key, value, scores[self.qk_matmul_output_mode]
 
     def _bias(
-        self, shape: tuple[int, ...], mask: Array | None, past: int, valid: Array | None, number: type
+        self, shape: tuple[int, ...], mask: Array | None, past: int, valid: Array | None, dtype: np.dtype[Any]
     ) -> Array:
         """What is added to the scores: the mask, and -inf where causality, window or padding forbid."""
         steps, length = shape[2:]
@@ -105,11 +105,11 @@ class Attention(ComputedOp):
             allowed = allowed & (key >= position - self.left_window_size)
         if self.right_window_size >= 0:
             allowed = allowed & (key <= position + self.right_window_size)
-        bias = np.where(allowed, number(0), number(-np.inf))
+        bias = np.where(allowed, 0.0, -np.inf).astype(dtype)
         if mask is None:
             return bias
         if mask.dtype.kind == "b":
-            mask = np.where(mask, number(0), number(-np.inf))
+            mask = np.where(mask, 0.0, -np.inf).astype(dtype)
         short = length - mask.shape[-1] if mask.shape[-1] != 1 or length == 1 else 0
         return bias + np.pad(mask, [(0, 0)] * (mask.ndim - 1) + [(0, short)], constant_values=-np.inf)
 

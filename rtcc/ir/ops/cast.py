@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from rtcc.ir.dtype import DType, Kind
 from rtcc.ir.op import Array, attribute, operand, required_attribute
 from rtcc.ir.ops.computed import ComputedOp, saturated
-from rtcc.ir.ops.math import Unary
+from rtcc.ir.ops.elementwise import Unary
 from rtcc.ir.types import TensorType
 
 _FINITE_ONLY = {DType.F8E4M3FN, DType.F8E4M3FNUZ, DType.F8E5M2FNUZ}
@@ -19,8 +19,9 @@ class Cast(Unary):
     """The values in another element type (ONNX Cast); `to` is its name, as in "f16".
 
     Float to integer truncates and saturates, NaN becomes 0; integer to integer keeps the low bits, and so
-    does float to 4-bit integer, by way of i32; to bool is "not zero". `saturate` holds for 8-bit floats: beyond the largest value they take it, else
-    infinity (NaN where the type has none). `round_mode` has no meaning for the types rtcc has.
+    does float to 4-bit integer, by way of i32; to bool is "not zero". `saturate` holds for 8-bit floats:
+    beyond the largest value they take it, else infinity (NaN where the type has none). `round_mode` has
+    no meaning for the types rtcc has.
     """
 
     name = "math.cast"
@@ -70,8 +71,9 @@ class BitCast(ComputedOp):
         return (TensorType(target, self.data.type.shape),)
 
     def evaluate(self, *arrays: Array | None) -> Array:
-        source = np.ascontiguousarray(arrays[0]).astype(self.data.type.dtype.numpy, copy=False)
-        return source.view(self.results[0].type.dtype.numpy).reshape(np.shape(arrays[0]))
+        array = np.asarray(arrays[0])
+        source = np.ascontiguousarray(array).astype(self.data.type.dtype.numpy, copy=False)
+        return source.view(self.results[0].type.dtype.numpy).reshape(array.shape)
 
 
 def converted(x: Array, dtype: DType, *, saturate: bool = True) -> Array:
@@ -84,11 +86,7 @@ def converted(x: Array, dtype: DType, *, saturate: bool = True) -> Array:
     if dtype is DType.BOOL:
         return x != 0
     if source.is_float and dtype.is_integer:
-        return (
-            saturated(x, dtype.numpy)
-            if dtype.bits >= 8
-            else _low_bits(saturated(x, np.dtype(np.int32)), dtype)
-        )
+        return _low_bits(saturated(x, np.dtype(np.int32) if dtype.bits < 8 else dtype.numpy), dtype)
     if source.is_integer and dtype.is_integer:
         return _low_bits(x, dtype)
     if dtype.kind is Kind.FLOAT and dtype.bits == 8:
@@ -110,7 +108,8 @@ def _narrow_float(x: Array, dtype: DType, saturate: bool) -> Array:
     if saturate:
         import ml_dtypes
 
-        largest = float(ml_dtypes.finfo(dtype.numpy).max)
+        limits = cast("Any", ml_dtypes.finfo(dtype.numpy))
+        largest = float(limits.max)
         lost = ~np.isfinite(found.astype(np.float32)) & ~np.isnan(x)
         return np.where(lost, np.copysign(largest, x), found.astype(np.float32)).astype(dtype.numpy)
     if dtype in _FINITE_ONLY:
@@ -124,9 +123,7 @@ def _from_text(x: Array, dtype: DType, saturate: bool) -> Array:
     if dtype.is_float:
         parsed = np.array([float(text) for text in x.reshape(-1)], np.float64).reshape(x.shape)
         return converted(parsed.astype(np.float32), dtype, saturate=saturate) if dtype.bits < 32 else parsed
-    whole: list[Any] = [
-        int(text) if text.lstrip("+-").isdigit() else int(float(text)) for text in x.reshape(-1)
-    ]
+    whole = [int(text) if text.lstrip("+-").isdigit() else int(float(text)) for text in x.reshape(-1)]
     return np.array(whole, np.int64).reshape(x.shape).astype(dtype.numpy)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class ComputedOp(Op):
         upcast = any(map(_is_upcast, self.operands, arrays))
         with np.errstate(all="ignore"):
             found = self.compute(*(None if a is None else widened(a) for a in arrays))
-            several = found if isinstance(found, tuple) else (found,)
+            several = cast("tuple[Any, ...]", found) if isinstance(found, tuple) else (found,)
             return tuple(
                 rounded(np.asarray(array), result.type.dtype, keep_wide=upcast)
                 for array, result in zip(several, self.results, strict=False)

@@ -15,7 +15,7 @@ from rtcc.ir.types import TensorType
 
 
 class LinearAttention(ComputedOp):
-    """A recurrent state per head, decayed and updated by each token, read by the query (ONNX LinearAttention).
+    """A state per head, decayed and updated by each token, read by the query (ONNX LinearAttention).
 
     query, key, value, decay, beta are [batch, length, heads·size]; the state is [batch, heads, d_k, d_v].
     state ← exp(decay)·state + β·k ⊗ (v - stateᵀ·k), without decay for "linear" and "delta", and with plain
@@ -55,10 +55,9 @@ class LinearAttention(ComputedOp):
         )
 
     def compute(self, *arrays: Array | None) -> tuple[Array, Array]:
-        query, key, value, past, decay, beta = (*arrays, *(None,) * (6 - len(arrays)))
-        assert query is not None
-        assert key is not None
-        assert value is not None
+        optional: list[Array | None] = [*arrays[3:], *(None for _ in range(6 - len(arrays)))]
+        past, decay, beta = optional
+        query, key, value = (a for a in arrays[:3] if a is not None)
         q = split_heads(query, self.q_num_heads)
         k, v = split_heads(key, self.kv_num_heads), split_heads(value, self.kv_num_heads)
         gate = None if decay is None else np.exp(split_heads(decay, self.kv_num_heads))

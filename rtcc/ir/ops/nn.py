@@ -20,7 +20,7 @@ from rtcc.ir.op import (
     variadic_operand,
 )
 from rtcc.ir.ops.computed import FLOATS, NUMBERS, ComputedOp
-from rtcc.ir.ops.window import Window, convolve, extents, folded, per_channel, resolved_pads
+from rtcc.ir.ops.window import Window, convolve, extents, folded, per_channel, resolved_pads, resolved_window
 from rtcc.ir.types import Shape, TensorType, broadcast_shapes
 from rtcc.ir.value import Value
 
@@ -44,16 +44,7 @@ class Convolution(ComputedOp):
         if self.kernel_shape and self.kernel_shape != kernel:
             raise self.fail(f"kernel_shape {self.kernel_shape} is not that of the weight, {kernel}")
         strides, dilations = self.strides or (1,) * count, self.dilations or (1,) * count
-        for found, expected in (
-            (kernel, count),
-            (strides, count),
-            (dilations, count),
-            (self.pads or None, 2 * count),
-        ):
-            if found is not None and len(found) != expected:
-                raise self.fail(f"expected {expected} numbers for {count} spatial axes, found {found}")
-        pads = resolved_pads(self.auto_pad, spatial, extents(kernel, dilations), strides, self.pads)
-        return Window(kernel, strides, dilations, pads)
+        return resolved_window(kernel, strides, dilations, self.pads, self.auto_pad, spatial)
 
     def convolved(self, data: Shape, weight: Shape) -> Shape:
         """The result's shape; InvalidModel when channels and groups disagree."""
@@ -297,7 +288,7 @@ def product_shape(op: Op, left: Shape, right: Shape) -> Shape:
         raise op.fail("a matrix product needs operands of rank 1 or more")
     rows = left[-2:-1]
     columns = right[-1:] if len(right) > 1 else ()
-    depth = right[-2] if len(right) > 1 else right[-1]
-    if isinstance(left[-1], int) and isinstance(depth, int) and left[-1] != depth:
-        raise op.fail(f"cannot multiply {left} by {right}: {left[-1]} is not {depth}")
+    width, depth = left[len(left) - 1], right[max(len(right) - 2, 0)]
+    if isinstance(width, int) and isinstance(depth, int) and width != depth:
+        raise op.fail(f"cannot multiply {left} by {right}: {width} is not {depth}")
     return (*broadcast_shapes(left[:-2], right[:-2]), *rows, *columns)

@@ -33,7 +33,10 @@ class Normalization(SameType):
 
 
 class BatchNormalization(Normalization):
-    """(data - mean) / √(variance + epsilon) · scale + shift per channel, in inference (ONNX BatchNormalization)."""
+    """(data - mean) / √(variance + epsilon) · scale + shift per channel, in inference.
+
+    (ONNX BatchNormalization.)
+    """
 
     name = "nn.batch_normalization"
     scale, shift, mean, variance = operand(), operand(), operand(), operand()
@@ -101,7 +104,10 @@ class GroupNormalization(Normalization):
 
 
 class LayerNormalization(Normalization):
-    """The axes from `axis` on normalised together; also mean and 1/deviation, as f32 (ONNX LayerNormalization)."""
+    """The axes from `axis` on normalised together; also mean and 1/deviation (ONNX LayerNormalization).
+
+    The statistics have the type that `stash_type` (an ONNX element type number) names, f32 by default.
+    """
 
     name = "nn.layer_normalization"
     scale = operand()

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from rtcc.ir.dimension import upper_bound
 from rtcc.ir.dtype import DType
 from rtcc.ir.op import Array, AttributeSlot, attribute, ints, operand, optional_operand, required_attribute
 from rtcc.ir.ops.computed import FLOATS, NUMBERS, ComputedOp, integer_limits
-from rtcc.ir.ops.window import Window, extents, folded, resolved_pads
+from rtcc.ir.ops.window import Window, folded, resolved_window
 from rtcc.ir.types import Shape, TensorType
 
 
@@ -30,16 +31,7 @@ class Pool(ComputedOp):
         """The window over an input with these spatial sizes."""
         count, kernel = len(spatial), tuple(self.kernel_shape)
         strides, dilations = self.strides or (1,) * count, self.dilations or (1,) * count
-        for found, expected in (
-            (kernel, count),
-            (strides, count),
-            (dilations, count),
-            (self.pads or None, 2 * count),
-        ):
-            if found is not None and len(found) != expected:
-                raise self.fail(f"expected {expected} numbers for {count} spatial axes, found {found}")
-        pads = resolved_pads(self.auto_pad, spatial, extents(kernel, dilations), strides, self.pads)
-        return Window(kernel, strides, dilations, pads)
+        return resolved_window(kernel, strides, dilations, self.pads, self.auto_pad, spatial)
 
     def geometry(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """Explicit (pads, strides, dilations), auto_pad resolved."""
@@ -93,18 +85,16 @@ class MaxPool(Pool):
     def _indices(self, shape: tuple[int, ...], views: Array) -> Array:
         window = self.window(shape[2:])
         count = len(window.kernel)
-        flat = views.reshape(*views.shape[: 2 + count], prod(window.kernel)).argmax(axis=-1)
-        taps = np.unravel_index(flat, window.kernel)
-        places = np.indices(flat.shape)
-        spatial = [
-            np.clip(
-                places[2 + a] * window.strides[a] + taps[a] * window.dilations[a] - window.pads[a],
-                0,
-                shape[2 + a] - 1,
-            )
-            for a in range(count)
-        ]
-        inner = np.ravel_multi_index(tuple(spatial), shape[2:], order="F" if self.storage_order else "C")
+        flat: Array = views.reshape(*views.shape[: 2 + count], prod(window.kernel)).argmax(axis=-1)
+        taps: tuple[Array, ...] = np.unravel_index(flat, window.kernel)
+        places: Array = np.indices(flat.shape)
+        spatial: list[Array] = []
+        for a in range(count):
+            at = places[2 + a] * window.strides[a] + taps[a] * window.dilations[a] - window.pads[a]
+            spatial.append(np.clip(at, 0, shape[2 + a] - 1))
+        inner: Array = np.ravel_multi_index(
+            tuple(spatial), shape[2:], order="F" if self.storage_order else "C"
+        )
         return (places[0] * shape[1] + places[1]) * prod(shape[2:]) + inner
 
 
@@ -124,21 +114,16 @@ class AveragePool(Pool):
 
     def counts(self, shape: tuple[int, ...]) -> Array:
         """How many elements each window's mean is of: [1, 1, windows…]."""
-        window, count = self.window(shape[2:]), len(shape) - 2
-        ones = np.ones((1, 1, *shape[2:]))
-        if self.count_include_pad:
-            pads = [(window.pads[a], window.pads[count + a]) for a in range(count)]
-            ones = np.pad(ones, [(0, 0), (0, 0), *pads], constant_values=1)
-            # the declared padding is part of the data here, but windows stay where they were
-            sizes = window.output_sizes(shape[2:], round_up=self.rounds_up)
-            window = Window(window.kernel, window.strides, window.dilations, (0,) * (2 * count))
-            views = window.views(ones, 0, round_up=self.rounds_up)
-            views = views[
-                (slice(None), slice(None), *(slice(0, size) for size in sizes if isinstance(size, int)))
-            ]
-        else:
-            views = window.views(ones, 0, round_up=self.rounds_up)
-        return views.sum(axis=self.kernel_axes(views))
+        window, spatial = self.window(shape[2:]), shape[2:]
+        count = len(spatial)
+        result = np.ones((1, 1), np.int64)
+        for a, size in enumerate(window.output_sizes(spatial, round_up=self.rounds_up)):
+            starts = np.arange(upper_bound(size)) * window.strides[a] - window.pads[a]
+            taps = starts[:, None] + np.arange(window.kernel[a]) * window.dilations[a]
+            before, after = (window.pads[a], window.pads[count + a]) if self.count_include_pad else (0, 0)
+            inside = ((taps >= -before) & (taps < spatial[a] + after)).sum(axis=1)
+            result = result[..., None] * inside
+        return result
 
 
 class LpPool(Pool):
@@ -153,7 +138,7 @@ class LpPool(Pool):
 
 
 class MaxUnpool(ComputedOp):
-    """The inverse of MaxPool: values at the flat places that its indices name, zeros elsewhere (ONNX MaxUnpool)."""
+    """The inverse of MaxPool: values where its indices say, zeros elsewhere (ONNX MaxUnpool)."""
 
     name = "nn.max_unpool"
     data = operand()
@@ -173,10 +158,8 @@ class MaxUnpool(ComputedOp):
         """The spatial sizes of which MaxPool makes these."""
         count = len(spatial)
         pads, strides = self.pads or (0,) * (2 * count), self.strides or (1,) * count
-        return tuple(
-            (spatial[a] - 1) * strides[a] + (self.kernel_shape[a] - pads[a] - pads[count + a])
-            for a in range(count)
-        )
+        rests = [self.kernel_shape[a] - pads[a] - pads[count + a] for a in range(count)]
+        return tuple((spatial[a] - 1) * strides[a] + rests[a] for a in range(count))
 
     def compute(self, data: Array, indices: Array, output_shape: Array | None = None) -> Array:
         natural = (*data.shape[:2], *(n for n in self._natural(data.shape[2:]) if isinstance(n, int)))

@@ -1,4 +1,4 @@
-"""Quantisation as ONNX defines it: q = saturate(round(x / scale) + zero point), halves to even (family `quant`)."""
+"""Quantisation as ONNX defines it: q = saturate(round(x / scale) + zero point) (family `quant`)."""
 
 from __future__ import annotations
 
@@ -113,10 +113,10 @@ class DynamicQuantizeLinear(ComputedOp):
         return quantized_type, TensorType(DType.F32, ()), TensorType(DType.U8, ())
 
     def compute(self, data: Array) -> tuple[Array, Array, Array]:
-        highest = np.maximum(np.max(data, initial=0), data.dtype.type(0))
-        lowest = np.minimum(np.min(data, initial=0), data.dtype.type(0))
-        span = np.asarray(highest - lowest) / data.dtype.type(255)
-        scale = np.where(span == 0, data.dtype.type(1), span)
+        highest = np.maximum(np.max(data, initial=0), 0)
+        lowest = np.minimum(np.min(data, initial=0), 0)
+        span = np.asarray(highest - lowest) / 255
+        scale: Array = np.where(span == 0, np.ones_like(span), span)
         zero = quantized(-lowest / scale, 0, DType.U8)
         return quantized(data / scale, zero, DType.U8), scale, zero
 
@@ -172,9 +172,8 @@ class QLinearConv(Convolution):
         total = convolve(centred(data, data_zero.reshape(())), kernels, window, self.group).astype(np.int64)
         if len(arrays) > 8:
             total = total + per_channel(arrays[8], rank)
-        factor = per_channel(data_scale * weight_scale / scale, rank) if weight_scale.size > 1 else (
-            (data_scale * weight_scale / scale).reshape(())
-        )  # fmt: skip
+        factor = data_scale * weight_scale / scale
+        factor = per_channel(factor, rank) if factor.size > 1 else factor.reshape(())
         return requantized(total.astype(np.int32), factor, zero.reshape(()), self.results[0].type.dtype)
 
 
@@ -236,7 +235,7 @@ def quantized(scaled: Array, zero: Array | int | None, dtype: DType, *, saturate
 
 
 def requantized(total: Array, factor: Array, zero: Array | None, dtype: DType) -> Array:
-    """An i32 sum in a quantised type: float32(total) · factor, rounded half to even, zero point, saturated."""
+    """An i32 sum in a quantised type: float32(total) · factor, rounded half to even, offset, saturated."""
     scaled = total.astype(np.result_type(factor.dtype, np.float32)) * factor
     return quantized(scaled, zero, dtype)
 

@@ -83,8 +83,8 @@ def _mean(data: Array, axes: tuple[int, ...]) -> Array:
     count = int(np.prod([data.shape[axis] for axis in axes]))
     if data.dtype.kind == "f":
         return _sum(data, axes) / data.dtype.type(count)
-    total, divisor = _sum(data, axes), max(count, 1)
-    quotient = np.abs(total) // data.dtype.type(divisor)
+    total = _sum(data, axes)
+    quotient: Array = np.abs(total) // data.dtype.type(max(count, 1))
     return np.where(total < 0, 0 - quotient, quotient)
 
 
@@ -228,7 +228,7 @@ class ArgMin(ArgReduction):
 
 
 class Cumulation(SameType):
-    """Running totals along one axis; `exclusive` leaves out the element itself, `reverse` starts at the end."""
+    """Running totals along one axis; `exclusive` leaves out the element itself, `reverse` starts last."""
 
     accumulate: ClassVar[Callable[..., Any]]
     start: ClassVar[int]

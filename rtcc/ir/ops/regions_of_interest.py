@@ -6,7 +6,7 @@ from math import ceil
 
 import numpy as np
 
-from rtcc.ir.op import Array, attribute, operand, required_attribute
+from rtcc.ir.op import Array, AttributeSlot, attribute, operand, required_attribute
 from rtcc.ir.ops.computed import FLOATS, ComputedOp
 from rtcc.ir.types import TensorType
 
@@ -56,13 +56,8 @@ class RoiAlign(ComputedOp):
             for column, column_weight in columns:
                 weight = row_weight[:, None] * column_weight[None, :]
                 products.append(image[:, row[:, None], column[None, :]] * weight)
-        samples = (
-            products[0].shape[0],
-            self.output_height,
-            -1,
-            self.output_width,
-            columns[0][0].size // self.output_width,
-        )
+        per_bin = columns[0][0].size // self.output_width
+        samples = (image.shape[0], self.output_height, -1, self.output_width, per_bin)
         if self.mode == "max":
             return np.maximum.reduce(products).reshape(samples).max(axis=(2, 4))
         return sum(products[1:], start=products[0]).reshape(samples).mean(axis=(2, 4))
@@ -87,7 +82,7 @@ class MaxRoiPool(ComputedOp):
     name = "nn.max_roi_pool"
     data = operand()
     rois = operand()
-    pooled_shape = required_attribute(tuple)
+    pooled_shape: AttributeSlot[tuple[int, ...]] = required_attribute(tuple)
     spatial_scale = attribute(1.0)
 
     def infer(self) -> tuple[TensorType, ...]:
@@ -97,7 +92,7 @@ class MaxRoiPool(ComputedOp):
         return (data.with_shape((rois.shape[0], data.shape[1], *self.pooled_shape)),)
 
     def compute(self, data: Array, rois: Array) -> Array:
-        rows, columns = (int(n) for n in self.pooled_shape)
+        rows, columns = self.pooled_shape
         result = np.zeros((len(rois), data.shape[1], rows, columns), data.dtype)
         for i, roi in enumerate(rois):
             left, top, right, bottom = (int(n) for n in np.floor(roi[1:] * self.spatial_scale + 0.5))

@@ -18,7 +18,7 @@ from rtcc.ir.types import Shape, TensorType
 
 @dataclass(frozen=True)
 class Taps:
-    """Result element i along one axis is Σ weights[i, t] · data[indices[i, t]], or extrapolated if outside[i]."""
+    """Result element i along one axis is Σ weights[i, t] · data[indices[i, t]], or extrapolated (outside)."""
 
     indices: Array
     weights: Array
@@ -38,7 +38,7 @@ class Axis:
 
 
 class Resize(ComputedOp):
-    """Resampling to other sizes (ONNX Resize), by `scales` or `sizes`; integers are truncated and saturate."""
+    """Resampling by `scales` or to `sizes` (ONNX Resize); integers are truncated and saturate."""
 
     name = "nn.resize"
     data = operand()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
@@ -16,9 +17,12 @@ from rtcc.ir.types import TensorType
 
 CUBIC_COEFFICIENT = -0.75
 
+Inside = Callable[[Array, int], Array]
+"""Moves coordinates or indices along an axis of some size into the tensor, or leaves them outside."""
+
 
 class GridSample(ComputedOp):
-    """[N, C, spatial…] read at the coordinates of a grid [N, out…, n], -1 … 1 across each axis (ONNX GridSample).
+    """[N, C, spatial…] read at coordinates [N, out…, n], -1 … 1 across each axis (ONNX GridSample).
 
     The grid's last axis counts the spatial axes from the last. A NaN coordinate lies outside.
     """
@@ -48,7 +52,7 @@ class GridSample(ComputedOp):
             at = (at + 1) / 2 * (size - 1) if self.align_corners else ((at + 1) * size - 1) / 2
             at = np.where(np.isnan(at), -1, at)
             coordinates.append(np.rint(at) if self.mode == "nearest" else self._inside(at, size))
-        return sampled(data, coordinates, self.mode, lambda i, size: self._inside(i, size))
+        return sampled(data, coordinates, self.mode, self._inside)
 
     def _inside(self, at: Array, size: int) -> Array:
         """Coordinates or indices moved inside by the padding mode (zeros: left where they are)."""
@@ -123,7 +127,7 @@ class DeformConv(Convolution):
             for a in range(2)
         ]
         split = data.reshape(batch * groups, channels // groups, *data.shape[2:])
-        columns = sampled(split, coordinates, "linear", lambda i, size: i)
+        columns = sampled(split, coordinates, "linear", lambda index, _: index)
         if mask is not None:
             columns = columns * mask.reshape(batch * groups, 1, taps, *sizes)
         columns = columns.reshape(batch, self.group, channels // self.group * taps, -1)
@@ -132,19 +136,18 @@ class DeformConv(Convolution):
         return result if bias is None else result + per_channel(bias, 4)
 
 
-def sampled(data: Array, coordinates: list[Array], mode: str, inside: object) -> Array:
+def sampled(data: Array, coordinates: list[Array], mode: str, inside: Inside) -> Array:
     """[N, C, spatial…] at real coordinates, one array [N, out…] per spatial axis: [N, C, out…].
 
-    `inside(index, size)` moves an index into the tensor; what stays outside counts as zero.
+    What `inside` leaves outside counts as zero.
     """
-    assert callable(inside)
     dtype = np.result_type(data, coordinates[0]) if data.dtype.kind == "f" else data.dtype
-    samples = np.arange(data.shape[0]).reshape(-1, *(1,) * (coordinates[0].ndim - 1))
+    samples = np.arange(len(data)).reshape(-1, *(1,) * (coordinates[0].ndim - 1))
     total = np.zeros((*coordinates[0].shape, data.shape[1]), dtype)
     for choice in product(*(list(axis_taps(at, mode)) for at in coordinates)):
         weight, valid, indices = np.ones((), np.float64), np.ones((), bool), [samples]
         for (index, factor), size in zip(choice, data.shape[2:], strict=True):
-            moved = np.asarray(inside(index, size))
+            moved = inside(index, size)
             valid = valid & (moved >= 0) & (moved <= size - 1)
             indices.append(np.clip(moved, 0, size - 1).astype(np.int64))
             weight = weight * factor

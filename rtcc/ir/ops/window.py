@@ -38,11 +38,9 @@ class Window:
         round_up (ceil_mode): a last window may reach over the end, if it starts before the padding there.
         """
         count = len(self.kernel)
+        pads = [(self.pads[a], self.pads[count + a]) for a in range(count)]
         return tuple(
-            _positions(
-                spatial[a], self.extents[a], self.strides[a], self.pads[a], self.pads[count + a], round_up
-            )
-            for a in range(count)
+            _positions(spatial[a], self.extents[a], self.strides[a], pads[a], round_up) for a in range(count)
         )
 
     def views(self, data: Array, fill: Any, *, round_up: bool = False) -> Array:
@@ -84,6 +82,23 @@ def resolved_pads(
     return (*small, *large) if auto_pad == "SAME_UPPER" else (*large, *small)
 
 
+def resolved_window(
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    pads: tuple[int, ...],
+    auto_pad: str,
+    spatial: Shape,
+) -> Window:
+    """The window that ONNX attributes describe over an input of these sizes; ValueError if they disagree."""
+    count = len(spatial)
+    for found, expected in ((kernel, count), (strides, count), (dilations, count), (pads, 2 * count)):
+        if len(found) != expected and (found or found is not pads):
+            raise ValueError(f"expected {expected} numbers for {count} spatial axes, found {found}")
+    explicit = resolved_pads(auto_pad, spatial, extents(kernel, dilations), strides, pads)
+    return Window(kernel, strides, dilations, explicit)
+
+
 def _same_total(size: int | Expression, extent: int, stride: int) -> int:
     if stride == 1:
         return extent - 1
@@ -97,8 +112,9 @@ def _same_total(size: int | Expression, extent: int, stride: int) -> int:
 
 
 def _positions(
-    size: int | Expression, extent: int, stride: int, before: int, after: int, round_up: bool
+    size: int | Expression, extent: int, stride: int, pads: tuple[int, int], round_up: bool
 ) -> int | Expression:
+    before, after = pads
     room = size + (before + after - extent)
     if isinstance(room, int) and room < 0 and not (round_up and room > -stride):
         raise ValueError(f"a window of {extent} does not fit {size} elements padded by {before} and {after}")
@@ -161,11 +177,11 @@ def folded(columns: Array, sizes: tuple[int, ...], window: Window) -> Array:
     canvas = [max(reach[a], starts[a] + sizes[a]) for a in range(count)]
     total = np.zeros((*columns.shape[:2], *canvas), columns.dtype)
     for tap in np.ndindex(*window.kernel):
+        firsts = [tap[a] * window.dilations[a] for a in range(count)]
         places = [
-            slice(tap[a] * window.dilations[a], tap[a] * window.dilations[a] + (positions[a] - 1) * window.strides[a] + 1,
-                  window.strides[a])
+            slice(firsts[a], firsts[a] + (positions[a] - 1) * window.strides[a] + 1, window.strides[a])
             for a in range(count)
-        ]  # fmt: skip
+        ]
         total[(slice(None), slice(None), *places)] += columns[(slice(None), slice(None), *tap)]
     cut = [slice(starts[a], starts[a] + sizes[a]) for a in range(count)]
     return np.ascontiguousarray(total[(slice(None), slice(None), *cut)])

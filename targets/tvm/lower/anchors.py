@@ -95,9 +95,9 @@ def _physical(type: TensorType, index: Sequence[Expr], at: Position, axes: Seque
 
 def reordered(func: tirx.PrimFunc, graph: Graph, own: Sequence[Value], epilogue: RegionEpilogue) -> tirx.PrimFunc:
     """The function with its buffers in the order of the kernel's parameters; kernels put their own operands first."""
-    head, buffers, out = func.params[:2], list(func.params[2:-1]), func.params[-1]
+    head, buffers, tail = func.params[:2], list(func.params[2:-2]), func.params[-2:]
     given = dict(zip([*own, *epilogue.operands], buffers, strict=True))
-    ordered = [*head, *(given[p] for p in graph.parameters), out]
+    ordered = [*head, *(given[p] for p in graph.parameters), *tail]
     return tirx.PrimFunc(ordered, func.body, func.ret_type, func.attrs, func.span)
 
 

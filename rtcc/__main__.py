@@ -1,0 +1,5 @@
+"""`python -m rtcc`."""
+
+from rtcc.cli.app import main
+
+main()
