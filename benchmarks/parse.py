@@ -39,11 +39,13 @@ def model(ops: int) -> str:
 def seconds(run: Callable[[], object]) -> float:
     """The median time of three runs."""
     times: list[float] = []
+    gc.disable()
     for _ in range(3):
         gc.collect()
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
+    gc.enable()
     return statistics.median(times)
 
 

@@ -9,7 +9,7 @@ from rtcc.ir.ops.kernel import ConvertLayout, Fused
 from rtcc.ir.roles import Role, role_of
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import exact
-from rtcc.target import Choice, Target, target_of
+from rtcc.target import Choice, Halos, Target, target_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class SelectLayout(Pass):
             selection = _Selection(module, target, graph)
             selection.choose()
             selection.widen_borders()
+            selection.settle()
             selection.apply()
         return True
 
@@ -55,7 +56,7 @@ class _Selection:
             if not isinstance(op, Fused):
                 continue
             anchor = anchor_of(op.body)
-            choice = self.target.choose(anchor) if anchor else Choice("")
+            choice = self.target.choose(anchor, _constant_slots(op, anchor)) if anchor else Choice("")
             self.choices[op] = choice
             if choice.result_layout is not None:
                 self.layouts[op.result] = choice.result_layout
@@ -70,6 +71,21 @@ class _Selection:
             value = op.inputs[_operand_index(op, 0)]
             known = self.borders.get(value, (0,) * len(choice.border))
             self.borders[value] = tuple(map(max, known, choice.border))
+
+    def settle(self) -> None:
+        """Ask the target once more, now that the borders are known: tiles depend on them."""
+        for op, choice in self.choices.items():
+            anchor = anchor_of(op.body)
+            if anchor is None or choice.result_layout is None:
+                continue
+            halos = Halos(self._border_of(op, 0, choice), self.borders.get(op.result, ()))
+            self.choices[op] = self.target.choose(anchor, _constant_slots(op, anchor), halos)
+
+    def _border_of(self, op: Fused, slot: int, choice: Choice) -> tuple[int, ...]:
+        """The border of an operand that the region reads in blocks."""
+        if (choice.operand_layouts or {}).get(slot) is None:
+            return ()
+        return self.borders.get(op.inputs[_operand_index(op, slot)], ())
 
     def apply(self) -> None:
         """Write the layouts into the types, converting operands where they differ."""
@@ -91,7 +107,7 @@ class _Selection:
                         op.set_operand(slot, self._convert(value, None, op))
 
     def _inherited(self, op: Fused, anchor: Op | None) -> Layout | None:
-        """The blocked layout that an op of any layout takes over from what it reads, if a reader can use it."""
+        """The blocked layout that an op takes over from what it reads, where it works on any layout."""
         if len(op.results) != 1 or op.result.type.rank < 3:
             return None
         if not all(isinstance(user, Fused) for user in op.result.users):
@@ -105,10 +121,10 @@ class _Selection:
         return self.layouts[blocked[0]] if blocked else None
 
     def _wanted(self, op: Fused, choice: Choice, index: int, value: Value) -> Layout | None:
-        """The layout in which a region reads an operand: as it is, unless the target or the result says otherwise."""
+        """How a region reads an operand: as it is, unless the target or the result says otherwise."""
         for slot, layout in (choice.operand_layouts or {}).items():
             if _operand_index(op, slot) == index:
-                return self._final(value, layout).layout
+                return None if layout is None else self._final(value, layout).layout
         result = op.result.type if op.results else None
         if result is None or result.layout is None:
             return value.type.layout if self._reads_any_layout(op) else None
@@ -170,12 +186,23 @@ def _operand_index(op: Fused, slot: int) -> int:
 
 
 def _along_channels(type: TensorType, result: TensorType) -> Layout | None:
-    """The layout of an operand with one value per channel of a blocked result: padded to whole blocks like it."""
+    """The layout of an operand with one value per channel of a blocked result: padded like it."""
     assert result.layout is not None
     axis = 1 - (result.rank - type.rank)
     if axis < 0 or type.shape[axis] != result.shape[1]:
         return None
     return Layout.blocked(type.rank, result.layout.blocks[1], axis)
+
+
+def _constant_slots(op: Fused, anchor: Op) -> frozenset[int]:
+    """Which operands of the anchor are constants, looking through the region's parameters."""
+    slots: set[int] = set()
+    for slot, value in enumerate(anchor.operands):
+        if value is not None and value.graph is op.body:
+            value = op.inputs[value.index]
+        if isinstance(value, Constant):
+            slots.add(slot)
+    return frozenset(slots)
 
 
 def _set_result_type(op: Fused, type: TensorType) -> None:

@@ -339,7 +339,7 @@ def _replace_limits(op: Op, limits: Limits, rw: Rewriter) -> None:
 
 @rewrite(Add)
 def mat_mul_with_bias(op: Add, rw: Rewriter) -> None:
-    """add(mat_mul(x, w), #bias) of matrices  →  gemm(x, w, #bias); narrow floats would be rounded once less"""
+    """add(mat_mul(x, w), #bias)  →  gemm(x, w, #bias), where each rounds once (f32, f64)"""
     for product, bias in ((op.left, op.right), (op.right, op.left)):
         mat_mul = product.producer
         if not isinstance(mat_mul, MatMul) or not product.has_one_use or constants(bias) is None:

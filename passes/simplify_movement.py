@@ -9,19 +9,22 @@ import numpy as np
 
 from rtcc.ir import Constant, Module, Op, TensorType, Value
 from rtcc.ir.ops.activation import PRelu
-from rtcc.ir.ops.math import Binary, Variadic, Where
+from rtcc.ir.ops.elementwise import Binary, Variadic
+from rtcc.ir.ops.math import Where
 from rtcc.ir.ops.movement import Concat, Pad, Slice, Split, Tile, Transpose
+from rtcc.ir.ops.nn import Conv
 from rtcc.ir.ops.shapes import Expand, Flatten, Reshape, Squeeze, Unsqueeze
 from rtcc.ir.shape_value import known_integers
 from rtcc.ir.types import broadcast_shapes
 from rtcc.pipeline import Pass, Rewriter, apply, exact, rewrite
+from rtcc.pipeline.known import is_filled_with
 
 
 @dataclass(frozen=True)
 class SimplifyMovement(Pass):
     """Shorten chains of reshapes, transposes, slices, pads and concatenations.
 
-    transpose(transpose(x))  →  transpose(x)          reshape(squeeze(x))  →  reshape(x)
+    transpose(transpose(x))  →  transpose(x)    reshape(squeeze(x))  →  reshape(x)    conv(pad(x))  →  conv(x)
     """
 
     exactness = exact
@@ -128,6 +131,28 @@ def drop_empty_pad(op: Pad, rw: Rewriter) -> None:
         rw.replace(op, op.data)
 
 
+@rewrite(Conv)
+def pad_by_conv(op: Conv, rw: Rewriter) -> None:
+    """conv(pad(x, zeros around spatial axes))  →  conv(x) {pads}"""
+    pad = op.data.producer
+    if not isinstance(pad, Pad) or pad.mode != "constant" or op.auto_pad not in ("NOTSET", "VALID"):
+        return
+    if pad.constant_value is not None and not is_filled_with(pad.constant_value, 0.0):
+        return
+    pads, rank = known_integers(pad.pads), op.data.type.rank
+    axes = tuple(range(rank)) if pad.axes is None else known_integers(pad.axes)
+    if pads is None or axes is None or min(pads) < 0:
+        return
+    before, after = [0] * rank, [0] * rank
+    for axis, first, last in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
+        before[axis], after[axis] = first, last
+    if any(before[:2] + after[:2]):
+        return
+    old = op.geometry()[0]
+    new = tuple(a + b for a, b in zip(old, before[2:] + after[2:], strict=True))
+    rw.replace(op, Conv(pad.data, op.weight, op.bias, like=op, auto_pad="NOTSET", pads=new))
+
+
 @rewrite(Expand)
 def drop_same_expand(op: Expand, rw: Rewriter) -> None:
     """expand(x) to the shape of x  →  x"""
@@ -221,6 +246,7 @@ RULES = (
     join_transposes,
     drop_whole_slice,
     drop_empty_pad,
+    pad_by_conv,
     drop_same_expand,
     drop_single_tile,
     broadcast_instead_of_expand,

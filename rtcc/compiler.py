@@ -25,10 +25,10 @@ class Options:
 
     target: `NAME[:CPU][,key=value…]`. threads: the most that one run may use. shapes, dims: sizes for
     symbolic dimensions, by input name or by symbol. pipeline: pipeline text, or -O0, -O1, -O2 (default).
-    dump_ir: folder for one `.rtir` after each pass. verify: check the IR after each pass. verify_each: interpret
-    before and after each pass on seeded inputs. verify_kernels: run every kernel against the interpreter.
-    max_workspace: refuse an arena of more bytes. external_weights: keep the weights in a file beside the
-    artefact.
+    dump_ir: folder for one `.rtir` after each pass. verify: check the IR after each pass. verify_each:
+    interpret before and after each pass on seeded inputs. verify_kernels: run every kernel against the
+    interpreter. max_workspace: refuse an arena of more bytes. external_weights: keep the weights in a file
+    beside the artefact.
     """
 
     target: str = "x86"
@@ -72,8 +72,9 @@ class Compilation:
             ),
         )
         if self.module.level != "plan":
-            raise InvalidInput("pipeline-incomplete", f"the pipeline ends at level {self.module.level}, not plan",
-                               hint="end it with fuse,select-layout,outline-kernels,plan-memory")  # fmt: skip
+            message = f"the pipeline ends at level {self.module.level}, not plan"
+            hint = "end it with fuse,select-layout,outline-kernels,plan-memory"
+            raise InvalidInput("pipeline-incomplete", message, hint=hint)
 
     def _passes(self) -> list[Pass]:
         """What is to run: the pipeline given, or what the module has not been through of a named one."""
@@ -117,16 +118,37 @@ class Compilation:
 def read_model(
     model: Any, shapes: Mapping[str, Sequence[int]] | None = None, dims: Mapping[str, int] | None = None
 ) -> Module:
-    """The IR of a model: a path (.onnx or .rtir), the bytes of an ONNX file, an onnx.ModelProto, or a Module."""
+    """The IR of a model: a path (.onnx or .rtir), the bytes of an ONNX file, an onnx.ModelProto, or a Module.
+
+    Sizes are bound as ONNX is read; a module has its own, and `fixed-shape` is raised where others are given.
+    """
     if isinstance(model, Module):
-        return model.clone()
+        return _with_shapes(model.clone(), shapes, dims)
     if isinstance(model, str | Path) and Path(model).suffix == ".rtir":
         from rtcc.text import read_module
 
-        return read_module(Path(model))
+        return _with_shapes(read_module(Path(model)), shapes, dims)
     from rtcc.onnx import read
 
     return read(model, shapes=shapes, dims=dims)
+
+
+def _with_shapes(
+    module: Module, shapes: Mapping[str, Sequence[int]] | None, dims: Mapping[str, int] | None
+) -> Module:
+    """The module, if it has those shapes already."""
+    types = {parameter.name: parameter.type for parameter in module.main.parameters}
+    wrong = [
+        name
+        for name, shape in (shapes or {}).items()
+        if name not in types or types[name].shape != tuple(shape)
+    ]
+    if wrong or dims:
+        found = ", ".join(f"{name} : {type}" for name, type in types.items())
+        asked = ", ".join([*wrong, *(dims or {})])
+        message = f"sizes were given for {asked}, but a module keeps its own: {found}"
+        raise InvalidInput("fixed-shape", message, hint="give them when the ONNX model is read")
+    return module
 
 
 def remaining(pipeline: str, module: Module) -> list[Pass]:
@@ -155,7 +177,12 @@ def _limited(each: Pass, limit: int) -> Pass:
 def start(model: Any, options: Options) -> Compilation:
     """Read a model and settle its target."""
     module = read_model(model, options.shapes, options.dims)
-    target = parse_target(module.target or options.target)
+    is_chosen = options.target != Options.target
+    target = parse_target(options.target if is_chosen else module.target or options.target)
+    if module.level != "graph" and module.target and str(target) != module.target:
+        message = f"this module was lowered for {module.target}, not {target}"
+        hint = "compile the ONNX model, or a dump at graph level, for another target"
+        raise InvalidInput("other-target", message, hint=hint)
     module.target = str(target)
     return Compilation(options, module, target)
 

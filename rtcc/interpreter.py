@@ -40,8 +40,8 @@ def interpret(
 
     feeds: one array per parameter of `main`, by name, of its dtype and shape; a symbolic dimension
     takes any size within its bounds, the same one everywhere.
-    precision: "f64" carries every f64, f32, f16 and bf16 (also f8) value as float64, so that only casts and
-    integers round; "native" computes as declared. Modules at plan level run natively only.
+    precision: "native" computes as declared; "f64" carries every float as float64, through casts between
+    float types too, so that only conversions to integers round. Modules at plan level run natively only.
     observe: called with each parameter of `main` and each result of each op, nested ones included,
     when it is computed; it must not change the array.
     Raises InvalidInput for feeds that do not fit.

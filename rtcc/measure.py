@@ -31,7 +31,11 @@ class Latency:
 
 
 def measure(
-    runners: Mapping[str, Callable[[], object]], runs: int, *, cores: Sequence[int] | None = None, warmup: int = 3
+    runners: Mapping[str, Callable[[], object]],
+    runs: int,
+    *,
+    cores: Sequence[int] | None = None,
+    warmup: int = 3,
 ) -> dict[str, Latency]:
     """Time each callable `runs` times, in turn: a, b, c, a, b, c…; pinned to `cores` meanwhile."""
     before = os.sched_getaffinity(0)

@@ -14,7 +14,7 @@ import numpy as np
 from rtcc.interpreter import Observer, Run
 from rtcc.ir.graph import Graph, Module
 from rtcc.ir.op import Array, Op, RegionOp
-from rtcc.ir.ops.plan import Launch, Place, PlanConstant, Space, View
+from rtcc.ir.ops.plan import Join, Launch, Place, PlanConstant, Space, View
 from rtcc.ir.types import TensorType
 from rtcc.ir.value import Constant, Value
 
@@ -81,6 +81,11 @@ class PlanRun:
                     self._write_results(op, (op.place,), (self._read(op.data),))
                 case View():
                     self._view(op)
+                case Join():
+                    arena = self.spaces[Place.parse(op.place).space]
+                    offset = Place.parse(op.place).offset
+                    self.buffers[op.result] = Buffer(arena, offset, op.type.sizes)
+                    self._note(op.result)
                 case Launch():
                     results = self.kernels.kernel(op.kernel, [self._read(value) for value in op.inputs])
                     self._write_results(op, op.places, results)

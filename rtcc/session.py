@@ -36,7 +36,7 @@ class Session:
         self._lock = threading.Lock()
 
     def run(self, inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
-        """Run once: {input name: array} in, {output name: new array} out; compiles on a new combination of shapes."""
+        """Run once: {input name: array} in, {output name: new array} out; new shapes compile first."""
         arrays = {name: np.asarray(value) for name, value in inputs.items()}
         return self.specialised({name: array.shape for name, array in arrays.items()}).run(arrays)
 

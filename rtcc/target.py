@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -37,15 +37,26 @@ def unseen(done: int, total: int) -> None:
 class Choice:
     """How a target wants one anchor compiled: the algorithm, its tile, and the layouts it needs.
 
-    operand_layouts maps operand index → layout; operands not named take what they have.
+    operand_layouts maps operand index → layout (None: plain); operands not named take what they have.
     border is the zero halo the first operand must bring along (ONNX pads order), () for none.
     """
 
     algorithm: str
     tile: tuple[int, ...] = ()
-    operand_layouts: Mapping[int, Layout] | None = None
+    operand_layouts: Mapping[int, Layout | None] | None = None
     result_layout: Layout | None = None
     border: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Halos:
+    """Zero borders (ONNX pads order, () for none) of an anchor's first operand and of its region's result."""
+
+    operand: tuple[int, ...] = ()
+    result: tuple[int, ...] = ()
+
+
+NO_HALOS = Halos()
 
 
 class Target(ABC):
@@ -84,8 +95,16 @@ class Target(ABC):
         """Whether the elementwise `epilogue` can run in the same kernel as `anchor`."""
 
     @abstractmethod
-    def choose(self, anchor: Op) -> Choice:
-        """The algorithm, tile and layouts for an anchor."""
+    def choose(self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS) -> Choice:
+        """The algorithm, tile and layouts for an anchor; constants: which of its operands are constants.
+
+        Asked once to learn which borders are needed, and again with the halos that all readers together ask
+        for; algorithm and layouts other than constants' must be the same both times.
+        """
+
+    @abstractmethod
+    def scratch_bytes(self, kernel: Graph) -> int:
+        """Bytes of scratch memory that each task of a kernel needs; 0 for none."""
 
     @abstractmethod
     def tasks(self, kernel: Graph) -> int:
@@ -113,20 +132,20 @@ def parse_target(text: str) -> Target:
     """The target written `NAME[:CPU][,key=value…]`; typed errors list what there is."""
     head, *pairs = text.split(",")
     name, _, cpu = head.partition(":")
-    target_class = _target_class(name)
-    if cpu and cpu not in target_class.cpus:
-        near = difflib.get_close_matches(cpu, target_class.cpus, 3)
+    kind = target_class(name)
+    if cpu and cpu not in kind.cpus:
+        near = difflib.get_close_matches(cpu, kind.cpus, 3)
         hint = f"did you mean {', '.join(near)}?" if near else f"`rtcc targets {name}` lists them"
         raise InvalidInput("unknown-cpu", f"target {name} knows no CPU {cpu!r}", hint=hint)
     options: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
-        if not equals or key not in target_class.options:
-            known = ", ".join(target_class.options) or "none"
+        if not equals or key not in kind.options:
+            known = ", ".join(kind.options) or "none"
             raise InvalidInput("unknown-target-option", f"target {name}: {pair!r} is not an option",
                                hint=f"options are written key=value; known: {known}")  # fmt: skip
         options[key] = value
-    return target_class(cpu, options)
+    return kind(cpu, options)
 
 
 def target_of(module: Module) -> Target:
@@ -140,10 +159,12 @@ def target_names() -> tuple[str, ...]:
     return (*CATALOGUE, *sorted(point.name for point in entry_points(group="rtcc.targets")))
 
 
-def _target_class(name: str) -> type[Target]:
+def target_class(name: str) -> type[Target]:
+    """The class of the target of that name, imported now."""
     if name in CATALOGUE:
         module, _, attribute = CATALOGUE[name].partition(":")
         return getattr(import_module(module), attribute)
     for point in entry_points(group="rtcc.targets", name=name):
         return point.load()
-    raise InvalidInput("unknown-target", f"no target is named {name!r}", hint=f"known: {', '.join(target_names())}")
+    known = ", ".join(target_names())
+    raise InvalidInput("unknown-target", f"no target is named {name!r}", hint=f"known: {known}")

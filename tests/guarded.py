@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import weakref
 from typing import Any, Literal
 
 import numpy as np
@@ -19,8 +18,8 @@ _libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 def guarded(array: NDArray[Any], side: Side) -> NDArray[Any]:
     """A C-ordered copy of `array` with an unmapped page directly before its first or after its last byte.
 
-    The other end has a guard page too, up to one page away. With side "after" the start is aligned to the element
-    size only, as far as the array's length allows. Raises OSError where mprotect fails.
+    The other end has a guard page too, up to one page away. With side "after" the start is aligned to the
+    element size only, as far as the array's length allows. Raises OSError where mprotect fails.
     """
     page = mmap.PAGESIZE
     pages = -(-max(array.nbytes, 1) // page)
@@ -31,8 +30,6 @@ def guarded(array: NDArray[Any], side: Side) -> NDArray[Any]:
         if _libc.mprotect(guard, page, _PROT_NONE) != 0:
             raise OSError(ctypes.get_errno(), "mprotect of a guard page failed")
     offset = page if side == "before" else page + pages * page - array.nbytes
-    storage = (ctypes.c_char * array.nbytes).from_buffer(region, offset)
-    result = np.frombuffer(storage, dtype=array.dtype).reshape(array.shape)
+    result = np.ndarray(array.shape, array.dtype, buffer=region, offset=offset)
     result[...] = array
-    weakref.finalize(storage, lambda *kept: None, region, anchor)
     return result

@@ -92,7 +92,8 @@ class Artifact:
             )
         self.inputs = tuple(_tensor(t) for t in self.info.inputs)
         self.outputs = tuple(_tensor(t) for t in self.info.outputs)
-        self._folder = folder
+        if folder is not None:
+            weakref.finalize(self, folder.cleanup)
         self._is_closed = False
         self._idle = deque([self._new_workspace()])
 

@@ -11,7 +11,7 @@ from enum import Enum
 
 from rtcc.errors import Unsupported
 from rtcc.ir import Constant, Graph, Op, TensorType, Value
-from rtcc.ir.ops.plan import Launch, Place, PlanConstant, PlanIf, PlanLoop, Space, View
+from rtcc.ir.ops.plan import Join, Launch, Place, PlanConstant, PlanIf, PlanLoop, Space, View
 
 
 class Base(Enum):
@@ -163,6 +163,8 @@ def _region(graph: Graph, scope: _Scope) -> list[Step]:
         match op:
             case PlanConstant():
                 scope.addresses[op.results[0]] = _at(op.place, op.results[0].type, op)
+            case Join():
+                scope.addresses[op.result] = _at(op.place, op.type, op)
             case View():
                 data = scope.addresses[op.data]
                 size = op.results[0].type.storage_bytes

@@ -12,12 +12,8 @@ from rtcc.errors import InvalidInput
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ModelArgument = Annotated[
-    Path, typer.Argument(help="An ONNX model, or a .rtir file to go on from.", metavar="MODEL")
-]
-AnyModelArgument = Annotated[
-    Path, typer.Argument(help="An artefact (.so), an ONNX model, or a .rtir file.", metavar="MODEL|ARTIFACT")
-]
+ModelArgument = Annotated[Path, typer.Argument(help="An ONNX model, or a .rtir file to go on from.")]
+AnyModelArgument = Annotated[Path, typer.Argument(help="An artefact (.so), an ONNX model, or a .rtir file.")]
 TargetOption = Annotated[
     str, typer.Option("--target", help="NAME[:CPU][,key=value...]; `rtcc targets` lists them.")
 ]
@@ -98,6 +94,7 @@ def read_arrays(texts: list[str] | None) -> dict[str, NDArray[Any]]:
             raise InvalidInput("bad-input", f"cannot read {path!r} for input {name!r}: {error}",
                                hint="write it with numpy.save") from error  # fmt: skip
         if not isinstance(array, np.ndarray):
+            array.close()
             raise InvalidInput("bad-input", f"{path!r} for input {name!r} holds several arrays (.npz)",
                                hint="write one array with numpy.save")  # fmt: skip
         arrays[name] = array

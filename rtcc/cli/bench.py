@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,68 +14,130 @@ from rich.console import Console
 from rich.table import Table
 
 from rtcc.cli.app import app
-from rtcc.cli.arguments import DimOption, ShapeOption, TargetOption, ThreadsOption, parse_dims, parse_shapes
+from rtcc.cli.arguments import (
+    AnyModelArgument,
+    DimOption,
+    ShapeOption,
+    TargetOption,
+    ThreadsOption,
+    parse_dims,
+    parse_shapes,
+)
+from rtcc.cli.progress import progress
 from rtcc.errors import InvalidInput
 from rtcc.measure import Latency, measure
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from rtcc.artifact import Artifact
 
+    Feeds = dict[str, NDArray[Any]]
 
-@app.command("bench")
+EXAMPLES = """
+\b
+Examples:
+  rtcc bench model.so
+  rtcc bench model.onnx --against onnxruntime,openvino --threads 2 --json figures.json
+"""
+
+
+@app.command("bench", epilog=EXAMPLES)
 def bench(
-    model: Annotated[Path, typer.Argument(help="An artefact (.so), an ONNX model, or a .rtir file.")],
-    against: Annotated[str, typer.Option(help="Other runtimes to interleave, such as onnxruntime,openvino.")] = "",
-    runs: Annotated[int, typer.Option(min=1, help="Runs per runtime.")] = 200,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures there.")] = None,
+    model: AnyModelArgument,
+    against: Annotated[
+        str, typer.Option("--against", metavar="NAMES", help="Other runtimes: onnxruntime,openvino.")
+    ] = "",
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Timed runs of each runtime.")] = 200,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there.")
+    ] = None,
     target: TargetOption = "x86",
     shape: ShapeOption = None,
     dim: DimOption = None,
     threads: ThreadsOption = 1,
 ) -> None:
-    """Latency p50/p99/max, runs per second, load time, workspace and artefact bytes; interleaved with peers."""
-    artifact, load_seconds = _artifact(model, target, threads, parse_shapes(shape), parse_dims(dim))
-    feeds = artifact.random_inputs(0)
-    runners = {"rtcc": artifact.bind(feeds)}
-    if against:
-        if model.suffix != ".onnx":
-            raise InvalidInput("bench-against", f"peers need an ONNX model, found {model.name!r}")
-        from rtcc.peers import load_peer
+    """Latency p50/p99/max, runs per second, load time, workspace and artefact bytes.
 
-        shapes = {tensor.name: tensor.shape for tensor in artifact.inputs}
-        for name in against.split(","):
-            runners[name] = load_peer(name, model, shapes, threads).bind(feeds)
-    figures = measure(runners, runs, cores=sorted(os.sched_getaffinity(0))[:threads])
-    row = {
-        "model": model.name, "target": artifact.info.target, "threads": threads, "load ms": load_seconds * 1e3,
-        "workspace bytes": artifact.workspace_bytes(threads), "artefact bytes": artifact.path.stat().st_size,
-    }  # fmt: skip
-    _print(row, figures)
+    Runtimes take turns, run by run, on the same inputs and cores: only neighbours in time compare.
+    """
+    from rtcc.artifact.atomic import replace_file, require_folder
+
     if json_file is not None:
-        from rtcc.artifact.atomic import replace_file
+        require_folder(json_file)
+    artifact, feeds = _artifact(model, target, threads, parse_shapes(shape), parse_dims(dim))
+    row = {
+        "model": model.name, "target": artifact.info.target, "threads": threads,
+        "load_ms": round(load_seconds(artifact) * 1e3, 3),
+        "workspace_bytes": artifact.workspace_bytes(threads), "artefact_bytes": artifact.path.stat().st_size,
+    }  # fmt: skip
+    runners: dict[str, Callable[[], object]] = {"rtcc": artifact.bind(feeds)}
+    runners |= _peers(against, model, artifact, feeds, threads)
+    figures = measure(runners, runs, cores=sorted(os.sched_getaffinity(0))[:threads])
+    for name, value in row.items():
+        typer.echo(
+            f"{name.replace('_', ' '):16} {value:,}"
+            if isinstance(value, int)
+            else f"{name.replace('_', ' '):16} {value}"
+        )
+    Console(width=100).print(_table(figures))
+    if json_file is not None:
+        latency = {name: figure.as_dict() for name, figure in figures.items()}
+        replace_file(json_file, json.dumps({**row, "latency_us": latency}, indent=2).encode() + b"\n")
 
-        result: dict[str, Any] = {**row, "latency us": {name: latency.as_dict() for name, latency in figures.items()}}
-        replace_file(json_file, json.dumps(result, indent=2).encode() + b"\n")
+
+def load_seconds(artifact: Artifact) -> float:
+    """Time to open the artefact and set a workspace up, its file in the page cache."""
+    from rtcc.artifact import load
+
+    started = time.perf_counter()
+    with load(artifact.path):
+        return time.perf_counter() - started
 
 
 def _artifact(
     path: Path, target: str, threads: int, shapes: dict[str, tuple[int, ...]], dims: dict[str, int]
-) -> tuple[Artifact, float]:
-    from rtcc.artifact import load
-    from rtcc.compiler import compile
+) -> tuple[Artifact, Feeds]:
+    """The artefact that is given or compiled now, and inputs for it."""
+    if path.suffix == ".so":
+        from rtcc.artifact import load
 
-    artifact = load(path) if path.suffix == ".so" else compile(path, target, threads=threads, shapes=shapes, dims=dims)
-    started = time.perf_counter()
-    load(artifact.path).run(artifact.random_inputs(0))
-    return artifact, time.perf_counter() - started
+        if shapes or dims:
+            raise InvalidInput(
+                "artefact-options", "an artefact has its shapes", hint="give the ONNX model for others"
+            )
+        artifact = load(path, threads=threads)
+        return artifact, artifact.random_inputs(0)
+    from rtcc.compiler import compile, read_model
+    from rtcc.pipeline.inputs import random_inputs
+
+    with progress(f"compiling {path.name}"):
+        module = read_model(path, shapes, dims)
+        return compile(module, target, threads=threads), random_inputs(module, 0)
 
 
-def _print(row: dict[str, Any], figures: dict[str, Latency]) -> None:
-    table = Table(title="  ".join(f"{key} {value:.1f}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
+def _peers(
+    against: str, model: Path, artifact: Artifact, feeds: Feeds, threads: int
+) -> dict[str, Callable[[], object]]:
+    """The other runtimes, bound to the same inputs."""
+    if not against:
+        return {}
+    if model.suffix != ".onnx":
+        raise InvalidInput("bench-against", f"other runtimes need an ONNX model, found {model.name!r}",
+                           hint="give the .onnx file")  # fmt: skip
+    from rtcc.peers import load_peer
+
+    shapes = {tensor.name: tensor.shape for tensor in artifact.inputs}
+    return {name: load_peer(name, model, shapes, threads).bind(feeds) for name in against.split(",")}
+
+
+def _table(figures: dict[str, Latency]) -> Table:
+    table = Table()
     for column in ("runtime", "p50 us", "p99 us", "max us", "min us", "runs/s", "p50 / rtcc"):
         table.add_column(column, justify="left" if column == "runtime" else "right")
     ours = figures["rtcc"].p50
     for name, latency in figures.items():
-        table.add_row(name, f"{latency.p50:.1f}", f"{latency.p99:.1f}", f"{latency.most:.1f}", f"{latency.least:.1f}",
-                      f"{1e6 / latency.p50:.0f}", f"{latency.p50 / ours:.2f}")  # fmt: skip
-    Console(width=110).print(table)
+        figure = (latency.p50, latency.p99, latency.most, latency.least)
+        rate = f"{1e6 / latency.p50:,.0f}"
+        table.add_row(name, *(f"{us:.1f}" for us in figure), rate, f"{latency.p50 / ours:.2f}")
+    return table

@@ -2,86 +2,127 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from rtcc.cli.app import app
 from rtcc.cli.arguments import (
     DimOption,
+    DumpOption,
     LoadOption,
     ModelArgument,
+    O0Option,
+    O1Option,
+    O2Option,
     ShapeOption,
     TargetOption,
     ThreadsOption,
+    VerifyEachOption,
     load_plugins,
+    optimisation_level,
     parse_dims,
     parse_shapes,
 )
+from rtcc.cli.progress import kernels_done, progress
+from rtcc.errors import InvalidInput
 
 if TYPE_CHECKING:
     from rtcc.compiler import Compilation
 
+EXAMPLES = """
+\b
+Examples:
+  rtcc compile model.onnx                                 writes model.so and model.h
+  rtcc compile model.onnx -o net.a --shape input=1x3x224x224 --threads 2
+  rtcc compile model.onnx --target x86:x86-64-v3          for any CPU with AVX2
+  rtcc compile model.onnx --dump-ir ir --verify-each      keep and check every stage
+  rtcc compile ir/05-fuse.rtir -o net.so                  go on from a stage
+"""
 
-@app.command("compile")
+
+class Weights(StrEnum):
+    """Where constants lie: inside the artefact, or in a file beside it."""
+
+    EMBEDDED = "embedded"
+    EXTERNAL = "external"
+
+
+@app.command("compile", epilog=EXAMPLES)
 def compile_(
     model: ModelArgument,
-    output: Annotated[Path | None, typer.Option("-o", help="PATH.so or PATH.a; MODEL.so by default.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="PATH.so or PATH.a; MODEL.so by default.")
+    ] = None,
     target: TargetOption = "x86",
     shape: ShapeOption = None,
     dim: DimOption = None,
     threads: ThreadsOption = 1,
-    o0: Annotated[bool, typer.Option("-O0", help="Only what is needed to emit code.")] = False,
-    o1: Annotated[bool, typer.Option("-O1", help="Exact passes only.")] = False,
-    o2: Annotated[bool, typer.Option("-O2", help="The default.")] = False,
-    pipeline: Annotated[str | None, typer.Option(help="Pipeline text in place of -O2.")] = None,
-    weights: Annotated[str, typer.Option(help="`embedded`, or `external`: a file beside the artefact.")] = "embedded",
-    max_workspace: Annotated[str | None, typer.Option(help="Refuse a larger workspace, such as 64M.")] = None,
-    dump_ir: Annotated[Path | None, typer.Option("--dump-ir", help="Folder for the IR after each pass.")] = None,
-    verify_each: Annotated[bool, typer.Option(help="Interpret before and after each pass and compare.")] = False,
-    verify_kernels: Annotated[bool, typer.Option(help="Run each kernel against the interpreter.")] = False,
-    explain: Annotated[bool, typer.Option(help="Print what each pass did and what each kernel became.")] = False,
+    o0: O0Option = False,
+    o1: O1Option = False,
+    o2: O2Option = False,
+    pipeline: Annotated[
+        str | None, typer.Option("-p", "--pipeline", help="Passes to run in place of -O2, down to the plan.")
+    ] = None,
+    weights: Annotated[Weights, typer.Option(help="Where the weights go.")] = Weights.EMBEDDED,
+    max_workspace: Annotated[
+        str | None,
+        typer.Option("--max-workspace", metavar="SIZE", help="Refuse a larger arena, such as 64M."),
+    ] = None,
+    dump_ir: DumpOption = None,
+    verify_each: VerifyEachOption = False,
+    verify_kernels: Annotated[
+        bool, typer.Option("--verify-kernels", help="Run each compiled kernel against the interpreter.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print what each pass did and what each kernel became.")
+    ] = False,
     load: LoadOption = None,
 ) -> None:
-    """Compile MODEL for a target: PATH.so (or .a), and PATH.h beside it."""
-    from rtcc.artifact.atomic import require_folder
+    """Compile MODEL to PATH.so or PATH.a, with the header PATH.h beside it.
+
+    A .rtir file goes on with what is left of the pipeline.
+    """
+    from rtcc.artifact.link import require_destination
     from rtcc.compiler import Options, start, write
 
     load_plugins(load)
     output = output or model.with_suffix(".so")
-    require_folder(output)
     options = Options(
         target=target, threads=threads, shapes=parse_shapes(shape), dims=parse_dims(dim),
-        pipeline=pipeline or ("-O0" if o0 else "-O1" if o1 else "-O2"), dump_ir=dump_ir,
-        verify_each=verify_each, verify_kernels=verify_kernels, max_workspace=max_workspace,
-        external_weights=external_weights(weights),
+        pipeline=optimisation_level(o0, o1, o2, pipeline), dump_ir=dump_ir, verify_each=verify_each,
+        verify_kernels=verify_kernels, max_workspace=parse_size(max_workspace),
+        external_weights=weights is Weights.EXTERNAL,
     )  # fmt: skip
-    console = Console(stderr=True)
-    with console.status(f"reading {model.name}") as status:
+    require_destination(output)
+    with progress(f"reading {model.name}") as say:
         compilation = start(model, options)
-        status.update("running passes")
+        say("running passes")
         compilation.lower()
-        status.update(f"generating code for {len(compilation.module.kernels)} kernels")
-        write(compilation, output)
+        write(compilation, output, kernels_done(say))
     if explain:
         typer.echo(explanation(compilation))
     typer.echo(f"{output}: {output.stat().st_size} bytes, {summary(compilation)}")
 
 
-def external_weights(text: str) -> bool:
-    """Whether `--weights` says external; a usage error for anything but the two words."""
-    if text not in ("embedded", "external"):
-        raise typer.BadParameter(f"--weights is embedded or external, not {text!r}")
-    return text == "external"
+def parse_size(text: str | None) -> int | None:
+    """`64M` → 67108864."""
+    from rtcc.pipeline.base import Size
+
+    try:
+        return None if text is None else Size.parse(text)
+    except ValueError as error:
+        raise InvalidInput("bad-size", f"--max-workspace: {error}") from None
 
 
 def summary(compilation: Compilation) -> str:
     """Target, kernels and workspace in one line."""
     assert compilation.source is not None
     info = compilation.source.info
-    return f"target {info.target}, {len(compilation.module.kernels)} kernels, workspace {info.workspace_bytes} bytes"
+    kernels = len(compilation.module.kernels)
+    return f"target {info.target}, {kernels} kernels, workspace {info.workspace_bytes} bytes"
 
 
 def explanation(compilation: Compilation) -> str:
@@ -89,7 +130,7 @@ def explanation(compilation: Compilation) -> str:
     module = compilation.module
     lines = [str(compilation.report), "", f"{'kernel':44} {'algorithm':10} {'tile':10} operators"]
     for name, kernel in module.kernels.items():
-        algorithm = str(kernel.attributes.get("algorithm", "generic"))
+        algorithm = str(kernel.attributes.get("algorithm", "")) or "generic"
         tile = "x".join(map(str, kernel.attributes.get("tile", ()))) or "-"
         operators = " ".join(op.name.split(".")[-1] for op in list(kernel.ops)[:-1])
         lines.append(f"{name[:44]:44} {algorithm:10} {tile:10} {operators}")

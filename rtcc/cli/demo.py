@@ -14,6 +14,7 @@ from rich.table import Table
 
 from rtcc.cli.app import app
 from rtcc.cli.arguments import TargetOption, ThreadsOption
+from rtcc.cli.progress import kernels_done, progress
 from rtcc.measure import Latency, measure
 
 if TYPE_CHECKING:
@@ -27,7 +28,12 @@ RUNS = 2000
 
 @app.command("demo")
 def demo(
-    folder: Annotated[Path | None, typer.Option("--output", help="Where to put artefact, header and IR dumps.")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", metavar="DIR", help="Where to put artefact, header and IR; a new folder by default."
+        ),
+    ] = None,
     target: TargetOption = "x86",
     threads: ThreadsOption = 1,
 ) -> None:
@@ -38,22 +44,23 @@ def demo(
     folder = folder or Path(tempfile.mkdtemp(prefix="rtcc-demo-"))
     folder.mkdir(parents=True, exist_ok=True)
     dumps = folder / "ir"
-    console = Console(width=100)
     started = time.perf_counter()
-    with as_file(files("rtcc") / "demo" / "lenet5_mnist.onnx") as model, Console(stderr=True).status("compiling"):
+    with as_file(files("rtcc") / "demo" / "lenet5_mnist.onnx") as model, progress("compiling LeNet-5") as say:
         compilation = start(model, Options(target=target, threads=threads, dump_ir=dumps))
         compilation.lower()
-        path = write(compilation, folder / "lenet5.so")
+        path = write(compilation, folder / "lenet5.so", kernels_done(say))
     seconds = time.perf_counter() - started
     assert compilation.report is not None
     artifact = load(path)
     images, labels = held_out_digits()
     correct = accuracy(artifact, images, labels)
-    run = artifact.bind({artifact.inputs[0].name: images[:1].copy()})
-    latency = measure({"lenet5": run}, RUNS)["lenet5"]
+    latency = measure({"lenet5": artifact.bind({artifact.inputs[0].name: images[:1].copy()})}, RUNS)["lenet5"]
+    console = Console(width=100)
     console.print(_passes(compilation.report))
     console.print(_figures(artifact, latency, correct, len(labels), seconds))
-    typer.echo(f"artefact  {path}\nheader    {path.with_suffix('.h')}\nIR dumps  {dumps}")
+    typer.echo(
+        f"artefact  {path}\nheader    {path.with_suffix('.h')}\nIR        {dumps}, one file after each pass"
+    )
 
 
 def held_out_digits() -> tuple[NDArray[Any], NDArray[Any]]:
@@ -67,7 +74,10 @@ def held_out_digits() -> tuple[NDArray[Any], NDArray[Any]]:
 def accuracy(artifact: Artifact, images: NDArray[Any], labels: NDArray[Any]) -> float:
     """Share of digits whose largest score is at the label."""
     name, score = artifact.inputs[0].name, artifact.outputs[0].name
-    hits = [int(artifact.run({name: image[None]})[score].argmax()) == label for image, label in zip(images, labels, strict=True)]
+    hits = [
+        int(artifact.run({name: image[None]})[score].argmax()) == label
+        for image, label in zip(images, labels, strict=True)
+    ]
     return sum(hits) / len(hits)
 
 
@@ -82,11 +92,12 @@ def _passes(report: Report) -> Table:
 
 def _figures(artifact: Artifact, latency: Latency, correct: float, digits: int, seconds: float) -> Table:
     table = Table(title=f"LeNet-5 on {artifact.info.target}", show_header=False)
+    spread = " / ".join(f"{us:.1f}" for us in (latency.p50, latency.p99, latency.most))
     rows = {
         "accuracy": f"{correct:.1%} of {digits} held-out digits",
-        "latency p50 / p99 / max": f"{latency.p50:.1f} / {latency.p99:.1f} / {latency.most:.1f} us over {RUNS} runs",
+        "latency p50 / p99 / max": f"{spread} us over {RUNS} runs",
         "frames per second": f"{1e6 / latency.p50:,.0f}",
-        "workspace": f"{artifact.workspace_bytes(artifact.threads):,} bytes",
+        "workspace": f"{artifact.workspace_bytes():,} bytes",
         "artefact": f"{artifact.path.stat().st_size:,} bytes",
         "compiled in": f"{seconds:.1f} s",
     }

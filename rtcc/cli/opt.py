@@ -3,44 +3,84 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rtcc.cli.app import app
-from rtcc.cli.arguments import DimOption, LoadOption, ModelArgument, ShapeOption, load_plugins, parse_dims, parse_shapes
+from rtcc.cli.arguments import (
+    DimOption,
+    DumpOption,
+    LoadOption,
+    ModelArgument,
+    ShapeOption,
+    VerifyEachOption,
+    load_plugins,
+    parse_dims,
+    parse_shapes,
+)
 from rtcc.errors import InvalidInput
 
+if TYPE_CHECKING:
+    from rtcc.ir import Module
 
-@app.command("opt")
+EXAMPLES = """
+\b
+Examples:
+  rtcc opt model.onnx                                  print the model as text
+  rtcc opt model.onnx -p simplify,fold-batch-norm -o better.onnx
+  rtcc opt model.rtir -p=-O2,legalize,fuse --target x86 --timing
+"""
+
+
+@app.command("opt", epilog=EXAMPLES)
 def opt(
     model: ModelArgument,
     pipeline: Annotated[str, typer.Option("-p", "--pipeline", help="Passes; an empty text reprints.")] = "",
-    output: Annotated[Path | None, typer.Option("-o", help="FILE.rtir or FILE.onnx; standard output by default.")] = None,
-    target: Annotated[str | None, typer.Option("--target", help="For passes that ask the target.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="FILE.rtir or FILE.onnx; standard output by default."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", help="For passes that ask the target: NAME[:CPU][,key=value...]."),
+    ] = None,
     shape: ShapeOption = None,
     dim: DimOption = None,
-    dump_ir: Annotated[Path | None, typer.Option("--dump-ir", help="Folder for the IR after each pass.")] = None,
-    verify_each: Annotated[bool, typer.Option(help="Interpret before and after each pass and compare.")] = False,
-    timing: Annotated[bool, typer.Option(help="Print each pass's time and op counts to standard error.")] = False,
+    dump_ir: DumpOption = None,
+    verify_each: VerifyEachOption = False,
+    timing: Annotated[
+        bool, typer.Option("--timing", help="Print each pass's time and op counts to standard error.")
+    ] = False,
     load: LoadOption = None,
 ) -> None:
-    """Run PIPELINE on MODEL."""
+    """Run passes on MODEL and print the IR that comes out, or write it as text or ONNX."""
+    from rtcc.artifact.atomic import require_folder
     from rtcc.compiler import read_model
     from rtcc.pipeline.run import RunOptions, run_pipeline
+    from rtcc.pipeline.text import parse_pipeline
     from rtcc.target import parse_target
-    from rtcc.text import print_module, write_module
 
     load_plugins(load)
-    if output is not None and output.suffix not in (".rtir", ".onnx"):
-        raise InvalidInput("unknown-suffix", f"{output.name!r} is neither .rtir nor .onnx")
+    if output is not None:
+        if output.suffix not in (".rtir", ".onnx"):
+            raise InvalidInput("unknown-suffix", f"{output.name!r} ends neither in .rtir nor in .onnx")
+        require_folder(output)
+    passes = parse_pipeline(pipeline)
     module = read_model(model, parse_shapes(shape), parse_dims(dim))
     if target is not None:
         module.target = str(parse_target(target))
-    options = RunOptions(verify_each=verify_each, dump_dir=dump_ir, reproducer_dir=dump_ir)
-    report = run_pipeline(module, pipeline, options)
+    report = run_pipeline(
+        module, passes, RunOptions(verify_each=verify_each, dump_dir=dump_ir, reproducer_dir=dump_ir)
+    )
     if timing:
         typer.echo(str(report), err=True)
+    _write(module, output)
+
+
+def _write(module: Module, output: Path | None) -> None:
+    from rtcc.text import print_module, write_module
+
     if output is None:
         typer.echo(print_module(module), nl=False)
     elif output.suffix == ".onnx":

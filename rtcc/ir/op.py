@@ -182,7 +182,12 @@ class Op:
         for region in regions:
             self.add_region(region)
         if types is None:
-            types = self.inferred_types(results)
+            try:
+                types = self.inferred_types(results)
+            except RtccError:
+                for index in range(len(self._operands)):
+                    self.set_operand(index, None)
+                raise
         self.results = tuple(Value(type, None, self, index) for index, type in enumerate(types))
 
     # ---- what subclasses define
@@ -296,7 +301,7 @@ class Op:
             value.add_use(Use(self, len(self._operands) - 1))
 
     def __repr__(self) -> str:
-        return f"<{self.name} at {self.location or 'no location'}>"
+        return f"<{self.name} at {str(self.location) or 'no location'}>"
 
 
 class RegionOp(Op):

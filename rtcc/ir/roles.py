@@ -19,13 +19,13 @@ class Role(Enum):
     ANCHOR = "anchor"
     """Operand elements are read many times (convolution, matrix product, pooling); takes an epilogue."""
     OPAQUE = "opaque"
-    """A kernel of its own (sorting, scatter…)."""
+    """A kernel of its own (sorting, scatter…), or none at all (concat, whose parts may be computed in place)."""
 
 
 _MOVEMENT = frozenset(
     f"tensor.{name}"
     for name in (
-        "transpose slice concat pad expand tile gather gather_elements gather_nd depth_to_space "
+        "transpose slice pad expand tile gather gather_elements gather_nd depth_to_space "
         "space_to_depth trilu reverse_sequence reshape flatten squeeze unsqueeze one_hot range "
         "constant_of_shape eye_like convert_layout split center_crop_pad"
     ).split()

@@ -62,6 +62,7 @@ class _Verifier:
         self.module = module
         self.visible: set[Value] = set()
         self.scopes: list[_Scope] = []
+        self.defined: list[Value] = []
         self.uses: dict[Value, set[Use]] = {}
         self.types: set[TensorType] = set()
         self.kind = ""
@@ -118,6 +119,9 @@ class _Verifier:
                         continue
                     self._check_op(op, task)
                     tasks += [task, op, *reversed(op.regions)]
+        for value in self.defined:
+            self._check_uses(value)
+        self.defined.clear()
 
     def _enter(self, graph: Graph) -> _Scope:
         owner = graph.parent
@@ -138,8 +142,7 @@ class _Verifier:
         if not scope.ended:
             self._fail(1, f"@{scope.graph.name} does not end in return", owner)
         self.scopes.pop()
-        for value in scope.made:
-            self._check_uses(value)
+        self.defined += scope.made
         if scope.hidden is not None:
             self.visible = scope.hidden
         else:
@@ -247,13 +250,14 @@ class _Verifier:
         """Operands and results have the types of a graph's parameters and returned values."""
         last = body._last  # pyright: ignore[reportPrivateUsage]
         returned = last.operands if isinstance(last, Return) else ()
+        name = f"@{body.name}" if body.name else "its region"
         pairs = (("operand", op.operands, body.parameters), ("result", op.results, returned))
         for what, outer, inner in pairs:
             if len(outer) != len(inner):
-                self._fail(number, f"it has {len(outer)} {what}s, @{body.name} has {len(inner)}", op)
+                self._fail(number, f"it has {len(outer)} {what}s, {name} has {len(inner)}", op)
             for index, (own, other) in enumerate(zip(outer, inner, strict=True)):
                 if own is None or other is None or own.type != other.type:
-                    self._fail(number, f"its {what} {index} is {own!r}, @{body.name} has {other!r}", op)
+                    self._fail(number, f"its {what} {index} is {own!r}, {name} has {other!r}", op)
 
     # ---- values
 

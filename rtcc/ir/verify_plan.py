@@ -15,7 +15,7 @@ from typing import NoReturn, Protocol
 
 from rtcc.ir.graph import Graph
 from rtcc.ir.op import Op
-from rtcc.ir.ops.plan import Launch, Place, PlanConstant, PlanIf, PlanLoop, Space, View
+from rtcc.ir.ops.plan import Join, Launch, Place, PlanConstant, PlanIf, PlanLoop, Space, View
 from rtcc.ir.value import Constant, Value
 
 
@@ -75,6 +75,7 @@ class _Plan:
         self.buffers: list[Buffer] = []
         self.constants: list[tuple[Buffer, Value]] = []
         self.buffer_of: dict[Value, Buffer] = {}
+        self.joined: dict[Value, tuple[Value, ...]] = {}
 
     def region(self, graph: Graph) -> None:
         """Walk a graph in order. Plans nest as deep as their control flow, which is little."""
@@ -88,6 +89,8 @@ class _Plan:
                     self.constants.append((buffer, op.data))
                 case View():
                     self._view(op)
+                case Join():
+                    self._join(op)
                 case Launch():
                     self._launch(op)
                 case PlanIf():
@@ -125,14 +128,15 @@ class _Plan:
             return
         place = self._parse(op, op.scratch)
         size = op.scratch_bytes * op.tasks
-        scratch = Buffer(place, size, op, self.position, self.position, f"the scratch of {op!r}")
+        scratch = Buffer(place, size, op, self.position, self.position, "its scratch")
         self._check_bounds(scratch)
         self.buffers.append(scratch)
 
     def _dying_in_place(self, op: Launch) -> list[Buffer]:
-        """Operands last read here whose very place a result takes, where the kernel is elementwise."""
+        """Operands last read here whose very place a result takes, where the kernel is elementwise or a scatter."""
         kernel = self.kernels[op.kernel]
-        if not all(inner.elementwise or inner is kernel.terminator for inner in kernel.ops):
+        is_scatter = [inner.name for inner in kernel.ops] == ["tensor.tensor_scatter", "return"]
+        if not is_scatter and not all(inner.elementwise or inner is kernel.terminator for inner in kernel.ops):
             return []
         places = {(place, r.type.storage_bytes) for place, r in zip(op.places, op.results, strict=False)}
         found = [self.buffer_of.get(value) for value in op.inputs]
@@ -150,6 +154,22 @@ class _Plan:
             self.fail(10, message, op)
         if op.data in self.buffer_of:
             self.buffer_of[op.result] = self.buffer_of[op.data]
+        if op.data in self.joined:
+            self.joined[op.result] = self.joined[op.data]
+
+    def _join(self, op: Join) -> None:
+        """Its parts must lie one after the other from its place on; reading it reads them all."""
+        place = self._parse(op, op.place)
+        parts = [self.buffer_of.get(value) for value in op.inputs]
+        end = place.offset
+        for value, part in zip(op.inputs, parts, strict=True):
+            if part is None or part.place != Place(place.space, end) or part.bytes != value.type.storage_bytes:
+                self.fail(10, f"{value!r} does not lie at {place.space.value}+{end}", op)
+            end += part.bytes
+        if end - place.offset != op.type.storage_bytes:
+            self.fail(10, f"its parts have {end - place.offset} bytes, not {op.type.storage_bytes}", op)
+        self.joined[op.result] = op.inputs
+        self.buffer_of[op.result] = Buffer(place, op.type.storage_bytes, op, self.position, self.position, repr(op.result))
 
     def _place_results(self, op: Op, places: Sequence[str]) -> None:
         self._check_count(op, places, len(op.results))
@@ -194,6 +214,14 @@ class _Plan:
             self.fail(10, message, op)
 
     def _read(self, value: Value) -> None:
+        """A value is needed up to here, and so are the parts that it is joined of."""
+        waiting = [value]
+        while waiting:
+            value = waiting.pop()
+            self._extend(value)
+            waiting += self.joined.get(value, ())
+
+    def _extend(self, value: Value) -> None:
         buffer = self.buffer_of.get(value)
         if buffer is None:
             return

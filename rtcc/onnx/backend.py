@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -11,44 +11,56 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 from onnx.backend.base import Backend, BackendRep, namedtupledict
 
 from rtcc.errors import InvalidInput
+from rtcc.ir import Module
+from rtcc.onnx.deciding import deciding_inputs
+from rtcc.onnx.inputs import input_dtype
 from rtcc.onnx.load import NEWEST_OPSET
 from rtcc.onnx.reader import read
 
 Array = NDArray[Any]
-Shapes = tuple[tuple[int, ...], ...]
+Key = tuple[tuple[tuple[int, ...], bytes], ...]
+
+LARGEST_DECIDING = 1024
+"""Elements of the largest input that is specialised by value."""
 
 
 class Prepared(BackendRep):
-    """A model that compiles itself anew for each combination of input shapes, and keeps what it compiled."""
+    """A model that compiles itself for each combination of input shapes, and keeps what it compiled.
+
+    Inputs that decide shapes or code (the axes of a reduction, say) are specialised by value.
+    """
 
     def __init__(self, model: ModelProto, target: str, *, interpret: bool) -> None:
         """interpret: run by NumPy semantics instead of compiling."""
-        module = read(model)
-        self.inputs = [value.name or "" for value in module.main.parameters]
+        stored = {tensor.name for tensor in model.graph.initializer}
+        infos = [info for info in model.graph.input if info.name not in stored]
+        self.inputs: list[str] = [info.name for info in infos]
         self.outputs: list[str] = [output.name for output in model.graph.output]
-        self._types = [value.type for value in module.main.parameters]
+        self._dtypes = [input_dtype(info) for info in infos]
+        self._deciding = deciding_inputs(model)
         self._model = model
         self._target = target
         self._interpret = interpret
-        self._compiled: dict[Shapes, Any] = {}
+        self._compiled: dict[Key, Any] = {}
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
         """The outputs, in order and by name, for inputs in order or by name."""
         arrays = self._arrays(inputs)
-        shapes: Shapes = tuple(array.shape for array in arrays.values())
-        if shapes not in self._compiled:
-            self._compiled[shapes] = self._prepare(dict(zip(arrays, shapes, strict=True)))
-        found = self._compiled[shapes](arrays)
+        values = {n: arrays[n] for n in self._deciding if n in arrays and arrays[n].size <= LARGEST_DECIDING}
+        key: Key = tuple((a.shape, values[n].tobytes() if n in values else b"") for n, a in arrays.items())
+        if key not in self._compiled:
+            shapes = {name: array.shape for name, array in arrays.items()}
+            self._compiled[key] = self._prepare(read(self._model, shapes=shapes, values=values))
+        feeds = {name: array for name, array in arrays.items() if name not in values}
+        found = self._compiled[key](feeds)
         return namedtupledict("Outputs", self.outputs)(*(found[name] for name in self.outputs))
 
-    def _prepare(self, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    def _prepare(self, module: Module) -> Callable[[dict[str, Array]], dict[str, Array]]:
         import rtcc
 
         if self._interpret:
-            module = read(self._model, shapes=shapes)
-            return lambda feeds: rtcc.interpret(module, feeds)  # pyright: ignore
-        artifact = rtcc.compile(self._model.SerializeToString(), target=self._target, shapes=shapes)
-        return artifact.run
+            return lambda feeds: rtcc.interpret(module, feeds)
+        return rtcc.compile(module, target=self._target).run
 
     def _arrays(self, inputs: Any) -> dict[str, Array]:
         given: dict[str, Any]
@@ -63,8 +75,8 @@ class Prepared(BackendRep):
                 f"expected the inputs {', '.join(self.inputs)}; found {', '.join(given) or 'none'}",
             )
         return {
-            name: np.asarray(given[name], type.dtype.numpy)
-            for name, type in zip(self.inputs, self._types, strict=True)
+            name: np.asarray(given[name], dtype.numpy)
+            for name, dtype in zip(self.inputs, self._dtypes, strict=True)
         }
 
 

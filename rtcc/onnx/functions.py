@@ -39,7 +39,7 @@ def local_functions(model: ModelProto) -> dict[Key, FunctionProto]:
 
 
 def check_expansion(model: ModelProto, functions: Mapping[Key, FunctionProto]) -> None:
-    """InvalidModel where functions call themselves, Unsupported where a model is too large once they are expanded."""
+    """InvalidModel where functions call themselves, Unsupported where a model gets too large by them."""
     sizes: dict[Key, int] = {}
     total = _expanded(model.graph.node, functions, sizes, ())
     if total > LARGEST_EXPANSION:

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from onnx import TensorShapeProto, TypeProto, ValueInfoProto
 
 from rtcc.errors import InvalidInput, InvalidModel, Unsupported
-from rtcc.ir import Expression, TensorType, symbol
+from rtcc.ir import DType, Expression, TensorType, symbol
 from rtcc.ir.dimension import LARGEST
 from rtcc.onnx.tensors import checked_elements, dtype_of
 
 Dim = int | str
+
+_NAMELESS = ("", "?", "-1", "None")
+"""What exporters write as the name of a size that has none."""
 
 
 @dataclass
@@ -59,8 +62,13 @@ def input_types(
     for value in inputs:
         shape = _resolved(declared[value.name], shapes.get(value.name), bindings)
         checked_elements((d for d in shape if isinstance(d, int)), f"input {value.name!r}")
-        types.append((value.name, TensorType(dtype_of(_tensor(value).elem_type, value.name), shape)))
+        types.append((value.name, TensorType(input_dtype(value), shape)))
     return types, bindings
+
+
+def input_dtype(value: ValueInfoProto) -> DType:
+    """The element type of an input; Unsupported where it is not a tensor of a supported type."""
+    return dtype_of(_tensor(value).elem_type, f"input {value.name!r}")
 
 
 def declared_type(type: TypeProto) -> TypeProto.Tensor | None:
@@ -69,8 +77,8 @@ def declared_type(type: TypeProto) -> TypeProto.Tensor | None:
 
 
 def dimension(dim: TensorShapeProto.Dimension) -> int | str | None:
-    """A size, a name, or None where the model says nothing."""
-    if dim.HasField("dim_param") and dim.dim_param:
+    """A size, a name, or None where the model says nothing ("?" and "-1" say nothing either)."""
+    if dim.HasField("dim_param") and dim.dim_param not in _NAMELESS:
         return dim.dim_param
     if dim.HasField("dim_value") and dim.dim_value >= 0:
         return dim.dim_value

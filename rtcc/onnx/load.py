@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -11,41 +14,53 @@ from onnx import ModelProto
 
 from rtcc.errors import InvalidModel, Unsupported
 from rtcc.onnx.external import ExternalData
+from rtcc.onnx.wire import without_large_weights
 
-OLDEST_OPSET = 7
+OLDEST_OPSET = 6
 NEWEST_OPSET = onnx.defs.onnx_opset_version()
 LARGEST_FILE = 2**31 - 1
 
 Source = str | os.PathLike[str] | bytes | ModelProto
 
 
-def load_model(source: Source) -> tuple[ModelProto, ExternalData]:
-    """The protobuf of a model and where its external data lies.
+@dataclass(frozen=True)
+class Loaded:
+    """A model, where its external data lies, and the bytes of initialisers that were not parsed, by index."""
+
+    model: ModelProto
+    external: ExternalData
+    weights: Mapping[int, memoryview]
+
+
+def load_model(source: Source) -> Loaded:
+    """The protobuf of a model, whose large weights stay in the file.
 
     InvalidModel when the file is missing, too large, not a model, or has no graph.
     """
     if isinstance(source, ModelProto):
-        model, external, where = source, ExternalData(None), "the model"
+        loaded, where = Loaded(source, ExternalData(None), {}), "the model"
     elif isinstance(source, bytes):
-        model, external, where = _parse(source, "the model's bytes"), ExternalData(None), "the model's bytes"
+        where = "the model's bytes"
+        loaded = _parse(memoryview(source), ExternalData(None), where)
     else:
-        path = Path(source)
-        model, external, where = _parse(_read(path), str(path)), ExternalData(path.parent), str(path)
-    if not model.HasField("graph"):
+        path, where = Path(source), str(source)
+        loaded = _parse(_mapped(path), ExternalData(path.parent), where)
+    graph = loaded.model.graph
+    if not loaded.model.HasField("graph"):
         raise InvalidModel(
             "not-a-model",
             "this is not an ONNX model: it holds no graph",
             where=where,
             hint="give a .onnx file that an exporter wrote",
         )
-    if not model.graph.output:
+    if not graph.output:
         raise InvalidModel(
             "empty-graph",
-            f"the graph {model.graph.name!r} has no outputs",
+            f"the graph {graph.name!r} has no outputs",
             where=where,
             hint="a model needs at least one output to be compiled",
         )
-    return model, external
+    return loaded
 
 
 def opset_versions(model: ModelProto) -> dict[str, int]:
@@ -75,32 +90,35 @@ def opset_versions(model: ModelProto) -> dict[str, int]:
     return versions
 
 
-def _read(path: Path) -> bytes:
+def _mapped(path: Path) -> memoryview:
+    """The file's content, mapped."""
     try:
-        size = path.stat().st_size
         if path.is_dir():
             raise InvalidModel("not-a-model", "expected a file, found a folder", where=str(path))
-        if size > LARGEST_FILE:
-            raise InvalidModel(
-                "model-too-large",
-                f"the file has {size} bytes; protobuf allows {LARGEST_FILE}",
-                where=str(path),
-                hint="save the weights as external data",
-            )
-        content = path.read_bytes()
-    except OSError as error:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > LARGEST_FILE:
+                raise InvalidModel(
+                    "model-too-large",
+                    f"the file has {size} bytes; protobuf allows {LARGEST_FILE}",
+                    where=str(path),
+                    hint="save the weights as external data",
+                )
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b"")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InvalidModel(
-            "missing-file", f"cannot read the model: {error.strerror}", where=str(path), hint="check the path"
+            "missing-file", f"cannot read the model: {reason}", where=str(path), hint="check the path"
         ) from error
+
+
+def _parse(content: memoryview, external: ExternalData, where: str) -> Loaded:
     if not content:
-        raise InvalidModel("not-a-model", "the file is empty", where=str(path))
-    return content
-
-
-def _parse(content: bytes, where: str) -> ModelProto:
+        raise InvalidModel("not-a-model", "the file is empty", where=where)
     model = ModelProto()
+    small, weights = without_large_weights(content)
     try:
-        model.ParseFromString(content)
+        model.ParseFromString(bytes(small))
     except DecodeError as error:
         raise InvalidModel(
             "not-a-model",
@@ -108,4 +126,4 @@ def _parse(content: bytes, where: str) -> ModelProto:
             where=where,
             hint="the file is truncated or not ONNX: download or export it again",
         ) from error
-    return model
+    return Loaded(model, external, weights)

@@ -74,17 +74,19 @@ def plain_attributes(node: Node, kind: type[Op]) -> dict[str, Any]:
     return found
 
 
+def is_known(node: Node) -> bool:
+    """Whether ONNX has the operator in the node's domain and opset."""
+    return onnx.defs.has(node.op_type, min(node.opset, NEWEST_OPSET), node.domain)
+
+
 def unknown_operator(node: Node) -> RtccError:
     """The error for an operator that rtcc cannot translate: known to ONNX or not."""
-    if onnx.defs.has(node.op_type, node.domain) and node.domain != "":
+    if is_known(node):
+        of = f"{node.domain} " if node.domain else ""
         return Unsupported(
             "unsupported-operator",
-            f"{node.op_type} of the domain {node.domain} (version {node.opset}) is not supported",
+            f"{node.op_type} ({of}opset {node.opset}) is not supported",
             where=node.where,
-        )
-    if onnx.defs.has(node.op_type, min(node.opset, NEWEST_OPSET), node.domain):
-        return Unsupported(
-            "unsupported-operator", f"{node.op_type} (opset {node.opset}) is not supported", where=node.where
         )
     nearest = nearest_names(node.domain, node.op_type)
     domain = f"the domain {node.domain!r}" if node.domain else "ONNX"

@@ -23,7 +23,7 @@ from rtcc.onnx.functions import (
 )
 from rtcc.onnx.inputs import input_types
 from rtcc.onnx.load import Source, load_model, opset_versions
-from rtcc.onnx.mechanical import mechanical, unknown_operator
+from rtcc.onnx.mechanical import is_known, mechanical, unknown_operator
 from rtcc.onnx.names import operator_class
 from rtcc.onnx.node import Node
 from rtcc.onnx.tables import find_rule
@@ -38,14 +38,19 @@ def read(
     dims: Mapping[str, int] | None = None,
     values: Mapping[str, Array] | None = None,
 ) -> Module:
-    """A module at the graph level from the path, bytes or protobuf of an ONNX model of opset 7 or newer.
+    """A module at the graph level from the path, bytes or protobuf of an ONNX model of opset 6 or newer.
 
     shapes: sizes (or names) for an input's dimensions; dims: sizes for symbolic dimensions; values: inputs to
     fix as constants. An initialiser that is also an input is a constant, unless `shapes` names it. Operators
     come out in their newest form. The names of the outputs are main's attribute `outputs`.
     InvalidModel, Unsupported or InvalidInput name the node, the input or the file.
     """
-    return _Reader(source, shapes, dims, values or {}).module
+    try:
+        return _Reader(source, shapes, dims, values or {}).module
+    except UnicodeDecodeError as error:
+        raise InvalidModel(
+            "not-a-model", "a name in the model is not UTF-8 text", hint="export it again"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,9 @@ class _Reader:
         dims: Mapping[str, int] | None,
         fixed: Mapping[str, Array],
     ) -> None:
-        model, self._external = load_model(source)
+        loaded = load_model(source)
+        model, self._external = loaded.model, loaded.external
+        self._weights = loaded.weights
         self._functions = local_functions(model)
         check_expansion(model, self._functions)
         self.module = Module(metadata={p.key: p.value for p in model.metadata_props})
@@ -131,9 +138,10 @@ class _Reader:
     def _read_initialisers(self, graph: GraphProto, scope: _Scope) -> None:
         own = scope.values.maps[0]
         _check_unique(_initialiser_list(graph), "initialiser")
-        for tensor in graph.initializer:
+        for index, tensor in enumerate(graph.initializer):
             if tensor.name not in own:
-                array = tensor_array(tensor, self._external, f"initialiser {tensor.name!r}")
+                raw = self._weights.get(index) if scope.path == "" else None
+                array = tensor_array(tensor, self._external, f"initialiser {tensor.name!r}", raw)
                 own[tensor.name] = self.module.add_constant(tensor.name, array)
         for sparse in graph.sparse_initializer:
             name = sparse.values.name
@@ -170,6 +178,8 @@ class _Reader:
             lambda graph, types, label: self._region(graph, types, f"{node.where}/{label}", scope),
             lambda graph, label: self._inlined(graph, f"{node.where}/{label}", scope),
         )
+        if not is_known(node):
+            raise unknown_operator(node)
         rule = find_rule(node.domain, node.op_type, node.opset)
         if rule is not None:
             return rule(node, build)
@@ -231,8 +241,8 @@ class _Reader:
             (*scope.calls, key),
         )
         self._read_nodes(body.node, inner)
-        results = [inner.values.get(name) for name in body.output]
-        for name, value in zip(body.output, results, strict=True):
+        results = [inner.values.get(name) for name in body.output[: node.results]]
+        for name, value in zip(body.output, results, strict=False):
             if value is None:
                 raise node.fail(f"its function defines no output {name!r}")
         return [value for value in results if value is not None]

@@ -60,21 +60,28 @@ def dtype_of(code: int, where: str) -> DType:
     )
 
 
-def tensor_array(tensor: TensorProto, external: ExternalData, where: str) -> Array:
+def tensor_array(
+    tensor: TensorProto, external: ExternalData, where: str, raw: memoryview | None = None
+) -> Array:
     """The read-only array of a dense tensor; external data is mapped, not copied.
 
-    InvalidModel when the dimensions and the amount of data disagree.
+    raw: the tensor's raw data, where it was not parsed. InvalidModel when the dimensions and the amount of
+    data disagree.
     """
     dtype = dtype_of(tensor.data_type, where)
     shape = tuple(tensor.dims)
     count = checked_elements(shape, where)
     if tensor.data_location == TensorProto.EXTERNAL:
         array = _from_bytes(_external(tensor, external), dtype, count, where)
+    elif raw is not None:
+        array = np.array(_from_bytes(raw, dtype, count, where))
     elif tensor.HasField("raw_data"):
         array = _from_bytes(tensor.raw_data, dtype, count, where)
     else:
         array = _from_field(tensor, dtype, count, where)
     array = array.reshape(shape)
+    if not array.flags.aligned:
+        array = array.copy()
     array.flags.writeable = False
     return array
 

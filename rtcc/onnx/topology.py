@@ -16,7 +16,7 @@ from onnx_graphsurgeon.ir.graph import Graph as SurgeonGraph
 
 from rtcc.errors import InvalidModel, Unsupported
 
-DEEPEST_NESTING = 40
+DEEPEST_NESTING = 24
 """Graphs nested in graphs (If, Loop, Scan) beyond this are refused."""
 
 

@@ -75,16 +75,11 @@ class Size(int):
         for letter, unit in self._UNITS:
             if self and self % unit == 0:
                 return f"{self // unit}{letter}"
-        return int.__str__(self)
+        return str(int(self))
 
     __repr__ = __str__
 
 
 def kebab_case(name: str) -> str:
     """`FoldBatchNorm` → `fold-batch-norm`."""
-    split = re.sub(r"([a-z0-9])([A-Z])|([A-Z]+)([A-Z][a-z])", _hyphenate, name)
-    return split.lower()
-
-
-def _hyphenate(found: re.Match[str]) -> str:
-    return f"{found[1] or found[3]}-{found[2] or found[4]}"
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()

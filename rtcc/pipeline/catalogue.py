@@ -19,6 +19,7 @@ from rtcc.pipeline.base import Pass
 BUILT_IN: dict[str, str] = {
     "eliminate-common": "rtcc.passes.eliminate_common:EliminateCommon",
     "eliminate-dead": "rtcc.passes.eliminate_dead:EliminateDead",
+    "expand-loops": "rtcc.passes.expand_loops:ExpandLoops",
     "fold-batch-norm": "rtcc.passes.fold_batch_norm:FoldBatchNorm",
     "fold-constants": "rtcc.passes.fold_constants:FoldConstants",
     "fuse": "rtcc.passes.fuse:Fuse",

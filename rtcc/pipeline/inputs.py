@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rtcc.errors import RtccError
 from rtcc.interpreter import input_names, interpret
-from rtcc.ir import DType, Module, Op, TensorType, Value
+from rtcc.ir import DType, Graph, Module, Op, TensorType, Value
 from rtcc.ir.dimension import Expression
 from rtcc.ir.dtype import Kind
 
@@ -36,53 +36,76 @@ _INDEXES: dict[str, tuple[int, str]] = {
 }
 """Operators that index: which operand holds the indices, and what bounds them."""
 
-_KEEPS_VALUES = frozenset({
-    "math.identity", "math.cast", "tensor.reshape", "tensor.flatten", "tensor.squeeze", "tensor.unsqueeze",
-    "tensor.expand", "tensor.transpose", "tensor.slice", "tensor.concat", "tensor.gather", "tensor.tile",
-    "tensor.split",
-})  # fmt: skip
-"""Operators whose results hold the elements of their first operand."""
+_KEEPS_VALUES: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys((
+        "math.identity", "math.cast", "tensor.reshape", "tensor.flatten", "tensor.squeeze",
+        "tensor.unsqueeze", "tensor.expand", "tensor.transpose", "tensor.slice", "tensor.gather",
+        "tensor.tile", "tensor.split",
+    ), (0,)),
+    "math.where": (1, 2),
+}  # fmt: skip
+"""Operators whose results hold elements of some operands, and which those are (all of concat)."""
 
 MOST_FOLLOWED = 64
 """How many values are looked at on the way from an input to the ops that index with it."""
 
 
 def random_inputs(
-    module: Module, seed: int = 0, sizes: Mapping[str, int] | None = None
+    module: Module, seed: int = 0, sizes: Mapping[str, int] | None = None, integers: int = 8
 ) -> dict[str, NDArray[Any]]:
-    """One array per parameter of `main`, by name; sizes: values of symbolic dimensions, by symbol."""
+    """One array per parameter of `main`, by name.
+
+    sizes: values of symbolic dimensions, by symbol. integers: the bound of wide ones nothing else bounds.
+    """
     feeds: dict[str, NDArray[Any]] = {}
     for name, parameter in zip(input_names(module.main), module.main.parameters, strict=True):
         shape = concrete_shape(parameter.type, sizes or {})
-        feeds[name] = random_array(seeded(seed, name), parameter.type.dtype, shape, _index_bound(parameter))
+        dtype, bound = parameter.type.dtype, _index_bound(parameter)
+        feeds[name] = random_array(
+            seeded(seed, name), dtype, shape, integers if bound is None and dtype.bits > 8 else bound
+        )
     return feeds
 
 
 def runnable_inputs(module: Module, seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Random inputs on which the module runs; symbolic dimensions take the first of `SIZES_TO_TRY` that works.
+    """Inputs on which the module runs: tries sizes for symbolic dimensions, and smaller integers.
 
-    Raises RtccError "no-runnable-size" where none does: the caller must bind the dimensions.
+    Raises RtccError "no-runnable-inputs" where none of `SIZES_TO_TRY` works: the caller must bind them.
     """
-    symbols = {s.name: s for p in module.main.parameters for d in p.type.shape if isinstance(d, Expression)
-               for s in d.symbols}  # fmt: skip
+    parameters = module.main.parameters
+    symbols = {
+        s.name: s for p in parameters for d in p.type.shape if isinstance(d, Expression) for s in d.symbols
+    }
+    bounds = (8, 2, 1) if any(p.type.dtype.is_integer for p in parameters) else (8,)
     failure: Exception | None = None
     for size in SIZES_TO_TRY if symbols else SIZES_TO_TRY[:1]:
         sizes = {name: min(max(size, s.lower), s.upper) for name, s in symbols.items()}
-        feeds = random_inputs(module, seed, sizes)
-        if not symbols:
-            return feeds
-        try:
-            interpret(module, feeds)
-        except (RtccError, ValueError, AssertionError) as error:
-            failure = error
-        else:
-            return feeds
-    raise RtccError("no-runnable-size", f"the module runs with none of the sizes tried for {', '.join(symbols)}: "
-                    f"{failure}", hint="bind symbolic dimensions with --shape NAME=… or --dim NAME=…")  # fmt: skip
+        for integers in bounds:
+            feeds = random_inputs(module, seed, sizes, integers)
+            if not symbols and len(bounds) == 1:
+                return feeds
+            try:
+                interpret(module, feeds)
+            except (RtccError, ValueError, AssertionError) as error:
+                failure = error
+            else:
+                return feeds
+    tried = f" (sizes tried for {', '.join(symbols)}: {SIZES_TO_TRY})" if symbols else ""
+    message = f"the module runs on none of the random inputs tried{tried}: {failure}"
+    hint = "bind symbolic dimensions with --shape NAME=… or --dim NAME=…"
+    raise RtccError("no-runnable-inputs", message, hint=hint)
+
+
+def random_kernel_inputs(kernel: Graph, seed: int = 0) -> list[NDArray[Any]]:
+    """One array of logical shape per parameter of a kernel; symbolic sizes as in `random_inputs`."""
+    return [
+        random_array(seeded(seed, str(index)), p.type.dtype, concrete_shape(p.type, {}), _index_bound(p))
+        for index, p in enumerate(kernel.parameters)
+    ]
 
 
 def seeded(seed: int, name: str) -> np.random.Generator:
-    """The source of an input's numbers: the same for every module and artefact that has an input of that name."""
+    """The source of an input's numbers: the same for every module and artefact with an input of that name."""
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
@@ -156,7 +179,7 @@ def _index_bound(value: Value) -> int | None:
             bound = _bound_of_use(use.op, use.slot)
             if bound is not None:
                 bounds.append(bound)
-            followed = use.op.name in _KEEPS_VALUES and (use.slot == 0 or use.op.name == "tensor.concat")
+            followed = use.slot in _KEEPS_VALUES.get(use.op.name, ()) or use.op.name == "tensor.concat"
             new = [result for result in use.op.results if followed and result not in seen]
             pending += new
             seen.update(new)

@@ -20,9 +20,10 @@ from rtcc.pipeline.text import parse_pipeline, print_pass
 class RunOptions:
     """What to do besides running the passes.
 
-    verify: check the IR's invariants after each pass. verify_each: also interpret before and after on
-    seeded inputs and compare within what the pass declares. dump_dir: write `NN-pass-name.rtir` there.
-    reproducer_dir: where a reproducer goes when a pass breaks; None writes none. seed: of the inputs.
+    verify: check the IR's invariants after each pass that changed it. verify_each: also interpret
+    before and after on seeded inputs and compare within what the pass declares. dump_dir: write
+    `NN-pass-name.rtir` there. reproducer_dir: where a reproducer goes when a pass breaks; None writes
+    none. seed: of the inputs.
     """
 
     verify: bool = True
@@ -126,7 +127,8 @@ class _Runner:
         from rtcc.ir.verify import verify
 
         each = self.passes[index]
-        if self.options.verify or self.options.verify_each:
+        is_last = index + 1 == len(self.passes)
+        if self.options.verify_each or (self.options.verify and (changed or is_last)):
             try:
                 verify(self.module)
             except RtccError as error:

@@ -215,7 +215,7 @@ class Builder:
         self._check_operands(kind, head, operands)
         types = types or ()
         if len(names or ()) != len(types):
-            message = f"{len(names or ())} results are named, but {len(types)} types follow"
+            message = f"results named: {len(names or ())}, types given: {len(types)}"
             self._fail("wrong-results", message, names[0] if names else head)
         op = kind(*operands, location=location, regions=regions, types=types)
         if pairs or kind.attribute_slots:

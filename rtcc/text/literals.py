@@ -89,7 +89,7 @@ def attribute_number(text: str) -> int | float:
 def single(value: float) -> float:
     """The float32 value next to a number; BadLiteral when it is too large for one."""
     try:
-        return struct.unpack("f", struct.pack("f", value))[0]
+        return struct.unpack("<f", struct.pack("<f", value))[0]
     except OverflowError:
         raise BadLiteral(f"{value} does not fit a float32") from None
 

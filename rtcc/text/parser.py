@@ -61,7 +61,8 @@ def read_module(path: Path | str) -> Module:
     try:
         text = path.read_text("utf-8")
     except OSError as error:
-        raise InvalidInput("cannot-read", f"cannot read {path}: {error.strerror or error}") from error
+        message = f"cannot read the text: {error.strerror or error}"
+        raise InvalidInput("missing-file", message, where=str(path), hint="check the path") from error
     except UnicodeDecodeError as error:
         raise ParseError("not-text", f"{path} is no text IR: {error}") from error
     return parse_module(text, source=str(path), blobs=path.parent / FOLDER)

@@ -1,25 +1,26 @@
-# pyright: basic
+# pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 """TIR function in, ELF object out.
 
 `build_object` compiles one PrimFunc into an object file that holds one plain C function
 
-    int32_t SYMBOL(int32_t task, int32_t tasks, const void *in0, …, void *out0, …[, void *scratch], int32_t *code)
+    int32_t SYMBOL(int32_t task, int32_t tasks, const void *in0, …, void *out0, …[, void *scratch], int32_t
+    *code)
 
-whose parameters are the PrimFunc's own, in order: a buffer parameter becomes a pointer to its elements. The kernel
-always returns 0 (TVM's LLVM back end knows no other); where it cannot go on it stores a negative code in `*code`,
-which it leaves alone otherwise. It divides its outermost loop itself:
+whose parameters are the PrimFunc's own, in order: a buffer parameter becomes a pointer to its elements. The
+kernel always returns 0 (TVM's LLVM back end knows no other); where it cannot go on it stores a negative code
+in `*code`, which it leaves alone otherwise. It divides its outermost loop itself:
 task t of n does iterations extent·t/n to extent·(t+1)/n. The object needs nothing from outside but libm.
 
 What a generator must respect:
-- Buffers are promised element alignment only: declare them with `data_alignment` (TVMScript: `align`) equal to the
-  element's size.
+- Buffers are promised element alignment only: declare them with `data_alignment` (TVMScript: `align`) equal
+  to the element's size.
 - Buffers do not overlap, unless the function carries `"tirx.noalias": False`.
-- An internal buffer of at most `STACK_BYTES` with "local" scope lives in registers or on the stack; anything larger
-  is a parameter (scratch), planned into the workspace by the compiler.
+- An internal buffer of at most `STACK_BYTES` with "local" scope lives in registers or on the stack; anything
+  larger is a parameter (scratch), planned into the workspace by the compiler.
 - Denormals are flushed by the runtime around the run, not here.
 
-The object is a function of the PrimFunc and the target alone: equal input gives equal bytes in every process. The
-symbol is `elf.PLACEHOLDER`; `elf.rename_symbol` gives it the node's name.
+The object is a function of the PrimFunc and the target alone: equal input gives equal bytes in every process.
+The symbol is `elf.PLACEHOLDER`; `elf.rename_symbol` gives it the node's name.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+from typing import Any
 
 import tvm
 from tvm import s_tir, tirx
@@ -35,15 +37,13 @@ from tvm.ir import PointerType, PrimType
 from rtcc.errors import CodegenError
 from rtcc.targets.tvm.elf import PLACEHOLDER, read_symbols, undefined_symbols
 
-LIBM = frozenset(
-    name + suffix
-    for suffix in ("", "f")
-    for name in (
-        "acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fabs floor fma "
-        "fmax fmin fmod hypot ldexp lgamma log log10 log1p log2 nearbyint nextafter pow remainder rint round "
-        "sin sinh sqrt tan tanh tgamma trunc"
-    ).split()
-)
+_LIBM_NAMES = """
+    acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fabs floor
+    fma fmax fmin fmod hypot ldexp lgamma log log10 log1p log2 nearbyint nextafter pow remainder rint round
+    sin sinh sqrt tan tanh tgamma trunc
+"""
+
+LIBM = frozenset(name + suffix for name in _LIBM_NAMES.split() for suffix in ("", "f"))
 """The functions of libm that an object may leave undefined."""
 
 BLOCK_MOVES = frozenset({"memcpy", "memmove", "memset", "bcmp"})
@@ -56,8 +56,10 @@ STACK_BYTES = 4096
 """The largest internal buffer. TVM's own limit is 1 KiB; 28 accumulators of 16 floats need 1,792 bytes."""
 
 
-def target_of(mcpu: str, features: tuple[str, ...] = (), triple: str = "x86_64-linux-gnu") -> tvm.target.Target:
-    """The LLVM target for a CPU name as LLVM spells it ("cascadelake"), plus attributes such as "+avx512vnni"."""
+def target_of(
+    mcpu: str, features: tuple[str, ...] = (), triple: str = "x86_64-linux-gnu"
+) -> tvm.target.Target:
+    """The LLVM target for a CPU by LLVM's name ("cascadelake"), plus attributes such as "+avx512vnni"."""
     config: dict[str, object] = {"kind": "llvm", "mtriple": triple, "mcpu": mcpu}
     if features:
         config["mattr"] = list(features)
@@ -72,17 +74,17 @@ def tir_text(func: tirx.PrimFunc) -> str:
 def build_object(func: tirx.PrimFunc, target: str | dict | tvm.target.Target) -> bytes:
     """Compile one function to an ELF object whose only global symbol is `elf.PLACEHOLDER`.
 
-    Raises `CodegenError` where the object would need more than libm (typically an internal buffer above 1 KiB, a
-    packed call or a runtime assertion in the function).
+    Raises `CodegenError` where the object would need more than libm (typically an internal buffer above 1
+    KiB, a packed call or a runtime assertion in the function).
     """
     target = tvm.target.Target(target) if not isinstance(target, tvm.target.Target) else target
     target = target.with_host(target)
     _require_element_alignment(func)
-    func = func.with_attr("global_symbol", PLACEHOLDER)
+    named: Any = func.with_attr("global_symbol", PLACEHOLDER)
     if "tirx.noalias" not in func.attrs:
-        func = func.with_attr("tirx.noalias", True)
+        named = named.with_attr("tirx.noalias", True)
     with tvm.transform.PassContext(opt_level=3):
-        module = tirx.transform.BindTarget(target)(tvm.IRModule({PLACEHOLDER: func}))
+        module = tirx.transform.BindTarget(target)(tvm.IRModule({PLACEHOLDER: named}))
         module = s_tir.pipeline.finalize_host_passes()(_keep_on_stack(_lower(module)))
         built = tvm.get_global_func("target.build." + target.kind.name)(module, target)
     return _checked(_object_bytes(built))
@@ -107,7 +109,7 @@ def _checked(data: bytes) -> bytes:
         raise CodegenError(
             "undefined-symbols",
             f"the kernel needs {', '.join(foreign)}, expected nothing but libm",
-            hint=f"internal buffers are local and within {STACK_BYTES} bytes; larger ones are scratch parameters",
+            hint=f"an internal buffer is local and within {STACK_BYTES} bytes; a larger one is scratch",
         )
     defined = {symbol.name for symbol in symbols if symbol.is_global and symbol.defined}
     assert defined - _HALF_CONVERSIONS == {PLACEHOLDER}, f"unexpected global symbols {sorted(defined)}"
@@ -141,7 +143,7 @@ def _plain_c_function(func: tirx.PrimFunc, module: tvm.IRModule, context: object
     body = tirx.AttrStmt(tvm.ir.StringImm("default"), "device_type", tirx.IntImm("int32", 1), func.body)
     body = tirx.AttrStmt(tvm.ir.StringImm("default"), "device_id", tirx.IntImm("int32", 0), body)
     body = tirx.SeqStmt([*declarations, body, tirx.Return(tirx.IntImm("int32", 0))])
-    plain = tirx.PrimFunc(params, body, PrimType("int32"), func.attrs, func.span)
+    plain: Any = tirx.PrimFunc(params, body, PrimType("int32"), func.attrs, func.span)
     return plain.without_attr("tirx.is_entry_func")
 
 
@@ -153,7 +155,9 @@ def _keep_on_stack(func: tirx.PrimFunc, module: tvm.IRModule, context: object) -
 
 def _with_stack_buffers(stmt: tirx.Stmt) -> tirx.Stmt:
     match stmt:
-        case tirx.AllocBuffer() if stmt.buffer.ty.storage_scope == "local" and _bytes(stmt.buffer) <= STACK_BYTES:
+        case tirx.AllocBuffer() if (
+            stmt.buffer.ty.storage_scope == "local" and _bytes(stmt.buffer) <= STACK_BYTES
+        ):
             return tirx.AllocBuffer(stmt.buffer, {"disable_lower_builtin": tirx.IntImm("bool", 1)})
         case tirx.SeqStmt():
             return tirx.SeqStmt([_with_stack_buffers(part) for part in stmt.seq])
@@ -164,7 +168,14 @@ def _with_stack_buffers(stmt: tirx.Stmt) -> tirx.Stmt:
             if body.same_as(stmt.body):
                 return stmt
             return tirx.For(
-                stmt.loop_var, stmt.min, stmt.extent, stmt.kind, body, stmt.thread_binding, stmt.annotations, stmt.step
+                stmt.loop_var,
+                stmt.min,
+                stmt.extent,
+                stmt.kind,
+                body,
+                stmt.thread_binding,
+                stmt.annotations,
+                stmt.step,
             )
         case tirx.IfThenElse():
             otherwise = stmt.else_case and _with_stack_buffers(stmt.else_case)

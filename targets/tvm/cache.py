@@ -12,16 +12,10 @@ from pathlib import Path
 import rtcc.ir
 import rtcc.targets.tvm
 from rtcc.artifact.atomic import replace_file
+from rtcc.cache import cache_folder
 
 LIMIT_BYTES = 1 << 30
 """The oldest entries go when the folder grows past this."""
-
-
-def cache_folder() -> Path:
-    """`$RTCC_CACHE`, else `$XDG_CACHE_HOME/rtcc`, else `~/.cache/rtcc`."""
-    if named := os.environ.get("RTCC_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rtcc"
 
 
 @cache
@@ -59,7 +53,7 @@ class KernelCache:
         return contents if hashlib.sha256(contents).digest() == checksum else None
 
     def put(self, key: str, contents: bytes) -> None:
-        """Store an object. A folder that cannot be written (full or read-only disk) loses speed, not results."""
+        """Store an object. A folder that cannot be written (a full disk) loses speed, not results."""
         path = self.folder / key[:2] / key
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,9 @@ class _Format:
         shape = "IIQQQQIIQQ" if self.wide else "IIIIIIIIII"
         rows: list[tuple[int, int, int, int, int]] = []
         for i in range(count):
-            _, kind, _, _, at, size, link, _, _, each = struct.unpack_from(self.order + shape, data, offset + i * entry)
+            _, kind, _, _, at, size, link, _, _, each = struct.unpack_from(
+                self.order + shape, data, offset + i * entry
+            )
             rows.append((kind, at, size, link, each))
         return rows
 
@@ -59,7 +61,9 @@ class _Format:
 
 def _format(data: bytes) -> _Format:
     if data[:4] != b"\x7fELF":
-        raise CodegenError("not-elf", f"expected an ELF object, found {len(data)} bytes starting with {data[:4]!r}")
+        raise CodegenError(
+            "not-elf", f"expected an ELF object, found {len(data)} bytes starting with {data[:4]!r}"
+        )
     return _Format("<" if data[5] == 1 else ">", data[4] == 2)
 
 
@@ -89,8 +93,8 @@ def undefined_symbols(data: bytes) -> list[str]:
 def rename_symbol(data: bytes, name: str) -> bytes:
     """Give the kernel compiled as `PLACEHOLDER` its final name; size and every offset stay as they were.
 
-    `name` is a C identifier of at most 96 ASCII characters. Raises `CodegenError` for other names, and where the
-    placeholder does not occur exactly once.
+    `name` is a C identifier of at most 96 ASCII characters. Raises `CodegenError` for other names, and where
+    the placeholder does not occur exactly once.
     """
     if not (name.isascii() and name.isidentifier()) or len(name) > len(PLACEHOLDER):
         raise CodegenError(
@@ -100,6 +104,8 @@ def rename_symbol(data: bytes, name: str) -> bytes:
         )
     matching = sum(symbol.name == PLACEHOLDER for symbol in read_symbols(data))
     if matching != 1:
-        raise CodegenError("kernel-symbol", f"expected the symbol {PLACEHOLDER[:14]}… once, found it {matching} times")
+        raise CodegenError(
+            "kernel-symbol", f"expected the symbol {PLACEHOLDER[:14]}… once, found it {matching} times"
+        )
     old = PLACEHOLDER.encode() + b"\0"  # the debug sections repeat the name: all of them change
     return data.replace(old, name.encode().ljust(len(old), b"\0"))

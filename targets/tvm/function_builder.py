@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 """Writing a kernel's TIR statement by statement.
 
     kernel = FunctionBuilder()
@@ -16,27 +16,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import tvm
 from tvm import tirx
 
 from rtcc.targets.tvm.let_floating import float_lets
 
-Expr: TypeAlias = tvm.ir.Expr
-Index: TypeAlias = "Expr | int"
+Expr: TypeAlias = Any
+"""A `tvm.ir.Expr`; TVM is untyped, its operators unknown to a type checker."""
+
+Index: TypeAlias = Any
+"""An `Expr` of type int32, or an int."""
 
 
 def vector(start: Index, lanes: int) -> Expr:
     """The index of `lanes` consecutive elements from `start` (`start` itself for one lane)."""
     if lanes == 1:
-        return start if isinstance(start, Expr) else tirx.IntImm("int32", start)
+        return start if isinstance(start, tvm.ir.Expr) else tirx.IntImm("int32", start)
     return tirx.Ramp(start, tirx.IntImm("int32", 1), lanes)
 
 
 def splat(value: Expr | float, lanes: int, dtype: str = "float32") -> Expr:
     """A vector whose lanes all hold `value` (the scalar itself for one lane)."""
-    if not isinstance(value, Expr):
+    if not isinstance(value, tvm.ir.Expr):
         value = tirx.const(value, dtype)
     return value if lanes == 1 else tirx.Broadcast(value, lanes)
 
@@ -53,11 +56,13 @@ def share(extent: int, task: Expr, tasks: Expr) -> tuple[Expr, Expr]:
 
 
 def _sequence(statements: list[tirx.Stmt]) -> tirx.Stmt:
+    if not statements:
+        return tirx.Evaluate(tirx.IntImm("int32", 0))
     return statements[0] if len(statements) == 1 else tirx.SeqStmt(statements)
 
 
 class FunctionBuilder:
-    """Collects one kernel's parameters and statements; `finish` gives the PrimFunc `build.build_object` takes."""
+    """Collects one kernel's parameters and statements; `finish` gives what `build.build_object` takes."""
 
     def __init__(self) -> None:
         self.task = tirx.Var("task", "int32")
@@ -74,7 +79,7 @@ class FunctionBuilder:
         return buffer
 
     def local(self, name: str, shape: Sequence[int], dtype: str = "float32") -> tirx.Buffer:
-        """Registers or stack: visible from here to the end of the enclosing block, at most `build.STACK_BYTES`."""
+        """Registers or stack, to the end of the enclosing block; at most `build.STACK_BYTES`."""
         buffer = tirx.decl_buffer(tuple(shape), dtype, name, scope="local", data_alignment=64)
         self.append(tirx.AllocBuffer(buffer))
         return buffer
@@ -97,21 +102,21 @@ class FunctionBuilder:
 
     def give_up(self, code: Index) -> None:
         """Leave the kernel, reporting a negative error code."""
-        self.store(self.code, [0], code if isinstance(code, Expr) else tirx.IntImm("int32", code))
+        self.store(self.code, [0], code if isinstance(code, tvm.ir.Expr) else tirx.IntImm("int32", code))
         self.append(tirx.Return(tirx.IntImm("int32", 0)))
 
     @contextmanager
-    def serial(self, name: str, extent: Index, start: Index = 0) -> Iterator[tirx.Var]:
+    def serial(self, name: str, extent: Index, start: Index = 0) -> Iterator[Index]:
         """A loop over start, start + 1, …, start + extent - 1."""
         yield from self._loop(name, start, extent, tirx.ForKind.SERIAL)
 
     @contextmanager
-    def unrolled(self, name: str, extent: int) -> Iterator[tirx.Var]:
+    def unrolled(self, name: str, extent: int) -> Iterator[Index]:
         """A loop written out in full, so that indices into locals become constants."""
         yield from self._loop(name, 0, extent, tirx.ForKind.UNROLLED)
 
     @contextmanager
-    def tasks(self, name: str, extent: int) -> Iterator[Expr]:
+    def tasks(self, name: str, extent: int) -> Iterator[Index]:
         """The outermost loop: this task's share of `extent` iterations."""
         low, high = share(extent, self.task, self.task_count)
         low = self.bind(name + "_begin", low)
@@ -133,7 +138,7 @@ class FunctionBuilder:
     def finish(self, attrs: dict[str, object] | None = None) -> tirx.PrimFunc:
         """The function; `attrs` as `build.build_object` documents them."""
         assert len(self._blocks) == 1, "a loop or condition is still open"
-        func = tirx.PrimFunc([*self._params, self.code], _sequence(self._blocks[0]))
+        func: Any = tirx.PrimFunc([*self._params, self.code], _sequence(self._blocks[0]))
         for key, value in (attrs or {}).items():
             func = func.with_attr(key, value)
         return func.with_attr("s_tir", True)
@@ -150,7 +155,7 @@ class FunctionBuilder:
         self.append(tirx.BufferStore(place, value, [index]))
         return place[index]
 
-    def _loop(self, name: str, start: Index, extent: Index, kind: int) -> Iterator[tirx.Var]:
+    def _loop(self, name: str, start: Index, extent: Index, kind: int) -> Iterator[Index]:
         var = tirx.Var(name, "int32")
         self._blocks.append([])
         yield var

@@ -1,4 +1,4 @@
-"""Code generation in worker processes: a crash of TVM or LLVM costs one kernel its code, not the user the process."""
+"""Code generation in worker processes: a crash of TVM or LLVM becomes an error that names the kernel."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ class _Worker:
         if isinstance(answer, RtccError):
             answer.where = answer.where or f"kernel @{name}"
             raise answer
-        raise CodegenError("codegen-failed", f"kernel @{name}: {answer}", hint="-v shows the traceback; please report it")
+        hint = "-v shows the traceback; please report it"
+        raise CodegenError("codegen-failed", f"kernel @{name}: {answer}", hint=hint)
 
     def stop(self) -> None:
         """End the process."""
@@ -101,7 +102,8 @@ class _Worker:
         self.process.stderr.close()
 
     def _exchange(self, job: Job) -> Any:
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         write_frame(self.process.stdin, job)
         return read_frame(self.process.stdout)
 

@@ -13,7 +13,10 @@ _V3 = _V2 | frozenset("avx avx2 bmi bmi2 f16c fma lzcnt movbe".split())
 _V4 = _V3 | frozenset("avx512f avx512bw avx512cd avx512dq avx512vl".split())
 _SKYLAKE = _V4 | frozenset("adx aes pclmul".split())
 _CASCADE = _SKYLAKE | frozenset("avx512vnni".split())
-_ICELAKE = _CASCADE | frozenset("avx512vbmi avx512vbmi2 avx512bitalg avx512vpopcntdq avx512ifma gfni vaes vpclmulqdq".split())
+_ICELAKE = _CASCADE | frozenset(
+    "avx512vbmi avx512vbmi2 avx512bitalg avx512vpopcntdq avx512ifma gfni vaes vpclmulqdq".split()
+)
+_SAPPHIRE = _ICELAKE | frozenset("sha avx512bf16 avxvnni avx512fp16".split())
 _ZEN3 = _V3 | frozenset("adx aes pclmul sha vaes vpclmulqdq".split())
 
 
@@ -43,7 +46,7 @@ _ALL = (
     Cpu("znver4", "AuthenticAMD", _ICELAKE | _ZEN3 | {"avx512bf16"}, 512),
     Cpu("znver3", "AuthenticAMD", _ZEN3, 256, l2=512 << 10),
     Cpu("znver2", "AuthenticAMD", _V3 | {"adx", "aes", "pclmul", "sha"}, 256, l2=512 << 10),
-    Cpu("sapphirerapids", "GenuineIntel", _ICELAKE | {"sha", "avx512bf16", "avxvnni", "avx512fp16"}, 512, 48 << 10, 2 << 20),
+    Cpu("sapphirerapids", "GenuineIntel", _SAPPHIRE, 512, 48 << 10, 2 << 20),
     Cpu("icelake-server", "GenuineIntel", _ICELAKE | {"sha"}, 512, 48 << 10, 1280 << 10),
     Cpu("cascadelake", "GenuineIntel", _CASCADE, 512),
     Cpu("skylake-avx512", "GenuineIntel", _SKYLAKE, 512),
@@ -55,7 +58,8 @@ _ALL = (
 CPUS = {cpu.name: cpu for cpu in _ALL}
 
 _KERNEL_NAMES = {
-    "sse3": "pni", "sse4.1": "sse4_1", "sse4.2": "sse4_2", "bmi": "bmi1", "lzcnt": "abm", "pclmul": "pclmulqdq",
+    "sse3": "pni", "sse4.1": "sse4_1", "sse4.2": "sse4_2", "bmi": "bmi1", "lzcnt": "abm",
+    "pclmul": "pclmulqdq",
     "avx512vnni": "avx512_vnni", "avx512vbmi2": "avx512_vbmi2", "avx512bitalg": "avx512_bitalg",
     "avx512vpopcntdq": "avx512_vpopcntdq", "avx512bf16": "avx512_bf16", "avx512fp16": "avx512_fp16",
     "avxvnni": "avx_vnni", "sha": "sha_ni",
@@ -74,6 +78,9 @@ def host_cpu(cpuinfo: str | None = None) -> Cpu:
     facts = {key.strip(): value.strip() for key, value in fields.items()}
     flags = set(facts.get("flags", "").split())
     for cpu in _ALL:
-        if cpu.vendor in ("", facts.get("vendor_id")) and {_KERNEL_NAMES.get(f, f) for f in cpu.features} <= flags:
+        if (
+            cpu.vendor in ("", facts.get("vendor_id"))
+            and {_KERNEL_NAMES.get(f, f) for f in cpu.features} <= flags
+        ):
             return cpu
     raise InvalidInput("cpu-too-old", "this CPU lacks SSE4.2, the least that rtcc compiles for")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,8 +10,8 @@ from rtcc.artifact.toolchain import Machine
 from rtcc.ir import DType, Graph, Module, Op
 from rtcc.ir.work import operations
 from rtcc.pipeline.catalogue import NAMED_PIPELINES
-from rtcc.target import Choice, Progress, Target, unseen
-from rtcc.targets.tvm.choices import choose_kernel, is_agnostic
+from rtcc.target import NO_HALOS, Choice, Halos, Progress, Target, unseen
+from rtcc.targets.tvm.choices import choose_kernel, is_agnostic, scratch_bytes
 from rtcc.targets.tvm.objects import compile_kernels
 from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
 from rtcc.targets.x86.cpus import CPUS, Cpu, host_cpu
@@ -19,7 +19,7 @@ from rtcc.targets.x86.cpus import CPUS, Cpu, host_cpu
 WORK_PER_TASK = 1 << 18
 """Arithmetic operations below which a second thread costs more in waiting than it saves."""
 
-LOWERING = "legalize,fuse,select-layout,outline-kernels,plan-memory"
+LOWERING = "expand-loops,legalize,fuse,select-layout,outline-kernels,plan-memory"
 
 
 class X86(Target):
@@ -52,8 +52,11 @@ class X86(Target):
     def fusible(self, anchor: Op, epilogue: Op) -> bool:
         return joins_anchor(epilogue)
 
-    def choose(self, anchor: Op) -> Choice:
-        return choose_kernel(anchor, self.lanes(DType.F32), self.model.vector_registers)
+    def choose(self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS) -> Choice:
+        return choose_kernel(anchor, constants, halos, self.lanes(DType.F32), self.model.vector_registers)
+
+    def scratch_bytes(self, kernel: Graph) -> int:
+        return scratch_bytes(kernel, self.lanes(DType.F32))
 
     def tasks(self, kernel: Graph) -> int:
         return max(1, min(64, sum(map(operations, kernel.ops)) // WORK_PER_TASK))

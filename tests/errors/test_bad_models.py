@@ -119,7 +119,7 @@ def test_opset_older_than_supported() -> None:
     error = error_of(abs_model(opset=5))
     assert (type(error), error.code) == (Unsupported, "opset-too-old")
     assert "5" in error.message
-    assert "7" in error.message
+    assert "6" in error.message
 
 
 def test_unknown_operator_names_the_nearest() -> None:
@@ -270,12 +270,16 @@ def test_element_type_without_support() -> None:
 
 
 @pytest.mark.parametrize(
-    ("declared", "code"),
-    [((2, 4), "shape-mismatch"), ((2, 3, 1), "shape-mismatch"), (np.int64, "type-mismatch")],
+    ("shape", "dtype", "code"),
+    [
+        ((2, 4), F32, "shape-mismatch"),
+        ((2, 3, 1), F32, "shape-mismatch"),
+        ((2, 3), np.int64, "type-mismatch"),
+    ],
 )
 @pytest.mark.parametrize("place", ["output", "value_info"])
-def test_declared_types_that_contradict(declared: Any, code: str, place: str) -> None:
-    info = value("y", declared) if isinstance(declared, tuple) else value("y", (2, 3), declared)
+def test_declared_types_that_contradict(shape: Any, dtype: Any, code: str, place: str) -> None:
+    info = value("y", shape, dtype)
     model = abs_model()
     getattr(model.graph, place).append(info)
     if place == "output":
@@ -388,10 +392,10 @@ def test_function_with_too_many_operands() -> None:
 
 def test_graphs_nested_without_end() -> None:
     graph = helper.make_graph([helper.make_node("Abs", ["x"], ["o"])], "g", [], [value("o", (2, 3))])
-    for _ in range(60):
-        node = helper.make_node("If", ["c"], ["o"], then_branch=graph, else_branch=graph)
+    innermost = graph
+    for _ in range(28):
+        node = helper.make_node("If", ["c"], ["o"], then_branch=graph, else_branch=innermost)
         graph = helper.make_graph([node], "g", [], [value("o", (2, 3))])
-        del node.attribute[1].g.node[:]
     inputs = [value("c", (), np.bool_), value("x", (2, 3))]
     model = make_model(list(graph.node), inputs, ["o"])
     error = error_of(model)

@@ -117,6 +117,12 @@ def test_named_and_anonymous_sizes_become_symbols() -> None:
     assert module.dimensions["batch"][0] == 1
 
 
+def test_question_marks_are_no_names() -> None:
+    nodes = [helper.make_node("Abs", ["x"], ["y"])]
+    module = rtcc.read(make_model(nodes, [value("x", ("?", 3, "?"))], ["y"]), shapes={"x": (2, 3, 4)})
+    assert str(module.main.parameters[0].type) == "f32[2,3,4]"
+
+
 @pytest.mark.parametrize(
     ("shapes", "dims", "expected"),
     [
@@ -367,3 +373,28 @@ def test_long_chains_are_read_without_recursion() -> None:
     module = rtcc.read(model)
     assert len(module.main) == count + 1
     assert time.perf_counter() - start < 20
+
+
+def large_model() -> Any:
+    random = np.random.default_rng(0)
+    constants = {n: random.standard_normal((200, 200)).astype(np.float32) for n in ("a", "b")}
+    nodes = [helper.make_node("MatMul", ["x", "a"], ["t"]), helper.make_node("MatMul", ["t", "b"], ["y"])]
+    return make_model(nodes, [value("x", (1, 200))], ["y"], {"small": np.ones(1, np.float32), **constants})
+
+
+def test_large_weights_are_read_past_the_parser(tmp_path: Path) -> None:
+    model = large_model()
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    parsed = rtcc.read(model)
+    for source in (tmp_path / "m.onnx", model.SerializeToString()):
+        module = rtcc.read(source)
+        assert list(module.constants) == list(parsed.constants)
+        for name, constant in module.constants.items():
+            np.testing.assert_array_equal(constant.array, parsed.constants[name].array)
+
+
+def test_damage_around_large_weights() -> None:
+    whole = large_model().SerializeToString()
+    for cut in (1, 7, 100, 159_000, 161_000, len(whole) // 2, len(whole) - 200):
+        with pytest.raises(RtccError):
+            rtcc.read(whole[:cut])

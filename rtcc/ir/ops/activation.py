@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import pi, sqrt
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from rtcc.ir.op import Array, attribute
 from rtcc.ir.ops.computed import FLOATS, NUMBERS
 from rtcc.ir.ops.elementwise import Binary, FloatUnary, Unary
 from rtcc.ir.ops.math import error_function
+from rtcc.ir.types import TensorType
 
 
 class Relu(Unary):
@@ -40,9 +40,10 @@ class PRelu(Binary):
     name = "math.prelu"
     kinds = NUMBERS
 
-    def infer(self) -> tuple[Any, ...]:
+    def infer(self) -> tuple[TensorType, ...]:
         (joined,) = super().infer()
-        if joined.rank != self.left.type.rank:
+        left = self.left.type.shape
+        if joined.rank != len(left) or any(a == 1 != b for a, b in zip(left, joined.shape, strict=True)):
             raise self.fail(f"the slope {self.right.type} does not broadcast to {self.left.type}")
         return (joined,)
 

@@ -33,11 +33,7 @@ class Cast(Unary):
         return (TensorType(self.element_type(self.to), self.data.type.shape),)
 
     def compute(self, x: Array) -> Array:
-        target = self.results[0].type.dtype
-        is_wide = self.data.type.dtype.is_float and target.is_float and x.dtype == np.float64
-        if is_wide and self.data.type.dtype is not DType.F64:
-            return x
-        return converted(x, target, saturate=bool(self.saturate))
+        return _cast(self, x, saturate=bool(self.saturate))
 
 
 class CastLike(ComputedOp):
@@ -53,7 +49,7 @@ class CastLike(ComputedOp):
         return (TensorType(self.target_type.type.dtype, self.data.type.shape),)
 
     def compute(self, x: Array, target_type: Array) -> Array:
-        return converted(x, self.target_type.type.dtype, saturate=bool(self.saturate))
+        return _cast(self, x, saturate=bool(self.saturate))
 
 
 class BitCast(ComputedOp):
@@ -74,6 +70,14 @@ class BitCast(ComputedOp):
         array = np.asarray(arrays[0])
         source = np.ascontiguousarray(array).astype(self.data.type.dtype.numpy, copy=False)
         return source.view(self.results[0].type.dtype.numpy).reshape(array.shape)
+
+
+def _cast(op: ComputedOp, x: Array, *, saturate: bool) -> Array:
+    """The op's first result; where a float operand is wider than declared, a float result stays wide."""
+    data, target = op.operands[0], op.results[0].type.dtype
+    assert data is not None
+    is_wide = data.type.dtype.is_float and x.dtype.itemsize > max(data.type.dtype.bytes, 4)
+    return x if is_wide and target.is_float else converted(x, target, saturate=saturate)
 
 
 def converted(x: Array, dtype: DType, *, saturate: bool = True) -> Array:

@@ -27,7 +27,7 @@ class ComputedOp(Op):
 
     def compute(self, *arrays: Any, **named: Any) -> Any:
         """The results, one array or a tuple, in any precision at least as wide as declared."""
-        raise Unsupported("no-evaluation", f"{self.name} has no NumPy semantics", where=str(self.location))
+        raise self.unsupported("no-evaluation", "no NumPy semantics", hint="give the class a `compute`")
 
     def evaluate(self, *arrays: Array | None) -> tuple[Array, ...] | Array:
         upcast = any(map(_is_upcast, self.operands, arrays))
@@ -53,11 +53,9 @@ class ComputedOp(Op):
             known = ", ".join(dtype.value for dtype in DType)
             raise self.fail(f"unknown element type {name!r}", hint=f"known: {known}") from None
 
-    def normalized_axis(self, axis: int, rank: int) -> int:
-        """The axis counted from the front; InvalidModel when the tensor has no such axis."""
-        if not -rank <= axis < rank:
-            raise self.fail(f"axis {axis} is outside a tensor of rank {rank}")
-        return axis % rank if rank else 0
+    def unsupported(self, code: str, message: str, *, hint: str) -> Unsupported:
+        """An error about a valid form of this op that rtcc lacks, to raise; names its ONNX node."""
+        return Unsupported(code, f"{self.name}: {message}", where=str(self.location) or None, hint=hint)
 
 
 class SameType(ComputedOp):

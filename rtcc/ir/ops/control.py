@@ -247,7 +247,7 @@ class Scan(ControlOp):
                 f"takes {len(parameters)} and returns {len(returned)}"
             )
         scanned = self.inputs[states:]
-        lengths = [v.type.shape[a] for v, a in zip(scanned, self._input_axes(), strict=True)]
+        lengths = [v.type.shape[a] for v, a in zip(scanned, self.input_axes(), strict=True)]
         length = next((n for n in lengths if isinstance(n, int)), lengths[0])
         if any(isinstance(n, int) and n != length for n in lengths):
             raise self.fail(f"the scanned inputs differ in length: {lengths}")
@@ -256,17 +256,19 @@ class Scan(ControlOp):
             for i, values in enumerate(zip(self.inputs[:states], parameters, returned[:states], strict=False))
         ]
         slices: list[TensorType] = []
-        for value, axis in zip(returned[states:], self._output_axes(), strict=True):
+        for value, axis in zip(returned[states:], self.output_axes(), strict=True):
             shape = self.outside(value.type, parameters[:states], carried).shape
             slices.append(value.type.with_shape((*shape[:axis], length, *shape[axis:])))
         return (*carried, *slices)
 
-    def _input_axes(self) -> tuple[int, ...]:
+    def input_axes(self) -> tuple[int, ...]:
+        """The axis along which each scanned input is cut."""
         scanned = self.inputs[self.states :]
         axes = self.scan_input_axes or (0,) * len(scanned)
         return tuple(normal_axis(self, a, v.type.rank) for v, a in zip(scanned, axes, strict=True))
 
-    def _output_axes(self) -> tuple[int, ...]:
+    def output_axes(self) -> tuple[int, ...]:
+        """The axis along which each returned slice is stacked."""
         slices = self.body.returned[self.states :]
         axes = self.scan_output_axes or (0,) * len(slices)
         return tuple(normal_axis(self, a, v.type.rank + 1) for v, a in zip(slices, axes, strict=True))
@@ -277,9 +279,9 @@ class Scan(ControlOp):
         flips = self.scan_input_directions or (0,) * len(scanned)
         rows = [
             np.moveaxis(np.flip(array, axis) if flip else array, axis, 0)
-            for array, axis, flip in zip(scanned, self._input_axes(), flips, strict=True)
+            for array, axis, flip in zip(scanned, self.input_axes(), flips, strict=True)
         ]
-        axes = self._output_axes()
+        axes = self.output_axes()
         stacks: list[list[Array]] = [[] for _ in axes]
         for items in zip(*rows, strict=True):
             results = run(self.body, (*states, *items))

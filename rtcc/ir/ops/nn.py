@@ -262,23 +262,26 @@ class Dropout(ComputedOp):
     def infer(self) -> tuple[TensorType, ...]:
         mode: Value | None = self.training_mode
         if mode is not None and self.static_array(mode, "the training mode").any():
-            raise self.fail("training mode is not supported", hint="export the model in inference mode")
+            raise training_mode(self)
         return self.data.type.with_layout(None), TensorType(DType.BOOL, self.data.type.shape)
 
     def compute(self, data: Array, *_: Array | None) -> tuple[Array, Array]:
         return data, np.ones(data.shape, bool)
 
 
-def static_sizes(op: Op, shape: Shape) -> tuple[int, ...]:
+def training_mode(op: ComputedOp) -> Unsupported:
+    """The error for operators that are asked to train."""
+    return op.unsupported(
+        "training-mode", "training mode is not supported", hint="export the model in inference mode"
+    )
+
+
+def static_sizes(op: ComputedOp, shape: Shape) -> tuple[int, ...]:
     """The shape as integers; the op's Unsupported error when a dimension is symbolic."""
     sizes = tuple(size for size in shape if isinstance(size, int))
     if len(sizes) != len(shape):
-        raise Unsupported(
-            "symbolic-dimension",
-            f"{op.name} needs known sizes, found {shape}",
-            where=str(op.location) or None,
-            hint="bind the symbolic dimensions with --shape or --dim",
-        )
+        hint = "bind the symbolic dimensions with --shape or --dim"
+        raise op.unsupported("symbolic-dimension", f"needs known sizes, found {shape}", hint=hint)
     return sizes
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from rtcc.errors import Unsupported
 from rtcc.ir.dtype import DType
 from rtcc.ir.op import Array, attribute, ints, operand, optional_operand, required_attribute
 from rtcc.ir.ops.computed import FLOATS, SameType
+from rtcc.ir.ops.nn import training_mode
 from rtcc.ir.ops.pooling import norm
 from rtcc.ir.ops.softmax import AlongAxis
+from rtcc.ir.ops.tensor import normal_axis
 from rtcc.ir.ops.window import per_channel
 from rtcc.ir.types import Shape, TensorType, broadcast_shapes
 
@@ -46,12 +47,7 @@ class BatchNormalization(Normalization):
 
     def infer(self) -> tuple[TensorType, ...]:
         if self.training_mode:
-            raise Unsupported(
-                "training-mode",
-                "nn.batch_normalization in training mode is not supported",
-                where=str(self.location) or None,
-                hint="export the model in inference mode",
-            )
+            raise training_mode(self)
         for what in ("scale", "shift", "mean", "variance"):
             self.check_channels(what, getattr(self, what).type.shape)
         return super().infer()
@@ -118,7 +114,7 @@ class LayerNormalization(Normalization):
 
     def infer(self) -> tuple[TensorType, ...]:
         (result,) = super().infer()
-        axis = self.normalized_axis(self.axis, result.rank)
+        axis = normal_axis(self, self.axis, result.rank)
         for value in (self.scale, self.bias):
             if value is not None and broadcast_shapes(result.shape, value.type.shape) != result.shape:
                 raise self.fail(f"{value.type} does not broadcast to {result}")
@@ -129,7 +125,7 @@ class LayerNormalization(Normalization):
         return result, statistic, statistic
 
     def compute(self, data: Array, scale: Array, bias: Array | None = None) -> tuple[Array, Array, Array]:
-        axes = tuple(range(self.normalized_axis(self.axis, data.ndim), data.ndim))
+        axes = tuple(range(normal_axis(self, self.axis, data.ndim), data.ndim))
         centred, inverse, mean = standardized(data, axes, self.epsilon)
         normal = centred * inverse * scale
         return normal if bias is None else normal + bias, mean, inverse
@@ -146,13 +142,13 @@ class RMSNormalization(Normalization):
 
     def infer(self) -> tuple[TensorType, ...]:
         (result,) = super().infer()
-        self.normalized_axis(self.axis, result.rank)
+        normal_axis(self, self.axis, result.rank)
         if broadcast_shapes(result.shape, self.scale.type.shape) != result.shape:
             raise self.fail(f"{self.scale.type} does not broadcast to {result}")
         return (result,)
 
     def compute(self, data: Array, scale: Array) -> Array:
-        axes = tuple(range(self.normalized_axis(self.axis, data.ndim), data.ndim))
+        axes = tuple(range(normal_axis(self, self.axis, data.ndim), data.ndim))
         square = np.mean(data * data, axis=axes, keepdims=True)
         return data * (1 / np.sqrt(square + self.epsilon)) * scale
 
@@ -196,7 +192,7 @@ class MeanVarianceNormalization(Normalization):
     axes = ints(0, 2, 3)
 
     def compute(self, data: Array) -> Array:
-        axes = tuple(self.normalized_axis(axis, data.ndim) for axis in self.axes)
+        axes = tuple(normal_axis(self, axis, data.ndim) for axis in self.axes)
         centred = data - np.mean(data, axis=axes, keepdims=True)
         return centred / (np.sqrt(np.mean(centred * centred, axis=axes, keepdims=True)) + 1e-9)
 

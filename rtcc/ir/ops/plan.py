@@ -107,6 +107,20 @@ class View(Op):
         return array.reshape(-1)[start : start + type.elements].reshape(type.sizes)
 
 
+class Join(Op):
+    """Buffers that lie one after the other, taken as one tensor; no code runs. `place` is where the first lies.
+
+    What a concatenation becomes where its parts are computed into their places.
+    """
+
+    name = "plan.join"
+    inputs = variadic_operand()
+    place = required_attribute(str)
+
+    def infer(self) -> tuple[TensorType, ...]:
+        return tuple(result.type for result in self.results)
+
+
 class PlanIf(RegionOp):
     """Run the first region when the condition (one boolean) holds, else the second.
 

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rtcc.ir.dimension import upper_bound
-from rtcc.ir.dtype import DType
+from rtcc.ir.dtype import DType, Kind
 from rtcc.ir.op import Array, AttributeSlot, attribute, ints, operand, optional_operand, required_attribute
 from rtcc.ir.ops.computed import FLOATS, NUMBERS, ComputedOp, integer_limits
+from rtcc.ir.ops.tensor import integers
 from rtcc.ir.ops.window import Window, folded, resolved_window
 from rtcc.ir.types import Shape, TensorType
 
@@ -19,6 +20,7 @@ from rtcc.ir.types import Shape, TensorType
 class Pool(ComputedOp):
     """What the pools over windows share: the attributes and the window they describe."""
 
+    kinds: ClassVar[frozenset[Kind]] = FLOATS
     data = operand()
     auto_pad = attribute("NOTSET")
     ceil_mode = attribute(0)
@@ -44,7 +46,7 @@ class Pool(ComputedOp):
         return bool(self.ceil_mode) and self.auto_pad in ("NOTSET", "")
 
     def infer(self) -> tuple[TensorType, ...]:
-        self.require(self.data, NUMBERS, "the data")
+        self.require(self.data, self.kinds, "the data")
         if self.data.type.rank < 3:
             raise self.fail(f"needs [N, C, spatial…], found {self.data.type}")
         spatial = self.data.type.shape[2:]
@@ -70,6 +72,7 @@ class MaxPool(Pool):
     """
 
     name = "nn.max_pool"
+    kinds = NUMBERS
     storage_order = attribute(0)
 
     def infer(self) -> tuple[TensorType, ...]:
@@ -151,7 +154,7 @@ class MaxUnpool(ComputedOp):
     def infer(self) -> tuple[TensorType, ...]:
         data = self.data.type
         if self.output_shape is not None:
-            return (data.with_shape(map(int, self.static_array(self.output_shape, "the output shape"))),)
+            return (data.with_shape(integers(self, self.output_shape, "the output shape")),)
         return (data.with_shape((*data.shape[:2], *self._natural(data.shape[2:]))),)
 
     def _natural(self, spatial: Shape) -> Shape:
@@ -183,8 +186,8 @@ class Col2Im(ComputedOp):
 
     def infer(self) -> tuple[TensorType, ...]:
         data = self.data.type
-        image = tuple(map(int, self.static_array(self.image_shape, "the image shape")))
-        block = prod(map(int, self.static_array(self.block_shape, "the block shape")))
+        image = integers(self, self.image_shape, "the image shape")
+        block = prod(integers(self, self.block_shape, "the block shape"))
         if isinstance(data.shape[1], int) and data.shape[1] % block:
             raise self.fail(f"{data.shape[1]} columns do not split into blocks of {block}")
         return (data.with_shape((data.shape[0], data.shape[1] // block, *image)),)

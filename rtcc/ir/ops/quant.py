@@ -10,6 +10,7 @@ from rtcc.ir.op import Array, attribute, operand, optional_operand
 from rtcc.ir.ops.cast import converted
 from rtcc.ir.ops.computed import FLOATS, INTEGERS, ComputedOp, integer_limits, widened
 from rtcc.ir.ops.nn import Convolution, product_shape
+from rtcc.ir.ops.tensor import at, normal_axis
 from rtcc.ir.ops.window import convolve, per_channel
 from rtcc.ir.types import Shape, TensorType
 
@@ -32,7 +33,7 @@ class Scaled(ComputedOp):
             raise self.fail(f"zero point {zero} and scale {scale} must have one shape")
         if is_single(scale.shape):
             return
-        axis = self.normalized_axis(self.axis, data.rank)
+        axis = normal_axis(self, self.axis, data.rank)
         if self.block_size:
             expected = list(data.shape)
             expected[axis] = -(-expected[axis] // self.block_size)
@@ -48,7 +49,7 @@ class Scaled(ComputedOp):
         """A scale or zero point made broadcastable to data of this shape."""
         if is_single(parameter.shape):
             return parameter.reshape(())
-        axis = self.normalized_axis(self.axis, len(shape))
+        axis = normal_axis(self, self.axis, len(shape))
         if self.block_size:
             return np.repeat(parameter, self.block_size, axis=axis)[tuple(map(slice, shape))]
         return parameter.reshape([-1 if a == axis else 1 for a in range(len(shape))])
@@ -170,8 +171,8 @@ class QLinearConv(Convolution):
         window = self.window(data.shape[2:], weight.shape)
         kernels = centred(weight, per_output(weight_zero, rank))
         total = convolve(centred(data, data_zero.reshape(())), kernels, window, self.group).astype(np.int64)
-        if len(arrays) > 8:
-            total = total + per_channel(arrays[8], rank)
+        bias = at(arrays, 8)
+        total = total if bias is None else total + per_channel(bias, rank)
         factor = data_scale * weight_scale / scale
         factor = per_channel(factor, rank) if factor.size > 1 else factor.reshape(())
         return requantized(total.astype(np.int32), factor, zero.reshape(()), self.results[0].type.dtype)

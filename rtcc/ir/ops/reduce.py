@@ -11,6 +11,7 @@ from rtcc.ir.dimension import Expression
 from rtcc.ir.dtype import DType, Kind
 from rtcc.ir.op import Array, attribute, operand, optional_operand
 from rtcc.ir.ops.computed import FLOATS, NUMBERS, ComputedOp, SameType, integer_limits
+from rtcc.ir.ops.tensor import integers, normal_axes, normal_axis
 from rtcc.ir.types import TensorType
 
 
@@ -29,9 +30,7 @@ class Reduction(ComputedOp):
 
     def reduced_axes(self) -> tuple[int, ...]:
         """The reduced axes, counted from the front, in ascending order."""
-        given: Array | None = None
-        if self.axes is not None and self.axes.type.shape != (0,):
-            given = self.static_array(self.axes, "the list of axes")
+        given = () if self.axes is None else integers(self, self.axes, "the list of axes")
         return self._axes(given, self.data.type.rank)
 
     def infer(self) -> tuple[TensorType, ...]:
@@ -39,14 +38,14 @@ class Reduction(ComputedOp):
         return (self.data.type.with_shape(without_axes(self.data.type, self.reduced_axes(), self.keepdims)),)
 
     def compute(self, data: Array, axes: Array | None = None) -> Array:
-        chosen = self._axes(axes, data.ndim)
+        chosen = self._axes(() if axes is None else tuple(map(int, axes.reshape(-1))), data.ndim)
         found = type(self).total(data, chosen)
         return found if self.keepdims else found.reshape(np.delete(np.array(data.shape, int), list(chosen)))
 
-    def _axes(self, given: Array | None, rank: int) -> tuple[int, ...]:
-        if given is None or given.size == 0:
+    def _axes(self, given: tuple[int, ...], rank: int) -> tuple[int, ...]:
+        if not given:
             return () if self.noop_with_empty_axes else tuple(range(rank))
-        return tuple(sorted({self.normalized_axis(int(axis), rank) for axis in given.reshape(-1)}))
+        return tuple(sorted(normal_axes(self, given, rank)))
 
 
 def without_axes(type: TensorType, axes: tuple[int, ...], keep: int) -> tuple[int | Expression, ...]:
@@ -202,11 +201,11 @@ class ArgReduction(ComputedOp):
 
     def infer(self) -> tuple[TensorType, ...]:
         self.require(self.data, NUMBERS, "the operand")
-        axis = self.normalized_axis(self.axis, self.data.type.rank)
+        axis = normal_axis(self, self.axis, self.data.type.rank)
         return (TensorType(DType.I64, without_axes(self.data.type, (axis,), self.keepdims)),)
 
     def compute(self, data: Array) -> Array:
-        axis = self.normalized_axis(self.axis, data.ndim)
+        axis = normal_axis(self, self.axis, data.ndim)
         if not self.select_last_index:
             return type(self).position(data, axis=axis, keepdims=bool(self.keepdims))
         flipped = type(self).position(np.flip(data, axis), axis=axis, keepdims=bool(self.keepdims))
@@ -238,7 +237,7 @@ class Cumulation(SameType):
     reverse = attribute(0)
 
     def compute(self, data: Array, axis: Array) -> Array:
-        chosen = self.normalized_axis(int(axis.reshape(-1)[0]), data.ndim)
+        chosen = normal_axis(self, int(axis.reshape(-1)[0]), data.ndim)
         data = np.flip(data, chosen) if self.reverse else data
         if self.exclusive and data.shape[chosen]:
             kept = np.take(data, range(data.shape[chosen] - 1), axis=chosen)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, floor
+from math import floor
+from typing import overload
 
 import numpy as np
 
-from rtcc.errors import Unsupported
-from rtcc.ir.dimension import Expression
+from rtcc.ir.dimension import Expression, upper_bound
 from rtcc.ir.op import Array, attribute, ints, operand, optional_operand
 from rtcc.ir.ops.computed import ComputedOp, saturated
+from rtcc.ir.ops.nn import static_sizes
+from rtcc.ir.ops.tensor import normal_axes
 from rtcc.ir.shape_value import known_shape_value, known_value
 from rtcc.ir.types import Shape, TensorType
 
@@ -32,9 +35,9 @@ class Axis:
     axis: int
     size: int
     result: int
-    scale: float
-    start: float = 0.0
-    end: float = 1.0
+    scale: Fraction
+    start: Fraction
+    end: Fraction
 
 
 class Resize(ComputedOp):
@@ -67,14 +70,18 @@ class Resize(ComputedOp):
             chosen = self._kept_aspect([shape[axis] for axis in axes], wanted)
         elif self.scales is not None:
             known = known_value(self.scales)
-            factors = self.static_array(self.scales, "the scale") if known is None else known
-            self._check_count("scales", factors.size, axes)
+            if known is None or None in known.tolist():
+                known = self.static_array(self.scales, "the scale")
+            factors = [float(factor) for factor in known.reshape(-1).tolist()]
+            self._check_count("scales", len(factors), axes)
             chosen = tuple(
-                scaled_size(shape[axis], float(f)) for axis, f in zip(axes, factors.flat, strict=True)
+                scaled_size(shape[axis], factor) for axis, factor in zip(axes, factors, strict=True)
             )
         else:
             raise self.fail("needs scales or sizes")
         for axis, size in zip(axes, chosen, strict=True):
+            if (shape[axis] == 0 and size != 0) or upper_bound(size) < 0:
+                raise self.fail(f"cannot resize axis {axis} from {shape[axis]} to {size} elements")
             shape[axis] = size
         return (self.data.type.with_shape(shape),)
 
@@ -102,9 +109,7 @@ class Resize(ComputedOp):
 
     def resized_axes(self, rank: int) -> tuple[int, ...]:
         """The axes that scales, sizes and roi speak of."""
-        return (
-            tuple(self.normalized_axis(axis, rank) for axis in self.axes) if self.axes else tuple(range(rank))
-        )
+        return normal_axes(self, self.axes or range(rank), rank)
 
     def geometry(
         self, shape: tuple[int, ...], roi: Array | None, scales: Array | None, sizes: Array | None
@@ -113,21 +118,19 @@ class Resize(ComputedOp):
         axes = self.resized_axes(len(shape))
         before = [shape[axis] for axis in axes]
         if sizes is not None and sizes.size:
-            after = [
-                int(size)
-                for size in self._kept_aspect(before, tuple(map(int, sizes)))
-                if isinstance(size, int)
-            ]
-            ratio = self._common_scale(before, tuple(map(int, sizes)))
-            factors = [ratio or new / max(old, 1) for old, new in zip(before, after, strict=True)]
+            wanted = tuple(map(int, sizes))
+            after = static_sizes(self, self._kept_aspect(before, wanted))
+            ratio = self._common_scale(before, wanted)
+            factors = [ratio or Fraction(new, max(old, 1)) for old, new in zip(before, after, strict=True)]
         else:
             assert scales is not None
-            factors = [float(factor) for factor in scales]
-            after = [floor(Fraction(factor) * old) for old, factor in zip(before, factors, strict=True)]
+            factors = [simplest_fraction(float(factor)) for factor in scales]
+            after = [scaled_size(old, float(factor)) for old, factor in zip(before, scales, strict=True)]
         crops = self.coordinate_transformation_mode == "tf_crop_and_resize" and roi is not None
-        region = np.asarray(roi, np.float64) if crops else np.repeat([0.0, 1.0], len(axes))
+        region = [0] * len(axes) + [1] * len(axes) if roi is None or not crops else roi.tolist()
+        bounds = [simplest_fraction(float(bound)) for bound in region]
         places = [
-            Axis(axis, before[i], after[i], factors[i], float(region[i]), float(region[len(axes) + i]))
+            Axis(axis, before[i], after[i], factors[i], bounds[i], bounds[len(axes) + i])
             for i, axis in enumerate(axes)
         ]
         return [p for p in places if crops or p.size != p.result or p.scale != 1]
@@ -141,17 +144,16 @@ class Resize(ComputedOp):
         if self.mode == "nearest":
             nearest = self._nearest(at)[:, None]
             return Taps(np.clip(nearest, 0, place.size - 1), np.ones_like(at)[:, None], outside)
-        shrink = min(place.scale, 1.0) if self.antialias else 1.0
+        shrink = min(float(place.scale), 1.0) if self.antialias else 1.0
         reach = 1 if self.mode == "linear" else 2
         first = floor(-reach / shrink) + 1
-        offsets = np.arange(first, 2 * reach - first - reach + 1)
+        offsets = np.arange(first, 2 - first)
         base = np.floor(at)
         distance = np.abs(offsets[None, :] - (at - base)[:, None]) * shrink
-        weights = (
-            np.maximum(0, 1 - distance)
-            if self.mode == "linear"
-            else cubic_weights(distance, self.cubic_coeff_a)
-        )
+        if self.mode == "linear":
+            weights = np.maximum(0, 1 - distance)
+        else:
+            weights = cubic_weights(distance, self.cubic_coeff_a)
         indices = base[:, None].astype(np.int64) + offsets
         if self.exclude_outside:
             weights = np.where((indices < 0) | (indices >= place.size), 0, weights)
@@ -160,28 +162,33 @@ class Resize(ComputedOp):
         return Taps(np.clip(indices, 0, place.size - 1), weights, outside)
 
     def _coordinates(self, place: Axis) -> Array:
-        """Where each result element lies among the input's elements, as a real number."""
-        x = np.arange(place.result, dtype=np.float64)
-        half_pixel = (x + 0.5) / place.scale - 0.5
-        last, new_last = place.size - 1, place.result - 1
+        """Where each result element lies among the input's elements; exact until rounded to float64."""
+        if not place.result:
+            return np.zeros(0)
+        offset, step = self._mapping(place)
+        return np.array([float(offset + x * step) for x in range(place.result)], np.float64)
+
+    def _mapping(self, place: Axis) -> tuple[Fraction, Fraction]:
+        """The (offset, step) of result element x: it lies at offset + x · step."""
+        last, half, step = place.size - 1, Fraction(1, 2), 1 / place.scale
+        half_pixel = half * step - half
         match self.coordinate_transformation_mode:
             case "half_pixel":
-                return half_pixel
+                return half_pixel, step
             case "half_pixel_symmetric":
-                adjustment = place.result / (place.scale * place.size)
-                return half_pixel + place.size / 2 * (1 - adjustment)
+                return half_pixel + half * (place.size - place.result * step), step
             case "pytorch_half_pixel":
-                return half_pixel if place.result > 1 else np.zeros_like(x)
+                return half_pixel if place.result > 1 else Fraction(0), step
             case "align_corners":
                 # ONNX measures the result before it is rounded to whole elements
-                exact_last = place.scale * place.size - 1
-                return x * last / exact_last if new_last else np.zeros_like(x)
+                extent = place.scale * place.size - 1
+                return Fraction(0), last / extent if place.result > 1 else Fraction(0)
             case "asymmetric":
-                return x / place.scale
+                return Fraction(0), step
             case "tf_crop_and_resize":
-                if new_last:
-                    return place.start * last + x * (place.end - place.start) * last / new_last
-                return np.full_like(x, 0.5 * (place.start + place.end) * last)
+                if place.result > 1:
+                    return place.start * last, (place.end - place.start) * last / (place.result - 1)
+                return half * (place.start + place.end) * last, Fraction(0)
             case other:
                 raise self.fail(f"unknown coordinate_transformation_mode {other!r}")
 
@@ -199,43 +206,46 @@ class Resize(ComputedOp):
                 raise self.fail(f"unknown nearest_mode {other!r}")
         return found.astype(np.int64)
 
-    def _common_scale(self, before: list[int], wanted: tuple[int, ...]) -> float | None:
+    def _common_scale(self, before: Sequence[int], wanted: tuple[int, ...]) -> Fraction | None:
         """The one scale of all axes that keeps the aspect ratio; None where axes stretch."""
         if self.keep_aspect_ratio_policy == "stretch":
             return None
-        ratios = [new / old for old, new in zip(before, wanted, strict=True)]
+        ratios = [Fraction(new, old) for old, new in zip(before, wanted, strict=True)]
         return min(ratios) if self.keep_aspect_ratio_policy == "not_larger" else max(ratios)
 
-    def _kept_aspect(self, before: list[int] | list[int | Expression], wanted: Shape) -> Shape:
+    def _kept_aspect(self, before: Sequence[int | Expression], wanted: Shape) -> Shape:
         """The result's sizes under the aspect ratio policy."""
         if self.keep_aspect_ratio_policy == "stretch":
             return wanted
-        old = [size for size in before if isinstance(size, int)]
-        new = tuple(size for size in wanted if isinstance(size, int))
-        if len(old) < len(before) or len(new) < len(wanted):
-            raise Unsupported(
-                "symbolic-dimension",
-                "nn.resize that keeps the aspect ratio needs known sizes",
-                where=str(self.location) or None,
-                hint="bind the symbolic dimensions with --shape or --dim",
-            )
+        old, new = static_sizes(self, tuple(before)), static_sizes(self, wanted)
         scale = self._common_scale(old, new)
         assert scale is not None
-        return tuple(floor(scale * size + 0.5) for size in old)
+        return tuple(floor(scale * size + Fraction(1, 2)) for size in old)
 
     def _check_count(self, what: str, found: int, axes: tuple[int, ...]) -> None:
         if found != len(axes):
             raise self.fail(f"expected {len(axes)} {what}, one for each of the axes {axes}, found {found}")
 
 
+@overload
+def scaled_size(size: int, scale: float) -> int: ...
+@overload
+def scaled_size(size: int | Expression, scale: float) -> int | Expression: ...
 def scaled_size(size: int | Expression, scale: float) -> int | Expression:
-    """floor(size · scale); for symbolic sizes by way of the scale's exact fraction."""
-    exact = Fraction(scale)
+    """floor(size · scale): in float32 as ONNX says, for symbolic sizes by way of the scale's fraction."""
     if isinstance(size, int):
-        return floor(exact * size)
-    if scale == ceil(scale):
-        return size * int(scale)
+        return floor(np.float32(size) * np.float32(scale))
+    exact = simplest_fraction(scale)
     return (size * exact.numerator) // exact.denominator
+
+
+def simplest_fraction(value: float) -> Fraction:
+    """A fraction with a small denominator that rounds to the same float32: 0.6 is 3/5."""
+    for digits in range(8):
+        found = Fraction(value).limit_denominator(10**digits)
+        if np.float32(float(found)) == np.float32(value):
+            return found
+    return Fraction(value)
 
 
 def cubic_weights(distance: Array, a: float) -> Array:

@@ -11,11 +11,13 @@ from rtcc.ir.op import Array, attribute, operand, optional_operand
 from rtcc.ir.ops.computed import FLOATS, ComputedOp
 from rtcc.ir.ops.nn import Convolution, static_sizes
 from rtcc.ir.ops.resize import cubic_weights
+from rtcc.ir.ops.tensor import integers
 from rtcc.ir.ops.window import per_channel
 from rtcc.ir.shape_value import known_shape_value
 from rtcc.ir.types import TensorType
 
 CUBIC_COEFFICIENT = -0.75
+FARTHEST = 2.0**30
 
 Inside = Callable[[Array, int], Array]
 """Moves coordinates or indices along an axis of some size into the tensor, or leaves them outside."""
@@ -50,12 +52,13 @@ class GridSample(ComputedOp):
         for axis, size in enumerate(data.shape[2:]):
             at = grid[..., data.ndim - 3 - axis]
             at = (at + 1) / 2 * (size - 1) if self.align_corners else ((at + 1) * size - 1) / 2
-            at = np.where(np.isnan(at), -1, at)
-            coordinates.append(np.rint(at) if self.mode == "nearest" else self._inside(at, size))
+            # far outside: any such place gives the same, and infinities have no fraction
+            at = np.clip(np.where(np.isnan(at), -1, at), -FARTHEST, FARTHEST)
+            coordinates.append(np.rint(at) if self.mode == "nearest" else at)
         return sampled(data, coordinates, self.mode, self._inside)
 
     def _inside(self, at: Array, size: int) -> Array:
-        """Coordinates or indices moved inside by the padding mode (zeros: left where they are)."""
+        """Indices moved inside by the padding mode (zeros: left where they are)."""
         if self.padding_mode == "border":
             return np.clip(at, 0, size - 1)
         if self.padding_mode == "reflection":
@@ -77,7 +80,7 @@ class AffineGrid(ComputedOp):
     def infer(self) -> tuple[TensorType, ...]:
         size = known_shape_value(self.size)
         if size is None:
-            size = tuple(map(int, self.static_array(self.size, "the grid's size")))
+            size = integers(self, self.size, "the grid's size")
         if len(size) not in (4, 5):
             raise self.fail(f"the size must be [N, C, H, W] or [N, C, D, H, W], found {size}")
         return (self.theta.type.with_shape((size[0], *size[2:], len(size) - 2)),)

@@ -6,6 +6,7 @@ import numpy as np
 
 from rtcc.ir.op import Array, attribute, operand
 from rtcc.ir.ops.computed import FLOATS, SameType
+from rtcc.ir.ops.tensor import normal_axis
 from rtcc.ir.types import TensorType
 
 
@@ -17,7 +18,7 @@ class AlongAxis(SameType):
 
     def infer(self) -> tuple[TensorType, ...]:
         self.require(self.data, FLOATS, "the data")
-        self.normalized_axis(self.axis, self.data.type.rank)
+        normal_axis(self, self.axis, self.data.type.rank)
         return super().infer()
 
 

@@ -120,7 +120,7 @@ def _positions(
         raise ValueError(f"a window of {extent} does not fit {size} elements padded by {before} and {after}")
     if not round_up:
         return room // stride + 1
-    count = -((-room) // stride) + 1
+    count = (room + (stride - 1)) // stride + 1
     if isinstance(size, int) and isinstance(count, int):
         return count - 1 if (count - 1) * stride >= size + before else count
     if stride + after > extent:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from rtcc.errors import Unsupported
 from rtcc.ir import DType, Expression, Graph, TensorType, Value, symbol
 from rtcc.ir.shape_value import known_integers
@@ -89,8 +91,6 @@ def scan(node: Node, build: Builder) -> Sequence[Value]:
     "SplitToSequence",
     "ConcatFromSequence",
     "Optional",
-    "OptionalGetElement",
-    "OptionalHasElement",
 )
 def sequences(node: Node, build: Builder) -> Sequence[Value]:
     """Values that are not tensors."""
@@ -102,7 +102,19 @@ def sequences(node: Node, build: Builder) -> Sequence[Value]:
     )
 
 
-@TABLE.rule("StringNormalizer", "StringConcat", "StringSplit", "RegexFullMatch", "TfIdfVectorizer")
+@TABLE.rule("OptionalGetElement")
+def present_element(node: Node, build: Builder) -> Sequence[Value]:
+    """A tensor is always present."""
+    return (node.operand(0),)
+
+
+@TABLE.rule("OptionalHasElement")
+def is_present(node: Node, build: Builder) -> Sequence[Value]:
+    """Known at once: no optional values can be inputs here."""
+    return (build.constant("has_element", np.array(node.optional(0) is not None)),)
+
+
+@TABLE.rule("StringNormalizer", "StringConcat", "StringSplit", "RegexFullMatch")
 def texts(node: Node, build: Builder) -> Sequence[Value]:
     """Operators on text."""
     raise Unsupported(

@@ -38,6 +38,14 @@ def coerced_to_matrix(node: Node, build: Builder) -> Sequence[Value]:
     return build.op("Reshape", rows, shape, allowzero=1).results
 
 
+@TABLE.rule("Gemm", before=7)
+def gemm_with_broadcast(node: Node, build: Builder) -> Sequence[Value]:
+    """Broadcasting the third operand had to be asked for; it meant what it means now."""
+    attributes: dict[str, Any] = {name: node.float(name) for name in ("alpha", "beta") if node.has(name)}
+    attributes |= {name: node.int(name) for name in ("transA", "transB") if node.has(name)}
+    return build.op("Gemm", *(node.operand(i) for i in range(3)), **attributes).results
+
+
 @TABLE.rule("Dropout", before=12)
 def dropout_without_mode(node: Node, build: Builder) -> Sequence[Value]:
     """The ratio was an attribute, and nothing is dropped in inference; the mask had the data's type once."""
@@ -91,6 +99,8 @@ def _repeated(value: Value, times: int, role: str, build: Builder) -> Value:
 def upsample(node: Node, build: Builder) -> Sequence[Value]:
     """The ancestor of Resize: sizes grow, coordinates are divided by the scale."""
     data = node.operand(0)
+    if node.opset < 7:
+        raise node.unsupported("the form of opset 6 is not supported", hint="export with opset 7 or newer")
     if node.has("scales"):
         scales: Value = build.constant("scales", np.array(node.plain("scales"), np.float32))
     else:

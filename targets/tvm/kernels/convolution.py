@@ -1,4 +1,3 @@
-# pyright: basic
 """What every convolution kernel is told: the shapes, the layout and the register tile."""
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from rtcc.targets.tvm.kernels.window import Window
 class ConvProblem:
     """A 2-D convolution over blocked activations; a 1-D one has height 1.
 
-    `pads` is top, left, bottom, right; `lanes` the vector length and block size. The halo of the input must hold every
-    zero that the padding reads (`missing_halo` says what lacks).
+    `pads` is top, left, bottom, right; `lanes` the vector length and block size. The halo of the input must
+    hold every zero that the padding reads (`missing_halo` says what lacks).
     """
 
     batch: int
@@ -62,8 +61,13 @@ class ConvProblem:
 
     @property
     def needed_halo(self) -> Halo:
-        """The zeros that the padding reads: pads, less what strides leave untouched at the bottom and right."""
+        """The zeros that the padding reads: pads, less what strides leave out at the bottom and right."""
         return self.pads[0], self.pads[1], self.window(0).overhang, self.window(1).overhang
+
+    @property
+    def reduction_blocks(self) -> int:
+        """Input blocks that each output sums over."""
+        return -(-self.channels // self.groups // self.lanes)
 
     @property
     def multiply_adds(self) -> int:
@@ -80,10 +84,10 @@ class ConvProblem:
 class Tile:
     """How a convolution is cut up, from the inside outwards.
 
-    `pixels` of one row × `blocks` of output channels stay in registers. `depth` input blocks are summed for `rows`
-    output rows before the next ones are (0: all of them at once), so that their weights are read from a near cache;
-    in between the sums rest in the output. All channels of a group of `rows` are finished before the next group
-    begins. `joined` rows count as one long row where there is nothing between them.
+    `pixels` of one row by `blocks` of output channels stay in registers. `depth` input blocks are summed for
+    `rows` output rows before the next ones are (0: all of them at once), so that their weights are read from
+    a near cache; in between the sums rest in the output. All channels of a group of `rows` are finished
+    before the next group begins. `joined` rows count as one long row where there is nothing between them.
     """
 
     pixels: int
@@ -91,6 +95,25 @@ class Tile:
     depth: int = 0
     rows: int = 1
     joined: int = 1
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How an output is cut into tiles: `blocks` channel blocks at once, `joined` rows as one."""
+
+    out: Blocked
+    blocks: int
+    joined: int = 1
+
+    @property
+    def groups(self) -> int:
+        """Groups of channel blocks; the last may be smaller."""
+        return -(-self.out.blocks // self.blocks)
+
+    @property
+    def form(self) -> Blocked:
+        """The output as the tiles see it, rows joined."""
+        return self.out.joined(self.joined)
 
 
 def split_evenly(extent: int, most: int) -> tuple[int, int]:
@@ -101,10 +124,10 @@ def split_evenly(extent: int, most: int) -> tuple[int, int]:
 
 
 def cycles_per_step(width: int, pixels: int, blocks: int, first_use: float = 0.0) -> float:
-    """Estimated cycles of one reduction step over a row of `width` pixels cut into tiles of pixels × blocks.
+    """Estimated cycles of one reduction step over a row of `width` pixels cut into tiles of pixels by blocks.
 
-    Two multiply-adds or two loads a cycle, four cycles of latency to hide. Weights come from the second cache as a
-    rule, hence their price; `first_use` is a pixel's for being brought near, spread over its uses.
+    Two multiply-adds or two loads a cycle, four cycles of latency to hide. Weights come from the second cache
+    as a rule, hence their price; `first_use` is a pixel's for being brought near, spread over its uses.
     """
 
     def tile(count: int) -> float:
@@ -116,5 +139,5 @@ def cycles_per_step(width: int, pixels: int, blocks: int, first_use: float = 0.0
 
 
 def uneven(units: int, tasks: int) -> float:
-    """How much longer the busiest of `tasks` works than with perfect sharing of `units` equal parts; 1 is even."""
+    """How much longer the busiest of `tasks` works than if `units` equal parts were shared evenly."""
     return -(-units // tasks) * tasks / units

@@ -1,9 +1,9 @@
-# pyright: basic
+# pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 """Depthwise convolution (one filter per channel) over blocked activations.
 
-Weights are [C/b][R][S][b] (`pack_weights`): lane by lane the same operation, so nothing is broadcast. A tile is some
-pixels of one row; the taps are written out, so that pixels which neighbouring taps share are loaded once and small
-filters stay in registers for the whole row.
+Weights are [C/b][R][S][b] (`pack_weights`): lane by lane the same operation, so nothing is broadcast. A tile
+is some pixels of one row; the taps are written out, so that pixels which neighbouring taps share are loaded
+once and small filters stay in registers for the whole row.
 """
 
 from __future__ import annotations
@@ -15,22 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 
-from rtcc.targets.tvm.function_builder import FunctionBuilder, Index
-from rtcc.targets.tvm.kernels.convolution import ConvProblem, Tile, split_evenly
+from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, vector
+from rtcc.targets.tvm.kernels.access import block_at
+from rtcc.targets.tvm.kernels.conv_tiles import depthwise_illegal, depthwise_tile
+from rtcc.targets.tvm.kernels.convolution import ConvProblem, Tile, Tiling
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
-from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow, Tiling
+from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
 
 UNROLLED_TAPS = 25
 """Filters of more taps loop over their rows."""
-
-
-def illegal(problem: ConvProblem) -> str | None:
-    """Why this kernel cannot do the convolution, or None."""
-    if not problem.groups == problem.channels == problem.filters:
-        return f"{problem.filters} filters in {problem.groups} groups over {problem.channels} channels are not depthwise"
-    if not problem.has_halo():
-        return f"the input's halo {problem.input_halo} is narrower than {problem.needed_halo}"
-    return None
 
 
 def pack_weights(weights: NDArray[Any], problem: ConvProblem) -> NDArray[Any]:
@@ -41,17 +34,13 @@ def pack_weights(weights: NDArray[Any], problem: ConvProblem) -> NDArray[Any]:
     return np.ascontiguousarray(padded.reshape(-1, problem.lanes, rows, taps).transpose(0, 2, 3, 1))
 
 
-def choose_tile(problem: ConvProblem, registers: int) -> Tile:
-    """As many pixels as leave registers for the taps of one row and the pixels that they read."""
-    most = max(1, (registers - problem.kernel[1] - 2) // 2)
-    return Tile(split_evenly(problem.output_width, min(most, 10))[0], 1)
-
-
 def make(problem: ConvProblem, epilogue: Epilogue | None = None, tile: Tile | None = None) -> tirx.PrimFunc:
     """The kernel (task, tasks, input, weights, *epilogue parameters, output)."""
-    reason = illegal(problem)
+    reason = depthwise_illegal(problem)
     assert reason is None, reason
-    return _DepthwiseConv(problem, tile or choose_tile(problem, 32 if problem.lanes == 16 else 16)).build(epilogue)
+    return _DepthwiseConv(problem, tile or depthwise_tile(problem, 32 if problem.lanes == 16 else 16)).build(
+        epilogue
+    )
 
 
 @dataclass(frozen=True)
@@ -85,10 +74,17 @@ class _DepthwiseConv:
         row.store(acc, x)
 
     def _tap(
-        self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, acc: Accumulators, x: Index, r: Index, s: Index
+        self,
+        row: OutputRow,
+        data: tirx.Buffer,
+        weights: tirx.Buffer,
+        acc: Accumulators,
+        x: Index,
+        r: Index,
+        s: Index,
     ) -> None:
         problem, form = self.problem, self.problem.input
         with row.kernel.unrolled("m", acc.pixels) as m:
             y, column = problem.window(0).coordinate(row.y, r), problem.window(1).coordinate(x + m, s)
-            value = data[tuple(form.at(row.n, row.kb, y, column))]
-            acc.add(row.kernel, m, 0, value * weights[row.kb, r, s, form.lane])
+            value = data[tuple(block_at(form, row.n, row.kb, y, column))]
+            acc.add(row.kernel, m, 0, value * weights[row.kb, r, s, vector(0, form.lanes)])

@@ -1,9 +1,9 @@
-# pyright: basic
-"""What a kernel does to a finished value before storing it: bias, activation, residual, any elementwise chain.
+# pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+"""What a kernel does to a finished value before storing it: bias, activation, any elementwise chain.
 
-A kernel calls `Epilogue.emit` once for each vector it stores, with the accumulated value and where in the output it
-goes, and stores what comes back. The buffers that the epilogue reads are the kernel's parameters, between its own
-inputs and its output, in the order of `parameters`.
+A kernel calls `Epilogue.emit` once for each vector it stores, with the accumulated value and where in the
+output it goes, and stores what comes back. The buffers that the epilogue reads are the kernel's parameters,
+between its own inputs and its output, in the order of `parameters`.
 
     class BiasRelu:
         def __init__(self, channels: int) -> None:
@@ -86,7 +86,9 @@ class BoundEpilogue:
 
     def __init__(self, kernel: FunctionBuilder, epilogue: Epilogue | None) -> None:
         self._epilogue = epilogue or STORE
-        self._buffers = [kernel.buffer(spec.name, spec.shape, spec.dtype) for spec in self._epilogue.parameters]
+        self._buffers = [
+            kernel.buffer(spec.name, spec.shape, spec.dtype) for spec in self._epilogue.parameters
+        ]
 
     def __call__(self, value: Expr, at: Position) -> Expr:
         return self._epilogue.emit(value, at, self._buffers)

@@ -1,9 +1,9 @@
-# pyright: basic
+# pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 """First convolution: reads a plain [N][C][H][W] input of few channels, writes a blocked output.
 
-No input padding is written anywhere: rows outside the image shorten the loop over the kernel's rows, and the tiles at
-the left and right edge are written out separately with only the taps that fall inside. Weights are
-[K/(nt·b)][C][R][S][nt·b] (`pack_weights`).
+No input padding is written anywhere: rows outside the image shorten the loop over the kernel's rows, and the
+tiles at the left and right edge are written out separately with only the taps that fall inside. Weights are
+[K/(nt·b)][C][R][S][nt·b] (`pack_weights`). Where there are few filters `narrow_conv` does the rows.
 """
 
 from __future__ import annotations
@@ -16,19 +16,12 @@ from numpy.typing import NDArray
 from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, splat, vector
-from rtcc.targets.tvm.kernels.blocked import NO_HALO
-from rtcc.targets.tvm.kernels.convolution import ConvProblem, Tile, cycles_per_step, split_evenly
+from rtcc.targets.tvm.kernels import narrow_conv
+from rtcc.targets.tvm.kernels.access import tap_bounds
+from rtcc.targets.tvm.kernels.conv_tiles import nchw_illegal, nchw_tile
+from rtcc.targets.tvm.kernels.convolution import ConvProblem, Tile, Tiling
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
-from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow, Tiling
-
-
-def illegal(problem: ConvProblem) -> str | None:
-    """Why this kernel cannot do the convolution, or None."""
-    if problem.groups != 1:
-        return "the channels are in groups"
-    if problem.input_halo != NO_HALO:
-        return "a plain input has no halo"
-    return None
+from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
 
 
 def pack_weights(weights: NDArray[Any], problem: ConvProblem, tile: Tile) -> NDArray[Any]:
@@ -40,30 +33,11 @@ def pack_weights(weights: NDArray[Any], problem: ConvProblem, tile: Tile) -> NDA
     return np.ascontiguousarray(padded.reshape(-1, columns, *weights.shape[1:]).transpose(0, 2, 3, 4, 1))
 
 
-def choose_tile(problem: ConvProblem, registers: int) -> Tile:
-    """The register tile with the least estimated time; smaller than `direct_conv`'s.
-
-    LLVM unrolls the short loop over the taps and shares the pixels that neighbouring taps read, which takes
-    registers: measured best at five eighths of them for accumulators.
-    """
-    blocks = problem.output.blocks
-    candidates = [
-        Tile(split_evenly(problem.output_width, most)[0], nt)
-        for nt in range(1, min(4, blocks) + 1)
-        for most in range(1, min(registers * 5 // 8 // nt, 8 if nt > 1 else 14) + 1)
-    ]
-
-    def cost(tile: Tile) -> float:
-        return cycles_per_step(problem.output_width, tile.pixels, tile.blocks) * -(-blocks // tile.blocks)
-
-    return min(candidates, key=cost)
-
-
 def make(problem: ConvProblem, epilogue: Epilogue | None = None, tile: Tile | None = None) -> tirx.PrimFunc:
     """The kernel (task, tasks, input, weights, *epilogue parameters, output)."""
-    reason = illegal(problem)
+    reason = nchw_illegal(problem)
     assert reason is None, reason
-    return _NchwConv(problem, tile or choose_tile(problem, 32 if problem.lanes == 16 else 16)).build(epilogue)
+    return _NchwConv(problem, tile or nchw_tile(problem, 32 if problem.lanes == 16 else 16)).build(epilogue)
 
 
 @dataclass(frozen=True)
@@ -85,7 +59,10 @@ class _NchwConv:
             with kernel.serial("kb", tiling.groups) as kb:
                 row = OutputRow(kernel, tiling, output, finish, n, kb, y)
                 row.zero_halo()
-                self._tiles(row, data, weights)
+                if narrow_conv.suits(problem):
+                    narrow_conv.emit_row(row, problem, data, weights)
+                else:
+                    self._tiles(row, data, weights)
         return kernel.finish()
 
     def _tiles(self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer) -> None:
@@ -101,8 +78,13 @@ class _NchwConv:
     def _reduce(
         self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, acc: Accumulators, x: Index
     ) -> None:
-        kernel, problem, down, across = row.kernel, self.problem, self.problem.window(0), self.problem.window(1)
-        first, end = down.bounds(row.y)
+        kernel, problem, down, across = (
+            row.kernel,
+            self.problem,
+            self.problem.window(0),
+            self.problem.window(1),
+        )
+        first, end = tap_bounds(down, row.y)
         first = kernel.bind("first", first)
         with kernel.serial("c", problem.channels) as c, kernel.serial("r", end - first, first) as r:
 

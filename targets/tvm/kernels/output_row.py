@@ -1,8 +1,9 @@
-# pyright: basic
+# pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 """One row of a convolution's output, written tile by tile: what all convolution kernels have in common.
 
-A tile holds pixels × blocks accumulators of one vector each. A kernel gives the function that adds up the products;
-this module zeroes the accumulators, finishes and stores them, and writes the halo and the padding lanes.
+A tile holds pixels by blocks accumulators of one vector each. A kernel gives the function that adds up the
+products; this module zeroes the accumulators, finishes and stores them, and writes the halo and the padding
+lanes.
 """
 
 from __future__ import annotations
@@ -14,28 +15,10 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat, vector
-from rtcc.targets.tvm.kernels.blocked import Blocked, zero_halo_of_row
+from rtcc.targets.tvm.kernels.access import block_at, zero_halo_of_row, zero_padding
+from rtcc.targets.tvm.kernels.convolution import Tiling
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Position
 from rtcc.targets.tvm.kernels.window import Window
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """How an output is cut into tiles: `blocks` channel blocks at once, `joined` rows as one."""
-
-    out: Blocked
-    blocks: int
-    joined: int = 1
-
-    @property
-    def groups(self) -> int:
-        """Groups of channel blocks; the last may be smaller."""
-        return -(-self.out.blocks // self.blocks)
-
-    @property
-    def form(self) -> Blocked:
-        """The output as the tiles see it, rows joined."""
-        return self.out.joined(self.joined)
 
 
 @dataclass(frozen=True)
@@ -93,7 +76,7 @@ class OutputRow:
             emit(whole * pixels, rest)
 
     def edge_tiles(self, pixels: int, window: Window, emit: Callable[[Index, int], None]) -> None:
-        """As `tiles`, but only tiles whose window lies inside the data are in the loop; others have a number for x."""
+        """As `tiles`, but a tile whose window leaves the data is outside the loop: its x is a number."""
         width = self.tiling.form.width
         whole = range(width // pixels)
         inside = [i for i in whole if window.inside(i * pixels, pixels) is None]
@@ -138,7 +121,11 @@ class OutputRow:
     @contextmanager
     def _each(self, acc: Accumulators) -> Iterator[tuple[Index, Index]]:
         kernel = self.kernel
-        with kernel.unrolled("j", acc.blocks) as j, self.if_block_exists(j), kernel.unrolled("m", acc.pixels) as m:
+        with (
+            kernel.unrolled("j", acc.blocks) as j,
+            self.if_block_exists(j),
+            kernel.unrolled("m", acc.pixels) as m,
+        ):
             yield m, j
 
     def _finished(self, value: Expr, j: Index, x: Index) -> Expr:
@@ -148,10 +135,10 @@ class OutputRow:
             x = tirx.truncmod(x, out.width)
         block = self._block(j)
         at = Position((self.n, block * out.lanes, y, x), 1, out.lanes)
-        return out.zero_padding(block, self.finish(value, at))
+        return zero_padding(out, block, self.finish(value, at))
 
     def _at(self, j: Index, x: Index) -> list[Index]:
-        return self.tiling.form.at(self.n, self._block(j), self.y, x)
+        return block_at(self.tiling.form, self.n, self._block(j), self.y, x)
 
     def _block(self, j: Index) -> Index:
         return self.kb * self.tiling.blocks + j

@@ -1,5 +1,5 @@
-# pyright: basic
-"""Copies a group of columns of a matrix into a panel [K][columns], the form that the inner loop of a product reads."""
+# pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+"""Copies a group of columns of a matrix into a panel [K][columns], as a product's inner loop reads it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, spla
 
 
 def pieces(extent: int, lanes: int) -> list[tuple[int, int]]:
-    """(start, length) of whole vectors and then of ever smaller powers of two that together cover `extent`."""
+    """(start, length) of whole vectors, then of ever smaller powers of two, that cover `extent`."""
     result = [(start, lanes) for start in range(0, extent - lanes + 1, lanes)]
     start, length = len(result) * lanes, lanes // 2
     while start < extent:
@@ -21,7 +21,13 @@ def pieces(extent: int, lanes: int) -> list[tuple[int, int]]:
 
 
 def copy_panel(
-    kernel: FunctionBuilder, source: tirx.Buffer, panel: tirx.Buffer, image: Index, base: Index, columns: int, lanes: int
+    kernel: FunctionBuilder,
+    source: tirx.Buffer,
+    panel: tirx.Buffer,
+    image: Index,
+    base: Index,
+    columns: int,
+    lanes: int,
 ) -> None:
     """panel[k, c] = source[image, k, base + c] for c below `columns`, zero from there on."""
     depth, width = (int(extent) for extent in panel.ty.shape)
@@ -33,21 +39,29 @@ def copy_panel(
 
 
 def transpose_panel(
-    kernel: FunctionBuilder, source: tirx.Buffer, panel: tirx.Buffer, image: Index, base: Index, columns: int, lanes: int
+    kernel: FunctionBuilder,
+    source: tirx.Buffer,
+    panel: tirx.Buffer,
+    image: Index,
+    base: Index,
+    columns: int,
+    lanes: int,
 ) -> None:
     """panel[k, c] = source[image, base + c, k] for c below `columns`, zero from there on.
 
-    Squares of lanes × lanes are transposed in registers; what remains of K goes element by element.
+    Squares of lanes by lanes are transposed in registers; what remains of K goes element by element.
     """
     depth, width = (int(extent) for extent in panel.ty.shape)
     for start in range(0, width, lanes):
         present = max(0, min(lanes, columns - start))
         with kernel.serial("ko", depth // lanes) as ko:
             rows = [
-                source[image, base + start + row, vector(ko * lanes, lanes)] if row < present else splat(0.0, lanes)
+                source[image, base + start + row, vector(ko * lanes, lanes)]
+                if row < present
+                else splat(0.0, lanes)
                 for row in range(lanes)
             ]
-            for row, value in enumerate(_transposed(kernel, rows, lanes)):
+            for row, value in enumerate(transposed(kernel, rows, lanes)):
                 kernel.store(panel, [ko * lanes + row, vector(start, lanes)], value)
         first = depth // lanes * lanes
         with kernel.serial("k", depth - first, first) as k:
@@ -57,7 +71,7 @@ def transpose_panel(
                     kernel.store(panel, [k, start + c], source[image, base + start + c, k])
 
 
-def _transposed(kernel: FunctionBuilder, rows: list[Expr], lanes: int) -> list[Expr]:
+def transposed(kernel: FunctionBuilder, rows: list[Expr], lanes: int) -> list[Expr]:
     """The columns of a square of registers, by exchanging one bit of row and lane number after the other."""
     square = kernel.local("square", (lanes, lanes))
     whole = vector(0, lanes)

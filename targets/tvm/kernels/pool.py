@@ -1,71 +1,25 @@
-# pyright: basic
+# pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 """Max and average pooling over blocked activations, and both over the whole image.
 
-Padding is left out by bounds, not read: a maximum must not see the halo's zeros. Rows outside the image shorten the
-loop over the window's rows; tiles at the left and right edge are written out with only the taps that fall inside.
-A maximum is NaN where any element of its window is.
+Padding is left out by bounds, not read: a maximum must not see the halo's zeros. Rows outside the image
+shorten the loop over the window's rows; tiles at the left and right edge are written out with only the taps
+that fall inside. A maximum is NaN where any element of its window is.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 from tvm import tirx
 
 from rtcc.targets.tvm import vector_math
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat
-from rtcc.targets.tvm.kernels.blocked import NO_HALO, Blocked, Halo
-from rtcc.targets.tvm.kernels.convolution import split_evenly
+from rtcc.targets.tvm.kernels.access import block_at, padded_taps, tap_bounds
+from rtcc.targets.tvm.kernels.blocked import NO_HALO
+from rtcc.targets.tvm.kernels.convolution import Tiling, split_evenly
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
-from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow, Tiling
-from rtcc.targets.tvm.kernels.window import Window
-
-
-class Reduction(Enum):
-    """What becomes of a window."""
-
-    MAXIMUM = "maximum"
-    AVERAGE = "average"
-    PADDED_AVERAGE = "padded_average"
-    """Divides by the window's taps in the image and its padding (count_include_pad = 1)."""
-
-
-@dataclass(frozen=True)
-class PoolProblem:
-    """A 2-D pooling; a 1-D one has height 1. Fields as ONNX MaxPool and AveragePool name them."""
-
-    reduction: Reduction
-    batch: int
-    channels: int
-    height: int
-    width: int
-    kernel: tuple[int, int]
-    strides: tuple[int, int] = (1, 1)
-    dilations: tuple[int, int] = (1, 1)
-    pads: Halo = NO_HALO
-    ceil_mode: bool = False
-    lanes: int = 16
-    input_halo: Halo = NO_HALO
-    output_halo: Halo = NO_HALO
-
-    def window(self, axis: int) -> Window:
-        """The window's movement along the height (0) or the width (1)."""
-        return Window(
-            (self.height, self.width)[axis], self.kernel[axis], self.strides[axis], self.dilations[axis],
-            self.pads[axis], self.pads[axis + 2], self.ceil_mode,
-        )  # fmt: skip
-
-    @property
-    def input(self) -> Blocked:
-        """The input as a blocked activation."""
-        return Blocked(self.batch, self.channels, self.height, self.width, self.lanes, self.input_halo)
-
-    @property
-    def output(self) -> Blocked:
-        """The output as a blocked activation."""
-        height, width = self.window(0).count, self.window(1).count
-        return Blocked(self.batch, self.channels, height, width, self.lanes, self.output_halo)
+from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
+from rtcc.targets.tvm.kernels.pooling import PoolProblem, Reduction
 
 
 def make(problem: PoolProblem, epilogue: Epilogue | None = None) -> tirx.PrimFunc:
@@ -108,7 +62,7 @@ class _Pool:
     def _tile(self, row: OutputRow, data: tirx.Buffer, x: Index, pixels: int) -> None:
         kernel, problem, across = row.kernel, self.problem, self.problem.window(1)
         acc = row.accumulators(pixels, _neutral(problem.reduction))
-        first, end = problem.window(0).bounds(row.y)
+        first, end = tap_bounds(problem.window(0), row.y)
         first = kernel.bind("first", first)
         rows = kernel.bind("rows", end - first)
         taps = across.inside(x, pixels) or [range(pixels)] * across.taps
@@ -129,7 +83,7 @@ class _Pool:
             m = step + inside.start
             y, column = problem.window(0).coordinate(row.y, r), problem.window(1).coordinate(x + m, s)
             place = acc.place(m, 0)
-            value = data[tuple(problem.input.at(row.n, row.kb, y, column))]
+            value = data[tuple(block_at(problem.input, row.n, row.kb, y, column))]
             row.kernel.store(acc.buffer, [place], _joined(problem.reduction, acc.buffer[place], value))
 
     def _divide(self, row: OutputRow, acc: Accumulators, x: Index, rows: Index, taps: list[range]) -> None:
@@ -137,14 +91,16 @@ class _Pool:
         problem, kernel = self.problem, row.kernel
         padded = problem.reduction is Reduction.PADDED_AVERAGE
         if padded:
-            rows = problem.window(0).padded_taps(row.y)
+            rows = padded_taps(problem.window(0), row.y)
         for m in range(acc.pixels):
             columns: Index = sum(m in inside for inside in taps)
             if padded:
-                columns = problem.window(1).padded_taps(x + m)
+                columns = padded_taps(problem.window(1), x + m)
             count = kernel.bind("count", rows * columns)
             place = acc.place(m, 0)
-            kernel.store(acc.buffer, [place], acc.buffer[place] / splat(tirx.Cast("float32", count), acc.lanes))
+            kernel.store(
+                acc.buffer, [place], acc.buffer[place] / splat(tirx.Cast("float32", count), acc.lanes)
+            )
 
 
 @dataclass(frozen=True)
@@ -176,7 +132,7 @@ class _Global:
 
         def take(y: Index, x: Index, count: int) -> None:
             with kernel.unrolled("m", count) as m:
-                value = data[tuple(problem.input.at(row.n, row.kb, y, x + m))]
+                value = data[tuple(block_at(problem.input, row.n, row.kb, y, x + m))]
                 place = partial.place(m, 0)
                 kernel.store(partial.buffer, [place], _joined(reduction, partial.buffer[place], value))
 

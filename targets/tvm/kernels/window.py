@@ -1,21 +1,20 @@
-# pyright: basic
 """A sliding window along one axis: which taps of it fall inside the data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tvm import tirx
-
-from rtcc.targets.tvm.function_builder import Index
+if TYPE_CHECKING:
+    from rtcc.targets.tvm.function_builder import Index
 
 
 @dataclass(frozen=True)
 class Window:
-    """`taps` elements `dilation` apart, moving by `stride` over `extent` elements with `before` in front of them.
+    """`taps` elements `dilation` apart, moving by `stride` over `extent` elements, `before` in front of them.
 
-    `after` elements of padding follow the data; `rounds_up` is ONNX's ceil_mode, which lets the last window hang over
-    the end, but not begin behind it.
+    `after` elements of padding follow the data; `rounds_up` is ONNX's ceil_mode, which lets the last window
+    hang over the end, but not begin behind it.
     """
 
     extent: int
@@ -46,7 +45,7 @@ class Window:
         return position * self.stride + tap * self.dilation - self.before
 
     def inside(self, first: Index, count: int) -> list[range] | None:
-        """For each tap, which of `count` positions from `first` have it inside the data; None where all have all.
+        """For each tap, which of `count` positions from `first` have it inside; None where all have all.
 
         None as well where `first` is not a number: the caller loops over positions it knows to be inside.
         """
@@ -57,22 +56,3 @@ class Window:
             hits = [i for i in range(count) if 0 <= self.coordinate(first + i, tap) < self.extent]
             result.append(range(hits[0], hits[-1] + 1) if hits else range(0))
         return None if all(len(hits) == count for hits in result) else result
-
-    def bounds(self, position: Index) -> tuple[Index, Index]:
-        """The first tap inside the data at a position, and one past the last; numbers where always the same."""
-        if self.before == self.overhang == 0:
-            return 0, self.taps
-        origin = position * self.stride - self.before
-        first = tirx.Max(tirx.IntImm("int32", 0), tirx.floordiv(self.dilation - 1 - origin, self.dilation))
-        end = tirx.floordiv(self.extent - 1 - origin, self.dilation) + 1
-        return first, tirx.Min(tirx.IntImm("int32", self.taps), end)
-
-    def padded_taps(self, position: Index) -> Index:
-        """How many taps fall inside the data or its padding: what a padded average divides by."""
-        behind = (self.count - 1) * self.stride + (self.taps - 1) * self.dilation - self.before - self.extent + 1
-        if behind <= self.after:
-            return self.taps
-        room = self.extent + self.after + self.before - 1 - position * self.stride
-        if isinstance(room, int):
-            return min(self.taps, room // self.dilation + 1)
-        return tirx.Min(tirx.IntImm("int32", self.taps), tirx.floordiv(room, self.dilation) + 1)

@@ -11,9 +11,17 @@ import numpy as np
 from tvm import tirx
 
 from rtcc.ir import DType, TensorType
-from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr
-from rtcc.targets.tvm.lower.kernel import Index, Lowering, integer, literal, storage_type
+from rtcc.targets.tvm.lower.kernel import (
+    Index,
+    Lowering,
+    computing_type,
+    integer,
+    literal,
+    storage_type,
+    widened,
+)
+from rtcc.targets.tvm.lower.scalar import maximum, minimum
 
 LANES = 16
 """Partial results that a sum over a contiguous axis keeps, so that it runs in vector registers."""
@@ -48,8 +56,8 @@ def _highest(type: TensorType) -> Expr:
 
 SUM = Combine(lambda t: literal(0, t), lambda t, a, b: a + b)
 PRODUCT = Combine(lambda t: literal(1, t), lambda t, a, b: a * b)
-MAXIMUM = Combine(_lowest, lambda t, a, b: vm.maximum(a, b) if t.dtype.is_float else tirx.max(a, b))
-MINIMUM = Combine(_highest, lambda t, a, b: vm.minimum(a, b) if t.dtype.is_float else tirx.min(a, b))
+MAXIMUM = Combine(_lowest, lambda t, a, b: maximum(a, b))
+MINIMUM = Combine(_highest, lambda t, a, b: minimum(a, b))
 
 
 def accumulate(
@@ -57,9 +65,9 @@ def accumulate(
 ) -> Expr:
     """Combine term(index) over an index space inside the current loop body; returns the value, loaded.
 
-    A contiguous last axis of fixed extent is combined in LANES partial results that are joined at the end.
+    Narrow floats are combined in float32, and stay so. A contiguous last axis of fixed extent is combined in LANES partial results that are joined at the end.
     """
-    builder = lowering.builder
+    builder, type = lowering.builder, computing_type(type)
     *outer, last = extents or (1,)
     lanes = LANES if isinstance(last, int) and last >= 2 * LANES else 1
     partial = builder.local("partial", (lanes,), storage_type(type))
@@ -74,7 +82,11 @@ def accumulate(
             _join_lanes(lowering, type, partial, int(last), combine, lambda r: term((*index, r)))
     for lane in range(1, lanes):
         builder.store(partial, [integer(0)], combine.join(type, partial[0], partial[lane]))
-    return partial[0]
+    return _loaded(type, partial[0])
+
+
+def _loaded(type: TensorType, stored: Expr) -> Expr:
+    return tirx.NE(stored, tirx.const(0, "uint8")) if type.dtype is DType.BOOL else stored
 
 
 def accumulate_columns(
@@ -90,7 +102,7 @@ def accumulate_columns(
 
     finish(column, value) is called inside a loop over the columns once their values are complete.
     """
-    builder = lowering.builder
+    builder, type = lowering.builder, computing_type(type)
     whole, rest = divmod(count, COLUMN_BLOCK)
 
     def block(start: Expr, width: int) -> None:
@@ -102,7 +114,7 @@ def accumulate_columns(
             with builder.serial("lane", width) as lane:
                 _join(lowering, type, partial, lane, combine, lambda: term(index, start + lane))
         with builder.serial("lane", width) as lane, lowering.scope():
-            finish(start + lane, partial[lane])
+            finish(start + lane, _loaded(type, partial[lane]))
 
     if whole:
         with builder.serial("column_block", whole) as number:
@@ -138,7 +150,7 @@ def _join(
     term: Callable[[], Expr],
 ) -> None:
     with lowering.scope():
-        value = term()
+        value = widened(term())
         if type.dtype is DType.BOOL:
             value = value.astype("uint8")
         lowering.builder.store(partial, [lane], combine.join(type, partial[lane], value))

@@ -1,17 +1,15 @@
 # pyright: basic
-"""Activation functions and conversions as expressions; joins the emitters of scalar.py."""
+"""Activation functions as expressions; joins the emitters of scalar.py."""
 
 from __future__ import annotations
 
-import numpy as np
 from tvm import tirx
 
-from rtcc.errors import Unsupported
 from rtcc.ir import DType, Op
-from rtcc.ir.dtype import Kind
-from rtcc.ir.ops import activation, cast
+from rtcc.ir.ops import activation
 from rtcc.targets.tvm import vector_math as vm
-from rtcc.targets.tvm.function_builder import Expr, splat
+from rtcc.targets.tvm.function_builder import Expr
+from rtcc.targets.tvm.lower.conversion import convert
 from rtcc.targets.tvm.lower.scalar import emits
 
 
@@ -103,51 +101,17 @@ def _softsign(op: Op, x: Expr) -> Expr:
 
 @emits(activation.Shrink)
 def _shrink(op: activation.Shrink, x: Expr) -> Expr:
-    if not op.type.dtype.is_float:
-        raise Unsupported("unsupported-operator", "math.shrink on integers has no code generation")
+    dtype = op.type.dtype
+    if not dtype.is_float:
+        return convert(_shrunk(op, x.astype(vm.typed(x, "float64"))), DType.F64, dtype)
+    return _shrunk(op, x)
+
+
+def _shrunk(op: activation.Shrink, x: Expr) -> Expr:
     above = tirx.Select(x > _c(op.lambd, x), x - _c(op.bias, x), _c(0, x))
     return tirx.Select(x < _c(-op.lambd, x), x + _c(op.bias, x), above)
 
 
-@emits(cast.Cast)
-def _cast(op: cast.Cast, x: Expr) -> Expr:
-    return convert(x, op.data.type.dtype, op.type.dtype)
-
-
-def convert(x: Expr, source: DType, target: DType) -> Expr:
-    """ONNX Cast: float to integer truncates and saturates, NaN gives 0; to bool is "not zero"."""
-    if target is DType.BOOL:
-        return x if source is DType.BOOL else x != _c(0, x)
-    name = _NAMES.get(target)
-    if name is None or (source is not DType.BOOL and source not in _NAMES):
-        raise Unsupported("unsupported-dtype", f"no code generation for a cast from {source.value} to {target.value}")
-    lanes = vm.lanes_of(x)
-    wide = name if lanes == 1 else f"{name}x{lanes}"
-    if source.is_float and target.is_integer:
-        return _saturated(x, source, target, wide)
-    return x.astype(wide)
-
-
-def _saturated(x: Expr, source: DType, target: DType, wide: str) -> Expr:
-    """The integer nearest towards zero, clamped to the type before converting, so that no conversion overflows."""
-    limits = np.iinfo(target.numpy)
-    if source in (DType.F16, DType.BF16):
-        x = x.astype("float32" if vm.lanes_of(x) == 1 else f"float32x{vm.lanes_of(x)}")
-    high = _below(limits.max, np.float64 if source is DType.F64 else np.float32)
-    low, most = _c(float(limits.min), x), _c(high, x)
-    inside = tirx.Select(x >= low, tirx.Select(x <= most, x, most), low)
-    clamped = inside.astype(wide)
-    result = tirx.Select(x > most, splat(tirx.const(limits.max, _NAMES[target]), vm.lanes_of(x)), clamped)
-    return tirx.Select(vm.is_nan(x), _c(0, result), result)
-
-
-def _below(limit: int, dtype: type[np.floating]) -> float:
-    """The largest float of the type that is at most `limit`."""
-    found = dtype(limit)
-    return float(found if int(found) <= limit else np.nextafter(found, dtype(0)))
-
-
-_NAMES = {
-    dtype: str(dtype.numpy) for dtype in DType
-    if dtype.kind in (Kind.SIGNED, Kind.UNSIGNED) and dtype.bits >= 8 or dtype in (DType.F16, DType.F32, DType.F64)
-} | {DType.BF16: "bfloat16"}  # fmt: skip
+@emits(activation.SwiGLU)
+def _swi_glu(op: activation.SwiGLU, gate: Expr, value: Expr) -> Expr:
+    return gate * vm.sigmoid(gate if op.alpha == 1 else _c(op.alpha, gate) * gate) * value

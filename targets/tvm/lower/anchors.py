@@ -1,35 +1,48 @@
-# pyright: basic
+# pyright: basic, reportAttributeAccessIssue=false
 """Anchors that our own micro-kernels compute: which problem a kernel is, and its epilogue."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tvm import tirx
 
-from rtcc.ir import Graph, Op, TensorType, Value
+from rtcc.ir import Graph, Layout, Op, TensorType, Value
 from rtcc.ir.ops import nn, pooling
-from rtcc.target import Target
-from rtcc.targets.tvm.choices import conv_problem, conv_tile
-from rtcc.targets.tvm.function_builder import Expr, splat
-from rtcc.targets.tvm.kernels import depthwise_conv, direct_conv, nchw_conv
+from rtcc.target import Halos, Target
+from rtcc.targets.tvm.choices import conv_problem, matmul_problem, pool_problem
+from rtcc.targets.tvm.function_builder import Expr, splat, vector
+from rtcc.targets.tvm.kernels import depthwise_conv, direct_conv, matmul, nchw_conv, pool
+from rtcc.targets.tvm.kernels.convolution import Tile
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
+from rtcc.targets.tvm.kernels.matmul_tiles import MatmulTile
 from rtcc.targets.tvm.lower import reduction, windows
 from rtcc.targets.tvm.lower.kernel import integer, storage_type, template
+from rtcc.targets.tvm.lower.movement import split_index
 from rtcc.targets.tvm.lower.scalar import emit
-
 
 _CONVOLUTIONS = {"direct": direct_conv, "depthwise": depthwise_conv, "nchw": nchw_conv}
 
 
 class RegionEpilogue:
-    """The ops after the anchor, as the epilogue of a micro-kernel: vectors in, vectors out."""
+    """The ops after the anchor, as the epilogue of a micro-kernel: vectors in, vectors out.
 
-    def __init__(self, graph: Graph, anchor: Op) -> None:
+    own: the anchor's operands that the micro-kernel reads itself. logical: from the micro-kernel's
+    coordinates to those of the anchor's result, where the two differ.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        anchor: Op,
+        own: Sequence[Value],
+        logical: Callable[[Position], Position] = lambda at: at,
+    ) -> None:
         self.graph = graph
         self.anchor = anchor
-        own = [value for value in anchor.operands[:2] if value is not None]
-        self.operands: list[Value] = [p for p in graph.parameters if p not in own]
+        self.own = list(own)
+        self.logical = logical
+        self.operands: list[Value] = [p for p in graph.parameters if p not in self.own]
         self.parameters: Sequence[BufferSpec] = [
             BufferSpec(f"e{n}", value.type.physical_shape or (1,), storage_type(value.type))
             for n, value in enumerate(self.operands)
@@ -37,14 +50,14 @@ class RegionEpilogue:
 
     def emit(self, value: Expr, at: Position, buffers: Sequence[tirx.Buffer]) -> Expr:
         """What the region makes of one vector of the anchor's result."""
-        known: dict[Value, Expr] = {self.anchor.result: self._with_bias(value, at, buffers)}
+        at = self.logical(at)
+        known: dict[Value, Expr] = {self.anchor.result: self._with_addend(value, at, buffers)}
         for op in list(self.graph.ops)[:-1]:
             if op is not self.anchor:
-                operands = [self._vector(v, op, known, at, buffers) for v in op.operands]
-                known[op.result] = emit(op, *operands)
+                known[op.result] = emit(op, *(self._operand(v, op, known, at, buffers) for v in op.operands))
         return known[self.graph.returned[0]]
 
-    def _with_bias(self, value: Expr, at: Position, buffers: Sequence[tirx.Buffer]) -> Expr:
+    def _with_addend(self, value: Expr, at: Position, buffers: Sequence[tirx.Buffer]) -> Expr:
         """The anchor's own third operand added: a convolution's bias per channel, a gemm's addend."""
         addend = self.anchor.operands[2] if len(self.anchor.operands) > 2 else None
         if addend is None:
@@ -52,33 +65,43 @@ class RegionEpilogue:
         axes = (1,) if isinstance(self.anchor, nn.Conv) else None
         return value + self._load(addend, self.anchor.type, at, buffers, axes)
 
-    def _vector(
-        self, value: Value | None, op: Op, known: dict[Value, Expr], at: Position, buffers: Sequence[tirx.Buffer]
+    def _operand(
+        self,
+        value: Value | None,
+        op: Op,
+        known: dict[Value, Expr],
+        at: Position,
+        buffers: Sequence[tirx.Buffer],
     ) -> Expr | None:
         if value is None or value in known:
             return None if value is None else known[value]
         return self._load(value, op.type, at, buffers)
 
     def _load(
-        self, value: Value, result: TensorType, at: Position, buffers: Sequence[tirx.Buffer],
+        self,
+        value: Value,
+        result: TensorType,
+        at: Position,
+        buffers: Sequence[tirx.Buffer],
         axes: tuple[int, ...] | None = None,
-    ) -> Expr:  # fmt: skip
-        """An operand's vector at a position; `axes`: which result axes its own axes are (default: the last ones)."""
+    ) -> Expr:
+        """An operand's vector at a position; axes: which of the result's axes are its own (or the last)."""
         buffer = buffers[self.operands.index(value)]
-        sizes = value.type.sizes
-        axes = axes or tuple(range(result.rank - len(sizes), result.rank))
-        whole = [sizes[n] != 1 for n in range(len(sizes))]
+        type = value.type
+        axes = axes or tuple(range(result.rank - type.rank, result.rank))
+        whole = [size != 1 for size in type.sizes]
         spread = any(axis == at.axis and whole[n] for n, axis in enumerate(axes))
         index = [at.vector_index(axis) if whole[n] else integer(0) for n, axis in enumerate(axes)]
-        place = _physical(value.type, index, at, axes) if value.type.layout else index or [integer(0)]
+        place = _blocked_place(type, index, at, axes) if type.layout else index or [integer(0)]
         loaded = buffer[place]
-        return loaded if spread else splat(loaded, at.lanes, storage_type(value.type))
+        return loaded if spread else splat(loaded, at.lanes, storage_type(type))
 
 
-def _physical(type: TensorType, index: Sequence[Expr], at: Position, axes: Sequence[int]) -> list[Expr]:
+def _blocked_place(type: TensorType, index: Sequence[Expr], at: Position, axes: Sequence[int]) -> list[Expr]:
     """Storage index of an operand in the same channel blocks as the result."""
     layout = type.layout
-    assert layout is not None and len(layout.inner) == 1
+    assert layout is not None
+    assert len(layout.inner) == 1
     blocked = layout.inner[0]
     lanes = layout.blocks[blocked]
     outer: list[Expr] = []
@@ -89,44 +112,87 @@ def _physical(type: TensorType, index: Sequence[Expr], at: Position, axes: Seque
         else:
             channel = at.index[axes[axis]] if type.sizes[axis] != 1 else integer(0)
             outer.append(tirx.floordiv(channel, integer(lanes)))
-    inner = tirx.Ramp(integer(0), integer(1), lanes) if type.sizes[blocked] != 1 else integer(0)
+    inner = vector(0, lanes) if type.sizes[blocked] != 1 else integer(0)
     return [*outer, inner]
 
 
-def reordered(func: tirx.PrimFunc, graph: Graph, own: Sequence[Value], epilogue: RegionEpilogue) -> tirx.PrimFunc:
-    """The function with its buffers in the order of the kernel's parameters; kernels put their own operands first."""
-    head, buffers, tail = func.params[:2], list(func.params[2:-2]), func.params[-2:]
-    given = dict(zip([*own, *epilogue.operands], buffers, strict=True))
+def finished(func: tirx.PrimFunc, graph: Graph, epilogue: RegionEpilogue) -> tirx.PrimFunc:
+    """The function with its buffers in the kernel's order; micro-kernels put their own operands first."""
+    count = len(graph.parameters)
+    head, buffers, tail = func.params[:2], func.params[2 : 2 + count], func.params[2 + count :]
+    given = dict(zip([*epilogue.own, *epilogue.operands], buffers, strict=True))
     ordered = [*head, *(given[p] for p in graph.parameters), *tail]
     return tirx.PrimFunc(ordered, func.body, func.ret_type, func.attrs, func.span)
 
 
+def _without_height(at: Position) -> Position:
+    """(n, c, 0, x) as (n, c, x): one spatial axis is computed as a picture of height 1."""
+    return Position((at.index[0], at.index[1], at.index[3]), at.axis, at.lanes)
+
+
+def _result_layout(graph: Graph) -> Layout | None:
+    return graph.returned[0].type.layout
+
+
 @template(nn.Conv)
 def _conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
-    algorithm = graph.attributes.get("algorithm", "generic")
-    if algorithm == "generic":
+    layout = _result_layout(graph)
+    if "algorithm" not in graph.attributes:
         return reduction.general_conv(graph, op, target)
-    layout = graph.returned[0].type.layout
     assert layout is not None
-    problem = conv_problem(op, layout)
-    epilogue = RegionEpilogue(graph, op)
-    tile = conv_tile(graph.attributes["tile"])
-    func = _CONVOLUTIONS[algorithm].make(problem, epilogue, tile)
-    return reordered(func, graph, [op.data, op.weight], epilogue)
+    logical = _without_height if op.type.rank == 3 else lambda at: at
+    epilogue = RegionEpilogue(graph, op, [op.data, op.weight], logical)
+    halos = Halos(op.data.type.layout.halo if op.data.type.layout else (), layout.halo)
+    generator = _CONVOLUTIONS[graph.attributes["algorithm"]]
+    func = generator.make(
+        conv_problem(op, layout.blocks[1], halos), epilogue, Tile(*graph.attributes["tile"])
+    )
+    return finished(func, graph, epilogue)
 
 
-@template(nn.MatMul)
-def _mat_mul(graph: Graph, op: nn.MatMul, target: Target) -> tirx.PrimFunc:
-    return reduction.general_matmul(graph, op, target)
+@template(nn.MatMul, nn.Gemm)
+def _product(graph: Graph, op: nn.MatMul | nn.Gemm, target: Target) -> tirx.PrimFunc:
+    if "algorithm" not in graph.attributes:
+        if isinstance(op, nn.Gemm):
+            return reduction.general_gemm(graph, op, target)
+        return reduction.general_matmul(graph, op, target)
+    packed = op.right.type.layout is not None
+    problem = matmul_problem(op, target.lanes(op.type.dtype), packed=packed)
+    lead = op.type.sizes[:-1] if packed else op.type.sizes[:-2]
 
+    def logical(at: Position) -> Position:
+        image, row, column = at.index
+        outer = split_index(row, lead) if packed else (*split_index(image, lead), row)
+        return Position((*outer, column), op.type.rank - 1, at.lanes)
 
-@template(nn.Gemm)
-def _gemm(graph: Graph, op: nn.Gemm, target: Target) -> tirx.PrimFunc:
-    return reduction.general_gemm(graph, op, target)
-
-
+    epilogue = RegionEpilogue(graph, op, [op.left, op.right], logical)
+    func = matmul.make(problem, epilogue, MatmulTile(*graph.attributes["tile"]))
+    return finished(func, graph, epilogue)
 
 
 @template(pooling.MaxPool, pooling.AveragePool, pooling.LpPool)
 def _pool(graph: Graph, op: pooling.Pool, target: Target) -> tirx.PrimFunc:
+    if _is_blocked(graph, op):
+        return _blocked_pool(graph, op)
     return windows.general_pool(graph, op, target)
+
+
+@template(pooling.GlobalAveragePool, pooling.GlobalMaxPool, pooling.GlobalLpPool)
+def _global_pool(graph: Graph, op: pooling.GlobalPool, target: Target) -> tirx.PrimFunc:
+    if _is_blocked(graph, op):
+        return _blocked_pool(graph, op)
+    return windows.general_global_pool(graph, op, target)
+
+
+def _is_blocked(graph: Graph, op: Op) -> bool:
+    data = op.operands[0]
+    return data in graph.parameters and data.type.layout is not None and _result_layout(graph) is not None
+
+
+def _blocked_pool(graph: Graph, op: Op) -> tirx.PrimFunc:
+    layout, data = _result_layout(graph), op.operands[0]
+    assert layout is not None
+    assert data is not None
+    logical = _without_height if op.type.rank == 3 else lambda at: at
+    epilogue = RegionEpilogue(graph, op, [data], logical)
+    return finished(pool.make(pool_problem(op, layout), epilogue), graph, epilogue)

@@ -10,7 +10,6 @@ from tvm import tirx
 
 from rtcc.errors import Unsupported
 from rtcc.ir import Graph, Op
-from rtcc.ir.ops import math
 from rtcc.target import Target, parse_target
 from rtcc.targets.tvm.build import build_object, target_of
 from rtcc.targets.tvm.lower import activation, anchors, loops, movement, reduction, rows, scalar, windows
@@ -39,7 +38,7 @@ def compile_kernel(kernel: Graph, target: Target) -> bytes:
 
 def has_rule(op: Op) -> bool:
     """Whether a template or an element rule covers the op."""
-    if isinstance(op, math.Elementwise):
+    if op.elementwise:
         return scalar.is_emittable(op)
     return type(op) in TEMPLATES or any(op_class in RULES for op_class in type(op).__mro__)
 

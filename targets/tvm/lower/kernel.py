@@ -20,6 +20,7 @@ from tvm import tirx
 from rtcc.errors import Unsupported
 from rtcc.ir import Constant, DType, Graph, Op, TensorType, Value
 from rtcc.target import Target
+from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder
 
 Index = tuple[Expr, ...]
@@ -32,6 +33,7 @@ TEMPLATES: dict[type[Op], Template] = {}
 """How a kernel with such an anchor is lowered as a whole; filled by reduction.py, rows.py, anchors.py."""
 
 LARGEST_INDEX = 2**31 - 1
+_NARROW = ("float16", "bfloat16")
 
 _STORAGE = {
     DType.BOOL: "uint8", DType.I8: "int8", DType.U8: "uint8", DType.I16: "int16", DType.U16: "uint16",
@@ -73,6 +75,22 @@ def storage_type(type: TensorType) -> str:
 def scalar_type(type: TensorType) -> str:
     """TVM's name of the element type in expressions."""
     return "bool" if type.dtype is DType.BOOL else storage_type(type)
+
+
+def computing_type(type: TensorType) -> TensorType:
+    """The type that values are computed and accumulated in: float32 for narrower floats."""
+    return type.with_dtype(DType.F32) if type.dtype in (DType.F16, DType.BF16) else type
+
+
+def widened(value: Expr) -> Expr:
+    """The value, as float32 where it is a narrower float."""
+    return value.astype(vm.typed(value, "float32")) if vm.scalar_type(value) in _NARROW else value
+
+
+def narrowed(value: Expr, type: TensorType) -> Expr:
+    """A value that was computed in `computing_type(type)`, rounded once to the type."""
+    name = scalar_type(type)
+    return value.astype(vm.typed(value, name)) if name in _NARROW and vm.scalar_type(value) != name else value
 
 
 def integer(value: int) -> Expr:
@@ -126,7 +144,7 @@ class Lowering:
     def load(self, value: Value, index: Index) -> Expr:
         """Read a parameter at a logical index."""
         loaded = self.buffers[value][self.physical(value.type, index)]
-        return loaded != tirx.const(0, "uint8") if value.type.dtype is DType.BOOL else loaded
+        return tirx.NE(loaded, tirx.const(0, "uint8")) if value.type.dtype is DType.BOOL else loaded
 
     def store(self, value: Value, index: Sequence[Expr], expr: Expr) -> None:
         """Write a result at a logical index."""

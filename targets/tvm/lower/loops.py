@@ -14,7 +14,7 @@ from math import prod
 from tvm import tirx
 
 from rtcc.ir import Graph, Value
-from rtcc.ir.ops import math, movement
+from rtcc.ir.ops import movement
 from rtcc.ir.ops.tensor import normal_axis
 from rtcc.targets.tvm.function_builder import Expr
 from rtcc.targets.tvm.lower.kernel import Index, Lowering, integer, literal
@@ -148,7 +148,7 @@ def collapsed(graph: Graph) -> Graph:
     """The same elementwise kernel over fewer axes: neighbours that no operand treats differently become one."""
     ops = list(graph.ops)[:-1]
     values = [*graph.parameters, *(r for op in ops for r in op.results)]
-    if not all(isinstance(op, math.Elementwise) for op in ops) or any(v.type.layout for v in values):
+    if not all(op.elementwise for op in ops) or any(v.type.layout for v in values):
         return graph
     sizes = graph.returned[0].type.sizes
     shapes = [(1,) * (len(sizes) - v.type.rank) + v.type.sizes for v in values]

@@ -13,7 +13,18 @@ from rtcc.ir import Op, Value
 from rtcc.ir.ops import indexing, kernel, movement, shapes
 from rtcc.ir.ops.tensor import normal_axes, normal_axis
 from rtcc.targets.tvm.function_builder import Expr
-from rtcc.targets.tvm.lower.kernel import Index, Lowering, broadcast_index, element_rule, integer, literal, scalar_type
+from rtcc.targets.tvm.lower.kernel import (
+    Index,
+    Lowering,
+    broadcast_index,
+    computing_type,
+    element_rule,
+    integer,
+    literal,
+    narrowed,
+    scalar_type,
+    widened,
+)
 
 
 def static_integers(op: Op, value: Value | None, what: str) -> list[int]:
@@ -192,7 +203,7 @@ def _one_hot(lowering: Lowering, op: indexing.OneHot, index: Index) -> Expr:
     raw = lowering.element(op.indices, (*index[:axis], *index[axis + 1 :])).astype("int64")
     wrapped = tirx.Select(raw < tirx.const(0, "int64"), raw + tirx.const(size, "int64"), raw)
     on, off = (lowering.element(op.values, (integer(n),)) for n in (1, 0))
-    return tirx.Select(wrapped == index[axis].astype("int64"), on, off)
+    return tirx.Select(tirx.EQ(wrapped, index[axis].astype("int64")), on, off)
 
 
 @element_rule(movement.DepthToSpace)
@@ -240,12 +251,14 @@ def _reverse_sequence(lowering: Lowering, op: movement.ReverseSequence, index: I
 def _range(lowering: Lowering, op: shapes.Range, index: Index) -> Expr:
     start = lowering.element(op.start, [integer(0)] * op.start.type.rank)
     delta = lowering.element(op.delta, [integer(0)] * op.delta.type.rank)
-    return start + index[0].astype(scalar_type(op.type)) * delta
+    steps = index[0].astype(scalar_type(computing_type(op.type)))
+    return narrowed(widened(start) + steps * widened(delta), op.type)
 
 
 @element_rule(shapes.EyeLike)
 def _eye_like(lowering: Lowering, op: shapes.EyeLike, index: Index) -> Expr:
-    return tirx.Select(index[1] - index[0] == integer(op.k), literal(1, op.type), literal(0, op.type))
+    on_diagonal = tirx.EQ(index[1] - index[0], integer(op.k))
+    return tirx.Select(on_diagonal, literal(1, op.type), literal(0, op.type))
 
 
 @element_rule(shapes.ConstantOfShape)

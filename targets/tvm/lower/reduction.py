@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from tvm import tirx
 
-from rtcc.ir import Graph, Op, TensorType
+from rtcc.ir import DType, Graph, Op, TensorType
+from rtcc.ir.dtype import Kind
 from rtcc.ir.ops import nn, reduce
 from rtcc.target import Target
 from rtcc.targets.tvm import vector_math as vm
@@ -21,7 +22,17 @@ from rtcc.targets.tvm.lower.accumulate import (
     accumulate,
     accumulate_columns,
 )
-from rtcc.targets.tvm.lower.kernel import Index, Lowering, integer, literal, template
+from rtcc.targets.tvm.lower.conversion import convert
+from rtcc.targets.tvm.lower.kernel import (
+    Index,
+    Lowering,
+    computing_type,
+    integer,
+    literal,
+    narrowed,
+    template,
+    widened,
+)
 from rtcc.targets.tvm.lower.loops import for_each_element, task_loops
 
 Finish = Callable[[Expr], Expr]
@@ -34,7 +45,7 @@ def same(value: Expr) -> Expr:
 
 def store_result(lowering: Lowering, op: Op, index: Index, value: Expr) -> None:
     """Store what the ops after the anchor make of its result at an index."""
-    named = lowering.builder.bind("total", value)
+    named = lowering.builder.bind("total", narrowed(value, op.type))
     with lowering.bound(op.results[0], lambda _: named):
         lowering.store(lowering.root, index, lowering.element(lowering.root, index))
 
@@ -55,8 +66,8 @@ def _reduce(graph: Graph, op: reduce.Reduction, target: Target) -> tirx.PrimFunc
     combine, before, finish = _recipe(op, extents)
 
     def source(outer: Index, inner: Index) -> Expr:
-        index = dict(zip(kept, outer, strict=True)) | dict(zip(axes, inner, strict=True))
-        return before(lowering.element(op.data, [index[axis] for axis in range(len(sizes))]))
+        index = dict(zip(kept, outer, strict=True)) | dict(zip(axes, inner[: len(axes)], strict=True))
+        return before(widened(lowering.element(op.data, [index[axis] for axis in range(len(sizes))])))
 
     def kept_index(index: Index) -> Index:
         return tuple(index[axis] for axis in kept) if op.keepdims else index
@@ -100,21 +111,34 @@ def _recipe(op: Op, extents: Sequence[int]) -> tuple[Combine, Finish, Finish]:
         case reduce.ReduceProd():
             return PRODUCT, same, same
         case reduce.ReduceL1():
-            return SUM, lambda v: tirx.max(v, vm.constant(0, v) - v) if type.dtype.is_integer else vm.absolute(v), same
+            return SUM, _magnitude_of(type), same
         case reduce.ReduceL2():
-            return SUM, lambda v: v * v, vm.sqrt
+            return SUM, squared, vm.sqrt
         case reduce.ReduceLogSum():
             return SUM, same, vm.log
         case reduce.ReduceSumSquare():
-            return SUM, lambda v: v * v, same
+            return SUM, squared, same
         case _:
             return SUM, same, same
 
 
+def squared(value: Expr) -> Expr:
+    """The square, of a value evaluated once."""
+    return vm.named(value, lambda v: v * v)
+
+
+def _magnitude_of(type: TensorType) -> Finish:
+    if type.dtype.is_float:
+        return vm.absolute
+    if type.dtype.kind is Kind.UNSIGNED:
+        return same
+    return lambda v: tirx.Select(tirx.LT(v, vm.constant(0, v)), vm.constant(0, v) - v, v)
+
+
 def _divided(type: TensorType, total: Expr, count: int) -> Expr:
     if type.dtype.is_float:
-        return tirx.div(total, literal(count, type))
-    return tirx.truncdiv(total, literal(count, type))
+        return tirx.div(total, vm.constant(count, total))
+    return tirx.truncdiv(total, vm.constant(max(count, 1), total))
 
 
 # ------------------------------------------------------------------------------------------------- products
@@ -142,7 +166,7 @@ def general_matmul(graph: Graph, op: nn.MatMul, target: Target) -> tirx.PrimFunc
         row = integer(0) if left_vector else kept.pop()
         a = (k,) if left_vector else matrix_index(left.type, tuple(kept), row, k)
         b = (k,) if right_vector else matrix_index(right.type, tuple(kept), k, column)
-        return lowering.element(left, a) * lowering.element(right, b)
+        return widened(lowering.element(left, a)) * widened(lowering.element(right, b))
 
     _columns(lowering, op, inner, term)
     return lowering.builder.finish()
@@ -157,18 +181,26 @@ def general_gemm(graph: Graph, op: nn.Gemm, target: Target) -> tirx.PrimFunc:
 
     def term(index: Index, k: Expr) -> Expr:
         row, column = index
-        left = lowering.element(a, (k, row) if op.transA else (row, k))
-        return left * lowering.element(b, (column, k) if op.transB else (k, column))
+        left = widened(lowering.element(a, (k, row) if op.transA else (row, k)))
+        return left * widened(lowering.element(b, (column, k) if op.transB else (k, column)))
 
     def finish(index: Index, value: Expr) -> Expr:
-        scaled = value if op.alpha == 1 else value * literal(op.alpha, op.type)
+        scaled = _scaled_by(op.alpha, value, op.type)
         c = lowering.operand(op, 2, index)
-        if c is None:
-            return scaled
-        return scaled + (c if op.beta == 1 else c * literal(op.beta, op.type))
+        return scaled if c is None else scaled + _scaled_by(op.beta, widened(c), op.type)
 
     _columns(lowering, op, inner, term, finish)
     return lowering.builder.finish()
+
+
+def _scaled_by(factor: float, value: Expr, type: TensorType) -> Expr:
+    """factor · value; of integers in float64, truncated."""
+    if factor == 1:
+        return value
+    if type.dtype.is_float:
+        return value * vm.constant(factor, value)
+    wide = value.astype("float64") * tirx.const(factor, "float64")
+    return convert(wide, DType.F64, type.dtype)
 
 
 def _columns(
@@ -222,15 +254,17 @@ def general_conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
         channel = tirx.floordiv(k, integer(per_group)) * integer(channels) + c
 
         def product() -> Expr:
-            return lowering.element(data, (n, channel, *source)) * lowering.element(weight, (k, c, *tap))
+            x = widened(lowering.element(data, (n, channel, *source)))
+            return x * widened(lowering.element(weight, (k, c, *tap)))
 
-        return lowering.guarded(tirx.all(*inside), product, lambda: literal(0, op.type)) if inside else product()
+        zero = literal(0, computing_type(op.type))
+        return lowering.guarded(tirx.all(*inside), product, lambda: zero) if inside else product()
 
     def row(outer: Index) -> None:
         def finish(column: Expr, value: Expr) -> None:
             bias = op.operands[2] if len(op.operands) > 2 else None
             if bias is not None:
-                value = value + lowering.element(bias, (outer[1],))
+                value = value + widened(lowering.element(bias, (outer[1],)))
             store_result(lowering, op, (*outer, column), value)
 
         accumulate_columns(

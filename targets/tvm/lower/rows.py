@@ -7,16 +7,25 @@ from collections.abc import Callable, Sequence
 
 from tvm import tirx
 
-from rtcc.ir import Graph, Op, TensorType, Value
+from rtcc.ir import Graph, Op, TensorType
 from rtcc.ir.ops import normalization, reduce, softmax
 from rtcc.ir.ops.tensor import normal_axis
 from rtcc.target import Target
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr
-from rtcc.targets.tvm.lower.accumulate import MAXIMUM, SUM, accumulate
-from rtcc.targets.tvm.lower.kernel import Index, Lowering, integer, literal, storage_type, template
+from rtcc.targets.tvm.lower.accumulate import MAXIMUM, PRODUCT, SUM, accumulate
+from rtcc.targets.tvm.lower.kernel import (
+    Index,
+    Lowering,
+    computing_type,
+    integer,
+    literal,
+    storage_type,
+    template,
+    widened,
+)
 from rtcc.targets.tvm.lower.loops import inner_loops, task_loops
-from rtcc.targets.tvm.lower.reduction import store_result
+from rtcc.targets.tvm.lower.reduction import squared, store_result
 
 
 class Row:
@@ -45,8 +54,8 @@ class Row:
         return tuple(full[axis] for axis in range(len(self.sizes)))
 
     def element(self, inner: Index) -> Expr:
-        """The operand's element at a place in the row."""
-        return self.lowering.element(self.value, self.index(inner))
+        """The operand's element at a place in the row, narrow floats as float32."""
+        return widened(self.lowering.element(self.value, self.index(inner)))
 
     def total(self, term: Callable[[Index], Expr], combine: object = SUM) -> Expr:
         """One value combined over the row, named."""
@@ -92,13 +101,13 @@ def _softmax(graph: Graph, op: softmax.Softmax, target: Target) -> tirx.PrimFunc
 
 def _mean(row: Row) -> Expr:
     total = row.total(row.element)
-    return row.lowering.builder.bind("mean", tirx.div(total, literal(row.count, row.op.type)))
+    return row.lowering.builder.bind("mean", tirx.div(total, vm.constant(row.count, total)))
 
 
 def _inverse_deviation(row: Row, mean: Expr, epsilon: float) -> Expr:
-    squares = row.total(lambda i: (row.element(i) - mean) * (row.element(i) - mean))
-    variance = tirx.div(squares, literal(row.count, row.op.type))
-    return row.lowering.builder.bind("inverse", _inverse_root(variance + literal(epsilon, row.op.type)))
+    squares = row.total(lambda i: squared(row.element(i) - mean))
+    variance = tirx.div(squares, vm.constant(row.count, squares))
+    return row.lowering.builder.bind("inverse", _inverse_root(variance + vm.constant(epsilon, squares)))
 
 
 def _inverse_root(x: Expr) -> Expr:
@@ -112,14 +121,15 @@ def _layer_normalization(graph: Graph, op: normalization.LayerNormalization, tar
     centred = isinstance(op, normalization.LayerNormalization)
 
     def body(row: Row) -> None:
-        mean = _mean(row) if centred else literal(0, op.type)
+        mean = _mean(row) if centred else literal(0, computing_type(op.type))
         inverse = _inverse_deviation(row, mean, op.epsilon)
 
         def result(inner: Index) -> Expr:
             index = row.index(inner)
             scale, shift = (row.lowering.operand(op, slot, index) for slot in (1, 2))
-            value = (row.element(inner) - mean) * inverse * scale
-            return value if shift is None else value + shift
+            assert scale is not None
+            value = (row.element(inner) - mean) * inverse * widened(scale)
+            return value if shift is None else value + widened(shift)
 
         row.store(result)
 
@@ -132,8 +142,8 @@ def _instance_normalization(graph: Graph, op: normalization.InstanceNormalizatio
         mean = _mean(row)
         inverse = _inverse_deviation(row, mean, op.epsilon)
         channel = row.outer[1]
-        scale = row.lowering.builder.bind("scale", inverse * row.lowering.element(op.scale, (channel,)))
-        shift = row.lowering.element(op.bias, (channel,))
+        scale = row.lowering.builder.bind("scale", inverse * widened(row.lowering.element(op.scale, (channel,))))
+        shift = widened(row.lowering.element(op.bias, (channel,)))
         row.store(lambda i: (row.element(i) - mean) * scale + shift)
 
     return rows_kernel(graph, op, range(2, op.data.type.rank), body)
@@ -147,7 +157,7 @@ def _arg_extremum(graph: Graph, op: reduce.ArgMax, target: Target) -> tirx.PrimF
     sizes = op.data.type.sizes
     axis = normal_axis(op, op.axis, len(sizes))
     outer_sizes = [size for a, size in enumerate(sizes) if a != axis]
-    dtype = op.data.type
+    dtype = computing_type(op.data.type)
     larger = isinstance(op, reduce.ArgMax)
 
     def body(outer: Index) -> None:
@@ -156,14 +166,14 @@ def _arg_extremum(graph: Graph, op: reduce.ArgMax, target: Target) -> tirx.PrimF
         place = builder.local("place", (1,), "int64")
 
         def element(k: Expr) -> Expr:
-            return lowering.element(op.data, (*outer[:axis], k, *outer[axis:]))
+            return widened(lowering.element(op.data, (*outer[:axis], k, *outer[axis:])))
 
         with lowering.scope():
             builder.store(best, [integer(0)], element(integer(0)))
         builder.store(place, [integer(0)], tirx.const(0, "int64"))
         with builder.serial("k", sizes[axis] - 1, 1) as k, lowering.scope():
             candidate = builder.bind("candidate", element(k))
-            better = _beats(dtype, candidate, best[0], larger, or_equal=bool(op.select_last_index))
+            better = beats(dtype, candidate, best[0], larger=larger, or_equal=bool(op.select_last_index))
             with builder.when(better):
                 builder.store(best, [integer(0)], candidate)
                 builder.store(place, [integer(0)], k.astype("int64"))
@@ -174,7 +184,8 @@ def _arg_extremum(graph: Graph, op: reduce.ArgMax, target: Target) -> tirx.PrimF
     return builder.finish()
 
 
-def _beats(type: TensorType, candidate: Expr, best: Expr, larger: bool, *, or_equal: bool) -> Expr:
+def beats(type: TensorType, candidate: Expr, best: Expr, *, larger: bool, or_equal: bool) -> Expr:
+    """Whether a candidate is more extreme than the best so far; NaN is most extreme."""
     if or_equal:
         better = candidate >= best if larger else candidate <= best
     else:
@@ -185,26 +196,27 @@ def _beats(type: TensorType, candidate: Expr, best: Expr, larger: bool, *, or_eq
     return tirx.any(better, fresh_nan)
 
 
-@template(reduce.CumSum)
-def _cum_sum(graph: Graph, op: reduce.CumSum, target: Target) -> tirx.PrimFunc:
-    axis_value: Value = op.axis
-    axis = normal_axis(op, int(op.static_array(axis_value, "axis").reshape(-1)[0]), op.type.rank)
+@template(reduce.CumSum, reduce.CumProd)
+def _cumulation(graph: Graph, op: reduce.Cumulation, target: Target) -> tirx.PrimFunc:
+    axis = normal_axis(op, int(op.static_array(op.axis, "axis").reshape(-1)[0]), op.type.rank)
     lowering = Lowering(graph)
     builder = lowering.builder
-    sizes = op.type.sizes
+    sizes, type = op.type.sizes, computing_type(op.type)
     outer_sizes = [size for a, size in enumerate(sizes) if a != axis]
+    combine = SUM if isinstance(op, reduce.CumSum) else PRODUCT
 
     def body(outer: Index) -> None:
         outer = outer[: len(outer_sizes)]
-        total = builder.local("total", (1,), storage_type(op.type))
-        builder.store(total, [integer(0)], literal(0, op.type))
+        total = builder.local("total", (1,), storage_type(type))
+        builder.store(total, [integer(0)], combine.start(type))
         with builder.serial("step", sizes[axis]) as step, lowering.scope():
             k = builder.bind("k", integer(sizes[axis] - 1) - step if op.reverse else step + integer(0))
             index = (*outer[:axis], k, *outer[axis:])
-            added = builder.bind("added", lowering.element(op.data, index))
+            element = builder.bind("element", widened(lowering.element(op.data, index)))
             before = builder.bind("before", total[0])
-            builder.store(total, [integer(0)], before + added)
-            store_result(lowering, op, index, before if op.exclusive else before + added)
+            after = builder.bind("after", combine.join(type, before, element))
+            builder.store(total, [integer(0)], after)
+            store_result(lowering, op, index, before if op.exclusive else after)
 
     if 0 not in sizes:
         task_loops(lowering, outer_sizes or (1,), body)

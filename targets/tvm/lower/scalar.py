@@ -6,19 +6,25 @@ Every emitter takes operand expressions (scalars or vectors alike) and obeys doc
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from tvm import tirx
 
 from rtcc.ir import DType, Op
-from rtcc.ir.ops import math
+from rtcc.ir.dtype import Kind
+from rtcc.ir.ops import cast, math
+from rtcc.ir.ops.elementwise import Elementwise
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr
-from rtcc.targets.tvm.lower.kernel import Index, Lowering, element_rule, scalar_type
+from rtcc.targets.tvm.lower.conversion import convert, reinterpreted
+from rtcc.targets.tvm.lower.kernel import Index, Lowering, element_rule, narrowed, widened
 
 Emitter = Callable[..., Expr]
 EMITTERS: dict[type[Op], Emitter] = {}
 """Op class → function (op, *operand expressions or None) → result expression."""
+KEEPING_BITS: set[type[Op]] = set()
+"""Operators whose emitters take narrow floats as they are."""
 
 
 def emits(*classes: type[Op]) -> Callable[[Emitter], Emitter]:
@@ -33,8 +39,23 @@ def emits(*classes: type[Op]) -> Callable[[Emitter], Emitter]:
 
 
 def emit(op: Op, *operands: Expr | None) -> Expr:
-    """The result of one elementwise op for operand expressions; KeyError where there is no emitter."""
-    return EMITTERS[type(op)](op, *operands)
+    """The result of one elementwise op for operand expressions; KeyError where there is no emitter.
+
+    Floats narrower than 32 bits are widened, computed in float32 and rounded once.
+    """
+    if type(op) in KEEPING_BITS:
+        return EMITTERS[type(op)](op, *operands)
+    wide = [None if x is None else widened(x) for x in _distinct(operands)]
+    return narrowed(EMITTERS[type(op)](op, *wide), op.type)
+
+
+def _distinct(operands: tuple[Expr | None, ...]) -> list[Expr | None]:
+    """The operands, a repeated float hidden: TVM simplifies x - x, x / x and x == x as if x were a number."""
+    seen: list[Expr | None] = []
+    for x in operands:
+        repeated = x is not None and any(x is other for other in seen)
+        seen.append(vm.exact(x) if repeated and vm.scalar_type(x) in ("float32", "float64") else x)
+    return seen
 
 
 def is_emittable(op: Op) -> bool:
@@ -48,12 +69,40 @@ def _element(lowering: Lowering, op: Op, index: Index) -> Expr:
     return emit(op, *(lowering.operand(op, slot, index) for slot in range(len(op.operands))))
 
 
-element_rule(math.Elementwise)(_element)
+element_rule(Elementwise)(_element)
 
 
-def like(op: Op, value: float | int) -> Callable[[Expr], Expr]:
-    """A constant of the type of a given expression."""
-    return lambda x: vm.constant(value, x)
+def opaque(x: Expr) -> Expr:
+    """An integer that TVM's simplifier cannot see into: it reasons as if sums and products never wrapped."""
+    kind = vm.scalar_type(x)
+    if kind not in _OTHER_SIGN:
+        return x
+    return tirx.reinterpret(vm.typed(x, kind), tirx.reinterpret(vm.typed(x, _OTHER_SIGN[kind]), x))
+
+
+_OTHER_SIGN = {"int32": "uint32", "int64": "uint64", "uint32": "int32", "uint64": "int64"}
+
+
+def _ordered(x: Expr) -> Expr:
+    """A number that compares alike: wide unsigned integers as signed ones, since TVM subtracts to compare."""
+    kind = vm.scalar_type(x)
+    if kind not in ("uint32", "uint64"):
+        return opaque(x)
+    signed = tirx.reinterpret(vm.typed(x, _OTHER_SIGN[kind]), x)
+    return tirx.bitwise_xor(signed, vm.constant(-(2 ** (int(kind[4:]) - 1)), signed))
+
+
+def _compared(compare: Callable[[Expr, Expr], Expr]) -> Callable[[Expr, Expr], Expr]:
+    return lambda a, b: compare(_ordered(a), _ordered(b))
+
+
+less, less_or_equal = _compared(tirx.LT), _compared(tirx.LE)
+equal = _compared(tirx.EQ)
+
+
+def _differ(a: Expr, b: Expr) -> Expr:
+    """Exclusive or of booleans; TVM compares booleans as if they were floats, which LLVM refuses."""
+    return tirx.NE(a.astype(vm.typed(a, "uint8")), b.astype(vm.typed(b, "uint8")))
 
 
 # ------------------------------------------------------------------------------------------------ arithmetic
@@ -80,23 +129,23 @@ def _mul(op: Op, a: Expr, b: Expr) -> Expr:
 
 
 def _is_signed(op: Op) -> bool:
-    return op.type.dtype.value.startswith("i")
+    return op.type.dtype.kind is Kind.SIGNED
 
 
 @emits(math.Div)
 def _div(op: Op, a: Expr, b: Expr) -> Expr:
     if op.type.dtype.is_float:
         return tirx.div(a, b)
-    return _safe_integer(op, a, b, tirx.truncdiv)
+    return _safe_integer(op, opaque(a), opaque(b), tirx.truncdiv)
 
 
 def _safe_integer(op: Op, a: Expr, b: Expr, divide: Callable[[Expr, Expr], Expr]) -> Expr:
     """Truncating division or remainder: 0 for a zero divisor, and INT_MIN / -1 wraps."""
     zero, one = vm.constant(0, b), vm.constant(1, b)
-    by_zero = b == zero
+    by_zero = tirx.EQ(b, zero)
     result = divide(a, tirx.Select(by_zero, one, b))
     if _is_signed(op):
-        minus = b == vm.constant(-1, b)
+        minus = tirx.EQ(b, vm.constant(-1, b))
         safe = divide(a, tirx.Select(tirx.any(by_zero, minus), one, b))
         negated = zero - a if divide is tirx.truncdiv else zero
         result = tirx.Select(minus, negated, safe)
@@ -106,18 +155,66 @@ def _safe_integer(op: Op, a: Expr, b: Expr, divide: Callable[[Expr, Expr], Expr]
 @emits(math.Mod)
 def _mod(op: math.Mod, a: Expr, b: Expr) -> Expr:
     if op.type.dtype.is_float:
-        return vm.libm("fmod", a, b)
-    remainder = _safe_integer(op, a, b, tirx.truncmod)
+        remainder = vm.libm("fmod", a, b)
+        return remainder if op.fmod else vm.named(remainder, lambda r: vm.named(b, lambda d: _with_sign_of(r, d)))
+    remainder = _safe_integer(op, opaque(a), opaque(b), tirx.truncmod)
     if op.fmod or not _is_signed(op):
         return remainder
     zero = vm.constant(0, a)
-    differ = tirx.all(remainder != zero, (remainder < zero) != (b < zero))
+    differ = tirx.all(tirx.NE(remainder, zero), _differ(remainder < zero, b < zero))
     return tirx.Select(differ, remainder + b, remainder)
+
+
+def _with_sign_of(remainder: Expr, divisor: Expr) -> Expr:
+    """numpy.mod of floats from C's fmod: the divisor's sign, also on a zero."""
+    zero = vm.constant(0, divisor)
+    negative = tirx.LT(divisor, zero)
+    differ = _differ(tirx.LT(remainder, zero), negative)
+    signed_zero = tirx.Select(negative, vm.constant(-0.0, divisor), zero)
+    return tirx.Select(tirx.EQ(remainder, zero), signed_zero, tirx.Select(differ, remainder + divisor, remainder))
+
+
+@emits(math.Pow)
+def _pow(op: math.Pow, a: Expr, b: Expr) -> Expr:
+    base, exponent = op.left.type.dtype, op.right.type.dtype
+    if base.is_float and exponent.is_float and vm.scalar_type(a) == vm.scalar_type(b):
+        return vm.power(a, b)
+    if base.is_integer and exponent.is_integer:
+        return vm.named(a, lambda x: vm.named(b, lambda n: _integer_power(op, x, n)))
+    wide = vm.power(a.astype(vm.typed(a, "float64")), b.astype(vm.typed(b, "float64")))
+    return convert(wide, DType.F64, base) if base.is_integer else wide.astype(vm.typed(a, vm.scalar_type(a)))
+
+
+def _integer_power(op: math.Pow, base: Expr, exponent: Expr) -> Expr:
+    """Repeated squaring over the exponent's bits, wrapping; a negative exponent gives 1, -1 or 0."""
+    is_signed = op.right.type.dtype.kind is Kind.SIGNED
+    bits = op.right.type.dtype.bits - is_signed
+
+    def step(bit: int, result: Expr, square: Expr) -> Expr:
+        mask = vm.constant(1 << bit, exponent)
+        odd = tirx.NE(tirx.bitwise_and(exponent, mask), vm.constant(0, exponent))
+        taken = tirx.Select(odd, result * square, result)
+        if bit + 1 == bits:
+            return taken
+        return vm.named(taken, lambda r: vm.named(square * square, lambda s: step(bit + 1, r, s)))
+
+    power = step(0, vm.constant(1, base), base)
+    return tirx.Select(exponent < vm.constant(0, exponent), _unit_power(op, base, exponent), power) if is_signed else power
+
+
+def _unit_power(op: math.Pow, base: Expr, exponent: Expr) -> Expr:
+    """1 and -1 to a power; 0 for any other base."""
+    one = vm.constant(1, base)
+    unit = tirx.Select(tirx.EQ(base, one), base, vm.constant(0, base))
+    if op.left.type.dtype.kind is not Kind.SIGNED:
+        return unit
+    odd = tirx.NE(tirx.bitwise_and(exponent, vm.constant(1, exponent)), vm.constant(0, exponent))
+    return tirx.Select(tirx.EQ(base, vm.constant(-1, base)), tirx.Select(odd, base, one), unit)
 
 
 @emits(math.Neg)
 def _neg(op: Op, x: Expr) -> Expr:
-    return tirx.const(-1.0, scalar_type(op.type)) * x if op.type.dtype.is_float else vm.constant(0, x) - x
+    return vm.constant(-1, x) * x if op.type.dtype.is_float else vm.constant(0, x) - x
 
 
 @emits(math.Abs)
@@ -155,21 +252,24 @@ def _round(op: Op, x: Expr) -> Expr:
     return tirx.nearbyint(x)
 
 
-def _extremum(op: Op, choose: Callable[[Expr, Expr], Expr], pick: Callable[[Expr, Expr], Expr], *xs: Expr) -> Expr:
-    result = xs[0]
-    for x in xs[1:]:
-        result = choose(result, x) if op.type.dtype.is_float else pick(result, x)
-    return result
+def maximum(a: Expr, b: Expr) -> Expr:
+    """The larger; NaN where either is."""
+    return vm.maximum(a, b) if "float" in vm.scalar_type(a) else tirx.Select(less(a, b), b, a)
+
+
+def minimum(a: Expr, b: Expr) -> Expr:
+    """The smaller; NaN where either is."""
+    return vm.minimum(a, b) if "float" in vm.scalar_type(a) else tirx.Select(less(b, a), b, a)
 
 
 @emits(math.Max)
 def _max(op: Op, *xs: Expr) -> Expr:
-    return _extremum(op, vm.maximum, tirx.max, *xs)
+    return functools.reduce(maximum, xs)
 
 
 @emits(math.Min)
 def _min(op: Op, *xs: Expr) -> Expr:
-    return _extremum(op, vm.minimum, tirx.min, *xs)
+    return functools.reduce(minimum, xs)
 
 
 @emits(math.Sum)
@@ -188,8 +288,8 @@ def _mean(op: Op, *xs: Expr) -> Expr:
 @emits(math.Clip)
 def _clip(op: Op, x: Expr, low: Expr | None = None, high: Expr | None = None) -> Expr:
     if low is not None:
-        x = _max(op, x, low)
-    return x if high is None else _min(op, x, high)
+        x = maximum(x, low)
+    return x if high is None else minimum(x, high)
 
 
 # -------------------------------------------------------------------------------------------- transcendental
@@ -200,15 +300,18 @@ def _by(emitter: Callable[[Expr], Expr]) -> Emitter:
 
 
 for _op_class, _emitter in {
-    math.Sqrt: vm.sqrt, math.Exp: vm.exp, math.Log: vm.log, math.Tanh: vm.tanh, math.Erf: vm.erf,
+    math.Sqrt: vm.sqrt, math.Exp: vm.exp, math.Log: vm.log, math.Tanh: vm.tanh, math.Sin: vm.sin, math.Cos: vm.cos,
+    math.Tan: vm.tan, math.Asin: vm.asin, math.Acos: vm.acos, math.Atan: vm.atan, math.Sinh: vm.sinh,
+    math.Cosh: vm.cosh, math.Asinh: vm.asinh, math.Acosh: vm.acosh, math.Atanh: vm.atanh,
 }.items():  # fmt: skip
     EMITTERS[_op_class] = _by(_emitter)
 
-for _op_class, _name in {
-    math.Sin: "sin", math.Cos: "cos", math.Tan: "tan", math.Asin: "asin", math.Acos: "acos", math.Atan: "atan",
-    math.Sinh: "sinh", math.Cosh: "cosh", math.Asinh: "asinh", math.Acosh: "acosh", math.Atanh: "atanh",
-}.items():  # fmt: skip
-    EMITTERS[_op_class] = _by(lambda x, name=_name: vm.libm(name, x))
+
+@emits(math.Erf)
+def _erf(op: Op, x: Expr) -> Expr:
+    if op.type.dtype.is_float:
+        return vm.erf(x)
+    return convert(vm.erf(x.astype(vm.typed(x, "float64"))), DType.F64, op.type.dtype)
 
 
 # -------------------------------------------------------------------------------------- comparison and logic
@@ -216,27 +319,27 @@ for _op_class, _name in {
 
 @emits(math.Equal)
 def _equal(op: Op, a: Expr, b: Expr) -> Expr:
-    return a == b
+    return tirx.Not(_differ(a, b)) if vm.scalar_type(a) == "bool" else equal(a, b)
 
 
 @emits(math.Less)
 def _less(op: Op, a: Expr, b: Expr) -> Expr:
-    return a < b
+    return less(a, b)
 
 
 @emits(math.LessOrEqual)
 def _less_or_equal(op: Op, a: Expr, b: Expr) -> Expr:
-    return a <= b
+    return less_or_equal(a, b)
 
 
 @emits(math.Greater)
 def _greater(op: Op, a: Expr, b: Expr) -> Expr:
-    return a > b
+    return less(b, a)
 
 
 @emits(math.GreaterOrEqual)
 def _greater_or_equal(op: Op, a: Expr, b: Expr) -> Expr:
-    return a >= b
+    return less_or_equal(b, a)
 
 
 @emits(math.And)
@@ -251,7 +354,7 @@ def _or(op: Op, a: Expr, b: Expr) -> Expr:
 
 @emits(math.Xor)
 def _xor(op: Op, a: Expr, b: Expr) -> Expr:
-    return a != b
+    return _differ(a, b)
 
 
 @emits(math.Not)
@@ -262,6 +365,13 @@ def _not(op: Op, x: Expr) -> Expr:
 @emits(math.IsNaN)
 def _is_nan(op: Op, x: Expr) -> Expr:
     return vm.is_nan(x)
+
+
+@emits(math.IsInf)
+def _is_inf(op: math.IsInf, x: Expr) -> Expr:
+    found = [tirx.EQ(x, vm.constant(float("inf"), x))] if op.detect_positive else []
+    found += [tirx.EQ(x, vm.constant(float("-inf"), x))] if op.detect_negative else []
+    return tirx.any(*found) if found else vm.constant(False, tirx.EQ(x, x))
 
 
 @emits(math.Where)
@@ -294,8 +404,28 @@ def _bitwise_not(op: Op, x: Expr) -> Expr:
 
 @emits(math.BitShift)
 def _bit_shift(op: math.BitShift, a: Expr, b: Expr) -> Expr:
-    width = vm.constant(op.type.dtype.bits, b)
-    inside = b < width
-    amount = tirx.Select(inside, b, vm.constant(0, b))
-    shifted = a << amount if op.direction == "LEFT" else a >> amount
-    return tirx.Select(inside, shifted, vm.constant(0, a))
+    zero = vm.constant(0, b)
+    inside = less(b, vm.constant(op.type.dtype.bits, b))
+    lost = vm.constant(0, a)
+    if _is_signed(op):
+        inside = tirx.all(inside, tirx.GE(b, zero))
+        lost = lost if op.direction == "LEFT" else tirx.Select(tirx.LT(a, lost), vm.constant(-1, a), lost)
+    amount = tirx.Select(inside, b, zero)
+    return tirx.Select(inside, a << amount if op.direction == "LEFT" else a >> amount, lost)
+
+
+# ----------------------------------------------------------------------------------------------- conversions
+
+
+@emits(cast.Cast)
+def _cast(op: cast.Cast, x: Expr) -> Expr:
+    return convert(x, op.data.type.dtype, op.type.dtype)
+
+
+@emits(cast.BitCast)
+def _bit_cast(op: cast.BitCast, x: Expr) -> Expr:
+    return reinterpreted(x, op.data.type.dtype, op.type.dtype)
+
+
+KEEPING_BITS.add(cast.BitCast)
+element_rule(cast.BitCast)(_element)

@@ -13,6 +13,7 @@ import onnx
 from onnx.backend.test.loader import load_model_tests
 from onnx.helper import get_attribute_value, tensor_dtype_to_np_dtype
 
+from rtcc.errors import RtccError
 from rtcc.ir import Constant, DType, Op, TensorType, Value
 from rtcc.ir.dimension import Expression
 from rtcc.onnx.names import operator_class
@@ -139,6 +140,15 @@ def check(case: NodeCase, *, static: Sequence[int] | None = None) -> None:
         assert_type_covers(op.results[index].type, wanted, where)
         assert found.shape == wanted.shape, f"{where}: {found.shape}, not {wanted.shape}"
         assert_close(found, wanted, case.rtol, case.atol, where)
+
+
+def refusal(case: NodeCase) -> str:
+    """The code of the error that a case with no constant operand meets, "" when it passes."""
+    try:
+        check(case, static=())
+    except RtccError as error:
+        return error.code
+    return ""
 
 
 def assert_type_covers(type: TensorType, array: Array, where: str) -> None:

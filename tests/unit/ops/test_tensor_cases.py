@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rtcc.errors import RtccError
-from tests.unit.ops.node_cases import NodeCase, check, node_cases
+from tests.unit.ops.node_cases import check, node_cases, refusal
 
 OPERATORS = [
     "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Concat", "Split", "Slice", "Pad", "Expand",
@@ -27,12 +26,3 @@ def test_inferred_types_hold_where_nothing_is_constant(op_type: str) -> None:
     """Sizes become bounded symbols; only what decides a rank may be refused, with a typed error."""
     for case in node_cases(op_type):
         assert refusal(case) in ("", "dynamic-operand", "invalid-operator"), case.name
-
-
-def refusal(case: NodeCase) -> str:
-    """The code of the error that a case with no constant operand meets, "" when it passes."""
-    try:
-        check(case, static=())
-    except RtccError as error:
-        return error.code
-    return ""

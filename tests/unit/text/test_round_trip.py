@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,11 +69,13 @@ def test_names_that_collide_get_a_suffix_and_unnamed_values_numbers() -> None:
     assert print_module(again) == text
 
 
-@pytest.mark.parametrize("name", ["", "a.b", "1a", "%x", 'a"b\\', "π/é:0", "\n\t\r\0", "\u2028\x85", "\ud800", "a b", "_"])
+@pytest.mark.parametrize(
+    "name", ["", "a.b", "1a", "%x", 'a"b\\', "π/é:0", "\n\t\r\0", "\u2028\x85", "\ud800", "a b", "_"]
+)
 def test_any_name_survives(name: str) -> None:
     module = Module(metadata={name: name}, dimensions={name: (1, 4)})
     shape = TensorType(DType.F32, (symbol(name, 1, 4),))
-    constant = module.add_constant(name, np.float32([1]))
+    constant = module.add_constant(name, np.ones(1, np.float32))
     graph = module.add_graph(Graph("main", [(name, shape)]))
     op = graph.append(Add(graph.parameters[0], constant, location=Location((name,), (name,))))
     op.result.name = "sum"
@@ -93,7 +96,7 @@ def test_any_name_survives(name: str) -> None:
 def test_equal_to_default_is_left_out_and_integers_become_floats_where_floats_are_meant() -> None:
     from rtcc.ir.ops.activation import LeakyRelu
 
-    def printed(**attributes: float) -> str:
+    def printed(**attributes: Any) -> str:
         module = Module()
         graph = module.add_graph(Graph("main", [("x", SCALAR)]))
         graph.return_(graph.append(LeakyRelu(graph.parameters[0], **attributes)).result)
@@ -106,7 +109,13 @@ def test_equal_to_default_is_left_out_and_integers_become_floats_where_floats_ar
 
 def test_empty_and_mixed_lists_survive() -> None:
     graph = Graph("main", [("x", SCALAR)])
-    graph.attributes = {"none": (), "floats": (1.0, 2.5), "ints": (1, -2), "strings": ("a", ","), "deep": {"a": {}}}
+    graph.attributes = {
+        "none": (),
+        "floats": (1.0, 2.5),
+        "ints": (1, -2),
+        "strings": ("a", ","),
+        "deep": {"a": {}},
+    }
     graph.append(Launch(graph.parameters[0], kernel="k", places=(), types=()))
     graph.return_()
     again = parse_module(print_module(Module(graphs={"main": graph})).replace('"k"', "@k")).main
@@ -119,9 +128,7 @@ def test_two_hundred_nested_regions_need_no_recursion() -> None:
     condition = TensorType(DType.BOOL, ())
     graph = module.add_graph(Graph("main", [("p", condition)]))
     (parameter,) = graph.parameters
-    regions = [graph]
-    for _ in range(400):
-        regions.append(Graph())
+    regions = [graph, *(Graph() for _ in range(400))]
     for inner, outer in zip(reversed(regions[1:]), reversed(regions[:-1]), strict=True):
         if inner is regions[-1]:
             inner.return_(parameter)
@@ -147,7 +154,9 @@ def test_layouts_are_part_of_the_type() -> None:
 
 def test_big_constants_lie_beside_the_text_once(tmp_path: Path) -> None:
     big = np.arange(MAPPED_BYTES // 4, dtype=np.float32)
-    module = module_with(a=np.arange(17, dtype=np.int8), b=np.arange(17, dtype=np.int8), c=big, d=np.zeros(16))
+    module = module_with(
+        a=np.arange(17, dtype=np.int8), b=np.arange(17, dtype=np.int8), c=big, d=np.zeros(16)
+    )
     write_module(module, tmp_path / "model.rtir")
     assert len(list((tmp_path / "blobs").iterdir())) == 2
     again = read_module(tmp_path / "model.rtir")

@@ -1,0 +1,45 @@
+"""Which inputs of a model decide shapes, or what code an operator becomes (the axes of a reduction, say)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from onnx import GraphProto, ModelProto, NodeProto
+
+from rtcc.onnx.names import operator_class
+from rtcc.onnx.topology import nested_graphs
+
+_NEWER_NAMES = {"Upsample": "Split"}
+"""Operators without a class of their own, and one whose second operand is known in the same way."""
+
+
+def deciding_inputs(model: ModelProto) -> list[str]:
+    """Names of the inputs whose values reach an operand that must be known to compile; sorted.
+
+    The value of Shape and Size depends on types alone, so nothing is followed through them.
+    """
+    producers: dict[str, NodeProto] = {}
+    pending: list[str] = []
+    for node in _all_nodes(model.graph):
+        producers.update((name, node) for name in node.output if name)
+        kind = operator_class(node.domain, _NEWER_NAMES.get(node.op_type, node.op_type))
+        slots = kind.operand_slots if kind else ()
+        pending.extend(name for name, slot in zip(node.input, slots, strict=False) if slot.static and name)
+    seen: set[str] = set()
+    while pending:
+        name = pending.pop()
+        producer = producers.get(name)
+        if name not in seen and producer is not None and producer.op_type not in ("Shape", "Size"):
+            pending.extend(n for n in producer.input if n)
+            pending.extend(output.name for graph in nested_graphs(producer) for output in graph.output)
+        seen.add(name)
+    return sorted(seen & {value.name for value in model.graph.input})
+
+
+def _all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    """The nodes of a graph and of those nested in it."""
+    pending = [graph]
+    while pending:
+        nodes = pending.pop().node
+        yield from nodes
+        pending.extend(inner for node in nodes for inner in nested_graphs(node))

@@ -1,0 +1,201 @@
+"""Tree ensembles as tensor operators: all trees take one step at a time, from the roots to the leaves.
+
+A tree's nodes stand in flat arrays; a leaf's two successors are itself, so that trees of different
+depth can walk together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from rtcc.ir import Value
+from rtcc.onnx.builder import Builder
+from rtcc.onnx.node import Node
+from rtcc.onnx.tensors import Array
+
+DEEPEST_TREE = 200
+
+_COMPARISONS = {
+    "BRANCH_LEQ": "LessOrEqual", "BRANCH_LT": "Less", "BRANCH_GTE": "GreaterOrEqual", "BRANCH_GT": "Greater",
+    "BRANCH_EQ": "Equal",
+}  # fmt: skip
+_MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ", "BRANCH_MEMBER")
+
+
+@dataclass(frozen=True)
+class Forest:
+    """feature, split, true, false, missing: per node; weights: [node, target]; roots: per tree."""
+
+    feature: Array
+    split: Array
+    true: Array
+    false: Array
+    missing: Array
+    weights: Array
+    roots: Array
+    comparison: str
+
+    def leaf_weights(self, node: Node, build: Builder) -> Value:
+        """[row, tree, target]: the weights of the leaf that each row reaches in each tree."""
+        data = node.operand(0)
+        if data.type.rank != 2:
+            raise node.fail(f"expected rows of features, found {data.type}")
+        if not data.type.dtype.is_float:
+            data = build.op("Cast", data, to="f32").result
+        dtype = data.type.dtype.numpy
+        feature, true, false = (build.constant(n, getattr(self, n)) for n in ("feature", "true", "false"))
+        split = build.constant("split", self.split.astype(dtype))
+        missing = build.constant("missing", self.missing) if self.missing.any() else None
+        at = self._roots(data, build)
+        for _ in range(self.depth(node)):
+            wanted = build.op("Gather", feature, at).result
+            value = build.op("GatherElements", data, wanted, axis=1).result
+            holds = build.op(self.comparison, value, build.op("Gather", split, at).result).result
+            if missing is not None:
+                tracked = build.op("Gather", missing, at).result
+                absent = build.op("And", build.op("IsNaN", value).result, tracked).result
+                holds = build.op("Or", holds, absent).result
+            following = (build.op("Gather", table, at).result for table in (true, false))
+            at = build.op("Where", holds, *following).result
+        return build.op("Gather", build.constant("weights", self.weights), at).result
+
+    def depth(self, node: Node) -> int:
+        """How many steps the longest path takes; InvalidModel for cycles."""
+        level, reached = 0, self.roots
+        while (inner := reached[self.true[reached] != reached]).size:
+            level += 1
+            if level > min(DEEPEST_TREE, len(self.true)):
+                raise node.fail(f"a tree is deeper than {DEEPEST_TREE}, or its nodes form a cycle")
+            reached = np.unique(np.concatenate([self.true[inner], self.false[inner]]))
+        return level
+
+    def _roots(self, data: Value, build: Builder) -> Value:
+        """[row, tree]: every row starts at every root."""
+        rows, roots = data.type.shape[0], build.constant("roots", self.roots[None])
+        if isinstance(rows, int):
+            return build.op("Expand", roots, build.integers("rows", (rows, len(self.roots)))).result
+        count = build.op("Shape", data, end=1).result
+        shape = build.op("Concat", count, build.integers("trees", (len(self.roots),)), axis=0).result
+        return build.op("Expand", roots, shape).result
+
+
+def regressor_forest(node: Node) -> Forest:
+    """The forest of a TreeEnsembleRegressor."""
+    return _forest_of_ids(node, "target", node.int("n_targets", 1))
+
+
+def classifier_forest(node: Node, classes: int) -> Forest:
+    """The forest of a TreeEnsembleClassifier."""
+    return _forest_of_ids(node, "class", classes)
+
+
+def plain_forest(node: Node) -> Forest:
+    """The forest of a TreeEnsemble: leaves have arrays of their own and follow the nodes here."""
+    splits, weights = node.tensor("nodes_splits"), node.tensor("leaf_weights")
+    count, leaves = len(splits), len(weights)
+    numbers = cast("list[int]", node.tensor("nodes_modes").tolist())
+    modes = {_MODES[number] for number in numbers if 0 <= number < len(_MODES)}
+    targets = np.array(node.ints("leaf_targetids"))
+    own = np.arange(count, count + leaves)
+    table = np.zeros((count + leaves, node.int("n_targets", 1)), weights.dtype)
+    _check(node, len(targets) == leaves and (targets < table.shape[1]).all(), "leaf_targetids")
+    table[own, targets] = weights
+    following = [
+        np.concatenate(
+            [_lists(node, count, f"nodes_{s}nodeids") + count * _lists(node, count, f"nodes_{s}leafs"), own]
+        )
+        for s in ("true", "false")
+    ]
+    return _forest(
+        node,
+        modes,
+        feature=np.concatenate([_lists(node, count, "nodes_featureids"), np.zeros(leaves, np.int64)]),
+        split=np.concatenate([splits, np.zeros(leaves, splits.dtype)]),
+        true=following[0],
+        false=following[1],
+        missing=np.concatenate([_missing(node, count), np.zeros(leaves, np.bool_)]),
+        weights=table,
+        roots=np.array(node.ints("tree_roots"), np.int64),
+    )
+
+
+def _forest_of_ids(node: Node, kind: str, targets: int) -> Forest:
+    """Nodes named by (tree, number); weights listed by such names."""
+    names = list(zip(node.ints("nodes_treeids"), node.ints("nodes_nodeids"), strict=False))
+    count = len(names)
+    place = {name: i for i, name in enumerate(names)}
+    modes = cast("tuple[str, ...]", node.plain("nodes_modes"))
+    _check(node, len(modes) == count == len(place), "nodes_modes or nodes_nodeids")
+    leaf = np.array([mode == "LEAF" for mode in modes], np.bool_)
+    trees = _lists(node, count, "nodes_treeids")
+    following = [
+        np.array([i if leaf[i] else place.get((trees[i], ids[i]), -1) for i in range(count)], np.int64)
+        for ids in (_lists(node, count, "nodes_truenodeids"), _lists(node, count, "nodes_falsenodeids"))
+    ]
+    weights = np.zeros((count, targets), np.float32)
+    given = zip(
+        zip(node.ints(f"{kind}_treeids"), node.ints(f"{kind}_nodeids"), strict=False),
+        node.ints(f"{kind}_ids"),
+        _numbers(node, f"{kind}_weights").tolist(),
+        strict=False,
+    )
+    for name, target, weight in given:
+        _check(node, name in place and 0 <= target < targets, f"{kind}_nodeids or {kind}_ids")
+        weights[place[name], target] += weight
+    reached = set(np.concatenate([side[~leaf] for side in following]).tolist())
+    roots = np.array([i for i in range(count) if i not in reached], np.int64)
+    loops = any((side[~leaf] == np.flatnonzero(~leaf)).any() for side in following)
+    _check(node, len(roots) == len(set(trees.tolist())) and not loops, "the roots of its trees")
+    return _forest(
+        node,
+        {mode for mode in modes if mode != "LEAF"},
+        feature=np.where(leaf, 0, _lists(node, count, "nodes_featureids")),
+        split=_numbers(node, "nodes_values"),
+        true=following[0],
+        false=following[1],
+        missing=_missing(node, count),
+        weights=weights,
+        roots=roots,
+    )
+
+
+def _forest(node: Node, modes: set[str], **arrays: Array) -> Forest:
+    """A forest whose nodes all compare in one way; features and successors are checked."""
+    comparison = _COMPARISONS.get(modes.pop() if modes else "BRANCH_LEQ")
+    if modes or comparison is None:
+        raise node.unsupported("trees are supported with one kind of comparison among ≤, <, ≥, >, =")
+    features = node.operand(0).type.shape[-1] if node.operand(0).type.rank else 0
+    count = len(arrays["true"])
+    for name in ("true", "false", "roots"):
+        _check(node, bool(((arrays[name] >= 0) & (arrays[name] < count)).all()), f"its nodes ({name})")
+    if isinstance(features, int):
+        _check(node, bool((arrays["feature"] < features).all()), f"nodes_featureids for {features} features")
+    return Forest(comparison=comparison, **arrays)
+
+
+def _missing(node: Node, count: int) -> Array:
+    name = "nodes_missing_value_tracks_true"
+    return _lists(node, count, name).astype(np.bool_) if node.has(name) else np.zeros(count, np.bool_)
+
+
+def _lists(node: Node, count: int, name: str) -> Array:
+    values = node.ints(name)
+    _check(node, len(values) == count, name)
+    return np.array(values, np.int64)
+
+
+def _numbers(node: Node, name: str) -> Array:
+    """Floats given as a list or, since version 3, as a tensor."""
+    if node.has(f"{name}_as_tensor"):
+        return node.tensor(f"{name}_as_tensor")
+    values: Sequence[float] = node.attributes[name].floats if node.has(name) else ()
+    return np.array(values, np.float32)
+
+
+def _check(node: Node, fits: bool | np.bool_, what: str) -> None:
+    if not fits:
+        raise node.fail(f"{what} do not fit its other attributes")

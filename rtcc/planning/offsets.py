@@ -1,0 +1,120 @@
+"""Placing buffers with known lives in one arena so that those alive together do not overlap.
+
+Greedy by size: the largest buffer first, each in the tightest gap that is free over its whole life. Where
+that leaves gaps at the peak, two other orders are tried and the best arena is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ALIGNMENT = 64
+"""Every buffer in the arena starts at a multiple of this many bytes."""
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Bytes that are needed from position `first` to position `last`, both included.
+
+    offset: where they lie in the arena; set by `assign_offsets`.
+    """
+
+    bytes: int
+    first: int
+    last: int
+    offset: int = 0
+
+    def overlaps(self, other: Buffer) -> bool:
+        """Whether the two are alive together and share a byte."""
+        together = self.first <= other.last and other.first <= self.last
+        is_below_end = self.offset < other.offset + other.bytes
+        return together and is_below_end and other.offset < self.offset + self.bytes
+
+
+def aligned(size: int) -> int:
+    """The size rounded up to a multiple of ALIGNMENT."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def assign_offsets(buffers: Sequence[Buffer]) -> int:
+    """Set every buffer's offset; returns the arena's size in bytes.
+
+    Takes a number of steps that is quadratic in the number of buffers, each of them a NumPy one over
+    those placed before: 20,000 buffers take about two seconds per order tried.
+    """
+    needed = [b for b in buffers if b.bytes > 0]
+    bound = live_range_bound(needed)
+    best: NDArray[np.int64] | None = None
+    smallest = 0
+    for order in _ORDERS:
+        offsets, arena = _place(sorted(needed, key=order))
+        if best is None or arena < smallest:
+            ordered = {id(b): int(o) for b, o in zip(sorted(needed, key=order), offsets, strict=True)}
+            best = np.array([ordered[id(b)] for b in needed], np.int64)
+            smallest = arena
+        if smallest == bound:
+            break
+    for buffer, offset in zip(needed, best if best is not None else (), strict=True):
+        buffer.offset = int(offset)
+    return smallest
+
+
+def live_range_bound(buffers: Sequence[Buffer]) -> int:
+    """The most bytes alive at any one position, in whole multiples of ALIGNMENT: no arena can be smaller."""
+    return peak(buffers)[0]
+
+
+def peak(buffers: Sequence[Buffer]) -> tuple[int, int]:
+    """The most bytes alive at any one position, and the first such position; 0, 0 without buffers."""
+    changes: dict[int, int] = {}
+    for buffer in buffers:
+        size = aligned(buffer.bytes)
+        changes[buffer.first] = changes.get(buffer.first, 0) + size
+        changes[buffer.last + 1] = changes.get(buffer.last + 1, 0) - size
+    most = current = at = 0
+    for position in sorted(changes):
+        current += changes[position]
+        if current > most:
+            most, at = current, position
+    return most, at
+
+
+_ORDERS: tuple[Callable[[Buffer], Any], ...] = (
+    lambda b: (-b.bytes, b.first, b.last),
+    lambda b: (-(b.last - b.first + 1) * b.bytes, b.first),
+    lambda b: (b.first, -b.bytes),
+)
+
+
+def _place(buffers: Sequence[Buffer]) -> tuple[NDArray[np.int64], int]:
+    """Offsets for buffers placed one after the other, and the arena's size."""
+    count = len(buffers)
+    sizes = np.array([aligned(b.bytes) for b in buffers], np.int64)
+    first = np.array([b.first for b in buffers], np.int64)
+    last = np.array([b.last for b in buffers], np.int64)
+    offsets = np.zeros(count, np.int64)
+    arena = 0
+    for n in range(count):
+        rivals = np.flatnonzero((first[:n] <= last[n]) & (last[:n] >= first[n]))
+        rivals = rivals[np.argsort(offsets[rivals], kind="stable")]
+        offsets[n] = _tightest_gap(int(sizes[n]), offsets[rivals], offsets[rivals] + sizes[rivals])
+        arena = max(arena, int(offsets[n] + sizes[n]))
+    return offsets, arena
+
+
+def _tightest_gap(size: int, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> int:
+    """Where the smallest gap between rivals (sorted by start) that holds `size` bytes begins, or the end."""
+    if not starts.size:
+        return 0
+    reached = np.maximum.accumulate(ends)
+    before = np.concatenate(([0], reached[:-1]))
+    slack = starts - before - size
+    fitting = np.flatnonzero(slack >= 0)
+    if not fitting.size:
+        return int(reached[-1])
+    return int(before[fitting[np.argmin(slack[fitting])]])

@@ -1,0 +1,233 @@
+"""Which values share a storage: results written straight to an output, parts of a concatenation, what
+control flow carries, caches updated in place. Copies are added where a value cannot lie where it has to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rtcc.ir import Graph, Op, Value
+from rtcc.ir.ops.indexing import TensorScatter
+from rtcc.ir.ops.movement import Concat
+from rtcc.ir.ops.plan import Join, Launch, PlanConstant, PlanIf, PlanLoop, View
+from rtcc.ir.views import part_offsets
+from rtcc.planning.launches import UNPLACED, Launches, replace
+
+
+@dataclass(eq=False)
+class Storage:
+    """Bytes that one or several values occupy over time: the caller's output `output`, or workspace."""
+
+    bytes: int
+    output: int | None = None
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where in a storage a value's first byte lies."""
+
+    storage: Storage
+    offset: int = 0
+
+
+@dataclass
+class Sharing:
+    """Decides the storage of every value that a plan's operators write.
+
+    Goes from the end to the start, so that whoever collects a value decides where it lies: outputs first,
+    then joins, branches and loops, each before what feeds it.
+    """
+
+    launches: Launches
+    spots: dict[Value, Spot] = field(default_factory=dict["Value", "Spot"])
+    overwritten: set[Value] = field(default_factory=set[Value])
+
+    def decide(self) -> None:
+        """Give every launch result, join, branch result and carried value of the entry graph its spot."""
+        self._claim_outputs()
+        self._graph(self.launches.main)
+
+    def spot_of(self, value: Value) -> Spot | None:
+        """Where a value lies, seen through views; None for inputs and constants."""
+        offset = 0
+        while isinstance(value.producer, View):
+            offset += value.producer.offset
+            value = value.producer.data
+        spot = self.spots.get(value)
+        return None if spot is None else Spot(spot.storage, spot.offset + offset)
+
+    def _graph(self, graph: Graph) -> None:
+        for op in list(graph.reversed_ops):
+            match op:
+                case Launch() if self._kernel_op(op, TensorScatter):
+                    self._update_in_place(op)
+                case Launch():
+                    self._own_spots(op)
+                    concat = self._kernel_op(op, Concat)
+                    if isinstance(concat, Concat):
+                        self._join_parts(op, concat)
+                case PlanIf():
+                    self._own_spots(op)
+                    for region in op.regions:
+                        self._claim_returned(op, region)
+                        self._graph(region)
+                case PlanLoop():
+                    self._own_spots(op)
+                    self._enter_loop(op)
+                    self._graph(op.regions[0])
+                case _:
+                    pass
+
+    def _own_spots(self, op: Op) -> None:
+        """Storages for the results that nobody has claimed."""
+        for result in op.results:
+            if result not in self.spots:
+                self.spots[result] = Spot(Storage(result.type.storage_bytes))
+
+    def _kernel_op(self, op: Launch, kind: type[Op]) -> Op | None:
+        """The one operator of a launch's kernel, if it is of that kind."""
+        kernel = self.launches.module.kernels[op.kernel]
+        first = next(kernel.ops)
+        return first if isinstance(first, kind) and first.next is kernel.terminator else None
+
+    # ---- claims
+
+    def _claim(self, value: Value, spot: Spot, graph: Graph) -> bool:
+        """Have the op of `graph` that makes a value write it to that spot; False where it cannot."""
+        origin = self._free_origin(value, graph)
+        if origin is not None:
+            self.spots[origin] = spot
+        return origin is not None
+
+    def _free_origin(self, value: Value, graph: Graph) -> Value | None:
+        """What an op of `graph` makes and a value is all the bytes of; None where it has its spot already."""
+        root, is_whole = self._root(value)
+        if not is_whole or root in self.spots or root.producer is None:
+            return None
+        is_made_here = root.producer.graph is graph and not isinstance(root.producer, PlanConstant)
+        return root if is_made_here else None
+
+    def _root(self, value: Value) -> tuple[Value, bool]:
+        """Where a value's bytes come from, through views and updates in place; whether it is all of them."""
+        is_whole = True
+        while isinstance(value.producer, View | Launch):
+            op = value.producer
+            if isinstance(op, View):
+                is_whole = is_whole and _is_whole(op)
+                value = op.data
+            elif self._kernel_op(op, TensorScatter) and self._is_overwritable(op):
+                value = op.inputs[0]
+            else:
+                break
+        return value, is_whole
+
+    def _claim_outputs(self) -> None:
+        """Every output is written by an op of its own; inputs, constants and repeated values are copied."""
+        graph = self.launches.main
+        updated = set(graph.attributes.get("state", {}).values())
+        for slot, value in enumerate(graph.returned):
+            spot = Spot(Storage(value.type.storage_bytes, output=slot))
+            if value.name in updated:
+                value = self._copied_return(slot, self._off_input(value))
+                self.spots[value] = spot
+            elif not self._claim(value, spot, graph):
+                self.spots[self._copied_return(slot, value)] = spot
+
+    def _off_input(self, value: Value) -> Value:
+        """A value that no later write to an input's buffer changes."""
+        root = value
+        while isinstance(root.producer, View):
+            root = root.producer.data
+        return self.launches.copy(value, self.launches.main.terminator) if root.producer is None else value
+
+    def _copied_return(self, slot: int, value: Value) -> Value:
+        terminator = self.launches.main.terminator
+        copy = self.launches.copy(value, terminator)
+        copy.name = value.name if value.producer is not None else None
+        terminator.set_operand(slot, copy)
+        return copy
+
+    # ---- concatenations
+
+    def _join_parts(self, op: Launch, concat: Concat) -> None:
+        """concat(a, b)  →  join(a, b), with a and b computed where the result has them.
+
+        Parts that lie elsewhere for some reason are copied, where these are the smaller share.
+        """
+        spot, graph = self.spots[op.result], op.graph
+        assert graph is not None
+        offsets = part_offsets(concat)
+        if offsets is None or spot.storage.output is not None or op.result in self.overwritten:
+            return
+        sizes = [value.type.storage_bytes for value in op.inputs]
+        free = [
+            self._free_origin(value, graph) is not None and op.inputs.count(value) == 1 for value in op.inputs
+        ]
+        stuck = sum(size for size, is_free in zip(sizes, free, strict=True) if not is_free)
+        if 2 * stuck > sum(sizes):
+            return
+        parts: list[Value] = []
+        for value, offset in zip(op.inputs, offsets, strict=True):
+            place = Spot(spot.storage, spot.offset + offset)
+            if not self._claim(value, place, graph):
+                value = self.launches.copy(value, op)
+                self.spots[value] = place
+            parts.append(value)
+        join = Join(*parts, place=UNPLACED, types=[op.type], location=op.location)
+        del self.spots[op.result]
+        self.spots[join.result] = spot
+        replace(op, join)
+
+    # ---- updates in place
+
+    def _update_in_place(self, op: Launch) -> None:
+        """The result lies where the cache does; the kernel writes new rows alone. A cache in use is copied."""
+        if not self._is_overwritable(op):
+            op.set_operand(0, self.launches.copy(op.inputs[0], op))
+        root, _ = self._root(op.inputs[0])
+        claimed = self.spots.get(root) or self.spots.get(op.result)
+        spot = claimed or Spot(Storage(op.type.storage_bytes))
+        self.spots[root] = self.spots[op.result] = spot
+        self.overwritten.add(root)
+
+    def _is_overwritable(self, op: Launch) -> bool:
+        """Whether a scatter may write over its cache: nothing else reads it, here or in a next round."""
+        value = op.inputs[0]
+        while True:
+            if not value.has_one_use:
+                return False
+            view = value.producer
+            if not isinstance(view, View):
+                break
+            if not _is_whole(view):
+                return False
+            value = view.data
+        if value.producer is None:
+            loop = op.graph.parent if op.graph is not None else None
+            return isinstance(loop, PlanLoop) and value.graph is op.graph
+        return value.producer.graph is op.graph and not isinstance(value.producer, PlanConstant)
+
+    # ---- control flow
+
+    def _claim_returned(self, op: PlanIf, region: Graph) -> None:
+        """A branch writes its results straight to where the `if` has them; what it cannot is moved there."""
+        for value, result in zip(region.returned, op.results, strict=True):
+            self._claim(value, self.spots[result], region)
+
+    def _enter_loop(self, op: PlanLoop) -> None:
+        """Carried values live at one place each; what would be moved from another's place is copied first."""
+        region = op.regions[0]
+        carried = region.parameters[1:]
+        for parameter, result in zip(carried, op.results, strict=True):
+            self.spots[parameter] = self.spots[result]
+        terminator = region.terminator
+        for slot, value in enumerate(region.returned):
+            root, is_whole = self._root(value)
+            stays = slot > 0 and root is carried[slot - 1] and is_whole
+            if root in carried and not stays:
+                terminator.set_operand(slot, self.launches.copy(value, terminator))
+
+
+def _is_whole(view: View) -> bool:
+    """Whether a view is all the bytes of its operand."""
+    return not view.offset and view.data.type.storage_bytes == view.result.type.storage_bytes

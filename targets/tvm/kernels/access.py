@@ -1,0 +1,68 @@
+# pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+"""Reading and writing blocked activations: indices, bounds, and the zeros around the image."""
+
+from __future__ import annotations
+
+from tvm import tirx
+
+from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat, vector
+from rtcc.targets.tvm.kernels.blocked import Blocked
+from rtcc.targets.tvm.kernels.window import Window
+
+
+def block_at(form: Blocked, n: Index, block: Index, y: Index, x: Index) -> list[Index]:
+    """The index of all lanes of a block at a logical pixel."""
+    return [n, block, y + form.halo[0], x + form.halo[1], vector(0, form.lanes)]
+
+
+def zero_padding(form: Blocked, block: Index, value: Expr) -> Expr:
+    """`value` with the lanes past the last channel zeroed."""
+    if not form.padded_lanes:
+        return value
+    inside = tirx.LT(vector(block * form.lanes, form.lanes), splat(form.channels, form.lanes, "int32"))
+    return tirx.Select(inside, value, splat(0.0, form.lanes))
+
+
+def zero_halo_of_row(
+    kernel: FunctionBuilder, buffer: tirx.Buffer, form: Blocked, n: Index, block: Index, y: Index
+) -> None:
+    """Zero the halo left and right of one row, and above the first and below the last.
+
+    A kernel that calls this for every row it writes has written the whole halo.
+    """
+    top, left, bottom, right = form.halo
+    zero = splat(0.0, form.lanes)
+    lane = vector(0, form.lanes)
+    wide = left + form.width + right
+
+    def zeros(row: Index, first: int, count: int) -> None:
+        if count:
+            with kernel.serial("x", count) as x:
+                kernel.store(buffer, [n, block, row, first + x, lane], zero)
+
+    zeros(top + y, 0, left)
+    zeros(top + y, left + form.width, right)
+    for edge, first, count in ((0, 0, top), (form.height - 1, top + form.height, bottom)):
+        if count:
+            with kernel.when(tirx.EQ(y, edge)), kernel.serial("row", count) as row:
+                zeros(first + row, 0, wide)
+
+
+def tap_bounds(window: Window, position: Index) -> tuple[Index, Index]:
+    """The first tap inside the data at a position, and one past the last; numbers where always the same."""
+    if window.before == window.overhang == 0:
+        return 0, window.taps
+    origin = position * window.stride - window.before
+    first = tirx.Max(tirx.IntImm("int32", 0), tirx.floordiv(window.dilation - 1 - origin, window.dilation))
+    end = tirx.floordiv(window.extent - 1 - origin, window.dilation) + 1
+    return first, tirx.Min(tirx.IntImm("int32", window.taps), end)
+
+
+def padded_taps(window: Window, position: Index) -> Index:
+    """How many taps fall inside the data or its padding: what a padded average divides by."""
+    if window.overhang <= window.after:
+        return window.taps
+    room = window.extent + window.after + window.before - 1 - position * window.stride
+    if isinstance(room, int):
+        return min(window.taps, room // window.dilation + 1)
+    return tirx.Min(tirx.IntImm("int32", window.taps), tirx.floordiv(room, window.dilation) + 1)

@@ -1,0 +1,142 @@
+"""Which convolution kernels can do a problem, and the tiles that suit them; needs no TVM.
+
+The tiles follow from a small model of the machine (two multiply-adds and two loads a cycle, the room in the
+caches); it was fitted to measurements on AVX-512 and AVX2 machines, and a measurement may overrule it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from rtcc.targets.tvm.kernels.blocked import NO_HALO
+from rtcc.targets.tvm.kernels.convolution import (
+    ConvProblem,
+    Tile,
+    Tiling,
+    cycles_per_step,
+    split_evenly,
+    uneven,
+)
+
+
+def direct_illegal(problem: ConvProblem) -> str | None:
+    """Why `direct_conv` cannot do the convolution, or None."""
+    lanes, groups = problem.lanes, problem.groups
+    if not problem.has_halo():
+        return f"the input's halo {problem.input_halo} is narrower than {problem.needed_halo}"
+    if groups > 1 and (problem.channels // groups % lanes or problem.filters // groups % lanes):
+        return f"groups of {problem.channels // groups} channels are not whole blocks of {lanes}"
+    return None
+
+
+def nchw_illegal(problem: ConvProblem) -> str | None:
+    """Why `nchw_conv` cannot do the convolution, or None."""
+    if problem.groups != 1:
+        return "the channels are in groups"
+    if problem.input_halo != NO_HALO:
+        return "a plain input has no halo"
+    return None
+
+
+def depthwise_illegal(problem: ConvProblem) -> str | None:
+    """Why `depthwise_conv` cannot do the convolution, or None."""
+    if not problem.groups == problem.channels == problem.filters:
+        shape = f"{problem.filters} filters in {problem.groups} groups over {problem.channels} channels"
+        return f"{shape} are not depthwise"
+    if not problem.has_halo():
+        return f"the input's halo {problem.input_halo} is narrower than {problem.needed_halo}"
+    return None
+
+
+def direct_tile(problem: ConvProblem, registers: int, cache: int = 1 << 20, tasks: int = 1) -> Tile:
+    """The tile with the least estimated time.
+
+    `registers` is 32 for AVX-512 and NEON, 16 for AVX2; `cache` the bytes of the cache next to the first
+    (L2); `tasks` how many threads share the work.
+    """
+    joins = [1]
+    if may_join_rows(problem):
+        joins = [n for n in range(1, problem.output_height + 1) if problem.output_height % n == 0]
+    blocks = -(-problem.filters // problem.groups // problem.lanes)
+    candidates = {
+        Tile(split_evenly(join * problem.output_width, most)[0], nt, joined=join)
+        for join in joins
+        for nt in range(1, min(4, blocks) + 1)
+        if problem.groups == 1 or blocks % nt == 0
+        for most in range(1, (registers - nt - 1) // nt + 1)
+    }
+    ordered = sorted(candidates, key=lambda tile: (tile.joined, tile.pixels, tile.blocks))
+    best = min(ordered, key=lambda tile: _pixel_cost(problem, tile) * uneven(_units(problem, tile), tasks))
+    return _with_cache_blocks(problem, best, cache // 2, tasks)
+
+
+def _units(problem: ConvProblem, tile: Tile) -> int:
+    """Into how many parts the work can be divided among tasks."""
+    tiling = Tiling(problem.output, tile.blocks, tile.joined)
+    return problem.batch * tiling.groups * -(-tiling.form.height // tile.rows)
+
+
+def _pixel_cost(problem: ConvProblem, tile: Tile) -> float:
+    """Cycles that one reduction step takes for one pixel of all output channels."""
+    width = tile.joined * problem.output_width
+    blocks = -(-problem.filters // problem.groups // problem.lanes)
+    steps_per_line = problem.lanes * problem.kernel[0] * problem.kernel[1]
+    cycles = cycles_per_step(width, tile.pixels, tile.blocks, first_use=2.0 / steps_per_line)
+    return -(-blocks // tile.blocks) * cycles / width
+
+
+def _with_cache_blocks(problem: ConvProblem, tile: Tile, cache: int, tasks: int) -> Tile:
+    """The tile with `depth` and `rows` such that far memory is read least; `cache` is the room in bytes."""
+    tiling, source = Tiling(problem.output, tile.blocks, tile.joined), problem.input
+    out, reduction = tiling.form, problem.reduction_blocks
+    taps = problem.kernel[0] * problem.kernel[1]
+    group_weights = 4 * reduction * taps * tile.blocks * problem.lanes**2
+    weights = group_weights * tiling.groups
+    row_input = 4 * source.blocks * source.lanes * source.width * problem.strides[0] * tile.joined
+
+    def traffic(rows: int) -> int:
+        row_groups = -(-out.height // rows)
+        reread_weights = row_groups if weights > cache else 1
+        reread_input = tiling.groups if rows * row_input > cache else 1
+        return reread_weights * weights + reread_input * row_input * out.height
+
+    def rank(rows: int) -> tuple[float, float, int]:
+        imbalance = uneven(_units(problem, dataclasses.replace(tile, rows=rows)), tasks)
+        return round(imbalance, 1), traffic(rows), abs(rows * row_input - cache // 4)
+
+    rows = min(range(1, out.height + 1), key=rank)
+    if group_weights <= cache + cache // 4:
+        return dataclasses.replace(tile, rows=rows)
+    depth = max(1, cache // 4 * reduction // group_weights)
+    return dataclasses.replace(tile, rows=rows, depth=depth)
+
+
+def may_join_rows(problem: ConvProblem) -> bool:
+    """Whether rows follow each other without a gap in input and output, and each pixel depends on one."""
+    halos = (problem.input_halo, problem.output_halo, problem.pads)
+    return problem.kernel == problem.strides == (1, 1) and all(halo == NO_HALO for halo in halos)
+
+
+def nchw_tile(problem: ConvProblem, registers: int) -> Tile:
+    """The register tile with the least estimated time; smaller than `direct_conv`'s.
+
+    LLVM unrolls the short loop over the taps and shares the pixels that neighbouring taps read, which takes
+    registers: measured best at five eighths of them for accumulators.
+    """
+    blocks = problem.output.blocks
+    candidates = [
+        Tile(split_evenly(problem.output_width, most)[0], nt)
+        for nt in range(1, min(4, blocks) + 1)
+        for most in range(1, min(registers * 5 // 8 // nt, 8 if nt > 1 else 14) + 1)
+    ]
+
+    def cost(tile: Tile) -> float:
+        return cycles_per_step(problem.output_width, tile.pixels, tile.blocks) * -(-blocks // tile.blocks)
+
+    return min(candidates, key=cost)
+
+
+def depthwise_tile(problem: ConvProblem, registers: int) -> Tile:
+    """As many pixels as leave registers for the taps of one row and the pixels that they read."""
+    most = max(1, (registers - problem.kernel[1] - 2) // 2)
+    return Tile(split_evenly(problem.output_width, min(most, 10))[0], 1)

@@ -1,0 +1,125 @@
+"""What a matrix product is told, how its constants are packed, and the tile that suits it; needs no TVM."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtcc.targets.tvm.kernels.convolution import cycles_per_step, split_evenly, uneven
+
+FEW_ROWS = 4
+"""Up to so many rows a right-hand activation is read where it lies."""
+
+
+class Right(Enum):
+    """How the right-hand matrix lies in memory."""
+
+    PACKED = "packed"
+    PLAIN = "plain"
+    TRANSPOSED = "transposed"
+
+
+@dataclass(frozen=True)
+class MatmulProblem:
+    """[batch, rows, depth] x [batch, depth, columns]; a shared side is one matrix for all of the batch."""
+
+    rows: int
+    columns: int
+    depth: int
+    batch: int = 1
+    shares_left: bool = False
+    shares_right: bool = False
+    right: Right = Right.PACKED
+    lanes: int = 16
+
+    @property
+    def vectors(self) -> int:
+        """Vectors in a row of the output, the last possibly partial."""
+        return -(-self.columns // self.lanes)
+
+
+@dataclass(frozen=True)
+class MatmulTile:
+    """`rows` by `vectors` accumulators, `steps` times; `group` row tiles are done before the next columns."""
+
+    rows: int
+    vectors: int
+    steps: int = 1
+    group: int = 1
+
+
+def pack_weights(weights: NDArray[Any], problem: MatmulProblem, tile: MatmulTile) -> NDArray[Any]:
+    """[K][N] (or [batch][K][N])  →  [batch][groups][K][nt·b], zero-padded."""
+    columns = tile.vectors * problem.lanes
+    matrices = weights.reshape(-1, problem.depth, problem.columns)
+    groups = -(-problem.columns // columns)
+    padded = np.zeros((len(matrices), problem.depth, groups * columns), weights.dtype)
+    padded[..., : problem.columns] = matrices
+    return np.ascontiguousarray(
+        padded.reshape(len(matrices), problem.depth, groups, columns).transpose(0, 2, 1, 3)
+    )
+
+
+def copies_right(problem: MatmulProblem) -> bool:
+    """Whether the right matrix is copied to scratch group by group; few rows do not repay that."""
+    return problem.right is not Right.PACKED and problem.rows > FEW_ROWS
+
+
+def scratch_bytes(problem: MatmulProblem, tile: MatmulTile) -> int:
+    """What each task needs as scratch, in bytes; 0 means that the kernel has no such parameter."""
+    partial = problem.right is Right.PLAIN and problem.columns % (tile.vectors * problem.lanes)
+    if not copies_right(problem) and not partial:
+        return 0
+    return 4 * problem.depth * tile.vectors * problem.lanes
+
+
+def choose_tile(problem: MatmulProblem, registers: int, cache: int = 1 << 20, tasks: int = 1) -> MatmulTile:
+    """The tile with the least estimated time; arguments as `direct_conv.choose_tile`'s."""
+    if problem.right is Right.TRANSPOSED and not copies_right(problem):
+        return MatmulTile(1, 1)
+    candidates = {
+        (split_evenly(problem.rows, most)[0], nt)
+        for nt in range(1, min(8, problem.vectors) + 1)
+        for most in range(1, (registers - nt - 1) // nt + 1)
+        if nt <= 4 or most * nt <= registers * 3 // 4
+    }
+
+    def cost(shape: tuple[int, int]) -> float:
+        rows, nt = shape
+        groups = -(-problem.vectors // nt)
+        panel = 4 * problem.depth * nt * problem.lanes
+        far = 1 + max(0.0, panel / (cache * 5 // 8) - 1) / 4 if problem.rows > rows else 1.0
+        sharing = uneven(problem.batch * groups * -(-problem.rows // rows), tasks)
+        cycles = cycles_per_step(problem.rows, rows, nt, first_use=2.0 / problem.lanes)
+        return groups * cycles * sharing * far * (1.5 if _rows_in_one_set(problem, rows) > 8 else 1.0)
+
+    rows, nt = min(sorted(candidates), key=cost)
+    steps = min(4, -(-8 // (rows * nt)))
+    return MatmulTile(rows, nt, steps, _row_group(problem, rows, nt, cache // 2, tasks))
+
+
+def _rows_in_one_set(problem: MatmulProblem, rows: int) -> int:
+    """How many rows of a tile fall on the same set of a first cache whose ways hold 4 KiB each."""
+    stride = 4 * problem.depth
+    return -(-rows // (4096 // math.gcd(4096, stride))) if stride % 64 == 0 else 1
+
+
+def _row_group(problem: MatmulProblem, rows: int, nt: int, cache: int, tasks: int) -> int:
+    """Row tiles to finish before the next columns such that the far memory is read least."""
+    tiles, groups = -(-problem.rows // rows), -(-problem.vectors // nt)
+    if copies_right(problem):
+        return tiles
+    left, right = 4 * problem.depth * problem.rows, 4 * problem.depth * problem.columns
+
+    def rank(group: int) -> tuple[float, int, int]:
+        row_groups = -(-tiles // group)
+        near = 4 * problem.depth * group * rows <= cache
+        traffic = (row_groups if right > cache else 1) * right + (1 if near else groups) * left
+        return round(uneven(problem.batch * groups * row_groups, tasks), 1), traffic, -group
+
+    return min(range(1, tiles + 1), key=rank)

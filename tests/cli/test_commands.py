@@ -1,0 +1,156 @@
+"""Each command besides `compile`, on the demo's model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rtcc as package
+from rtcc.cli.run import describe, file_names
+from tests.cli.conftest import Run
+
+COMMANDS = ("compile", "run", "bench", "info", "opt", "passes", "targets", "doctor", "demo")
+
+
+def test_help_names_every_command(rtcc: Run) -> None:
+    done = rtcc("-h")
+    assert done.code == 0
+    for command in COMMANDS:
+        assert f"\n  {command} " in done.output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(rtcc: Run, command: str) -> None:
+    done = rtcc(command, "--help")
+    assert done.code == 0
+    assert f"Usage: rtcc {command}" in done.output
+
+
+def test_run_takes_inputs_and_writes_outputs(rtcc: Run, artifact: Path, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).random((1, 1, 28, 28), np.float32)
+    np.save(tmp_path / "image.npy", image)
+    done = rtcc("run", artifact, "--input", f"image={tmp_path}/image.npy", "--output", tmp_path / "out")
+    assert done.code == 0, done.errors
+    found = np.load(tmp_path / "out" / "logits.npy")
+    with package.load(artifact) as loaded:
+        assert np.array_equal(found, loaded.run({"image": image})["logits"])
+    assert f"argmax {found.argmax()}" in done.output
+
+
+def test_run_agrees_with_the_interpreter(rtcc: Run, lenet: Path, artifact: Path, tmp_path: Path) -> None:
+    for name, words in {"a": [artifact], "m": [lenet], "i": [lenet, "--interpret"]}.items():
+        done = rtcc("run", *words, "--random", "5", "--output", tmp_path / name)
+        assert done.code == 0, done.errors
+    a, m, i = (np.load(tmp_path / name / "logits.npy") for name in "ami")
+    assert np.array_equal(a, m)
+    np.testing.assert_allclose(a, i, rtol=1e-4, atol=1e-5)
+
+
+def test_names_that_are_no_file_names() -> None:
+    assert file_names(["a/b", "a_b", "x\0y", "plain"]) == ["a_b.npy", "a_b-2.npy", "x_y.npy", "plain.npy"]
+    assert file_names(["é" * 500]) == ["é" * 50 + ".npy"]
+    assert describe("\x1b[31mred", np.zeros(0, np.float32)) == '"\\u001b[31mred": float32[0]'
+
+
+def test_run_takes_shapes_from_the_arrays(rtcc: Run, symbolic: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", -np.ones((3, 4), np.float32))
+    done = rtcc("run", symbolic, "--input", f"x={tmp_path}/x.npy")
+    assert done.output.startswith("y: float32[3,4] min 0 max 0 mean 0 ")
+
+
+def test_bench_reports_and_writes_figures(rtcc: Run, artifact: Path, tmp_path: Path) -> None:
+    done = rtcc("bench", artifact, "--runs", "20", "--json", tmp_path / "figures.json")
+    assert done.code == 0, done.errors
+    assert "workspace bytes" in done.output
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    latency = figures["latency_us"]["rtcc"]
+    assert 0 < latency["min"] <= latency["p50"] <= latency["p99"] <= latency["max"]
+    assert figures["artefact_bytes"] == artifact.stat().st_size
+
+
+def test_bench_against_another_runtime(rtcc: Run, lenet: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    done = rtcc("bench", lenet, "--against", "onnxruntime", "--runs", "5")
+    assert done.code == 0, done.errors
+    assert "onnxruntime" in done.output
+
+
+def test_info_of_a_model(rtcc: Run, lenet: Path) -> None:
+    output = rtcc("info", lenet).output
+    assert "input       image : f32[1,1,28,28]" in output
+    assert "parameters  61,706 floating-point" in output
+    assert "2 nn.conv" in output
+    assert "refused     nothing" in output
+
+
+def test_info_names_symbolic_dimensions(rtcc: Run, symbolic: Path) -> None:
+    assert "dimension   N in [1,*]; bind it with --dim N=SIZE" in rtcc("info", symbolic).output
+    assert "dimension" not in rtcc("info", symbolic, "--dim", "N=3").output
+
+
+def test_info_of_an_artefact(rtcc: Run, artifact: Path) -> None:
+    info = json.loads(rtcc("info", artifact).output)
+    assert info["name"] == "lenet"
+    assert info["outputs"][0]["shape"] == [1, 10]
+
+
+def test_opt_with_no_passes_reprints(rtcc: Run, dumps: Path) -> None:
+    for stage in sorted((dumps / "ir").glob("*.rtir")):
+        assert rtcc("opt", stage).output == stage.read_text()
+
+
+def test_opt_writes_text_and_onnx(rtcc: Run, lenet: Path, tmp_path: Path) -> None:
+    feeds = {"image": np.ones((1, 1, 28, 28), np.float32)}
+    expected = package.interpret(package.read(lenet), feeds)["logits"]
+    for name in ("out.rtir", "out.onnx"):
+        done = rtcc("opt", lenet, "-p", "-O1", "-o", tmp_path / name, "--timing")
+        assert done.code == 0, done.errors
+        assert "eliminate-dead" in done.errors
+    for module in (package.read_module(tmp_path / "out.rtir"), package.read(tmp_path / "out.onnx")):
+        assert np.array_equal(package.interpret(module, feeds)["logits"], expected)
+    assert "error[unknown-suffix]: " in rtcc("opt", lenet, "-o", tmp_path / "out.txt").errors
+
+
+def test_passes_are_listed_with_options(rtcc: Run) -> None:
+    output = rtcc("passes").output
+    assert "fold-batch-norm      reassociates" in output
+    assert "max_workspace=0: a size such as 64M" in output
+    assert "-O2 at graph level:" in output
+
+
+def test_targets(rtcc: Run) -> None:
+    assert rtcc("targets").output.startswith("x86 ")
+    assert "vector bits: 256" in rtcc("targets", "x86:haswell").output
+    assert "error[unknown-target]: " in rtcc("targets", "z80").errors
+
+
+def test_doctor_compiles_and_runs(rtcc: Run) -> None:
+    done = rtcc("doctor")
+    assert done.code == 0, done.errors
+    assert "compile and run        works" in done.output
+
+
+def test_doctor_without_a_compiler(rtcc: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    done = rtcc("doctor")
+    assert done.code == 1
+    assert "error[compiler-missing]: " in done.errors
+
+
+def test_demo(rtcc: Run, tmp_path: Path) -> None:
+    done = rtcc("demo", "--output", tmp_path)
+    assert done.code == 0, done.errors
+    for expected in (
+        "98.4% of 500",
+        "p50 / p99 / max",
+        "frames per second",
+        "workspace",
+        "plan-memory",
+        f"{tmp_path}/ir",
+    ):
+        assert expected in done.output
+    assert (tmp_path / "lenet5.h").exists()
+    assert len(list((tmp_path / "ir").glob("*.rtir"))) > 10

@@ -1,0 +1,67 @@
+"""rtcc as an ONNX backend, and a sample of ONNX's own suite through the interpreter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import helper
+
+import rtcc.backend
+from rtcc.backend import InterpreterBackend
+from rtcc.errors import InvalidInput
+from tests.frontend.models import make_model, value
+
+F32 = np.float32
+SUITE = Path(__file__).parents[2] / "benchmarks" / "onnx_suite.py"
+
+
+def test_devices() -> None:
+    assert rtcc.backend.supports_device("CPU")
+    assert not rtcc.backend.supports_device("CUDA:1")
+    model = make_model([helper.make_node("Abs", ["x"], ["y"])], [value("x", (3,))], ["y"])
+    with pytest.raises(InvalidInput, match="unknown-device"):
+        rtcc.backend.prepare(model, "CUDA")
+
+
+def test_prepared_models_take_new_shapes() -> None:
+    nodes = [helper.make_node("Add", ["x", "x"], ["y"])]
+    prepared = InterpreterBackend.prepare(make_model(nodes, [value("x", ("N", 2))], ["y"]))
+    for rows in (1, 3, 1):
+        x = np.ones((rows, 2), F32)
+        found = prepared.run([x])
+        np.testing.assert_array_equal(found[0], x + x)
+        np.testing.assert_array_equal(prepared.run({"x": x})[0], found[0])
+
+
+def test_inputs_that_decide_shapes_are_specialised_by_value() -> None:
+    nodes = [helper.make_node("Unsqueeze", ["x", "axes"], ["y"])]
+    inputs = [value("x", (2, 3)), value("axes", (1,), np.int64)]
+    prepared = InterpreterBackend.prepare(make_model(nodes, inputs, ["y"]))
+    x = np.ones((2, 3), F32)
+    for axis, shape in ((0, (1, 2, 3)), (2, (2, 3, 1))):
+        assert prepared.run([x, np.array([axis])])[0].shape == shape
+
+
+def test_wrong_inputs() -> None:
+    nodes = [helper.make_node("Abs", ["x"], ["y"])]
+    prepared = InterpreterBackend.prepare(make_model(nodes, [value("x", (3,))], ["y"]))
+    with pytest.raises(InvalidInput, match="wrong-inputs"):
+        prepared.run({"z": np.ones(3, F32)})
+
+
+def test_run_node() -> None:
+    node = helper.make_node("Softmax", ["x"], ["y"])
+    x = np.array([[1, 2, 3]], F32)
+    (found,) = InterpreterBackend.run_node(node, [x])
+    np.testing.assert_allclose(found, np.exp(x) / np.exp(x).sum(), rtol=1e-6)
+
+
+def test_sample_of_the_suite_interpreted() -> None:
+    """60 seeded cases: none may be wrong, crash or hang."""
+    command = [sys.executable, str(SUITE), "--interpret", "--sample", "60", "--seed", "1", "--list"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,23 @@
+"""Real models: read, written out again, and run by ONNX Runtime with the same results."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+
+import rtcc
+from rtcc.onnx import to_model
+from tests.frontend.models import assert_same, run_onnxruntime
+from tests.models.zoo import ZOO, zoo_feeds, zoo_model
+
+
+@pytest.mark.parametrize("name", sorted(ZOO))
+def test_zoo_model(name: str) -> None:
+    path = zoo_model(name)
+    feeds = zoo_feeds(name)
+    original = ModelProto.FromString(path.read_bytes())
+    module = rtcc.read(path, shapes={n: a.shape for n, a in feeds.items()})
+    assert all(p.type.is_static for p in module.main.parameters)
+    with np.errstate(all="ignore"):
+        assert_same(run_onnxruntime(to_model(module), feeds), run_onnxruntime(original, feeds), rtol=2e-3)

@@ -1,0 +1,112 @@
+"""Comparing a module before and after a pass."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from rtcc.pipeline import approximates, exact, reassociates
+from rtcc.pipeline.compare import compare
+from rtcc.pipeline.inputs import random_inputs
+from tests.unit.pipeline.graphs import module_of
+
+X = {"x": np.array([1.0, np.nan, -0.0, np.inf], np.float32)}
+
+
+def unary(op: str, result: str = "f32") -> str:
+    return f"graph @main(%x: f32[4]) {{\n %y = {op} : {result}[4]\n return(%y)\n}}"
+
+
+def is_allowed(before: str, after: str, exactness: object, feeds: dict[str, np.ndarray]) -> bool:
+    deviations = compare(module_of(before), module_of(after), exactness, feeds)  # pyright: ignore[reportArgumentType]
+    return all(deviation.is_allowed for deviation in deviations)
+
+
+def test_exact_takes_nan_for_nan_and_tells_zeros_apart() -> None:
+    identity, plus_zero = unary("math.identity(%x)"), "const #z : f32[] = 0.0\n" + unary("math.add(%x, #z)")
+    assert is_allowed(identity, identity, exact, X)
+    assert not is_allowed(identity, plus_zero, exact, X)
+    assert is_allowed(identity, plus_zero, reassociates(1e-6), X)
+
+
+def test_nan_that_appears_is_a_deviation() -> None:
+    feeds = {"x": np.array([1.0, 2.0, 3.0, -4.0], np.float32)}
+    for exactness in (exact, reassociates(1e-6), approximates("max-abs", 1e9)):
+        assert not is_allowed(unary("math.abs(%x)"), unary("math.log(%x)"), exactness, feeds)
+
+
+def test_other_dtype_is_a_deviation() -> None:
+    after = unary('math.cast(%x) {to = "f64"}', "f64")
+    assert not is_allowed(unary("math.identity(%x)"), after, exact, X)
+
+
+def test_other_number_of_outputs_is_a_deviation() -> None:
+    after = unary("math.identity(%x)").replace("return(%y)", "return(%y, %x)")
+    assert not is_allowed(unary("math.identity(%x)"), after, exact, X)
+
+
+def dense(values: list[float]) -> str:
+    count = len(values)
+    weight = f"const #w : f32[{count},1] = {values}"
+    return (
+        f"{weight}\ngraph @main(%x: f32[2,{count}]) {{\n %y = nn.mat_mul(%x, #w) : f32[2,1]\n return(%y)\n}}"
+    )
+
+
+def test_reassociated_sums_may_move_by_their_terms() -> None:
+    before = dense([1000.0, -1000.0, 1.0])
+    feeds = {"x": np.array([[1.0, 1.0, 1e-3], [0.5, 0.5, 1.0]], np.float32)}
+    assert is_allowed(before, dense([1000.0001, -1000.0, 1.0]), reassociates(1e-6), feeds)
+    assert not is_allowed(before, dense([1000.1, -1000.0, 1.0]), reassociates(1e-6), feeds)
+
+
+def test_wrong_constant_deep_in_a_network_is_found() -> None:
+    lines = ["graph @main(%x: f32[1,8]) {", " %h0 = math.identity(%x) : f32[1,8]"]
+    generator = np.random.default_rng(0)
+    constants: list[str] = []
+    for layer in range(30):
+        signs = generator.integers(0, 2, 8) * 2 - 1
+        constants.append(f"const #b{layer} : f32[8] = {[float(s) for s in signs]}")
+        lines += [
+            f" %m{layer} = math.mul(%h{layer}, #b{layer}) : f32[1,8]",
+            f" %s{layer} = math.tanh(%m{layer}) : f32[1,8]",
+            f" %h{layer + 1} = math.add(%s{layer}, #b{layer}) : f32[1,8]",
+        ]
+    text = "\n".join([*constants, *lines, " return(%h30)", "}"])
+    feeds = random_inputs(module_of(text))
+    assert is_allowed(text, text, reassociates(1e-6), feeds)
+    wrong = re.sub(r"(const #b28 : f32\[8\] = \[-?)1\.0", r"\g<1>1.001", text)
+    assert wrong != text
+    assert not is_allowed(text, wrong, reassociates(1e-6), feeds)
+
+
+def top_k(source: str) -> str:
+    return f"""const #k : i64[1] = [1]
+const #tiny : f32[4] = [0.0,1e-8,0.0,0.0]
+graph @main(%x: f32[4]) {{
+  %d = {source} : f32[4]
+  %v, %y = tensor.top_k(%d, #k) : f32[1], i64[1]
+  return(%y)
+}}"""
+
+
+def test_indices_may_differ_where_they_point_at_equal_values() -> None:
+    feeds = {"x": np.array([1.0, 1.0, 0.5, 0.0], np.float32)}
+    before, after = top_k("math.identity(%x)"), top_k("math.add(%x, #tiny)")
+    assert is_allowed(before, after, reassociates(1e-6), feeds)
+
+
+def test_indices_of_other_values_are_deviations() -> None:
+    feeds = {"x": np.array([1.0, 0.5, 0.2, 0.0], np.float32)}
+    assert not is_allowed(top_k("math.identity(%x)"), top_k("math.neg(%x)"), reassociates(1e-6), feeds)
+
+
+@pytest.mark.parametrize("metric", ["max-abs", "relative-l2", "cosine"])
+def test_metrics(metric: str) -> None:
+    feeds = {"x": np.array([1.0, 2.0, 3.0, 4.0], np.float32)}
+    scaled = "const #c : f32[] = -1.5\n" + unary("math.mul(%x, #c)")
+    assert not is_allowed(unary("math.identity(%x)"), scaled, approximates(metric, 0.1), feeds)
+    assert is_allowed(unary("math.identity(%x)"), scaled, approximates(metric, 11), feeds)
+    assert is_allowed(unary("math.identity(%x)"), scaled, approximates("none", 0), feeds)
