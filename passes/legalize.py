@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rtcc.ir import Module, Op, Value
-from rtcc.ir.ops import math, movement, nn, normalization, shapes
+from rtcc.expansion import attention, einsum, quantization, reductions, resampling
+from rtcc.ir import Module, Op
+from rtcc.ir.ops import movement, nn, shapes
 from rtcc.ir.ops.cast import Cast, CastLike
 from rtcc.ir.ops.tensor import normal_axis
 from rtcc.pipeline.base import Pass
@@ -19,8 +20,8 @@ from rtcc.pipeline.rewriter import Rewriter, apply, rewrite
 class Legalize(Pass):
     """Rewrite operators that targets do not compile into ones that they do.
 
-    split → slices; batch_normalization → (x - mean)·(scale/√(var + ε)) + shift; group_normalization →
-    instance_normalization over groups; cast_like → cast.
+    split → slices; batch_normalization → (x - mean)·(scale/√(var + ε)) + shift; attention → matrix products
+    and softmax; quantised operators → integer sums and elementwise arithmetic; … (rtcc/expansion).
     """
 
     exactness = reassociates(1e-6)
@@ -44,48 +45,6 @@ def split_to_slices(op: movement.Split, rw: Rewriter) -> None:
     rw.replace(op, *parts)
 
 
-@rewrite(normalization.BatchNormalization)
-def expand_batch_norm(op: normalization.BatchNormalization, rw: Rewriter) -> None:
-    """batch_normalization(x)  →  (x - mean) · (scale / sqrt(var + epsilon)) + shift"""
-    if len(op.results) != 1 or op.training_mode or any(v.type != op.scale.type for v in (op.shift, op.mean, op.variance)):
-        return
-    if op.data.type.dtype is not op.scale.type.dtype or not op.scale.type.is_static:
-        return
-    rank = op.data.type.rank
-    shape = rw.constant(np.array([-1] + [1] * (rank - 2), np.int64), name="per_channel")
-
-    def spread(value: Value) -> Value:
-        return shapes.Reshape(value, shape).result if rank > 2 else value
-
-    epsilon = rw.constant(np.asarray(op.epsilon, op.scale.type.dtype.numpy), name="epsilon")
-    deviation = math.Sqrt(math.Add(op.variance, epsilon).result)
-    factor = math.Div(op.scale, deviation.result)
-    centred = math.Sub(op.data, spread(op.mean))
-    scaled = math.Mul(centred.result, spread(factor.result))
-    rw.replace(op, math.Add(scaled.result, spread(op.shift)))
-
-
-@rewrite(normalization.GroupNormalization)
-def expand_group_norm(op: normalization.GroupNormalization, rw: Rewriter) -> None:
-    """group_normalization(x)  →  reshape(layer_normalization(reshape(x))) · scale + bias"""
-    data = op.data.type
-    if not data.is_static or data.dtype is not op.scale.type.dtype:
-        return
-    batch, channels, *spatial = data.sizes
-    inner = channels // op.num_groups
-    for size in spatial:
-        inner *= size
-    grouped_shape = rw.constant(np.array([batch, op.num_groups, inner], np.int64), name="groups")
-    whole_shape = rw.constant(np.array(data.sizes, np.int64), name="shape")
-    channel_shape = rw.constant(np.array([channels] + [1] * len(spatial), np.int64), name="per_channel")
-    one = rw.constant(np.ones((), data.dtype.numpy), name="one", type=data.with_shape((inner,)))
-    grouped = shapes.Reshape(op.data, grouped_shape)
-    normal = normalization.LayerNormalization(grouped.result, one, epsilon=op.epsilon, axis=-1)
-    whole = shapes.Reshape(normal.result, whole_shape)
-    scaled = math.Mul(whole.result, shapes.Reshape(op.scale, channel_shape).result)
-    rw.replace(op, math.Add(scaled.result, shapes.Reshape(op.bias, channel_shape).result))
-
-
 @rewrite(CastLike)
 def cast_like_to_cast(op: CastLike, rw: Rewriter) -> None:
     """cast_like(x, y)  →  cast(x) {to = y's type}"""
@@ -103,5 +62,7 @@ def dropout_to_identity(op: nn.Dropout, rw: Rewriter) -> None:
         rw.replace(op, op.data, shapes.ConstantOfShape(shape, true))
 
 
-RULES = (split_to_slices, expand_batch_norm, expand_group_norm, cast_like_to_cast, dropout_to_identity)
-
+RULES = (
+    split_to_slices, cast_like_to_cast, dropout_to_identity,
+    *attention.RULES, *einsum.RULES, *quantization.RULES, *reductions.RULES, *resampling.RULES,
+)  # fmt: skip

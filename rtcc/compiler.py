@@ -68,7 +68,7 @@ class Compilation:
                 verify=options.verify,
                 verify_each=options.verify_each,
                 dump_dir=options.dump_ir,
-                reproducer_dir=options.dump_ir,
+                reproducer_dir=options.dump_ir or Path(tempfile.gettempdir()) / "rtcc-reproducers",
             ),
         )
         if self.module.level != "plan":

@@ -37,6 +37,7 @@ from rtcc.errors import CodegenError
 from rtcc.interpreter import interpret_graph
 from rtcc.ir import DType, Graph, Module, Return, TensorType, Value
 from rtcc.ir.ops.plan import Launch
+from rtcc.ir.views import updates_in_place
 from rtcc.ir.roles import Role, role_of
 from rtcc.pipeline.inputs import random_kernel_inputs
 from rtcc.target import Target
@@ -149,6 +150,9 @@ def check_kernel(
     operands = [stored(p.type, feed) for p, feed in zip(kernel.parameters, feeds, strict=True)]
     memory = [_garbage(value.type) for value in kernel.returned]
     inner = [_inside(value.type, block) for value, block in zip(kernel.returned, memory, strict=True)]
+    if updates_in_place(kernel):
+        inner[0][...] = operands[0]
+        operands[0] = inner[0]
     code = library.run(name, operands, inner, tasks)
     if code != 0:
         raise _wrong(name, f"returned {code} on valid data")

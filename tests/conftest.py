@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Generator
+
 import pytest
 
 
@@ -9,3 +12,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write what the passes give into the golden files"
     )
+
+
+OPTIONAL_PACKAGES = ("torch", "mlxtend", "openvino")
+"""Packages of other extras than `test`: tests that need them are skipped even where nothing else may be."""
+
+
+def _lacks_something(report: pytest.TestReport | pytest.CollectReport) -> bool:
+    """Whether a report says skipped for want of a tool or package that CI must have."""
+    reason = str(report.longrepr)
+    lacking = "is not installed" in reason or "could not import" in reason
+    return report.skipped and lacking and not any(f"'{name}'" in reason for name in OPTIONAL_PACKAGES)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if "CI" in os.environ and _lacks_something(report):
+        report.outcome, report.longrepr = "failed", f"with CI set nothing may be missing: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if "CI" in os.environ and _lacks_something(report):
+        report.outcome, report.longrepr = "failed", f"with CI set nothing may be missing: {report.longrepr}"
+    return report

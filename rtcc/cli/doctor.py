@@ -30,7 +30,7 @@ OPTIONAL = {
 }
 TOOLS = {
     "aarch64-linux-gnu-gcc": "links for AArch64 (Debian: gcc-aarch64-linux-gnu)",
-    "qemu-aarch64": "runs AArch64 artefacts here (Debian: qemu-user)",
+    "qemu-aarch64-static": "runs AArch64 artefacts here (Debian: qemu-user-static)",
 }
 
 

@@ -27,7 +27,7 @@ _MOVEMENT = frozenset(
     for name in (
         "transpose slice pad expand tile gather gather_elements gather_nd depth_to_space "
         "space_to_depth trilu reverse_sequence reshape flatten squeeze unsqueeze one_hot range "
-        "constant_of_shape eye_like convert_layout split center_crop_pad"
+        "constant_of_shape eye_like convert_layout split center_crop_pad resample"
     ).split()
 )
 _REDUCTION = frozenset(

@@ -17,6 +17,7 @@ from rtcc.ir.graph import Graph
 from rtcc.ir.op import Op
 from rtcc.ir.ops.plan import Join, Launch, Place, PlanConstant, PlanIf, PlanLoop, Space, View
 from rtcc.ir.value import Constant, Value
+from rtcc.ir.views import updates_in_place
 
 
 class Fail(Protocol):
@@ -121,6 +122,8 @@ class _Plan:
 
     def _launch(self, op: Launch) -> None:
         in_place = self._dying_in_place(op)
+        if updates_in_place(self.kernels[op.kernel]) and not in_place:
+            self.fail(10, f"{op!r} must have its result where its first operand ends", op)
         for buffer in in_place:
             buffer.last -= 1
         self._place_results(op, op.places)
@@ -135,8 +138,8 @@ class _Plan:
     def _dying_in_place(self, op: Launch) -> list[Buffer]:
         """Operands last read here whose very place a result takes, where the kernel is elementwise or a scatter."""
         kernel = self.kernels[op.kernel]
-        is_scatter = [inner.name for inner in kernel.ops] == ["tensor.tensor_scatter", "return"]
-        if not is_scatter and not all(inner.elementwise or inner is kernel.terminator for inner in kernel.ops):
+        is_map = all(inner.elementwise or inner is kernel.terminator for inner in kernel.ops)
+        if not is_map and not updates_in_place(kernel):
             return []
         places = {(place, r.type.storage_bytes) for place, r in zip(op.places, op.results, strict=False)}
         found = [self.buffer_of.get(value) for value in op.inputs]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from rtcc.ir.graph import Graph
 from rtcc.ir.op import Op
 from rtcc.ir.ops.movement import Concat, Slice, clamped_slice
 from rtcc.ir.ops.tensor import normal_axes, normal_axis
@@ -21,6 +22,11 @@ def is_view(op: Op) -> bool:
     source = op.operands[0]
     assert source is not None
     return source.type.layout is None and op.type.layout is None
+
+
+def updates_in_place(kernel: Graph) -> bool:
+    """Whether a kernel writes part of its result alone: it must lie where the first operand does."""
+    return [op.name for op in kernel.ops] == ["tensor.tensor_scatter", "return"]
 
 
 def view_offset(op: Op) -> int | None:

@@ -7,10 +7,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rtcc.ir import Graph, Op, Value
-from rtcc.ir.ops.indexing import TensorScatter
 from rtcc.ir.ops.movement import Concat
 from rtcc.ir.ops.plan import Join, Launch, PlanConstant, PlanIf, PlanLoop, View
-from rtcc.ir.views import part_offsets
+from rtcc.ir.views import part_offsets, updates_in_place
 from rtcc.planning.launches import UNPLACED, Launches, replace
 
 
@@ -59,12 +58,12 @@ class Sharing:
     def _graph(self, graph: Graph) -> None:
         for op in list(graph.reversed_ops):
             match op:
-                case Launch() if self._kernel_op(op, TensorScatter):
+                case Launch() if self._is_update(op):
                     self._update_in_place(op)
                 case Launch():
                     self._own_spots(op)
-                    concat = self._kernel_op(op, Concat)
-                    if isinstance(concat, Concat):
+                    concat = next(self._kernel(op).ops)
+                    if isinstance(concat, Concat) and concat.next is self._kernel(op).terminator:
                         self._join_parts(op, concat)
                 case PlanIf():
                     self._own_spots(op)
@@ -84,11 +83,11 @@ class Sharing:
             if result not in self.spots:
                 self.spots[result] = Spot(Storage(result.type.storage_bytes))
 
-    def _kernel_op(self, op: Launch, kind: type[Op]) -> Op | None:
-        """The one operator of a launch's kernel, if it is of that kind."""
-        kernel = self.launches.module.kernels[op.kernel]
-        first = next(kernel.ops)
-        return first if isinstance(first, kind) and first.next is kernel.terminator else None
+    def _kernel(self, op: Launch) -> Graph:
+        return self.launches.module.kernels[op.kernel]
+
+    def _is_update(self, op: Launch) -> bool:
+        return updates_in_place(self._kernel(op))
 
     # ---- claims
 
@@ -115,7 +114,7 @@ class Sharing:
             if isinstance(op, View):
                 is_whole = is_whole and _is_whole(op)
                 value = op.data
-            elif self._kernel_op(op, TensorScatter) and self._is_overwritable(op):
+            elif self._is_update(op) and self._is_overwritable(op):
                 value = op.inputs[0]
             else:
                 break
@@ -181,7 +180,7 @@ class Sharing:
     # ---- updates in place
 
     def _update_in_place(self, op: Launch) -> None:
-        """The result lies where the cache does; the kernel writes new rows alone. A cache in use is copied."""
+        """The result lies where the cache does; the kernel writes new rows alone. One in use is copied."""
         if not self._is_overwritable(op):
             op.set_operand(0, self.launches.copy(op.inputs[0], op))
         root, _ = self._root(op.inputs[0])

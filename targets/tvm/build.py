@@ -74,12 +74,13 @@ def tir_text(func: tirx.PrimFunc) -> str:
 def build_object(func: tirx.PrimFunc, target: str | dict | tvm.target.Target) -> bytes:
     """Compile one function to an ELF object whose only global symbol is `elf.PLACEHOLDER`.
 
-    Raises `CodegenError` where the object would need more than libm (typically an internal buffer above 1
-    KiB, a packed call or a runtime assertion in the function).
+    Raises `CodegenError` where the object would need more than libm (typically an internal buffer above
+    `STACK_BYTES`, a packed call or a runtime assertion), or where an array has 2^31 elements or more.
     """
     target = tvm.target.Target(target) if not isinstance(target, tvm.target.Target) else target
     target = target.with_host(target)
     _require_element_alignment(func)
+    _require_short_indices(func)
     named: Any = func.with_attr("global_symbol", PLACEHOLDER)
     if "tirx.noalias" not in func.attrs:
         named = named.with_attr("tirx.noalias", True)
@@ -119,6 +120,18 @@ def _checked(data: bytes) -> bytes:
 def _element_bytes(buffer: tirx.Buffer) -> int:
     element = tvm.DataType(str(buffer.ty.dtype))
     return max(1, element.lanes * element.bits // 8)
+
+
+def _require_short_indices(func: tirx.PrimFunc) -> None:
+    """Indices are int32: an array of 2^31 elements or more cannot be reached whole."""
+    for param in filter(tirx.is_buffer_var, func.params):
+        elements = math.prod(int(extent) for extent in param.ty.shape if isinstance(extent, tirx.IntImm))
+        if elements >= 1 << 31:
+            raise CodegenError(
+                "array-too-large",
+                f"array {param.name} of a kernel has {elements} elements, expected fewer than 2^31",
+                hint="make the tensor smaller: a smaller batch or input size",
+            )
 
 
 def _require_element_alignment(func: tirx.PrimFunc) -> None:

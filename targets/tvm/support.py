@@ -14,10 +14,8 @@ def joins_anchor(epilogue: Op) -> bool:
 
 def why_no_kernel(op: Op) -> str | None:
     """Why no code can be generated for an op, or None; imports TVM, whose rules decide."""
-    if isinstance(op, Return) or is_view(op) or all(isinstance(v, Constant) for v in op.operands):
+    if isinstance(op, Return | RegionOp) or is_view(op) or all(isinstance(v, Constant) for v in op.operands):
         return None
-    if isinstance(op, RegionOp):
-        return "control flow whose condition depends on the data"
     if not all(result.type.is_static for result in op.results):
         return "its shape depends on the data or on unbound symbolic dimensions"
     from rtcc.targets.tvm.lower.compile import has_rule

@@ -98,6 +98,14 @@ def test_large_internal_buffer_is_refused() -> None:
         build_object(kernel.finish(), target_of("haswell"))
 
 
+def test_arrays_beyond_the_index_range_are_refused() -> None:
+    kernel = FunctionBuilder()
+    y = kernel.buffer("y", (1 << 16, 1 << 15))
+    kernel.store(y, [0, vector(0, 4)], splat(1.0, 4))
+    with pytest.raises(CodegenError, match="array y of a kernel has 2147483648 elements"):
+        build_object(kernel.finish(), target_of("haswell"))
+
+
 def test_alignment_promises_are_refused() -> None:
     from tvm import tirx
 

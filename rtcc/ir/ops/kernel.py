@@ -15,6 +15,7 @@ from rtcc.ir.op import (
     attribute,
     ints,
     operand,
+    optional_operand,
     required_attribute,
     variadic_operand,
 )
@@ -72,3 +73,33 @@ class ConvertLayout(Op):
 
     def evaluate(self, *arrays: Array | None) -> Array:
         return np.asarray(arrays[0])
+
+
+class Resample(Op):
+    """One axis of a tensor by a table: result element i is Σ weights[i, t] · data[indices[i, t]].
+
+    indices: i32[size, taps]; weights: the data's type, [size, taps], left out for one tap of weight 1.
+    """
+
+    name = "tensor.resample"
+    data = operand()
+    indices = operand()
+    weights = optional_operand()
+    axis = required_attribute(int)
+
+    def infer(self) -> tuple[TensorType, ...]:
+        shape = list(self.data.type.shape)
+        shape[self.axis] = self.indices.type.shape[0]
+        return (self.data.type.with_shape(shape),)
+
+    def evaluate(self, *arrays: Array | None) -> Array:
+        data, indices = np.asarray(arrays[0]), np.asarray(arrays[1])
+        if len(arrays) < 3 or arrays[2] is None:
+            return data.take(indices[:, 0], self.axis)
+        wide = data if data.dtype.itemsize > 2 else data.astype(np.float32)
+        shape = [-1 if axis == self.axis else 1 for axis in range(data.ndim)]
+        total = np.zeros((), wide.dtype)
+        for tap in range(indices.shape[1]):
+            weights = arrays[2][:, tap].astype(wide.dtype).reshape(shape)
+            total = total + wide.take(indices[:, tap], self.axis) * weights
+        return total.astype(data.dtype)

@@ -100,16 +100,24 @@ class STFT(Op):
         if self.signal.type.rank != 3:
             raise self.fail(f"expected a signal [batch, length, parts], found {self.signal.type}")
         batch, total, _ = self.signal.type.shape
-        length = total if self.window is None else self.window.type.shape[0]
-        if self.frame_length is not None:
-            length = _known_size(self, self.frame_length, 2)
+        length = self._length(total)
         step = known_shape_value(self.frame_step)
-        if step and isinstance(step[0], int) and step[0] > 0:
+        if length is not None and step and isinstance(step[0], int) and step[0] > 0:
             frames = (total - length) // step[0] + 1
         else:
             frames = fresh_size(self, upper_bound(total), axis=1)
-        bins = length // 2 + 1 if self.onesided else length
+        if length is None:
+            bins = fresh_size(self, axis=2)
+        else:
+            bins = length // 2 + 1 if self.onesided else length
         return (self.signal.type.with_shape((batch, frames, bins, 2)),)
+
+    def _length(self, total: int | Expression) -> int | Expression | None:
+        """Samples in a frame, None where only the data tell."""
+        if self.frame_length is not None:
+            known = known_shape_value(self.frame_length)
+            return known[0] if known else None
+        return total if self.window is None else self.window.type.shape[0]
 
     def evaluate(self, *arrays: Array | None) -> Array:
         signal, step = np.asarray(arrays[0]), int(np.asarray(arrays[1]).reshape(-1)[0])
@@ -188,7 +196,9 @@ class MelWeightMatrix(Op):
     output_datatype = attribute("f32")
 
     def infer(self) -> tuple[TensorType, ...]:
-        bins, bands = _known_size(self, self.dft_length, 0) // 2 + 1, _known_size(self, self.num_mel_bins, 1)
+        length = known_shape_value(self.dft_length)
+        bins = length[0] // 2 + 1 if length else fresh_size(self, axis=0)
+        bands = _known_size(self, self.num_mel_bins, 1)
         return (TensorType(DType(self.output_datatype), (bins, bands)),)
 
     def evaluate(self, *arrays: Array | None) -> Array:

@@ -8,6 +8,6 @@
 | matmul, dot, panel | matrix products, batched, constants packed or not | matmul_tiles |
 | pool | maximum, average, global | pooling |
 
-`blocked` is the activation layout, `window` a sliding window along one axis, `access` and `output_row` what kernels
-over blocked activations share, `epilogue` how other work joins a kernel at its stores.
+`blocked` is the activation layout, `window` a sliding window along one axis, `access` and `output_row` what
+kernels over blocked activations share, `epilogue` how other work joins a kernel at its stores.
 """

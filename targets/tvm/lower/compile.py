@@ -12,11 +12,11 @@ from rtcc.errors import Unsupported
 from rtcc.ir import Graph, Op
 from rtcc.target import Target, parse_target
 from rtcc.targets.tvm.build import build_object, target_of
-from rtcc.targets.tvm.lower import activation, anchors, loops, movement, reduction, rows, scalar, windows
+from rtcc.targets.tvm.lower import activation, anchors, loops, movement, reduction, rows, scalar, scatter, windows
 from rtcc.targets.tvm.lower.kernel import RULES, TEMPLATES
 from rtcc.text import parse_module
 
-_REGISTERING = (activation, anchors, movement, reduction, rows, scalar, windows)
+_REGISTERING = (activation, anchors, movement, reduction, rows, scalar, scatter, windows)
 """Modules imported for the rules that they register."""
 
 

@@ -72,6 +72,21 @@ def _convert_layout(lowering: Lowering, op: kernel.ConvertLayout, index: Index) 
     return lowering.element(op.data, index)
 
 
+@element_rule(kernel.Resample)
+def _resample(lowering: Lowering, op: kernel.Resample, index: Index) -> Expr:
+    axis, place = op.axis, index[op.axis]
+    total: Expr | None = None
+    for tap in range(op.indices.type.sizes[1]):
+        at = (place, integer(tap))
+        found = lowering.element(op.data, (*index[:axis], lowering.element(op.indices, at), *index[axis + 1 :]))
+        if op.weights is None:
+            return found
+        product = widened(found) * widened(lowering.element(op.weights, at))
+        total = product if total is None else total + product
+    assert total is not None
+    return narrowed(total, op.type)
+
+
 @element_rule(movement.Transpose)
 def _transpose(lowering: Lowering, op: movement.Transpose, index: Index) -> Expr:
     source: list[Any] = [None] * len(index)
