@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from rtcc.ir import Constant, Graph, Layout, Module, Op, TensorType, Value
 from rtcc.ir.ops.kernel import ConvertLayout, Fused
+from rtcc.ir.ops.movement import Concat, Slice
+from rtcc.ir.ops.tensor import normal_axis
 from rtcc.ir.roles import Role, role_of
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import exact
@@ -16,20 +19,25 @@ from rtcc.target import Choice, Halos, Target, target_of
 class SelectLayout(Pass):
     """Ask the target how it wants each anchor compiled, and give every edge the layout that follows.
 
-    A convolution whose algorithm works on channel blocks gets blocked operands and a blocked result;
-    ops that take any layout (elementwise, pooling) pass the blocks on; where a reader needs
-    plain storage, one `tensor.convert_layout` region per value and layout is put in between. Constants
-    are stored as their reader wants them. Zero borders (halo) are the largest that any reader asks for.
+    A convolution whose algorithm works on channel blocks gets blocked operands and a blocked result; ops
+    that take any layout (elementwise, pooling, concatenation) pass the blocks on where a reader uses them;
+    where a reader needs plain storage, one `tensor.convert_layout` region per value and layout is put in
+    between. Constants are stored as their reader wants them. Zero borders (halo) are the largest that any
+    reader asks for. blocked=false leaves every tensor plain. A region of control flow is a graph of its own:
+    what goes in and comes out is plain.
     """
 
     exactness = exact
     requires = ("fused",)
 
+    blocked: bool = True
+
     def run(self, module: Module) -> bool:
         target = target_of(module)
-        for graph in module.graphs.values():
-            selection = _Selection(module, target, graph)
+        for graph in _flow_graphs(module):
+            selection = _Selection(module, target, graph, self.blocked)
             selection.choose()
+            selection.drop_unused_blocks()
             selection.widen_borders()
             selection.settle()
             selection.apply()
@@ -43,56 +51,123 @@ class _Selection:
     module: Module
     target: Target
     graph: Graph
+    blocked: bool
     choices: dict[Fused, Choice] = field(default_factory=dict["Fused", "Choice"])
+    anchors: dict[Fused, Op | None] = field(default_factory=dict["Fused", "Op | None"])
     layouts: dict[Value, Layout] = field(default_factory=dict["Value", "Layout"])
     borders: dict[Value, tuple[int, ...]] = field(default_factory=dict["Value", "tuple[int, ...]"])
     converted: dict[tuple[Value, Layout | None], Value] = field(
         default_factory=dict["tuple[Value, Layout | None]", "Value"]
     )
 
+    # ---- which values are stored in blocks
+
     def choose(self) -> None:
-        """Ask the target about every anchor, and let blocked layouts flow on where it helps."""
+        """Ask the target about every anchor, and let blocked layouts flow on."""
         for op in self.graph.ops:
             if not isinstance(op, Fused):
                 continue
-            anchor = anchor_of(op.body)
+            anchor = self.anchors[op] = anchor_of(op.body)
             choice = self.target.choose(anchor, _constant_slots(op, anchor)) if anchor else Choice("")
+            if not self.blocked and choice.result_layout is not None:
+                choice = Choice("")
             self.choices[op] = choice
             if choice.result_layout is not None:
                 self.layouts[op.result] = choice.result_layout
             elif (layout := self._inherited(op, anchor)) is not None:
                 self.layouts[op.result] = layout
 
-    def widen_borders(self) -> None:
-        """Give each blocked value the widest border that a reader needs."""
-        for op, choice in self.choices.items():
-            if not any(choice.border):
+    def drop_unused_blocks(self) -> None:
+        """Have elementwise and moving ops write plain results where nobody goes on in blocks."""
+        for op in reversed(self.choices):
+            anchor = self.anchors[op]
+            if op.result not in self.layouts or not (anchor is None or isinstance(anchor, Concat)):
                 continue
-            value = op.inputs[_operand_index(op, 0)]
-            known = self.borders.get(value, (0,) * len(choice.border))
-            self.borders[value] = tuple(map(max, known, choice.border))
+            readers = (user for user in op.result.users if isinstance(user, Fused))
+            if not any(reader.result in self.layouts for reader in readers):
+                del self.layouts[op.result]
+
+    def _inherited(self, op: Fused, anchor: Op | None) -> Layout | None:
+        """The blocked layout that an op of any layout takes over from what it reads."""
+        if len(op.results) != 1 or op.result.type.rank < 3 or not self._takes_any_layout(op):
+            return None
+        blocked = [v for v in op.inputs if v in self.layouts and v.type.rank == op.result.type.rank]
+        if anchor is None and not _moves(op):
+            blocked = [v for v in blocked if v.type.shape == op.result.type.shape]
+        if not blocked or (isinstance(anchor, Concat) and not _is_mostly(anchor, blocked, op)):
+            return None
+        layout = self.layouts[blocked[0]]
+        return layout if not isinstance(anchor, Concat) or _cuts_between_blocks(anchor, layout) else None
+
+    def _takes_any_layout(self, op: Fused) -> bool:
+        """Whether a region's general loops can give a blocked result."""
+        return all(role_of(m) is Role.ELEMENTWISE or self.target.layout_agnostic(m) for m in _members(op))
+
+    def _reads_any_layout(self, op: Fused) -> bool:
+        """Whether a region with a plain result can read its operands as they are stored."""
+        walked = (Role.ELEMENTWISE, Role.MOVEMENT)
+        return all(role_of(m) in walked or self.target.layout_agnostic(m) for m in _members(op))
+
+    # ---- borders
+
+    def widen_borders(self) -> None:
+        """Give each blocked value the widest border that a reader needs, and parts of one buffer the same."""
+        for op, choice in self.choices.items():
+            if any(choice.border):
+                self._widen(op.inputs[_operand_index(op, self.anchors[op], 0)], choice.border)
+        for tied in self._tied():
+            widest = [self.borders[value] for value in tied if value in self.borders]
+            for border in widest:
+                for value in tied:
+                    self._widen(value, border)
 
     def settle(self) -> None:
         """Ask the target once more, now that the borders are known: tiles depend on them."""
         for op, choice in self.choices.items():
-            anchor = anchor_of(op.body)
+            anchor = self.anchors[op]
             if anchor is None or choice.result_layout is None:
                 continue
             halos = Halos(self._border_of(op, 0, choice), self.borders.get(op.result, ()))
             self.choices[op] = self.target.choose(anchor, _constant_slots(op, anchor), halos)
 
+    def _widen(self, value: Value, border: tuple[int, ...]) -> None:
+        known = self.borders.get(value, (0,) * len(border))
+        self.borders[value] = tuple(map(max, known, border))
+
+    def _tied(self) -> Iterator[list[Value]]:
+        """Groups of blocked values that can be parts of one buffer: operands and results of concat, slice."""
+        group: dict[Value, list[Value]] = {}
+        for op in self.choices:
+            member = _only_member(op)
+            if not isinstance(member, Concat | Slice) or op.result not in self.layouts:
+                continue
+            together: dict[Value, None] = {}
+            for value in (op.result, *op.inputs):
+                if value in self.layouts:
+                    together |= dict.fromkeys(group.get(value, [value]))
+            merged = list(together)
+            for value in merged:
+                group[value] = merged
+        seen: set[int] = set()
+        for merged in group.values():
+            if id(merged) not in seen:
+                seen.add(id(merged))
+                yield merged
+
     def _border_of(self, op: Fused, slot: int, choice: Choice) -> tuple[int, ...]:
         """The border of an operand that the region reads in blocks."""
         if (choice.operand_layouts or {}).get(slot) is None:
             return ()
-        return self.borders.get(op.inputs[_operand_index(op, slot)], ())
+        return self.borders.get(op.inputs[_operand_index(op, self.anchors[op], slot)], ())
+
+    # ---- writing it down
 
     def apply(self) -> None:
         """Write the layouts into the types, converting operands where they differ."""
         for op, choice in self.choices.items():
             op.attributes |= {"algorithm": choice.algorithm} if choice.algorithm else {}
             op.attributes |= {"tile": choice.tile} if choice.tile else {}
-            if op.result in self.layouts:
+            if op.results and op.result in self.layouts:
                 _set_result_type(op, self._final(op.result, self.layouts[op.result]))
         for op, choice in self.choices.items():
             for index, value in enumerate(op.inputs):
@@ -101,40 +176,27 @@ class _Selection:
                     op.set_operand(index, self._convert(value, wanted, op))
                 op.body.parameters[index].type = op.inputs[index].type
         for op in list(self.graph.ops):
-            if not isinstance(op, Fused):
-                for slot, value in enumerate(op.operands):
-                    if value is not None and value.type.layout is not None:
-                        op.set_operand(slot, self._convert(value, None, op))
-
-    def _inherited(self, op: Fused, anchor: Op | None) -> Layout | None:
-        """The blocked layout that an op takes over from what it reads, where it works on any layout."""
-        if len(op.results) != 1 or op.result.type.rank < 3:
-            return None
-        if not all(isinstance(user, Fused) for user in op.result.users):
-            return None
-        members = [m for m in op.body.ops if role_of(m) is not Role.ELEMENTWISE and m.operands]
-        if not all(self.target.layout_agnostic(m) for m in members if m is not op.body.terminator):
-            return None
-        blocked = [v for v in op.inputs if v in self.layouts and v.type.rank == op.result.type.rank]
-        if anchor is None:
-            blocked = [v for v in blocked if v.type.shape == op.result.type.shape]
-        return self.layouts[blocked[0]] if blocked else None
+            if isinstance(op, Fused):
+                continue
+            for inner in (op, *(nested for region in op.regions for nested in region.walk())):
+                for slot, value in enumerate(inner.operands):
+                    if value is not None and value.type.layout is not None and not _is_inside_fused(inner):
+                        inner.set_operand(slot, self._convert(value, None, op))
 
     def _wanted(self, op: Fused, choice: Choice, index: int, value: Value) -> Layout | None:
-        """How a region reads an operand: as it is, unless the target or the result says otherwise."""
+        """The layout in which a region reads an operand: as it is, unless target or result say otherwise."""
         for slot, layout in (choice.operand_layouts or {}).items():
-            if _operand_index(op, slot) == index:
+            if _operand_index(op, self.anchors[op], slot) == index:
                 return None if layout is None else self._final(value, layout).layout
         result = op.result.type if op.results else None
         if result is None or result.layout is None:
             return value.type.layout if self._reads_any_layout(op) else None
-        if value.type.shape == result.shape and value.type.layout is None:
+        is_part = isinstance(self.anchors[op], Concat) and value.type.rank == result.rank
+        if value.type.layout is None and is_part:
+            return result.layout
+        if value.type.layout is None and value.type.shape == result.shape:
             return self._final(value, Layout(result.layout.outer, result.layout.inner)).layout
         return value.type.layout or _along_channels(value.type, result)
-
-    def _reads_any_layout(self, op: Fused) -> bool:
-        members = [m for m in op.body.ops if m is not op.body.terminator]
-        return all(role_of(m) is Role.ELEMENTWISE or self.target.layout_agnostic(m) for m in members)
 
     def _final(self, value: Value, layout: Layout) -> TensorType:
         """The type of a value under a layout, its border widened to what the readers need."""
@@ -163,7 +225,8 @@ class _Selection:
         location = (value.producer.location if value.producer else before.location).by("select-layout")
         fused = Fused(value, regions=[body], location=location)
         fused.result.name = f"{value.name}.{'plain' if layout is None else 'blocked'}" if value.name else None
-        anchor = value.producer.next if value.producer else next(self.graph.ops)
+        is_own = value.producer is not None and value.producer.graph is self.graph
+        anchor = value.producer.next if value.producer and is_own else next(self.graph.ops)
         assert anchor is not None
         self.graph.insert_before(anchor, fused)
         return fused.result
@@ -177,32 +240,67 @@ def anchor_of(body: Graph) -> Op | None:
     return None
 
 
-def _operand_index(op: Fused, slot: int) -> int:
-    """Which operand of the region is the anchor's operand `slot`."""
-    anchor = anchor_of(op.body)
+def _flow_graphs(module: Module) -> list[Graph]:
+    """The graphs of a module and the regions of their control flow, outer ones first."""
+    found = list(module.graphs.values())
+    for graph in found:
+        found += [region for op in graph.ops if not isinstance(op, Fused) for region in op.regions]
+    return found
+
+
+def _members(op: Fused) -> list[Op]:
+    return list(op.body.ops)[:-1]
+
+
+def _only_member(op: Fused) -> Op | None:
+    first = next(op.body.ops)
+    return first if first.next is op.body.terminator else None
+
+
+def _moves(op: Fused) -> bool:
+    return any(role_of(member) is Role.MOVEMENT for member in _members(op))
+
+
+def _is_inside_fused(op: Op) -> bool:
+    return op.graph is not None and isinstance(op.graph.parent, Fused)
+
+
+def _is_mostly(concat: Concat, blocked: list[Value], op: Fused) -> bool:
+    """Whether at least half of what a concatenation reads is stored in blocks already."""
+    ready = sum(value.type.elements for value in blocked)
+    return 2 * ready >= op.result.type.elements
+
+
+def _cuts_between_blocks(concat: Concat, layout: Layout) -> bool:
+    """Whether every part of a concatenation begins with a whole block."""
+    axis = normal_axis(concat, concat.axis, concat.type.rank)
+    return all(value.type.sizes[axis] % layout.blocks[axis] == 0 for value in concat.inputs[:-1])
+
+
+def _constant_slots(op: Fused, anchor: Op) -> frozenset[int]:
+    """Which operands of the anchor are constants."""
+    return frozenset(
+        slot
+        for slot, value in enumerate(anchor.operands)
+        if isinstance(value, Constant)
+        or (value is not None and value.graph is op.body and isinstance(op.inputs[value.index], Constant))
+    )
+
+
+def _operand_index(op: Fused, anchor: Op | None, slot: int) -> int:
+    """Which operand of the region is the anchor's operand `slot`; -1 for none."""
     assert anchor is not None
     value = anchor.operands[slot] if slot < len(anchor.operands) else None
     return value.index if value is not None and value.graph is op.body else -1
 
 
 def _along_channels(type: TensorType, result: TensorType) -> Layout | None:
-    """The layout of an operand with one value per channel of a blocked result: padded like it."""
+    """The layout of an operand with one value per channel of a blocked result: whole blocks like it."""
     assert result.layout is not None
     axis = 1 - (result.rank - type.rank)
     if axis < 0 or type.shape[axis] != result.shape[1]:
         return None
     return Layout.blocked(type.rank, result.layout.blocks[1], axis)
-
-
-def _constant_slots(op: Fused, anchor: Op) -> frozenset[int]:
-    """Which operands of the anchor are constants, looking through the region's parameters."""
-    slots: set[int] = set()
-    for slot, value in enumerate(anchor.operands):
-        if value is not None and value.graph is op.body:
-            value = op.inputs[value.index]
-        if isinstance(value, Constant):
-            slots.add(slot)
-    return frozenset(slots)
 
 
 def _set_result_type(op: Fused, type: TensorType) -> None:

@@ -110,7 +110,7 @@ class Compilation:
             verify_kernels(self.module, self.objects, self.target)
         self.source = emit_c(
             self.module, name, self.target.machine, self.objects,
-            threads=self.options.threads, external_weights=self.options.external_weights,
+            threads=self.target.threads, external_weights=self.options.external_weights,
             versions={"apache-tvm": version("apache-tvm")},
         )  # fmt: skip
 
@@ -177,8 +177,11 @@ def _limited(each: Pass, limit: int) -> Pass:
 def start(model: Any, options: Options) -> Compilation:
     """Read a model and settle its target."""
     module = read_model(model, options.shapes, options.dims)
-    is_chosen = options.target != Options.target
-    target = parse_target(options.target if is_chosen else module.target or options.target)
+    wanted = options.target
+    if options.threads > 1 and "threads=" not in wanted:
+        wanted = f"{wanted},threads={options.threads}"
+    is_chosen = wanted != Options.target
+    target = parse_target(wanted if is_chosen else module.target or wanted)
     if module.level != "graph" and module.target and str(target) != module.target:
         message = f"this module was lowered for {module.target}, not {target}"
         hint = "compile the ONNX model, or a dump at graph level, for another target"

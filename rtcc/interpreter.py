@@ -82,8 +82,14 @@ def input_names(graph: Graph) -> tuple[str, ...]:
 
 
 def output_names(graph: Graph) -> tuple[str, ...]:
-    """A unique name for each returned value: its own, else `output_0`…; a repeated one gets `_1`, `_2`…"""
-    return _unique("output", graph.returned)
+    """A unique name for each returned value.
+
+    The graph's attribute `outputs` has the model's names, which survive whatever passes do. Without it: the
+    value's own name, else `output_0`…; a repeated one gets `_1`, `_2`…
+    """
+    declared = tuple(graph.attributes.get("outputs", ()))
+    names = _unique("output", graph.returned)
+    return (*declared, *names[len(declared) :]) if len(declared) <= len(names) else names
 
 
 def bind_feeds(

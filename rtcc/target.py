@@ -86,6 +86,11 @@ class Target(ABC):
     def machine(self) -> Machine:
         """Architecture and required CPU features of the host code, for linking and for the check in init."""
 
+    @property
+    def threads(self) -> int:
+        """The most threads that one run may use."""
+        return 1
+
     @abstractmethod
     def lanes(self, dtype: DType) -> int:
         """Elements of that type in one vector register."""

@@ -37,8 +37,8 @@ from rtcc.errors import CodegenError
 from rtcc.interpreter import interpret_graph
 from rtcc.ir import DType, Graph, Module, Return, TensorType, Value
 from rtcc.ir.ops.plan import Launch
-from rtcc.ir.views import updates_in_place
 from rtcc.ir.roles import Role, role_of
+from rtcc.ir.views import updates_in_place
 from rtcc.pipeline.inputs import random_kernel_inputs
 from rtcc.target import Target
 

@@ -19,7 +19,8 @@ _COMPILE = (
 )  # fmt: skip
 _LINK = (
     "-shared", "-static-libgcc", "-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack", "-Wl,--build-id=none",
-    "-Wl,-Bsymbolic", "-Wl,--no-undefined", "-Wl,--as-needed", "-Wl,--version-script=exports.map",
+    "-Wl,-Bsymbolic", "-Wl,-S", "-Wl,--gc-sections", "-Wl,--no-undefined", "-Wl,--as-needed",
+    "-Wl,--version-script=exports.map",
 )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ Examples:
 """
 
 
-@app.command("bench", epilog=EXAMPLES)
+@app.command("bench", short_help="Measure latency, also against other runtimes.", epilog=EXAMPLES)
 def bench(
     model: AnyModelArgument,
     against: Annotated[

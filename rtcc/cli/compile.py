@@ -50,7 +50,7 @@ class Weights(StrEnum):
     EXTERNAL = "external"
 
 
-@app.command("compile", epilog=EXAMPLES)
+@app.command("compile", short_help="Compile a model to a library and a header.", epilog=EXAMPLES)
 def compile_(
     model: ModelArgument,
     output: Annotated[

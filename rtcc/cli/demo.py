@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RUNS = 2000
 
 
-@app.command("demo")
+@app.command("demo", short_help="Compile and run LeNet-5, and show everything.")
 def demo(
     folder: Annotated[
         Path | None,

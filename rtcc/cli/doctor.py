@@ -34,7 +34,7 @@ TOOLS = {
 }
 
 
-@app.command("doctor")
+@app.command("doctor", short_help="Say what was found and whether it works.")
 def doctor() -> None:
     """Say which packages and tools were found, and whether a model compiles and runs here; exit 1 if not."""
     typer.echo(f"{'Python':22} {platform.python_version()} on {platform.system()} {platform.machine()}")

@@ -27,7 +27,7 @@ NODES_SHOWN = 3
 """How many refused nodes of one operator are named."""
 
 
-@app.command("info")
+@app.command("info", short_help="Say what is in a model or an artefact.")
 def info(
     model: AnyModelArgument,
     target: TargetOption = "x86",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rtcc.pipeline.base import Pass
 
 
-@app.command("passes")
+@app.command("passes", short_help="List the passes and their options.")
 def passes(load: LoadOption = None) -> None:
     """List the passes: name, how exact each is, what it does, its options; then the named pipelines."""
     from rtcc.pipeline.catalogue import NAMED_PIPELINES, find_pass, pass_names
@@ -22,7 +22,7 @@ def passes(load: LoadOption = None) -> None:
     for name in pass_names():
         pass_class = find_pass(name)
         assert pass_class is not None
-        typer.echo(f"{name:20} {pass_class.exactness!s:20} {pass_class.description()}")
+        typer.echo(f"{name:20} {pass_class.exactness!s:24} {pass_class.description()}")
         for line in _options(pass_class):
             typer.echo(f"{'':20} {line}")
     for name, pipeline in NAMED_PIPELINES.items():
@@ -44,7 +44,7 @@ def _shown(fact: object) -> str:
     return " ".join(map(str, cast("list[object]", fact))) if isinstance(fact, list | tuple) else str(fact)
 
 
-@app.command("targets")
+@app.command("targets", short_help="List the targets, or describe one.")
 def targets(
     name: Annotated[str | None, typer.Argument(help="A target, for its CPUs, options and facts.")] = None,
 ) -> None:

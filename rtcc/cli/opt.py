@@ -33,7 +33,7 @@ Examples:
 """
 
 
-@app.command("opt", epilog=EXAMPLES)
+@app.command("opt", short_help="Run passes on a model or its text.", epilog=EXAMPLES)
 def opt(
     model: ModelArgument,
     pipeline: Annotated[str, typer.Option("-p", "--pipeline", help="Passes; an empty text reprints.")] = "",

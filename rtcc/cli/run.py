@@ -41,7 +41,7 @@ Examples:
 """
 
 
-@app.command("run", epilog=EXAMPLES)
+@app.command("run", short_help="Run an artefact or a model once.", epilog=EXAMPLES)
 def run(
     model: AnyModelArgument,
     interpret: Annotated[

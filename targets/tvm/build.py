@@ -20,7 +20,7 @@ What a generator must respect:
 - Denormals are flushed by the runtime around the run, not here.
 
 The object is a function of the PrimFunc and the target alone: equal input gives equal bytes in every process.
-The symbol is `elf.PLACEHOLDER`; `elf.rename_symbol` gives it the node's name.
+The symbol is `KERNEL_SYMBOL`: kernels are cached by content, and emission gives each its node's name.
 """
 
 from __future__ import annotations
@@ -34,14 +34,17 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.ir import PointerType, PrimType
 
+from rtcc.artifact.elf import Elf
 from rtcc.errors import CodegenError
-from rtcc.targets.tvm.elf import PLACEHOLDER, read_symbols, undefined_symbols
 
 _LIBM_NAMES = """
     acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fabs floor
     fma fmax fmin fmod hypot ldexp lgamma log log10 log1p log2 nearbyint nextafter pow remainder rint round
     sin sinh sqrt tan tanh tgamma trunc
 """
+
+KERNEL_SYMBOL = "rtcc_kernel"
+"""The function that every kernel's object defines."""
 
 LIBM = frozenset(name + suffix for name in _LIBM_NAMES.split() for suffix in ("", "f"))
 """The functions of libm that an object may leave undefined."""
@@ -72,7 +75,7 @@ def tir_text(func: tirx.PrimFunc) -> str:
 
 
 def build_object(func: tirx.PrimFunc, target: str | dict | tvm.target.Target) -> bytes:
-    """Compile one function to an ELF object whose only global symbol is `elf.PLACEHOLDER`.
+    """Compile one function to an ELF object whose only global symbol is `KERNEL_SYMBOL`.
 
     Raises `CodegenError` where the object would need more than libm (typically an internal buffer above
     `STACK_BYTES`, a packed call or a runtime assertion), or where an array has 2^31 elements or more.
@@ -81,11 +84,11 @@ def build_object(func: tirx.PrimFunc, target: str | dict | tvm.target.Target) ->
     target = target.with_host(target)
     _require_element_alignment(func)
     _require_short_indices(func)
-    named: Any = func.with_attr("global_symbol", PLACEHOLDER)
+    named: Any = func.with_attr("global_symbol", KERNEL_SYMBOL)
     if "tirx.noalias" not in func.attrs:
         named = named.with_attr("tirx.noalias", True)
     with tvm.transform.PassContext(opt_level=3):
-        module = tirx.transform.BindTarget(target)(tvm.IRModule({PLACEHOLDER: named}))
+        module = tirx.transform.BindTarget(target)(tvm.IRModule({KERNEL_SYMBOL: named}))
         module = s_tir.pipeline.finalize_host_passes()(_keep_on_stack(_lower(module)))
         built = tvm.get_global_func("target.build." + target.kind.name)(module, target)
     return _checked(_object_bytes(built))
@@ -103,8 +106,8 @@ def _object_bytes(built: tvm.runtime.Module) -> bytes:
 
 
 def _checked(data: bytes) -> bytes:
-    symbols = read_symbols(data)
-    foreign = [name for name in undefined_symbols(data) if name not in LIBM | BLOCK_MOVES]
+    symbols = [symbol for symbol in Elf(data, "object of a kernel").symbols if symbol.name]
+    foreign = sorted({s.name for s in symbols if not s.is_defined} - LIBM - BLOCK_MOVES)
     foreign += [symbol.name for symbol in symbols if symbol.name.startswith("__TVM")]
     if foreign:
         raise CodegenError(
@@ -112,8 +115,8 @@ def _checked(data: bytes) -> bytes:
             f"the kernel needs {', '.join(foreign)}, expected nothing but libm",
             hint=f"an internal buffer is local and within {STACK_BYTES} bytes; a larger one is scratch",
         )
-    defined = {symbol.name for symbol in symbols if symbol.is_global and symbol.defined}
-    assert defined - _HALF_CONVERSIONS == {PLACEHOLDER}, f"unexpected global symbols {sorted(defined)}"
+    defined = {symbol.name for symbol in symbols if symbol.is_global and symbol.is_defined}
+    assert defined - _HALF_CONVERSIONS == {KERNEL_SYMBOL}, f"unexpected global symbols {sorted(defined)}"
     return data
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, replace
 from math import prod
 
 from rtcc.ir import DType, Graph, Layout, Op
@@ -19,26 +19,40 @@ Quad = tuple[int, int, int, int]
 
 GENERIC = Choice("")
 
+_WALKED_IN_BLOCKS = frozenset(
+    f"tensor.{name}" for name in ("convert_layout", "concat", "slice", "pad", "resample")
+)
+
 _POOLS = (pooling.MaxPool, pooling.AveragePool, pooling.GlobalAveragePool, pooling.GlobalMaxPool)
 
 
-def choose_kernel(anchor: Op, constants: Container[int], halos: Halos, lanes: int, registers: int) -> Choice:
+@dataclass(frozen=True)
+class Vectors:
+    """What tiles depend on: float32 lanes, vector registers, bytes of the second cache, threads."""
+
+    lanes: int
+    registers: int
+    cache: int
+    threads: int
+
+
+def choose_kernel(anchor: Op, constants: Container[int], halos: Halos, vectors: Vectors) -> Choice:
     """The kernel for an anchor: a micro-kernel where one fits, else general loops over plain tensors.
 
     constants: which of the anchor's operands are constants, so that they can be packed at compile time.
     """
     match anchor:
         case nn.Conv() if 1 in constants:
-            return _choose_conv(anchor, halos, lanes, registers)
+            return _choose_conv(anchor, halos, vectors)
         case nn.Gemm() | nn.MatMul():
-            return _choose_matmul(anchor, constants, lanes, registers)
+            return _choose_matmul(anchor, constants, vectors)
         case _:
             return GENERIC
 
 
 def is_agnostic(op: Op) -> bool:
-    """Whether a kernel exists that walks this op's operand and result in channel blocks."""
-    return is_blocked_pool(op) or op.name == "tensor.convert_layout"
+    """Whether a kernel exists that walks this op's operands and result in channel blocks."""
+    return is_blocked_pool(op) or op.name in _WALKED_IN_BLOCKS
 
 
 def is_blocked_pool(op: Op) -> bool:
@@ -78,7 +92,8 @@ def conv_problem(conv: nn.Conv, lanes: int, halos: Halos) -> ConvProblem:
     )  # fmt: skip
 
 
-def _choose_conv(conv: nn.Conv, halos: Halos, lanes: int, registers: int) -> Choice:
+def _choose_conv(conv: nn.Conv, halos: Halos, vectors: Vectors) -> Choice:
+    lanes = vectors.lanes
     data, weight = conv.data.type, conv.weight.type
     rank = data.rank
     if data.dtype is not DType.F32 or rank not in (3, 4) or 0 in conv.type.sizes:
@@ -88,16 +103,16 @@ def _choose_conv(conv: nn.Conv, halos: Halos, lanes: int, registers: int) -> Cho
     taps = tuple((axis, 1) for axis in range(2, rank))
     border = _halo(problem.needed_halo, rank)
     if conv.group == 1 and weight.sizes[1] <= lanes // 4:
-        tile = nchw_tile(problem, registers)
+        tile = nchw_tile(problem, vectors.registers)
         weights = Layout(((0, tile.blocks * lanes), (1, 1), *taps), (0,))
         return Choice("nchw", astuple(tile), {0: None, 1: weights, 2: bias}, blocked)
     if conv.group == weight.sizes[0] == data.sizes[1]:
-        tile = depthwise_tile(problem, registers)
+        tile = depthwise_tile(problem, vectors.registers)
         weights = Layout(((0, lanes), (1, 1), *taps), (0,))
         return Choice("depthwise", astuple(tile), {0: blocked, 1: weights, 2: bias}, blocked, border)
     grouped = (data.sizes[1] // conv.group) % lanes == (conv.type.sizes[1] // conv.group) % lanes == 0
     if conv.group == 1 or grouped:
-        tile = direct_tile(problem, registers)
+        tile = direct_tile(problem, vectors.registers, vectors.cache, vectors.threads)
         weights = Layout(((0, tile.blocks * lanes), (1, lanes), *taps), (1, 0))
         return Choice("direct", astuple(tile), {0: blocked, 1: weights, 2: bias}, blocked, border)
     return GENERIC
@@ -153,7 +168,8 @@ def matmul_problem(op: nn.Gemm | nn.MatMul, lanes: int, *, packed: bool) -> Matm
     )  # fmt: skip
 
 
-def _choose_matmul(op: nn.Gemm | nn.MatMul, constants: Container[int], lanes: int, registers: int) -> Choice:
+def _choose_matmul(op: nn.Gemm | nn.MatMul, constants: Container[int], vectors: Vectors) -> Choice:
+    lanes = vectors.lanes
     left, right = op.left.type, op.right.type
     if left.dtype is not DType.F32 or left.rank < 2 or right.rank < 2 or 0 in (*left.sizes, *right.sizes):
         return GENERIC
@@ -163,7 +179,7 @@ def _choose_matmul(op: nn.Gemm | nn.MatMul, constants: Container[int], lanes: in
     if not packed and not _plain_batches(op):
         return GENERIC
     problem = matmul_problem(op, lanes, packed=packed)
-    tile = matmul_tiles.choose_tile(problem, registers)
+    tile = matmul_tiles.choose_tile(problem, vectors.registers, vectors.cache, vectors.threads)
     if not packed:
         return Choice("matmul", astuple(tile))
     columns = 0 if isinstance(op, nn.Gemm) and op.transB else 1

@@ -26,7 +26,7 @@ def compile_kernels(
     keys: dict[str, str] = {}
     for name, kernel in module.kernels.items():
         text, blobs = kernel_text(kernel)
-        keys[name] = kernel_key(text, {"target": str(target), **target.facts}, packages)
+        keys[name] = kernel_key(text, target.facts, packages)
         found = cache.get(keys[name])
         if found is None:
             jobs[name] = (text, blobs, str(target))

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import ClassVar
 
 from rtcc.artifact.toolchain import Machine
+from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Module, Op
 from rtcc.ir.work import operations
 from rtcc.pipeline.catalogue import NAMED_PIPELINES
 from rtcc.target import NO_HALOS, Choice, Halos, Progress, Target, unseen
-from rtcc.targets.tvm.choices import choose_kernel, is_agnostic, scratch_bytes
+from rtcc.targets.tvm.choices import Vectors, choose_kernel, is_agnostic, scratch_bytes
 from rtcc.targets.tvm.objects import compile_kernels
 from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
 from rtcc.targets.x86.cpus import CPUS, Cpu, host_cpu
 
 WORK_PER_TASK = 1 << 18
 """Arithmetic operations below which a second thread costs more in waiting than it saves."""
+
+MOST_THREADS = 256
 
 LOWERING = "expand-loops,legalize,fuse,select-layout,outline-kernels,plan-memory"
 
@@ -28,8 +31,18 @@ class X86(Target):
     name: ClassVar[str] = "x86"
     cpus: ClassVar[tuple[str, ...]] = tuple(CPUS)
 
+    options: ClassVar[dict[str, str]] = {"threads": "the most threads that one run may use; 1 by default"}
+
     def __init__(self, cpu: str, options: Mapping[str, str]) -> None:
         super().__init__(cpu or host_cpu().name, options)
+        written = self.settings.get("threads", "1")
+        if not written.isdigit() or not 1 <= int(written) <= MOST_THREADS:
+            raise InvalidInput("target-option", f"threads must be 1 to {MOST_THREADS}, found {written!r}")
+        self._threads = int(written)
+
+    @property
+    def threads(self) -> int:
+        return self._threads
 
     @property
     def model(self) -> Cpu:
@@ -53,19 +66,22 @@ class X86(Target):
         return joins_anchor(epilogue)
 
     def choose(self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS) -> Choice:
-        return choose_kernel(anchor, constants, halos, self.lanes(DType.F32), self.model.vector_registers)
+        cpu = self.model
+        vectors = Vectors(self.lanes(DType.F32), cpu.vector_registers, cpu.l2, self.threads)
+        return choose_kernel(anchor, constants, halos, vectors)
 
     def scratch_bytes(self, kernel: Graph) -> int:
         return scratch_bytes(kernel, self.lanes(DType.F32))
 
     def tasks(self, kernel: Graph) -> int:
-        return max(1, min(64, sum(map(operations, kernel.ops)) // WORK_PER_TASK))
+        return max(1, min(self.threads, sum(map(operations, kernel.ops)) // WORK_PER_TASK))
 
     def layout_agnostic(self, op: Op) -> bool:
         return is_agnostic(op)
 
     def pipeline(self, level: str) -> str:
-        return f"{NAMED_PIPELINES[level]},{LOWERING}"
+        lowering = LOWERING if level != "-O0" else LOWERING.replace("layout", "layout{blocked=false}")
+        return f"{NAMED_PIPELINES[level]},{lowering}"
 
     def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
         return compile_kernels(module, self, (Path(__file__).parent,), progress)

@@ -26,7 +26,7 @@ def test_golden_files(path: Path, request: pytest.FixtureRequest) -> None:
 
 def test_it_is_listed(rtcc: Run) -> None:
     listed = rtcc("passes", "--load", PLUGIN).output
-    assert "pool-before-relu     exact                Move a rectifier behind the max pooling" in listed
+    assert "pool-before-relu     exact                    Move a rectifier behind the max pooling" in listed
 
 
 def test_opt_runs_it(rtcc: Run, lenet: Path) -> None:

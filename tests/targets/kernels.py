@@ -14,8 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rtcc.artifact.toolchain import Machine, find_toolchain
-from rtcc.targets.tvm import elf
-from rtcc.targets.tvm.build import build_object, target_of
+from rtcc.targets.tvm.build import KERNEL_SYMBOL, build_object, target_of
 from tests.guarded import Side, guarded
 
 CPUS = {16: "skylake-avx512", 8: "haswell"}
@@ -36,12 +35,10 @@ def load(func: Any, lanes: int) -> Any:
     require_lanes(lanes)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "kernel.o").write_bytes(
-            elf.rename_symbol(build_object(func, target_of(CPUS[lanes])), "kernel")
-        )
+        (folder / "kernel.o").write_bytes(build_object(func, target_of(CPUS[lanes])))
         toolchain = find_toolchain(Machine.host())
         toolchain.run([*toolchain.compile, "-shared", "-o", "kernel.so", "kernel.o", "-lm"], folder)
-        return ctypes.CDLL(str(folder / "kernel.so")).kernel
+        return getattr(ctypes.CDLL(str(folder / "kernel.so")), KERNEL_SYMBOL)
 
 
 def run(

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from rtcc.artifact.elf import Elf
 from rtcc.errors import CodegenError
-from rtcc.targets.tvm import elf
-from rtcc.targets.tvm.build import build_object, target_of, tir_text
+from rtcc.targets.tvm.build import KERNEL_SYMBOL, build_object, target_of, tir_text
 from rtcc.targets.tvm.function_builder import FunctionBuilder, splat, vector
 from rtcc.targets.tvm.kernels import direct_conv
 from rtcc.targets.tvm.kernels.convolution import ConvProblem
@@ -32,42 +32,14 @@ def convolution(cpu: str = "skylake-avx512", triple: str = "x86_64-linux-gnu") -
     return build_object(direct_conv.make(problem), target_of(cpu, triple=triple))
 
 
-def test_object_holds_one_function() -> None:
-    symbols = elf.read_symbols(convolution())
-    functions = [s for s in symbols if s.name == elf.PLACEHOLDER]
-    assert len(functions) == 1
-    assert functions[0].defined
-    assert functions[0].is_global
-    assert functions[0].size > 0
-    assert elf.undefined_symbols(convolution()) == []
-
-
 @pytest.mark.parametrize(
     ("cpu", "triple"), [("skylake-avx512", "x86_64-linux-gnu"), ("cortex-a76", "aarch64-linux-gnu")]
 )
-def test_renaming_keeps_everything_else(cpu: str, triple: str) -> None:
-    before = convolution(cpu, triple)
-    after = elf.rename_symbol(before, "layer1_0_conv1")
-    assert len(after) == len(before)
-    names = [s.name for s in elf.read_symbols(before)]
-    renamed = ["layer1_0_conv1" if name == elf.PLACEHOLDER else name for name in names]
-    assert [s.name for s in elf.read_symbols(after)] == renamed
-
-
-@pytest.mark.parametrize("name", ["", "9lives", "a-b", "é", "x" * 97])
-def test_renaming_refuses_what_is_no_symbol(name: str) -> None:
-    with pytest.raises(CodegenError, match="kernel symbol"):
-        elf.rename_symbol(convolution(), name)
-
-
-def test_renaming_twice_is_refused() -> None:
-    with pytest.raises(CodegenError, match="found it 0 times"):
-        elf.rename_symbol(elf.rename_symbol(convolution(), "conv"), "again")
-
-
-def test_other_files_are_refused() -> None:
-    with pytest.raises(CodegenError, match="expected an ELF object"):
-        elf.read_symbols(b"MZ....")
+def test_object_holds_one_function(cpu: str, triple: str) -> None:
+    symbols = Elf(convolution(cpu, triple), "kernel").symbols
+    functions = [s.name for s in symbols if s.is_defined and s.is_global and s.is_function and not s.is_weak]
+    assert functions == [KERNEL_SYMBOL]
+    assert not [s.name for s in symbols if s.name and not s.is_defined]
 
 
 def test_equal_in_every_process() -> None:
@@ -120,7 +92,7 @@ def test_alignment_promises_are_refused() -> None:
 
 
 def test_packages_load_without_tvm() -> None:
-    names = ["elf", "kernels.conv_tiles", "kernels.matmul_tiles", "kernels.pooling"]
+    names = ["kernels.conv_tiles", "kernels.matmul_tiles", "kernels.pooling"]
     modules = ", ".join(f"rtcc.targets.tvm.{name}" for name in names)
     subprocess.run(
         [sys.executable, "-c", f"import sys, {modules}; assert 'tvm' not in sys.modules"], check=True

@@ -12,7 +12,17 @@ from rtcc.errors import Unsupported
 from rtcc.ir import Graph, Op
 from rtcc.target import Target, parse_target
 from rtcc.targets.tvm.build import build_object, target_of
-from rtcc.targets.tvm.lower import activation, anchors, loops, movement, reduction, rows, scalar, scatter, windows
+from rtcc.targets.tvm.lower import (
+    activation,
+    anchors,
+    loops,
+    movement,
+    reduction,
+    rows,
+    scalar,
+    scatter,
+    windows,
+)
 from rtcc.targets.tvm.lower.kernel import RULES, TEMPLATES
 from rtcc.text import parse_module
 

@@ -14,7 +14,7 @@ from rtcc.targets.tvm.function_builder import Expr, splat
 
 _NAMES = {
     dtype: str(dtype.numpy) for dtype in DType
-    if dtype.kind in (Kind.SIGNED, Kind.UNSIGNED) and dtype.bits >= 8 or dtype in (DType.F16, DType.F32, DType.F64)
+    if (dtype.kind in (Kind.SIGNED, Kind.UNSIGNED) and dtype.bits >= 8) or dtype in (DType.F16, DType.F32, DType.F64)
 } | {DType.BF16: "bfloat16"}  # fmt: skip
 
 

@@ -154,7 +154,7 @@ def collapsed(graph: Graph) -> Graph:
     shapes = [(1,) * (len(sizes) - v.type.rank) + v.type.sizes for v in values]
     groups: list[list[int]] = []
     for axis in range(len(sizes)):
-        if groups and all(_alike(shape, groups[-1][-1], axis, sizes) for shape in shapes):
+        if groups and all(_alike(shape, [*groups[-1], axis], sizes) for shape in shapes):
             groups[-1].append(axis)
         else:
             groups.append([axis])
@@ -164,10 +164,9 @@ def collapsed(graph: Graph) -> Graph:
     return _with_shapes(graph, merged)
 
 
-def _alike(shape: tuple[int, ...], left: int, right: int, sizes: tuple[int, ...]) -> bool:
-    """Whether an operand is whole on both axes, or broadcast on both."""
-    whole = shape[left] == sizes[left] and shape[right] == sizes[right]
-    return whole or (shape[left] == 1 and shape[right] == 1)
+def _alike(shape: tuple[int, ...], axes: Sequence[int], sizes: tuple[int, ...]) -> bool:
+    """Whether an operand is whole on all of the axes, or broadcast on all; axes of size 1 are both."""
+    return len({shape[axis] == sizes[axis] for axis in axes if sizes[axis] != 1}) <= 1
 
 
 def _with_shapes(graph: Graph, shapes: dict[Value, tuple[int, ...]]) -> Graph:
