@@ -158,7 +158,7 @@ class _Grouping:
         anchor = taken.anchor or group.anchor
         if anchor is None:
             return taken.takes_movement or all(op.elementwise for op in group.ops)
-        if not taken.takes_epilogue or (taken.anchor and group.anchor):
+        if not taken.takes_epilogue or (taken.anchor and group.anchor) or role_of(anchor) is Role.OPAQUE:
             return False
         behind = group.ops if taken.anchor else list(taken.members)
         if not all(self.target.fusible(anchor, op) for op in behind):

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rtcc.expansion import attention, einsum, quantization, reductions, resampling
+from rtcc.expansion import attention, einsum, quantization, recurrent, reductions, resampling
+from rtcc.expansion.transposed import conv_transpose_to_conv
 from rtcc.ir import Module, Op
 from rtcc.ir.ops import movement, nn, shapes
 from rtcc.ir.ops.cast import Cast, CastLike
@@ -63,6 +64,7 @@ def dropout_to_identity(op: nn.Dropout, rw: Rewriter) -> None:
 
 
 RULES = (
-    split_to_slices, cast_like_to_cast, dropout_to_identity,
-    *attention.RULES, *einsum.RULES, *quantization.RULES, *reductions.RULES, *resampling.RULES,
+    split_to_slices, cast_like_to_cast, dropout_to_identity, conv_transpose_to_conv,
+    *attention.RULES, *einsum.RULES, *quantization.RULES, *recurrent.RULES, *reductions.RULES,
+    *resampling.RULES,
 )  # fmt: skip

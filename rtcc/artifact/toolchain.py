@@ -62,8 +62,8 @@ def find_toolchain(machine: Machine) -> Toolchain:
 
     A compiler counts when it says that it compiles for the machine's architecture. Raises `ToolMissing`.
     """
-    chosen = os.environ.get("CC")
-    if chosen and shutil.which(shlex.split(chosen)[0]) is None:
+    chosen = os.environ.get("CC", "").strip()
+    if chosen and shutil.which(_words(chosen)[0]) is None:
         raise ToolMissing(
             "compiler-missing", f"$CC names {chosen!r}, which was not found", hint="unset CC, or correct it"
         )
@@ -83,6 +83,16 @@ def find_toolchain(machine: Machine) -> Toolchain:
         "clang and ziglang",
         hint=f"install one: `pip install ziglang`, or Debian's package {package}",
     )
+
+
+def _words(chosen: str) -> list[str]:
+    """$CC as words of a command."""
+    try:
+        return shlex.split(chosen) or [""]
+    except ValueError as error:
+        raise ToolMissing(
+            "compiler-missing", f"$CC is no command: {chosen!r} ({error})", hint="unset CC, or correct it"
+        ) from error
 
 
 def _compiles_for(command: list[str], machine: Machine) -> bool:

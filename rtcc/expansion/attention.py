@@ -108,7 +108,8 @@ def _allowed(write: Writer, op: attention.Attention, shape: tuple[int, int], pas
     lengths = write.cast(op.valid_lengths, DType.I64)
     lengths = write.reshape(lengths, lengths.type.elements, 1, 1, 1)
     key, place = write.array(keys, DType.I64), write.array(position, DType.I64)
-    if not past:
+    is_positional = op.is_causal or op.left_window_size >= 0 or op.right_window_size >= 0
+    if is_positional and not past:
         place = write.add(write.sub(place, write.number(steps, DType.I64)), lengths)
     allowed = math.Less(key, lengths).result
     if op.is_causal:

@@ -127,16 +127,14 @@ def fourier_transform(op: signal.DFT, rw: Rewriter) -> None:
     rw.replace(op, write.cast(write.transpose(spectrum, *back), op.type.dtype))
 
 
-def _transform_matrix(op: Op, size: int, parts: int, length: int | None) -> np.ndarray:
+def _transform_matrix(op: signal.DFT | signal.STFT, size: int, parts: int, length: int | None) -> np.ndarray:
     """What the transform makes of each unit vector: a linear map's matrix [size·parts, bins·parts]."""
-    from rtcc.ir import TensorType
-
     units = np.eye(size * parts).reshape(-1, size, parts)
-    data = Constant("units", units, TensorType(DType.F64, units.shape))
+    data = Constant("units", units)
+    inverse = op.inverse if isinstance(op, signal.DFT) else 0
     given = None if length is None else Constant("length", np.array(length, np.int64))
-    alone = signal.DFT(data, given, Constant("axis", np.array(1, np.int64)), like=op)
-    found = alone.evaluate(units, None if length is None else np.array(length), np.array(1))
-    return np.asarray(found).reshape(size * parts, -1)
+    alone = signal.DFT(data, given, Constant("axis", np.array(1, np.int64)), inverse=inverse, onesided=op.onesided)
+    return np.asarray(alone.evaluate(*(v.array if isinstance(v, Constant) else None for v in alone.operands))).reshape(size * parts, -1)
 
 
 def _check_length(op: Op, length: int) -> None:
@@ -157,7 +155,7 @@ def short_time_transform(op: signal.STFT, rw: Rewriter) -> None:
         length = integers(op, op.frame_length, "frame_length")[0]
     _check_length(op, length)
     _, count, bins, _ = op.type.sizes
-    matrix = _transform_matrix(signal.DFT(op.signal, onesided=op.onesided), length, parts, length)
+    matrix = _transform_matrix(op, length, parts, length)
     places = np.arange(count)[:, None] * step + np.arange(length)
     frames = write.gather(write.cast(op.signal, DType.F64), write.array(places, DType.I64), 1)
     if op.window is not None:

@@ -55,7 +55,10 @@ def read(
 
 @dataclass(frozen=True)
 class _Scope:
-    """What names mean in one graph or function body. path: the nodes around it, for locations."""
+    """What names mean in one graph or function body. path: the nodes around it, for locations.
+
+    Declared types are checked in the main graph only: a branch that never runs may contradict its own.
+    """
 
     graph: Graph
     values: ChainMap[str, Value | None]
@@ -88,6 +91,7 @@ class _Reader:
         graph = model.graph
         stored = _initialiser_names(graph)
         _check_unique((value.name for value in graph.input), "input")
+        _check_unique((value.name for value in graph.output), "output")
         wanted = [i for i in graph.input if i.name not in stored or i.name in (shapes or ())]
         given = {name: array.shape for name, array in fixed.items()}
         types, bindings = input_types(wanted, {**(shapes or {}), **given}, dims)
@@ -131,7 +135,8 @@ class _Reader:
                     f"nothing defines the output {output.name!r}",
                     where=scope.path or f"graph {graph.name!r}",
                 )
-            check_declared(value, output, f"output {output.name!r}")
+            if not scope.path:
+                check_declared(value, output, f"output {output.name!r}")
             results.append(value)
         return results
 
@@ -164,7 +169,7 @@ class _Reader:
                 scope.values[name] = value
                 if value.producer is not None and value not in node.operands:
                     value.name = name
-                if name in scope.declared:
+                if name in scope.declared and not scope.path:
                     check_declared(value, scope.declared[name], node.where)
 
     def _translated(self, node: Node, proto: NodeProto, scope: _Scope) -> Sequence[Value]:

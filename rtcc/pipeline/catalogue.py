@@ -27,6 +27,7 @@ BUILT_IN: dict[str, str] = {
     "legalize": "rtcc.passes.legalize:Legalize",
     "outline-kernels": "rtcc.passes.outline_kernels:OutlineKernels",
     "plan-memory": "rtcc.passes.plan_memory:PlanMemory",
+    "raise-patterns": "rtcc.passes.raise_patterns:RaisePatterns",
     "reduce-strength": "rtcc.passes.reduce_strength:ReduceStrength",
     "select-layout": "rtcc.passes.select_layout:SelectLayout",
     "simplify": "rtcc.passes.simplify:Simplify",
@@ -39,7 +40,7 @@ NAMED_PIPELINES: dict[str, str] = {
     "-O1": "fold-constants,inline-control,simplify,simplify-movement,fold-constants,eliminate-common,"
     "eliminate-dead",
     "-O2": "fold-constants,inline-control,simplify,simplify-movement,fold-batch-norm,reduce-strength,"
-    "simplify,fold-constants,eliminate-common,eliminate-dead",
+    "simplify,fold-constants,eliminate-common,eliminate-dead,raise-patterns",
 }
 """What runs at graph level. -O0: what is needed to emit; -O1: exact passes; -O2: the default.
 

@@ -27,8 +27,8 @@ def write_reproducer(
         path = directory / f"{stem}-{number}.rtir"
     directory.mkdir(parents=True, exist_ok=True)
     write_module(module, path)
-    header, _, body = path.read_text().partition("\n")
-    path.write_text(f"{header}\n// {command_line(path, remaining, flags)}\n{body}")
+    header, _, body = path.read_text("utf-8").partition("\n")
+    path.write_text(f"{header}\n// {command_line(path, remaining, flags)}\n{body}", "utf-8")
     return path
 
 

@@ -115,7 +115,8 @@ def _write_blob(constant: Constant, path: Path) -> None:
         return
     origin = constant.path if isinstance(constant, BlobConstant) else _mapped_file(constant)
     if origin is None:
-        write_atomically(path, lambda part: np.ascontiguousarray(constant.data).tofile(part))
+        contents = np.ascontiguousarray(constant.data).reshape(-1).view(np.uint8)
+        write_atomically(path, lambda part: part.write_bytes(contents.data))  # tofile misses a full disk
         return
 
     def link_or_copy(part: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
@@ -74,5 +75,6 @@ class KernelCache:
         for _, size, path in sorted(entries):
             if total <= self.limit:
                 return
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # deleted by another process, or a folder that may not be written
+                path.unlink()
             total -= size

@@ -80,15 +80,42 @@ def scratch_bytes(kernel: Graph, lanes: int) -> int:
 
 
 def conv_problem(conv: nn.Conv, lanes: int, halos: Halos) -> ConvProblem:
-    """A convolution as its micro-kernel takes it."""
+    """A convolution as its micro-kernel takes it; a column (width 1) is turned into a row."""
     data, weight, result = conv.data.type, conv.weight.type, conv.type
     pads, strides, dilations = conv.geometry()
     height, width = _spatial(data.sizes)
-    return ConvProblem(
+    problem = ConvProblem(
         batch=data.sizes[0], channels=data.sizes[1], height=height, width=width,
         filters=result.sizes[1], kernel=_spatial(weight.sizes), strides=_pair(strides),
         dilations=_pair(dilations), pads=_quad(pads), groups=conv.group, lanes=lanes,
         input_halo=_quad(halos.operand), output_halo=_quad(halos.result),
+    )  # fmt: skip
+    return turned(problem) if is_column(conv) else problem
+
+
+def is_column(conv: nn.Conv) -> bool:
+    """Whether data, kernel and result have width 1, so that rows and columns may change places."""
+    if conv.data.type.rank != 4:
+        return False
+    pads, _, _ = conv.geometry()
+    widths = (conv.data.type.sizes[3], conv.weight.type.sizes[3], conv.type.sizes[3])
+    return widths == (1, 1, 1) and pads[1] == pads[3] == 0
+
+
+def turned(problem: ConvProblem) -> ConvProblem:
+    """The problem with rows and columns exchanged; in memory nothing moves where one of them is 1."""
+
+    def swap(pair: tuple[int, int]) -> tuple[int, int]:
+        return pair[1], pair[0]
+
+    def swap_sides(sides: Quad) -> Quad:
+        top, left, bottom, right = sides
+        return left, top, right, bottom
+
+    return replace(
+        problem, height=problem.width, width=problem.height, kernel=swap(problem.kernel),
+        strides=swap(problem.strides), dilations=swap(problem.dilations), pads=swap_sides(problem.pads),
+        input_halo=swap_sides(problem.input_halo), output_halo=swap_sides(problem.output_halo),
     )  # fmt: skip
 
 
@@ -101,7 +128,8 @@ def _choose_conv(conv: nn.Conv, halos: Halos, vectors: Vectors) -> Choice:
     blocked, bias = Layout.blocked(rank, lanes), Layout(((0, lanes),), (0,))
     problem = conv_problem(conv, lanes, halos)
     taps = tuple((axis, 1) for axis in range(2, rank))
-    border = _halo(problem.needed_halo, rank)
+    needed = problem.needed_halo
+    border = _halo((needed[1], needed[0], needed[3], needed[2]) if is_column(conv) else needed, rank)
     if conv.group == 1 and weight.sizes[1] <= lanes // 4:
         tile = nchw_tile(problem, vectors.registers)
         weights = Layout(((0, tile.blocks * lanes), (1, 1), *taps), (0,))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from rtcc.ir import Constant, Op, RegionOp, Return
-from rtcc.ir.ops.math import Elementwise
 from rtcc.ir.views import is_view
 
 
 def joins_anchor(epilogue: Op) -> bool:
     """Whether an elementwise op can run on the vectors that an anchor's micro-kernel has just computed."""
-    return isinstance(epilogue, Elementwise) and epilogue.type.dtype.bits == 32
+    return epilogue.elementwise and epilogue.type.dtype.bits == 32
 
 
 def why_no_kernel(op: Op) -> str | None:

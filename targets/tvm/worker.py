@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
 import traceback
 from typing import Any
@@ -11,8 +13,12 @@ from rtcc.errors import RtccError
 from rtcc.targets.tvm.workers import Job, read_frame, write_frame
 
 
+_PR_SET_PDEATHSIG = 1
+
+
 def main() -> None:
     """Serve until the parent closes the pipe. Standard output is the pipe: nothing else may print to it."""
+    _end_with(int(sys.argv[1]))
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -24,6 +30,13 @@ def main() -> None:
         except EOFError:
             return
         write_frame(answers, _answer(compile_text, job))
+
+
+def _end_with(parent: int) -> None:
+    """Let the kernel end this process when its parent ends, however that comes: code generation takes long."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
 
 
 def _answer(compile_text: Any, job: Job) -> bytes | RtccError | str:

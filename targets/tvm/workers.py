@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import queue
 import signal
@@ -25,16 +26,22 @@ def generate(jobs: Mapping[str, Job], workers: int, done: Callable[[str, bytes],
     """Compile kernels to objects on `workers` processes; `done(name, object)` as each finishes, in any order.
 
     The first failure stops the rest and is raised: a `CodegenError` that names the kernel, also where the
-    process died or took too long.
+    process died or took too long. No process outlives the call, however it ends.
     """
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in jobs:
         waiting.put(name)
-    failures: list[RtccError] = []
+    failures: list[Exception] = []
     lock = threading.Lock()
+    started: list[_Worker] = []
 
     def serve() -> None:
-        worker = _Worker()
+        try:
+            worker = _Worker()
+        except OSError as error:
+            failures.append(error)
+            return
+        started.append(worker)
         try:
             while not failures:
                 name = waiting.get_nowait()
@@ -43,27 +50,37 @@ def generate(jobs: Mapping[str, Job], workers: int, done: Callable[[str, bytes],
                     done(name, result)
         except queue.Empty:
             pass
-        except RtccError as error:
+        except Exception as error:  # raised again by the caller's thread
             failures.append(error)
         finally:
             worker.stop()
 
     threads = [threading.Thread(target=serve, daemon=True) for _ in range(min(workers, len(jobs)))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except BaseException:  # interrupted: what the workers are at is of no use any more
+        for worker in started:
+            worker.process.kill()
+        raise
     if failures:
         raise failures[0]
 
 
 class _Worker:
-    """One process that compiles one kernel at a time."""
+    """One process that compiles one kernel at a time.
+
+    It imports from where this process does, and never from the current folder (-P), which may hold a
+    stranger's files beside a stranger's model.
+    """
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "rtcc.targets.tvm.worker"]
+        command = [sys.executable, "-P", "-m", "rtcc.targets.tvm.worker", str(os.getpid())]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         self._said: list[str] = []
         self._listener = threading.Thread(target=self._listen, daemon=True)

@@ -187,6 +187,8 @@ def _twice(kind: str) -> ModelProto:
     model = one_node("Add", ["x", "w"], {"w": np.ones(3, F32)})
     if kind == "input":
         model.graph.input.append(model.graph.input[0])
+    elif kind == "output":
+        model.graph.output.append(model.graph.output[0])
     elif kind == "initialiser":
         model.graph.initializer.append(model.graph.initializer[0])
     elif kind == "node output":
@@ -196,7 +198,7 @@ def _twice(kind: str) -> ModelProto:
     return model
 
 
-@pytest.mark.parametrize("kind", ["input", "initialiser", "node output", "input and output"])
+@pytest.mark.parametrize("kind", ["input", "output", "initialiser", "node output", "input and output"])
 def test_duplicate_names(kind: str) -> None:
     error = error_of(_twice(kind))
     assert (type(error), error.code) == (InvalidModel, "duplicate-name")

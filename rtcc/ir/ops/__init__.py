@@ -14,6 +14,7 @@ from rtcc.ir.ops import normalization as normalization
 from rtcc.ir.ops import plan as plan
 from rtcc.ir.ops import pooling as pooling
 from rtcc.ir.ops import quant as quant
+from rtcc.ir.ops import recurrent as recurrent
 from rtcc.ir.ops import reduce as reduce
 from rtcc.ir.ops import regions_of_interest as regions_of_interest
 from rtcc.ir.ops import resize as resize

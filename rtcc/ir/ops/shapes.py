@@ -280,6 +280,9 @@ class Range(Op):
             return fresh_size(self)
         if not any(isinstance(n, Expression) for n in numbers):
             return self._length(*(np.array(n, self.start.type.dtype.numpy) for n in numbers))
+        if any(isinstance(n, float) and not n.is_integer() for n in numbers):
+            return fresh_size(self)
+        start, limit, delta = (int(n) if isinstance(n, float) else n for n in numbers)
         span = limit - start
         if isinstance(delta, Expression) or delta <= 0 or isinstance(span, int | float) or span.bounds[0] < 0:
             return fresh_size(self)

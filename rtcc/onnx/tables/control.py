@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rtcc.errors import Unsupported
+from rtcc.errors import InvalidModel, Unsupported
 from rtcc.ir import DType, Expression, Graph, TensorType, Value, symbol
 from rtcc.ir.shape_value import known_integers
 from rtcc.onnx.builder import Builder
@@ -27,7 +27,11 @@ def branch(node: Node, build: Builder) -> Sequence[Value]:
     if condition is not None and len(condition) == 1:
         name = "then_branch" if condition[0] else "else_branch"
         return build.inline(node.graph(name), name)
-    regions = [build.region(node.graph(name), (), name) for name in ("then_branch", "else_branch")]
+    try:
+        regions = [build.region(node.graph(name), (), name) for name in ("then_branch", "else_branch")]
+    except InvalidModel as error:
+        error.hint = error.hint or "if it never runs, fix the input that decides it: values={name: array}"
+        raise
     return build.op("If", node.operand(0), regions=regions).results
 
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 
 from tvm import tirx
 
-from rtcc.ir import Graph, Layout, Op, TensorType, Value
+from rtcc.ir import DType, Graph, Layout, Op, TensorType, Value
 from rtcc.ir.ops import nn, pooling
 from rtcc.target import Halos, Target
-from rtcc.targets.tvm.choices import conv_problem, matmul_problem, pool_problem
+from rtcc.targets.tvm import vector_math as vm
+from rtcc.targets.tvm.choices import conv_problem, is_column, matmul_problem, pool_problem
 from rtcc.targets.tvm.function_builder import Expr, splat, vector
 from rtcc.targets.tvm.kernels import depthwise_conv, direct_conv, matmul, nchw_conv, pool
 from rtcc.targets.tvm.kernels.convolution import Tile
@@ -36,7 +37,7 @@ class RegionEpilogue:
         graph: Graph,
         anchor: Op,
         own: Sequence[Value],
-        logical: Callable[[Position], Position] = lambda at: at,
+        logical: Callable[[Position], Position],
     ) -> None:
         self.graph = graph
         self.anchor = anchor
@@ -94,6 +95,8 @@ class RegionEpilogue:
         index = [at.vector_index(axis) if whole[n] else integer(0) for n, axis in enumerate(axes)]
         place = _blocked_place(type, index, at, axes) if type.layout else index or [integer(0)]
         loaded = buffer[place]
+        if type.dtype is DType.BOOL:
+            loaded = tirx.NE(loaded, vm.constant(0, loaded))
         return loaded if spread else splat(loaded, at.lanes, storage_type(type))
 
 
@@ -125,6 +128,22 @@ def finished(func: tirx.PrimFunc, graph: Graph, epilogue: RegionEpilogue) -> tir
     return tirx.PrimFunc(ordered, func.body, func.ret_type, func.attrs, func.span)
 
 
+def _conv_coordinates(op: nn.Conv) -> Callable[[Position], Position]:
+    """From the micro-kernel's (n, c, y, x) to the coordinates of the result."""
+    if op.type.rank == 3:
+        return _without_height
+    return _turned if is_column(op) else _same
+
+
+def _same(at: Position) -> Position:
+    return at
+
+
+def _turned(at: Position) -> Position:
+    n, c, y, x = at.index
+    return Position((n, c, x, y), at.axis, at.lanes)
+
+
 def _without_height(at: Position) -> Position:
     """(n, c, 0, x) as (n, c, x): one spatial axis is computed as a picture of height 1."""
     return Position((at.index[0], at.index[1], at.index[3]), at.axis, at.lanes)
@@ -140,8 +159,7 @@ def _conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
     if "algorithm" not in graph.attributes:
         return reduction.general_conv(graph, op, target)
     assert layout is not None
-    logical = _without_height if op.type.rank == 3 else lambda at: at
-    epilogue = RegionEpilogue(graph, op, [op.data, op.weight], logical)
+    epilogue = RegionEpilogue(graph, op, [op.data, op.weight], _conv_coordinates(op))
     halos = Halos(op.data.type.layout.halo if op.data.type.layout else (), layout.halo)
     generator = _CONVOLUTIONS[graph.attributes["algorithm"]]
     func = generator.make(
@@ -193,6 +211,6 @@ def _blocked_pool(graph: Graph, op: Op) -> tirx.PrimFunc:
     layout, data = _result_layout(graph), op.operands[0]
     assert layout is not None
     assert data is not None
-    logical = _without_height if op.type.rank == 3 else lambda at: at
+    logical = _without_height if op.type.rank == 3 else _same
     epilogue = RegionEpilogue(graph, op, [data], logical)
     return finished(pool.make(pool_problem(op, layout), epilogue), graph, epilogue)

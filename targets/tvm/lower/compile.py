@@ -19,6 +19,7 @@ from rtcc.targets.tvm.lower import (
     movement,
     reduction,
     rows,
+    sampling,
     scalar,
     scatter,
     windows,
@@ -26,7 +27,7 @@ from rtcc.targets.tvm.lower import (
 from rtcc.targets.tvm.lower.kernel import RULES, TEMPLATES
 from rtcc.text import parse_module
 
-_REGISTERING = (activation, anchors, movement, reduction, rows, scalar, scatter, windows)
+_REGISTERING = (activation, anchors, movement, reduction, rows, sampling, scalar, scatter, windows)
 """Modules imported for the rules that they register."""
 
 

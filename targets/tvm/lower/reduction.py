@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from tvm import tirx
 
-from rtcc.ir import DType, Graph, Op, TensorType
+from rtcc.ir import DType, Graph, Op, TensorType, Value
 from rtcc.ir.dtype import Kind
-from rtcc.ir.ops import nn, reduce
+from rtcc.ir.ops import nn, quant, reduce
 from rtcc.target import Target
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr
@@ -234,43 +234,77 @@ def _columns(
 def general_conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
     """A convolution of any rank, group count and dilation over plain tensors."""
     lowering = Lowering(graph)
-    data, weight = op.operands[0], op.operands[1]
-    assert data is not None and weight is not None
-    spatial = data.type.rank - 2
-    pads, strides, dilations = op.geometry()
-    channels, kernel = weight.type.sizes[1], weight.type.sizes[2:]
-    per_group = op.type.sizes[1] // op.group
-    sizes = op.type.sizes
+
+    def product(source: Index, filter_: Index) -> Expr:
+        return widened(lowering.element(op.data, source)) * widened(lowering.element(op.weight, filter_))
+
+    def finish(channel: Expr, value: Expr) -> Expr:
+        return value if op.bias is None else value + widened(lowering.element(op.bias, (channel,)))
+
+    _convolve(lowering, op, op.weight.type.sizes, product, finish)
+    return lowering.builder.finish()
+
+
+@template(quant.ConvInteger)
+def _conv_integer(graph: Graph, op: quant.ConvInteger, target: Target) -> tirx.PrimFunc:
+    """A convolution of integers less their zero points, summed in int32; the padding is the zero point."""
+    lowering = Lowering(graph)
+
+    def centred(value: Value, zero: Value | None, index: Index, channel: Expr) -> Expr:
+        wide = lowering.element(value, index).astype("int32")
+        if zero is None:
+            return wide
+        at = [integer(0) if size == 1 else channel for size in zero.type.sizes]
+        return wide - lowering.element(zero, at).astype("int32")
+
+    def product(source: Index, filter_: Index) -> Expr:
+        data = centred(op.data, op.data_zero_point, source, integer(0))
+        return data * centred(op.weight, op.weight_zero_point, filter_, filter_[0])
+
+    _convolve(lowering, op, op.weight.type.sizes, product, lambda channel, value: value)
+    return lowering.builder.finish()
+
+
+def _convolve(
+    lowering: Lowering,
+    op: nn.Conv | quant.ConvInteger,
+    weight: Sequence[int],
+    product: Callable[[Index, Index], Expr],
+    finish: Callable[[Expr, Expr], Expr],
+) -> None:
+    """Every result row, its columns accumulated side by side over channels and taps.
+
+    product(data index, weight index) is one term; finish(output channel, sum) the result.
+    """
+    assert op.operands[0] is not None
+    data, sizes = op.operands[0].type.sizes, op.type.sizes
+    spatial = len(data) - 2
+    window = op.window(data[2:], tuple(weight))
+    channels, kernel, per_group = weight[1], weight[2:], max(1, sizes[1] // op.group)
+    zero = literal(0, computing_type(op.type))
 
     def term(index: Index, inner: Index) -> Expr:
         n, k, *place = index
         c, *tap = inner
         source, inside = [], []
         for axis in range(spatial):
-            at = place[axis] * integer(strides[axis]) + tap[axis] * integer(dilations[axis]) - integer(pads[axis])
-            if pads[axis] or pads[spatial + axis]:
-                inside += [at >= integer(0), at < integer(data.type.sizes[2 + axis])]
+            step, reach = integer(window.strides[axis]), integer(window.dilations[axis])
+            at = place[axis] * step + tap[axis] * reach - integer(window.pads[axis])
+            if window.pads[axis] or window.pads[spatial + axis]:
+                inside += [at >= integer(0), at < integer(data[2 + axis])]
             source.append(at)
         channel = tirx.floordiv(k, integer(per_group)) * integer(channels) + c
 
-        def product() -> Expr:
-            x = widened(lowering.element(data, (n, channel, *source)))
-            return x * widened(lowering.element(weight, (k, c, *tap)))
+        def inner_product() -> Expr:
+            return product((n, channel, *source), (k, c, *tap))
 
-        zero = literal(0, computing_type(op.type))
-        return lowering.guarded(tirx.all(*inside), product, lambda: zero) if inside else product()
+        return lowering.guarded(tirx.all(*inside), inner_product, lambda: zero) if inside else inner_product()
 
     def row(outer: Index) -> None:
-        def finish(column: Expr, value: Expr) -> None:
-            bias = op.operands[2] if len(op.operands) > 2 else None
-            if bias is not None:
-                value = value + widened(lowering.element(bias, (outer[1],)))
-            store_result(lowering, op, (*outer, column), value)
-
         accumulate_columns(
             lowering, op.type, sizes[-1], (channels, *kernel),
-            lambda inner, column: term((*outer, column), inner), SUM, finish,
+            lambda inner, column: term((*outer, column), inner), SUM,
+            lambda column, value: store_result(lowering, op, (*outer, column), finish(outer[1], value)),
         )  # fmt: skip
 
     task_loops(lowering, sizes[:-1], row)
-    return lowering.builder.finish()

@@ -1,0 +1,39 @@
+"""docs/command-line.md names every command and every option, and none that is not there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.cli.test_commands import COMMANDS
+
+DOCS = Path(__file__).parents[2] / "docs"
+SECTIONS = (DOCS / "command-line.md").read_text().split("\n## ")
+OPTION = re.compile(r"(?<![\w=-])(--[a-z][a-z-]+|-O\d)")
+EVERYWHERE = {"--help", "--version", "--verbose"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_on_the_page(rtcc: Run, command: str) -> None:
+    (section,) = (each for each in SECTIONS if re.match(rf"rtcc {command}\b", each))
+    options = set(re.findall(r"^  (?:-\w, )?(--[a-z-]+|-O\d)", rtcc(command, "-h").output, re.MULTILINE))
+    described = set(OPTION.findall("".join(line for line in section.splitlines() if "$ rtcc" not in line)))
+    peers = {"--threads"} if command == "bench" else set[str]()
+    assert options - EVERYWHERE <= described | peers
+    assert described <= options | EVERYWHERE | {"-O2"}
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert "://" in link or (page.parent / link).exists(), link
+
+
+def test_the_readme_links_lead_somewhere() -> None:
+    root = DOCS.parent
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        for link in re.findall(r"\]\(([^)#]+)\)", (root / name).read_text()):
+            assert "://" in link or (root / link).exists(), link

@@ -1,0 +1,153 @@
+"""Recurrent layers: the interpreter, and what legalize makes of them, against ONNX Runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import ModelProto, helper
+
+import rtcc
+from rtcc.errors import InvalidModel, RtccError
+from rtcc.ir.verify import verify
+from rtcc.passes.legalize import Legalize
+from tests.frontend.models import (
+    Array,
+    assert_same,
+    interpreted,
+    make_model,
+    op_names,
+    run_onnxruntime,
+    value,
+)
+
+F32 = np.float32
+LENGTH, BATCH, FEATURES, HIDDEN = 5, 3, 4, 6
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+
+
+def layer(op: str, *, given: tuple[str, ...] = (), **attributes: Any) -> tuple[ModelProto, dict[str, Array]]:
+    """A model of one layer with random weights as constants, and its inputs; `given`: optional operands."""
+    random = np.random.default_rng(0)
+    ways = 2 if attributes.get("direction") == "bidirectional" else 1
+    gates = GATES[op]
+    shapes = {
+        "w": (ways, gates * HIDDEN, FEATURES), "r": (ways, gates * HIDDEN, HIDDEN),
+        "b": (ways, 2 * gates * HIDDEN), "p": (ways, 3 * HIDDEN),
+        "h": (ways, BATCH, HIDDEN), "c": (ways, BATCH, HIDDEN),
+    }  # fmt: skip
+    arrays: dict[str, Any] = {n: random.standard_normal(s).astype(F32) * F32(0.5) for n, s in shapes.items()}
+    arrays["lengths"] = np.array([2, 5, 3], np.int32)
+    order = ["w", "r", "b", "lengths", "h", *(["c", "p"] if op == "LSTM" else [])]
+    used = [n if n in ("w", "r", *given) else "" for n in order]
+    outputs = ["y", "last", *(["cell"] if op == "LSTM" else [])]
+    node = helper.make_node(op, ["x", *used], outputs, name="layer", hidden_size=HIDDEN, **attributes)
+    feeds = {"x": random.standard_normal((LENGTH, BATCH, FEATURES)).astype(F32)}
+    for state in ("h", "c"):
+        if state in used:
+            feeds[state] = arrays[state]
+    constants = {n: arrays[n] for n in used if n and n not in feeds}
+    inputs = [value(n, a.shape) for n, a in feeds.items()]
+    infos = [
+        value("y", (LENGTH, ways, BATCH, HIDDEN)),
+        *(value(o, (ways, BATCH, HIDDEN)) for o in outputs[1:]),
+    ]
+    return make_model([node], inputs, infos, constants), feeds
+
+
+EVERYTHING = ("b", "lengths", "h")
+CASES = [
+    pytest.param(
+        op, given, attributes, id=f"{op}-{'-'.join(given)}-{','.join(map(str, attributes.values()))}"
+    )
+    for op, given, attributes in [
+        ("RNN", (), {}),
+        ("RNN", EVERYTHING, {"direction": "bidirectional"}),
+        ("RNN", ("b",), {"activations": ["Affine"], "activation_alpha": [0.5], "activation_beta": [0.1]}),
+        ("RNN", ("b",), {"activations": ["ScaledTanh"], "activation_alpha": [0.5], "activation_beta": [0.7]}),
+        ("GRU", (), {}),
+        ("GRU", EVERYTHING, {"direction": "reverse"}),
+        ("GRU", EVERYTHING, {"direction": "bidirectional", "linear_before_reset": 1}),
+        ("GRU", ("b",), {"activations": ["HardSigmoid", "Softsign"], "activation_alpha": [0.3]}),
+        ("LSTM", (), {}),
+        ("LSTM", (*EVERYTHING, "c"), {"direction": "reverse"}),
+        ("LSTM", (*EVERYTHING, "c", "p"), {"direction": "bidirectional"}),
+        ("LSTM", ("b", "p"), {"clip": 0.3}),
+        ("LSTM", ("b",), {"input_forget": 1}),
+        ("LSTM", ("b",), {"activations": ["Sigmoid", "Elu", "Relu"], "activation_alpha": [0.5]}),
+    ]
+]
+
+
+@pytest.mark.parametrize(("op", "given", "attributes"), CASES)
+def test_layers(op: str, given: tuple[str, ...], attributes: dict[str, Any]) -> None:
+    model, feeds = layer(op, given=given, **attributes)
+    expected = run_onnxruntime(model, feeds)
+    module = rtcc.read(model)
+    assert_same(interpreted(module, feeds), expected)
+    assert Legalize().run(module)
+    verify(module)
+    assert not {"nn.rnn", "nn.gru", "nn.lstm"} & set(op_names(module))
+    assert_same(interpreted(module, feeds), expected)
+
+
+def test_results_that_nobody_wants() -> None:
+    model, feeds = layer("LSTM", given=("b", "lengths"))
+    expected = run_onnxruntime(model, feeds)
+    del model.graph.node[0].output[1:], model.graph.output[1:]
+    module = rtcc.read(model)
+    Legalize().run(module)
+    verify(module)
+    np.testing.assert_allclose(interpreted(module, feeds)["y"], expected["y"], rtol=1e-4, atol=1e-6)
+
+
+def test_batch_first_layout() -> None:
+    model, feeds = layer("LSTM", given=("b",))
+    expected = run_onnxruntime(model, feeds)
+    node = model.graph.node[0]
+    node.attribute.append(helper.make_attribute("layout", 1))
+    del model.graph.input[:], model.graph.output[:]
+    model.graph.input.append(value("x", (BATCH, LENGTH, FEATURES)))
+    model.graph.output.extend([value("y", (BATCH, LENGTH, 1, HIDDEN)), value("last", (BATCH, 1, HIDDEN)),
+                               value("cell", (BATCH, 1, HIDDEN))])  # fmt: skip
+    turned = {"x": np.ascontiguousarray(np.swapaxes(feeds["x"], 0, 1))}
+    module = rtcc.read(model)
+    for _ in range(2):
+        found = interpreted(module, turned)
+        np.testing.assert_allclose(
+            found["y"], np.transpose(expected["y"], (2, 0, 1, 3)), rtol=1e-4, atol=1e-6
+        )
+        np.testing.assert_allclose(found["cell"], np.swapaxes(expected["cell"], 0, 1), rtol=1e-4, atol=1e-6)
+        Legalize().run(module)
+
+
+def test_weights_that_are_inputs() -> None:
+    model, feeds = layer("GRU", given=("b",))
+    expected = run_onnxruntime(model, feeds)
+    for tensor in model.graph.initializer:
+        model.graph.input.append(value(tensor.name, tuple(tensor.dims)))
+        feeds[tensor.name] = np.frombuffer(tensor.raw_data, F32).reshape(tuple(tensor.dims))
+    del model.graph.initializer[:]
+    module = rtcc.read(model)
+    Legalize().run(module)
+    assert_same(interpreted(module, feeds), expected)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"direction": "sideways"}, {"activations": ["Sigmoid"]}, {"activations": ["Wild", "Tanh", "Tanh"]}],
+)
+def test_wrong_attributes(attributes: dict[str, Any]) -> None:
+    model, _ = layer("LSTM", **attributes)
+    with pytest.raises(RtccError) as raised:
+        rtcc.read(model)
+    assert isinstance(raised.value, InvalidModel)
+    assert raised.value.where == "layer"
+
+
+def test_weights_that_do_not_fit() -> None:
+    model, _ = layer("RNN")
+    model.graph.node[0].op_type = "GRU"
+    with pytest.raises(InvalidModel, match="must have the shape"):
+        rtcc.read(model)

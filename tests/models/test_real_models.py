@@ -1,0 +1,58 @@
+"""Real networks, compiled, give what ONNX Runtime and the float64 reference give.
+
+The tolerances and their reasons stand in benchmarks/accuracy.py: at most four times as far from the exact
+answer as ONNX Runtime is, or 1e-5 of the largest magnitude. Besides, no output may be further than
+`APART` of the largest magnitude from ONNX Runtime's: a bound that does not lean on the reference.
+
+A sample runs always, the rest with `-m slow`.
+"""
+
+from typing import Any
+
+import pytest
+
+from benchmarks.accuracy import measure
+from rtcc.compiler import Options, start
+from rtcc.errors import RtccError
+from tests.models.real import REAL, SMALL
+
+APART = 1e-4
+SAMPLE = (
+    "lenet-demo",
+    "small-resnet18",
+    "small-mobilenetv2",
+    "small-minilm",
+    "light-squeezenet",
+    "ppocr-cls",
+)
+CHECKED = ("lenet-demo", "small-resnet18", "small-minilm", "magika", "ppocr-cls", "resnet18")
+
+
+def marked(names: Any, *, quick: tuple[str, ...]) -> list[Any]:
+    """The names as parameters of a test; those not in `quick` are slow."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", marked(REAL, quick=SAMPLE))
+def test_network_is_right(name: str) -> None:
+    found = measure(REAL[name])
+    assert found.is_right, found
+    assert found.from_onnxruntime <= APART, found
+
+
+@pytest.mark.parametrize("name", marked(CHECKED, quick=("lenet-demo",)))
+def test_every_pass_and_every_kernel_keeps_the_arithmetic(name: str) -> None:
+    real = REAL[name]
+    options = Options(shapes=real.shapes or None, verify_each=True, verify_kernels=True)
+    compilation = start(real.build(), options)
+    compilation.lower()
+    compilation.generate("model")
+
+
+def test_a_network_that_is_not_supported_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sizes for a symbolic input: refused by name, with the option that helps."""
+    compilation = start(SMALL["ppocr-cls"].build(), Options())
+    with pytest.raises(RtccError) as raised:
+        compilation.lower()
+    assert raised.value.code == "unbound-dimension"
+    assert "--shape x=" in (raised.value.hint or "")

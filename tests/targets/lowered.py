@@ -1,0 +1,65 @@
+# pyright: basic
+"""Kernels written as IR text, compiled together, and run against guard pages and the interpreter."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtcc.interpreter import interpret_graph
+from rtcc.ir import Graph
+from rtcc.target import parse_target
+from rtcc.targets.tvm.lower.compile import compile_kernel
+from rtcc.text import parse_module
+from rtcc.verify_kernels import KernelLibrary, compare, stored
+from tests.guarded import Side, guarded
+
+Array = NDArray[Any]
+SPLITS: tuple[tuple[Side, int], ...] = (("before", 1), ("after", 3))
+"""Where the guard page lies, and into how many tasks the kernel is divided."""
+
+
+class Kernels:
+    """Compiled kernels of one module text (level "kernels"), by name."""
+
+    def __init__(self, text: str, target: str = "x86") -> None:
+        self.module = parse_module("// rtir 1  level=kernels\n" + text)
+        machine = parse_target(target)
+        objects = {name: compile_kernel(kernel, machine) for name, kernel in self.module.kernels.items()}
+        with tempfile.TemporaryDirectory() as folder:
+            self.library = KernelLibrary(objects, machine.machine, Path(folder))
+
+    def kernel(self, name: str) -> Graph:
+        """The IR of a kernel."""
+        return self.module.kernels[name]
+
+    def run(self, name: str, feeds: Sequence[Array], side: Side = "after", tasks: int = 1) -> tuple[int, list[Array]]:
+        """The code, and the results in storage order, with every buffer against a guard page."""
+        kernel = self.kernel(name)
+        operands = [guarded(stored(p.type, f), side) for p, f in zip(kernel.parameters, feeds, strict=True)]
+        results = [
+            guarded(np.full(r.type.physical_shape, 77).astype(r.type.dtype.numpy), side) for r in kernel.returned
+        ]
+        code = self.library.run(name, operands, results, tasks)
+        return code, [np.array(result) for result in results]
+
+    def check(self, name: str, feeds: Sequence[Array]) -> None:
+        """The kernel gives what the interpreter gives, in one task and in three."""
+        kernel = self.kernel(name)
+        native = interpret_graph(kernel, feeds)
+        wide = interpret_graph(kernel, feeds, precision="f64")
+        for side, tasks in SPLITS:
+            code, results = self.run(name, feeds, side, tasks)
+            assert code == 0
+            for position, value in enumerate(kernel.returned):
+                compare(name, kernel, value, results[position], native[position], wide[position])
+
+
+def text_of(kernels: Mapping[str, str], constants: str = "") -> str:
+    """Module text of kernels by name; each body starts with its parameter list."""
+    return constants + "\n".join(f"kernel @{name}{body}" for name, body in kernels.items())

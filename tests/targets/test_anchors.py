@@ -1,0 +1,107 @@
+"""Anchors through the whole compiler: each form of convolution and product gets its micro-kernel and is right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rtcc
+from rtcc.compiler import Options, start
+from rtcc.interpreter import interpret
+from rtcc.ir import DType, Graph, Module, TensorType
+from rtcc.ir.ops.math import Add
+from rtcc.ir.ops.nn import Conv, Gemm, MatMul
+
+RTOL = 2e-6
+"""Of the largest result: float32 sums of a few hundred terms, taken in another order."""
+
+CONVOLUTIONS = {
+    "pointwise": ((1, 32, 5, 5), (48, 32, 1, 1), {}, "direct"),
+    "3x3 with padding": ((1, 20, 7, 9), (24, 20, 3, 3), {"pads": (1, 1, 1, 1)}, "direct"),
+    "strided": ((2, 16, 9, 9), (16, 16, 3, 3), {"pads": (1, 1, 0, 0), "strides": (2, 2)}, "direct"),
+    "dilated": ((1, 16, 9, 9), (16, 16, 3, 3), {"dilations": (2, 2)}, "direct"),
+    "first layer": ((1, 3, 12, 12), (8, 3, 5, 5), {"pads": (2, 2, 2, 2), "strides": (2, 2)}, "nchw"),
+    "depthwise": ((1, 24, 8, 8), (24, 1, 3, 3), {"pads": (1, 1, 1, 1), "group": 24}, "depthwise"),
+    "grouped by blocks": ((1, 32, 6, 6), (32, 16, 3, 3), {"group": 2}, "direct"),
+    "grouped finely": ((1, 12, 6, 6), (12, 4, 3, 3), {"group": 3}, None),
+    "one axis": ((1, 16, 30), (32, 16, 5), {"pads": (2, 2)}, "direct"),
+    "a column": ((1, 32, 30, 1), (32, 32, 5, 1), {"pads": (2, 0, 2, 0)}, "direct"),
+    "three axes": ((1, 4, 5, 6, 7), (6, 4, 3, 3, 3), {}, None),
+}
+
+
+def compiled_and_interpreted(module: Module, feeds: dict[str, Any]) -> None:
+    expected = interpret(module, feeds, precision="f64")
+    found = rtcc.compile(module).run(feeds)
+    for name, exact in expected.items():
+        allowed = RTOL * max(1.0, float(np.abs(exact).max()))
+        assert float(np.abs(found[name] - exact).max()) <= allowed
+
+
+def algorithms(module: Module) -> list[str | None]:
+    compilation = start(module, Options())
+    compilation.lower()
+    return [kernel.attributes.get("algorithm") for kernel in compilation.module.kernels.values()]
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions(name: str) -> None:
+    shape, weight_shape, attributes, algorithm = CONVOLUTIONS[name]
+    random = np.random.default_rng(0)
+    module = Module()
+    graph = module.add_graph(Graph("main", [("x", TensorType(DType.F32, shape))]))
+    weight = module.add_constant("w", random.standard_normal(weight_shape).astype(np.float32))
+    bias = module.add_constant("b", random.standard_normal(weight_shape[0]).astype(np.float32))
+    conv = graph.append(Conv(graph.parameters[0], weight, bias, **attributes))
+    residual = module.add_constant("r", random.standard_normal(conv.type.sizes).astype(np.float32))
+    total = graph.append(Add(conv.result, residual))
+    total.result.name = "y"
+    graph.return_(total.result)
+    assert algorithm in algorithms(module)
+    compiled_and_interpreted(module, {"x": random.standard_normal(shape).astype(np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "constant", "algorithm"),
+    [
+        ((1, 40), (40, 33), True, "matmul"),
+        ((7, 40), (40, 33), True, "matmul"),
+        ((2, 3, 5, 16), (16, 20), True, "matmul"),
+        ((2, 3, 5, 16), (2, 3, 16, 6), False, "matmul"),
+        ((2, 9, 4, 8), (2, 9, 8, 6), False, "matmul"),
+        ((2, 1, 4, 8), (1, 3, 8, 6), False, None),
+        ((16,), (16, 5), True, None),
+    ],
+)
+def test_products(left: tuple[int, ...], right: tuple[int, ...], constant: bool, algorithm: str | None) -> None:
+    random = np.random.default_rng(0)
+    module = Module()
+    graph = module.add_graph(Graph("main", [("a", TensorType(DType.F32, left))]))
+    feeds = {"a": random.standard_normal(left).astype(np.float32)}
+    other = random.standard_normal(right).astype(np.float32)
+    if constant:
+        b = module.add_constant("b", other)
+    else:
+        b = graph.add_parameter(TensorType(DType.F32, right), "b")
+        feeds["b"] = other
+    product = graph.append(MatMul(graph.parameters[0], b))
+    product.result.name = "y"
+    graph.return_(product.result)
+    assert algorithm in algorithms(module)
+    compiled_and_interpreted(module, feeds)
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_gemm_with_addend(transposed: int) -> None:
+    random = np.random.default_rng(0)
+    module = Module()
+    graph = module.add_graph(Graph("main", [("a", TensorType(DType.F32, (3, 20)))]))
+    shape = (35, 20) if transposed else (20, 35)
+    weight = module.add_constant("w", random.standard_normal(shape).astype(np.float32))
+    addend = module.add_constant("c", random.standard_normal(35).astype(np.float32))
+    gemm = graph.append(Gemm(graph.parameters[0], weight, addend, transB=transposed))
+    gemm.result.name = "y"
+    graph.return_(gemm.result)
+    compiled_and_interpreted(module, {"a": random.standard_normal((3, 20)).astype(np.float32)})

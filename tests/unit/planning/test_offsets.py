@@ -1,0 +1,64 @@
+"""Placing buffers: nothing alive together overlaps, and the arena stays near the bound."""
+
+from __future__ import annotations
+
+import time
+from itertools import combinations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtcc.planning.offsets import ALIGNMENT, Buffer, aligned, assign_offsets, live_range_bound, peak
+
+SPANS = st.tuples(st.integers(0, 5000), st.integers(0, 30), st.integers(0, 12))
+BUFFERS = st.lists(SPANS.map(lambda s: Buffer(s[0], s[1], s[1] + s[2])), max_size=24)
+
+
+@given(BUFFERS)
+def test_buffers_alive_together_never_overlap(buffers: list[Buffer]) -> None:
+    arena = assign_offsets(buffers)
+    assert not any(a.overlaps(b) for a, b in combinations(buffers, 2))
+    assert all(b.offset % ALIGNMENT == 0 and b.offset + b.bytes <= arena for b in buffers if b.bytes)
+
+
+@given(BUFFERS)
+def test_arena_lies_between_the_bound_and_the_sum(buffers: list[Buffer]) -> None:
+    arena = assign_offsets(buffers)
+    bound = live_range_bound(buffers)
+    assert bound <= arena <= sum(aligned(b.bytes) for b in buffers)
+    alive = [sum(aligned(b.bytes) for b in buffers if b.first <= p <= b.last) for p in range(45)]
+    assert bound == max(alive)
+    if bound:
+        assert alive[peak(buffers)[1]] == bound
+
+
+@given(BUFFERS)
+def test_same_buffers_same_offsets(buffers: list[Buffer]) -> None:
+    assign_offsets(buffers)
+    again = [Buffer(b.bytes, b.first, b.last) for b in buffers]
+    assign_offsets(again)
+    assert [b.offset for b in again] == [b.offset for b in buffers]
+
+
+def test_a_chain_needs_its_two_largest_neighbours() -> None:
+    """Each result dies when the next one is made: the bound is reached."""
+    sizes = np.random.default_rng(0).integers(1, 1 << 20, 200)
+    buffers = [Buffer(int(size), n, n + 1) for n, size in enumerate(sizes)]
+    assert assign_offsets(buffers) == live_range_bound(buffers)
+
+
+def test_nothing_to_place() -> None:
+    assert assign_offsets([]) == 0
+    assert assign_offsets([Buffer(0, 0, 3)]) == 0
+    assert peak([]) == (0, 0)
+
+
+def test_twenty_thousand_buffers_take_seconds() -> None:
+    random = np.random.default_rng(1)
+    lives = zip(random.integers(64, 1 << 16, 20_000), random.integers(0, 60, 20_000), strict=True)
+    buffers = [Buffer(int(size), n, n + int(life)) for n, (size, life) in enumerate(lives)]
+    started = time.process_time()
+    arena = assign_offsets(buffers)
+    assert time.process_time() - started < 30
+    assert arena <= 1.25 * live_range_bound(buffers)
