@@ -37,10 +37,12 @@ class Fuse(Pass):
 
     def run(self, module: Module) -> bool:
         target = target_of(module)
+        changed = False
         for graph in [*module.graphs.values(), *_nested_graphs(module)]:
             for group in _Grouping(target, self.most_ops).of(graph):
                 _build_region(group)
-        return True
+                changed = True
+        return changed
 
 
 @dataclass(eq=False)

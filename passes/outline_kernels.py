@@ -34,7 +34,7 @@ class OutlineKernels(Pass):
                 if key not in known:
                     known[key] = _add_kernel(module, op)
                 _replace_by_call(op, known[key])
-        return True
+        return bool(known)
 
 
 def structure(graph: Graph) -> tuple[object, ...]:

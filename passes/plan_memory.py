@@ -37,8 +37,10 @@ class PlanMemory(Pass):
 
     def run(self, module: Module) -> bool:
         target = target_of(module)
+        changed = False
         for graph in module.graphs.values():
             launches = Launches(module, target, graph)
+            changed |= len(graph) > 1
             launches.rewrite()
             sharing = Sharing(launches)
             sharing.decide()
@@ -51,7 +53,7 @@ class PlanMemory(Pass):
             _write_places(graph, lives)
             live_bytes = peak(lives.all)[0]
             graph.attributes |= {"workspace": arena, "const": launches.const_bytes, "live_bytes": live_bytes}
-        return True
+        return changed
 
 
 def _write_places(graph: Graph, lives: Lives) -> None:

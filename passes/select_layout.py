@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from rtcc.ir import Constant, Graph, Layout, Module, Op, TensorType, Value
+from rtcc.ir import Constant, Graph, Layout, Module, Op, Return, TensorType, Value
 from rtcc.ir.ops.kernel import ConvertLayout, Fused
 from rtcc.ir.ops.movement import Concat, Slice
 from rtcc.ir.ops.tensor import normal_axis
@@ -34,6 +34,7 @@ class SelectLayout(Pass):
 
     def run(self, module: Module) -> bool:
         target = target_of(module)
+        changed = False
         for graph in _flow_graphs(module):
             selection = _Selection(module, target, graph, self.blocked)
             selection.choose()
@@ -41,7 +42,8 @@ class SelectLayout(Pass):
             selection.widen_borders()
             selection.settle()
             selection.apply()
-        return True
+            changed |= selection.changed
+        return changed
 
 
 @dataclass
@@ -59,6 +61,11 @@ class _Selection:
     converted: dict[tuple[Value, Layout | None], Value] = field(
         default_factory=dict["tuple[Value, Layout | None]", "Value"]
     )
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was decided."""
+        return bool(self.layouts or self.converted or any(choice.algorithm for choice in self.choices.values()))
 
     # ---- which values are stored in blocks
 
@@ -181,7 +188,10 @@ class _Selection:
             for inner in (op, *(nested for region in op.regions for nested in region.walk())):
                 for slot, value in enumerate(inner.operands):
                     if value is not None and value.type.layout is not None and not _is_inside_fused(inner):
-                        inner.set_operand(slot, self._convert(value, None, op))
+                        plain = self._convert(value, None, op)
+                        inner.set_operand(slot, plain)
+                        if isinstance(inner, Return) and value.name:
+                            plain.name, value.name = value.name, f"{value.name}.blocked"
 
     def _wanted(self, op: Fused, choice: Choice, index: int, value: Value) -> Layout | None:
         """The layout in which a region reads an operand: as it is, unless target or result say otherwise."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
+from rtcc.limits import within_limits
 from rtcc.target import Progress, Target, parse_target, unseen
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Compilation:
     source: ModelSource | None = None
     objects: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
+    @within_limits("running the passes")
     def lower(self) -> None:
         """Run the pipeline, down to the plan."""
         from rtcc.pipeline.run import RunOptions, run_pipeline
@@ -97,6 +99,7 @@ class Compilation:
             raise InvalidInput("unbound-dimension", f"inputs with symbolic sizes: {shown}",
                                hint=f"bind them, as in --shape {example.name}={sizes}")  # fmt: skip
 
+    @within_limits("generating code")
     def generate(self, name: str, progress: Progress = unseen) -> None:
         """Make the kernels' code and the C around them; tells `progress` of each kernel."""
         from importlib.metadata import version
@@ -125,9 +128,13 @@ def read_model(
     if isinstance(model, Module):
         return _with_shapes(model.clone(), shapes, dims)
     if isinstance(model, str | Path) and Path(model).suffix == ".rtir":
+        from rtcc.ir.verify import verify
         from rtcc.text import read_module
 
-        return _with_shapes(read_module(Path(model)), shapes, dims)
+        module = read_module(Path(model))
+        with within_limits("verifying the module"):
+            verify(module)
+        return _with_shapes(module, shapes, dims)
     from rtcc.onnx import read
 
     return read(model, shapes=shapes, dims=dims)

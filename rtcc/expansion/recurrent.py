@@ -133,15 +133,15 @@ class _Layer:
     def _lstm(self, row: Value, h: Value, c: Value) -> list[Value]:
         write, (f, g, last) = self.write, self.functions
         total = self._sum(row, h, self.recurrent, self.recurrent_bias)
-        i, o, forget, cell = (self._gate(total, index) for index in range(4))
-        i = self._apply(f, self._peeped(i, 0, c))
+        i = self._apply(f, self._peeped(self._gate(total, 0), 0, c))
         assert isinstance(self.op, LSTM)
         if self.op.input_forget:
             forget = write.sub(write.number(1, self.dtype), i)
         else:
-            forget = self._apply(f, self._peeped(forget, 2, c))
-        c = write.add(write.mul(forget, c), write.mul(i, self._apply(g, cell)))
-        o = self._apply(f, self._peeped(o, 1, c))
+            forget = self._apply(f, self._peeped(self._gate(total, 2), 2, c))
+        new = self._apply(g, self._gate(total, 3))
+        c = write.add(write.mul(forget, c), write.mul(i, new))
+        o = self._apply(f, self._peeped(self._gate(total, 1), 1, c))
         return [write.mul(o, self._apply(last, c, clip=False)), c]
 
     def _gru(self, row: Value, h: Value) -> Value:

@@ -18,6 +18,9 @@ from rtcc.quoting import quote
 LARGEST = 2**62
 """The upper bound of a symbol nobody bounded."""
 
+MOST_TERMS = 1024
+"""Terms that a product may have: each factor of several terms multiplies their number."""
+
 
 @dataclass(frozen=True, order=True)
 class Symbol:
@@ -76,6 +79,9 @@ class Expression:
     def __mul__(self, other: int | Expression) -> int | Expression:
         if isinstance(other, int):
             return _canonical({m: f * other for m, f in self.terms}, self.constant * other)
+        if len(self.terms) * len(other.terms) > MOST_TERMS:
+            raise RtccError("symbolic-product", f"a product of symbolic sizes has more than {MOST_TERMS} terms",
+                            hint="bind the symbolic dimensions with --shape or --dim")  # fmt: skip
         terms: dict[Monomial, int] = {}
         for left, f in (*self.terms, ((), self.constant)):
             for right, g in (*other.terms, ((), other.constant)):

@@ -93,8 +93,9 @@ def opset_versions(model: ModelProto) -> dict[str, int]:
 def _mapped(path: Path) -> memoryview:
     """The file's content, mapped."""
     try:
-        if path.is_dir():
-            raise InvalidModel("not-a-model", "expected a file, found a folder", where=str(path))
+        if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
+            found = "a folder" if path.is_dir() else "a pipe or device"
+            raise InvalidModel("not-a-model", f"expected a file, found {found}", where=str(path))
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > LARGEST_FILE:

@@ -11,6 +11,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, ValueInfo
 
 from rtcc.errors import InvalidInput, InvalidModel
 from rtcc.ir import Constant, Expression, Graph, Location, Module, TensorType, Value
+from rtcc.limits import within_limits
 from rtcc.onnx.builder import Builder
 from rtcc.onnx.declared import check_declared
 from rtcc.onnx.functions import (
@@ -46,7 +47,8 @@ def read(
     InvalidModel, Unsupported or InvalidInput name the node, the input or the file.
     """
     try:
-        return _Reader(source, shapes, dims, values or {}).module
+        with within_limits("reading the model"):
+            return _Reader(source, shapes, dims, values or {}).module
     except UnicodeDecodeError as error:
         raise InvalidModel(
             "not-a-model", "a name in the model is not UTF-8 text", hint="export it again"

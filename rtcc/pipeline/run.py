@@ -112,7 +112,7 @@ class _Runner:
         started = time.perf_counter()
         try:
             changed = each.run(module)
-        except RtccError:
+        except (RtccError, MemoryError, RecursionError):
             raise
         except Exception as error:
             self._fail(index, "pass-crashed", f"{type(error).__name__}: {error}", error)
@@ -169,7 +169,10 @@ class _Runner:
         run_pipeline(self.start, self.passes[:index], RunOptions(verify=False))
         flags = ["--verify-each"] if code == "pass-changed-result" else []
         remaining = self.passes[index:]
-        path = write_reproducer(self.start, remaining, self.options.reproducer_dir, flags=flags)
+        try:
+            path = write_reproducer(self.start, remaining, self.options.reproducer_dir, flags=flags)
+        except (OSError, RtccError) as error:
+            return f"report this; no reproducer could be written: {error}"
         return f"reproduce with: {command_line(path, remaining, flags)}"
 
     def _dump(self, number: int, name: str) -> None:

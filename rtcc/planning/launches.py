@@ -32,6 +32,7 @@ class Launches:
     main: Graph
     const_bytes: int = 0
     _placed: dict[tuple[str, str, str], Value] = field(default_factory=dict["tuple[str, str, str]", "Value"])
+    _trues: dict[tuple[int, ...], Constant] = field(default_factory=dict["tuple[int, ...]", Constant])
     _copies: dict[TensorType, str] = field(default_factory=dict[TensorType, str])
 
     def rewrite(self) -> None:
@@ -171,8 +172,10 @@ class Launches:
         raise _refused(op, "unbounded-loop", f"the trip count must be a known number: {found}", hint)
 
     def _true(self, type: TensorType | None = None) -> Constant:
-        found = TensorType(DType.BOOL, ()) if type is None else type
-        return self.module.add_constant("true", np.full(found.sizes, True))
+        sizes = () if type is None else type.sizes
+        if sizes not in self._trues:
+            self._trues[sizes] = self.module.add_constant("true", np.full(sizes, True))
+        return self._trues[sizes]
 
     # ---- constants
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rtcc.interpreter import output_names
 from rtcc.ir import Graph, Op, Value
 from rtcc.ir.ops.movement import Concat
 from rtcc.ir.ops.plan import Join, Launch, PlanConstant, PlanIf, PlanLoop, View
@@ -124,9 +125,9 @@ class Sharing:
         """Every output is written by an op of its own; inputs, constants and repeated values are copied."""
         graph = self.launches.main
         updated = set(graph.attributes.get("state", {}).values())
-        for slot, value in enumerate(graph.returned):
+        for slot, (name, value) in enumerate(zip(output_names(graph), graph.returned, strict=True)):
             spot = Spot(Storage(value.type.storage_bytes, output=slot))
-            if value.name in updated:
+            if name in updated:
                 value = self._copied_return(slot, self._off_input(value))
                 self.spots[value] = spot
             elif not self._claim(value, spot, graph):
@@ -140,9 +141,10 @@ class Sharing:
         return self.launches.copy(value, self.launches.main.terminator) if root.producer is None else value
 
     def _copied_return(self, slot: int, value: Value) -> Value:
-        terminator = self.launches.main.terminator
+        graph = self.launches.main
+        terminator = graph.terminator
+        graph.attributes.setdefault("outputs", list(output_names(graph)))
         copy = self.launches.copy(value, terminator)
-        copy.name = value.name if value.producer is not None else None
         terminator.set_operand(slot, copy)
         return copy
 
@@ -158,15 +160,14 @@ class Sharing:
         offsets = part_offsets(concat)
         if offsets is None or spot.storage.output is not None or op.result in self.overwritten:
             return
-        sizes = [value.type.storage_bytes for value in op.inputs]
-        free = [
-            self._free_origin(value, graph) is not None and op.inputs.count(value) == 1 for value in op.inputs
-        ]
+        inputs = [op.inputs[parameter.index] for parameter in concat.inputs]
+        sizes = [value.type.storage_bytes for value in inputs]
+        free = [self._free_origin(value, graph) is not None and inputs.count(value) == 1 for value in inputs]
         stuck = sum(size for size, is_free in zip(sizes, free, strict=True) if not is_free)
         if 2 * stuck > sum(sizes):
             return
         parts: list[Value] = []
-        for value, offset in zip(op.inputs, offsets, strict=True):
+        for value, offset in zip(inputs, offsets, strict=True):
             place = Spot(spot.storage, spot.offset + offset)
             if not self._claim(value, place, graph):
                 value = self.launches.copy(value, op)

@@ -105,7 +105,7 @@ def elements(text: str) -> tuple[Scalar, ...]:
     except ValueError:
         pass
     values, position = list[Scalar](), 0
-    while position < len(body) and not (body[position:].isspace() and not values):
+    while position < len(body) and (values or not body.isspace()):
         found = _ELEMENT.match(body, position)
         if not found:
             rest = body[position:].strip()

@@ -15,6 +15,7 @@ from lark.lexer import PatternStr
 
 from rtcc.errors import InvalidInput, ParseError
 from rtcc.ir.graph import Module
+from rtcc.limits import within_limits
 from rtcc.text.blobs import FOLDER
 from rtcc.text.builder import Builder
 from rtcc.text.header import parse_header
@@ -40,7 +41,8 @@ def parse_module(text: str, *, source: str = "<string>", blobs: Path | None = No
     parser = _parser()
     parser.builder.begin(origin, header, blobs)
     try:
-        parser.parse(text)
+        with within_limits("parsing the text"):
+            parser.parse(text)
         return parser.builder.module
     except UnexpectedToken as error:
         token = cast("Token", error.token)
@@ -58,6 +60,8 @@ def parse_module(text: str, *, source: str = "<string>", blobs: Path | None = No
 def read_module(path: Path | str) -> Module:
     """The module in a text file; the bytes of big constants stay in `blobs/` beside it until used."""
     path = Path(path)
+    if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
+        raise ParseError("not-text", "expected a file, found a folder, pipe or device", where=str(path))
     try:
         text = path.read_text("utf-8")
     except OSError as error:

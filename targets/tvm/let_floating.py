@@ -38,20 +38,26 @@ def float_lets(value: Expr, keep: Callable[[Expr], Expr]) -> Expr:
 class _Floating:
     def __init__(self, keep: Callable[[Expr], Expr]) -> None:
         self._keep = keep
-        # Keyed by address (an expression's hash): == builds an expression. The root keeps every node alive.
-        self._done: dict[int, Expr] = {}
+        # By address, since == builds an expression. The node is kept beside what it became: a node that only
+        # lives while a parent is looked at would leave its address to another one.
+        self._done: dict[int, list[tuple[Expr, Expr]]] = {}
 
     def visit(self, node: Expr) -> Expr:
-        known = self._done.get(hash(node))
-        if known is None:
-            known = self._done[hash(node)] = self._rebuilt(node)
-        return known
+        known = self._known(node)
+        return self._remember(node, self._rebuilt(node)) if known is None else known
+
+    def _known(self, node: Expr) -> Expr | None:
+        return next((new for old, new in self._done.get(hash(node), ()) if old.same_as(node)), None)
+
+    def _remember(self, node: Expr, new: Expr) -> Expr:
+        self._done.setdefault(hash(node), []).append((node, new))
+        return new
 
     def _rebuilt(self, node: Expr) -> Expr:
         match node:
             case tirx.Let():
-                if hash(node.var) not in self._done:
-                    self._done[hash(node.var)] = self._keep(self.visit(node.value))
+                if self._known(node.var) is None:
+                    self._remember(node.var, self._keep(self.visit(node.value)))
                 return self.visit(node.body)
             case tirx.Select():
                 parts = [node.condition, node.true_value, node.false_value]

@@ -120,6 +120,18 @@ def is_nan(x: Expr) -> Expr:
     return tirx.isnan(x)
 
 
+def bfloat16(x: Expr) -> Expr:
+    """A float32 rounded to the nearest bfloat16, half to even, kept as float32; NaN stays NaN."""
+
+    def rounded(v: Expr) -> Expr:
+        raw = bits(v, "uint32")
+        even = (raw >> constant(16, raw)) & constant(1, raw)
+        nearest = bits((raw + (even + constant(0x7FFF, raw))) & constant(0xFFFF0000, raw), "float32")
+        return tirx.Select(is_nan(v), constant(float("nan"), v), nearest)
+
+    return named(x, rounded)
+
+
 def libm(name: str, *arguments: Expr) -> Expr:
     """A C library function of float32 or float64 arguments, once per lane ("atan" gives atanf or atan)."""
     kind, lanes = scalar_type(arguments[0]), lanes_of(arguments[0])

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from onnx import helper
 
+import rtcc
+from rtcc.errors import InvalidModel
 from tests.frontend.models import (
     Shape,
     assert_same,
@@ -148,3 +150,39 @@ def test_cast_like_takes_the_other_type() -> None:
     model = make_model(nodes, [value("x", (3,))], ["y"], {"t": np.zeros((), np.int32)})
     feeds = {"x": f(1.7, -1.7, 0.2)}
     assert_same(interpreted(model, feeds), run_onnxruntime(typed(model), feeds))
+
+
+X = np.arange(24, dtype=F32).reshape(2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "attributes", "aligned"),
+    [
+        ((3, 4), {"broadcast": 1}, (3, 4)),
+        ((3,), {"broadcast": 1, "axis": 1}, (3, 1)),
+        ((2, 3), {"broadcast": 1, "axis": 0}, (2, 3, 1)),
+        ((4,), {"broadcast": 1, "axis": -1}, (4,)),
+        ((2, 3, 4), {}, (2, 3, 4)),
+    ],
+)
+def test_broadcast_of_opset_6(
+    shape: tuple[int, ...], attributes: dict[str, Any], aligned: tuple[int, ...]
+) -> None:
+    right = np.arange(np.prod(shape), dtype=F32).reshape(shape)
+    nodes = [helper.make_node("Mul", ["x", "b"], ["y"], **attributes)]
+    model = make_model(nodes, [value("x", (2, 3, 4))], ["y"], {"b": right}, opset=6)
+    np.testing.assert_array_equal(interpreted(model, {"x": X})["y"], X * right.reshape(aligned))
+
+
+def test_no_broadcast_of_opset_6_unless_asked_for() -> None:
+    nodes = [helper.make_node("Mul", ["x", "b"], ["y"], name="node")]
+    model = make_model(nodes, [value("x", (2, 3, 4))], ["y"], {"b": np.ones(4, F32)}, opset=6)
+    with pytest.raises(InvalidModel, match="without broadcast"):
+        rtcc.read(model)
+
+
+def test_prelu_of_opset_6_has_slopes_per_channel() -> None:
+    nodes = [helper.make_node("PRelu", ["x", "s"], ["y"])]
+    model = make_model(nodes, [value("x", (2, 3, 4))], ["y"], {"s": f(1, 2, 3)}, opset=6)
+    found = interpreted(model, {"x": -X})["y"]
+    np.testing.assert_array_equal(found, -X * f(1, 2, 3)[:, None])

@@ -1,4 +1,4 @@
-"""Anchors through the whole compiler: each form of convolution and product gets its micro-kernel and is right."""
+"""Anchors through the whole compiler: each convolution and product gets its micro-kernel and is right."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from rtcc.ir.ops.nn import Conv, Gemm, MatMul
 RTOL = 2e-6
 """Of the largest result: float32 sums of a few hundred terms, taken in another order."""
 
-CONVOLUTIONS = {
+Form = tuple[tuple[int, ...], tuple[int, ...], dict[str, Any], str | None]
+
+CONVOLUTIONS: dict[str, Form] = {
     "pointwise": ((1, 32, 5, 5), (48, 32, 1, 1), {}, "direct"),
     "3x3 with padding": ((1, 20, 7, 9), (24, 20, 3, 3), {"pads": (1, 1, 1, 1)}, "direct"),
     "strided": ((2, 16, 9, 9), (16, 16, 3, 3), {"pads": (1, 1, 0, 0), "strides": (2, 2)}, "direct"),
@@ -75,7 +77,9 @@ def test_convolutions(name: str) -> None:
         ((16,), (16, 5), True, None),
     ],
 )
-def test_products(left: tuple[int, ...], right: tuple[int, ...], constant: bool, algorithm: str | None) -> None:
+def test_products(
+    left: tuple[int, ...], right: tuple[int, ...], constant: bool, algorithm: str | None
+) -> None:
     random = np.random.default_rng(0)
     module = Module()
     graph = module.add_graph(Graph("main", [("a", TensorType(DType.F32, left))]))

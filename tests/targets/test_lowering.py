@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-import zlib
+import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
 
 from rtcc.artifact.codes import INDEX_OUT_OF_RANGE
+from rtcc.ir import DType
 from rtcc.pipeline.inputs import random_kernel_inputs
 from tests.targets.lowered import Kernels, text_of
 
@@ -35,82 +37,85 @@ def pairs(one: np.dtype, other: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     return a.reshape(-1), b.reshape(-1)
 
 
-def _unary(op: str, dtype: str, result: str = "", attributes: str = "") -> tuple[str, str]:
-    count = len(corners(_numpy(dtype)))
-    name = f"{op.partition('.')[2]}_{dtype}_{result or dtype}_{zlib.crc32(attributes.encode()) % 1000}"
-    body = f"%y = {op}(%x) {attributes} : {result or dtype}[{count}]"
-    return name, f"(%x: {dtype}[{count}]) {{\n  {body}\n  return(%y)\n}}"
-
-
-def _binary(op: str, dtype: str, other: str = "", result: str = "", attributes: str = "") -> tuple[str, str]:
-    other = other or dtype
-    count = len(corners(_numpy(dtype))) * len(corners(_numpy(other)))
-    name = f"{op.partition('.')[2]}_{dtype}_{other}_{zlib.crc32(attributes.encode()) % 1000}"
-    body = f"%y = {op}(%a, %b) {attributes} : {result or dtype}[{count}]"
-    return name, f"(%a: {dtype}[{count}], %b: {other}[{count}]) {{\n  {body}\n  return(%y)\n}}"
-
-
 def _numpy(dtype: str) -> np.dtype:
-    from rtcc.ir import DType
-
     return DType(dtype).numpy
 
 
-ARITHMETIC = [_binary(f"math.{op}", t) for op in ("add", "sub", "mul", "div", "max", "min") for t in INTEGERS + FLOATS]
-ARITHMETIC += [_binary("math.mod", t, attributes=f"{{fmod = {f}}}") for f in (0, 1) for t in INTEGERS + ("f32", "f16")]
-ARITHMETIC += [
-    _binary(f"math.{op}", t, result="bool") for op in ("less", "less_or_equal", "greater", "greater_or_equal", "equal")
-    for t in INTEGERS + FLOATS
-]  # fmt: skip
-ARITHMETIC += [_binary(f"math.{op}", "bool") for op in ("and", "or", "xor", "equal")]
-ARITHMETIC += [_binary(f"math.bitwise_{op}", t) for op in ("and", "or", "xor") for t in ("i8", "u32", "i64")]
-ARITHMETIC += [
-    _binary("math.bit_shift", t, attributes=f'{{direction = "{d}"}}') for d in ("LEFT", "RIGHT") for t in INTEGERS
-]  # fmt: skip
-ARITHMETIC += [_binary("math.pow", a, b) for a, b in (("i32", "i32"), ("i64", "u8"), ("u8", "i8"), ("f32", "f32"), ("f64", "f64"))]
-ARITHMETIC += [_unary(f"math.{op}", t) for op in ("abs", "sign", "identity", "relu") for t in INTEGERS + FLOATS]
-ARITHMETIC += [_unary("math.neg", t) for t in ("i8", "i16", "i32", "i64", *FLOATS)]
-ARITHMETIC += [_unary("math.bitwise_not", t) for t in INTEGERS] + [_unary("math.not", "bool")]
-ARITHMETIC += [
-    _unary("math.cast", a, b, f'{{to = "{b}"}}') for a in ("bool", *INTEGERS, *FLOATS) for b in ("bool", *INTEGERS, *FLOATS)
-    if a != b
-]  # fmt: skip
-ARITHMETIC += [_unary("math.bit_cast", a, b, f'{{to = "{b}"}}') for a, b in (("f32", "i32"), ("u16", "f16"), ("i64", "f64"), ("u8", "i8"))]
-ARITHMETIC += [_unary("math.is_nan", t, "bool") for t in FLOATS]
-ARITHMETIC += [_unary("math.is_inf", t, "bool", a) for t in FLOATS for a in ("", "{detect_negative = 0}")]
+Line = tuple[str, str, str]
+"""An operator, its attributes, and the element type of its result."""
+
+
+def _family(operands: Sequence[str], lines: Iterable[Line]) -> str:
+    """A kernel body that applies many operators to the same corners, one result each."""
+    count = math.prod(len(corners(_numpy(dtype))) for dtype in operands)
+    names = [f"%x{n}" for n in range(len(operands))]
+    parameters = ", ".join(f"{name}: {dtype}[{count}]" for name, dtype in zip(names, operands, strict=True))
+    body, results = [], []
+    for number, (op, attributes, result) in enumerate(lines):
+        results.append(f"%y{number}")
+        body.append(f"  %y{number} = {op}({', '.join(names)}) {attributes} : {result}[{count}]")
+    return "\n".join([f"({parameters}) {{", *body, f"  return({', '.join(results)})", "}"])
+
+
+COMPARISONS = [(f"math.{op}", "", "bool") for op in ("less", "less_or_equal", "greater", "greater_or_equal", "equal")]
 FUNCTIONS = (
-    "floor ceil round reciprocal sqrt exp log sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf leaky_relu "
-    "thresholded_relu elu celu selu sigmoid hard_sigmoid hard_swish swish mish gelu softplus softsign shrink"
+    "floor ceil round reciprocal sqrt exp log tanh erf leaky_relu thresholded_relu elu celu selu sigmoid hard_sigmoid "
+    "hard_swish swish mish gelu softplus softsign shrink sin cos tan asin acos atan sinh cosh asinh acosh atanh"
 ).split()
-ANALYSIS = [_unary(f"math.{op}", t) for op in FUNCTIONS for t in ("f32", "f16", "f64")]
-ANALYSIS += [_unary("math.gelu", "f32", attributes='{approximate = "tanh"}')]
-ANALYSIS += [_binary("math.prelu", "f32"), _binary("math.swi_glu", "f32")]
-ANALYSIS += [_unary(f"math.{op}", "bf16") for op in ("exp", "tanh", "sigmoid", "sqrt", "round")]
+TYPES = ("bool", *INTEGERS, *FLOATS)
+
+
+def _two_operands(dtype: str) -> list[Line]:
+    lines = [(f"math.{op}", "", dtype) for op in ("add", "sub", "mul", "div", "max", "min")] + COMPARISONS
+    if dtype != "bf16":
+        lines += [("math.mod", "{fmod = 1}", dtype), ("math.mod", "", dtype)]
+    if dtype in INTEGERS:
+        lines += [(f"math.bitwise_{op}", "", dtype) for op in ("and", "or", "xor")]
+        lines += [("math.bit_shift", f'{{direction = "{d}"}}', dtype) for d in ("LEFT", "RIGHT")]
+    return lines
+
+
+def _one_operand(dtype: str) -> list[Line]:
+    lines = [("math.cast", f'{{to = "{t}"}}', t) for t in TYPES if t != dtype]
+    if dtype != "bool":
+        lines += [(f"math.{op}", "", dtype) for op in ("abs", "sign", "identity", "relu")]
+    if dtype in INTEGERS:
+        lines += [("math.bitwise_not", "", dtype)]
+    if dtype in FLOATS:
+        lines += [("math.is_nan", "", "bool"), ("math.is_inf", "", "bool"), ("math.neg", "", dtype)]
+        lines += [("math.is_inf", "{detect_negative = 0}", "bool")]
+    return lines
+
+
+FAMILIES = {f"two_{t}": _family([t, t], _two_operands(t)) for t in INTEGERS + FLOATS}
+FAMILIES |= {f"one_{t}": _family([t], _one_operand(t)) for t in TYPES}
+FAMILIES["logic"] = _family(["bool", "bool"], [(f"math.{op}", "", "bool") for op in ("and", "or", "xor", "equal")])
+FAMILIES |= {
+    f"power_{a}_{b}": _family([a, b], [("math.pow", "", a)])
+    for a, b in (("i32", "i32"), ("i64", "u8"), ("u8", "i8"), ("f32", "f32"), ("f64", "f64"), ("f32", "i64"))
+}
+FAMILIES |= {
+    f"bits_{a}_{b}": _family([a], [("math.bit_cast", f'{{to = "{b}"}}', b)])
+    for a, b in (("f32", "i32"), ("u16", "f16"), ("u16", "bf16"), ("bf16", "i16"), ("i64", "f64"), ("u8", "i8"))
+}
+FAMILIES |= {
+    f"functions_{t}_{n}": _family([t], [(f"math.{op}", "", t) for op in FUNCTIONS[n::3]])
+    for t in ("f32", "f16", "f64") for n in range(3)
+}  # fmt: skip
+FAMILIES["functions_bf16"] = _family(["bf16"], [(f"math.{op}", "", "bf16") for op in ("exp", "tanh", "sqrt", "round")])
+FAMILIES["gelu_tanh"] = _family(["f32"], [("math.gelu", '{approximate = "tanh"}', "f32")])
+FAMILIES["gated"] = _family(["f32", "f32"], [("math.prelu", "", "f32"), ("math.swi_glu", "", "f32")])
 
 
 @pytest.fixture(scope="module")
-def arithmetic() -> Kernels:
-    return Kernels(text_of(dict(ARITHMETIC)))
+def families() -> Kernels:
+    return Kernels(text_of(FAMILIES))
 
 
-@pytest.fixture(scope="module")
-def analysis() -> Kernels:
-    return Kernels(text_of(dict(ANALYSIS)))
-
-
-def _corner_feeds(kernels: Kernels, name: str) -> list[np.ndarray]:
-    dtypes = [p.type.dtype.numpy for p in kernels.kernel(name).parameters]
-    return list(pairs(*dtypes)) if len(dtypes) == 2 else [corners(dtypes[0])]
-
-
-@pytest.mark.parametrize("name", [name for name, _ in ARITHMETIC])
-def test_arithmetic_at_corners(arithmetic: Kernels, name: str) -> None:
-    arithmetic.check(name, _corner_feeds(arithmetic, name))
-
-
-@pytest.mark.parametrize("name", [name for name, _ in ANALYSIS])
-def test_functions_at_corners(analysis: Kernels, name: str) -> None:
-    analysis.check(name, _corner_feeds(analysis, name))
+@pytest.mark.parametrize("name", FAMILIES)
+def test_elementwise_at_corners(families: Kernels, name: str) -> None:
+    dtypes = [p.type.dtype.numpy for p in families.kernel(name).parameters]
+    families.check(name, list(pairs(*dtypes)) if len(dtypes) == 2 else [corners(dtypes[0])])
 
 
 CONSTANTS = """

@@ -15,13 +15,13 @@ from rtcc.targets.tvm.function_builder import Expr, splat
 _NAMES = {
     dtype: str(dtype.numpy) for dtype in DType
     if (dtype.kind in (Kind.SIGNED, Kind.UNSIGNED) and dtype.bits >= 8) or dtype in (DType.F16, DType.F32, DType.F64)
-} | {DType.BF16: "bfloat16"}  # fmt: skip
+} | {DType.BF16: "float32"}  # fmt: skip
 
 
 def convert(x: Expr, source: DType, target: DType) -> Expr:
     """ONNX Cast: float to integer truncates and saturates, NaN gives 0; to bool is "not zero".
 
-    A source narrower than 32 bits may come widened.
+    A float narrower than 32 bits may come widened; bf16 comes and goes as float32.
     """
     if target is DType.BOOL:
         return x if source is DType.BOOL else tirx.NE(x, vm.constant(0, x))
@@ -30,15 +30,21 @@ def convert(x: Expr, source: DType, target: DType) -> Expr:
         raise Unsupported("unsupported-dtype", f"no code generation for a cast from {source.value} to {target.value}")
     if source.is_float and target.is_integer:
         return _saturated(x, source, target, vm.typed(x, name))
-    if source is DType.F64 and target in (DType.F16, DType.BF16):
-        return vm.named(x, _to_odd).astype(vm.typed(x, name))
     if target in (DType.F16, DType.BF16):
-        x = x.astype(vm.typed(x, "float32"))
+        x = vm.named(x, _to_odd) if source is DType.F64 else x.astype(vm.typed(x, "float32"))
+    if target is DType.BF16:
+        return vm.bfloat16(x)
     return x.astype(vm.typed(x, name))
 
 
 def reinterpreted(x: Expr, source: DType, target: DType) -> Expr:
     """The same bits as another element type of equal width; bool is a byte that is 0 or 1."""
+    if source is DType.BF16:
+        raw = vm.bits(x, "uint32") >> vm.constant(16, vm.bits(x, "uint32"))
+        x = raw.astype(vm.typed(x, "uint16"))
+    if target is DType.BF16:
+        wide = tirx.reinterpret(vm.typed(x, "uint16"), x).astype(vm.typed(x, "uint32"))
+        return vm.bits(wide << vm.constant(16, wide), "float32")
     if source is DType.BOOL:
         x = x.astype(vm.typed(x, "uint8"))
     if target is DType.BOOL:
@@ -65,7 +71,7 @@ def _to_odd(x: Expr) -> Expr:
 def _saturated(x: Expr, source: DType, target: DType, wide: str) -> Expr:
     """The integer nearest towards zero, clamped to the type before converting, so that no conversion overflows."""
     limits = np.iinfo(target.numpy)
-    if source in (DType.F16, DType.BF16):
+    if source is DType.F16:
         x = x.astype(vm.typed(x, "float32"))
     high = _below(limits.max, np.float64 if source is DType.F64 else np.float32)
     low, most = vm.constant(float(limits.min), x), vm.constant(high, x)

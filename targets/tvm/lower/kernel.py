@@ -33,12 +33,11 @@ TEMPLATES: dict[type[Op], Template] = {}
 """How a kernel with such an anchor is lowered as a whole; filled by reduction.py, rows.py, anchors.py."""
 
 LARGEST_INDEX = 2**31 - 1
-_NARROW = ("float16", "bfloat16")
 
 _STORAGE = {
     DType.BOOL: "uint8", DType.I8: "int8", DType.U8: "uint8", DType.I16: "int16", DType.U16: "uint16",
     DType.I32: "int32", DType.U32: "uint32", DType.I64: "int64", DType.U64: "uint64",
-    DType.F16: "float16", DType.BF16: "bfloat16", DType.F32: "float32", DType.F64: "float64",
+    DType.F16: "float16", DType.BF16: "uint16", DType.F32: "float32", DType.F64: "float64",
 }  # fmt: skip
 
 
@@ -73,8 +72,14 @@ def storage_type(type: TensorType) -> str:
 
 
 def scalar_type(type: TensorType) -> str:
-    """TVM's name of the element type in expressions."""
-    return "bool" if type.dtype is DType.BOOL else storage_type(type)
+    """TVM's name of the element type in expressions; bf16 values are float32 that fit into bf16."""
+    match type.dtype:
+        case DType.BOOL:
+            return "bool"
+        case DType.BF16:
+            return "float32"
+        case _:
+            return storage_type(type)
 
 
 def computing_type(type: TensorType) -> TensorType:
@@ -83,14 +88,17 @@ def computing_type(type: TensorType) -> TensorType:
 
 
 def widened(value: Expr) -> Expr:
-    """The value, as float32 where it is a narrower float."""
-    return value.astype(vm.typed(value, "float32")) if vm.scalar_type(value) in _NARROW else value
+    """The value, as float32 where it is float16."""
+    return value.astype(vm.typed(value, "float32")) if vm.scalar_type(value) == "float16" else value
 
 
 def narrowed(value: Expr, type: TensorType) -> Expr:
     """A value that was computed in `computing_type(type)`, rounded once to the type."""
-    name = scalar_type(type)
-    return value.astype(vm.typed(value, name)) if name in _NARROW and vm.scalar_type(value) != name else value
+    if type.dtype is DType.BF16:
+        return vm.bfloat16(value)
+    if type.dtype is DType.F16 and vm.scalar_type(value) != "float16":
+        return value.astype(vm.typed(value, "float16"))
+    return value
 
 
 def integer(value: int) -> Expr:
@@ -144,6 +152,8 @@ class Lowering:
     def load(self, value: Value, index: Index) -> Expr:
         """Read a parameter at a logical index."""
         loaded = self.buffers[value][self.physical(value.type, index)]
+        if value.type.dtype is DType.BF16:
+            return vm.bits(loaded.astype("uint32") << tirx.const(16, "uint32"), "float32")
         return tirx.NE(loaded, tirx.const(0, "uint8")) if value.type.dtype is DType.BOOL else loaded
 
     def store(self, value: Value, index: Sequence[Expr], expr: Expr) -> None:
@@ -153,6 +163,8 @@ class Lowering:
     def store_physical(self, value: Value, index: Sequence[Expr], expr: Expr) -> None:
         """Write a result at a place in its storage order."""
         stored = storage_type(value.type)
+        if value.type.dtype is DType.BF16:
+            expr = (vm.bits(expr.astype("float32"), "uint32") >> tirx.const(16, "uint32")).astype("uint16")
         if str(expr.ty.dtype).split("x")[0] != stored:
             expr = expr.astype(stored)
         self.builder.store(self.buffers[value], list(index) or [integer(0)], expr)

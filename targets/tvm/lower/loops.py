@@ -35,7 +35,8 @@ def map_kernel(graph: Graph) -> tirx.PrimFunc:
     if _is_concat(graph):
         _concat_loops(lowering)
     else:
-        store_elements(lowering, lowering.root)
+        for result in graph.returned:
+            store_elements(lowering, result)
     return lowering.builder.finish()
 
 
