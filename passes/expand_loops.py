@@ -32,7 +32,7 @@ class ExpandLoops(Pass):
 
 @dataclass(frozen=True)
 class _Stack:
-    """A result made of one slice per round: its type, the axis of the rounds, and whether it fills from the end."""
+    """A result of one slice per round: its type, the axis of the rounds, whether it fills from the end."""
 
     type: TensorType
     axis: int

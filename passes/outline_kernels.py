@@ -8,6 +8,7 @@ from typing import Any
 
 from rtcc.ir import Constant, Graph, KernelRef, Module, Op, Value, clone_graph
 from rtcc.ir.ops.kernel import Call, Fused
+from rtcc.ir.roles import Role, role_of
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import exact
 
@@ -30,11 +31,35 @@ class OutlineKernels(Pass):
         known: dict[object, str] = {}
         for op in list(module.walk()):
             if isinstance(op, Fused):
+                inputs = _parted_inputs(op)
                 key = (op.algorithm, op.tile, structure(op.body))
                 if key not in known:
                     known[key] = _add_kernel(module, op)
-                _replace_by_call(op, known[key])
+                _replace_by_call(op, inputs, known[key])
         return bool(known)
+
+
+def _parted_inputs(fused: Fused) -> list[Value]:
+    """What to pass to the kernel, once each operand of an anchor is a parameter that nothing else reads.
+
+    %x: add(conv(%x, %w), %x)  →  %x, %y: add(conv(%x, %w), %y), called with the same value twice: a
+    micro-kernel reads its operands in its own order, its epilogue those of the result.
+    """
+    body, inputs = fused.body, list[Value](fused.inputs)
+    for op in list(body.ops):
+        if role_of(op) is not Role.ANCHOR:
+            continue
+        for slot in range(len(op.operands)):
+            value = op.operands[slot]
+            if value not in body.parameters:
+                continue
+            others = [use for use in value.uses if use != (op, slot)]
+            if others:
+                inputs.append(inputs[body.parameters.index(value)])
+                again = body.add_parameter(value.type)
+                for use in others:
+                    use.op.set_operand(use.slot, again)
+    return inputs
 
 
 def structure(graph: Graph) -> tuple[object, ...]:
@@ -93,11 +118,11 @@ def _fresh_name(module: Module, op: Op) -> str:
     return name
 
 
-def _replace_by_call(fused: Fused, kernel: str) -> None:
+def _replace_by_call(fused: Fused, inputs: list[Value], kernel: str) -> None:
     graph = fused.graph
     assert graph is not None
     call = Call(
-        *fused.inputs,
+        *inputs,
         kernel=KernelRef(kernel),
         types=[result.type for result in fused.results],
         location=fused.location.by("outline-kernels"),

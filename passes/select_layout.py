@@ -65,7 +65,8 @@ class _Selection:
     @property
     def changed(self) -> bool:
         """Whether anything was decided."""
-        return bool(self.layouts or self.converted or any(choice.algorithm for choice in self.choices.values()))
+        is_chosen = any(choice.algorithm for choice in self.choices.values())
+        return is_chosen or bool(self.layouts or self.converted)
 
     # ---- which values are stored in blocks
 

@@ -9,7 +9,7 @@ from rtcc.errors import InvalidInput
 
 
 def cache_folder() -> Path:
-    """`$RTCC_CACHE`, else `$XDG_CACHE_HOME/rtcc`, else `~/.cache/rtcc`; InvalidInput for a user without a home."""
+    """`$RTCC_CACHE`, else `$XDG_CACHE_HOME/rtcc`, else `~/.cache/rtcc`; InvalidInput without a home."""
     if named := os.environ.get("RTCC_CACHE"):
         return Path(named)
     if named := os.environ.get("XDG_CACHE_HOME"):

@@ -10,7 +10,7 @@ from rtcc.errors import Unsupported
 
 @contextmanager
 def within_limits(doing: str) -> Generator[None]:
-    """Turn an exhausted stack or memory into `Unsupported`; `doing` says what was going on ("reading the model")."""
+    """Turn an exhausted stack or memory into `Unsupported`; `doing` is what was going on."""
     try:
         yield
     except RecursionError as error:

@@ -229,7 +229,7 @@ class Artifact:
                     raise InvalidInput(
                         "overlap",
                         f"the buffers of output {tensor.name!r} and {its.name!r} overlap",
-                        hint="give them separate buffers, or declare the pair with --state",
+                        hint="give them separate buffers",
                     )
 
 

@@ -34,7 +34,7 @@ VerifyEachOption = Annotated[
     bool, typer.Option("--verify-each", help="Interpret before and after each pass and compare.")
 ]
 O0Option = Annotated[bool, typer.Option("-O0", help="Only what is needed to emit code.")]
-O1Option = Annotated[bool, typer.Option("-O1", help="Exact passes only.")]
+O1Option = Annotated[bool, typer.Option("-O1", help="Exact passes only, and what lowering needs.")]
 O2Option = Annotated[bool, typer.Option("-O2", help="All passes; the default.")]
 
 

@@ -39,7 +39,7 @@ Examples:
   rtcc compile model.onnx -o net.a --shape input=1x3x224x224 --threads 2
   rtcc compile model.onnx --target x86:x86-64-v3          for any CPU with AVX2
   rtcc compile model.onnx --dump-ir ir --verify-each      keep and check every stage
-  rtcc compile ir/05-fuse.rtir -o net.so                  go on from a stage
+  rtcc compile ir/14-fuse.rtir -o net.so                  go on from a stage
 """
 
 

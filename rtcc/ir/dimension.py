@@ -80,7 +80,7 @@ class Expression:
         if isinstance(other, int):
             return _canonical({m: f * other for m, f in self.terms}, self.constant * other)
         if len(self.terms) * len(other.terms) > MOST_TERMS:
-            raise RtccError("symbolic-product", f"a product of symbolic sizes has more than {MOST_TERMS} terms",
+            raise RtccError("symbolic-product", f"a product of sizes has more than {MOST_TERMS} terms",
                             hint="bind the symbolic dimensions with --shape or --dim")  # fmt: skip
         terms: dict[Monomial, int] = {}
         for left, f in (*self.terms, ((), self.constant)):

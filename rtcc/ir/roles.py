@@ -19,7 +19,7 @@ class Role(Enum):
     ANCHOR = "anchor"
     """Operand elements are read many times (convolution, matrix product, pooling); takes an epilogue."""
     OPAQUE = "opaque"
-    """A kernel of its own (sorting, scatter…), or none at all (concat, whose parts may be computed in place)."""
+    """A kernel of its own (sorting, scatter…), or none (concat, whose parts may be computed in place)."""
 
 
 _MOVEMENT = frozenset(

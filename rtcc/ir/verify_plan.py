@@ -77,6 +77,8 @@ class _Plan:
         self.constants: list[tuple[Buffer, Value]] = []
         self.buffer_of: dict[Value, Buffer] = {}
         self.joined: dict[Value, tuple[Value, ...]] = {}
+        self.start_of: dict[Value, int] = {}
+        """The first byte of a view in its buffer."""
 
     def region(self, graph: Graph) -> None:
         """Walk a graph in order. Plans nest as deep as their control flow, which is little."""
@@ -136,7 +138,7 @@ class _Plan:
         self.buffers.append(scratch)
 
     def _dying_in_place(self, op: Launch) -> list[Buffer]:
-        """Operands last read here whose very place a result takes, where the kernel is elementwise or a scatter."""
+        """Operands last read here whose very place a result takes: of elementwise kernels and updates."""
         kernel = self.kernels[op.kernel]
         is_map = all(inner.elementwise or inner is kernel.terminator for inner in kernel.ops)
         if not is_map and not updates_in_place(kernel):
@@ -155,6 +157,7 @@ class _Plan:
         if op.offset < 0 or (is_static and size > op.data.type.storage_bytes):
             message = f"it reaches to byte {size} of a buffer of {op.data.type.storage_bytes}"
             self.fail(10, message, op)
+        self.start_of[op.result] = self.start_of.get(op.data, 0) + op.offset
         if op.data in self.buffer_of:
             self.buffer_of[op.result] = self.buffer_of[op.data]
         if op.data in self.joined:
@@ -166,13 +169,15 @@ class _Plan:
         parts = [self.buffer_of.get(value) for value in op.inputs]
         end = place.offset
         for value, part in zip(op.inputs, parts, strict=True):
-            if part is None or part.place != Place(place.space, end) or part.bytes != value.type.storage_bytes:
+            start = None if part is None else part.place.offset + self.start_of.get(value, 0)
+            if part is None or (part.place.space, start) != (place.space, end):
                 self.fail(10, f"{value!r} does not lie at {place.space.value}+{end}", op)
-            end += part.bytes
+            end += value.type.storage_bytes
         if end - place.offset != op.type.storage_bytes:
             self.fail(10, f"its parts have {end - place.offset} bytes, not {op.type.storage_bytes}", op)
         self.joined[op.result] = op.inputs
-        self.buffer_of[op.result] = Buffer(place, op.type.storage_bytes, op, self.position, self.position, repr(op.result))
+        size, now = op.type.storage_bytes, self.position
+        self.buffer_of[op.result] = Buffer(place, size, op, now, now, repr(op.result))
 
     def _place_results(self, op: Op, places: Sequence[str]) -> None:
         self._check_count(op, places, len(op.results))

@@ -7,8 +7,9 @@ from math import prod
 from rtcc.ir.dimension import upper_bound
 from rtcc.ir.op import Op
 from rtcc.ir.types import TensorType
+from rtcc.ir.views import VIEW_NAMES
 
-_FREE = frozenset({"tensor.reshape", "tensor.flatten", "tensor.squeeze", "tensor.unsqueeze", "math.identity", "return"})
+_FREE = frozenset({*VIEW_NAMES, "math.identity", "return"})
 
 
 def operations(op: Op) -> int:
@@ -34,7 +35,8 @@ def operations(op: Op) -> int:
         case "nn.max_pool" | "nn.average_pool" | "nn.lp_pool":
             return result * prod(op.attributes.get("kernel_shape", ()))
         case _:
-            return max([result, *(v.type.elements for v in op.present_operands if op.name.startswith(("reduce.", "nn.")))])
+            reads_all = op.name.startswith(("reduce.", "nn."))
+            return max([result, *(v.type.elements for v in op.present_operands if reads_all)])
 
 
 def _operand(op: Op, slot: int) -> TensorType:

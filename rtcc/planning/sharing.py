@@ -4,6 +4,8 @@ control flow carries, caches updated in place. Copies are added where a value ca
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rtcc.interpreter import output_names
@@ -155,28 +157,63 @@ class Sharing:
 
         Parts that lie elsewhere for some reason are copied, where these are the smaller share.
         """
-        spot, graph = self.spots[op.result], op.graph
-        assert graph is not None
-        offsets = part_offsets(concat)
+        spot, offsets = self.spots[op.result], part_offsets(concat)
         if offsets is None or spot.storage.output is not None or op.result in self.overwritten:
             return
         inputs = [op.inputs[parameter.index] for parameter in concat.inputs]
+        starts = self._starts(inputs, offsets, op)
         sizes = [value.type.storage_bytes for value in inputs]
-        free = [self._free_origin(value, graph) is not None and inputs.count(value) == 1 for value in inputs]
-        stuck = sum(size for size, is_free in zip(sizes, free, strict=True) if not is_free)
+        stuck = sum(size for size, start in zip(sizes, starts, strict=True) if start is None)
         if 2 * stuck > sum(sizes):
             return
         parts: list[Value] = []
-        for value, offset in zip(inputs, offsets, strict=True):
-            place = Spot(spot.storage, spot.offset + offset)
-            if not self._claim(value, place, graph):
+        for value, offset, start in zip(inputs, offsets, starts, strict=True):
+            if start is None:
                 value = self.launches.copy(value, op)
-                self.spots[value] = place
+                self.spots[value] = Spot(spot.storage, spot.offset + offset)
+            else:
+                self.spots[self._root(value)[0]] = Spot(spot.storage, spot.offset + start)
             parts.append(value)
         join = Join(*parts, place=UNPLACED, types=[op.type], location=op.location)
         del self.spots[op.result]
         self.spots[join.result] = spot
         replace(op, join)
+
+    def _starts(self, inputs: Sequence[Value], offsets: Sequence[int], op: Launch) -> list[int | None]:
+        """Where in a join the tensor begins that each part is, or is a view of; None: it cannot lie there.
+
+        A tensor that several parts are slices of must have all its other bytes where parts of it are, too.
+        """
+        graph = op.graph
+        assert graph is not None
+        ends = [*offsets[1:], op.result.type.storage_bytes]
+        made = [self._made(value, graph) for value in inputs]
+        wanted = [
+            None if found is None else (found[0], offset - found[1])
+            for found, offset in zip(made, offsets, strict=True)
+        ]
+        starts: list[int | None] = []
+        chosen: dict[Value, int] = {}
+        for each in wanted:
+            if each is None or each[1] < 0 or each[1] + each[0].type.storage_bytes > ends[-1]:
+                starts.append(None)
+                continue
+            root, start = each
+            touched = range(
+                bisect_right(ends, start), bisect_left(offsets, start + root.type.storage_bytes)
+            )
+            fits = all(wanted[n] == each for n in touched) and chosen.setdefault(root, start) == start
+            starts.append(start if fits else None)
+        return starts
+
+    def _made(self, value: Value, graph: Graph) -> tuple[Value, int] | None:
+        """The tensor that an op of `graph` makes, still without a spot, and where in it a value begins."""
+        offset, viewed = 0, value
+        while isinstance(viewed.producer, View):
+            offset += viewed.producer.offset
+            viewed = viewed.producer.data
+        root = self._free_origin(viewed, graph)
+        return None if root is None else (root, offset)
 
     # ---- updates in place
 

@@ -47,9 +47,10 @@ class KernelCache:
         path = self.folder / key[:2] / key
         try:
             stored = path.read_bytes()
-            os.utime(path)
         except OSError:
             return None
+        with contextlib.suppress(OSError):  # a cache that cannot be written can still be read
+            os.utime(path)
         checksum, contents = stored[:32], stored[32:]
         return contents if hashlib.sha256(contents).digest() == checksum else None
 
@@ -64,7 +65,7 @@ class KernelCache:
 
     def trim(self) -> None:
         """Delete the entries used longest ago until the folder is within its limit."""
-        entries = []
+        entries: list[tuple[float, int, Path]] = []
         for path in self.folder.glob("*/*"):
             try:
                 found = path.stat()
@@ -75,6 +76,6 @@ class KernelCache:
         for _, size, path in sorted(entries):
             if total <= self.limit:
                 return
-            with contextlib.suppress(OSError):  # deleted by another process, or a folder that may not be written
+            with contextlib.suppress(OSError):  # another process was first, or it is read-only
                 path.unlink()
             total -= size

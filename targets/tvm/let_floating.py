@@ -23,7 +23,7 @@ _BINARY = (
     tirx.LShift, tirx.RShift, tirx.BitwiseAnd, tirx.BitwiseOr, tirx.BitwiseXor,
 )  # fmt: skip
 _LEAVES = (tirx.Var, tirx.IntImm, tirx.FloatImm, tvm.ir.TensorLoad, tirx.Ramp, tvm.ir.StringImm)
-_LAZY = "tirx.if_then_else"
+_LAZY = "prim.if_then_else"
 
 
 def float_lets(value: Expr, keep: Callable[[Expr], Expr]) -> Expr:
@@ -41,6 +41,7 @@ class _Floating:
         # By address, since == builds an expression. The node is kept beside what it became: a node that only
         # lives while a parent is looked at would leave its address to another one.
         self._done: dict[int, list[tuple[Expr, Expr]]] = {}
+        self._conditional = 0
 
     def visit(self, node: Expr) -> Expr:
         known = self._known(node)
@@ -55,6 +56,8 @@ class _Floating:
 
     def _rebuilt(self, node: Expr) -> Expr:
         match node:
+            case tirx.Let() if self._conditional:
+                return tirx.Let(node.var, self.visit(node.value), self.visit(node.body))
             case tirx.Let():
                 if self._known(node.var) is None:
                     self._remember(node.var, self._keep(self.visit(node.value)))
@@ -82,7 +85,10 @@ class _Floating:
         arguments = list(node.args)
         if getattr(node.op, "name", "") == _LAZY:
             head = self.visit(arguments[0])
-            return node if hash(head) == hash(arguments[0]) else self._copy(node, [head, *arguments[1:]])
+            self._conditional += 1
+            branches = [self.visit(argument) for argument in arguments[1:]]
+            self._conditional -= 1
+            return self._copy(node, [head, *branches])
         return self._with(node, arguments, lambda new: self._copy(node, new))
 
     @staticmethod

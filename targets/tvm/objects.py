@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from rtcc.errors import RtccError
 from rtcc.ir import Constant, Graph, Location, Module, Value, clone_graph
 from rtcc.target import Progress, Target, unseen
 from rtcc.targets.tvm.cache import KernelCache, kernel_key
@@ -39,9 +40,22 @@ def compile_kernels(
         cache.put(keys[name], contents)
 
     if jobs:
-        generate(_longest_first(jobs), len(os.sched_getaffinity(0)), done)
+        try:
+            generate(_longest_first(jobs), len(os.sched_getaffinity(0)), done)
+        except RtccError as error:
+            error.where = _in_the_model(error.where, module)
+            raise
         cache.trim()
     return {name: objects[name] for name in module.kernels}
+
+
+def _in_the_model(where: str | None, module: Module) -> str | None:
+    """The ONNX nodes that a kernel came from, in place of the kernel's bare name."""
+    name = (where or "").removeprefix("kernel @")
+    if name not in module.kernels:
+        return where
+    nodes = dict.fromkeys(node for op in module.kernels[name].ops for node in op.location.nodes)
+    return f"{', '.join(nodes)} ({where})" if nodes else where
 
 
 def kernel_text(kernel: Graph) -> tuple[str, dict[str, bytes]]:

@@ -12,7 +12,6 @@ from typing import Any
 from rtcc.errors import RtccError
 from rtcc.targets.tvm.workers import Job, read_frame, write_frame
 
-
 _PR_SET_PDEATHSIG = 1
 
 
@@ -33,7 +32,7 @@ def main() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Let the kernel end this process when its parent ends, however that comes: code generation takes long."""
+    """Have this process killed when its parent ends, however that comes: one kernel may take minutes."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit(1)

@@ -18,6 +18,9 @@ from rtcc.errors import CodegenError, RtccError
 MOST_SECONDS = 300.0
 """The longest one kernel may take; past it the worker is stopped."""
 
+WORKER = ("-m", "rtcc.targets.tvm.worker")
+"""What Python runs in a worker process."""
+
 Job = tuple[str, dict[str, bytes], str]
 """A kernel's text, the bytes of its large constants by hash, and the target's text."""
 
@@ -77,7 +80,7 @@ class _Worker:
     """
 
     def __init__(self) -> None:
-        command = [sys.executable, "-P", "-m", "rtcc.targets.tvm.worker", str(os.getpid())]
+        command = [sys.executable, "-P", *WORKER, str(os.getpid())]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self.process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -102,7 +105,7 @@ class _Worker:
             answer.where = answer.where or f"kernel @{name}"
             raise answer
         hint = "-v shows the traceback; please report it"
-        raise CodegenError("codegen-failed", f"kernel @{name}: {answer}", hint=hint)
+        raise CodegenError("codegen-failed", f"kernel @{name}: {answer}", where=f"kernel @{name}", hint=hint)
 
     def stop(self) -> None:
         """End the process."""
@@ -129,8 +132,10 @@ class _Worker:
         self._listener.join()
         cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         last = f": {self._said[-1]}" if self._said else ""
-        return CodegenError("codegen-crashed", f"generating code for kernel @{name} ended with {cause}{last}",
-                            hint="--dump-ir shows the kernel; please report it")  # fmt: skip
+        return CodegenError(
+            "codegen-crashed", f"generating code for kernel @{name} ended with {cause}{last}",
+            where=f"kernel @{name}", hint="--dump-ir shows the kernel; please report it",
+        )  # fmt: skip
 
     def _listen(self) -> None:
         assert self.process.stderr is not None

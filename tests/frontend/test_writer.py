@@ -44,7 +44,12 @@ def test_newest_forms_run_as_the_older_ones_did(
     assert_same(run_onnxruntime(written(model), feeds), run_onnxruntime(model, feeds))
 
 
-@pytest.mark.parametrize("name", [n for n in LIGHT_MODELS if n != "vgg19"])
+LARGE = ("alexnet", "vgg19", "zfnet512")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in LIGHT_MODELS]
+)
 def test_light_models(name: str) -> None:
     model = light_model(name)
     stored = {tensor.name for tensor in model.graph.initializer}

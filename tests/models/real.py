@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from benchmarks import models as networks
+from rtcc.ir import Module
+from rtcc.onnx import read
 from tests.models.light import LIGHT_MODELS, light_model
 from tests.models.zoo import ZOO, zoo_feeds, zoo_model
 
@@ -25,14 +27,24 @@ DEMO = Path(__file__).parents[2] / "rtcc" / "demo"
 class RealModel:
     """A network: how to get it, and seeded inputs for it.
 
-    shapes: sizes for the inputs that are symbolic in the file. Building a fetched model skips the running
-    test where the file is not there.
+    shapes: sizes for the inputs that are symbolic in the file. values: inputs to compile in as constants.
+    Building a fetched model skips the running test where the file is not there.
     """
 
     name: str
     build: Callable[[], ModelProto]
     feeds: Callable[[ModelProto, int], dict[str, Array]]
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+    values: Mapping[str, Array] = field(default_factory=dict[str, Array])
+
+    def module(self) -> Module:
+        """The network as rtcc reads it, its sizes and values settled."""
+        return read(self.build(), shapes=self.shapes or None, values=self.values or None)
+
+    def open_feeds(self, seed: int = 0) -> dict[str, Array]:
+        """Seeded inputs, without those that are compiled in."""
+        feeds = self.feeds(self.build(), seed)
+        return {name: array for name, array in feeds.items() if name not in self.values}
 
 
 def _network(name: str, build: Callable[[], ModelProto]) -> RealModel:
@@ -50,12 +62,17 @@ def _light_feeds(model: ModelProto, seed: int) -> dict[str, Array]:
     return {name: np.random.default_rng(seed).standard_normal((1, 3, 224, 224)).astype(np.float32)}
 
 
+_FIXED: Mapping[str, Mapping[str, Array]] = {"silero-vad": {"sr": np.array(16000, np.int64)}}
+"""The branch for the other rate is invalid at this rate's sizes; only a constant rate rules it out."""
+
+
 def _fetched(name: str) -> RealModel:
     return RealModel(
         name,
         lambda: ModelProto.FromString(zoo_model(name).read_bytes()),
         lambda _, seed: zoo_feeds(name, seed),
         ZOO[name].shapes,
+        _FIXED.get(name, {}),
     )
 
 

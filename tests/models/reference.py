@@ -3,7 +3,8 @@
 The model is rewritten so that every float32 becomes a float64 (initialisers, constants, casts, inputs and
 outputs) and run by onnx's reference evaluator. (ONNX Runtime is not used: its CPU convolution has no double
 version.) The operators below replace the evaluator's where it is too slow for real networks (convolution,
-pools) or wrong: its GlobalMaxPool wants rank 4, its BatchNormalization before opset 14 trains.
+pools) or wrong: its GlobalMaxPool wants rank 4, its BatchNormalization before opset 14 trains, its LRN
+normalises only as many channels as there are pictures.
 Quantising operators still round to integers, so a value next to a tie may land on the other side.
 """
 
@@ -217,6 +218,19 @@ class GlobalMaxPool(OpRun):
         return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
 
+class LRN(OpRun):
+    """ONNX LRN: each element over a power of the mean square of its neighbours among the channels."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, *, alpha: float, beta: float, bias: float, size: int) -> tuple[Array]:
+        before = (size - 1) // 2
+        margins = [(0, 0), (before, size - 1 - before)] + [(0, 0)] * (x.ndim - 2)
+        squares = np.pad(x * x, margins)
+        total = sum(squares[:, shift : shift + x.shape[1]] for shift in range(size))
+        return (x / (bias + alpha / size * total) ** beta,)
+
+
 class BatchNormalization(OpRun):
     """ONNX BatchNormalization as used for inference, in every opset."""
 
@@ -232,7 +246,7 @@ class BatchNormalization(OpRun):
         return ((x - mean) * scale / np.sqrt(variance + attributes["epsilon"]) + shift,)
 
 
-_OPERATORS: list[type[OpRun]] = [Conv, MaxPool, AveragePool, GlobalMaxPool, BatchNormalization]
+_OPERATORS: list[type[OpRun]] = [Conv, MaxPool, AveragePool, GlobalMaxPool, LRN, BatchNormalization]
 
 
 # ----- comparing

@@ -28,8 +28,7 @@ THREADED = ("lenet-demo", "small-resnet18", "small-minilm", "ppocr-cls", "light-
 
 def compiled(name: str, folder: Path, threads: int = 1) -> Path:
     """The network's artefact, as model.so in the folder."""
-    real = REAL[name]
-    compilation = start(real.build(), Options(shapes=real.shapes or None, threads=threads))
+    compilation = start(REAL[name].module(), Options(threads=threads))
     compilation.lower()
     return write(compilation, folder / "model.so")
 
@@ -74,9 +73,8 @@ def test_run_allocates_nothing_and_makes_no_system_call(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", marked(THREADED, quick=("lenet-demo",)))
 def test_two_threads_give_the_bits_of_one(tmp_path: Path, name: str) -> None:
-    real = REAL[name]
     path = compiled(name, tmp_path, threads=2)
-    feeds = real.feeds(real.build(), 0)
+    feeds = REAL[name].open_feeds()
     with rtcc.load(path, threads=1) as one, rtcc.load(path, threads=2) as two:
         expected = one.run(feeds)
         for _ in range(5):

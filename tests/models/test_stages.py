@@ -37,7 +37,7 @@ def folder(path: Path) -> Path:
 
 
 def lowered(real: RealModel, dumps: Path) -> Compilation:
-    compilation = start(real.build(), Options(shapes=real.shapes or None, dump_ir=dumps))
+    compilation = start(real.module(), Options(dump_ir=dumps))
     compilation.lower()
     return compilation
 
@@ -47,8 +47,7 @@ def test_compilation_goes_on_from_every_stage(tmp_path: Path, name: str) -> None
     """Each dump prints back byte for byte, and what it becomes is the very same artefact."""
     real = REAL[name]
     compilation = lowered(real, tmp_path / "ir")
-    model = real.build()
-    feeds = real.feeds(model, 0)
+    feeds = real.open_feeds()
     whole = write(compilation, folder(tmp_path / "whole") / "model.so")
     with rtcc.load(whole) as artifact:
         expected = artifact.run(feeds)

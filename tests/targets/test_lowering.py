@@ -227,7 +227,8 @@ def composed() -> Kernels:
 
 @pytest.mark.parametrize("name", [*MOVEMENT, *ANCHORS])
 def test_templates(composed: Kernels, name: str) -> None:
-    composed.check(name, random_kernel_inputs(composed.kernel(name), seed=1))
+    feeds = random_kernel_inputs(composed.kernel(name), seed=1)
+    composed.check(name, [f % 4 if name == "resample" and f.dtype == np.int32 else f for f in feeds])
 
 
 @pytest.mark.parametrize("name", ["softmax", "arg_max", "max_pool", "top_k", "reduce_max_f32_last", "reduce_prologue"])

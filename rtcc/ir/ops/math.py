@@ -507,4 +507,5 @@ class BitShift(Binary):
         fits = (right >= 0) & (right < 8 * left.dtype.itemsize)
         amount = np.where(fits, right, 0).astype(left.dtype)
         shifted = np.left_shift(left, amount) if is_left else np.right_shift(left, amount)
-        return np.where(fits, shifted, 0 if is_left else -(left < 0).astype(np.int8))
+        lost = np.zeros_like(left) if is_left else (-(left < 0).astype(np.int8)).astype(left.dtype)
+        return np.where(fits, shifted, lost)

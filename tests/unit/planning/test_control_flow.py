@@ -33,8 +33,10 @@ CASES: dict[str, tuple[str, list[Feeds]]] = {
     "if-returns-outer-values": (
         """main (bool c, float[2,3] x) => (float[2,3] y, float[2,3] z) {
              t = Exp(x)
-             y, z = If (c) <then_branch = a () => (float[2,3] p, float[2,3] q) { p = Identity(t)  q = Identity(t) },
-                            else_branch = b () => (float[2,3] r, float[2,3] s) { r = Identity(x)  s = Relu(x) }>
+             y, z = If (c) <then_branch = a () => (float[2,3] p, float[2,3] q)
+                                { p = Identity(t)  q = Identity(t) },
+                            else_branch = b () => (float[2,3] r, float[2,3] s)
+                                { r = Identity(x)  s = Relu(x) }>
            }""",
         [{"c": np.array(True), "x": X}, {"c": np.array(False), "x": X}],
     ),
@@ -90,15 +92,16 @@ CASES: dict[str, tuple[str, list[Feeds]]] = {
     ),
     "stacked-results": (
         """main (float[2,3] x) => (float[2,3] y, float[4,2,3] z) <int64 n = {4}> {
-             y, z = Loop (n, , x) <body = b (int64 i, bool c, float[2,3] s) => (bool k, float[2,3] t, float[2,3] u)
-                 { k = Identity(c)  t = Sin(s)  u = Add(s, x) }>
+             y, z = Loop (n, , x) <body = b (int64 i, bool c, float[2,3] s)
+                 => (bool k, float[2,3] t, float[2,3] u) { k = Identity(c)  t = Sin(s)  u = Add(s, x) }>
            }""",
         [{"x": X}],
     ),
     "loop-in-loop": (
         """main (float[2,3] x) => (float[2,3] y, float[3,2,3] z) <int64 n = {3}, int64 m = {2}> {
              t = Exp(x)
-             y, z = Loop (n, , x) <body = b (int64 i, bool c, float[2,3] s) => (bool k, float[2,3] u, float[2,3] w) {
+             y, z = Loop (n, , x) <body = b (int64 i, bool c, float[2,3] s)
+                 => (bool k, float[2,3] u, float[2,3] w) {
                  k = Identity(c)
                  u = Loop (m, , s) <body = d (int64 j, bool e, float[2,3] p) => (bool f, float[2,3] q)
                      { f = Identity(e)  g = Add(p, t)  q = Tanh(g) }>
@@ -175,7 +178,7 @@ def test_control_flow_becomes_plan_operators() -> None:
 
 
 def test_stacks_are_written_in_place() -> None:
-    """The carried stack and the result of each scatter have one place, so nothing is copied from round to round."""
+    """The carried stack and the result of each scatter have one place: no round copies it."""
     _, compilation = lowered(CASES["stacked-results"][0])
     module = compilation.module
     (loop,) = (op for op in module.main.ops if op.name == "plan.loop")
@@ -205,7 +208,8 @@ def test_stacks_are_written_in_place() -> None:
         ),
         (
             """main (float[3] x) => (float[N,3] y) <int64 n = {9}, bool yes = {1}, float limit = {40.0}> {
-                 z, y = Loop (n, yes, x) <body = b (int64 i, bool c, float[3] s) => (bool k, float[3] t, float[3] u)
+                 z, y = Loop (n, yes, x) <body = b (int64 i, bool c, float[3] s)
+                     => (bool k, float[3] t, float[3] u)
                      { t = Add(s, s)  m = ReduceMax<keepdims = 0>(t)  k = Less(m, limit)  u = Exp(s) }> }""",
             "data-dependent-size",
         ),

@@ -22,7 +22,7 @@ from rtcc.pipeline.run import RunOptions, run_pipeline
 from rtcc.text import parse_module, print_module
 
 TARGET = "x86:skylake-avx512"
-LOWERING = "expand-loops,legalize,fuse,select-layout,outline-kernels,plan-memory"
+LOWERING = "legalize,expand-loops,fuse,select-layout,outline-kernels,plan-memory"
 QUIET = RunOptions(verify=False)
 Row = TensorType(DType.F32, (8,))
 
@@ -82,7 +82,7 @@ def test_plan_through_bytes_equals_graph() -> None:
 
 
 def test_a_misplaced_buffer_shows_in_the_results() -> None:
-    """The arena interpreter remembers nothing but bytes: two live tensors on one place give another result."""
+    """The arena interpreter remembers nothing but bytes: two tensors on one place give another result."""
     plan = parse(
         """graph @main(%x: f32[8]) {
              %a = math.exp(%x) : f32[8]
@@ -132,7 +132,8 @@ def test_corner_cases_of_outputs(text: str) -> None:
     plan = graph.clone()
     run_pipeline(plan, LOWERING, RunOptions(verify_each=True))
     random = np.random.default_rng(0)
-    feeds = {p.name or "": random.standard_normal(p.type.sizes).astype(np.float32) for p in graph.main.parameters}
+    parameters = graph.main.parameters
+    feeds = {p.name or "": random.standard_normal(p.type.sizes).astype(np.float32) for p in parameters}
     for left, right in zip(interpret(plan, feeds).values(), interpret(graph, feeds).values(), strict=True):
         np.testing.assert_array_equal(left, right)
 
@@ -222,9 +223,9 @@ def test_same_text_whatever_the_hash_seed(case: str) -> None:
 def lowered_elsewhere(text: str, seed: str) -> str:
     environment: dict[str, Any] = {**os.environ, "PYTHONHASHSEED": seed}
     script = SCRIPT.format(pipeline=LOWERING)
-    return subprocess.run(
-        [sys.executable, "-c", script], input=text, env=environment, capture_output=True, text=True, check=True
-    ).stdout
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, input=text, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 def test_dump_of_a_plan_reads_back() -> None:

@@ -1,0 +1,150 @@
+"""Code generation survives what happens to its workers and its cache."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rtcc.errors import CodegenError, Unsupported
+from rtcc.ir import DType, Graph, Location, Module, TensorType
+from rtcc.ir.ops.math import Add
+from rtcc.target import parse_target
+from rtcc.targets.tvm import workers
+from rtcc.targets.tvm.cache import KernelCache
+from rtcc.targets.tvm.objects import compile_kernels
+
+READ = "from rtcc.targets.tvm.workers import read_frame, write_frame; import os, sys, time; read_frame(sys.stdin.buffer)"
+ANSWER = "write_frame(sys.stdout.buffer, {})"
+
+
+def module() -> Module:
+    """One kernel that adds two vectors, from the ONNX node "sum"."""
+    found = Module(level="kernels", target="x86")
+    kernel = Graph("sum_of_two", [("a", TensorType(DType.F32, (8,))), ("b", TensorType(DType.F32, (8,)))])
+    op = kernel.append(Add(*kernel.parameters, location=Location(("sum",))))
+    kernel.return_(op.result)
+    found.kernels[kernel.name] = kernel
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction]
+    monkeypatch.setenv("RTCC_CACHE", str(tmp_path))
+
+
+def failure(monkeypatch: pytest.MonkeyPatch, code: str) -> CodegenError:
+    """The error of compiling with a worker that runs this code."""
+    monkeypatch.setattr(workers, "WORKER", ("-c", f"{READ}; {code}"))
+    with pytest.raises(CodegenError) as raised:
+        compile_kernels(module(), parse_target("x86"), ())
+    assert raised.value.where == "sum (kernel @sum_of_two)"
+    return raised.value
+
+
+@pytest.mark.parametrize(("code", "cause"), [
+    ("os.abort()", "SIGABRT"),
+    ("os.kill(os.getpid(), 11)", "SIGSEGV"),
+    ("sys.exit('out of registers')", "exit code 1: out of registers"),
+])  # fmt: skip
+def test_a_dead_worker_is_an_error_that_names_kernel_and_node(
+    monkeypatch: pytest.MonkeyPatch, code: str, cause: str
+) -> None:
+    error = failure(monkeypatch, code)
+    assert error.code == "codegen-crashed"
+    assert "@sum_of_two" in error.message
+    assert cause in error.message
+
+
+def test_a_hanging_worker_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "MOST_SECONDS", 1.0)
+    started = time.monotonic()
+    error = failure(monkeypatch, "time.sleep(60)")
+    assert "SIGKILL" in error.message
+    assert time.monotonic() - started < 20
+
+
+def test_an_exception_in_a_worker_names_kernel_and_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = failure(monkeypatch, ANSWER.format("'KeyError: 3'"))
+    assert error.code == "codegen-failed"
+    assert "KeyError: 3" in error.message
+
+
+def test_a_refusal_keeps_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = "from rtcc.errors import Unsupported; " + ANSWER.format("Unsupported('unsupported-dtype', 'no f8')")
+    monkeypatch.setattr(workers, "WORKER", ("-c", f"{READ}; {answer}"))
+    with pytest.raises(Unsupported) as raised:
+        compile_kernels(module(), parse_target("x86"), ())
+    assert raised.value.where == "sum (kernel @sum_of_two)"
+
+
+def test_a_compiled_kernel_is_found_again_without_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = compile_kernels(module(), parse_target("x86"), ())
+    monkeypatch.setattr(workers, "WORKER", ("-c", "raise SystemExit(1)"))
+    assert compile_kernels(module(), parse_target("x86"), ()) == first
+
+
+def test_corrupted_entries_count_as_absent(tmp_path: Path) -> None:
+    cache = KernelCache(tmp_path)
+    cache.put("ab12", b"object")
+    path = tmp_path / "kernels" / "ab" / "ab12"
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:20], whole[:-1], whole[:-1] + b"?", bytes(len(whole))):
+        path.write_bytes(damaged)
+        assert cache.get("ab12") is None
+    cache.put("ab12", b"object")
+    assert cache.get("ab12") == b"object"
+
+
+def test_a_read_only_cache_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = KernelCache(tmp_path)
+    cache.put("ab12", b"object")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert cache.get("ab12") == b"object"
+
+
+def test_the_oldest_entries_go(tmp_path: Path) -> None:
+    cache = KernelCache(tmp_path, limit=300)
+    for number in range(3):
+        cache.put(f"k{number}", bytes(100))
+        os.utime(tmp_path / "kernels" / f"k{number}"[:2] / f"k{number}", (number, number))
+    cache.trim()
+    assert [cache.get(f"k{n}") is not None for n in range(3)] == [False, True, True]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from rtcc.targets.tvm.cache import KernelCache
+cache = KernelCache(Path(sys.argv[1]))
+print("ready", flush=True)
+while True:
+    for number in range(20):
+        cache.put(f"{number:02}", bytes([number]) * 50000)
+"""
+
+
+def test_processes_share_the_cache_and_may_be_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    writers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    cache = KernelCache(tmp_path)
+    for writer in writers:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+    deadline = time.monotonic() + 1.5
+    while time.monotonic() < deadline:
+        for number in range(20):
+            assert cache.get(f"{number:02}") in (None, bytes([number]) * 50000)
+    for writer in writers:
+        writer.send_signal(signal.SIGKILL)
+        writer.communicate()
+    assert any(cache.get(f"{number:02}") for number in range(20))
