@@ -289,12 +289,13 @@ def _cuts_between_blocks(concat: Concat, layout: Layout) -> bool:
 
 
 def _constant_slots(op: Fused, anchor: Op) -> frozenset[int]:
-    """Which operands of the anchor are constants."""
+    """Which operands of the anchor are constants that can be stored as this operand alone wants them."""
+    outer = [
+        op.inputs[value.index] if value is not None and value.graph is op.body and value.producer is None else value
+        for value in anchor.operands
+    ]
     return frozenset(
-        slot
-        for slot, value in enumerate(anchor.operands)
-        if isinstance(value, Constant)
-        or (value is not None and value.graph is op.body and isinstance(op.inputs[value.index], Constant))
+        slot for slot, value in enumerate(outer) if isinstance(value, Constant) and outer.count(value) == 1
     )
 
 

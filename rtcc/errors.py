@@ -30,7 +30,9 @@ class RtccError(Exception):
         return (_rebuild, (type(self), self.code, self.message, self.where, self.hint))
 
 
-def _rebuild(kind: type[RtccError], code: str, message: str, where: str | None, hint: str | None) -> RtccError:
+def _rebuild(
+    kind: type[RtccError], code: str, message: str, where: str | None, hint: str | None
+) -> RtccError:
     return kind(code, message, where=where, hint=hint)
 
 

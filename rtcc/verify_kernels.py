@@ -76,9 +76,13 @@ class KernelLibrary:
     """Objects of kernels linked into one shared object and loaded into this process."""
 
     def __init__(
-        self, objects: Mapping[str, bytes], machine: Machine, folder: Path, scratch: Mapping[str, int] | None = None
+        self,
+        objects: Mapping[str, bytes],
+        machine: Machine,
+        folder: Path,
+        scratch: Mapping[str, int] | None = None,
     ) -> None:
-        """folder: where the files are made; it may go once this is built. scratch: bytes per task, by kernel."""
+        """folder: where files are made; it may go once this is built. scratch: bytes per task, by kernel."""
         self._scratch = dict(scratch or {})
         self._numbers = {name: number for number, name in enumerate(objects)}
         for number, (name, contents) in enumerate(objects.items()):
@@ -95,7 +99,7 @@ class KernelLibrary:
         self._table = (ctypes.c_void_p * max(1, len(objects))).in_dll(self._library, "rtcc_kernels")
 
     def run(self, name: str, operands: Sequence[Array], results: Sequence[Array], tasks: int = 1) -> int:
-        """Run a kernel, its tasks one after the other, on arrays in storage order; its code, 0 or negative."""
+        """Run a kernel, task after task, on arrays in storage order; its code, 0 or negative."""
         pointers = [array.ctypes.data for array in (*operands, *results)]
         scratch = np.full(self._scratch.get(name, 0), GARBAGE, np.uint8)
         pointers += [scratch.ctypes.data] if scratch.size else []
@@ -109,7 +113,9 @@ class KernelLibrary:
 
 def scratch_of(module: Module) -> dict[str, int]:
     """Bytes of scratch that one task of each kernel gets, from the plan's launches."""
-    return {op.kernel: op.scratch_bytes for op in module.walk() if isinstance(op, Launch) and op.scratch_bytes}
+    return {
+        op.kernel: op.scratch_bytes for op in module.walk() if isinstance(op, Launch) and op.scratch_bytes
+    }
 
 
 def _in_child(name: str, kernel: Graph, library: KernelLibrary, seed: int) -> None:
@@ -167,7 +173,7 @@ def check_kernel(
 
 
 def compare(name: str, kernel: Graph, value: Value, found: Array, native: Array, wide: Array) -> None:
-    """Raise CodegenError `kernel-wrong` unless a result (in storage order) is what the module's text allows."""
+    """Raise CodegenError `kernel-wrong` unless a result (in storage order) is as the page above says."""
     declared, exact = stored(value.type, native), stored(value.type, wide)
     if not value.type.dtype.is_float:
         differ = int(np.count_nonzero((found != declared) & (found != exact)))
@@ -185,7 +191,9 @@ def compare(name: str, kernel: Graph, value: Value, found: Array, native: Array,
     if not np.all(error <= allowed):
         at = np.unravel_index(np.argmax(np.where(np.isnan(error), np.inf, error - allowed)), error.shape)
         raise _wrong(
-            name, f"{value.type} holds {got[at]:.9g} at {list(map(int, at))} (storage order), expected {want[at]:.9g}"
+            name,
+            f"{value.type} holds {got[at]:.9g} at {list(map(int, at))} (storage order), "
+            f"expected {want[at]:.9g}",
         )
 
 
@@ -219,7 +227,9 @@ def _inside(type: TensorType, block: Array) -> Array:
 
 
 def _wrong(name: str, what: str) -> CodegenError:
-    return CodegenError("kernel-wrong", f"kernel @{name} {what}", hint="--dump-ir keeps its text; please report it")
+    return CodegenError(
+        "kernel-wrong", f"kernel @{name} {what}", hint="--dump-ir keeps its text; please report it"
+    )
 
 
 def _origin(kernel: Graph) -> str | None:

@@ -134,7 +134,7 @@ class Artifact:
         return Binding(self, given, results)
 
     def random_inputs(self, seed: int = 0) -> dict[str, NDArray[Any]]:
-        """Seeded arrays for every input: floats standard normal, 8-bit integers over their range, others in [0, 8)."""
+        """Seeded arrays for every input: floats standard normal, i8 and u8 of any value, others in [0, 8)."""
         from rtcc.ir.dtype import DType
         from rtcc.pipeline.inputs import random_array, seeded
 

@@ -77,7 +77,18 @@ def _shared(source: ModelSource, toolchain: Toolchain, folder: Path, soname: str
     if source.info.weights_file:
         libraries.append("-ldl")
     toolchain.run(
-        [*toolchain.compile, *_LINK, "-Xlinker", "-soname", "-Xlinker", soname, "-o", "model.so", "@objects.txt", *libraries],
+        [
+            *toolchain.compile,
+            *_LINK,
+            "-Xlinker",
+            "-soname",
+            "-Xlinker",
+            soname,
+            "-o",
+            "model.so",
+            "@objects.txt",
+            *libraries,
+        ],
         folder,
     )
     return folder / "model.so"

@@ -11,6 +11,7 @@ import typer
 
 from rtcc import __version__
 from rtcc.errors import RtccError
+from rtcc.limits import within_limits
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 and the signal's number, as shells have it."""
@@ -54,7 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         from rtcc.cli import commands as commands  # registers every command
 
-        app(rest, prog_name="rtcc")
+        with within_limits("this command"):
+            app(rest, prog_name="rtcc")
     except (RtccError, OSError) as error:
         if verbose:
             traceback.print_exc()

@@ -65,7 +65,9 @@ def _scores(write: Writer, op: attention.Attention, query: Value, key: Value, pa
     scores = [write.reshape(write.matmul(left, right), batch, heads, steps, length)]
     capped = scores[0]
     if op.softcap:
-        capped = write.scaled(math.Tanh(write.div(capped, write.number(op.softcap, dtype))).result, op.softcap)
+        capped = write.scaled(
+            math.Tanh(write.div(capped, write.number(op.softcap, dtype))).result, op.softcap
+        )
     bias = _bias(write, op, (steps, length), past, dtype)
     masked = capped if bias is None else write.add(capped, bias)
     weights = write.softmax(masked)
@@ -76,8 +78,10 @@ def _scores(write: Writer, op: attention.Attention, query: Value, key: Value, pa
     return [*scores, capped, masked, weights]
 
 
-def _bias(write: Writer, op: attention.Attention, shape: tuple[int, int], past: int, dtype: DType) -> Value | None:
-    """What is added to the scores: the mask, and -inf where causality, window or padding forbid; None for nothing."""
+def _bias(
+    write: Writer, op: attention.Attention, shape: tuple[int, int], past: int, dtype: DType
+) -> Value | None:
+    """What is added to the scores: the mask, and -inf where a key may not be seen; None for nothing."""
     allowed = _allowed(write, op, shape, past)
     zero, never = write.number(0, dtype), write.number(-np.inf, dtype)
     bias = None if allowed is None else write.where(allowed, zero, never)

@@ -11,7 +11,7 @@ from rtcc.ir.ops.tensor import normal_axis
 from rtcc.pipeline.rewriter import Rewriter, rewrite
 
 FAR = 2.0**30
-"""Beyond the range of every quantised type, and near enough that adding a zero point does not overflow i32."""
+"""Beyond the range of every quantised type, yet adding a zero point does not overflow i32."""
 
 
 def _is_small_integer(dtype: DType) -> bool:

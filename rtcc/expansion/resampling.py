@@ -101,8 +101,8 @@ def max_unpool(op: pooling.MaxUnpool, rw: Rewriter) -> None:
     placed = write.reshape(ScatterElements(zeros, *flat, axis=0).result, *sizes)
     extra = [wanted - size for wanted, size in zip(op.type.sizes, sizes, strict=True)]
     if min(extra) < 0:
-        raise Unsupported("unsupported-operator", f"nn.max_unpool: the output shape {op.type.sizes} cuts {sizes}",
-                          where=str(op.location) or None)  # fmt: skip
+        message = f"nn.max_unpool: the output shape {op.type.sizes} cuts {sizes}"
+        raise Unsupported("unsupported-operator", message, where=str(op.location) or None)
     rw.replace(op, write.pad(placed, [*(0 for _ in extra), *extra]))
 
 
@@ -133,14 +133,18 @@ def _transform_matrix(op: signal.DFT | signal.STFT, size: int, parts: int, lengt
     data = Constant("units", units)
     inverse = op.inverse if isinstance(op, signal.DFT) else 0
     given = None if length is None else Constant("length", np.array(length, np.int64))
-    alone = signal.DFT(data, given, Constant("axis", np.array(1, np.int64)), inverse=inverse, onesided=op.onesided)
-    return np.asarray(alone.evaluate(*(v.array if isinstance(v, Constant) else None for v in alone.operands))).reshape(size * parts, -1)
+    alone = signal.DFT(
+        data, given, Constant("axis", np.array(1, np.int64)), inverse=inverse, onesided=op.onesided
+    )
+    return np.asarray(
+        alone.evaluate(*(v.array if isinstance(v, Constant) else None for v in alone.operands))
+    ).reshape(size * parts, -1)
 
 
 def _check_length(op: Op, length: int) -> None:
     if length > LONGEST_TRANSFORM:
-        raise Unsupported("unsupported-operator", f"{op.name} of length {length}: at most {LONGEST_TRANSFORM}",
-                          where=str(op.location) or None)  # fmt: skip
+        message = f"{op.name} of length {length}: at most {LONGEST_TRANSFORM}"
+        raise Unsupported("unsupported-operator", message, where=str(op.location) or None)
 
 
 @rewrite(signal.STFT)

@@ -82,7 +82,9 @@ class Writer:
         """Softmax over the last axis."""
         return softmax.Softmax(x, axis=-1).result
 
-    def total(self, reduction: type[reduce.Reduction], x: Value, axes: Sequence[int], *, keep: bool = True) -> Value:
+    def total(
+        self, reduction: type[reduce.Reduction], x: Value, axes: Sequence[int], *, keep: bool = True
+    ) -> Value:
         """A reduction over some axes; over none where the list is empty."""
         if not axes:
             return x

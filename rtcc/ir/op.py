@@ -91,7 +91,7 @@ def variadic_operand() -> OperandSlot[tuple[Value, ...]]:
 
 
 def attribute(default: T) -> AttributeSlot[T]:
-    """An attribute with a default (floats: as float32); the text leaves it out where it equals the default."""
+    """An attribute with a default (floats: as float32), which the text leaves out."""
     if isinstance(default, float):
         default = cast("T", float(np.float32(default)))
     return AttributeSlot(default, required=False)

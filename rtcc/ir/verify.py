@@ -17,6 +17,9 @@ from rtcc.ir.verify_plan import verify_plan
 
 T = TypeVar("T")
 
+HIGHEST_RANK = 64
+"""Dimensions that a tensor may have: NumPy's limit."""
+
 
 def verify(module: Module) -> None:
     """Raise VerifyError for the first broken invariant; the error says which, and where.
@@ -27,7 +30,8 @@ def verify(module: Module) -> None:
     V4   Fused regions and kernels use no outer values but constants.
     V5   Operands and attributes fit the declared slots: none missing, none unknown, kinds right. Ops that
          take regions have one at least, others none.
-    V6   Result types are those that `infer` gives (element type and shape); a layout has the type's rank.
+    V6   Result types are those that `infer` gives (element type and shape); sizes are not negative; a layout
+         has the type's rank.
     V7   Constants are those that the module holds under their symbol.
     V8   Levels: graph and fused have no kernels and no calls, and graph no fused regions; kernels has no
          fused regions; plan has in its graphs only plan's operators and `return`. Only plan has those, and
@@ -268,6 +272,10 @@ class _Verifier:
         self.types.add(type)
         if type.layout is not None and type.layout.rank != type.rank:
             self._fail(6, f"{value!r} has a layout of rank {type.layout.rank}", op)
+        sizes = [size for size in type.shape if isinstance(size, int)]
+        if min(sizes, default=0) < 0 or type.rank > HIGHEST_RANK:
+            message = f"{value!r} is {type}: sizes cannot be negative, nor more than {HIGHEST_RANK}"
+            self._fail(6, message, op)
         for dimension in type.shape:
             for symbol in () if isinstance(dimension, int) else dimension.symbols:
                 declared = self.module.dimensions.get(symbol.name)

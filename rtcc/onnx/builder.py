@@ -12,7 +12,7 @@ from rtcc.errors import InvalidModel, RtccError, Unsupported
 from rtcc.ir import Constant, Graph, Location, Module, Op, TensorType, Value
 from rtcc.onnx.fold import evaluated
 from rtcc.onnx.names import operator_class
-from rtcc.onnx.tensors import Array
+from rtcc.onnx.tensors import HIGHEST_RANK, Array
 
 LARGEST_TENSOR = 2**48
 """Elements no tensor of a model may exceed."""
@@ -70,6 +70,13 @@ class Builder:
                 raise
             op = self._construct(kind, known, attributes, results, regions)
         for result in op.results:
+            sizes = [size for size in result.type.shape if isinstance(size, int)]
+            if len(sizes) > HIGHEST_RANK or min(sizes, default=0) < 0:
+                raise InvalidModel(
+                    "absurd-size",
+                    f"{kind.name} gives {result.type}; sizes cannot be negative or above {HIGHEST_RANK}",
+                    where=str(self.location),
+                )
             if result.type.is_static and result.type.elements >= LARGEST_TENSOR:
                 raise InvalidModel(
                     "absurd-size",

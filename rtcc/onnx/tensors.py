@@ -19,6 +19,9 @@ Array = NDArray[Any]
 LARGEST_DENSE = 2**30
 """Bytes that a sparse initialiser may take once it is dense."""
 
+HIGHEST_RANK = 32
+"""Dimensions that a tensor may have; NumPy's own limit is 64, and some operators double the rank."""
+
 _CODES: dict[DType, int] = {
     DType.BOOL: TensorProto.BOOL, DType.I4: TensorProto.INT4, DType.U4: TensorProto.UINT4,
     DType.I8: TensorProto.INT8, DType.U8: TensorProto.UINT8, DType.I16: TensorProto.INT16,
@@ -121,9 +124,9 @@ def sparse_array(tensor: SparseTensorProto, external: ExternalData, where: str) 
 
 
 def checked_elements(shape: Iterable[int], where: str) -> int:
-    """The number of elements; InvalidModel for negative or absurd dimensions."""
+    """The number of elements; InvalidModel for negative, absurd or too many dimensions."""
     shape = tuple(shape)
-    if any(d < 0 for d in shape) or prod(shape) >= 2**48:
+    if len(shape) > HIGHEST_RANK or any(d < 0 for d in shape) or prod(shape) >= 2**48:
         raise InvalidModel("absurd-size", f"a tensor cannot have the shape {list(shape)}", where=where)
     return prod(shape)
 

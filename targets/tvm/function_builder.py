@@ -144,15 +144,19 @@ class FunctionBuilder:
         return func.with_attr("s_tir", True)
 
     def _floated(self, value: Expr) -> Expr:
-        return float_lets(value, self._kept)
+        return float_lets(value, self.kept)
 
-    def _kept(self, value: Expr) -> Expr:
-        """A value computed once, held in a local buffer that LLVM turns into a register."""
+    def kept(self, value: Expr) -> Expr:
+        """A value computed once, held in a local buffer that LLVM turns into a register.
+
+        For floats and truth values that are used more than once: TVM visits what a `bind` stands for at
+        each use, so that chains of those cost 2^length. Indices are better bound: a buffer hides their range.
+        """
         kind = tvm.DataType(str(value.ty.dtype))
         scalar = str(kind).split("x")[0]
         place = self.local("v", (kind.lanes,), scalar)
         index = vector(0, kind.lanes)
-        self.append(tirx.BufferStore(place, value, [index]))
+        self.append(tirx.BufferStore(place, self._floated(value), [index]))
         return place[index]
 
     def _loop(self, name: str, start: Index, extent: Index, kind: int) -> Iterator[Index]:

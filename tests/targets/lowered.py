@@ -38,12 +38,15 @@ class Kernels:
         """The IR of a kernel."""
         return self.module.kernels[name]
 
-    def run(self, name: str, feeds: Sequence[Array], side: Side = "after", tasks: int = 1) -> tuple[int, list[Array]]:
+    def run(
+        self, name: str, feeds: Sequence[Array], side: Side = "after", tasks: int = 1
+    ) -> tuple[int, list[Array]]:
         """The code, and the results in storage order, with every buffer against a guard page."""
         kernel = self.kernel(name)
         operands = [guarded(stored(p.type, f), side) for p, f in zip(kernel.parameters, feeds, strict=True)]
         results = [
-            guarded(np.full(r.type.physical_shape, 77).astype(r.type.dtype.numpy), side) for r in kernel.returned
+            guarded(np.full(r.type.physical_shape, 77).astype(r.type.dtype.numpy), side)
+            for r in kernel.returned
         ]
         code = self.library.run(name, operands, results, tasks)
         return code, [np.array(result) for result in results]
@@ -60,6 +63,6 @@ class Kernels:
                 compare(name, kernel, value, results[position], native[position], wide[position])
 
 
-def text_of(kernels: Mapping[str, str], constants: str = "") -> str:
+def text_of(kernels: Mapping[str, str]) -> str:
     """Module text of kernels by name; each body starts with its parameter list."""
-    return constants + "\n".join(f"kernel @{name}{body}" for name, body in kernels.items())
+    return "\n".join(f"kernel @{name}{body}" for name, body in kernels.items())

@@ -38,7 +38,8 @@ def verify(contents: bytes) -> int:
 
 def compiled_c(body: str, folder: Path) -> bytes:
     """A kernel written in C."""
-    code = f"#include <math.h>\nint k(int task, int tasks, const float *a, const float *b, float *y, int *code) {{ {body} return 0; }}"
+    parameters = "int task, int tasks, const float *a, const float *b, float *y, int *code"
+    code = f"#include <math.h>\nint k({parameters}) {{ {body} return 0; }}"
     (folder / "k.c").write_text(code)
     toolchain = find_toolchain(parse_target("x86").machine)
     toolchain.run([*toolchain.compile, "-O1", "-fPIC", "-c", "k.c", "-o", "k.o"], folder)

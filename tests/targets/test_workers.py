@@ -19,7 +19,7 @@ from rtcc.targets.tvm import workers
 from rtcc.targets.tvm.cache import KernelCache
 from rtcc.targets.tvm.objects import compile_kernels
 
-READ = "from rtcc.targets.tvm.workers import read_frame, write_frame; import os, sys, time; read_frame(sys.stdin.buffer)"
+READ = "import os, sys, time; from rtcc.targets.tvm.workers import *; read_frame(sys.stdin.buffer)"
 ANSWER = "write_frame(sys.stdout.buffer, {})"
 
 
@@ -76,7 +76,9 @@ def test_an_exception_in_a_worker_names_kernel_and_node(monkeypatch: pytest.Monk
 
 
 def test_a_refusal_keeps_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = "from rtcc.errors import Unsupported; " + ANSWER.format("Unsupported('unsupported-dtype', 'no f8')")
+    answer = "from rtcc.errors import Unsupported; " + ANSWER.format(
+        "Unsupported('unsupported-dtype', 'no f8')"
+    )
     monkeypatch.setattr(workers, "WORKER", ("-c", f"{READ}; {answer}"))
     with pytest.raises(Unsupported) as raised:
         compile_kernels(module(), parse_target("x86"), ())

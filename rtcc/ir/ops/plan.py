@@ -108,7 +108,7 @@ class View(Op):
 
 
 class Join(Op):
-    """Buffers that lie one after the other, taken as one tensor; no code runs. `place` is where the first lies.
+    """Buffers that lie one after the other, taken as one tensor; no code runs. `place` is the first one's.
 
     What a concatenation becomes where its parts are computed into their places.
     """

@@ -280,9 +280,9 @@ class Range(Op):
             return fresh_size(self)
         if not any(isinstance(n, Expression) for n in numbers):
             return self._length(*(np.array(n, self.start.type.dtype.numpy) for n in numbers))
-        if any(isinstance(n, float) and not n.is_integer() for n in numbers):
+        if not all(_is_whole(n) for n in numbers):
             return fresh_size(self)
-        start, limit, delta = (int(n) if isinstance(n, float) else n for n in numbers)
+        start, limit, delta = _whole(start), _whole(limit), _whole(delta)
         span = limit - start
         if isinstance(delta, Expression) or delta <= 0 or isinstance(span, int | float) or span.bounds[0] < 0:
             return fresh_size(self)
@@ -303,6 +303,15 @@ class Range(Op):
         if start.dtype.kind in "iu":
             return max(-((start.item() - limit.item()) // delta.item()), 0)
         return max(math.ceil(float(limit - start) / float(delta)), 0)
+
+
+def _is_whole(number: object) -> bool:
+    return number.is_integer() if isinstance(number, float) else True
+
+
+def _whole(number: float | int | Expression) -> int | Expression:
+    """A number that has no fraction, as an integer."""
+    return int(number) if isinstance(number, float) else number
 
 
 class EyeLike(Op):

@@ -106,11 +106,12 @@ class STFT(Op):
             frames = (total - length) // step[0] + 1
         else:
             frames = fresh_size(self, upper_bound(total), axis=1)
-        if length is None:
-            bins = fresh_size(self, axis=2)
-        else:
-            bins = length // 2 + 1 if self.onesided else length
+        bins = fresh_size(self, axis=2) if length is None else self._bins(length)
         return (self.signal.type.with_shape((batch, frames, bins, 2)),)
+
+    def _bins(self, length: int | Expression) -> int | Expression:
+        """Frequencies of a frame of so many samples."""
+        return length // 2 + 1 if self.onesided else length
 
     def _length(self, total: int | Expression) -> int | Expression | None:
         """Samples in a frame, None where only the data tell."""

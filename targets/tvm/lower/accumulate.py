@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from tvm import tirx
@@ -26,9 +27,9 @@ from rtcc.targets.tvm.lower.scalar import maximum, minimum
 LANES = 16
 """Partial results that a sum over a contiguous axis keeps, so that it runs in vector registers."""
 COLUMN_BLOCK = 64
-"""Neighbouring result elements that are accumulated together where the summed axis is not the contiguous one."""
+"""Neighbouring result elements that are accumulated together where another axis is summed."""
 
-Extent = "int | Expr"
+Extent: TypeAlias = "int | Expr"
 Term = Callable[[Index], Expr]
 
 
@@ -65,7 +66,8 @@ def accumulate(
 ) -> Expr:
     """Combine term(index) over an index space inside the current loop body; returns the value, loaded.
 
-    Narrow floats are combined in float32, and stay so. A contiguous last axis of fixed extent is combined in LANES partial results that are joined at the end.
+    Narrow floats are combined in float32, and stay so. A contiguous last axis of fixed extent is combined
+    in LANES partial results that are joined at the end.
     """
     builder, type = lowering.builder, computing_type(type)
     *outer, last = extents or (1,)

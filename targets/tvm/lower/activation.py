@@ -71,7 +71,8 @@ def _unit(x: Expr) -> Expr:
 
 @emits(activation.HardSwish)
 def _hard_swish(op: Op, x: Expr) -> Expr:
-    return x * _unit(x * _c(1 / 6, x) + _c(0.5, x))
+    sixth = tirx.div(x, _c(6, x)) if op.type.dtype is DType.F64 else x * _c(1 / 6, x)
+    return x * _unit(sixth + _c(0.5, x))
 
 
 @emits(activation.Swish)

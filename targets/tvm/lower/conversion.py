@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportAttributeAccessIssue=false
 """Conversions between element types as expressions."""
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ from tvm import tirx
 
 from rtcc.errors import Unsupported
 from rtcc.ir import DType
-from rtcc.ir.dtype import Kind
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr, splat
 
 _NAMES = {
     dtype: str(dtype.numpy) for dtype in DType
-    if (dtype.kind in (Kind.SIGNED, Kind.UNSIGNED) and dtype.bits >= 8) or dtype in (DType.F16, DType.F32, DType.F64)
+    if (dtype.is_integer and dtype.bits >= 8) or dtype in (DType.F16, DType.F32, DType.F64)
 } | {DType.BF16: "float32"}  # fmt: skip
 
 
@@ -27,11 +26,13 @@ def convert(x: Expr, source: DType, target: DType) -> Expr:
         return x if source is DType.BOOL else tirx.NE(x, vm.constant(0, x))
     name = _NAMES.get(target)
     if name is None or (source is not DType.BOOL and source not in _NAMES):
-        raise Unsupported("unsupported-dtype", f"no code generation for a cast from {source.value} to {target.value}")
+        raise Unsupported(
+            "unsupported-dtype", f"no code generation for a cast from {source.value} to {target.value}"
+        )
     if source.is_float and target.is_integer:
         return _saturated(x, source, target, vm.typed(x, name))
     if target in (DType.F16, DType.BF16):
-        x = vm.named(x, _to_odd) if source is DType.F64 else x.astype(vm.typed(x, "float32"))
+        x = vm.named(x, _to_odd) if source is DType.F64 else tirx.Cast(vm.typed(x, "float32"), x)
     if target is DType.BF16:
         return vm.bfloat16(x)
     return x.astype(vm.typed(x, name))
@@ -54,7 +55,7 @@ def reinterpreted(x: Expr, source: DType, target: DType) -> Expr:
 
 
 def _to_odd(x: Expr) -> Expr:
-    """A float64 as float32, inexact ones with an odd last bit: rounding that on to fewer bits rounds only once."""
+    """A float64 as float32, inexact ones with an odd last bit, so that rounding further rounds only once."""
 
     def finish(nearest: Expr) -> Expr:
         back = nearest.astype(vm.typed(x, "float64"))
@@ -69,7 +70,7 @@ def _to_odd(x: Expr) -> Expr:
 
 
 def _saturated(x: Expr, source: DType, target: DType, wide: str) -> Expr:
-    """The integer nearest towards zero, clamped to the type before converting, so that no conversion overflows."""
+    """The integer nearest towards zero, clamped to the type first, so that no conversion overflows."""
     limits = np.iinfo(target.numpy)
     if source is DType.F16:
         x = x.astype(vm.typed(x, "float32"))

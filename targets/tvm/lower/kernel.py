@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import tvm
 from tvm import tirx
 
 from rtcc.errors import Unsupported
@@ -140,9 +141,15 @@ class Lowering:
             return self._known[key][0]
         expr = self._composed(value.producer, index)
         if not self._guards:
-            expr = self.builder.bind("v", expr)
+            expr = self.builder.bind("v", expr) if value.type.dtype.is_integer else self._kept(expr)
             self._known[key] = (expr, index)
         return expr
+
+    def _kept(self, expr: Expr) -> Expr:
+        """An element that others are composed of, computed once."""
+        if isinstance(expr, tvm.ir.TensorLoad | tirx.Var | tirx.FloatImm | tirx.IntImm):
+            return expr
+        return self.builder.kept(expr)
 
     def operand(self, op: Op, slot: int, index: Sequence[Expr]) -> Expr | None:
         """Element of an operand broadcast to the op's result; None where the operand is absent."""
@@ -202,7 +209,7 @@ class Lowering:
 
     @property
     def is_guarded(self) -> bool:
-        """Whether the element asked for is evaluated only under a condition, so no statement may be added for it."""
+        """Whether the element asked for stands under a condition: no statement may be added for it."""
         return self._guards > 0
 
     def unsupported(self, op: Op, why: str) -> Unsupported:

@@ -7,6 +7,7 @@ in its border and padding lanes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from math import prod
@@ -96,7 +97,9 @@ def _blocked_loops(lowering: Lowering, value: Value, body: Body) -> None:
     """Loops over a channel-blocked result in storage order: N, C blocks, spatial axes, lanes."""
     type, builder = value.type, lowering.builder
     layout = type.layout
-    assert layout is not None and layout.inner == (1,) and [a for a, _ in layout.outer] == list(range(type.rank))
+    assert layout is not None
+    assert layout.inner == (1,)
+    assert [axis for axis, _ in layout.outer] == list(range(type.rank))
     lanes, sizes, physical = layout.blocks[1], type.sizes, type.physical_shape
     zero = literal(0, type)
 
@@ -120,6 +123,12 @@ def _blocked_loops(lowering: Lowering, value: Value, body: Body) -> None:
             with builder.when(channel >= integer(channels)):
                 lowering.store_physical(value, target, zero)
 
+    def border(outer: Index, rest: Index) -> None:
+        lane_loop((*outer, *rest), inside=False)
+
+    def outside_loops(outer: Index) -> None:
+        inner_loops(lowering, physical[len(outer) : -1], lambda rest: lane_loop((*outer, *rest), False))
+
     def spatial_loops(outer: Index) -> None:
         axis = len(outer)
         if axis == type.rank:
@@ -136,17 +145,20 @@ def _blocked_loops(lowering: Lowering, value: Value, body: Body) -> None:
                 if inside:
                     spatial_loops(position)
                 else:
-                    inner_loops(lowering, physical[axis + 1 : -1], lambda rest: lane_loop((*position, *rest), False))
+                    zeros = functools.partial(border, position)
+                    inner_loops(lowering, physical[axis + 1 : -1], zeros)
 
     if 0 in physical:
         return
     with builder.tasks("task_index", physical[0] * physical[1]) as position:
-        n, c = (builder.bind(name, i) for name, i in zip("nc", split_index(position, physical[:2]), strict=True))
+        n, c = (
+            builder.bind(name, i) for name, i in zip("nc", split_index(position, physical[:2]), strict=True)
+        )
         spatial_loops((n, c))
 
 
 def collapsed(graph: Graph) -> Graph:
-    """The same elementwise kernel over fewer axes: neighbours that no operand treats differently become one."""
+    """The same elementwise kernel over fewer axes: neighbours that all operands treat alike become one."""
     ops = list(graph.ops)[:-1]
     values = [*graph.parameters, *(r for op in ops for r in op.results)]
     if not all(op.elementwise for op in ops) or any(v.type.layout for v in values):
@@ -161,7 +173,9 @@ def collapsed(graph: Graph) -> Graph:
             groups.append([axis])
     if len(groups) >= len(sizes):
         return graph
-    merged = {v: tuple(prod(s[a] for a in group) for group in groups) for v, s in zip(values, shapes, strict=True)}
+    merged = {
+        v: tuple(prod(s[a] for a in group) for group in groups) for v, s in zip(values, shapes, strict=True)
+    }
     return _with_shapes(graph, merged)
 
 
@@ -212,5 +226,3 @@ def is_map(graph: Graph) -> bool:
     from rtcc.targets.tvm.lower.kernel import RULES
 
     return all(any(c in RULES for c in type(op).__mro__) for op in list(graph.ops)[:-1])
-
-

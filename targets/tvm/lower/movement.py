@@ -42,7 +42,9 @@ def checked_index(lowering: Lowering, op: Op, raw: Expr, size: int) -> Expr:
     extent = tirx.const(size, "int64")
     zero = tirx.const(0, "int64")
     if lowering.is_guarded:
-        raise lowering.unsupported(op, "an index from the data cannot stand under a condition of the same kernel")
+        raise lowering.unsupported(
+            op, "an index from the data cannot stand under a condition of the same kernel"
+        )
     wide = lowering.builder.bind("i", wide)
     wrapped = lowering.builder.bind("j", tirx.Select(wide < zero, wide + extent, wide))
     with lowering.builder.when(tirx.any(wrapped < zero, wrapped >= extent)):
@@ -78,7 +80,9 @@ def _resample(lowering: Lowering, op: kernel.Resample, index: Index) -> Expr:
     total: Expr | None = None
     for tap in range(op.indices.type.sizes[1]):
         at = (place, integer(tap))
-        found = lowering.element(op.data, (*index[:axis], lowering.element(op.indices, at), *index[axis + 1 :]))
+        found = lowering.element(
+            op.data, (*index[:axis], lowering.element(op.indices, at), *index[axis + 1 :])
+        )
         if op.weights is None:
             return found
         product = widened(found) * widened(lowering.element(op.weights, at))
@@ -110,7 +114,9 @@ def _expand(lowering: Lowering, op: shapes.Expand, index: Index) -> Expr:
 @element_rule(movement.Tile)
 def _tile(lowering: Lowering, op: movement.Tile, index: Index) -> Expr:
     sizes = op.data.type.sizes
-    return lowering.element(op.data, [tirx.floormod(i, integer(n)) for i, n in zip(index, sizes, strict=True)])
+    return lowering.element(
+        op.data, [tirx.floormod(i, integer(n)) for i, n in zip(index, sizes, strict=True)]
+    )
 
 
 @element_rule(movement.Concat)
@@ -205,7 +211,9 @@ def _gather_nd(lowering: Lowering, op: indexing.GatherND, index: Index) -> Expr:
     lead = op.indices.type.rank - 1
     depth = op.indices.type.sizes[-1]
     picked = [
-        checked_index(lowering, op, lowering.element(op.indices, (*index[:lead], integer(d))), sizes[batch + d])
+        checked_index(
+            lowering, op, lowering.element(op.indices, (*index[:lead], integer(d))), sizes[batch + d]
+        )
         for d in range(depth)
     ]
     return lowering.element(op.data, (*index[:batch], *picked, *index[lead:]))

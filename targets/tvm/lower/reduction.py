@@ -156,7 +156,8 @@ def general_matmul(graph: Graph, op: nn.MatMul, target: Target) -> tirx.PrimFunc
     """A matrix product of any ranks and element type, result columns accumulated side by side."""
     lowering = Lowering(graph)
     left, right = op.operands[0], op.operands[1]
-    assert left is not None and right is not None
+    assert left is not None
+    assert right is not None
     left_vector, right_vector = left.type.rank == 1, right.type.rank == 1
     inner = left.type.sizes[-1]
 
@@ -176,7 +177,8 @@ def general_gemm(graph: Graph, op: nn.Gemm, target: Target) -> tirx.PrimFunc:
     """alpha·A·B + beta·C of any element type."""
     lowering = Lowering(graph)
     a, b = op.operands[0], op.operands[1]
-    assert a is not None and b is not None
+    assert a is not None
+    assert b is not None
     inner = a.type.sizes[0 if op.transA else 1]
 
     def term(index: Index, k: Expr) -> Expr:
@@ -218,11 +220,14 @@ def _columns(
             store_result(lowering, op, (), finish((), value))
         return
 
+    def done(index: Index, value: Expr) -> None:
+        store_result(lowering, op, index, finish(index, value))
+
     def row(outer: Index) -> None:
         outer = outer[: len(sizes) - 1]
         accumulate_columns(
             lowering, op.type, sizes[-1], (inner,), lambda k, column: term((*outer, column), k[0]), SUM,
-            lambda column, value: store_result(lowering, op, (*outer, column), finish((*outer, column), value)),
+            lambda column, value: done((*outer, column), value),
         )  # fmt: skip
 
     task_loops(lowering, sizes[:-1] or (1,), row)

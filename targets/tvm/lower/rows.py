@@ -13,7 +13,7 @@ from rtcc.ir.ops.tensor import normal_axis
 from rtcc.target import Target
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr
-from rtcc.targets.tvm.lower.accumulate import MAXIMUM, PRODUCT, SUM, accumulate
+from rtcc.targets.tvm.lower.accumulate import MAXIMUM, PRODUCT, SUM, Combine, accumulate
 from rtcc.targets.tvm.lower.kernel import (
     Index,
     Lowering,
@@ -57,7 +57,7 @@ class Row:
         """The operand's element at a place in the row, narrow floats as float32."""
         return widened(self.lowering.element(self.value, self.index(inner)))
 
-    def total(self, term: Callable[[Index], Expr], combine: object = SUM) -> Expr:
+    def total(self, term: Callable[[Index], Expr], combine: Combine = SUM) -> Expr:
         """One value combined over the row, named."""
         found = accumulate(self.lowering, self.op.type, self.extents, term, combine)
         return self.lowering.builder.bind("row_total", found)
@@ -137,12 +137,16 @@ def _layer_normalization(graph: Graph, op: normalization.LayerNormalization, tar
 
 
 @template(normalization.InstanceNormalization)
-def _instance_normalization(graph: Graph, op: normalization.InstanceNormalization, target: Target) -> tirx.PrimFunc:
+def _instance_normalization(
+    graph: Graph, op: normalization.InstanceNormalization, target: Target
+) -> tirx.PrimFunc:
     def body(row: Row) -> None:
         mean = _mean(row)
         inverse = _inverse_deviation(row, mean, op.epsilon)
         channel = row.outer[1]
-        scale = row.lowering.builder.bind("scale", inverse * widened(row.lowering.element(op.scale, (channel,))))
+        scale = row.lowering.builder.bind(
+            "scale", inverse * widened(row.lowering.element(op.scale, (channel,)))
+        )
         shift = widened(row.lowering.element(op.bias, (channel,)))
         row.store(lambda i: (row.element(i) - mean) * scale + shift)
 
@@ -192,7 +196,9 @@ def beats(type: TensorType, candidate: Expr, best: Expr, *, larger: bool, or_equ
         better = candidate > best if larger else candidate < best
     if not type.dtype.is_float:
         return better
-    fresh_nan = vm.is_nan(candidate) if or_equal else tirx.all(vm.is_nan(candidate), tirx.Not(vm.is_nan(best)))
+    fresh_nan = (
+        vm.is_nan(candidate) if or_equal else tirx.all(vm.is_nan(candidate), tirx.Not(vm.is_nan(best)))
+    )
     return tirx.any(better, fresh_nan)
 
 

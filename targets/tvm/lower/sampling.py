@@ -1,5 +1,5 @@
 # pyright: basic
-"""Operators that read neighbourhoods of computed places: response normalisation, grids, regions of interest."""
+"""Operators that read around computed places: response normalisation, grids, regions of interest."""
 
 from __future__ import annotations
 
@@ -334,9 +334,9 @@ def _eliminate(lowering: Lowering, rows: tirx.Buffer, result: tirx.Buffer, step:
             builder.store(rows, [step * size + c], rows[pivot[0] * size + c])
             builder.store(rows, [pivot[0] * size + c], held[0])
     builder.store(result, [integer(0)], result[0] * rows[step * size + step])
-    with builder.when(tirx.NE(rows[step * size + step], tirx.const(0.0, "float64"))):
-        with builder.serial("r", size - step - integer(1), step + integer(1)) as r:
-            factor = builder.local("factor", (1,), "float64")
-            builder.store(factor, [integer(0)], tirx.div(rows[r * size + step], rows[step * size + step]))
-            with builder.serial("c", size) as c:
-                builder.store(rows, [r * size + c], rows[r * size + c] - factor[0] * rows[step * size + c])
+    below = builder.serial("r", size - step - integer(1), step + integer(1))
+    with builder.when(tirx.NE(rows[step * size + step], tirx.const(0.0, "float64"))), below as r:
+        factor = builder.local("factor", (1,), "float64")
+        builder.store(factor, [integer(0)], tirx.div(rows[r * size + step], rows[step * size + step]))
+        with builder.serial("c", size) as c:
+            builder.store(rows, [r * size + c], rows[r * size + c] - factor[0] * rows[step * size + c])

@@ -156,7 +156,11 @@ def _safe_integer(op: Op, a: Expr, b: Expr, divide: Callable[[Expr, Expr], Expr]
 def _mod(op: math.Mod, a: Expr, b: Expr) -> Expr:
     if op.type.dtype.is_float:
         remainder = vm.libm("fmod", a, b)
-        return remainder if op.fmod else vm.named(remainder, lambda r: vm.named(b, lambda d: _with_sign_of(r, d)))
+        return (
+            remainder
+            if op.fmod
+            else vm.named(remainder, lambda r: vm.named(b, lambda d: _with_sign_of(r, d)))
+        )
     remainder = _safe_integer(op, opaque(a), opaque(b), tirx.truncmod)
     if op.fmod or not _is_signed(op):
         return remainder
@@ -171,7 +175,9 @@ def _with_sign_of(remainder: Expr, divisor: Expr) -> Expr:
     negative = tirx.LT(divisor, zero)
     differ = _differ(tirx.LT(remainder, zero), negative)
     signed_zero = tirx.Select(negative, vm.constant(-0.0, divisor), zero)
-    return tirx.Select(tirx.EQ(remainder, zero), signed_zero, tirx.Select(differ, remainder + divisor, remainder))
+    return tirx.Select(
+        tirx.EQ(remainder, zero), signed_zero, tirx.Select(differ, remainder + divisor, remainder)
+    )
 
 
 @emits(math.Pow)
@@ -199,7 +205,11 @@ def _integer_power(op: math.Pow, base: Expr, exponent: Expr) -> Expr:
         return vm.named(taken, lambda r: vm.named(square * square, lambda s: step(bit + 1, r, s)))
 
     power = step(0, vm.constant(1, base), base)
-    return tirx.Select(exponent < vm.constant(0, exponent), _unit_power(op, base, exponent), power) if is_signed else power
+    return (
+        tirx.Select(exponent < vm.constant(0, exponent), _unit_power(op, base, exponent), power)
+        if is_signed
+        else power
+    )
 
 
 def _unit_power(op: math.Pow, base: Expr, exponent: Expr) -> Expr:
@@ -300,9 +310,10 @@ def _by(emitter: Callable[[Expr], Expr]) -> Emitter:
 
 
 for _op_class, _emitter in {
-    math.Sqrt: vm.sqrt, math.Exp: vm.exp, math.Log: vm.log, math.Tanh: vm.tanh, math.Sin: vm.sin, math.Cos: vm.cos,
-    math.Tan: vm.tan, math.Asin: vm.asin, math.Acos: vm.acos, math.Atan: vm.atan, math.Sinh: vm.sinh,
-    math.Cosh: vm.cosh, math.Asinh: vm.asinh, math.Acosh: vm.acosh, math.Atanh: vm.atanh,
+    math.Sqrt: vm.sqrt, math.Exp: vm.exp, math.Log: vm.log, math.Tanh: vm.tanh, math.Sin: vm.sin,
+    math.Cos: vm.cos, math.Tan: vm.tan, math.Asin: vm.asin, math.Acos: vm.acos, math.Atan: vm.atan,
+    math.Sinh: vm.sinh, math.Cosh: vm.cosh, math.Asinh: vm.asinh, math.Acosh: vm.acosh,
+    math.Atanh: vm.atanh,
 }.items():  # fmt: skip
     EMITTERS[_op_class] = _by(_emitter)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from math import prod
@@ -143,7 +144,7 @@ def _divisor(op: pooling.Pool, index: Index, counts: Sequence[Expr]) -> Expr:
     if not isinstance(op, pooling.AveragePool):
         return literal(1, computing_type(op.type))
     if not op.count_include_pad:
-        return prod(counts[1:], start=counts[0]).astype(name)
+        return functools.reduce(lambda a, b: a * b, counts).astype(name)
     pads, strides, dilations = op.geometry()
     total: Expr = integer(1)
     for axis, extent in enumerate(op.kernel_shape):
@@ -185,7 +186,7 @@ def _mean_of(count: int) -> Recipe:
 
 
 class Reach:
-    """Which inputs reach a result of a transposed convolution, tap by tap: i·stride + tap·dilation - pad = o."""
+    """Which inputs reach a result of a transposed convolution by a tap: i·stride + tap·dilation - pad = o."""
 
     def __init__(
         self, spatial: Sequence[int], pads: Sequence[int], strides: Sequence[int], dilations: Sequence[int]

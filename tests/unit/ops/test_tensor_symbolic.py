@@ -173,6 +173,9 @@ def test_range_over_a_symbol() -> None:
     length = Gather(Shape(value(N, S)).result, const(1)).result
     assert shape_of(Range(const(0), length, const(1))) == (S,)
     assert shape_of(Range(const(0), length, const(2))) == ((S + 1) // 2,)
+    size = Cast(length, to="f32").result
+    whole = Range(const(0.0, np.float32), size, const(1.0, np.float32))
+    assert shape_of(whole) == (S,), "bounds that exporters compute in floats"
     fresh = Range(const(0), value(dtype=DType.I64), const(1)).type.shape[0]
     assert str(fresh) == '"c,x,c.range"'
 
