@@ -291,7 +291,7 @@ def _cuts_between_blocks(concat: Concat, layout: Layout) -> bool:
 def _constant_slots(op: Fused, anchor: Op) -> frozenset[int]:
     """Which operands of the anchor are constants that can be stored as this operand alone wants them."""
     outer = [
-        op.inputs[value.index] if value is not None and value.graph is op.body and value.producer is None else value
+        op.inputs[value.index] if value is not None and value.graph is op.body else value
         for value in anchor.operands
     ]
     return frozenset(

@@ -159,7 +159,11 @@ def _with_shapes(
 
 
 def remaining(pipeline: str, module: Module) -> list[Pass]:
-    """The passes of a pipeline that a module read from a dump has not been through yet."""
+    """The passes of a pipeline that a module read from a dump has not been through yet.
+
+    A dump of this very pipeline goes on where it stopped. One of another pipeline starts over at the graph
+    level, whose passes may run twice, and below it takes the lowering passes that are left.
+    """
     from rtcc.ir import LEVELS
     from rtcc.pipeline.text import parse_pipeline, print_pass
 
@@ -168,9 +172,14 @@ def remaining(pipeline: str, module: Module) -> list[Pass]:
     if names[: len(module.after)] == module.after:
         return passes[len(module.after) :]
     reached = LEVELS.index(module.level)
-    while passes and max(LEVELS.index(level) for level in passes[0].requires) < reached:
-        passes = passes[1:]
-    return passes
+    if reached == 0:
+        return passes
+    done = {text.partition("{")[0] for text in module.after}
+    return [
+        each
+        for each in passes
+        if max(LEVELS.index(level) for level in each.requires) >= reached and each.name not in done
+    ]
 
 
 def _limited(each: Pass, limit: int) -> Pass:
@@ -185,7 +194,9 @@ def start(model: Any, options: Options) -> Compilation:
     """Read a model and settle its target."""
     module = read_model(model, options.shapes, options.dims)
     wanted = options.target
-    if options.threads > 1 and "threads=" not in wanted:
+    if options.threads > 1:
+        if "threads=" in wanted:
+            raise InvalidInput("threads", f"threads are given twice: {options.threads} and in {wanted!r}")
         wanted = f"{wanted},threads={options.threads}"
     is_chosen = wanted != Options.target
     target = parse_target(wanted if is_chosen else module.target or wanted)

@@ -155,7 +155,9 @@ def parse_target(text: str) -> Target:
 
 def target_of(module: Module) -> Target:
     """The target a module is compiled for."""
-    assert module.target, "the module has no target yet"
+    if not module.target:
+        message = "a pass asks the target, and none is chosen"
+        raise InvalidInput("no-target", message, hint="give --target x86")
     return parse_target(module.target)
 
 

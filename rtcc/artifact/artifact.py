@@ -316,7 +316,10 @@ def _fit(given: ArrayLike, tensor: Tensor, *, copy: bool) -> NDArray[Any]:
         raise InvalidInput(
             "not-an-array", f"{tensor.name!r}: expected a NumPy array, found {type(given).__name__}"
         )
-    array: NDArray[Any] = np.asarray(given)
+    try:
+        array: NDArray[Any] = np.asarray(given)
+    except ValueError as error:
+        raise InvalidInput("not-an-array", f"{tensor.name!r}: no array can be made of it: {error}") from error
     if array.dtype != tensor.dtype:
         raise InvalidInput(
             "wrong-dtype",

@@ -24,9 +24,9 @@ class Checksum:
     sum_of_sums: int
 
 
-def blob_of(module: Module) -> bytes:
+def blob_of(module: Module, *, embedded: bool = True) -> bytes:
     """Every `plan.constant`'s bytes at its place, in its storage layout; gaps are zero, the size a multiple
-    of 64.
+    of 64. Unsupported where they are to be embedded and code could not reach them.
     """
     pieces: dict[int, PlanConstant] = {}
     for op in module.main.walk():
@@ -35,6 +35,8 @@ def blob_of(module: Module) -> bytes:
             assert place.space is Space.CONST, f"{op!r} has its bytes in {place.space.value}"
             pieces[place.offset] = op
     size = max((offset + op.results[0].type.storage_bytes for offset, op in pieces.items()), default=0)
+    if embedded:
+        require_embeddable(size)
     blob = bytearray(-(-size // ALIGNMENT) * ALIGNMENT)
     for offset, op in sorted(pieces.items()):
         stored = _stored(op)
@@ -62,11 +64,11 @@ def checksum(blob: bytes) -> Checksum:
     return Checksum(total % 2**64, sum_of_sums % 2**64)
 
 
-def require_embeddable(blob: bytes) -> None:
-    """Refuse to embed weights that code could not reach."""
-    if len(blob) > LARGEST_EMBEDDED:
+def require_embeddable(size: int) -> None:
+    """Refuse to embed more bytes of weights than code could reach."""
+    if size > LARGEST_EMBEDDED:
         raise Unsupported(
             "weights-too-large",
-            f"{len(blob)} bytes of weights cannot be embedded, at most {LARGEST_EMBEDDED} can",
+            f"{size} bytes of weights cannot be embedded, at most {LARGEST_EMBEDDED} can",
             hint="keep them in a file beside the artefact: --weights external",
         )

@@ -90,6 +90,17 @@ class Elf:
     def _symbols(self, table: Section | None) -> list[Symbol]:
         if table is None:
             return []
+        try:
+            return self._rows(table)
+        except (IndexError, ValueError, struct.error) as error:
+            raise ArtifactError(
+                "damaged",
+                f"its symbol table makes no sense: {error}",
+                where=self.what,
+                hint="copy the file again",
+            ) from error
+
+    def _rows(self, table: Section) -> list[Symbol]:
         strings = self.sections[table.link]
         text = self.data[strings.offset : strings.offset + strings.size]
         symbols: list[Symbol] = []

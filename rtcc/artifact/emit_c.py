@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 
 from rtcc import __version__
-from rtcc.artifact.blob import blob_of, checksum, require_embeddable
+from rtcc.artifact.blob import blob_of, checksum
 from rtcc.artifact.codes import function_text
 from rtcc.artifact.elf import rename_and_hide
 from rtcc.artifact.features import requirements
@@ -67,9 +67,7 @@ def emit_c(
     assert module.level == "plan", f"emission needs the plan level, found {module.level}"
     if threads < 1:
         raise InvalidInput("threads", f"threads must be at least 1, found {threads}")
-    graph, weights = module.main, blob_of(module)
-    if not external_weights:
-        require_embeddable(weights)
+    graph, weights = module.main, blob_of(module, embedded=not external_weights)
     steps = steps_of(graph)
     used = _kernels(steps)
     missing = [kernel for kernel in used if kernel not in objects]

@@ -80,8 +80,8 @@ def open_table(path: Path) -> Table:
         spelling = "/." * seen.index((status.st_dev, status.st_ino))
     try:
         library = ctypes.CDLL(f"{folder}{spelling}/{name}", mode=os.RTLD_NOW | os.RTLD_LOCAL)
-    except OSError as error:
+        return Table.in_dll(library, TABLE_SYMBOL)
+    except (OSError, ValueError) as error:  # ValueError: no such symbol, or a message that is not UTF-8
         raise ArtifactError(
             "cannot-load", f"the dynamic loader refuses the artefact: {error}", where=str(path)
         ) from error
-    return Table.in_dll(library, TABLE_SYMBOL)

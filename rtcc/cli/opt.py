@@ -29,7 +29,7 @@ EXAMPLES = """
 Examples:
   rtcc opt model.onnx                                  print the model as text
   rtcc opt model.onnx -p simplify,fold-batch-norm -o better.onnx
-  rtcc opt model.rtir -p=-O2,legalize,fuse --target x86 --timing
+  rtcc opt model.onnx --pipeline=-O2,legalize,fuse --target x86 --timing
 """
 
 

@@ -124,7 +124,8 @@ def describe(name: str, array: NDArray[Any]) -> str:
     if array.size == 0 or array.dtype.kind not in "fiub":
         return head
     numbers = array.astype(np.float64)
-    figures = f"min {numbers.min():.6g} max {numbers.max():.6g} mean {numbers.mean():.6g}"
+    with np.errstate(all="ignore"):
+        figures = f"min {numbers.min():.6g} max {numbers.max():.6g} mean {numbers.mean():.6g}"
     return f"{head} {figures} argmax {int(numbers.argmax())}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rtcc.expansion.writer import Writer, is_static
 from rtcc.ir import DType, Value
@@ -59,9 +60,9 @@ def _scores(write: Writer, op: attention.Attention, query: Value, key: Value, pa
     shared, length = key.type.sizes[1:3]
     wide = write.widened(query)
     dtype = wide.type.dtype
-    root = sqrt(op.scale if op.scale is not None else 1 / sqrt(size))
-    left = write.reshape(write.scaled(wide, root), batch, shared, heads // shared * steps, size)
-    right = write.transpose(write.scaled(write.widened(key), root), 0, 1, 3, 2)
+    scale = op.scale if op.scale is not None else 1 / sqrt(size)
+    left = write.reshape(write.scaled(wide, scale), batch, shared, heads // shared * steps, size)
+    right = write.transpose(write.widened(key), 0, 1, 3, 2)
     scores = [write.reshape(write.matmul(left, right), batch, heads, steps, length)]
     capped = scores[0]
     if op.softcap:
@@ -84,7 +85,11 @@ def _bias(
     """What is added to the scores: the mask, and -inf where a key may not be seen; None for nothing."""
     allowed = _allowed(write, op, shape, past)
     zero, never = write.number(0, dtype), write.number(-np.inf, dtype)
-    bias = None if allowed is None else write.where(allowed, zero, never)
+    bias: Value | None = None
+    if isinstance(allowed, Value):
+        bias = write.where(allowed, zero, never)
+    elif not allowed.all():
+        bias = write.array(np.where(allowed, 0, -np.inf), dtype)
     if op.mask is None:
         return bias
     mask = op.mask
@@ -95,8 +100,10 @@ def _bias(
     return mask if bias is None else write.add(bias, mask)
 
 
-def _allowed(write: Writer, op: attention.Attention, shape: tuple[int, int], past: int) -> Value | None:
-    """Which keys each query may see, None for all."""
+def _allowed(
+    write: Writer, op: attention.Attention, shape: tuple[int, int], past: int
+) -> Value | NDArray[np.bool_]:
+    """Which keys each query may see: an array, or a value where the data decide."""
     steps, length = shape
     position = np.arange(steps)[:, None] + past
     keys = np.arange(length)[None, :]
@@ -108,7 +115,7 @@ def _allowed(write: Writer, op: attention.Attention, shape: tuple[int, int], pas
             seen &= keys >= position - op.left_window_size
         if op.right_window_size >= 0:
             seen &= keys <= position + op.right_window_size
-        return None if seen.all() else write.array(seen, DType.BOOL)
+        return seen
     lengths = write.cast(op.valid_lengths, DType.I64)
     lengths = write.reshape(lengths, lengths.type.elements, 1, 1, 1)
     key, place = write.array(keys, DType.I64), write.array(position, DType.I64)

@@ -33,7 +33,7 @@ from rtcc.text.literals import (
 from rtcc.text.source import Source
 from rtcc.text.types import TypeParser
 
-_BOUNDS = re.compile(r"\[\s*(\d+)\s*,\s*(\d+|\*)\s*\]")
+_BOUNDS = re.compile(r"\[\s*(\d{1,19})\s*,\s*(\d{1,19}|\*)\s*\]")
 _BLOB = re.compile(r"blob<sha256:([0-9a-f]{64})>")
 _KIND_NAMES: dict[type, str] = {
     bool: "true or false", int: "an integer", float: "a number", str: "a string", tuple: "a list",

@@ -13,7 +13,7 @@ VERSION = 1
 """The version of the text form that this compiler writes, and the newest it reads."""
 
 _STRING = r'"(?:[^"\\\n]|\\.)*"'
-_START = re.compile(r"\s*//[ \t]*rtir[ \t]+(\d+)(.*)")
+_START = re.compile(r"\s*//[ \t]*rtir[ \t]+(\d{1,9})(?!\d)(.*)")
 _FIELD = re.compile(rf'\s+([A-Za-z-]+)=((?:{_STRING}|[^\s"])*)(?=\s|$)')
 _OPEN, _CLOSE = "([{", ")]}"
 

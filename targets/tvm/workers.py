@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -40,7 +41,7 @@ def generate(jobs: Mapping[str, Job], workers: int, done: Callable[[str, bytes],
 
     def serve() -> None:
         try:
-            worker = _Worker()
+            worker = _Worker(folder)
         except OSError as error:
             failures.append(error)
             return
@@ -59,15 +60,18 @@ def generate(jobs: Mapping[str, Job], workers: int, done: Callable[[str, bytes],
             worker.stop()
 
     threads = [threading.Thread(target=serve, daemon=True) for _ in range(min(workers, len(jobs)))]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    except BaseException:  # interrupted: what the workers are at is of no use any more
-        for worker in started:
-            worker.process.kill()
-        raise
+    with tempfile.TemporaryDirectory(prefix="rtcc-workers-", ignore_cleanup_errors=True) as folder:
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        except BaseException:  # interrupted: what the workers are at is of no use any more
+            for worker in started:
+                worker.process.kill()
+            for worker in started:
+                worker.process.wait()
+            raise
     if failures:
         raise failures[0]
 
@@ -79,9 +83,10 @@ class _Worker:
     stranger's files beside a stranger's model.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str) -> None:
+        """folder: for its temporary files, which are not its own to clean up: it may die at any moment."""
         command = [sys.executable, "-P", *WORKER, str(os.getpid())]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TMPDIR": folder}
         self.process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )

@@ -22,7 +22,7 @@ WORK_PER_TASK = 1 << 18
 
 MOST_THREADS = 256
 
-LOWERING = "legalize,expand-loops,fuse,select-layout,outline-kernels,plan-memory"
+LOWERING = "legalize,fold-constants,expand-loops,fuse,select-layout,outline-kernels,plan-memory"
 
 
 class X86(Target):

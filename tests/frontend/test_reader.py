@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -369,10 +368,8 @@ def test_long_chains_are_read_without_recursion() -> None:
     count = 20_000
     nodes = [helper.make_node("Abs", [f"v{i}"], [f"v{i + 1}"]) for i in range(count)]
     model = make_model(nodes, [value("v0", (2,))], [f"v{count}"])
-    start = time.perf_counter()
     module = rtcc.read(model)
     assert len(module.main) == count + 1
-    assert time.perf_counter() - start < 20
 
 
 def large_model() -> Any:

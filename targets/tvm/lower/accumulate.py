@@ -12,7 +12,7 @@ import numpy as np
 from tvm import tirx
 
 from rtcc.ir import DType, TensorType
-from rtcc.targets.tvm.function_builder import Expr
+from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder
 from rtcc.targets.tvm.lower.kernel import (
     Index,
     Lowering,
@@ -105,7 +105,6 @@ def accumulate_columns(
     finish(column, value) is called inside a loop over the columns once their values are complete.
     """
     builder, type = lowering.builder, computing_type(type)
-    whole, rest = divmod(count, COLUMN_BLOCK)
 
     def block(start: Expr, width: int) -> None:
         partial = builder.local("partial", (width,), storage_type(type))
@@ -118,6 +117,12 @@ def accumulate_columns(
         with builder.serial("lane", width) as lane, lowering.scope():
             finish(start + lane, _loaded(type, partial[lane]))
 
+    column_blocks(builder, count, block)
+
+
+def column_blocks(builder: FunctionBuilder, count: int, block: Callable[[Expr, int], None]) -> None:
+    """Call block(first column, width) for `count` columns, COLUMN_BLOCK at a time and then the rest."""
+    whole, rest = divmod(count, COLUMN_BLOCK)
     if whole:
         with builder.serial("column_block", whole) as number:
             block(number * integer(COLUMN_BLOCK), COLUMN_BLOCK)

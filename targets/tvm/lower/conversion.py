@@ -35,7 +35,7 @@ def convert(x: Expr, source: DType, target: DType) -> Expr:
         x = vm.named(x, _to_odd) if source is DType.F64 else tirx.Cast(vm.typed(x, "float32"), x)
     if target is DType.BF16:
         return vm.bfloat16(x)
-    return x.astype(vm.typed(x, name))
+    return tirx.Cast(vm.typed(x, name), x)
 
 
 def reinterpreted(x: Expr, source: DType, target: DType) -> Expr:

@@ -103,7 +103,9 @@ def narrowed(value: Expr, type: TensorType) -> Expr:
 
 
 def integer(value: int) -> Expr:
-    """An int32 constant, the type of every index."""
+    """An int32 constant, the type of every index; Unsupported where one does not hold it."""
+    if not -LARGEST_INDEX <= value <= LARGEST_INDEX:
+        raise Unsupported("tensor-too-large", f"the kernel has a size or index of {value}, past 2^31")
     return tirx.IntImm("int32", value)
 
 

@@ -17,7 +17,7 @@ from tvm import tirx
 from rtcc.ir import Graph, Value
 from rtcc.ir.ops import movement
 from rtcc.ir.ops.tensor import normal_axis
-from rtcc.targets.tvm.function_builder import Expr
+from rtcc.targets.tvm.function_builder import Expr, bounded
 from rtcc.targets.tvm.lower.kernel import Index, Lowering, integer, literal
 from rtcc.targets.tvm.lower.movement import split_index
 
@@ -25,6 +25,12 @@ FLAT_BLOCK = 2048
 """Elements that one task iteration of a one-dimensional loop does."""
 LEADING_ITERATIONS = 64
 """Outer axes are joined into the task loop until it has at least this many iterations."""
+
+TILE = 16
+"""Side of the squares that a transpose is done in: one cache line of float32."""
+CACHE_LINE, PAGE = 64, 4096
+NEAR_CACHE = 16 * 1024
+"""Bytes that surely stay in the first-level cache while a row of a transpose is written."""
 
 Body = Callable[[Index], None]
 
@@ -35,6 +41,8 @@ def map_kernel(graph: Graph) -> tirx.PrimFunc:
     lowering = Lowering(graph)
     if _is_concat(graph):
         _concat_loops(lowering)
+    elif (axis := _strided_axis(graph)) is not None:
+        _tiled_loops(lowering, lowering.root, axis)
     else:
         for result in graph.returned:
             store_elements(lowering, result)
@@ -49,6 +57,45 @@ def store_elements(lowering: Lowering, value: Value) -> None:
             lowering.store(value, index, lowering.element(value, index))
 
     for_each_element(lowering, value, body)
+
+
+def _strided_axis(graph: Graph) -> int | None:
+    """The result axis along which a transpose reads neighbours, where reading a row would crowd the cache."""
+    transposes = [op for op in graph.ops if isinstance(op, movement.Transpose)]
+    result = graph.returned[0].type
+    if len(transposes) != 1 or len(graph.returned) != 1 or result.layout is not None:
+        return None
+    (op,) = transposes
+    data = op.data.type
+    if op.data.producer is not None or data.layout is not None or op.type.shape != result.shape:
+        return None
+    last = data.rank - 1
+    axis = op.permutation(data.rank).index(last) if data.rank else 0
+    if axis == last or min(result.sizes[axis], result.sizes[-1]) < TILE:
+        return None
+    stride = prod(data.sizes[op.permutation(data.rank)[-1] + 1 :]) * data.dtype.bytes
+    crowded = result.sizes[-1] * CACHE_LINE > NEAR_CACHE or stride % PAGE == 0
+    return axis if crowded else None
+
+
+def _tiled_loops(lowering: Lowering, value: Value, axis: int) -> None:
+    """Squares over the last axis and the one read contiguously: a cache line serves a whole square."""
+    builder, sizes = lowering.builder, value.type.sizes
+    if 0 in sizes:
+        return
+    others = [a for a in range(len(sizes)) if a not in (axis, len(sizes) - 1)]
+    extents = [*(sizes[a] for a in others), -(-sizes[axis] // TILE), -(-sizes[-1] // TILE)]
+    with builder.tasks("task_index", prod(extents)) as position:
+        *outer, row, column = (builder.bind("o", i) for i in split_index(position, extents))
+        starts = [builder.bind("start", block * integer(TILE)) for block in (row, column)]
+        counts = [bounded(TILE, sizes[a], start) for a, start in zip((axis, -1), starts, strict=True)]
+        with builder.serial("i", counts[0]) as i, builder.serial("j", counts[1]) as j, lowering.scope():
+            places = dict(zip(others, outer, strict=True)) | {
+                axis: starts[0] + i,
+                len(sizes) - 1: starts[1] + j,
+            }
+            index = [places[a] for a in range(len(sizes))]
+            lowering.store(value, index, lowering.element(value, index))
 
 
 def for_each_element(lowering: Lowering, value: Value, body: Body) -> None:

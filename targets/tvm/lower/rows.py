@@ -13,7 +13,15 @@ from rtcc.ir.ops.tensor import normal_axis
 from rtcc.target import Target
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr
-from rtcc.targets.tvm.lower.accumulate import MAXIMUM, PRODUCT, SUM, Combine, accumulate
+from rtcc.targets.tvm.lower.accumulate import (
+    LANES,
+    MAXIMUM,
+    PRODUCT,
+    SUM,
+    Combine,
+    accumulate,
+    column_blocks,
+)
 from rtcc.targets.tvm.lower.kernel import (
     Index,
     Lowering,
@@ -96,7 +104,53 @@ def _softmax(graph: Graph, op: softmax.Softmax, target: Target) -> tirx.PrimFunc
             scale = row.lowering.builder.bind("scale", tirx.div(vm.constant(1, total), total))
             row.store(lambda i: vm.exp(row.element(i) - most) * scale)
 
-    return rows_kernel(graph, op, [normal_axis(op, op.axis, op.type.rank)], body)
+    axis = normal_axis(op, op.axis, op.type.rank)
+    if axis < op.type.rank - 1 and op.type.sizes[-1] >= LANES and graph.returned[0].type.layout is None:
+        return _softmax_columns(graph, op, axis)
+    return rows_kernel(graph, op, [axis], body)
+
+
+def _softmax_columns(graph: Graph, op: softmax.Softmax | softmax.LogSoftmax, axis: int) -> tirx.PrimFunc:
+    """Softmax along an axis that is not the last: neighbouring vectors side by side in registers."""
+    lowering = Lowering(graph)
+    builder, sizes, type = lowering.builder, op.type.sizes, computing_type(op.type)
+    outer_sizes = [size for a, size in enumerate(sizes[:-1]) if a != axis]
+
+    def block(outer: Index, start: Expr, width: int) -> None:
+        most, total = (builder.local(name, (width,), storage_type(type)) for name in ("most", "total"))
+
+        def index(k: Expr, lane: Expr) -> Index:
+            return (*outer[:axis], k, *outer[axis:], start + lane)
+
+        def power(k: Expr, lane: Expr) -> Expr:
+            return vm.exp(widened(lowering.element(op.data, index(k, lane))) - most[lane])
+
+        with builder.serial("lane", width) as lane:
+            builder.store(most, [lane], MAXIMUM.start(type))
+            builder.store(total, [lane], SUM.start(type))
+        with builder.serial("k", sizes[axis]) as k, builder.serial("lane", width) as lane, lowering.scope():
+            element = widened(lowering.element(op.data, index(k, lane)))
+            builder.store(most, [lane], MAXIMUM.join(type, most[lane], element))
+        with builder.serial("k", sizes[axis]) as k, builder.serial("lane", width) as lane, lowering.scope():
+            builder.store(total, [lane], total[lane] + power(k, lane))
+        is_log = isinstance(op, softmax.LogSoftmax)
+        with builder.serial("lane", width) as lane:
+            final = vm.log(total[lane]) if is_log else tirx.div(vm.constant(1, total[lane]), total[lane])
+            builder.store(total, [lane], final)
+        with builder.serial("k", sizes[axis]) as k, builder.serial("lane", width) as lane, lowering.scope():
+            at = index(k, lane)
+            if is_log:
+                value = widened(lowering.element(op.data, at)) - most[lane] - total[lane]
+            else:
+                value = power(k, lane) * total[lane]
+            store_result(lowering, op, at, value)
+
+    def body(outer: Index) -> None:
+        column_blocks(builder, sizes[-1], lambda start, width: block(outer[: len(outer_sizes)], start, width))
+
+    if 0 not in sizes:
+        task_loops(lowering, outer_sizes or (1,), body)
+    return builder.finish()
 
 
 def _mean(row: Row) -> Expr:

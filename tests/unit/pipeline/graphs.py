@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 from rtcc.ir import DType, Graph, Module, Op, TensorType, Value
 from rtcc.text import parse_module
 
@@ -31,13 +28,3 @@ def chain(kinds: list[type[Op]], type: TensorType = F23) -> Module:
 def op_names(module: Module) -> list[str]:
     """The operators of `main`, in order, return left out."""
     return [op.name for op in module.main.ops][:-1]
-
-
-def growth(run: Callable[[int], None], count: int = 2_000, factor: int = 8) -> float:
-    """How much longer `factor` times as many ops take, divided by `factor`: about 1 where time is linear."""
-    seconds: list[float] = []
-    for size in (count, count * factor):
-        start = time.perf_counter()
-        run(size)
-        seconds.append(time.perf_counter() - start)
-    return seconds[1] / seconds[0] / factor

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from rtcc.ir.verify import verify
 from rtcc.passes.outline_kernels import structure
 from rtcc.pipeline.run import RunOptions, run_pipeline
 from rtcc.text import parse_module, print_module
+from tests.growth import growth
 
 TARGET = "x86:skylake-avx512"
 LOWERING = "legalize,expand-loops,fuse,select-layout,outline-kernels,plan-memory"
@@ -54,22 +54,24 @@ def chain(count: int) -> Module:
     return module
 
 
-def test_a_chain_of_twenty_thousand_takes_seconds_and_no_deep_stack() -> None:
+def test_a_chain_of_twenty_thousand_needs_no_deep_stack() -> None:
     module = chain(20_000)
-    started = time.process_time()
     run_pipeline(module, LOWERING, QUIET)
-    assert time.process_time() - started < 40
     verify(module)
     assert max(len(kernel) for kernel in module.kernels.values()) <= 49
 
 
-def test_unfused_launches_of_a_long_chain_are_planned_in_seconds() -> None:
-    module = chain(20_000)
-    run_pipeline(module, "fuse{most_ops=1},outline-kernels", QUIET)
-    started = time.process_time()
-    run_pipeline(module, "plan-memory", QUIET)
-    assert time.process_time() - started < 30
-    assert module.main.attributes["workspace"] == module.main.attributes["live_bytes"]
+def test_the_work_grows_with_the_length_of_a_chain() -> None:
+    def unfused(count: int) -> None:
+        module = chain(count)
+        run_pipeline(module, "fuse{most_ops=1},outline-kernels,plan-memory", QUIET)
+        assert module.main.attributes["workspace"] == module.main.attributes["live_bytes"]
+
+    def lowered(count: int) -> None:
+        run_pipeline(chain(count), LOWERING, QUIET)
+
+    assert growth(lowered) < 1.2
+    assert growth(unfused) < 1.2
 
 
 def test_plan_through_bytes_equals_graph() -> None:
