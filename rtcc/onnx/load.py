@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto
+from onnx import ModelProto, OperatorSetIdProto
 
 from rtcc.errors import InvalidModel, Unsupported
 from rtcc.onnx.external import ExternalData
@@ -63,12 +63,23 @@ def load_model(source: Source) -> Loaded:
     return loaded
 
 
+def imported(opsets: Iterable[OperatorSetIdProto]) -> dict[str, int]:
+    """The version of each domain that a model or function imports; InvalidModel where one is no version."""
+    versions = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in opsets}
+    for domain, version in versions.items():
+        if not 0 <= version < 2**31:
+            raise InvalidModel(
+                "bad-opset", f"{version} is no version of the operator set {domain!r}", where="opset_import"
+            )
+    return versions
+
+
 def opset_versions(model: ModelProto) -> dict[str, int]:
     """The operator set version of each domain ("" for ONNX's own).
 
     Unsupported when ONNX's own is older than OLDEST_OPSET or newer than NEWEST_OPSET.
     """
-    versions = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
+    versions = imported(model.opset_import)
     if not versions and model.ir_version < 3:
         versions[""] = 1
     version = versions.get("")

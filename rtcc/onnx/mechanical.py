@@ -41,6 +41,9 @@ def check_operands(node: Node, operands: list[Value | None], kind: type[Op]) -> 
         missing = index >= len(operands) or operands[index] is None
         if missing and not slot.optional and not slot.variadic:
             raise node.fail(f"input {index} ({slot.name}) is missing")
+    for index in range(len(slots) - 1 if variadic else len(operands), len(operands)):
+        if operands[index] is None and not slots[-1].optional:
+            raise node.fail(f"input {index} ({slots[-1].name}) is missing")
 
 
 def tensor_operands(node: Node, build: Builder, kind: type[Op]) -> list[Value | None]:

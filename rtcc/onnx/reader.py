@@ -23,7 +23,7 @@ from rtcc.onnx.functions import (
     schema_function,
 )
 from rtcc.onnx.inputs import input_types
-from rtcc.onnx.load import Source, load_model, opset_versions
+from rtcc.onnx.load import Source, imported, load_model, opset_versions
 from rtcc.onnx.mechanical import is_known, mechanical, unknown_operator
 from rtcc.onnx.names import operator_class
 from rtcc.onnx.node import Node
@@ -237,7 +237,7 @@ class _Reader:
             raise node.fail(f"the function takes {len(body.input)} inputs, found {len(node.operands)}")
         values: dict[str, Value | None] = dict.fromkeys(body.input)
         values.update(zip(body.input, node.operands, strict=False))
-        opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in body.opset_import}
+        opsets = imported(body.opset_import)
         inner = _Scope(
             scope.graph,
             ChainMap(values),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
+from math import prod
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -120,7 +121,7 @@ class Builder:
                 return Constant(symbol, self._array(values, type, token).reshape(()), type)
             case "LIST":
                 values = self._literal(elements, token)
-                count, shape = int(np.prod(type.sizes, dtype=np.int64)), "a list"
+                count, shape = prod(type.sizes), "a list"
             case _:
                 values = (self._literal(scalar, token),)
                 count, shape = 1 if type.rank == 0 else -1, "one element"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from onnx import ModelProto, helper
 
 import rtcc
 from rtcc.cli.run import describe
-from rtcc.errors import ParseError, RtccError, Unsupported, VerifyError
+from rtcc.errors import InvalidInput, InvalidModel, ParseError, RtccError, Unsupported, VerifyError
 from rtcc.targets.tvm import workers
 from tests.frontend.models import make_model, value
 
@@ -51,6 +52,30 @@ def test_refused_when_read(model: ModelProto, code: str) -> None:
     with pytest.raises(RtccError) as raised:
         rtcc.read(model)
     assert raised.value.code == code
+
+
+def conv(bias: Any, dtype: Any = F32) -> ModelProto:
+    node = helper.make_node("Conv", ["x", "w", "b"], ["y"])
+    return one(node, (1, 1, 3, 3), w=np.ones((4, 1, 3, 3), dtype), b=bias)
+
+
+@pytest.mark.parametrize("model", [
+    conv(np.ones(5, F32)), conv(np.ones((4, 1), F32)), conv(np.ones(4)), conv(np.ones(4, F32), np.float64),
+    one(helper.make_node("Concat", ["x", ""], ["y"], axis=0)), one(helper.make_node("Sum", ["", "x"], ["y"])),
+])  # fmt: skip
+def test_operands_that_kernels_would_read_past(model: ModelProto) -> None:
+    with pytest.raises(InvalidModel):
+        rtcc.read(model)
+
+
+def test_absurd_operator_set_versions() -> None:
+    model = one(helper.make_node("Twice", ["x"], ["y"], domain="mine"))
+    body = [helper.make_node("Neg", ["a"], ["b"], domain="other")]
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("other", 2**40)]
+    model.functions.append(helper.make_function("mine", "Twice", ["a"], ["b"], body, opsets))
+    model.opset_import.add(domain="mine", version=1)
+    with pytest.raises(InvalidModel, match="no version"):
+        rtcc.read(model)
 
 
 def test_sizes_past_int32_inside_a_kernel() -> None:
@@ -117,6 +142,27 @@ def test_a_plan_is_verified_before_it_is_compiled(tmp_path: Path) -> None:
     plan.write_text(text.replace('"workspace+0"', '"workspace+4096"'))
     with pytest.raises(VerifyError):
         rtcc.compile(plan)
+
+
+@pytest.mark.parametrize("tile", ["1,9,1,1", "1,0,1,1", "-1,1,1,1"])
+def test_a_tile_that_does_not_fit_the_weights(tmp_path: Path, tile: str) -> None:
+    model = one(helper.make_node("MatMul", ["x", "w"], ["y"]), (4, 64), w=np.ones((64, 64), F32))
+    rtcc.compile(model, dump_ir=tmp_path)
+    (plan,) = tmp_path.glob("*-plan-memory.rtir")
+    text, count = re.subn(r"tile = \[[-\d,]+\]", f"tile = [{tile}]", plan.read_text())
+    assert count == 1
+    plan.write_text(text)
+    with pytest.raises(InvalidInput, match="blocks"):
+        rtcc.compile(plan)
+
+
+def test_weights_that_the_epilogue_reads_too() -> None:
+    matrix = np.arange(32 * 32, dtype=F32).reshape(32, 32) / 512 - 1
+    nodes = [helper.make_node("MatMul", ["x", "c"], ["m"]), helper.make_node("Add", ["m", "c"], ["y"])]
+    feed = np.ones((32, 32), F32)
+    model = make_model(nodes, [value("x", (32, 32))], ["y"], {"c": matrix})
+    found = rtcc.compile(model).run({"x": feed})["y"]
+    np.testing.assert_allclose(found, feed @ matrix + matrix, rtol=1e-4, atol=1e-4)
 
 
 def test_infinite_results_are_described_without_warnings() -> None:

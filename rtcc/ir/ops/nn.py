@@ -46,6 +46,14 @@ class Convolution(ComputedOp):
         strides, dilations = self.strides or (1,) * count, self.dilations or (1,) * count
         return resolved_window(kernel, strides, dilations, self.pads, self.auto_pad, spatial)
 
+    def check_parameters(self, weight: Value, bias: Value | None, outputs: int | Expression) -> None:
+        """Raise InvalidModel unless all have the data's type and the bias has one element per output."""
+        dtype = self.operands[0].type.dtype if self.operands[0] is not None else weight.type.dtype
+        if any(value is not None and value.type.dtype is not dtype for value in (weight, bias)):
+            raise self.fail(f"data, weight and bias must have one element type, here {dtype.value}")
+        if bias is not None and bias.type.shape != (outputs,) and bias.type.is_static:
+            raise self.fail(f"the bias needs one element for each of {outputs} outputs, found {bias.type}")
+
     def convolved(self, data: Shape, weight: Shape) -> Shape:
         """The result's shape; InvalidModel when channels and groups disagree."""
         if len(data) != len(weight) or len(data) < 3:
@@ -73,7 +81,9 @@ class Conv(Convolution):
 
     def infer(self) -> tuple[TensorType, ...]:
         self.require(self.data, FLOATS, "the data")
-        return (self.data.type.with_shape(self.convolved(self.data.type.shape, self.weight.type.shape)),)
+        shape = self.convolved(self.data.type.shape, self.weight.type.shape)
+        self.check_parameters(self.weight, self.bias, shape[1])
+        return (self.data.type.with_shape(shape),)
 
     def compute(self, data: Array, weight: Array, bias: Array | None = None) -> Array:
         result = convolve(data, weight, self.window(data.shape[2:], weight.shape), self.group)
@@ -128,6 +138,7 @@ class ConvTranspose(Convolution):
         if all(isinstance(d, int) for d in (data[1], weight[0])) and data[1] != weight[0]:
             raise self.fail(f"the weight is for {weight[0]} channels, the data have {data[1]}")
         _, spatial = self.transposed(data[2:], weight)
+        self.check_parameters(self.weight, self.bias, weight[1] * self.group)
         return (self.data.type.with_shape((data[0], weight[1] * self.group, *spatial)),)
 
     def compute(self, data: Array, weight: Array, bias: Array | None = None) -> Array:

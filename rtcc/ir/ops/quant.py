@@ -163,6 +163,8 @@ class QLinearConv(Convolution):
 
     def infer(self) -> tuple[TensorType, ...]:
         shape = self.convolved(self.data.type.shape, self.weight.type.shape)
+        if self.bias is not None and self.bias.type.is_static and self.bias.type.shape != (shape[1],):
+            raise self.fail(f"the bias needs one element for each of {shape[1]} outputs: {self.bias.type}")
         return (TensorType(self.result_zero_point.type.dtype, shape),)
 
     def compute(self, *arrays: Array) -> Array:

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import astuple, replace
 
 from tvm import tirx
 
+from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Layout, Op, TensorType, Value
 from rtcc.ir.ops import nn, pooling
 from rtcc.target import Halos, Target
@@ -153,6 +155,18 @@ def _result_layout(graph: Graph) -> Layout | None:
     return graph.returned[0].type.layout
 
 
+def _require_tile(op: Op, tile: Tile | MatmulTile, weights: TensorType, axis: int, block: int) -> None:
+    """Refuse a tile, edited by hand say, that would read the weights otherwise than they are packed."""
+    found = weights.layout.blocks[axis] if weights.layout else 1
+    if min(astuple(tile)) < 1 or found != block:
+        raise InvalidInput(
+            "bad-tile",
+            f"{tile} reads the weights in blocks of {block}, they are stored in blocks of {found}",
+            where=str(op.location) or None,
+            hint="select-layout chooses tile and layout together: run it again",
+        )
+
+
 @template(nn.Conv)
 def _conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
     layout = _result_layout(graph)
@@ -161,10 +175,11 @@ def _conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
     assert layout is not None
     epilogue = RegionEpilogue(graph, op, [op.data, op.weight], _conv_coordinates(op))
     halos = Halos(op.data.type.layout.halo if op.data.type.layout else (), layout.halo)
-    generator = _CONVOLUTIONS[graph.attributes["algorithm"]]
-    func = generator.make(
-        conv_problem(op, layout.blocks[1], halos), epilogue, Tile(*graph.attributes["tile"])
-    )
+    algorithm, tile = graph.attributes["algorithm"], Tile(*graph.attributes["tile"])
+    vectors = 1 if algorithm == "depthwise" else tile.blocks
+    _require_tile(op, replace(tile, depth=tile.depth or 1), op.weight.type, 0, vectors * layout.blocks[1])
+    generator = _CONVOLUTIONS[algorithm]
+    func = generator.make(conv_problem(op, layout.blocks[1], halos), epilogue, tile)
     return finished(func, graph, epilogue)
 
 
@@ -184,7 +199,10 @@ def _product(graph: Graph, op: nn.MatMul | nn.Gemm, target: Target) -> tirx.Prim
         return Position((*outer, column), op.type.rank - 1, at.lanes)
 
     epilogue = RegionEpilogue(graph, op, [op.left, op.right], logical)
-    func = matmul.make(problem, epilogue, MatmulTile(*graph.attributes["tile"]))
+    tile = MatmulTile(*graph.attributes["tile"])
+    columns = 0 if isinstance(op, nn.Gemm) and op.transB else op.right.type.rank - 1
+    _require_tile(op, tile, op.right.type, columns, tile.vectors * problem.lanes if packed else 1)
+    func = matmul.make(problem, epilogue, tile)
     return finished(func, graph, epilogue)
 
 

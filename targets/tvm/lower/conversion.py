@@ -23,7 +23,7 @@ def convert(x: Expr, source: DType, target: DType) -> Expr:
     A float narrower than 32 bits may come widened; bf16 comes and goes as float32.
     """
     if target is DType.BOOL:
-        return x if source is DType.BOOL else tirx.NE(x, vm.constant(0, x))
+        return x if source is DType.BOOL else _is_not_zero(x, source)
     name = _NAMES.get(target)
     if name is None or (source is not DType.BOOL and source not in _NAMES):
         raise Unsupported(
@@ -52,6 +52,12 @@ def reinterpreted(x: Expr, source: DType, target: DType) -> Expr:
         byte = tirx.reinterpret(vm.typed(x, "uint8"), x)
         return tirx.NE(byte, vm.constant(0, byte))
     return tirx.reinterpret(vm.typed(x, _NAMES[target]), x)
+
+
+def _is_not_zero(x: Expr, source: DType) -> Expr:
+    """x != 0, which NaN is: TVM's own comparison is the ordered one, false for NaN."""
+    unequal = tirx.NE(x, vm.constant(0, x))
+    return tirx.Or(unequal, vm.is_nan(x)) if source.is_float else unequal
 
 
 def _to_odd(x: Expr) -> Expr:
