@@ -21,6 +21,7 @@ from tests.frontend.models import (
     run_onnxruntime,
     value,
 )
+from tests.growth import growth
 
 X = np.array([[-1.5, 0.0, 2.0], [3.0, -0.25, 1.0]], np.float32)
 
@@ -370,6 +371,15 @@ def test_long_chains_are_read_without_recursion() -> None:
     model = make_model(nodes, [value("v0", (2,))], [f"v{count}"])
     module = rtcc.read(model)
     assert len(module.main) == count + 1
+
+
+def test_the_work_of_reading_grows_with_the_length() -> None:
+    def read_chain(count: int) -> None:
+        nodes = [helper.make_node("Abs", [f"v{i}"], [f"v{i + 1}"]) for i in range(count)]
+        rtcc.read(make_model(nodes, [value("v0", (2,))], [f"v{count}"]))
+
+    read_chain(10)  # imports
+    assert growth(read_chain) < 1.2
 
 
 def large_model() -> Any:
