@@ -56,8 +56,7 @@ def expand_scan(op: Scan, rw: Rewriter) -> None:
     ]
     body = _Body(rw, op, length, op.inputs[: op.states], stacks)
     slices = [
-        body.slice(value, axis, bool(flip))
-        for value, axis, flip in zip(scanned, axes, flips, strict=True)
+        body.slice(value, axis, bool(flip)) for value, axis, flip in zip(scanned, axes, flips, strict=True)
     ]
     arguments = [*body.carried[: op.states], *slices]
     returned = body.inline(op.body, arguments)

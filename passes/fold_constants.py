@@ -13,7 +13,7 @@ from rtcc.ir.op import Array
 from rtcc.ir.ops.math import Identity
 from rtcc.ir.shape_value import known_integers
 from rtcc.pipeline import Pass, Rewriter, Size, apply, exact, rewrite
-from rtcc.pipeline.known import uniform_value
+from rtcc.pipeline.constants import uniform_value
 from rtcc.pipeline.rewriter import Rule
 
 MOVES_ELEMENTS = frozenset(

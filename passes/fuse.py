@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from rtcc.ir import Constant, Graph, Module, Op, RegionOp, Return, Value
-from rtcc.ir.ops.kernel import Fused
+from rtcc.ir.ops.fused import Fused
 from rtcc.ir.roles import Role, role_of
 from rtcc.ir.views import is_view
 from rtcc.pipeline.base import Pass

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rtcc.expansion import attention, einsum, quantization, recurrent, reductions, resampling
-from rtcc.expansion.transposed import conv_transpose_to_conv
 from rtcc.ir import Module, Op
 from rtcc.ir.ops import movement, nn, shapes
+from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.cast import Cast, CastLike
-from rtcc.ir.ops.tensor import normal_axis
+from rtcc.passes.legalization import attention, einsum, quantization, recurrent, reductions, resampling
+from rtcc.passes.legalization.transposed import conv_transpose_to_conv
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import reassociates
 from rtcc.pipeline.rewriter import Rewriter, apply, rewrite
@@ -22,7 +22,7 @@ class Legalize(Pass):
     """Rewrite operators that targets do not compile into ones that they do.
 
     split → slices; batch_normalization → (x - mean)·(scale/√(var + ε)) + shift; attention → matrix products
-    and softmax; quantised operators → integer sums and elementwise arithmetic; … (rtcc/expansion).
+    and softmax; quantised operators → integer sums and elementwise arithmetic; … (passes/legalization).
     """
 
     exactness = reassociates(1e-6)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rtcc.ir import Constant, Graph, KernelRef, Module, Op, Value, clone_graph
-from rtcc.ir.ops.kernel import Call, Fused
+from rtcc.ir.ops.fused import Call, Fused
 from rtcc.ir.roles import Role, role_of
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import exact

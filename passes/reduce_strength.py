@@ -11,7 +11,7 @@ from rtcc.ir.ops.math import Add, Div, Mul, Pow, Reciprocal
 from rtcc.ir.ops.movement import Transpose
 from rtcc.ir.ops.nn import Gemm, MatMul
 from rtcc.pipeline import Pass, Rewriter, apply, reassociates, rewrite
-from rtcc.pipeline.known import is_filled_with, is_zero
+from rtcc.pipeline.constants import is_filled_with, is_zero
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from rtcc.ir import Constant, Graph, Layout, Module, Op, Return, TensorType, Value
-from rtcc.ir.ops.kernel import ConvertLayout, Fused
+from rtcc.ir.ops.axes import normal_axis
+from rtcc.ir.ops.fused import ConvertLayout, Fused
 from rtcc.ir.ops.movement import Concat, Slice
-from rtcc.ir.ops.tensor import normal_axis
 from rtcc.ir.roles import Role, role_of
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import exact

@@ -34,7 +34,7 @@ from rtcc.ir.ops.math import (
 )  # fmt: skip
 from rtcc.ir.ops.nn import Dropout, Gemm, MatMul
 from rtcc.pipeline import Pass, Rewriter, apply, exact, rewrite
-from rtcc.pipeline.known import is_filled_with, uniform_value
+from rtcc.pipeline.constants import is_filled_with, uniform_value
 
 
 @dataclass(frozen=True)

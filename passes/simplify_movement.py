@@ -17,7 +17,7 @@ from rtcc.ir.ops.shapes import Expand, Flatten, Reshape, Squeeze, Unsqueeze
 from rtcc.ir.shape_value import known_integers
 from rtcc.ir.types import broadcast_shapes
 from rtcc.pipeline import Pass, Rewriter, apply, exact, rewrite
-from rtcc.pipeline.known import is_filled_with
+from rtcc.pipeline.constants import is_filled_with
 
 
 @dataclass(frozen=True)

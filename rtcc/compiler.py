@@ -15,7 +15,7 @@ from rtcc.target import Progress, Target, parse_target, unseen
 
 if TYPE_CHECKING:
     from rtcc.artifact import Artifact
-    from rtcc.artifact.emit_c import ModelSource
+    from rtcc.emission.emit_c import ModelSource
     from rtcc.pipeline.base import Pass
     from rtcc.pipeline.run import Report
 
@@ -104,7 +104,7 @@ class Compilation:
         """Make the kernels' code and the C around them; tells `progress` of each kernel."""
         from importlib.metadata import version
 
-        from rtcc.artifact.emit_c import emit_c
+        from rtcc.emission.emit_c import emit_c
 
         self.objects = self.target.compile_kernels(self.module, progress)
         if self.options.verify_kernels:
@@ -229,7 +229,7 @@ def compile(model: Any, target: str = "x86", **options: Any) -> Artifact:
 
 def write(compilation: Compilation, path: Path, progress: Progress = unseen) -> Path:
     """Generate code for a lowered model and link it to PATH.so or PATH.a, with its header beside it."""
-    from rtcc.artifact.link import write_artifact
+    from rtcc.emission.link import write_artifact
 
     compilation.generate(path.stem, progress)
     assert compilation.source is not None

@@ -20,7 +20,7 @@ from rtcc.ir.dimension import Expression
 from rtcc.ir.dtype import DType
 from rtcc.ir.graph import Graph, Module
 from rtcc.ir.op import Array, Op, RegionOp
-from rtcc.ir.ops.kernel import Call
+from rtcc.ir.ops.fused import Call
 from rtcc.ir.types import TensorType
 from rtcc.ir.value import Constant, Value
 

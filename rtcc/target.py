@@ -19,7 +19,7 @@ from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Layout, Module, Op
 
 if TYPE_CHECKING:
-    from rtcc.artifact.toolchain import Machine
+    from rtcc.machine import Machine
 
 CATALOGUE = {"x86": "rtcc.targets.x86:X86"}
 """Built-in targets, by name; plug-ins register under the entry-point group `rtcc.targets`."""

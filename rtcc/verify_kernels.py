@@ -32,13 +32,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcc.artifact.elf import rename_and_hide
-from rtcc.artifact.toolchain import Machine, find_toolchain
+from rtcc.emission.toolchain import find_toolchain
 from rtcc.errors import CodegenError
 from rtcc.interpreter import interpret_graph
 from rtcc.ir import DType, Graph, Module, Return, TensorType, Value
 from rtcc.ir.ops.plan import Launch
 from rtcc.ir.roles import Role, role_of
 from rtcc.ir.views import updates_in_place
+from rtcc.machine import Machine
 from rtcc.pipeline.inputs import random_kernel_inputs
 from rtcc.target import Target
 

@@ -1,4 +1,4 @@
-"""Artefacts: the C that a plan becomes, its linking, and loading it from Python."""
+"""Artefacts in Python: opening, checking and running them. Needs NumPy alone."""
 
 from rtcc.artifact.artifact import Artifact, Binding, Tensor, load
 

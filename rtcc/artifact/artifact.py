@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rtcc.artifact import codes
-from rtcc.artifact.atomic import replace_file, require_folder
 from rtcc.artifact.info import ArtifactInfo, TensorInfo
 from rtcc.artifact.library import Pointer, Table, check_file, open_table
 from rtcc.errors import ArtifactError, InvalidInput, RtccError
+from rtcc.files import replace_file, require_folder
 
 _DATA_CODES = (codes.INDEX_OUT_OF_RANGE, codes.SIZE_OUT_OF_RANGE)
 _FORKED = codes.BY_NAME["FORKED"]

@@ -61,7 +61,7 @@ def bench(
 
     Runtimes take turns, run by run, on the same inputs and cores: only neighbours in time compare.
     """
-    from rtcc.artifact.atomic import replace_file, require_folder
+    from rtcc.files import replace_file, require_folder
 
     if json_file is not None:
         require_folder(json_file)

@@ -85,8 +85,8 @@ def compile_(
 
     A .rtir file goes on with what is left of the pipeline.
     """
-    from rtcc.artifact.link import require_destination
     from rtcc.compiler import Options, start, write
+    from rtcc.emission.link import require_destination
 
     load_plugins(load)
     output = output or model.with_suffix(".so")

@@ -60,9 +60,10 @@ def _version(package: str) -> str | None:
 
 def _try_out() -> None:
     """Find what compiling needs, then compile and run a model of one op."""
-    from rtcc.artifact.toolchain import Machine, find_toolchain
-    from rtcc.cache import cache_folder
     from rtcc.compiler import compile
+    from rtcc.emission.toolchain import find_toolchain
+    from rtcc.files import cache_folder
+    from rtcc.machine import Machine
     from rtcc.target import parse_target
     from rtcc.text import parse_module
 

@@ -55,8 +55,8 @@ def opt(
     load: LoadOption = None,
 ) -> None:
     """Run passes on MODEL and print the IR that comes out, or write it as text or ONNX."""
-    from rtcc.artifact.atomic import require_folder
     from rtcc.compiler import read_model
+    from rtcc.files import require_folder
     from rtcc.pipeline.run import RunOptions, run_pipeline
     from rtcc.pipeline.text import parse_pipeline
     from rtcc.target import parse_target

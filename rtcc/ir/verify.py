@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar, cast
 from rtcc.errors import RtccError, VerifyError
 from rtcc.ir.graph import LEVELS, Graph, Module
 from rtcc.ir.op import AttributeSlot, KernelRef, Op, RegionOp, Return
-from rtcc.ir.ops.kernel import Call, Fused
+from rtcc.ir.ops.fused import Call, Fused
 from rtcc.ir.ops.plan import Launch
 from rtcc.ir.types import TensorType
 from rtcc.ir.value import Constant, Use, Value

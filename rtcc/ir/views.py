@@ -7,8 +7,8 @@ from math import prod
 
 from rtcc.ir.graph import Graph
 from rtcc.ir.op import Op
+from rtcc.ir.ops.axes import normal_axes, normal_axis
 from rtcc.ir.ops.movement import Concat, Slice, clamped_slice
-from rtcc.ir.ops.tensor import normal_axes, normal_axis
 from rtcc.ir.types import TensorType
 from rtcc.ir.value import Constant
 

@@ -15,7 +15,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from rtcc.errors import InvalidInput, Unsupported
 from rtcc.ir import Constant, Expression, Graph, Module, Op, Value
 from rtcc.ir.dtype import DType
-from rtcc.ir.ops.kernel import ConvertLayout, Fused
+from rtcc.ir.ops.fused import ConvertLayout, Fused
 from rtcc.onnx.mechanical import DTYPE_ATTRIBUTES
 from rtcc.onnx.names import onnx_name
 from rtcc.onnx.opsets import newest_schema, oldest_with_form

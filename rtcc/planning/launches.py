@@ -9,7 +9,7 @@ import numpy as np
 from rtcc.errors import Unsupported
 from rtcc.ir import Constant, DType, Graph, KernelRef, Module, Op, RegionOp, Return, TensorType, Value
 from rtcc.ir.ops.control import If, Loop
-from rtcc.ir.ops.kernel import Call
+from rtcc.ir.ops.fused import Call
 from rtcc.ir.ops.math import Identity
 from rtcc.ir.ops.plan import Launch, Place, PlanConstant, PlanIf, PlanLoop, Space, View
 from rtcc.ir.shape_value import known_integers

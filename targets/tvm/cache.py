@@ -12,8 +12,7 @@ from pathlib import Path
 
 import rtcc.ir
 import rtcc.targets.tvm
-from rtcc.artifact.atomic import replace_file
-from rtcc.cache import cache_folder
+from rtcc.files import cache_folder, replace_file
 
 LIMIT_BYTES = 1 << 30
 """The oldest entries go when the folder grows past this."""

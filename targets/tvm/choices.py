@@ -10,10 +10,10 @@ from rtcc.ir import DType, Graph, Layout, Op
 from rtcc.ir.ops import nn, pooling
 from rtcc.target import Choice, Halos
 from rtcc.targets.tvm.kernels import matmul_tiles
+from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.conv_tiles import depthwise_tile, direct_tile, nchw_tile
-from rtcc.targets.tvm.kernels.convolution import ConvProblem
 from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem, MatmulTile, Right
-from rtcc.targets.tvm.kernels.pooling import PoolProblem, Reduction
+from rtcc.targets.tvm.kernels.pool_problem import PoolProblem, Reduction
 
 Quad = tuple[int, int, int, int]
 

@@ -10,7 +10,7 @@ import traceback
 from typing import Any
 
 from rtcc.errors import RtccError
-from rtcc.targets.tvm.workers import Job, read_frame, write_frame
+from rtcc.targets.tvm.worker_pool import Job, read_frame, write_frame
 
 _PR_SET_PDEATHSIG = 1
 

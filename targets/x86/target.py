@@ -6,14 +6,14 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from rtcc.artifact.toolchain import Machine
 from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Module, Op
 from rtcc.ir.work import operations
+from rtcc.machine import Machine
 from rtcc.pipeline.catalogue import NAMED_PIPELINES
 from rtcc.target import NO_HALOS, Choice, Halos, Progress, Target, unseen
 from rtcc.targets.tvm.choices import Vectors, choose_kernel, is_agnostic, scratch_bytes
-from rtcc.targets.tvm.objects import compile_kernels
+from rtcc.targets.tvm.compile_kernels import compile_kernels
 from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
 from rtcc.targets.x86.cpus import CPUS, Cpu, host_cpu
 

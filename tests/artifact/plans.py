@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtcc.artifact.emit_c import ModelSource, emit_c
-from rtcc.artifact.toolchain import Machine
+from rtcc.emission.emit_c import ModelSource, emit_c
 from rtcc.ir import DType, Graph, KernelRef, Module, TensorType, Value, symbol
 from rtcc.ir.ops.plan import Launch, PlanConstant, PlanIf, PlanLoop, View
+from rtcc.machine import Machine
 
 COUNT = 1000
 SIZE = 4 * COUNT

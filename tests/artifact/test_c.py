@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtcc.artifact.emit_c import WEIGHTS_OBJECT, ModelSource, emit_c
-from rtcc.artifact.link import write_artifact
-from rtcc.artifact.toolchain import Machine
+from rtcc.emission.emit_c import WEIGHTS_OBJECT, ModelSource, emit_c
+from rtcc.emission.link import write_artifact
+from rtcc.machine import Machine
 from tests.artifact.plans import CASES, object_of, source_of
 
 HERE = Path(__file__).parent

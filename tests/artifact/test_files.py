@@ -14,11 +14,12 @@ import pytest
 
 from rtcc.artifact import load
 from rtcc.artifact.elf import Elf
-from rtcc.artifact.emit_c import emit_c
-from rtcc.artifact.header import identifier
-from rtcc.artifact.link import write_artifact
-from rtcc.artifact.toolchain import Machine, Toolchain, find_toolchain
+from rtcc.emission.emit_c import emit_c
+from rtcc.emission.header import identifier
+from rtcc.emission.link import write_artifact
+from rtcc.emission.toolchain import Toolchain, find_toolchain
 from rtcc.errors import ArtifactError, CodegenError, InvalidInput, RtccError, ToolMissing, Unsupported
+from rtcc.machine import Machine
 from tests.artifact.plans import CASES, COUNT, SIZE, object_of, source_of
 
 ZEROS = {"x": np.zeros(COUNT, np.float32)}
@@ -205,7 +206,7 @@ def test_linking_says_what_went_wrong(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_missing_compiler_is_named_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr("rtcc.artifact.toolchain.find_spec", _no_tool)
+    monkeypatch.setattr("rtcc.emission.toolchain.find_spec", _no_tool)
     with pytest.raises(ToolMissing) as raised:
         find_toolchain(Machine("aarch64"))
     assert raised.value.code == "compiler-missing"
@@ -218,7 +219,7 @@ def test_ziglang_links_where_no_compiler_is_found(tmp_path: Path, monkeypatch: p
     if find_spec("ziglang") is None:
         pytest.skip("ziglang is not installed")
     source = source_of("mixed", external_weights=True)
-    monkeypatch.setattr("rtcc.artifact.toolchain.shutil.which", _no_tool)
+    monkeypatch.setattr("rtcc.emission.toolchain.shutil.which", _no_tool)
     monkeypatch.delenv("CC", raising=False)
     path = write_artifact(source, tmp_path / "model.so")
     write_artifact(source, tmp_path / "model.a")

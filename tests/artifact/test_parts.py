@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtcc.artifact.blob import LARGEST_EMBEDDED, blob_of, checksum, require_embeddable
 from rtcc.artifact.codes import CODES, enum_text, table_text
 from rtcc.artifact.elf import Elf, rename_and_hide
-from rtcc.artifact.features import requirements
 from rtcc.artifact.info import ArtifactInfo, TensorInfo
-from rtcc.artifact.shapes import shape_function_text
+from rtcc.emission.blob import LARGEST_EMBEDDED, blob_of, checksum, require_embeddable
+from rtcc.emission.features import requirements
+from rtcc.emission.shapes import shape_function_text
 from rtcc.errors import CodegenError, Unsupported
 from rtcc.ir import DType, Graph, Layout, TensorType, symbol
 from rtcc.ir.ops.plan import PlanConstant
@@ -97,8 +97,8 @@ def test_names_that_c_could_misread() -> None:
     plan = Plan.of()
     x = plan.graph.add_parameter(FLOATS, 'a"\\*/??/é\n')
     (y,) = plan.launch("twice", x, places=("user:0",))
-    from rtcc.artifact.emit_c import emit_c
-    from rtcc.artifact.toolchain import Machine
+    from rtcc.emission.emit_c import emit_c
+    from rtcc.machine import Machine
 
     source = emit_c(plan.finish(y), "9*?", Machine("x86_64"), {"twice": object_of("twice")})
     assert source.info.name == "model_9"

@@ -17,7 +17,7 @@ import pytest
 from rtcc.artifact import Artifact, load
 from rtcc.artifact.codes import BY_NAME
 from rtcc.artifact.library import Table, open_table
-from rtcc.artifact.link import write_artifact
+from rtcc.emission.link import write_artifact
 from rtcc.errors import ArtifactError, InvalidInput
 from tests.artifact.plans import CASES, COUNT, source_of
 

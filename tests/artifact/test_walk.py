@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtcc.artifact.emit_c import emit_c
-from rtcc.artifact.steps import Address, Base, Call, Copy, If, Loop, Step, steps_of
-from rtcc.artifact.toolchain import Machine
-from rtcc.artifact.walk import comment_text, walk_text
+from rtcc.emission.emit_c import emit_c
+from rtcc.emission.steps import Address, Base, Call, Copy, If, Loop, Step, steps_of
+from rtcc.emission.walk import comment_text, walk_text
 from rtcc.ir import DType, Graph, Module, TensorType
 from rtcc.ir.ops.plan import PlanLoop
+from rtcc.machine import Machine
 from tests.artifact.plans import BOOL, COUNT, FLOATS, SLOT, Plan, object_of, source_of
 from tests.artifact.test_c import compile_program, write_data
 

@@ -13,7 +13,7 @@ from onnx import ModelProto, helper
 import rtcc
 from rtcc.cli.run import describe
 from rtcc.errors import InvalidInput, InvalidModel, ParseError, RtccError, Unsupported, VerifyError
-from rtcc.targets.tvm import workers
+from rtcc.targets.tvm import worker_pool
 from tests.frontend.models import make_model, value
 
 F32 = np.float32
@@ -93,7 +93,7 @@ def test_sizes_past_int32_inside_a_kernel() -> None:
 @pytest.mark.parametrize("op", ["Max", "Mul", "Sub"])
 def test_values_used_twice_do_not_double_the_work(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """x = op(x, sin x), forty times, once took 2^40 steps."""
-    monkeypatch.setattr(workers, "MOST_SECONDS", 90.0)
+    monkeypatch.setattr(worker_pool, "MOST_SECONDS", 90.0)
     nodes: list[Any] = []
     for i in range(40):
         nodes.append(helper.make_node("Sin", [f"v{i}"], [f"s{i}"]))

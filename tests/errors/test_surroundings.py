@@ -13,9 +13,10 @@ import pytest
 from onnx import helper
 
 import rtcc
-from rtcc.artifact.toolchain import Machine, find_toolchain
-from rtcc.cache import cache_folder
+from rtcc.emission.toolchain import find_toolchain
 from rtcc.errors import ArtifactError, InvalidInput, InvalidModel, ParseError, ToolMissing
+from rtcc.files import cache_folder
+from rtcc.machine import Machine
 from rtcc.targets.tvm.cache import KernelCache
 from tests.frontend.models import make_model, value
 

@@ -15,7 +15,7 @@ import rtcc
 from rtcc.errors import InvalidInput, Unsupported
 from rtcc.ir import Graph, Module, TensorType
 from rtcc.ir.dtype import DType
-from rtcc.ir.ops.kernel import Fused
+from rtcc.ir.ops.fused import Fused
 from rtcc.ir.ops.math import Abs, Add
 from rtcc.onnx import to_model, writer
 from tests.frontend.models import assert_same, make_model, random_inputs, run_onnxruntime, typed, value

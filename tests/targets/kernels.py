@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rtcc.artifact.toolchain import Machine, find_toolchain
+from rtcc.emission.toolchain import find_toolchain
+from rtcc.machine import Machine
 from rtcc.targets.tvm.build import KERNEL_SYMBOL, build_object, target_of
 from tests.guarded import Side, guarded
 

@@ -17,7 +17,7 @@ from rtcc.errors import CodegenError
 from rtcc.targets.tvm.build import KERNEL_SYMBOL, build_object, target_of, tir_text
 from rtcc.targets.tvm.function_builder import FunctionBuilder, splat, vector
 from rtcc.targets.tvm.kernels import direct_conv
-from rtcc.targets.tvm.kernels.convolution import ConvProblem
+from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
 
 PRINT_HASH = """
 import hashlib
@@ -92,7 +92,7 @@ def test_alignment_promises_are_refused() -> None:
 
 
 def test_packages_load_without_tvm() -> None:
-    names = ["kernels.conv_tiles", "kernels.matmul_tiles", "kernels.pooling"]
+    names = ["kernels.conv_tiles", "kernels.matmul_tiles", "kernels.pool_problem"]
     modules = ", ".join(f"rtcc.targets.tvm.{name}" for name in names)
     subprocess.run(
         [sys.executable, "-c", f"import sys, {modules}; assert 'tvm' not in sys.modules"], check=True

@@ -11,8 +11,8 @@ import pytest
 
 from rtcc.targets.tvm import vector_math
 from rtcc.targets.tvm.kernels import depthwise_conv, direct_conv, matmul, nchw_conv, pool
+from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.conv_tiles import depthwise_tile, direct_illegal, direct_tile, nchw_tile
-from rtcc.targets.tvm.kernels.convolution import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
 from rtcc.targets.tvm.kernels.matmul_tiles import (
     MatmulProblem,
@@ -22,7 +22,7 @@ from rtcc.targets.tvm.kernels.matmul_tiles import (
     pack_weights,
     scratch_bytes,
 )
-from rtcc.targets.tvm.kernels.pooling import PoolProblem, Reduction
+from rtcc.targets.tvm.kernels.pool_problem import PoolProblem, Reduction
 from tests.targets.kernels import blocked, close, run
 
 REGISTERS = {16: 32, 8: 16}

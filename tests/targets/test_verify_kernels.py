@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import rtcc
-from rtcc.artifact.toolchain import find_toolchain
+from rtcc.emission.toolchain import find_toolchain
 from rtcc.errors import CodegenError
 from rtcc.ir import DType, Graph, Location, Module, TensorType
 from rtcc.ir.ops.math import Add, Exp

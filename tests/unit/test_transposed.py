@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rtcc.expansion.transposed import conv_transpose_to_conv
 from rtcc.interpreter import interpret
 from rtcc.ir import DType, Graph, Module, TensorType
 from rtcc.ir.ops.nn import ConvTranspose
+from rtcc.passes.legalization.transposed import conv_transpose_to_conv
 from rtcc.pipeline.rewriter import apply
 
 Case = tuple[int, int, int, tuple[int, int], int, tuple[int, ...], tuple[int, ...]]

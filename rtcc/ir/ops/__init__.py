@@ -2,10 +2,11 @@
 
 from rtcc.ir.ops import activation as activation
 from rtcc.ir.ops import attention as attention
+from rtcc.ir.ops import axes as axes
 from rtcc.ir.ops import cast as cast
 from rtcc.ir.ops import control as control
+from rtcc.ir.ops import fused as fused
 from rtcc.ir.ops import indexing as indexing
-from rtcc.ir.ops import kernel as kernel
 from rtcc.ir.ops import linear_attention as linear_attention
 from rtcc.ir.ops import math as math
 from rtcc.ir.ops import movement as movement
@@ -23,4 +24,3 @@ from rtcc.ir.ops import selection as selection
 from rtcc.ir.ops import shapes as shapes
 from rtcc.ir.ops import signal as signal
 from rtcc.ir.ops import softmax as softmax
-from rtcc.ir.ops import tensor as tensor

@@ -23,7 +23,7 @@ from rtcc.ir.op import (
     required_attribute,
     variadic_operand,
 )
-from rtcc.ir.ops.tensor import fresh_size, normal_axis, symbol_name
+from rtcc.ir.ops.axes import fresh_size, normal_axis, symbol_name
 from rtcc.ir.shape_value import known_integers
 from rtcc.ir.types import TensorType
 from rtcc.ir.value import Value

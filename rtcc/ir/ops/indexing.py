@@ -12,7 +12,7 @@ import numpy as np
 
 from rtcc.ir.dimension import Expression
 from rtcc.ir.op import Array, Op, attribute, operand, optional_operand
-from rtcc.ir.ops.tensor import at, counting, fresh_size, normal_axis, wrapped_indices
+from rtcc.ir.ops.axes import at, counting, fresh_size, normal_axis, wrapped_indices
 from rtcc.ir.shape_value import known_value
 from rtcc.ir.types import TensorType
 

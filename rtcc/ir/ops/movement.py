@@ -20,7 +20,7 @@ from rtcc.ir.op import (
     required_attribute,
     variadic_operand,
 )  # fmt: skip
-from rtcc.ir.ops.tensor import (
+from rtcc.ir.ops.axes import (
     at,
     counting,
     fresh_size,
@@ -489,5 +489,3 @@ def _centered(data: Array, axis: int, wanted: int) -> Array:
     result = np.zeros(shape, data.dtype)
     result[(*cut, slice(margin, margin + kept.shape[axis]))] = kept
     return result
-
-

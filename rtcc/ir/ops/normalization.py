@@ -6,11 +6,11 @@ import numpy as np
 
 from rtcc.ir.dtype import DType
 from rtcc.ir.op import Array, attribute, ints, operand, optional_operand, required_attribute
+from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.computed import FLOATS, SameType
 from rtcc.ir.ops.nn import training_mode
 from rtcc.ir.ops.pooling import norm
 from rtcc.ir.ops.softmax import AlongAxis
-from rtcc.ir.ops.tensor import normal_axis
 from rtcc.ir.ops.window import per_channel
 from rtcc.ir.types import Shape, TensorType, broadcast_shapes
 

@@ -11,8 +11,8 @@ import numpy as np
 from rtcc.ir.dimension import upper_bound
 from rtcc.ir.dtype import DType, Kind
 from rtcc.ir.op import Array, AttributeSlot, attribute, ints, operand, optional_operand, required_attribute
+from rtcc.ir.ops.axes import integers
 from rtcc.ir.ops.computed import FLOATS, NUMBERS, ComputedOp, integer_limits
-from rtcc.ir.ops.tensor import integers
 from rtcc.ir.ops.window import Window, folded, resolved_window
 from rtcc.ir.types import Shape, TensorType
 

@@ -7,10 +7,10 @@ import numpy as np
 from rtcc.ir.dimension import Expression
 from rtcc.ir.dtype import DType
 from rtcc.ir.op import Array, attribute, operand, optional_operand
+from rtcc.ir.ops.axes import at, normal_axis
 from rtcc.ir.ops.cast import converted
 from rtcc.ir.ops.computed import FLOATS, INTEGERS, ComputedOp, integer_limits, widened
 from rtcc.ir.ops.nn import Convolution, product_shape
-from rtcc.ir.ops.tensor import at, normal_axis
 from rtcc.ir.ops.window import convolve, per_channel
 from rtcc.ir.types import Shape, TensorType
 

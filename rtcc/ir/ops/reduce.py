@@ -10,8 +10,8 @@ import numpy as np
 from rtcc.ir.dimension import Expression
 from rtcc.ir.dtype import DType, Kind
 from rtcc.ir.op import Array, attribute, operand, optional_operand
+from rtcc.ir.ops.axes import integers, normal_axes, normal_axis
 from rtcc.ir.ops.computed import FLOATS, NUMBERS, ComputedOp, SameType, integer_limits
-from rtcc.ir.ops.tensor import integers, normal_axes, normal_axis
 from rtcc.ir.types import TensorType
 
 

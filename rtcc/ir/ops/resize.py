@@ -12,9 +12,9 @@ import numpy as np
 
 from rtcc.ir.dimension import Expression, upper_bound
 from rtcc.ir.op import Array, attribute, ints, operand, optional_operand
+from rtcc.ir.ops.axes import normal_axes
 from rtcc.ir.ops.computed import ComputedOp, saturated
 from rtcc.ir.ops.nn import static_sizes
-from rtcc.ir.ops.tensor import normal_axes
 from rtcc.ir.shape_value import known_shape_value, known_value
 from rtcc.ir.types import Shape, TensorType
 

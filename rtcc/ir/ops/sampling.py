@@ -8,10 +8,10 @@ from itertools import product
 import numpy as np
 
 from rtcc.ir.op import Array, attribute, operand, optional_operand
+from rtcc.ir.ops.axes import integers
 from rtcc.ir.ops.computed import FLOATS, ComputedOp
 from rtcc.ir.ops.nn import Convolution, static_sizes
 from rtcc.ir.ops.resize import cubic_weights
-from rtcc.ir.ops.tensor import integers
 from rtcc.ir.ops.window import per_channel
 from rtcc.ir.shape_value import known_shape_value
 from rtcc.ir.types import TensorType

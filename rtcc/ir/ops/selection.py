@@ -10,7 +10,7 @@ import numpy as np
 from rtcc.ir.dimension import LARGEST, Expression, upper_bound
 from rtcc.ir.dtype import DType
 from rtcc.ir.op import Array, AttributeSlot, Op, attribute, operand, optional_operand
-from rtcc.ir.ops.tensor import at, counting, fresh_size, normal_axis, upper_elements
+from rtcc.ir.ops.axes import at, counting, fresh_size, normal_axis, upper_elements
 from rtcc.ir.shape_value import known_integers, known_shape_value
 from rtcc.ir.types import TensorType
 

@@ -11,7 +11,7 @@ from rtcc.errors import RtccError
 from rtcc.ir.dimension import LARGEST, Expression
 from rtcc.ir.dtype import DType
 from rtcc.ir.op import Array, AttributeSlot, Op, attribute, operand, optional_operand
-from rtcc.ir.ops.tensor import (
+from rtcc.ir.ops.axes import (
     PartialShape,
     at,
     counting,

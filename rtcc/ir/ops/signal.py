@@ -12,7 +12,7 @@ import numpy as np
 from rtcc.ir.dimension import Expression, upper_bound
 from rtcc.ir.dtype import DType
 from rtcc.ir.op import Array, Op, attribute, operand, optional_operand
-from rtcc.ir.ops.tensor import at, counting, fresh_size, integers, normal_axis
+from rtcc.ir.ops.axes import at, counting, fresh_size, integers, normal_axis
 from rtcc.ir.shape_value import known_shape_value
 from rtcc.ir.types import TensorType
 from rtcc.ir.value import Value

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from rtcc.ir.op import Array, attribute, operand
+from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.computed import FLOATS, SameType
-from rtcc.ir.ops.tensor import normal_axis
 from rtcc.ir.types import TensorType
 
 

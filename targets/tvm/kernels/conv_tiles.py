@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
-from rtcc.targets.tvm.kernels.convolution import (
+from rtcc.targets.tvm.kernels.conv_problem import (
     ConvProblem,
     Tile,
     Tiling,

@@ -17,8 +17,8 @@ from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, vector
 from rtcc.targets.tvm.kernels.access import block_at
+from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile, Tiling
 from rtcc.targets.tvm.kernels.conv_tiles import depthwise_illegal, depthwise_tile
-from rtcc.targets.tvm.kernels.convolution import ConvProblem, Tile, Tiling
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
 

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, bounded, splat, vector
+from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile, Tiling
 from rtcc.targets.tvm.kernels.conv_tiles import direct_illegal, direct_tile
-from rtcc.targets.tvm.kernels.convolution import ConvProblem, Tile, Tiling
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtcc.targets.tvm.kernels.convolution import cycles_per_step, split_evenly, uneven
+from rtcc.targets.tvm.kernels.conv_problem import cycles_per_step, split_evenly, uneven
 
 FEW_ROWS = 4
 """Up to so many rows a right-hand activation is read where it lies."""

@@ -13,7 +13,7 @@ from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import Expr, Index, splat, vector
 from rtcc.targets.tvm.kernels.access import tap_bounds
-from rtcc.targets.tvm.kernels.convolution import ConvProblem
+from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
 from rtcc.targets.tvm.kernels.panel import transposed
 

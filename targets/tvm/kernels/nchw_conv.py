@@ -18,8 +18,8 @@ from tvm import tirx
 from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, splat, vector
 from rtcc.targets.tvm.kernels import narrow_conv
 from rtcc.targets.tvm.kernels.access import tap_bounds
+from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile, Tiling
 from rtcc.targets.tvm.kernels.conv_tiles import nchw_illegal, nchw_tile
-from rtcc.targets.tvm.kernels.convolution import ConvProblem, Tile, Tiling
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
 

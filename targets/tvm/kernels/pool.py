@@ -16,10 +16,10 @@ from rtcc.targets.tvm import vector_math
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat
 from rtcc.targets.tvm.kernels.access import block_at, padded_taps, tap_bounds
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
-from rtcc.targets.tvm.kernels.convolution import Tiling, split_evenly
+from rtcc.targets.tvm.kernels.conv_problem import Tiling, split_evenly
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
-from rtcc.targets.tvm.kernels.pooling import PoolProblem, Reduction
+from rtcc.targets.tvm.kernels.pool_problem import PoolProblem, Reduction
 
 
 def make(problem: PoolProblem, epilogue: Epilogue | None = None) -> tirx.PrimFunc:

@@ -16,7 +16,7 @@ from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.choices import conv_problem, is_column, matmul_problem, pool_problem
 from rtcc.targets.tvm.function_builder import Expr, splat, vector
 from rtcc.targets.tvm.kernels import depthwise_conv, direct_conv, matmul, nchw_conv, pool
-from rtcc.targets.tvm.kernels.convolution import Tile
+from rtcc.targets.tvm.kernels.conv_problem import Tile
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
 from rtcc.targets.tvm.kernels.matmul_tiles import MatmulTile
 from rtcc.targets.tvm.lower import reduction, windows

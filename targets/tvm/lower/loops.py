@@ -16,7 +16,7 @@ from tvm import tirx
 
 from rtcc.ir import Graph, Value
 from rtcc.ir.ops import movement
-from rtcc.ir.ops.tensor import normal_axis
+from rtcc.ir.ops.axes import normal_axis
 from rtcc.targets.tvm.function_builder import Expr, bounded
 from rtcc.targets.tvm.lower.kernel import Index, Lowering, integer, literal
 from rtcc.targets.tvm.lower.movement import split_index

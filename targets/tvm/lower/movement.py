@@ -10,8 +10,8 @@ from tvm import tirx
 
 from rtcc.artifact.codes import INDEX_OUT_OF_RANGE
 from rtcc.ir import Op, Value
-from rtcc.ir.ops import indexing, kernel, movement, shapes
-from rtcc.ir.ops.tensor import normal_axes, normal_axis
+from rtcc.ir.ops import fused, indexing, movement, shapes
+from rtcc.ir.ops.axes import normal_axes, normal_axis
 from rtcc.targets.tvm.function_builder import Expr
 from rtcc.targets.tvm.lower.kernel import (
     Index,
@@ -69,13 +69,13 @@ def split_index(position: Expr, sizes: Sequence[int]) -> Index:
     return tuple(reversed(index))
 
 
-@element_rule(kernel.ConvertLayout)
-def _convert_layout(lowering: Lowering, op: kernel.ConvertLayout, index: Index) -> Expr:
+@element_rule(fused.ConvertLayout)
+def _convert_layout(lowering: Lowering, op: fused.ConvertLayout, index: Index) -> Expr:
     return lowering.element(op.data, index)
 
 
-@element_rule(kernel.Resample)
-def _resample(lowering: Lowering, op: kernel.Resample, index: Index) -> Expr:
+@element_rule(fused.Resample)
+def _resample(lowering: Lowering, op: fused.Resample, index: Index) -> Expr:
     axis, place = op.axis, index[op.axis]
     total: Expr | None = None
     for tap in range(op.indices.type.sizes[1]):

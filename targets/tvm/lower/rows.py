@@ -9,7 +9,7 @@ from tvm import tirx
 
 from rtcc.ir import Graph, Op, TensorType
 from rtcc.ir.ops import normalization, reduce, softmax
-from rtcc.ir.ops.tensor import normal_axis
+from rtcc.ir.ops.axes import normal_axis
 from rtcc.target import Target
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr

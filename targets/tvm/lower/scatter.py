@@ -11,7 +11,7 @@ from tvm import tirx
 from rtcc.ir import DType, Graph, Op, TensorType
 from rtcc.ir.dtype import Kind
 from rtcc.ir.ops import indexing, selection
-from rtcc.ir.ops.tensor import normal_axis
+from rtcc.ir.ops.axes import normal_axis
 from rtcc.target import Target
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr

@@ -22,7 +22,7 @@ from rtcc.ir import (
     symbol,
 )
 from rtcc.ir.ops.control import If
-from rtcc.ir.ops.kernel import Call, Fused
+from rtcc.ir.ops.fused import Call, Fused
 from rtcc.ir.ops.math import Add, Max
 from rtcc.ir.ops.plan import Launch
 from rtcc.text import parse_module, print_module

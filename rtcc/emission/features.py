@@ -132,7 +132,7 @@ def requirements(architecture: str, features: Iterable[str]) -> Requirements:
             raise CodegenError(
                 "unknown-cpu-feature",
                 f"no run-time check is known for the CPU feature {feature!r} of {architecture}",
-                hint="compile for a CPU without it, or add it to rtcc/artifact/features.py",
+                hint="compile for a CPU without it, or add it to rtcc/emission/features.py",
             )
         found[leaf, subleaf, word] = found.get((leaf, subleaf, word), 0) | 1 << bit
     return Requirements(tuple(Requirement(*key, mask) for key, mask in sorted(found.items())), xcr0)

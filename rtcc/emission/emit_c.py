@@ -12,20 +12,20 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 
 from rtcc import __version__
-from rtcc.artifact.blob import blob_of, checksum
 from rtcc.artifact.codes import function_text
 from rtcc.artifact.elf import rename_and_hide
-from rtcc.artifact.features import requirements
-from rtcc.artifact.header import header_text, identifier
 from rtcc.artifact.info import ArtifactInfo, TensorInfo
-from rtcc.artifact.shapes import shape_function_text
-from rtcc.artifact.steps import Base, Call, If, Loop, Step, is_serial, reads_and_writes, steps_of
-from rtcc.artifact.toolchain import Machine
-from rtcc.artifact.walk import walk_text
+from rtcc.emission.blob import blob_of, checksum
+from rtcc.emission.features import requirements
+from rtcc.emission.header import header_text, identifier
+from rtcc.emission.shapes import shape_function_text
+from rtcc.emission.steps import Base, Call, If, Loop, Step, is_serial, reads_and_writes, steps_of
+from rtcc.emission.walk import walk_text
 from rtcc.errors import InvalidInput
 from rtcc.interpreter import input_names, output_names
 from rtcc.ir import Graph, Module, Value
 from rtcc.ir.dimension import upper_bound
+from rtcc.machine import Machine
 
 WEIGHTS_OBJECT = "weights.bin"
 """What model.c calls the file whose bytes it embeds; it must lie in the compiler's working folder."""
@@ -175,7 +175,7 @@ def _code(
     symbols: Mapping[str, str],
     shapes: str,
 ) -> str:
-    runtime = files("rtcc.artifact")
+    runtime = files("rtcc.emission")
     parts = [
         f"/* {info.name}: made by rtcc; do not edit. */",
         _configuration(info, machine, weights, is_serial(steps) or info.threads == 1),

@@ -1,9 +1,8 @@
-"""The machine that host code is for, and the C compiler found for it."""
+"""The C compiler found for a machine."""
 
 from __future__ import annotations
 
 import os
-import platform
 import shlex
 import shutil
 import subprocess
@@ -14,28 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rtcc.errors import ArtifactError, ToolMissing
+from rtcc.machine import Machine
 
 _ZIG_GLIBC = "2.28"
 """The oldest C library that artefacts linked by zig run with."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What host code runs on: an architecture ("x86_64", "aarch64") and the CPU features that init must find,
-    by LLVM's names."""
-
-    architecture: str
-    features: tuple[str, ...] = ()
-
-    @property
-    def triple(self) -> str:
-        """The target triple as compilers spell it."""
-        return f"{self.architecture}-linux-gnu"
-
-    @staticmethod
-    def host() -> Machine:
-        """The machine this process runs on, without any feature."""
-        return Machine(platform.machine())
 
 
 @dataclass(frozen=True)

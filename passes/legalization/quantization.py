@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from rtcc.expansion.writer import Writer, is_static
 from rtcc.ir import DType, Value
 from rtcc.ir.dtype import Kind
 from rtcc.ir.ops import math, quant, reduce
+from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.computed import integer_limits
-from rtcc.ir.ops.tensor import normal_axis
+from rtcc.passes.legalization.writer import Writer, is_static
 from rtcc.pipeline.rewriter import Rewriter, rewrite
 
 FAR = 2.0**30

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rtcc.expansion.writer import Writer, is_static
 from rtcc.ir import DType, Value
 from rtcc.ir.ops import nn, reduce
+from rtcc.passes.legalization.writer import Writer, is_static
 from rtcc.pipeline.rewriter import Rewriter, rewrite
 
 

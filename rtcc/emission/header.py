@@ -6,7 +6,7 @@ import re
 
 from rtcc.artifact.codes import enum_text
 from rtcc.artifact.info import ArtifactInfo, TensorInfo
-from rtcc.artifact.walk import comment_text
+from rtcc.emission.walk import comment_text
 
 TABLE = """\
 #ifndef RTCC_ARTIFACT_V1

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from rtcc.errors import Unsupported
-from rtcc.expansion.writer import Writer, is_static
 from rtcc.ir import Constant, DType, Op, Value
 from rtcc.ir.ops import pooling, resize, sampling, signal
+from rtcc.ir.ops.axes import integers, normal_axes, normal_axis
+from rtcc.ir.ops.fused import Resample
 from rtcc.ir.ops.indexing import ScatterElements
-from rtcc.ir.ops.kernel import Resample
 from rtcc.ir.ops.movement import CenterCropPad
-from rtcc.ir.ops.tensor import integers, normal_axes, normal_axis
+from rtcc.passes.legalization.writer import Writer, is_static
 from rtcc.pipeline.rewriter import Rewriter, rewrite
 
 LONGEST_TRANSFORM = 1024

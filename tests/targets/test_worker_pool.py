@@ -15,11 +15,11 @@ from rtcc.errors import CodegenError, Unsupported
 from rtcc.ir import DType, Graph, Location, Module, TensorType
 from rtcc.ir.ops.math import Add
 from rtcc.target import parse_target
-from rtcc.targets.tvm import workers
+from rtcc.targets.tvm import worker_pool
 from rtcc.targets.tvm.cache import KernelCache
-from rtcc.targets.tvm.objects import compile_kernels
+from rtcc.targets.tvm.compile_kernels import compile_kernels
 
-READ = "import os, sys, time; from rtcc.targets.tvm.workers import *; read_frame(sys.stdin.buffer)"
+READ = "import os, sys, time; from rtcc.targets.tvm.worker_pool import *; read_frame(sys.stdin.buffer)"
 ANSWER = "write_frame(sys.stdout.buffer, {})"
 
 
@@ -40,7 +40,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # pyri
 
 def failure(monkeypatch: pytest.MonkeyPatch, code: str) -> CodegenError:
     """The error of compiling with a worker that runs this code."""
-    monkeypatch.setattr(workers, "WORKER", ("-c", f"{READ}; {code}"))
+    monkeypatch.setattr(worker_pool, "WORKER", ("-c", f"{READ}; {code}"))
     with pytest.raises(CodegenError) as raised:
         compile_kernels(module(), parse_target("x86"), ())
     assert raised.value.where == "sum (kernel @sum_of_two)"
@@ -62,7 +62,7 @@ def test_a_dead_worker_is_an_error_that_names_kernel_and_node(
 
 
 def test_a_hanging_worker_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "MOST_SECONDS", 1.0)
+    monkeypatch.setattr(worker_pool, "MOST_SECONDS", 1.0)
     started = time.monotonic()
     error = failure(monkeypatch, "time.sleep(60)")
     assert "SIGKILL" in error.message
@@ -79,7 +79,7 @@ def test_a_refusal_keeps_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = "from rtcc.errors import Unsupported; " + ANSWER.format(
         "Unsupported('unsupported-dtype', 'no f8')"
     )
-    monkeypatch.setattr(workers, "WORKER", ("-c", f"{READ}; {answer}"))
+    monkeypatch.setattr(worker_pool, "WORKER", ("-c", f"{READ}; {answer}"))
     with pytest.raises(Unsupported) as raised:
         compile_kernels(module(), parse_target("x86"), ())
     assert raised.value.where == "sum (kernel @sum_of_two)"
@@ -87,7 +87,7 @@ def test_a_refusal_keeps_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_compiled_kernel_is_found_again_without_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     first = compile_kernels(module(), parse_target("x86"), ())
-    monkeypatch.setattr(workers, "WORKER", ("-c", "raise SystemExit(1)"))
+    monkeypatch.setattr(worker_pool, "WORKER", ("-c", "raise SystemExit(1)"))
     assert compile_kernels(module(), parse_target("x86"), ()) == first
 
 

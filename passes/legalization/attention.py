@@ -7,9 +7,9 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from rtcc.expansion.writer import Writer, is_static
 from rtcc.ir import DType, Value
 from rtcc.ir.ops import activation, attention, linear_attention, math, nn, reduce
+from rtcc.passes.legalization.writer import Writer, is_static
 from rtcc.pipeline.rewriter import Rewriter, rewrite
 
 MOST_STEPS = 64

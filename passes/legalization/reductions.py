@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from rtcc.expansion.writer import NARROW, Writer, is_static
 from rtcc.ir import DType, Value
 from rtcc.ir.ops import math, normalization, reduce, shapes, softmax
-from rtcc.ir.ops.tensor import normal_axis
+from rtcc.ir.ops.axes import normal_axis
+from rtcc.passes.legalization.writer import NARROW, Writer, is_static
 from rtcc.pipeline.rewriter import Rewriter, rewrite
 
 

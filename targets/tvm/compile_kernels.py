@@ -10,7 +10,7 @@ from rtcc.errors import RtccError
 from rtcc.ir import Constant, Graph, Location, Module, Value, clone_graph
 from rtcc.target import Progress, Target, unseen
 from rtcc.targets.tvm.cache import KernelCache, kernel_key
-from rtcc.targets.tvm.workers import Job, generate
+from rtcc.targets.tvm.worker_pool import Job, generate
 from rtcc.text import print_module
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from rtcc.expansion.writer import Writer, is_static
 from rtcc.ir import Constant, DType, Value
 from rtcc.ir.ops import activation, math
 from rtcc.ir.ops.recurrent import GRU, LSTM, RNN, Activation, Recurrent
+from rtcc.passes.legalization.writer import Writer, is_static
 from rtcc.pipeline.rewriter import Rewriter, rewrite
 
 LONGEST = 256

@@ -9,10 +9,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from rtcc.artifact.atomic import replace_file, require_folder
-from rtcc.artifact.emit_c import WEIGHTS_OBJECT, ModelSource
-from rtcc.artifact.toolchain import Toolchain, find_toolchain
+from rtcc.emission.emit_c import WEIGHTS_OBJECT, ModelSource
+from rtcc.emission.toolchain import Toolchain, find_toolchain
 from rtcc.errors import InvalidInput
+from rtcc.files import replace_file, require_folder
 
 _COMPILE = (
     "-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffile-prefix-map=.=", "-g0", "-pthread",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rtcc.artifact.steps import (
+from rtcc.emission.steps import (
     Address,
     Base,
     Call,

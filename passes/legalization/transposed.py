@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rtcc.expansion.writer import Writer
 from rtcc.ir import Constant
 from rtcc.ir.op import Array
 from rtcc.ir.ops import movement, nn
+from rtcc.passes.legalization.writer import Writer
 from rtcc.pipeline.rewriter import Rewriter, rewrite
 
 

@@ -1,4 +1,4 @@
-"""Writing files so that others see the old one or the new one, never a part."""
+"""Files: written so that others see the old one or the new one, never a part; and where caches lie."""
 
 from __future__ import annotations
 
@@ -35,3 +35,17 @@ def require_folder(path: Path) -> None:
         raise InvalidInput("read-only-folder", f"files cannot be made in the folder {str(folder)!r}")
     if path.is_dir():
         raise InvalidInput("is-a-folder", f"{str(path)!r} is a folder; expected the path of a file")
+
+
+def cache_folder() -> Path:
+    """`$RTCC_CACHE`, else `$XDG_CACHE_HOME/rtcc`, else `~/.cache/rtcc`; InvalidInput without a home."""
+    if named := os.environ.get("RTCC_CACHE"):
+        return Path(named)
+    if named := os.environ.get("XDG_CACHE_HOME"):
+        return Path(named) / "rtcc"
+    try:
+        return Path.home() / ".cache" / "rtcc"
+    except RuntimeError as error:
+        raise InvalidInput(
+            "no-cache-folder", f"there is no place for the cache: {error}", hint="set RTCC_CACHE to a folder"
+        ) from error

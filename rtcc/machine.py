@@ -1,0 +1,25 @@
+"""The machine that host code is for."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What host code runs on: an architecture ("x86_64", "aarch64") and the CPU features that init must find,
+    by LLVM's names."""
+
+    architecture: str
+    features: tuple[str, ...] = ()
+
+    @property
+    def triple(self) -> str:
+        """The target triple as compilers spell it."""
+        return f"{self.architecture}-linux-gnu"
+
+    @staticmethod
+    def host() -> Machine:
+        """The machine this process runs on, without any feature."""
+        return Machine(platform.machine())
