@@ -24,3 +24,4 @@ from rtcc.ir.ops import selection as selection
 from rtcc.ir.ops import shapes as shapes
 from rtcc.ir.ops import signal as signal
 from rtcc.ir.ops import softmax as softmax
+from rtcc.ir.ops import winograd as winograd

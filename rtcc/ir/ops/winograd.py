@@ -1,0 +1,204 @@
+"""Convolution by Winograd's minimal filtering: tiles of outputs from products of transformed tiles.
+
+Along one axis, F(m, r) gives m neighbouring outputs of a filter of r taps from a = m + r - 1 inputs with a
+products instead of m·r:
+
+    y = Aᵀ [(G g) ⊙ (Bᵀ d)]        g: r taps, d: a inputs, y: m outputs
+
+Over two axes each matrix is applied along both (S. Winograd, "Arithmetic Complexity of Computations", 1980;
+for networks: A. Lavin and S. Gray, arXiv:1509.09308). The matrices come from Toom and Cook's construction:
+polynomials are multiplied by evaluating them at a - 1 points and infinity, and transposing that turns
+products into correlations.
+
+The points decide how much rounding grows. For F(4, 3) the usual 0, ±1, ±2 make the largest error eight times
+a direct sum's; 0, ±√½, ±√2 make it twice: their powers stay near 1, and p·q = 1 saves products besides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtcc.ir.op import Array, ints, operand, optional_operand
+from rtcc.ir.ops.computed import FLOATS, ComputedOp
+from rtcc.ir.ops.nn import static_sizes
+from rtcc.ir.ops.window import Window, per_channel
+from rtcc.ir.types import TensorType
+
+POINTS = {
+    2: (0.0, 1.0, -1.0),
+    4: (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)),
+}
+"""Finite points for filters of three taps, by the tile's outputs."""
+
+TAPS = 3
+"""Taps of the filters along an axis that is transformed."""
+
+
+@dataclass(frozen=True)
+class Transform:
+    """F(m, r) along one axis: outputs Aᵀ [m, a], filter G [a, r], inputs Bᵀ [a, a], in float64."""
+
+    output: NDArray[np.float64]
+    filter: NDArray[np.float64]
+    input: NDArray[np.float64]
+
+    @property
+    def outputs(self) -> int:
+        """m."""
+        return self.output.shape[0]
+
+    @property
+    def points(self) -> int:
+        """a: products per tile, and inputs that it reads."""
+        return self.output.shape[1]
+
+
+@cache
+def transform(outputs: int) -> Transform:
+    """F(outputs, 3); F(1, 1), which changes nothing, for 1. KeyError for tiles that have no points."""
+    if outputs == 1:
+        one = np.ones((1, 1))
+        return Transform(one, one, one)
+    points = np.array(POINTS[outputs])
+    count = len(points) + 1
+    output, filter_, input_ = np.zeros((outputs, count)), np.zeros((count, TAPS)), np.zeros((count, count))
+    for j, point in enumerate(points):
+        others = np.delete(points, j)
+        output[:, j] = point ** np.arange(outputs)
+        filter_[j] = point ** np.arange(TAPS) / np.prod(point - others)
+        input_[j, :-1] = np.poly(others)[::-1]
+    output[-1, -1] = filter_[-1, -1] = 1.0
+    input_[-1] = np.poly(points)[::-1]
+    return Transform(output, filter_, _cleaned(input_))
+
+
+def _cleaned(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Coefficients that are whole or half numbers but for float64's rounding, made so."""
+    nearest = np.round(matrix * 2) / 2
+    return np.where(np.abs(matrix - nearest) < 1e-12, nearest, matrix) + 0.0
+
+
+def transformed_filter(weight: NDArray[Any], tile: tuple[int, ...]) -> NDArray[np.float64]:
+    """G·g·Gᵀ of a weight [M, C, taps…] in float64: [M, C, points…]; tile: outputs along each spatial axis."""
+    result = weight.astype(np.float64)
+    for axis, outputs in enumerate(tile):
+        result = _along(transform(outputs).filter, result, 2 + axis)
+    return result
+
+
+def growth(tile: tuple[int, ...]) -> float:
+    """How much larger rounding errors become than those of a direct sum over as many terms.
+
+    Per axis the root mean square of what one output adds up, in units of a direct sum's: the largest of
+    √(Σ_p A²·Σ G²·Σ B²) over √r; axes multiply. 1.7 for F(2x2, 3x3), 7.1 for F(4x4, 3x3).
+    """
+    result = 1.0
+    for outputs in tile:
+        each = transform(outputs)
+        weights = (each.filter**2).sum(1) * (each.input**2).sum(1)
+        result *= float(np.sqrt((each.output**2 @ weights).max() / each.filter.shape[1]))
+    return result
+
+
+def _along(matrix: NDArray[Any], array: NDArray[Any], axis: int) -> NDArray[Any]:
+    """The matrix applied to one axis, in the array's precision."""
+    return np.moveaxis(np.tensordot(matrix.astype(array.dtype), array, (1, axis)), 0, axis)
+
+
+class WinogradConv(ComputedOp):
+    """Convolution of [N, C, spatial…] by a transformed weight [M, C, points…], stride 1.
+
+    tile: outputs computed together along each spatial axis: 2 or 4 where the filter has 3 taps, 1 where it
+    has one. The weight is `transformed_filter`'s; along an axis it has tile + 2 points (1 for a tile of 1).
+    Differs from `nn.conv` by rounding only; docs/arithmetic.md bounds it.
+    """
+
+    name = "nn.winograd_conv"
+    data = operand()
+    weight = operand()
+    bias = optional_operand()
+    tile = ints()
+    pads = ints()
+
+    @property
+    def transforms(self) -> tuple[Transform, ...]:
+        """Each spatial axis's transform."""
+        return tuple(transform(outputs) for outputs in self.tile)
+
+    @property
+    def window(self) -> Window:
+        """The convolution's window: what an `nn.conv` of this weight would have."""
+        count = len(self.tile)
+        kernel = tuple(t.points - t.outputs + 1 for t in self.transforms)
+        ones = (1,) * count
+        return Window(kernel, ones, ones, self.pads or (0,) * (2 * count))
+
+    def infer(self) -> tuple[TensorType, ...]:
+        self.require(self.data, FLOATS, "the data")
+        data, weight = self.data.type, self.weight.type
+        count = data.rank - 2
+        if count < 1 or len(self.tile) != count or any(m not in (1, *POINTS) for m in self.tile):
+            raise self.fail(f"tile needs 1, 2 or 4 for each of {count} spatial axes, found {self.tile}")
+        if self.pads and (len(self.pads) != 2 * count or min(self.pads) < 0):
+            raise self.fail(f"expected {2 * count} pads of at least 0, found {self.pads}")
+        points = tuple(t.points for t in self.transforms)
+        if weight.shape[1:] != (data.shape[1], *points):
+            raise self.fail(f"the weight must be [M, {data.shape[1]}, {points}], found {weight}")
+        operands = (self.weight, self.bias)
+        if any(value is not None and value.type.dtype is not data.dtype for value in operands):
+            raise self.fail(f"data, weight and bias must have one element type, here {data.dtype.value}")
+        if self.bias is not None and self.bias.type.shape != weight.shape[:1]:
+            raise self.fail(f"the bias needs one element per output, found {self.bias.type}")
+        return (data.with_shape((data.shape[0], weight.shape[0], *self.window.output_sizes(data.shape[2:]))),)
+
+    def compute(self, data: Array, weight: Array, bias: Array | None = None) -> Array:
+        sizes = static_sizes(self, self.window.output_sizes(data.shape[2:]))
+        tiles = self.tiles(data, sizes)
+        count = len(sizes)
+        for axis, each in enumerate(self.transforms):
+            tiles = _along(each.input, tiles, 2 + count + axis)
+        products = self.products(tiles, weight)
+        for axis, each in enumerate(self.transforms):
+            products = _along(each.output, products, 2 + count + axis)
+        result = self.joined(products, sizes)
+        return result if bias is None else result + per_channel(bias, result.ndim)
+
+    def tiles(self, data: Array, sizes: tuple[int, ...]) -> Array:
+        """The padded data cut into overlapping tiles: [N, C, tiles…, points…]."""
+        count, pads = len(sizes), self.window.pads
+        widths = [(0, 0), (0, 0)]
+        for axis, each in enumerate(self.transforms):
+            reach = -(-sizes[axis] // each.outputs) * each.outputs + each.points - each.outputs
+            widths.append((pads[axis], reach - data.shape[2 + axis] - pads[axis]))
+        padded = np.pad(data, [(before, max(0, after)) for before, after in widths])
+        points = tuple(each.points for each in self.transforms)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, points, axis=tuple(range(2, 2 + count)))
+        steps = tuple(
+            slice(0, -(-size // each.outputs) * each.outputs, each.outputs)
+            for size, each in zip(sizes, self.transforms, strict=True)
+        )
+        return windows[(slice(None), slice(None), *steps)]
+
+    def products(self, tiles: Array, weight: Array) -> Array:
+        """Transformed tiles times transformed weight, summed over channels: [N, M, tiles…, points…]."""
+        count = len(self.tile)
+        points = weight.shape[2:]
+        batch, channels, grid = tiles.shape[0], tiles.shape[1], tiles.shape[2 : 2 + count]
+        flat = tiles.reshape(batch, channels, -1, int(np.prod(points)))
+        filters = weight.reshape(*weight.shape[:2], -1)
+        product = np.matmul(filters.transpose(2, 0, 1), flat.transpose(0, 3, 1, 2))
+        return product.transpose(0, 2, 3, 1).reshape(batch, weight.shape[0], *grid, *points)
+
+    def joined(self, tiles: Array, sizes: tuple[int, ...]) -> Array:
+        """Tiles of outputs [N, M, tiles…, outputs…] as one array, what lies outside cut off."""
+        count = len(sizes)
+        order = [0, 1, *(axis for n in range(count) for axis in (2 + n, 2 + count + n))]
+        moved = tiles.transpose(order)
+        grid = tiles.shape[2 : 2 + count]
+        whole = moved.reshape(*tiles.shape[:2], *(g * m for g, m in zip(grid, self.tile, strict=True)))
+        return whole[(slice(None), slice(None), *(slice(0, size) for size in sizes))]

@@ -1,0 +1,121 @@
+# pyright: basic
+"""Winograd's kernel against NumPy in float64, in both vector lengths, with buffers against guard pages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rtcc.ir.ops.winograd import transformed_filter
+from rtcc.targets.tvm.kernels import winograd_conv
+from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
+from rtcc.targets.tvm.kernels.winograd_tiles import (
+    WinogradProblem,
+    WinogradTile,
+    pack_weights,
+    scratch_bytes,
+    winograd_illegal,
+)
+from tests.targets.kernels import blocked, run
+from tests.targets.test_microkernels import BiasRelu, Residual, convolved, expected_with_bias, numbers
+
+lengths = pytest.mark.parametrize("lanes", [16, 8])
+ONE = (1, 1, 1, 1)
+ERROR = {2: 1e-6, 4: 3e-6}
+"""Of the largest result, by the outputs of a tile."""
+
+CASES: dict[str, tuple[ConvProblem, tuple[int, int], WinogradTile]] = {
+    "whole tiles, all inputs within the halo": (
+        ConvProblem(1, 32, 12, 16, 32, (3, 3), pads=ONE, input_halo=ONE, output_halo=ONE),
+        (4, 4), WinogradTile(6, 2),
+    ),
+    "edges, batch, channels not whole blocks, wide halos": (
+        ConvProblem(2, 20, 9, 11, 40, (3, 3), pads=ONE, input_halo=ONE, output_halo=(2, 1, 0, 3)),
+        (4, 4), WinogradTile(5, 2, groups=2),
+    ),
+    "no halo, several chunks and splits": (
+        ConvProblem(2, 20, 9, 11, 72, (3, 3), pads=(0, 2, 1, 1), output_halo=(0, 1, 0, 0)),
+        (2, 2), WinogradTile(5, 1, groups=2, chunk=2, splits=2),
+    ),
+    "a row of taps": (
+        ConvProblem(1, 20, 9, 11, 40, (1, 3), pads=(0, 1, 0, 1), output_halo=(0, 1, 0, 0)),
+        (1, 4), WinogradTile(5, 1, groups=2),
+    ),
+    "a column of taps": (
+        ConvProblem(1, 20, 9, 11, 40, (3, 1), pads=(1, 0, 1, 0), input_halo=ONE),
+        (4, 1), WinogradTile(5, 2, groups=2, splits=2),
+    ),
+    "an image smaller than a tile": (
+        ConvProblem(1, 16, 2, 1, 16, (3, 3), pads=ONE), (4, 4), WinogradTile(4, 1)
+    ),
+    "pads wider than the filter": (
+        ConvProblem(1, 16, 4, 4, 16, (3, 3), pads=(5, 0, 6, 4)), (4, 4), WinogradTile(4, 1)
+    ),
+}  # fmt: skip
+
+
+def result_of(p: WinogradProblem, tile: WinogradTile, epilogue, extra: list[np.ndarray]):
+    """What the kernel gives for seeded data and weights, and those."""
+    conv = p.conv
+    data = numbers(conv.batch, conv.channels, conv.height, conv.width)
+    weights = numbers(conv.filters, conv.channels, *conv.kernel)
+    packed = pack_weights(transformed_filter(weights, p.outputs).astype(np.float32), p, tile)
+    func = winograd_conv.make(p, epilogue, tile)
+    inputs = [blocked(data, conv.input), packed, *extra]
+    return run(func, conv.lanes, inputs, conv.output.shape, scratch_bytes(p, tile)), data, weights
+
+
+def close_enough(result: np.ndarray, expected: np.ndarray, p: WinogradProblem) -> None:
+    """Within a few roundings of a tile of such size; halos and padding lanes are zero."""
+    out = p.conv.output
+    inside = blocked(np.ones((out.batch, out.channels, out.height, out.width)), out) == 1
+    assert not result[~inside].any()
+    allowed = ERROR[max(p.outputs)] * np.abs(expected).max()
+    assert np.abs(result - expected)[inside].max() <= allowed
+
+
+@lengths
+@pytest.mark.parametrize("name", CASES)
+def test_winograd_conv(name: str, lanes: int) -> None:
+    conv, outputs, tile = CASES[name]
+    p = WinogradProblem(replace(conv, lanes=lanes), outputs)
+    bias = numbers(p.conv.output.blocks * lanes)
+    result, data, weights = result_of(p, tile, BiasRelu(len(bias)), [bias])
+    expected = expected_with_bias(data, weights, bias, p.conv)
+    close_enough(result, expected, p)
+
+
+@lengths
+def test_residual(lanes: int) -> None:
+    conv = ConvProblem(2, 16, 6, 7, 32, (3, 3), pads=ONE, lanes=lanes, input_halo=ONE)
+    form = replace(conv.output, halo=(1, 2, 0, 1))
+    other = numbers(2, 32, 6, 7)
+    epilogue = Residual(form.shape, form.halo)
+    p = WinogradProblem(conv, (4, 4))
+    result, data, weights = result_of(p, WinogradTile(4, 2), epilogue, [blocked(other, form)])
+    close_enough(result, blocked(convolved(data, weights, conv) + other, conv.output), p)
+
+
+@lengths
+def test_results_do_not_depend_on_the_blocking(lanes: int) -> None:
+    conv = ConvProblem(1, 24, 13, 13, 64, (3, 3), pads=ONE, lanes=lanes, input_halo=ONE)
+    p = WinogradProblem(conv, (4, 4))
+    tiles = [WinogradTile(4, 2), WinogradTile(3, 1, 2, 3), WinogradTile(5, 2, 4, 1, 2)]
+    first, *others = (result_of(p, tile, None, [])[0] for tile in tiles)
+    assert all(np.array_equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize(
+    ("problem", "word"),
+    [
+        (ConvProblem(1, 16, 8, 8, 16, (3, 3), (2, 2)), "stride"),
+        (ConvProblem(1, 16, 8, 8, 16, (3, 3), dilations=(2, 2)), "dilation"),
+        (ConvProblem(1, 32, 8, 8, 32, (3, 3), groups=2), "groups"),
+        (ConvProblem(1, 16, 8, 8, 16, (5, 3)), "5x3"),
+        (ConvProblem(1, 16, 8, 8, 16, (1, 1)), "1x1"),
+    ],
+)
+def test_what_it_cannot_do(problem: ConvProblem, word: str) -> None:
+    assert word in (winograd_illegal(problem) or "")

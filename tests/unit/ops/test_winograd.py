@@ -1,0 +1,146 @@
+"""Winograd's convolution: what it computes, how exactly, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rtcc.errors import InvalidModel
+from rtcc.interpreter import interpret
+from rtcc.ir import DType, Graph, Module, TensorType
+from rtcc.ir.ops.nn import Conv
+from rtcc.ir.ops.winograd import WinogradConv, growth, transform, transformed_filter
+from rtcc.text import parse_module, print_module
+
+Case = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+CASES: dict[str, Case] = {
+    "4x4 tiles that do not divide the image": ((2, 5, 9, 11), (7, 5, 3, 3), (4, 4), (1, 1, 1, 1)),
+    "2x2 tiles, uneven pads": ((1, 5, 9, 11), (7, 5, 3, 3), (2, 2), (0, 1, 2, 1)),
+    "mixed tiles": ((1, 5, 9, 11), (7, 5, 3, 3), (2, 4), ()),
+    "a row of taps": ((1, 5, 9, 11), (7, 5, 1, 3), (1, 4), (0, 1, 0, 1)),
+    "a column of taps": ((1, 5, 9, 11), (7, 5, 3, 1), (2, 1), (1, 0, 1, 0)),
+    "one axis": ((1, 5, 13), (7, 5, 3), (4,), (1, 0)),
+    "an image smaller than a tile": ((1, 3, 2, 1), (4, 3, 3, 3), (4, 4), (1, 1, 1, 1)),
+    "pads wider than the filter": ((1, 3, 4, 4), (4, 3, 3, 3), (4, 4), (5, 0, 6, 4)),
+}
+
+
+def both(case: Case, dtype: DType = DType.F64) -> Module:
+    """A module that convolves its input both ways."""
+    shape, weights, tile, pads = case
+    random = np.random.default_rng(0)
+    module = Module()
+    graph = module.add_graph(Graph("main", [("x", TensorType(dtype, shape))]))
+    weight = random.standard_normal(weights).astype(dtype.numpy)
+    direct = module.add_constant("w", weight)
+    transformed = module.add_constant("u", transformed_filter(weight, tile).astype(dtype.numpy))
+    bias = module.add_constant("b", random.standard_normal(weights[0]).astype(dtype.numpy))
+    data = graph.parameters[0]
+    results = [
+        graph.append(Conv(data, direct, bias, pads=pads)).result,
+        graph.append(WinogradConv(data, transformed, bias, tile=tile, pads=pads)).result,
+    ]
+    results[0].name, results[1].name = "direct", "winograd"
+    graph.return_(*results)
+    return module
+
+
+TEXT = """// rtir 1  level=graph
+const #w : f32[4,3,6,4] = splat(0.5)
+graph @main(%x: f32[1,3,8,8]) {
+  %y = nn.winograd_conv(%x, #w) {pads = [1,1,1,1], tile = [4,2]} : f32[1,4,8,8]
+  return(%y)
+}
+"""
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_a_convolution(name: str) -> None:
+    case = CASES[name]
+    found = interpret(both(case), {"x": np.random.default_rng(1).standard_normal(case[0])})
+    assert found["winograd"].shape == found["direct"].shape
+    np.testing.assert_allclose(found["winograd"], found["direct"], atol=1e-12)
+
+
+def test_text_keeps_it() -> None:
+    assert print_module(parse_module(TEXT)) == TEXT
+
+
+@pytest.mark.parametrize("outputs", [2, 4])
+def test_matrices_multiply_polynomials(outputs: int) -> None:
+    """Aᵀ[(G g) ⊙ (Bᵀ d)] for every unit filter and unit input: one product's place in the correlation."""
+    each = transform(outputs)
+    for tap in range(3):
+        for place in range(each.points):
+            g, d = np.eye(3)[tap], np.eye(each.points)[place]
+            found = each.output @ ((each.filter @ g) * (each.input @ d))
+            expected = [float(place == output + tap) for output in range(outputs)]
+            np.testing.assert_allclose(found, expected, atol=1e-13)
+
+
+KINDS = ("normal", "positive", "constant", "few", "of many magnitudes")
+
+
+def drawn(kind: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Inputs of one kind."""
+    random = np.random.default_rng(2)
+    data = random.standard_normal(shape)
+    match kind:
+        case "positive":
+            data = np.abs(data)
+        case "constant":
+            data = np.ones(shape)
+        case "few":
+            data = np.where(random.random(shape) < 0.02, data, 0.0)
+        case "of many magnitudes":
+            data = data * 10 ** random.uniform(-4, 2, shape)
+        case _:
+            pass
+    return data.astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tile", [(2, 2), (4, 4)])
+def test_error_stays_below_the_documented_bound(tile: tuple[int, int], kind: str) -> None:
+    """4·√(C + 4·points)·u·growth, of the largest sum of its terms' magnitudes (docs/arithmetic.md)."""
+    shape, channels = (1, 96, 24, 24), 96
+    data = drawn(kind, shape)
+    module = both((shape, (16, channels, 3, 3), tile, (1, 1, 1, 1)), DType.F32)
+    found = interpret(module, {"x": data})["winograd"]
+    exact = interpret(module, {"x": data}, precision="f64")["direct"]
+    magnitudes = Module()
+    graph = magnitudes.add_graph(Graph("main", [("x", TensorType(DType.F64, shape))]))
+    weight = magnitudes.add_constant("w", np.abs(module.constants["w"].array.astype(np.float64)))
+    graph.return_(graph.append(Conv(graph.parameters[0], weight, pads=(1, 1, 1, 1))).result)
+    (terms,) = interpret(magnitudes, {"x": np.abs(data.astype(np.float64))}).values()
+    bound = 4 * (channels + 4 * (tile[0] + 2)) ** 0.5 * 2.0**-24 * growth(tile)
+    assert np.abs(found - exact).max() <= bound * terms.max()
+
+
+def test_growth_is_as_documented() -> None:
+    assert growth((2, 2)) == pytest.approx(1.667, abs=1e-3)
+    assert growth((4, 4)) == pytest.approx(7.125, abs=1e-3)
+    assert growth((1, 1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("weight", "attributes", "message"),
+    [
+        ((4, 3, 6, 6), {"tile": (3, 4)}, "tile needs"),
+        ((4, 3, 6, 6), {"tile": (4,)}, "tile needs"),
+        ((4, 3, 6, 5), {"tile": (4, 4)}, "the weight must be"),
+        ((4, 2, 6, 6), {"tile": (4, 4)}, "the weight must be"),
+        ((4, 3, 6, 6), {"tile": (4, 4), "pads": (1, 1)}, "expected 4 pads"),
+        ((4, 3, 6, 6), {"tile": (4, 4), "pads": (1, 1, -1, 1)}, "expected 4 pads"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    weight: tuple[int, ...], attributes: dict[str, Any], message: str
+) -> None:
+    graph = Graph("main", [("x", TensorType(DType.F32, (1, 3, 8, 8))), ("w", TensorType(DType.F32, weight))])
+    with pytest.raises(InvalidModel, match=message):
+        graph.append(WinogradConv(*graph.parameters, **attributes))
