@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
 from rtcc.limits import within_limits
-from rtcc.target import Progress, Target, parse_target, unseen
+from rtcc.pipeline.catalogue import NAMED_PIPELINES
+from rtcc.state import declare_state
+from rtcc.target import DEFAULT_TARGET, Progress, Target, parse_target, unseen
 
 if TYPE_CHECKING:
     from rtcc.artifact import Artifact
@@ -24,18 +26,22 @@ if TYPE_CHECKING:
 class Options:
     """What `compile` can be told.
 
-    target: `NAME[:CPU][,key=value…]`. threads: the most that one run may use. shapes, dims: sizes for
-    symbolic dimensions, by input name or by symbol. pipeline: pipeline text, or -O0, -O1, -O2 (default).
-    dump_ir: folder for one `.rtir` after each pass. verify: check the IR after each pass. verify_each:
-    interpret before and after each pass on seeded inputs. verify_kernels: run every kernel against the
-    interpreter. max_workspace: refuse an arena of more bytes. external_weights: keep the weights in a file
-    beside the artefact.
+    target: `NAME[:CPU][,key=value…]`; None is what the module was dumped for, else `x86`. threads: the most
+    that one run may use. shapes, dims: sizes for symbolic dimensions, by input name or by symbol. values:
+    inputs to fix as constants, as arrays or numbers. state: input → output that is its next value, which may
+    then share one buffer. pipeline: pipeline text, such as -O1 or -O2 (default); the passes that lower the
+    result to a plan follow by themselves. dump_ir: folder for one `.rtir` after each pass. verify: check the
+    IR after each pass. verify_each: interpret before and after each pass on seeded inputs. verify_kernels:
+    run every kernel against the interpreter. max_workspace: refuse an arena of more bytes. external_weights:
+    keep the weights in a file beside the artefact.
     """
 
-    target: str = "x86"
+    target: str | None = None
     threads: int = 1
     shapes: Mapping[str, Sequence[int]] | None = None
     dims: Mapping[str, int] | None = None
+    values: Mapping[str, Any] | None = None
+    state: Mapping[str, str] | None = None
     pipeline: str = "-O2"
     dump_ir: Path | None = None
     verify: bool = True
@@ -62,6 +68,7 @@ class Compilation:
         from rtcc.pipeline.run import RunOptions, run_pipeline
 
         self._require_static_inputs()
+        self._note_index_bounds()
         options = self.options
         self.report = run_pipeline(
             self.module,
@@ -70,23 +77,26 @@ class Compilation:
                 verify=options.verify,
                 verify_each=options.verify_each,
                 dump_dir=options.dump_ir,
-                reproducer_dir=options.dump_ir or Path(tempfile.gettempdir()) / "rtcc-reproducers",
+                reproducer_dir=self._reproducers,
             ),
         )
         if self.module.level != "plan":
             message = f"the pipeline ends at level {self.module.level}, not plan"
-            hint = "end it with fuse,select-layout,outline-kernels,plan-memory"
+            hint = "leave its last passes out: those that lower to the plan follow by themselves"
             raise InvalidInput("pipeline-incomplete", message, hint=hint)
 
-    def _passes(self) -> list[Pass]:
-        """What is to run: the pipeline given, or what the module has not been through of a named one."""
-        from rtcc.pipeline.text import parse_pipeline
+    @property
+    def _reproducers(self) -> Path:
+        """The folder for what shows an internal fault again."""
+        return self.options.dump_ir or Path(tempfile.gettempdir()) / "rtcc-reproducers"
 
+    def _passes(self) -> list[Pass]:
+        """What is to run: the pipeline given and its way to the plan, or what is left of a named one."""
         pipeline, limit = self.options.pipeline, self.options.max_workspace
-        if pipeline in ("-O0", "-O1", "-O2"):
+        if pipeline in NAMED_PIPELINES:
             passes = remaining(self.target.pipeline(pipeline), self.module)
         else:
-            passes = list(parse_pipeline(pipeline))
+            passes = completed(pipeline, self.module, self.target)
         return passes if limit is None else [_limited(each, limit) for each in passes]
 
     def _require_static_inputs(self) -> None:
@@ -99,9 +109,24 @@ class Compilation:
             raise InvalidInput("unbound-dimension", f"inputs with symbolic sizes: {shown}",
                                hint=f"bind them, as in --shape {example.name}={sizes}")  # fmt: skip
 
+    def _note_index_bounds(self) -> None:
+        """Record what index inputs must stay below while the ops that index are still there to be seen."""
+        from rtcc.pipeline.inputs import index_bounds
+
+        main = self.module.main
+        bounds = index_bounds(main) if self.module.level == "graph" else {}
+        if bounds:
+            main.attributes["below"] = bounds
+
     @within_limits("generating code")
     def generate(self, name: str, progress: Progress = unseen) -> None:
         """Make the kernels' code and the C around them; tells `progress` of each kernel."""
+        from rtcc.pipeline.reproducer import reproducible
+
+        with reproducible(self.module, self._reproducers):
+            self._generate(name, progress)
+
+    def _generate(self, name: str, progress: Progress) -> None:
         from importlib.metadata import version
 
         from rtcc.emission.emit_c import emit_c
@@ -119,14 +144,18 @@ class Compilation:
 
 
 def read_model(
-    model: Any, shapes: Mapping[str, Sequence[int]] | None = None, dims: Mapping[str, int] | None = None
+    model: Any,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    dims: Mapping[str, int] | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> Module:
     """The IR of a model: a path (.onnx or .rtir), the bytes of an ONNX file, an onnx.ModelProto, or a Module.
 
-    Sizes are bound as ONNX is read; a module has its own, and `fixed-shape` is raised where others are given.
+    Sizes are bound and values fixed as ONNX is read; a module has its own, and `fixed-shape` is raised where
+    others are given, `fixed-value` where any are.
     """
     if isinstance(model, Module):
-        return _with_shapes(model.clone(), shapes, dims)
+        return _as_it_is(model.clone(), shapes, dims, values)
     if isinstance(model, str | Path) and Path(model).suffix == ".rtir":
         from rtcc.ir.verify import verify
         from rtcc.text import read_module
@@ -134,16 +163,22 @@ def read_model(
         module = read_module(Path(model))
         with within_limits("verifying the module"):
             verify(module)
-        return _with_shapes(module, shapes, dims)
+        return _as_it_is(module, shapes, dims, values)
     from rtcc.onnx import read
 
-    return read(model, shapes=shapes, dims=dims)
+    return read(model, shapes=shapes, dims=dims, values=values)
 
 
-def _with_shapes(
-    module: Module, shapes: Mapping[str, Sequence[int]] | None, dims: Mapping[str, int] | None
+def _as_it_is(
+    module: Module,
+    shapes: Mapping[str, Sequence[int]] | None,
+    dims: Mapping[str, int] | None,
+    values: Mapping[str, Any] | None,
 ) -> Module:
-    """The module, if it has those shapes already."""
+    """The module, if it has those shapes already and nothing else is asked of it."""
+    if values:
+        message = f"values were given for {', '.join(values)}, but they are fixed as ONNX is read"
+        raise InvalidInput("fixed-value", message, hint="give them with the ONNX model")
     types = {parameter.name: parameter.type for parameter in module.main.parameters}
     wrong = [
         name
@@ -182,6 +217,29 @@ def remaining(pipeline: str, module: Module) -> list[Pass]:
     ]
 
 
+def completed(pipeline: str, module: Module, target: Target) -> list[Pass]:
+    """The passes that a text names, then the target's lowering passes that are left to reach the plan.
+
+    Left are those after the last lowering pass that the text names or the module has been through, save what
+    cannot run any more at the level reached. A text that starts with -O0 is lowered as -O0 is.
+    """
+    from rtcc.ir import LEVELS
+    from rtcc.pipeline.text import parse_pipeline
+
+    passes = list(parse_pipeline(pipeline))
+    level = next((name for name in NAMED_PIPELINES if pipeline.lstrip().startswith(name)), "-O2")
+    graph_passes = [each.name for each in parse_pipeline(NAMED_PIPELINES[level])]
+    lowering = list(parse_pipeline(target.pipeline(level)))[len(graph_passes) :]
+    done = {each.name for each in passes} | {text.partition("{")[0] for text in module.after}
+    reached = next((each.produces for each in reversed(passes) if each.produces), module.level)
+    passed = [n for n, each in enumerate(lowering) if each.name in done - {*graph_passes}]
+    return passes + [
+        each
+        for each in lowering[max(passed, default=-1) + 1 :]
+        if max(map(LEVELS.index, each.requires)) >= LEVELS.index(reached)
+    ]
+
+
 def _limited(each: Pass, limit: int) -> Pass:
     """The pass, with the workspace's limit where it takes one."""
     from rtcc.pipeline.base import Size
@@ -192,14 +250,10 @@ def _limited(each: Pass, limit: int) -> Pass:
 
 def start(model: Any, options: Options) -> Compilation:
     """Read a model and settle its target."""
-    module = read_model(model, options.shapes, options.dims)
-    wanted = options.target
-    if options.threads > 1:
-        if "threads=" in wanted:
-            raise InvalidInput("threads", f"threads are given twice: {options.threads} and in {wanted!r}")
-        wanted = f"{wanted},threads={options.threads}"
-    is_chosen = wanted != Options.target
-    target = parse_target(wanted if is_chosen else module.target or wanted)
+    module = read_model(model, options.shapes, options.dims, options.values)
+    if options.state:
+        declare_state(module, options.state)
+    target = parse_target(_wanted_target(options, module))
     if module.level != "graph" and module.target and str(target) != module.target:
         message = f"this module was lowered for {module.target}, not {target}"
         hint = "compile the ONNX model, or a dump at graph level, for another target"
@@ -208,7 +262,19 @@ def start(model: Any, options: Options) -> Compilation:
     return Compilation(options, module, target)
 
 
-def compile(model: Any, target: str = "x86", **options: Any) -> Artifact:
+def _wanted_target(options: Options, module: Module) -> str:
+    """The text of the target asked for: the one given, or the one that the module was dumped for."""
+    if options.threads == 1:
+        return options.target or module.target or DEFAULT_TARGET
+    if "threads=" in (options.target or ""):
+        message = f"threads are given twice: {options.threads} and in {options.target!r}"
+        raise InvalidInput("threads", message, hint="leave one of the two out")
+    head, *settings = (options.target or module.target or DEFAULT_TARGET).split(",")
+    others = [each for each in settings if not each.startswith("threads=")]
+    return ",".join([head, *others, f"threads={options.threads}"])
+
+
+def compile(model: Any, target: str | None = None, **options: Any) -> Artifact:
     """Compile a model and load the result.
 
     model: a path (.onnx or .rtir), the bytes of an ONNX file, an onnx.ModelProto, or a Module. The keywords

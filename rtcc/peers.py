@@ -136,11 +136,9 @@ def load_peer(name: str, path: Path, shapes: Shapes, threads: int) -> Peer:
     shapes: the size of every input. Raises `InvalidInput` for a name not in `PEERS`, `ToolMissing` where
     the package is not installed, `Unsupported` where the runtime refuses the model.
     """
-    kind = PEERS.get(name.strip())
-    if kind is None:
-        raise InvalidInput("unknown-peer", f"unknown runtime {name!r}", hint=f"there are: {', '.join(PEERS)}")
+    require_peer(name)
     try:
-        return kind(path, shapes, threads)
+        return PEERS[name](path, shapes, threads)
     except RtccError:
         raise
     except Exception as error:  # whatever the other runtime throws
@@ -148,6 +146,12 @@ def load_peer(name: str, path: Path, shapes: Shapes, threads: int) -> Peer:
         raise Unsupported(
             "peer-failed", f"{name} cannot load the model: {reason}", where=str(path)
         ) from error
+
+
+def require_peer(name: str) -> None:
+    """Raise `InvalidInput` for a name not in `PEERS`."""
+    if name not in PEERS:
+        raise InvalidInput("unknown-peer", f"unknown runtime {name!r}", hint=f"there are: {', '.join(PEERS)}")
 
 
 def _package(name: str) -> Any:

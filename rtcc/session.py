@@ -25,7 +25,7 @@ class Session:
     those of `rtcc.compile`. Safe from several threads; one specialisation is compiled at a time.
     """
 
-    def __init__(self, model: Any, target: str = "x86", *, most: int = 16, **options: Any) -> None:
+    def __init__(self, model: Any, target: str | None = None, *, most: int = 16, **options: Any) -> None:
         if most < 1:
             raise InvalidInput("session-size", f"most must be at least 1, found {most}")
         self._model = model

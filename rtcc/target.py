@@ -12,11 +12,11 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, ClassVar
 
 from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Layout, Module, Op
+from rtcc.plugins import entry_points_of, load_class
 
 if TYPE_CHECKING:
     from rtcc.machine import Machine
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 CATALOGUE = {"x86": "rtcc.targets.x86:X86"}
 """Built-in targets, by name; plug-ins register under the entry-point group `rtcc.targets`."""
 
+ENTRY_POINTS = "rtcc.targets"
+
+DEFAULT_TARGET = "x86"
+"""What is compiled for where nobody names a target: this machine."""
 
 Progress = Callable[[int, int], None]
 """Called with (kernels done, kernels in all) as code is generated."""
@@ -163,7 +167,7 @@ def target_of(module: Module) -> Target:
 
 def target_names() -> tuple[str, ...]:
     """All targets that `parse_target` knows, plug-ins included."""
-    return (*CATALOGUE, *sorted(point.name for point in entry_points(group="rtcc.targets")))
+    return (*CATALOGUE, *sorted(set(entry_points_of(ENTRY_POINTS)) - CATALOGUE.keys()))
 
 
 def target_class(name: str) -> type[Target]:
@@ -171,7 +175,7 @@ def target_class(name: str) -> type[Target]:
     if name in CATALOGUE:
         module, _, attribute = CATALOGUE[name].partition(":")
         return getattr(import_module(module), attribute)
-    for point in entry_points(group="rtcc.targets", name=name):
-        return point.load()
+    if name in entry_points_of(ENTRY_POINTS):
+        return load_class(entry_points_of(ENTRY_POINTS)[name], Target)
     known = ", ".join(target_names())
     raise InvalidInput("unknown-target", f"no target is named {name!r}", hint=f"known: {known}")

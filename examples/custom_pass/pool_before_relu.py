@@ -4,8 +4,7 @@ A pass of one's own, in a file outside rtcc:
 
     rtcc passes --load pool_before_relu.py
     rtcc opt model.onnx --load pool_before_relu.py -p pool-before-relu --verify-each
-    rtcc compile model.onnx --load pool_before_relu.py --dump-ir ir \\
-        --pipeline=pool-before-relu,-O2,legalize,fuse,select-layout,outline-kernels,plan-memory
+    rtcc compile model.onnx --load pool_before_relu.py --dump-ir ir --pipeline=pool-before-relu,-O2
 """
 
 from __future__ import annotations

@@ -134,13 +134,18 @@ class Artifact:
         return Binding(self, given, results)
 
     def random_inputs(self, seed: int = 0) -> dict[str, NDArray[Any]]:
-        """Seeded arrays for every input: floats standard normal, i8 and u8 of any value, others in [0, 8)."""
-        from rtcc.ir.dtype import DType
+        """Seeded arrays for every input: floats standard normal, i8 and u8 of any value, others in [0, 8).
+
+        Inputs that the model uses as indices stay within what they index.
+        """
+        from rtcc.ir import DType
         from rtcc.pipeline.inputs import random_array, seeded
 
         return {
-            tensor.name: random_array(seeded(seed, tensor.name), DType.of(tensor.dtype), tensor.shape)
-            for tensor in self.inputs
+            tensor.name: random_array(
+                seeded(seed, tensor.name), DType(tensor.dtype), tensor.shape, tensor.below
+            )
+            for tensor in self.info.inputs
         }
 
     def workspace_bytes(self, threads: int | None = None) -> int:

@@ -19,7 +19,8 @@ class TensorInfo:
     """An input or output: ONNX name, shape (the largest one where it depends on the data), element type.
 
     dtype: rtcc's name of the element type ("f32"); bytes: size of the buffer; symbolic: the shape as text
-    where it depends on the data, such as ("2", "K"), else None.
+    where it depends on the data, such as ("2", "K"), else None. below: of an input whose elements are used as
+    indices or counts, the number that they must stay below, from 0 up.
     """
 
     name: str
@@ -27,6 +28,7 @@ class TensorInfo:
     dtype: str
     bytes: int
     symbolic: tuple[str, ...] | None = None
+    below: int | None = None
 
     @property
     def alignment(self) -> int:

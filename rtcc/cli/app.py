@@ -16,11 +16,14 @@ from rtcc.limits import within_limits
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 and the signal's number, as shells have it."""
 
+INTERNAL = 70
+"""Exit code of a fault in rtcc itself: EX_SOFTWARE of sysexits.h."""
+
 app = typer.Typer(
     name="rtcc",
     help="Compile neural networks (ONNX) into small, dependency-free, real-time artefacts.",
     epilog="Every command takes -h, and -v anywhere on the line to add the traceback to an error. "
-    "Exit codes: 0 done, 1 an error, 2 wrong usage, 130 interrupted.",
+    "Exit codes: 0 done, 1 an error, 2 wrong usage, 70 a fault in rtcc itself, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -45,7 +48,7 @@ def options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command and exit: 0 done, 1 a typed error, 2 wrong usage, 130 interrupted.
+    """Run one command and exit: 0 done, 1 a typed error, 2 wrong usage, 70 a fault of rtcc, 130 interrupted.
 
     arguments: the words after `rtcc`, by default those of this process.
     """
@@ -64,6 +67,25 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
+    except Exception as fault:
+        if verbose:
+            traceback.print_exc()
+        typer.echo(_internal_error(fault, verbose), err=True)
+        raise SystemExit(INTERNAL) from None
+
+
+def _internal_error(fault: Exception, verbose: bool) -> str:
+    """A fault of ours, with what helps to report it: where it is, and the reproducer if one was written."""
+    place = traceback.extract_tb(fault.__traceback__)[-1]
+    said = f"{type(fault).__name__}: {fault}" if str(fault) else type(fault).__name__
+    notes: list[str] = getattr(fault, "__notes__", [])
+    hints = [
+        "this is a fault in rtcc: please report it",
+        *notes,
+        *([] if verbose else ["-v shows the traceback"]),
+    ]
+    where = f"{place.filename}:{place.lineno}, in {place.name}"
+    return str(RtccError("internal", said, where=where, hint="; ".join(hints)))
 
 
 def _system_error(error: OSError) -> str:

@@ -1,9 +1,12 @@
-"""Reading what the user wrote: shapes, dimensions, inputs, levels."""
+"""Reading what the user wrote (shapes, dimensions, values, state), and the options that commands share."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -12,20 +15,49 @@ from rtcc.errors import InvalidInput
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from rtcc.compiler import Options
+    from rtcc.ir import Module
+    from rtcc.target import Target
+
+    Command = Callable[..., None]
+
+MOST_DIGITS = 20
+"""A size with more digits is past any 64-bit number."""
+
 ModelArgument = Annotated[Path, typer.Argument(help="An ONNX model, or a .rtir file to go on from.")]
 AnyModelArgument = Annotated[Path, typer.Argument(help="An artefact (.so), an ONNX model, or a .rtir file.")]
 TargetOption = Annotated[
-    str, typer.Option("--target", help="NAME[:CPU][,key=value...]; `rtcc targets` lists them.")
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="TEXT",
+        help="NAME[:CPU][,key=value...]; this machine by default. `rtcc targets` lists them.",
+    ),
 ]
 ShapeOption = Annotated[
-    list[str] | None, typer.Option("--shape", help="Input shape, such as input=1x3x224x224; repeatable.")
+    list[str] | None,
+    typer.Option("--shape", metavar="NAME=SIZES", help="Input shape, such as input=1x3x224x224; repeatable."),
 ]
 DimOption = Annotated[
-    list[str] | None, typer.Option("--dim", help="Symbolic dimension, such as N=1; repeatable.")
+    list[str] | None,
+    typer.Option("--dim", metavar="NAME=SIZE", help="Symbolic dimension, such as N=1; repeatable."),
 ]
-ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads that one run may use.")]
+ValueOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--value", metavar="NAME=VALUE", help="Fix an input: a number, numbers 1,2,3 or FILE.npy; repeatable."
+    ),
+]
+StateOption = Annotated[
+    list[str] | None,
+    typer.Option("--state", metavar="IN=OUT", help="OUT may be written over IN, such as h=hn; repeatable."),
+]
+ThreadsOption = Annotated[
+    int, typer.Option("--threads", min=1, metavar="N", help="Threads that one run may use.")
+]
 LoadOption = Annotated[
-    list[Path] | None, typer.Option("--load", help="Python file with passes of your own; repeatable.")
+    list[Path] | None,
+    typer.Option("--load", metavar="FILE", help="Python file with passes of your own; repeatable."),
 ]
 DumpOption = Annotated[
     Path | None, typer.Option("--dump-ir", metavar="DIR", help="Write the IR after each pass there.")
@@ -38,16 +70,112 @@ O1Option = Annotated[bool, typer.Option("-O1", help="Exact passes only, and what
 O2Option = Annotated[bool, typer.Option("-O2", help="All passes; the default.")]
 
 
+class Reading:
+    """How the user wants a model read: for which target, with which sizes and values."""
+
+    def __init__(
+        self,
+        target: TargetOption = None,
+        shape: ShapeOption = None,
+        dim: DimOption = None,
+        value: ValueOption = None,
+    ) -> None:
+        self.target = target
+        self.shapes = parse_shapes(shape)
+        self.dims = parse_dims(dim)
+        self.values = parse_values(value)
+        given = {"--target": target, "--shape": shape, "--dim": dim, "--value": value}
+        self.given = [option for option, words in given.items() if words]
+
+    def read(self, path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Module:
+        """The module of a model's file; shapes: of given arrays, which bind an ONNX model's too."""
+        from rtcc.compiler import read_model
+
+        others = {} if path.suffix == ".rtir" else dict(shapes or {})
+        return read_model(path, {**others, **self.shapes}, self.dims, self.values)
+
+    def target_for(self, module: Module) -> Target:
+        """The target asked for, else the one that the module was dumped for, else this machine."""
+        from rtcc.target import DEFAULT_TARGET, parse_target
+
+        return parse_target(self.target or module.target or DEFAULT_TARGET)
+
+    def require_none(self, path: Path) -> None:
+        """Refuse options that an artefact, which is compiled already, cannot take."""
+        if self.given:
+            message = f"{path.name} is compiled already, {', '.join(self.given)} cannot change it"
+            raise InvalidInput("artefact-options", message, hint="give the model it was made from")
+
+
+class Compiling(Reading):
+    """How the user wants a model compiled: besides, with how many threads and which state."""
+
+    def __init__(
+        self,
+        target: TargetOption = None,
+        shape: ShapeOption = None,
+        dim: DimOption = None,
+        value: ValueOption = None,
+        state: StateOption = None,
+        threads: ThreadsOption = 1,
+    ) -> None:
+        super().__init__(target, shape, dim, value)
+        self.state = parse_state(state)
+        self.threads = threads
+        self.given += ["--state"] if state else []
+
+    def options(self, **others: Any) -> Options:
+        """What the compiler is told, the sizes and values included."""
+        from rtcc.compiler import Options
+
+        return Options(
+            target=self.target, threads=self.threads, shapes=self.shapes, dims=self.dims, values=self.values,
+            state=self.state, **others,
+        )  # fmt: skip
+
+
+Asked = TypeVar("Asked", Reading, Compiling)
+
+
+def with_options_of(kind: type[Asked]) -> Callable[[Command], Command]:
+    """Give a command the options that make a `Reading` or `Compiling`, which it takes as `asked`."""
+
+    def extend(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True)
+        shared = inspect.signature(kind, eval_str=True).parameters
+
+        @wraps(command)
+        def extended(**words: Any) -> None:
+            asked = kind(**{name: words.pop(name) for name in shared})
+            command(**words, asked=asked)
+
+        parameters = [*(each for each in own.parameters.values() if each.name != "asked"), *shared.values()]
+        keywords = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+        extended.__signature__ = own.replace(parameters=keywords)  # pyright: ignore[reportAttributeAccessIssue]
+        return extended
+
+    return extend
+
+
+def is_artifact(path: Path) -> bool:
+    """Whether a path is of an artefact that can be loaded; `static-library` for one that cannot."""
+    if path.suffix == ".a":
+        message = f"{path.name} is a static library, which only a linker can take"
+        hint = f"{path.with_suffix('.h').name} describes it; rtcc can run what was compiled to {path.stem}.so"
+        raise InvalidInput("static-library", message, hint=hint)
+    return path.suffix == ".so"
+
+
 def parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
     """`["x=1x3x8"]` → {"x": (1, 3, 8)}; an empty right side is a scalar."""
     shapes: dict[str, tuple[int, ...]] = {}
     for text in texts or []:
         name, equals, sizes = text.rpartition("=")
         parts = sizes.split("x") if sizes else []
-        if not equals or not name or not all(part.isascii() and part.isdigit() for part in parts):
+        if not equals or not name or not all(map(_is_size, parts)):
             raise InvalidInput("bad-shape", f"--shape {text!r} is not NAME=SIZExSIZEx...",
                                hint="write it as in --shape input=1x3x224x224")  # fmt: skip
-        shapes[name] = tuple(map(int, parts))
+        _set_once(shapes, name, tuple(map(int, parts)), "--shape")
     return shapes
 
 
@@ -56,10 +184,67 @@ def parse_dims(texts: list[str] | None) -> dict[str, int]:
     dims: dict[str, int] = {}
     for text in texts or []:
         name, equals, size = text.rpartition("=")
-        if not equals or not name or not (size.isascii() and size.isdigit()):
+        if not equals or not name or not _is_size(size):
             raise InvalidInput("bad-dim", f"--dim {text!r} is not NAME=SIZE", hint="write it as in --dim N=1")
-        dims[name] = int(size)
+        _set_once(dims, name, int(size), "--dim")
     return dims
+
+
+def parse_values(texts: list[str] | None) -> dict[str, Any]:
+    """`["sr=16000", "k=1,2", "t=t.npy"]` → {"sr": 16000, "k": [1, 2], "t": array}."""
+    values: dict[str, Any] = {}
+    for text in texts or []:
+        name, equals, written = text.rpartition("=")
+        if not equals or not name or not written:
+            raise InvalidInput("bad-value", f"--value {text!r} is not NAME=VALUE",
+                               hint="write it as in --value sr=16000")  # fmt: skip
+        is_file = written.endswith(".npy")
+        value = _read_array(name, written, "bad-value") if is_file else _numbers(text, written)
+        _set_once(values, name, value, "--value")
+    return values
+
+
+def _numbers(text: str, written: str) -> Any:
+    """One number, or a list of those with commas between them."""
+    words = {"true": True, "false": False}
+    found: list[Any] = []
+    for word in written.split(","):
+        try:
+            found.append(words[word] if word in words else int(word) if _is_integer(word) else float(word))
+        except ValueError:
+            message = f"--value {text!r}: {word!r} is no number"
+            hint = "give a number, numbers with commas between them, or FILE.npy"
+            raise InvalidInput("bad-value", message, hint=hint) from None
+    return found if "," in written else found[0]
+
+
+def parse_state(texts: list[str] | None) -> dict[str, str]:
+    """`["h=hn"]` → {"h": "hn"}."""
+    state: dict[str, str] = {}
+    for text in texts or []:
+        source, equals, result = text.partition("=")
+        if not equals or not source or not result:
+            raise InvalidInput("bad-state", f"--state {text!r} is not INPUT=OUTPUT",
+                               hint="write it as in --state h=hn")  # fmt: skip
+        _set_once(state, source, result, "--state")
+    return state
+
+
+Value = TypeVar("Value")
+
+
+def _set_once(found: dict[str, Value], name: str, value: Value, option: str) -> None:
+    if name in found:
+        raise InvalidInput("given-twice", f"{option} is given twice for {name!r}", hint="leave one out")
+    found[name] = value
+
+
+def _is_size(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < MOST_DIGITS
+
+
+def _is_integer(text: str) -> bool:
+    return _is_size(text.removeprefix("-"))
 
 
 def optimisation_level(o0: bool, o1: bool, o2: bool, pipeline: str | None) -> str:
@@ -81,21 +266,27 @@ def load_plugins(paths: list[Path] | None) -> None:
 
 def read_arrays(texts: list[str] | None) -> dict[str, NDArray[Any]]:
     """`["x=x.npy"]` → {"x": array}."""
-    import numpy as np
-
     arrays: dict[str, NDArray[Any]] = {}
     for text in texts or []:
         name, equals, path = text.rpartition("=")
         if not equals or not name:
-            raise InvalidInput("bad-input", f"--input {text!r} is not NAME=FILE.npy")
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InvalidInput("bad-input", f"cannot read {path!r} for input {name!r}: {error}",
-                               hint="write it with numpy.save") from error  # fmt: skip
-        if not isinstance(array, np.ndarray):
-            array.close()
-            raise InvalidInput("bad-input", f"{path!r} for input {name!r} holds several arrays (.npz)",
-                               hint="write one array with numpy.save")  # fmt: skip
-        arrays[name] = array
+            raise InvalidInput("bad-input", f"--input {text!r} is not NAME=FILE.npy",
+                               hint="write it as in --input x=x.npy")  # fmt: skip
+        _set_once(arrays, name, _read_array(name, path, "bad-input"), "--input")
     return arrays
+
+
+def _read_array(name: str, path: str, code: str) -> NDArray[Any]:
+    """The array in a .npy file, for the input of that name."""
+    import numpy as np
+
+    try:
+        array: Any = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InvalidInput(code, f"cannot read {path!r} for input {name!r}: {error}",
+                           hint="write it with numpy.save") from error  # fmt: skip
+    if isinstance(array, np.lib.npyio.NpzFile):
+        array.close()
+        raise InvalidInput(code, f"{path!r} for input {name!r} holds several arrays (.npz)",
+                           hint="write one array with numpy.save")  # fmt: skip
+    return array

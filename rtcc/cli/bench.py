@@ -14,16 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rtcc.cli.app import app
-from rtcc.cli.arguments import (
-    AnyModelArgument,
-    DimOption,
-    ShapeOption,
-    TargetOption,
-    ThreadsOption,
-    parse_dims,
-    parse_shapes,
-)
-from rtcc.cli.progress import progress
+from rtcc.cli.arguments import AnyModelArgument, Compiling, with_options_of
+from rtcc.cli.opening import open_or_compile
 from rtcc.errors import InvalidInput
 from rtcc.measure import Latency, measure
 
@@ -43,8 +35,10 @@ Examples:
 
 
 @app.command("bench", short_help="Measure latency, also against other runtimes.", epilog=EXAMPLES)
+@with_options_of(Compiling)
 def bench(
     model: AnyModelArgument,
+    asked: Compiling,
     against: Annotated[
         str, typer.Option("--against", metavar="NAMES", help="Other runtimes: onnxruntime,openvino.")
     ] = "",
@@ -52,10 +46,6 @@ def bench(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there.")
     ] = None,
-    target: TargetOption = "x86",
-    shape: ShapeOption = None,
-    dim: DimOption = None,
-    threads: ThreadsOption = 1,
 ) -> None:
     """Latency p50/p99/max, runs per second, load time, workspace and artefact bytes.
 
@@ -65,14 +55,17 @@ def bench(
 
     if json_file is not None:
         require_folder(json_file)
-    artifact, feeds = _artifact(model, target, threads, parse_shapes(shape), parse_dims(dim))
+    peers = _peer_names(against, model)
+    artifact, feeds = open_or_compile(model, asked, 0)
+    threads = artifact.threads
     row = {
         "model": model.name, "target": artifact.info.target, "threads": threads,
         "load_ms": round(load_seconds(artifact) * 1e3, 3),
         "workspace_bytes": artifact.workspace_bytes(threads), "artefact_bytes": artifact.path.stat().st_size,
     }  # fmt: skip
     runners: dict[str, Callable[[], object]] = {"rtcc": artifact.bind(feeds)}
-    runners |= _peers(against, model, artifact, feeds, threads)
+    if peers:
+        runners |= _peers(peers, model, {**_fixed(model, asked), **feeds}, threads)
     figures = measure(runners, runs, cores=sorted(os.sched_getaffinity(0))[:threads])
     for name, value in row.items():
         typer.echo(
@@ -95,40 +88,33 @@ def load_seconds(artifact: Artifact) -> float:
         return time.perf_counter() - started
 
 
-def _artifact(
-    path: Path, target: str, threads: int, shapes: dict[str, tuple[int, ...]], dims: dict[str, int]
-) -> tuple[Artifact, Feeds]:
-    """The artefact that is given or compiled now, and inputs for it."""
-    if path.suffix == ".so":
-        from rtcc.artifact import load
+def _peer_names(against: str, model: Path) -> list[str]:
+    """The other runtimes asked for; refused before any work where they cannot take the model."""
+    if against and model.suffix != ".onnx":
+        message = f"other runtimes need an ONNX model, found {model.name!r}"
+        raise InvalidInput("bench-against", message, hint="give the .onnx file")
+    from rtcc.peers import require_peer
 
-        if shapes or dims:
-            raise InvalidInput(
-                "artefact-options", "an artefact has its shapes", hint="give the ONNX model for others"
-            )
-        artifact = load(path, threads=threads)
-        return artifact, artifact.random_inputs(0)
-    from rtcc.compiler import compile, read_model
-    from rtcc.pipeline.inputs import random_inputs
-
-    with progress(f"compiling {path.name}"):
-        module = read_model(path, shapes, dims)
-        return compile(module, target, threads=threads), random_inputs(module, 0)
+    names = [name.strip() for name in against.split(",")] if against else []
+    for name in names:
+        require_peer(name)
+    return names
 
 
-def _peers(
-    against: str, model: Path, artifact: Artifact, feeds: Feeds, threads: int
-) -> dict[str, Callable[[], object]]:
-    """The other runtimes, bound to the same inputs."""
-    if not against:
-        return {}
-    if model.suffix != ".onnx":
-        raise InvalidInput("bench-against", f"other runtimes need an ONNX model, found {model.name!r}",
-                           hint="give the .onnx file")  # fmt: skip
+def _fixed(model: Path, asked: Compiling) -> Feeds:
+    """The inputs that --value fixes: other runtimes still take them."""
+    from rtcc.onnx import value_arrays
+
+    return value_arrays(model, asked.values) if asked.values else {}
+
+
+def _peers(names: list[str], model: Path, feeds: Feeds, threads: int) -> dict[str, Callable[[], object]]:
+    """The other runtimes, bound to copies of the same inputs."""
     from rtcc.peers import load_peer
 
-    shapes = {tensor.name: tensor.shape for tensor in artifact.inputs}
-    return {name: load_peer(name, model, shapes, threads).bind(feeds) for name in against.split(",")}
+    shapes = {name: array.shape for name, array in feeds.items()}
+    copies = {name: array.copy() for name, array in feeds.items()}
+    return {name: load_peer(name, model, shapes, threads).bind(copies) for name in names}
 
 
 def _table(figures: dict[str, Latency]) -> Table:

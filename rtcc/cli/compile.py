@@ -10,21 +10,17 @@ import typer
 
 from rtcc.cli.app import app
 from rtcc.cli.arguments import (
-    DimOption,
+    Compiling,
     DumpOption,
     LoadOption,
     ModelArgument,
     O0Option,
     O1Option,
     O2Option,
-    ShapeOption,
-    TargetOption,
-    ThreadsOption,
     VerifyEachOption,
     load_plugins,
     optimisation_level,
-    parse_dims,
-    parse_shapes,
+    with_options_of,
 )
 from rtcc.cli.progress import kernels_done, progress
 from rtcc.errors import InvalidInput
@@ -38,6 +34,7 @@ Examples:
   rtcc compile model.onnx                                 writes model.so and model.h
   rtcc compile model.onnx -o net.a --shape input=1x3x224x224 --threads 2
   rtcc compile model.onnx --target x86:x86-64-v3          for any CPU with AVX2
+  rtcc compile vad.onnx --value sr=16000 --state h=hn     a rate fixed, a state updated in place
   rtcc compile model.onnx --dump-ir ir --verify-each      keep and check every stage
   rtcc compile ir/14-fuse.rtir -o net.so                  go on from a stage
 """
@@ -51,20 +48,23 @@ class Weights(StrEnum):
 
 
 @app.command("compile", short_help="Compile a model to a library and a header.", epilog=EXAMPLES)
+@with_options_of(Compiling)
 def compile_(
     model: ModelArgument,
+    asked: Compiling,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="PATH.so or PATH.a; MODEL.so by default.")
     ] = None,
-    target: TargetOption = "x86",
-    shape: ShapeOption = None,
-    dim: DimOption = None,
-    threads: ThreadsOption = 1,
     o0: O0Option = False,
     o1: O1Option = False,
     o2: O2Option = False,
     pipeline: Annotated[
-        str | None, typer.Option("-p", "--pipeline", help="Passes to run in place of -O2, down to the plan.")
+        str | None,
+        typer.Option(
+            "-p",
+            "--pipeline",
+            help="Passes to run in place of -O2, such as -O1,my-pass; those that lower to the plan follow.",
+        ),
     ] = None,
     weights: Annotated[Weights, typer.Option(help="Where the weights go.")] = Weights.EMBEDDED,
     max_workspace: Annotated[
@@ -85,13 +85,12 @@ def compile_(
 
     A .rtir file goes on with what is left of the pipeline.
     """
-    from rtcc.compiler import Options, start, write
+    from rtcc.compiler import start, write
     from rtcc.emission.link import require_destination
 
     load_plugins(load)
     output = output or model.with_suffix(".so")
-    options = Options(
-        target=target, threads=threads, shapes=parse_shapes(shape), dims=parse_dims(dim),
+    options = asked.options(
         pipeline=optimisation_level(o0, o1, o2, pipeline), dump_ir=dump_ir, verify_each=verify_each,
         verify_kernels=verify_kernels, max_workspace=parse_size(max_workspace),
         external_weights=weights is Weights.EXTERNAL,

@@ -34,7 +34,7 @@ def demo(
             "--output", metavar="DIR", help="Where to put artefact, header and IR; a new folder by default."
         ),
     ] = None,
-    target: TargetOption = "x86",
+    target: TargetOption = None,
     threads: ThreadsOption = 1,
 ) -> None:
     """Compile LeNet-5, run it on held-out MNIST digits, and show accuracy, latency, sizes and every pass."""

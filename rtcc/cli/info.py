@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from rtcc.cli.app import app
-from rtcc.cli.arguments import (
-    AnyModelArgument,
-    DimOption,
-    ShapeOption,
-    TargetOption,
-    parse_dims,
-    parse_shapes,
-)
+from rtcc.cli.arguments import AnyModelArgument, Reading, is_artifact, with_options_of
 from rtcc.quoting import name_text
 
 if TYPE_CHECKING:
@@ -28,26 +21,20 @@ NODES_SHOWN = 3
 
 
 @app.command("info", short_help="Say what is in a model or an artefact.")
-def info(
-    model: AnyModelArgument,
-    target: TargetOption = "x86",
-    shape: ShapeOption = None,
-    dim: DimOption = None,
-) -> None:
+@with_options_of(Reading)
+def info(model: AnyModelArgument, asked: Reading) -> None:
     """Inputs, outputs, operators, parameters, operations, symbolic dimensions; what the target would refuse.
 
     Of an artefact: what it says of itself, as JSON.
     """
-    if model.suffix == ".so":
+    if is_artifact(model):
         from rtcc.artifact import load
 
+        asked.require_none(model)
         typer.echo(json.dumps(json.loads(load(model).info.to_json()), indent=2))
         return
-    from rtcc.compiler import read_model
-    from rtcc.target import parse_target
-
-    module = read_model(model, parse_shapes(shape), parse_dims(dim))
-    typer.echo(describe(module, parse_target(target)))
+    module = asked.read(model)
+    typer.echo(describe(module, asked.target_for(module)))
 
 
 def describe(module: Module, target: Target) -> str:

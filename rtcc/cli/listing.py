@@ -8,6 +8,7 @@ import typer
 
 from rtcc.cli.app import app
 from rtcc.cli.arguments import LoadOption, load_plugins
+from rtcc.errors import InvalidInput
 
 if TYPE_CHECKING:
     from rtcc.pipeline.base import Pass
@@ -20,7 +21,11 @@ def passes(load: LoadOption = None) -> None:
 
     load_plugins(load)
     for name in pass_names():
-        pass_class = find_pass(name)
+        try:
+            pass_class = find_pass(name)
+        except InvalidInput as error:
+            typer.echo(f"{name:20} does not load: {error.message}")
+            continue
         assert pass_class is not None
         typer.echo(f"{name:20} {pass_class.exactness!s:24} {pass_class.description()}")
         for line in _options(pass_class):
@@ -53,7 +58,10 @@ def targets(
 
     if name is None:
         for each in target_names():
-            description = (target_class(each).__doc__ or "").strip().splitlines()[0]
+            try:
+                description = (target_class(each).__doc__ or "").strip().split("\n")[0]
+            except InvalidInput as error:
+                description = f"does not load: {error.message}"
             typer.echo(f"{each:12} {description}")
         return
     target = parse_target(name)

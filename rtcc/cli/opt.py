@@ -9,15 +9,13 @@ import typer
 
 from rtcc.cli.app import app
 from rtcc.cli.arguments import (
-    DimOption,
     DumpOption,
     LoadOption,
     ModelArgument,
-    ShapeOption,
+    Reading,
     VerifyEachOption,
     load_plugins,
-    parse_dims,
-    parse_shapes,
+    with_options_of,
 )
 from rtcc.errors import InvalidInput
 
@@ -34,19 +32,15 @@ Examples:
 
 
 @app.command("opt", short_help="Run passes on a model or its text.", epilog=EXAMPLES)
+@with_options_of(Reading)
 def opt(
     model: ModelArgument,
+    asked: Reading,
     pipeline: Annotated[str, typer.Option("-p", "--pipeline", help="Passes; an empty text reprints.")] = "",
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="FILE.rtir or FILE.onnx; standard output by default."),
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option("--target", help="For passes that ask the target: NAME[:CPU][,key=value...]."),
-    ] = None,
-    shape: ShapeOption = None,
-    dim: DimOption = None,
     dump_ir: DumpOption = None,
     verify_each: VerifyEachOption = False,
     timing: Annotated[
@@ -55,11 +49,9 @@ def opt(
     load: LoadOption = None,
 ) -> None:
     """Run passes on MODEL and print the IR that comes out, or write it as text or ONNX."""
-    from rtcc.compiler import read_model
     from rtcc.files import require_folder
     from rtcc.pipeline.run import RunOptions, run_pipeline
     from rtcc.pipeline.text import parse_pipeline
-    from rtcc.target import parse_target
 
     load_plugins(load)
     if output is not None:
@@ -67,9 +59,9 @@ def opt(
             raise InvalidInput("unknown-suffix", f"{output.name!r} ends neither in .rtir nor in .onnx")
         require_folder(output)
     passes = parse_pipeline(pipeline)
-    module = read_model(model, parse_shapes(shape), parse_dims(dim))
-    if target is not None:
-        module.target = str(parse_target(target))
+    module = asked.read(model)
+    if asked.target is not None:
+        module.target = str(asked.target_for(module))
     report = run_pipeline(
         module, passes, RunOptions(verify_each=verify_each, dump_dir=dump_ir, reproducer_dir=dump_ir)
     )

@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rtcc.cli.app import app
-from rtcc.cli.arguments import (
-    AnyModelArgument,
-    DimOption,
-    ShapeOption,
-    TargetOption,
-    ThreadsOption,
-    parse_dims,
-    parse_shapes,
-    read_arrays,
-)
-from rtcc.cli.progress import progress
+from rtcc.cli.arguments import AnyModelArgument, Compiling, is_artifact, read_arrays, with_options_of
+from rtcc.cli.opening import open_or_compile
 from rtcc.errors import InvalidInput
 from rtcc.quoting import name_text
 
@@ -27,7 +18,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rtcc.ir import Module
 
 LONGEST_STEM = 50
 """Characters of an output's name that its file keeps; a name in a folder has at most 255 bytes."""
@@ -42,8 +32,10 @@ Examples:
 
 
 @app.command("run", short_help="Run an artefact or a model once.", epilog=EXAMPLES)
+@with_options_of(Compiling)
 def run(
     model: AnyModelArgument,
+    asked: Compiling,
     interpret: Annotated[
         bool, typer.Option("--interpret", help="Use the interpreter: slow, the reference.")
     ] = False,
@@ -56,64 +48,32 @@ def run(
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Write one .npy per output there.")
     ] = None,
-    target: TargetOption = "x86",
-    shape: ShapeOption = None,
-    dim: DimOption = None,
-    threads: ThreadsOption = 1,
 ) -> None:
     """Run once and print a line per output: name, type, range, where the largest element is."""
     given = read_arrays(input)
-    shapes = {**{name: array.shape for name, array in given.items()}, **parse_shapes(shape)}
-    if model.suffix == ".so":
-        if interpret or shape or dim:
-            raise InvalidInput("artefact-options", "an artefact has its shapes, and no graph to interpret",
-                               hint="give the model for --interpret, --shape or --dim")  # fmt: skip
-        outputs = _run_artifact(model, given, random, threads)
+    if interpret:
+        outputs = _interpret(model, asked, given, random)
     else:
-        module = _read(model, shapes, parse_dims(dim))
-        outputs = (
-            _interpret(module, given, random)
-            if interpret
-            else _compile_and_run(module, given, random, target, threads)
-        )
+        artifact, feeds = open_or_compile(model, asked, random, given)
+        with artifact:
+            outputs = artifact.run(feeds)
     for name, array in outputs.items():
         typer.echo(describe(name, array))
     if output is not None:
         save(outputs, output)
 
 
-def _run_artifact(
-    path: Path, given: Mapping[str, NDArray[Any]], seed: int, threads: int
+def _interpret(
+    path: Path, asked: Compiling, given: Mapping[str, NDArray[Any]], seed: int
 ) -> dict[str, NDArray[Any]]:
-    from rtcc.artifact import load
-
-    with load(path, threads=threads) as artifact:
-        return artifact.run({**artifact.random_inputs(seed), **given})
-
-
-def _read(path: Path, shapes: Mapping[str, tuple[int, ...]], dims: Mapping[str, int]) -> Module:
-    """The module; the shapes of given arrays bind symbolic dimensions of an ONNX model only."""
-    from rtcc.compiler import read_model
-
-    is_text = path.suffix == ".rtir"
-    return read_model(path, None if is_text else shapes, dims)
-
-
-def _interpret(module: Module, given: Mapping[str, NDArray[Any]], seed: int) -> dict[str, NDArray[Any]]:
     from rtcc.interpreter import interpret
     from rtcc.pipeline.inputs import random_inputs
 
+    if is_artifact(path):
+        raise InvalidInput("artefact-options", f"{path.name} is compiled: it holds no graph to interpret",
+                           hint="give the model it was made from")  # fmt: skip
+    module = asked.read(path, {name: array.shape for name, array in given.items()})
     return interpret(module, {**random_inputs(module, seed), **given})
-
-
-def _compile_and_run(
-    module: Module, given: Mapping[str, NDArray[Any]], seed: int, target: str, threads: int
-) -> dict[str, NDArray[Any]]:
-    from rtcc.compiler import compile
-    from rtcc.pipeline.inputs import random_inputs
-
-    with progress("compiling"), compile(module, target, threads=threads) as artifact:
-        return artifact.run({**random_inputs(module, seed), **given})
 
 
 def describe(name: str, array: NDArray[Any]) -> str:

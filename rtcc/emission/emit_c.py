@@ -26,6 +26,7 @@ from rtcc.interpreter import input_names, output_names
 from rtcc.ir import Graph, Module, Value
 from rtcc.ir.dimension import upper_bound
 from rtcc.machine import Machine
+from rtcc.state import state_of
 
 WEIGHTS_OBJECT = "weights.bin"
 """What model.c calls the file whose bytes it embeds; it must lie in the compiler's working folder."""
@@ -79,8 +80,8 @@ def emit_c(
     stem = identifier(name)
     info = ArtifactInfo(
         name=stem,
-        inputs=_tensors(input_names(graph), graph.parameters, "input"),
-        outputs=_tensors(output_names(graph), graph.returned, "output"),
+        inputs=_tensors(input_names(graph), graph.parameters, "input", graph.attributes.get("below", {})),
+        outputs=_tensors(output_names(graph), graph.returned, "output", {}),
         target=module.target,
         triple=machine.triple,
         features=tuple(sorted(machine.features)),
@@ -88,7 +89,7 @@ def emit_c(
         workspace_bytes=_head_bytes(threads) + _arena_bytes(graph, steps),
         weights_bytes=len(weights),
         weights_file=f"{stem}.weights" if external_weights and weights else None,
-        state=dict(graph.attributes.get("state", {})),
+        state=state_of(graph),
         versions={"rtcc": __version__, **(versions or {})},
         hashes=hashes,
     )
@@ -141,7 +142,9 @@ def _hash(parts: Iterable[bytes]) -> str:
     return total.hexdigest()
 
 
-def _tensors(names: Iterable[str], values: Iterable[Value], side: str) -> tuple[TensorInfo, ...]:
+def _tensors(
+    names: Iterable[str], values: Iterable[Value], side: str, below: Mapping[str, int]
+) -> tuple[TensorInfo, ...]:
     found: list[TensorInfo] = []
     for name, value in zip(names, values, strict=True):
         type = value.type
@@ -150,7 +153,8 @@ def _tensors(names: Iterable[str], values: Iterable[Value], side: str) -> tuple[
         )
         symbolic = None if type.is_static else tuple(map(str, type.shape))
         shape = type.sizes if side == "input" else tuple(map(upper_bound, type.shape))
-        found.append(TensorInfo(name, shape, type.dtype.value, type.storage_bytes, symbolic))
+        size = type.storage_bytes
+        found.append(TensorInfo(name, shape, type.dtype.value, size, symbolic, below.get(name)))
     return tuple(found)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
+import numpy as np
 from onnx import TensorShapeProto, TypeProto, ValueInfoProto
 
 from rtcc.errors import InvalidInput, InvalidModel, Unsupported
 from rtcc.ir import DType, Expression, TensorType, symbol
 from rtcc.ir.dimension import LARGEST
-from rtcc.onnx.tensors import checked_elements, dtype_of
+from rtcc.onnx.tensors import Array, checked_elements, dtype_of
 
 Dim = int | str
 
@@ -64,6 +66,38 @@ def input_types(
         checked_elements((d for d in shape if isinstance(d, int)), f"input {value.name!r}")
         types.append((value.name, TensorType(input_dtype(value), shape)))
     return types, bindings
+
+
+def fixed_values(inputs: Sequence[ValueInfoProto], values: Mapping[str, Any]) -> dict[str, Array]:
+    """The arrays to fix inputs to: numbers and lists take the input's type, one number any rank of ones.
+
+    InvalidInput for a name that is no input, or numbers that the input's type cannot hold.
+    """
+    by_name = {value.name: value for value in inputs}
+    _check_names(values, set(by_name), "unknown-input", "input")
+    return {name: _fixed_value(by_name[name], value) for name, value in values.items()}
+
+
+def _fixed_value(info: ValueInfoProto, value: Any) -> Array:
+    if isinstance(value, np.ndarray):
+        return cast("Array", value)
+    dtype = input_dtype(info).numpy
+    try:
+        with np.errstate(all="ignore"):
+            found = np.asarray(value)
+            array = found.astype(dtype)
+    except (ValueError, TypeError, OverflowError):
+        raise _bad_value(info.name, value, f"{dtype.name} numbers") from None
+    if found.dtype.kind not in "biuf" or (dtype.kind in "biu" and not np.array_equal(array, found)):
+        raise _bad_value(info.name, value, f"{dtype.name} numbers")
+    tensor = _tensor(info)
+    rank = len(tensor.shape.dim) if tensor.HasField("shape") else array.ndim
+    return array.reshape((1,) * rank) if array.ndim == 0 else array
+
+
+def _bad_value(name: str, value: Any, expected: str) -> InvalidInput:
+    message = f"expected {expected} for the input {name!r}, found {value!r}"
+    return InvalidInput("bad-value", message, where=f"--value {name}", hint="write it as in --value sr=16000")
 
 
 def input_dtype(value: ValueInfoProto) -> DType:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, ValueInfoProto
@@ -22,7 +23,7 @@ from rtcc.onnx.functions import (
     recursive,
     schema_function,
 )
-from rtcc.onnx.inputs import input_types
+from rtcc.onnx.inputs import fixed_values, input_types
 from rtcc.onnx.load import Source, imported, load_model, opset_versions
 from rtcc.onnx.mechanical import is_known, mechanical, unknown_operator
 from rtcc.onnx.names import operator_class
@@ -37,13 +38,14 @@ def read(
     *,
     shapes: Mapping[str, Sequence[int | str]] | None = None,
     dims: Mapping[str, int] | None = None,
-    values: Mapping[str, Array] | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> Module:
     """A module at the graph level from the path, bytes or protobuf of an ONNX model of opset 6 or newer.
 
     shapes: sizes (or names) for an input's dimensions; dims: sizes for symbolic dimensions; values: inputs to
-    fix as constants. An initialiser that is also an input is a constant, unless `shapes` names it. Operators
-    come out in their newest form. The names of the outputs are main's attribute `outputs`.
+    fix as constants, as arrays, numbers or lists of numbers. An initialiser that is also an input is a
+    constant, unless `shapes` names it. Operators come out in their newest form. The names of the outputs are
+    main's attribute `outputs`.
     InvalidModel, Unsupported or InvalidInput name the node, the input or the file.
     """
     try:
@@ -53,6 +55,11 @@ def read(
         raise InvalidModel(
             "not-a-model", "a name in the model is not UTF-8 text", hint="export it again"
         ) from error
+
+
+def value_arrays(source: Source, values: Mapping[str, Any]) -> dict[str, Array]:
+    """The arrays that `values` of `read` stand for, by input."""
+    return fixed_values(load_model(source).model.graph.input, values)
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class _Reader:
         source: Source,
         shapes: Mapping[str, Sequence[int | str]] | None,
         dims: Mapping[str, int] | None,
-        fixed: Mapping[str, Array],
+        values: Mapping[str, Any],
     ) -> None:
         loaded = load_model(source)
         model, self._external = loaded.model, loaded.external
@@ -94,17 +101,18 @@ class _Reader:
         stored = _initialiser_names(graph)
         _check_unique((value.name for value in graph.input), "input")
         _check_unique((value.name for value in graph.output), "output")
-        wanted = [i for i in graph.input if i.name not in stored or i.name in (shapes or ())]
+        wanted = [i for i in graph.input if i.name not in stored or i.name in {*(shapes or ()), *values}]
+        fixed = fixed_values(wanted, values)
         given = {name: array.shape for name, array in fixed.items()}
         types, bindings = input_types(wanted, {**(shapes or {}), **given}, dims)
         main = self.module.add_graph(Graph("main"))
-        values: ChainMap[str, Value | None] = ChainMap({})
+        names: ChainMap[str, Value | None] = ChainMap({})
         for name, type in types:
-            values[name] = (
+            names[name] = (
                 self._fixed(name, type, fixed[name]) if name in fixed else main.add_parameter(type, name)
             )
         declared = {info.name: info for info in graph.value_info}
-        scope = _Scope(main, values, opset_versions(model), {}, declared, "", ())
+        scope = _Scope(main, names, opset_versions(model), {}, declared, "", ())
         self._read_graph(graph, scope)
         main.attributes["outputs"] = tuple(output.name for output in graph.output)
         self.module.drop_unused_constants()

@@ -6,15 +6,14 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import cast
 
 from rtcc.errors import InvalidInput
 from rtcc.pipeline.base import Pass
+from rtcc.plugins import entry_points_of, load_class
 
 BUILT_IN: dict[str, str] = {
     "eliminate-common": "rtcc.passes.eliminate_common:EliminateCommon",
@@ -54,7 +53,7 @@ _files: dict[str, Path] = {}
 
 def pass_names() -> tuple[str, ...]:
     """Every pass that pipeline text can name, sorted."""
-    return tuple(sorted({*BUILT_IN, *_entry_points(), *_loaded}))
+    return tuple(sorted({*BUILT_IN, *entry_points_of(ENTRY_POINTS), *_loaded}))
 
 
 def find_pass(name: str) -> type[Pass] | None:
@@ -64,8 +63,8 @@ def find_pass(name: str) -> type[Pass] | None:
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         return cast("type[Pass]", getattr(import_module(module), attribute))
-    point = _entry_points().get(name)
-    return None if point is None else _load_entry_point(point)
+    point = entry_points_of(ENTRY_POINTS).get(name)
+    return None if point is None else load_class(point, Pass)
 
 
 def load_plugin(path: str | Path) -> tuple[type[Pass], ...]:
@@ -94,7 +93,7 @@ def load_plugin(path: str | Path) -> tuple[type[Pass], ...]:
 
 def _register(pass_class: type[Pass], path: Path) -> None:
     name = pass_class.name
-    if name in BUILT_IN or name in _entry_points() or _files.get(name, path) != path:
+    if name in BUILT_IN or name in entry_points_of(ENTRY_POINTS) or _files.get(name, path) != path:
         owner = BUILT_IN.get(name) or str(_files.get(name, "an installed package"))
         raise InvalidInput("pass-name-taken", f"{path} defines pass {name!r}, which {owner} defines already",
                            where=str(path), hint="rename the class")  # fmt: skip
@@ -124,22 +123,3 @@ def _failing_line(error: Exception, path: Path) -> int:
         return error.lineno
     frames = traceback.extract_tb(error.__traceback__)
     return next((f.lineno or 1 for f in reversed(frames) if f.filename == str(path)), 1)
-
-
-@cache
-def _entry_points() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-
-
-def _load_entry_point(point: EntryPoint) -> type[Pass]:
-    try:
-        loaded = point.load()
-    except Exception as error:
-        message = f"pass {point.name!r} ({point.value}): {type(error).__name__}: {error}"
-        hint = f"reinstall or remove the package that provides {point.value}"
-        raise InvalidInput("plugin-broken", message, hint=hint) from error
-    if not (inspect.isclass(loaded) and issubclass(loaded, Pass) and loaded.name == point.name):
-        message = f"the entry point {point.name} = {point.value} is no Pass of that name"
-        hint = "the entry point's name must be the class name in kebab case"
-        raise InvalidInput("plugin-broken", message, hint=hint)
-    return loaded

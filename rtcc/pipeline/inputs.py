@@ -60,7 +60,7 @@ def random_inputs(
     feeds: dict[str, NDArray[Any]] = {}
     for name, parameter in zip(input_names(module.main), module.main.parameters, strict=True):
         shape = concrete_shape(parameter.type, sizes or {})
-        dtype, bound = parameter.type.dtype, _index_bound(parameter)
+        dtype, bound = parameter.type.dtype, index_bound(parameter)
         feeds[name] = random_array(
             seeded(seed, name), dtype, shape, integers if bound is None and dtype.bits > 8 else bound
         )
@@ -99,7 +99,7 @@ def runnable_inputs(module: Module, seed: int = 0) -> dict[str, NDArray[Any]]:
 def random_kernel_inputs(kernel: Graph, seed: int = 0) -> list[NDArray[Any]]:
     """One array of logical shape per parameter of a kernel; symbolic sizes as in `random_inputs`."""
     return [
-        random_array(seeded(seed, str(index)), p.type.dtype, concrete_shape(p.type, {}), _index_bound(p))
+        random_array(seeded(seed, str(index)), p.type.dtype, concrete_shape(p.type, {}), index_bound(p))
         for index, p in enumerate(kernel.parameters)
     ]
 
@@ -169,7 +169,13 @@ def _integer_range(dtype: DType, bound: int | None) -> tuple[int, int]:
     )
 
 
-def _index_bound(value: Value) -> int | None:
+def index_bounds(graph: Graph) -> dict[str, int]:
+    """For every parameter that ops index with: what its elements must stay below, by the parameter's name."""
+    found = zip(input_names(graph), map(index_bound, graph.parameters), strict=True)
+    return {name: bound for name, bound in found if bound is not None}
+
+
+def index_bound(value: Value) -> int | None:
     """The smallest bound that an indexing op sets on the value's elements, None where none does."""
     bounds: list[int] = []
     pending, seen = [value], {value}

@@ -1,11 +1,13 @@
-"""Reproducers: the IR before a pass that went wrong and the pipeline left to run, in one text module."""
+"""Reproducers: the IR before what went wrong, and the command that goes on from there, in one text module."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from rtcc.errors import RtccError
 from rtcc.ir import Module
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.text import print_pipeline
@@ -20,16 +22,44 @@ def write_reproducer(
     module: the IR before the pass. remaining: that pass and those after it. flags: options of `rtcc opt`
     that show the fault, such as --verify-each. The second line of the file is the command to run.
     """
-    stem = f"reproducer-{remaining[0].name}"
+    path = _new_path(directory, f"reproducer-{remaining[0].name}")
+    _write(module, path, command_line(path, remaining, flags))
+    return path
+
+
+@contextmanager
+def reproducible(module: Module, directory: Path) -> Generator[None]:
+    """Where a planned module becomes an artefact: an internal fault gets a note that names a reproducer."""
+    try:
+        yield
+    except (RtccError, OSError, MemoryError, RecursionError):
+        raise
+    except Exception as fault:
+        path = _new_path(directory, "reproducer-artefact")
+        command = shlex.join(["rtcc", "compile", str(path)])
+        try:
+            _write(module, path, command)
+        except (OSError, RtccError) as error:
+            fault.add_note(f"no reproducer could be written: {error}")
+        else:
+            fault.add_note(f"reproduce with: {command}")
+        raise
+
+
+def _new_path(directory: Path, stem: str) -> Path:
     path, number = directory / f"{stem}.rtir", 1
     while path.exists():
         number += 1
         path = directory / f"{stem}-{number}.rtir"
-    directory.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _write(module: Module, path: Path, command: str) -> None:
+    """The module, with the command as its second line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_module(module, path)
     header, _, body = path.read_text("utf-8").partition("\n")
-    path.write_text(f"{header}\n// {command_line(path, remaining, flags)}\n{body}", "utf-8")
-    return path
+    path.write_text(f"{header}\n// {command}\n{body}", "utf-8")
 
 
 def command_line(path: Path, remaining: Sequence[Pass], flags: Sequence[str] = ()) -> str:

@@ -10,7 +10,7 @@ import traceback
 from typing import Any
 
 from rtcc.errors import RtccError
-from rtcc.targets.tvm.worker_pool import Job, read_frame, write_frame
+from rtcc.targets.tvm.worker_pool import Fault, Job, read_frame, write_frame
 
 _PR_SET_PDEATHSIG = 1
 
@@ -38,14 +38,14 @@ def _end_with(parent: int) -> None:
         sys.exit(1)
 
 
-def _answer(compile_text: Any, job: Job) -> bytes | RtccError | str:
+def _answer(compile_text: Any, job: Job) -> bytes | Fault:
     try:
         return compile_text(*job)
     except RtccError as error:
-        return error
+        return Fault(error, traceback.format_exc())
     except Exception as error:
-        traceback.print_exc()
-        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return Fault(said, traceback.format_exc())
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rtcc.errors import CodegenError, RtccError
@@ -24,6 +25,21 @@ WORKER = ("-m", "rtcc.targets.tvm.worker")
 
 Job = tuple[str, dict[str, bytes], str]
 """A kernel's text, the bytes of its large constants by hash, and the target's text."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a worker answers where it could not compile: an error, or an unforeseen one's words, and where."""
+
+    error: RtccError | str
+    traceback: str
+
+
+class WorkerTraceback(Exception):
+    """The cause of an error that happened in a worker: its text is the traceback there."""
+
+    def __str__(self) -> str:
+        return f"in the worker process:\n{self.args[0]}"
 
 
 def generate(jobs: Mapping[str, Job], workers: int, done: Callable[[str, bytes], None]) -> None:
@@ -96,21 +112,26 @@ class _Worker:
 
     def compile(self, name: str, job: Job) -> bytes:
         """The object of one kernel; raises CodegenError for it however it fails."""
-        timer = threading.Timer(MOST_SECONDS, self.process.kill)
+        is_late = threading.Event()
+        timer = threading.Timer(MOST_SECONDS, self._kill, (is_late,))
         timer.start()
         try:
             answer = self._exchange(job)
         except (EOFError, BrokenPipeError, struct.error):
-            raise self._died(name) from None
+            raise self._died(name, is_late.is_set()) from self._last_words()
         finally:
             timer.cancel()
         if isinstance(answer, bytes):
             return answer
-        if isinstance(answer, RtccError):
-            answer.where = answer.where or f"kernel @{name}"
-            raise answer
+        assert isinstance(answer, Fault)
+        cause, where = WorkerTraceback(answer.traceback), f"kernel @{name}"
+        if isinstance(answer.error, RtccError):
+            answer.error.where = answer.error.where or where
+            raise answer.error from cause
         hint = "-v shows the traceback; please report it"
-        raise CodegenError("codegen-failed", f"kernel @{name}: {answer}", where=f"kernel @{name}", hint=hint)
+        raise CodegenError(
+            "codegen-failed", f"kernel @{name}: {answer.error}", where=where, hint=hint
+        ) from cause
 
     def stop(self) -> None:
         """End the process."""
@@ -132,9 +153,23 @@ class _Worker:
         write_frame(self.process.stdin, job)
         return read_frame(self.process.stdout)
 
-    def _died(self, name: str) -> CodegenError:
+    def _kill(self, is_late: threading.Event) -> None:
+        is_late.set()
+        self.process.kill()
+
+    def _last_words(self) -> WorkerTraceback | None:
+        """What the process, which has ended, wrote to standard error."""
+        self.process.wait()
+        self._listener.join()
+        return WorkerTraceback("\n".join(self._said)) if self._said else None
+
+    def _died(self, name: str, is_late: bool) -> CodegenError:
         code = self.process.wait()
         self._listener.join()
+        if is_late:
+            message = f"generating code for kernel @{name} timed out after {MOST_SECONDS:g} s"
+            hint = "--dump-ir shows the kernel: make it smaller, as with fuse{most_ops=8}; please report it"
+            return CodegenError("codegen-timeout", message, where=f"kernel @{name}", hint=hint)
         cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         last = f": {self._said[-1]}" if self._said else ""
         return CodegenError(

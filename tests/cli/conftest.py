@@ -81,6 +81,29 @@ def tiny(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def lookup(tmp_path: Path) -> Path:
+    """An ONNX model of rows of a table of three: y = table[ids][:, :count], ids : i64[5], count : i64[1]."""
+    from onnx import TensorProto, helper
+
+    ids = helper.make_tensor_value_info("ids", TensorProto.INT64, [5])
+    count = helper.make_tensor_value_info("count", TensorProto.INT64, [1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [5, None])
+    table = helper.make_tensor("table", TensorProto.FLOAT, [3, 4], [float(n) for n in range(12)])
+    constants = [
+        helper.make_tensor(name, TensorProto.INT64, [1], [n]) for name, n in (("zero", 0), ("one", 1))
+    ]
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"], axis=0),
+        helper.make_node("Slice", ["rows", "zero", "count", "one"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "g", [ids, count], [y], [table, *constants])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    path = tmp_path / "lookup.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.fixture
 def symbolic(tmp_path: Path) -> Path:
     """An ONNX model with one op and the input x : f32[N,4]."""
     from onnx import TensorProto, helper

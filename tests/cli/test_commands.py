@@ -55,6 +55,52 @@ def test_names_that_are_no_file_names() -> None:
     assert describe("\x1b[31mred", np.zeros(0, np.float32)) == '"\\u001b[31mred": float32[0]'
 
 
+def test_an_artefact_knows_what_its_indices_must_stay_below(rtcc: Run, lookup: Path, tmp_path: Path) -> None:
+    done = rtcc("compile", lookup, "--value", "count=2")
+    assert done.code == 0, done.errors
+    artifact = lookup.with_suffix(".so")
+    assert json.loads(rtcc("info", artifact).output)["inputs"][0]["below"] == 3
+    for seed in range(4):
+        of_model = rtcc("run", lookup, "--value", "count=2", "--random", seed)
+        assert of_model.code == 0, of_model.errors
+        assert rtcc("run", artifact, "--random", seed).output == of_model.output
+    assert rtcc("bench", artifact, "--runs", "3").code == 0
+
+
+def test_values_fix_inputs(rtcc: Run, lookup: Path, tmp_path: Path) -> None:
+    assert "y: float32[5,2]" in rtcc("run", lookup, "--value", "count=2").output
+    assert "y: float32[5,3]" in rtcc("run", lookup, "--value", "count=3", "--interpret").output
+    np.save(tmp_path / "count.npy", np.array([1]))
+    assert "output      y : f32[5,1]" in rtcc("info", lookup, "--value", f"count={tmp_path}/count.npy").output
+    assert package.compile(lookup, values={"count": 2}).outputs[0].shape == (5, 2)
+    assert package.Session(lookup, values={"count": [4]}).run({"ids": np.zeros(5, int)})["y"].shape == (5, 4)
+
+
+def test_bench_gives_fixed_values_to_other_runtimes(rtcc: Run, lookup: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    done = rtcc("bench", lookup, "--value", "count=2", "--against", "onnxruntime", "--runs", "3")
+    assert done.code == 0, done.errors
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ("count", "bad-value"),
+        ("count=", "bad-value"),
+        ("count=two", "bad-value"),
+        ("count=1.5", "bad-value"),
+        ("count=x.npy", "bad-value"),
+        ("count=99999999999999999999", "bad-value"),
+        ("count=1,2", "shape-conflict"),
+        ("size=2", "unknown-input"),
+    ],
+)
+def test_wrong_values_are_typed_errors(rtcc: Run, lookup: Path, value: str, code: str) -> None:
+    done = rtcc("info", lookup, "--value", value)
+    assert done.code == 1
+    assert done.errors.startswith(f"error[{code}]: ")
+
+
 def test_run_takes_shapes_from_the_arrays(rtcc: Run, symbolic: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", -np.ones((3, 4), np.float32))
     done = rtcc("run", symbolic, "--input", f"x={tmp_path}/x.npy")

@@ -11,6 +11,7 @@ import pytest
 import rtcc as package
 from rtcc.cli.compile import parse_size
 from rtcc.compiler import Options, start, write
+from rtcc.target import parse_target
 from tests.cli.conftest import Run
 
 
@@ -51,12 +52,46 @@ def test_levels_agree(rtcc: Run, lenet: Path, tmp_path: Path, level: str) -> Non
         np.testing.assert_allclose(artifact.run(feeds)["logits"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_runs_a_pipeline_of_ones_own(rtcc: Run, tiny: Path) -> None:
-    lowering = "fuse,select-layout,outline-kernels,plan-memory"
-    assert rtcc("compile", tiny, "--pipeline", lowering).code == 0
-    done = rtcc("compile", tiny, "--pipeline", "simplify")
-    assert done.code == 1
-    assert done.errors.startswith("error[pipeline-incomplete]: ")
+LOWERING = [
+    "legalize",
+    "fold-constants",
+    "expand-loops",
+    "fuse",
+    "select-layout",
+    "outline-kernels",
+    "plan-memory",
+]
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "expected"),
+    [
+        ("simplify", ["simplify", *LOWERING]),
+        ("", LOWERING),
+        ("eliminate-dead,fold-constants", ["eliminate-dead", "fold-constants", *LOWERING]),
+        ("legalize,simplify", ["legalize", "simplify", *LOWERING[1:]]),
+        ("fuse{most_ops=8}", ["fuse{most_ops=8}", *LOWERING[4:]]),
+        (",".join(LOWERING[3:]), LOWERING[3:]),
+    ],
+)
+def test_a_pipeline_of_ones_own_goes_on_to_the_plan(tiny: Path, pipeline: str, expected: list[str]) -> None:
+    compilation = start(tiny, Options(pipeline=pipeline))
+    compilation.lower()
+    assert compilation.module.after == expected
+
+
+def test_a_pipeline_of_ones_own_keeps_its_level(rtcc: Run, tiny: Path, tmp_path: Path) -> None:
+    assert rtcc("compile", tiny, "--pipeline=-O0,simplify", "--dump-ir", tmp_path).code == 0
+    (last,) = tmp_path.glob("*-plan-memory.rtir")
+    assert "select-layout{blocked=false}" in last.read_text().splitlines()[0]
+
+
+def test_a_pipeline_goes_on_from_a_stage(rtcc: Run, dumps: Path, tmp_path: Path) -> None:
+    (stage,) = (dumps / "ir").glob("*-fuse.rtir")
+    done = rtcc("compile", stage, "-o", tmp_path / "l.so", "--pipeline", "", "--explain")
+    assert done.code == 0, done.errors
+    assert "\nselect-layout " in done.output
+    assert "\nfuse " not in done.output
 
 
 def test_threads_and_external_weights(rtcc: Run, lenet: Path, tmp_path: Path) -> None:
@@ -115,6 +150,27 @@ def test_a_stage_runs_only_what_is_left(dumps: Path) -> None:
     compilation.lower()
     assert compilation.report is not None
     assert [each.text for each in compilation.report.passes] == ["plan-memory"]
+
+
+def test_any_target_can_be_asked_for(rtcc: Run, tiny: Path, tmp_path: Path) -> None:
+    assert rtcc("compile", tiny, "--target", "x86:x86-64-v2", "--dump-ir", tmp_path).code == 0
+    for stage, wanted, found in (
+        ("*-start.rtir", [], "x86:x86-64-v2"),
+        ("*-start.rtir", ["--target", "x86"], str(parse_target("x86"))),
+        ("*-start.rtir", ["--threads", "2"], "x86:x86-64-v2,threads=2"),
+        ("*-fuse.rtir", [], "x86:x86-64-v2"),
+    ):
+        (path,) = tmp_path.glob(stage)
+        done = rtcc("compile", path, "-o", tmp_path / "t.so", *wanted)
+        assert f"target {found}, " in done.output, done.errors
+    (path,) = tmp_path.glob("*-fuse.rtir")
+    done = rtcc("compile", path, "-o", tmp_path / "t.so", "--target", "x86")
+    assert done.errors.startswith("error[other-target]: ")
+
+
+def test_threads_are_given_once(rtcc: Run, tiny: Path) -> None:
+    done = rtcc("compile", tiny, "--target", "x86,threads=2", "--threads", "3")
+    assert done.errors.startswith("error[threads]: ")
 
 
 def test_a_stage_keeps_its_shapes_and_target(rtcc: Run, dumps: Path, tmp_path: Path) -> None:

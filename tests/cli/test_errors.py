@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,8 @@ def test_artefact_for_another_cpu(rtcc: Run, tiny: Path) -> None:
 def test_options_that_an_artefact_cannot_take(rtcc: Run, artifact: Path) -> None:
     assert code_of(rtcc("run", artifact, "--interpret").errors) == "artefact-options"
     assert code_of(rtcc("bench", artifact, "--shape", "image=2x1x28x28").errors) == "artefact-options"
+    assert code_of(rtcc("run", artifact, "--target", "x86").errors) == "artefact-options"
+    assert code_of(rtcc("info", artifact, "--dim", "N=1").errors) == "artefact-options"
     assert code_of(rtcc("bench", artifact, "--against", "onnxruntime").errors) == "bench-against"
     assert code_of(rtcc("run", artifact, "--threads", "2").errors) == "threads"
 
@@ -164,6 +167,60 @@ def test_a_full_disk_leaves_nothing(
     assert (done.code, code_of(done.errors)) == (1, "disk-full")
     assert "tiny" in done.errors
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_fault_of_rtcc_names_its_reproducer(
+    rtcc: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise AssertionError("the emitter is upside down")
+
+    monkeypatch.setattr("rtcc.emission.emit_c.emit_c", broken)
+    done = rtcc("compile", tiny, "--dump-ir", tmp_path / "ir")
+    assert (done.code, code_of(done.errors)) == (70, "internal")
+    assert "AssertionError: the emitter is upside down" in done.errors
+    assert "please report" in done.errors
+    assert "Traceback" not in done.errors
+    assert "Traceback" in rtcc("compile", tiny, "-v").errors
+    path = tmp_path / "ir" / "reproducer-artefact.rtir"
+    assert f"rtcc compile {path}" in done.errors
+    monkeypatch.undo()
+    assert rtcc("compile", path).code == 0
+
+
+def test_v_shows_where_a_worker_failed(
+    rtcc: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rtcc.targets.tvm import worker_pool
+
+    answer = "write_frame(sys.stdout.buffer, Fault('KeyError: 3', 'Traceback: line 7 of lowering'))"
+    code = f"import sys; from rtcc.targets.tvm.worker_pool import *; read_frame(sys.stdin.buffer); {answer}"
+    monkeypatch.setattr(worker_pool, "WORKER", ("-c", code))
+    monkeypatch.setenv("RTCC_CACHE", str(tmp_path / "cache"))
+    assert "line 7 of lowering" not in rtcc("compile", tiny).errors
+    done = rtcc("compile", tiny, "-v")
+    assert (done.code, "line 7 of lowering" in done.errors) == (1, True)
+
+
+@pytest.mark.parametrize("command", ["info", "run", "bench"])
+def test_static_libraries_are_for_linkers(rtcc: Run, command: str, tmp_path: Path) -> None:
+    (tmp_path / "net.a").write_bytes(b"!<arch>\n")
+    done = rtcc(command, tmp_path / "net.a")
+    assert (done.code, code_of(done.errors)) == (1, "static-library")
+    assert "net.h describes it" in done.errors
+
+
+def test_plug_ins_that_do_not_import(rtcc: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def points(group: str) -> dict[str, EntryPoint]:
+        return {"npu": EntryPoint("npu", "no_such_package:Npu", group)}
+
+    monkeypatch.setattr("rtcc.target.entry_points_of", points)
+    done = rtcc("compile", tiny, "--target", "npu")
+    assert (done.code, code_of(done.errors)) == (1, "plugin-broken")
+    assert "entry point npu = no_such_package:Npu of the package no_such_package" in done.errors
+    listed = rtcc("targets")
+    assert listed.code == 0
+    assert "npu          does not load: " in listed.output
 
 
 @pytest.mark.parametrize("place", [0, 1, 3])

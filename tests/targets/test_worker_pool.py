@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import pytest
@@ -65,19 +66,21 @@ def test_a_hanging_worker_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_pool, "MOST_SECONDS", 1.0)
     started = time.monotonic()
     error = failure(monkeypatch, "time.sleep(60)")
-    assert "SIGKILL" in error.message
+    assert error.code == "codegen-timeout"
+    assert "timed out after 1 s" in error.message
     assert time.monotonic() - started < 20
 
 
 def test_an_exception_in_a_worker_names_kernel_and_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    error = failure(monkeypatch, ANSWER.format("'KeyError: 3'"))
+    error = failure(monkeypatch, ANSWER.format("Fault('KeyError: 3', 'Traceback: lookup.py, line 7')"))
     assert error.code == "codegen-failed"
     assert "KeyError: 3" in error.message
+    assert "lookup.py, line 7" in "".join(traceback.format_exception(error))
 
 
 def test_a_refusal_keeps_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = "from rtcc.errors import Unsupported; " + ANSWER.format(
-        "Unsupported('unsupported-dtype', 'no f8')"
+        "Fault(Unsupported('unsupported-dtype', 'no f8'), '')"
     )
     monkeypatch.setattr(worker_pool, "WORKER", ("-c", f"{READ}; {answer}"))
     with pytest.raises(Unsupported) as raised:

@@ -30,7 +30,7 @@ def branch(node: Node, build: Builder) -> Sequence[Value]:
     try:
         regions = [build.region(node.graph(name), (), name) for name in ("then_branch", "else_branch")]
     except InvalidModel as error:
-        error.hint = error.hint or "if it never runs, fix the input that decides it: values={name: array}"
+        error.hint = error.hint or "if it never runs, fix the input that decides it: --value NAME=NUMBER"
         raise
     return build.op("If", node.operand(0), regions=regions).results
 

@@ -1,0 +1,44 @@
+"""What `run` and `bench` begin with: an artefact, given or compiled on the spot, and inputs for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rtcc.cli.arguments import Compiling, is_artifact
+from rtcc.cli.progress import progress
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from rtcc.artifact import Artifact
+
+    Feeds = dict[str, NDArray[Any]]
+
+
+def open_or_compile(
+    path: Path, asked: Compiling, seed: int, given: Mapping[str, NDArray[Any]] | None = None
+) -> tuple[Artifact, Feeds]:
+    """The artefact, and the given arrays with seeded random ones for the other inputs.
+
+    The shapes of given arrays bind symbolic dimensions.
+    """
+    given = given or {}
+    if is_artifact(path):
+        from rtcc.artifact import load
+
+        asked.require_none(path)
+        artifact = load(path, threads=asked.threads)
+    else:
+        artifact = _compiled(path, asked, given)
+    return artifact, {**artifact.random_inputs(seed), **given}
+
+
+def _compiled(path: Path, asked: Compiling, given: Mapping[str, NDArray[Any]]) -> Artifact:
+    from rtcc.compiler import compile
+
+    with progress(f"compiling {path.name}"):
+        module = asked.read(path, {name: array.shape for name, array in given.items()})
+        return compile(module, asked.target, threads=asked.threads, state=asked.state)
