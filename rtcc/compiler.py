@@ -133,7 +133,7 @@ class Compilation:
 
         self.objects = self.target.compile_kernels(self.module, progress)
         if self.options.verify_kernels:
-            from rtcc.verify_kernels import verify_kernels
+            from rtcc.verification.kernels import verify_kernels
 
             verify_kernels(self.module, self.objects, self.target)
         self.source = emit_c(

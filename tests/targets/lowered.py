@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtcc.interpreter import interpret_graph
-from rtcc.ir import Graph
-from rtcc.target import parse_target
+from rtcc.ir import Graph, Module
+from rtcc.target import Target, parse_target
 from rtcc.targets.tvm.lower.compile import compile_kernel
 from rtcc.text import parse_module
-from rtcc.verify_kernels import KernelLibrary, compare, stored
+from rtcc.verification.check import compare, expected, stored
+from rtcc.verification.kernels import scratch_of
+from rtcc.verification.library import KernelLibrary, link_kernels
 from tests.guarded import Side, guarded
 
 Array = NDArray[Any]
@@ -25,14 +26,25 @@ SPLITS: tuple[tuple[Side, int], ...] = (("before", 1), ("after", 3))
 
 
 class Kernels:
-    """Compiled kernels of one module text (level "kernels"), by name."""
+    """Compiled kernels of one module, by name."""
 
     def __init__(self, text: str, target: str = "x86") -> None:
-        self.module = parse_module("// rtir 1  level=kernels\n" + text)
-        machine = parse_target(target)
-        objects = {name: compile_kernel(kernel, machine) for name, kernel in self.module.kernels.items()}
+        """text: the kernels, without the header."""
+        self._compile(parse_module("// rtir 1  level=kernels\n" + text), parse_target(target))
+
+    @classmethod
+    def of(cls, module: Module) -> Kernels:
+        """The kernels of a module, at the kernels' level or below."""
+        found = cls.__new__(cls)
+        found._compile(module, parse_target(module.target or "x86"))
+        return found
+
+    def _compile(self, module: Module, target: Target) -> None:
+        self.module = module
+        objects = {name: compile_kernel(kernel, target) for name, kernel in module.kernels.items()}
         with tempfile.TemporaryDirectory() as folder:
-            self.library = KernelLibrary(objects, machine.machine, Path(folder))
+            library = link_kernels(objects, target.machine, Path(folder))
+            self.library = KernelLibrary(library, list(objects), scratch_of(module))
 
     def kernel(self, name: str) -> Graph:
         """The IR of a kernel."""
@@ -53,14 +65,11 @@ class Kernels:
 
     def check(self, name: str, feeds: Sequence[Array]) -> None:
         """The kernel gives what the interpreter gives, in one task and in three."""
-        kernel = self.kernel(name)
-        native = interpret_graph(kernel, feeds)
-        wide = interpret_graph(kernel, feeds, precision="f64")
+        wanted = expected(self.kernel(name), feeds)
         for side, tasks in SPLITS:
             code, results = self.run(name, feeds, side, tasks)
             assert code == 0
-            for position, value in enumerate(kernel.returned):
-                compare(name, kernel, value, results[position], native[position], wide[position])
+            compare(name, wanted, results)
 
 
 def text_of(kernels: Mapping[str, str]) -> str:

@@ -16,7 +16,7 @@ from rtcc.ir.ops.math import Add, Exp
 from rtcc.target import parse_target
 from rtcc.targets.tvm.lower import scalar
 from rtcc.targets.tvm.lower.compile import compile_kernel
-from rtcc.verify_kernels import verify_kernels
+from rtcc.verification.kernels import verify_kernels
 
 VECTOR = TensorType(DType.F32, (100,))
 
@@ -31,15 +31,15 @@ def planned() -> Module:
     return module
 
 
-def verify(contents: bytes) -> int:
+def verify(contents: bytes, seconds: float = 60) -> int:
     """Verify the module with this object as its kernel."""
-    return verify_kernels(planned(), {"exp_sum": contents}, parse_target("x86"))
+    return verify_kernels(planned(), {"exp_sum": contents}, parse_target("x86"), seconds=seconds)
 
 
 def compiled_c(body: str, folder: Path) -> bytes:
     """A kernel written in C."""
     parameters = "int task, int tasks, const float *a, const float *b, float *y, int *code"
-    code = f"#include <math.h>\nint k({parameters}) {{ {body} return 0; }}"
+    code = f"#include <math.h>\n#include <unistd.h>\nint k({parameters}) {{ {body} return 0; }}"
     (folder / "k.c").write_text(code)
     toolchain = find_toolchain(parse_target("x86").machine)
     toolchain.run([*toolchain.compile, "-O1", "-fPIC", "-c", "k.c", "-o", "k.o"], folder)
@@ -70,10 +70,15 @@ RIGHT = "for (int i = 100 * task / tasks; i < 100 * (task + 1) / tasks; i++) y[i
     (RIGHT + "y[-1] = 0;", "wrote outside"),
     (RIGHT + "*code = -32;", "returned -32"),
     ("y = 0; " + RIGHT, "died with SIGSEGV"),
+    (RIGHT + "if (task == 2) _exit(7);", "ended its process with 7"),
+    (RIGHT + "if (task == 1) for (;;) y[0] += 1;", r"does not end: it was stopped after 0\.5 s"),
 ])  # fmt: skip
 def test_wrong_machine_code_is_caught(body: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(CodegenError, match=message):
-        verify(compiled_c(body, tmp_path))
+    with pytest.raises(CodegenError, match=message) as raised:
+        verify(compiled_c(body, tmp_path), seconds=0.5)
+    assert raised.value.code == "kernel-wrong"
+    assert "@exp_sum" in raised.value.message
+    assert raised.value.where == "sum, exp"
 
 
 def test_the_c_kernel_itself_is_right(tmp_path: Path) -> None:

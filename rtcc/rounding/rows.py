@@ -1,0 +1,156 @@
+"""The rounding errors of operators that take several steps along rows: softmax, normalisations, norms.
+
+Each formula is the operator's own, on numbers that carry their error; the tests hold its values to
+`evaluate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from rtcc.ir.op import Array
+from rtcc.ir.ops import normalization, pooling, reduce, softmax
+from rtcc.ir.ops.axes import normal_axis
+from rtcc.rounding.bounded import Bounded, absolute, exponential, largest, logarithm, root, total
+
+Formula = Callable[..., Bounded | tuple[Bounded, ...]]
+"""An op and its operands to its first results."""
+
+
+def softmax_rows(op: softmax.Softmax, data: Bounded) -> Bounded:
+    """exp(x - largest) over its sum."""
+    axes = (normal_axis(op, op.axis, data.value.ndim),)
+    powers = exponential(data - largest(data, axes))
+    return powers / total(powers, axes)
+
+
+def log_softmax_rows(op: softmax.LogSoftmax, data: Bounded) -> Bounded:
+    """x - largest - log Σ exp(x - largest)."""
+    axes = (normal_axis(op, op.axis, data.value.ndim),)
+    shifted = data - largest(data, axes)
+    return shifted - logarithm(total(exponential(shifted), axes))
+
+
+def mean(data: Bounded, axes: tuple[int, ...]) -> Bounded:
+    """The mean over some axes, which are kept."""
+    return total(data, axes) / float(np.prod([data.value.shape[axis] for axis in axes]))
+
+
+def standardized(data: Bounded, axes: tuple[int, ...], epsilon: float) -> tuple[Bounded, Bounded, Bounded]:
+    """(data - mean, 1 / √(variance + epsilon), mean), as `normalization.standardized`."""
+    middle = mean(data, axes)
+    centred = data - middle
+    return centred, 1 / root(mean(centred * centred, axes) + epsilon), middle
+
+
+def layer_normalization(
+    op: normalization.LayerNormalization, data: Bounded, scale: Bounded, bias: Bounded | None = None
+) -> tuple[Bounded, ...]:
+    """(data - mean) / deviation · scale + bias, with mean and 1 / deviation."""
+    rank = data.value.ndim
+    axes = tuple(range(normal_axis(op, op.axis, rank), rank))
+    centred, inverse, middle = standardized(data, axes, op.epsilon)
+    normal = centred * inverse * scale
+    return normal if bias is None else normal + bias, middle, inverse
+
+
+def rms_normalization(op: normalization.RMSNormalization, data: Bounded, scale: Bounded) -> Bounded:
+    """data / √(mean square + epsilon) · scale."""
+    rank = data.value.ndim
+    axes = tuple(range(normal_axis(op, op.axis, rank), rank))
+    return data * (1 / root(mean(data * data, axes) + op.epsilon)) * scale
+
+
+def instance_normalization(
+    op: normalization.InstanceNormalization, data: Bounded, scale: Bounded, bias: Bounded
+) -> Bounded:
+    """Each channel less its mean, over its deviation, times scale, plus bias."""
+    rank = data.value.ndim
+    centred, inverse, _ = standardized(data, tuple(range(2, rank)), op.epsilon)
+    lined_up = (-1, *(1,) * (rank - 2))
+    return centred * inverse * scale.reshape(*lined_up) + bias.reshape(*lined_up)
+
+
+def local_response(op: normalization.LRN, data: Bounded) -> Bounded:
+    """data / (bias + alpha / size · Σ squares of neighbouring channels) ^ beta."""
+    before = (op.size - 1) // 2
+    widths = [(0, 0), (before, op.size - 1 - before), *(((0, 0),) * (data.value.ndim - 2))]
+    windows = _of_both(data * data, lambda array: np.lib.stride_tricks.sliding_window_view(
+        np.pad(array, widths), op.size, axis=1
+    ))  # fmt: skip
+    squares = total(windows, (windows.value.ndim - 1,)).reshape(*data.value.shape)
+    return data / (squares * (op.alpha / op.size) + op.bias) ** op.beta
+
+
+def pooled_norm(op: pooling.LpPool, data: Bounded) -> Bounded:
+    """The p-norm of each window."""
+    windows = _of_both(data, lambda array: op.views(array, 0))
+    found = norm(windows, op.p, op.kernel_axes(windows.value))
+    return found.reshape(*found.value.shape[: data.value.ndim])
+
+
+def global_norm(op: pooling.GlobalLpPool, data: Bounded) -> Bounded:
+    """The p-norm of each channel."""
+    return norm(data, op.p, tuple(range(2, data.value.ndim)))
+
+
+def norm(data: Bounded, p: int, axes: tuple[int, ...]) -> Bounded:
+    """(Σ|x|ᵖ)^(1/p) over some axes, which are kept."""
+    if p == 1:
+        return total(absolute(data), axes)
+    if p == 2:
+        return root(total(data * data, axes))
+    return total(absolute(data) ** p, axes) ** (1 / p)
+
+
+def reduced_norm(op: reduce.ReduceL2, data: Bounded, *_: Bounded | None) -> Bounded:
+    """The square root of the sum of squares."""
+    return _reduced(op, norm(data, 2, op.reduced_axes()))
+
+
+def reduced_log_sum(op: reduce.ReduceLogSum, data: Bounded, *_: Bounded | None) -> Bounded:
+    """The logarithm of the sum."""
+    return _reduced(op, logarithm(total(data, op.reduced_axes())))
+
+
+def reduced_log_sum_exp(op: reduce.ReduceLogSumExp, data: Bounded, *_: Bounded | None) -> Bounded:
+    """log Σ exp(x - largest) + largest."""
+    most = largest(data, op.reduced_axes())
+    return _reduced(op, logarithm(total(exponential(data - most), op.reduced_axes())) + most)
+
+
+FORMULAS: dict[type[Any], Formula] = {
+    softmax.Softmax: softmax_rows,
+    softmax.LogSoftmax: log_softmax_rows,
+    normalization.LayerNormalization: layer_normalization,
+    normalization.RMSNormalization: rms_normalization,
+    normalization.InstanceNormalization: instance_normalization,
+    normalization.LRN: local_response,
+    pooling.LpPool: pooled_norm,
+    pooling.GlobalLpPool: global_norm,
+    reduce.ReduceL2: reduced_norm,
+    reduce.ReduceLogSum: reduced_log_sum,
+    reduce.ReduceLogSumExp: reduced_log_sum_exp,
+}
+"""The operators that are done step by step."""
+
+
+def by_formula(op: Any, operands: Sequence[Bounded | None], results: Sequence[Array]) -> Sequence[Array]:
+    """The errors that the op's formula finds."""
+    with np.errstate(all="ignore"):
+        found = FORMULAS[type(op)](op, *operands)
+    several = found if isinstance(found, tuple) else (found,)
+    return [each.error for each, _ in zip(several, results, strict=False)]
+
+
+def _reduced(op: reduce.Reduction, kept: Bounded) -> Bounded:
+    """The result with its reduced axes kept or not, as the op has it."""
+    return kept.reshape(*op.type.sizes)
+
+
+def _of_both(data: Bounded, view: Callable[[Array], Array]) -> Bounded:
+    """A rearrangement of the values, and of the errors with them."""
+    return Bounded(view(data.value), view(data.error), data.unit)

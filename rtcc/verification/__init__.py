@@ -1,0 +1,1 @@
+"""Machine code against the mathematics: each compiled kernel alone beside the interpreter."""
