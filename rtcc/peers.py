@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +18,14 @@ from rtcc.errors import InvalidInput, RtccError, ToolMissing, Unsupported
 
 Arrays = Mapping[str, NDArray[Any]]
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+CONVERSION_SECONDS = 600
+"""How long another runtime's converter may take."""
+
+
+MNN_CONVERTER = "import sys, _tools; _tools.mnnconvert(sys.argv)"
+"""The converter, not through its command `mnnconvert`, which installs packages and reports home."""
 
 
 class Peer(Protocol):
@@ -127,7 +139,133 @@ class OpenVino:
         return request
 
 
-PEERS: dict[str, Callable[[Path, Shapes, int], Peer]] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
+class Ncnn:
+    """ncnn with float32 arithmetic and storage, converted by pnnx; batches of one, as it has no such axis."""
+
+    name = "ncnn"
+
+    def __init__(self, path: Path, shapes: Shapes, threads: int) -> None:
+        self._runtime = _package("ncnn")
+        self.version: str = self._runtime.__version__
+        self._threads = threads
+        self._inputs, self._outputs = _graph_names(path)
+        if any(shapes[name][:1] != (1,) for name in self._inputs):
+            raise Unsupported("peer-failed", "ncnn takes batches of one only", where=str(path))
+        self._net = self._runtime.Net()
+        options = self._runtime.Option()
+        options.num_threads = threads
+        options.use_vulkan_compute = False
+        for reduced in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
+            setattr(options, f"use_{reduced}", False)
+        self._net.opt = options
+        with tempfile.TemporaryDirectory() as folder:
+            copy = shutil.copy(path, Path(folder) / "model.onnx")
+            sizes = ",".join(str(list(shapes[name])).replace(" ", "") for name in self._inputs)
+            _convert([_tool("pnnx"), str(copy), f"inputshape={sizes}", "fp16=0"], Path(folder))
+            if self._net.load_param(f"{folder}/model.ncnn.param") or self._net.load_model(
+                f"{folder}/model.ncnn.bin"
+            ):
+                raise Unsupported("peer-failed", "ncnn refuses what pnnx made of the model", where=str(path))
+
+    def run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
+        """The outputs by name, in new arrays, with the batch axis that ncnn leaves out."""
+        mats = self._mats(feeds)
+        return {
+            name: np.array(mat)[np.newaxis]
+            for name, mat in zip(self._outputs, self._extract(mats), strict=True)
+        }
+
+    def bind(self, feeds: Arrays) -> Callable[[], object]:
+        """A run of a new extractor on inputs that were copied once."""
+        mats = self._mats(feeds)
+        return lambda: self._extract(mats)
+
+    def _mats(self, feeds: Arrays) -> list[Any]:
+        return [self._runtime.Mat(np.ascontiguousarray(feeds[name][0])).clone() for name in self._inputs]
+
+    def _extract(self, mats: Sequence[Any]) -> list[Any]:
+        with self._net.create_extractor() as extractor:
+            for index, mat in enumerate(mats):
+                extractor.input(f"in{index}", mat)
+            found: list[Any] = []
+            for index in range(len(self._outputs)):
+                code, mat = extractor.extract(f"out{index}")
+                if code:
+                    raise Unsupported("peer-failed", f"ncnn ends with {code} at its output {index}")
+                found.append(mat)
+            return found
+
+
+class Mnn:
+    """MNN's CPU back end at high precision, which is float32."""
+
+    name = "mnn"
+
+    def __init__(self, path: Path, shapes: Shapes, threads: int) -> None:
+        self._runtime = _package("MNN")
+        self.version: str = self._runtime.version()
+        self._inputs, self._outputs = _graph_names(path)
+        with tempfile.TemporaryDirectory() as folder:
+            target = f"{folder}/model.mnn"
+            arguments = ["-f", "ONNX", "--modelFile", str(path.resolve()), "--MNNModel", target]
+            _convert([sys.executable, "-c", MNN_CONVERTER, *arguments, "--bizCode", "rtcc"], Path(folder))
+            if not Path(target).is_file():
+                raise Unsupported("peer-failed", "mnnconvert made no model", where=str(path))
+            self._interpreter = self._runtime.Interpreter(target)
+        self._session = self._interpreter.createSession(
+            {"backend": "CPU", "numThread": threads, "precision": "high"}
+        )
+        for name in self._inputs:
+            self._interpreter.resizeTensor(
+                self._interpreter.getSessionInput(self._session, name), tuple(shapes[name])
+            )
+        self._interpreter.resizeSession(self._session)
+
+    def run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
+        """The outputs by name, in new arrays."""
+        self.bind(feeds)()
+        found: dict[str, NDArray[Any]] = {}
+        for name in self._outputs:
+            tensor = self._interpreter.getSessionOutput(self._session, name)
+            shape: tuple[int, ...] = tensor.getShape()
+            host = self._tensor(np.zeros(shape, np.float32))
+            tensor.copyToHostTensor(host)
+            found[name] = np.array(host.getNumpyData()).reshape(shape)
+        return found
+
+    def bind(self, feeds: Arrays) -> Callable[[], object]:
+        """A run on these arrays, copied into MNN's own layout each time; outputs stay in its tensors."""
+        pairs = [
+            (
+                self._interpreter.getSessionInput(self._session, name),
+                self._tensor(np.ascontiguousarray(feeds[name])),
+            )
+            for name in self._inputs
+        ]
+
+        def once() -> None:
+            for tensor, host in pairs:
+                tensor.copyFrom(host)
+            self._interpreter.runSession(self._session)
+
+        return once
+
+    def _tensor(self, array: NDArray[Any]) -> Any:
+        runtime = self._runtime
+        kinds = {"float32": runtime.Halide_Type_Float, "int32": runtime.Halide_Type_Int,
+                 "int64": runtime.Halide_Type_Int64, "uint8": runtime.Halide_Type_Uint8}  # fmt: skip
+        kind = kinds.get(array.dtype.name)
+        if kind is None:
+            raise Unsupported("peer-failed", f"MNN takes no tensors of {array.dtype.name}")
+        return runtime.Tensor(array.shape, kind, array, runtime.Tensor_DimensionType_Caffe)
+
+
+PEERS: dict[str, Callable[[Path, Shapes, int], Peer]] = {
+    "onnxruntime": OnnxRuntime,
+    "openvino": OpenVino,
+    "ncnn": Ncnn,
+    "mnn": Mnn,
+}
 
 
 def load_peer(name: str, path: Path, shapes: Shapes, threads: int) -> Peer:
@@ -161,3 +299,32 @@ def _package(name: str) -> Any:
         raise ToolMissing(
             "peer-missing", f"the runtime {name} is not installed", hint='pip install "rtcc[bench]"'
         ) from error
+
+
+def _graph_names(path: Path) -> tuple[list[str], list[str]]:
+    """The names of a model's inputs, without its weights, and of its outputs."""
+    from rtcc.interpreter import input_names, output_names
+    from rtcc.onnx import read
+
+    (graph,) = read(path).graphs.values()
+    return list(input_names(graph)), list(output_names(graph))
+
+
+def _tool(name: str) -> str:
+    """A converter that a runtime's package brings, from this environment or the path."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if found is None:
+        raise ToolMissing(
+            "peer-missing", f"the converter {name} is not installed", hint='pip install "rtcc[bench]"'
+        )
+    return found
+
+
+def _convert(command: Sequence[str], folder: Path) -> None:
+    """Run a converter; Unsupported with its last line where it fails."""
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=CONVERSION_SECONDS
+    )
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit {done.returncode}"]
+        raise Unsupported("peer-failed", f"{Path(command[0]).name}: {lines[-1]}")

@@ -14,7 +14,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-OPTIONAL_PACKAGES = ("torch", "mlxtend", "openvino")
+OPTIONAL_PACKAGES = ("torch", "mlxtend")
 """Packages of other extras than `test`: tests that need them are skipped even where nothing else may be."""
 
 

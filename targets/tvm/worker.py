@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
+import queue
+import shutil
 import sys
+import threading
 import traceback
 from typing import Any
 
 from rtcc.errors import RtccError
 from rtcc.targets.tvm.worker_pool import Fault, Job, read_frame, write_frame
 
-_PR_SET_PDEATHSIG = 1
-
 
 def main() -> None:
     """Serve until the parent closes the pipe. Standard output is the pipe: nothing else may print to it."""
-    _end_with(int(sys.argv[1]))
-    requests = sys.stdin.buffer
+    requests: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(sys.stdin.buffer, requests, sys.argv[1]), daemon=True).start()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     from rtcc.targets.tvm.lower.compile import compile_text
 
     while True:
-        try:
-            job = read_frame(requests)
-        except EOFError:
-            return
-        write_frame(answers, _answer(compile_text, job))
+        write_frame(answers, _answer(compile_text, requests.get()))
 
 
-def _end_with(parent: int) -> None:
-    """Have this process killed when its parent ends, however that comes: one kernel may take minutes."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit(1)
+def _receive(stream: Any, requests: queue.SimpleQueue[Job], folder: str) -> None:
+    """Read requests; end the process when the parent is gone, though a kernel be half done."""
+    try:
+        while True:
+            requests.put(read_frame(stream))
+    except EOFError:
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(0)
 
 
 def _answer(compile_text: Any, job: Job) -> bytes | Fault:

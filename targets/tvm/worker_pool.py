@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import pickle
 import queue
+import shutil
 import signal
 import struct
 import subprocess
@@ -13,12 +16,18 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from rtcc.errors import CodegenError, RtccError
 
 MOST_SECONDS = 300.0
 """The longest one kernel may take; past it the worker is stopped."""
+
+IDLE_SECONDS = 20.0
+"""How long a worker waits for the next compilation: starting one costs more than most kernels do."""
+
+MOST_KERNELS = 500
+"""After so many kernels a worker is replaced, so that what TVM keeps cannot pile up."""
 
 WORKER = ("-m", "rtcc.targets.tvm.worker")
 """What Python runs in a worker process."""
@@ -46,22 +55,23 @@ def generate(jobs: Mapping[str, Job], workers: int, done: Callable[[str, bytes],
     """Compile kernels to objects on `workers` processes; `done(name, object)` as each finishes, in any order.
 
     The first failure stops the rest and is raised: a `CodegenError` that names the kernel, also where the
-    process died or took too long. No process outlives the call, however it ends.
+    process died or took too long. Workers stay for IDLE_SECONDS after the call, to serve the next one; an
+    interrupted call kills its own.
     """
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in jobs:
         waiting.put(name)
     failures: list[Exception] = []
     lock = threading.Lock()
-    started: list[_Worker] = []
+    taken: list[_Worker] = []
 
     def serve() -> None:
         try:
-            worker = _Worker(folder)
+            worker = _idle.take()
         except OSError as error:
             failures.append(error)
             return
-        started.append(worker)
+        taken.append(worker)
         try:
             while not failures:
                 name = waiting.get_nowait()
@@ -72,22 +82,18 @@ def generate(jobs: Mapping[str, Job], workers: int, done: Callable[[str, bytes],
             pass
         except Exception as error:  # raised again by the caller's thread
             failures.append(error)
-        finally:
-            worker.stop()
+        _idle.give(worker)
 
     threads = [threading.Thread(target=serve, daemon=True) for _ in range(min(workers, len(jobs)))]
-    with tempfile.TemporaryDirectory(prefix="rtcc-workers-", ignore_cleanup_errors=True) as folder:
-        try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        except BaseException:  # interrupted: what the workers are at is of no use any more
-            for worker in started:
-                worker.process.kill()
-            for worker in started:
-                worker.process.wait()
-            raise
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except BaseException:  # interrupted: what the workers are at is of no use any more
+        for worker in taken:
+            worker.kill()
+        raise
     if failures:
         raise failures[0]
 
@@ -96,22 +102,43 @@ class _Worker:
     """One process that compiles one kernel at a time.
 
     It imports from where this process does, and never from the current folder (-P), which may hold a
-    stranger's files beside a stranger's model.
+    stranger's files beside a stranger's model. The folder of its temporary files is cleared here, as it may
+    die at any moment, and by itself, as this process may.
     """
 
-    def __init__(self, folder: str) -> None:
-        """folder: for its temporary files, which are not its own to clean up: it may die at any moment."""
-        command = [sys.executable, "-P", *WORKER, str(os.getpid())]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TMPDIR": folder}
-        self.process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+    def __init__(self) -> None:
+        self._environment = _environment()
+        self._kind = WORKER
+        self._cores = os.sched_getaffinity(0)
+        self._folder = tempfile.mkdtemp(prefix="rtcc-worker-")
+        environment, pipe = {**self._environment, "TMPDIR": self._folder}, subprocess.PIPE
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", *WORKER, self._folder],
+                env=environment,
+                cwd="/",
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+            )
+        except OSError:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+        self._served = 0
         self._said: list[str] = []
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether the process is alive, not due for replacement, and what a new one would be."""
+        same = self._environment == _environment() and self._kind == WORKER
+        fresh = self._served < MOST_KERNELS and self._cores == os.sched_getaffinity(0)
+        return same and fresh and self.process.poll() is None
+
     def compile(self, name: str, job: Job) -> bytes:
         """The object of one kernel; raises CodegenError for it however it fails."""
+        self._served += 1
         is_late = threading.Event()
         timer = threading.Timer(MOST_SECONDS, self._kill, (is_late,))
         timer.start()
@@ -133,19 +160,27 @@ class _Worker:
             "codegen-failed", f"kernel @{name}: {answer.error}", where=where, hint=hint
         ) from cause
 
+    def kill(self) -> None:
+        """End the process at once, whatever it is at."""
+        self.process.kill()
+        self.stop()
+
     def stop(self) -> None:
-        """End the process."""
-        for stream in (self.process.stdin, self.process.stdout):
-            assert stream is not None
-            stream.close()
+        """End the process, which leaves as soon as its pipe is closed, and what it leaves behind."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        with contextlib.suppress(BrokenPipeError):  # it died with a request unread
+            self.process.stdin.close()
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.process.stdout.close()
         self._listener.join()
-        assert self.process.stderr is not None
         self.process.stderr.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _exchange(self, job: Job) -> Any:
         assert self.process.stdin is not None
@@ -181,6 +216,72 @@ class _Worker:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self._said = [*self._said[-20:], line.decode("utf-8", "replace").rstrip()]
+
+
+class _Idle:
+    """Workers between two compilations. A forked child starts with none: the pipes are its parent's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._workers: list[_Worker] = []
+        self._timer: threading.Timer | None = None
+        self._is_registered = False
+
+    def take(self) -> _Worker:
+        """A usable worker, else a new one."""
+        with self._lock:
+            self._cancel()
+            kept = [worker for worker in self._workers if worker.is_usable]
+            spent = [worker for worker in self._workers if worker not in kept]
+            found = kept.pop() if kept else None
+            self._workers = kept
+            self._schedule()
+        for worker in spent:
+            worker.stop()
+        return found or _Worker()
+
+    def give(self, worker: _Worker) -> None:
+        """Keep a worker for the next compilation, for a while."""
+        if not worker.is_usable:
+            worker.stop()
+            return
+        with self._lock:
+            if not self._is_registered:
+                atexit.register(self.clear)
+                os.register_at_fork(after_in_child=self.__init__)
+                self._is_registered = True
+            self._workers.append(worker)
+            self._schedule()
+
+    def clear(self) -> None:
+        """Stop all idle workers."""
+        with self._lock:
+            self._cancel()
+            workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.stop()
+
+    def _schedule(self) -> None:
+        self._cancel()
+        if self._workers:
+            self._timer = threading.Timer(IDLE_SECONDS, self.clear)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+_idle: Final = _Idle()
+
+
+def _environment() -> dict[str, str]:
+    """The variables that a worker gets: where to find programs and modules, and what TVM and LLVM read."""
+    names = ("PATH", "HOME", "LANG", "LC_", "LD_", "PYTHON", "TVM_", "LLVM_")
+    kept = {name: value for name, value in os.environ.items() if name.startswith(names)}
+    return {**kept, "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if path)}
 
 
 def write_frame(stream: Any, value: object) -> None:

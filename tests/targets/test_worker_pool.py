@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,106 @@ def test_a_compiled_kernel_is_found_again_without_a_worker(monkeypatch: pytest.M
     first = compile_kernels(module(), parse_target("x86"), ())
     monkeypatch.setattr(worker_pool, "WORKER", ("-c", "raise SystemExit(1)"))
     assert compile_kernels(module(), parse_target("x86"), ()) == first
+
+
+ECHO = """
+import os, sys
+from rtcc.targets.tvm.worker_pool import read_frame, write_frame
+while True:
+    read_frame(sys.stdin.buffer)
+    write_frame(sys.stdout.buffer, str(os.getpid()).encode())
+"""
+"""A worker whose answer to any kernel is its own number."""
+
+
+@pytest.fixture
+def echo(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Compile one kernel; the number of the process that did."""
+    monkeypatch.setattr(worker_pool, "WORKER", ("-c", ECHO))
+
+    def pid() -> int:
+        answers: list[bytes] = []
+        worker_pool.generate({"a": ("", {}, "x86")}, 1, lambda _, answer: answers.append(answer))
+        return int(answers[0])
+
+    return pid
+
+
+def is_running(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+
+
+def ends(pid: int) -> bool:
+    """Whether a process is gone within ten seconds."""
+    deadline = time.monotonic() + 10
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not is_running(pid)
+
+
+def test_a_worker_serves_the_next_compilation(echo: Callable[[], int]) -> None:
+    assert echo() == echo()
+
+
+def test_a_worker_is_replaced_when_what_it_inherited_changes(
+    echo: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = echo()
+    monkeypatch.setenv("TVM_LOG_DEBUG", "1")
+    second = echo()
+    monkeypatch.setattr(worker_pool, "MOST_KERNELS", 1)
+    assert len({first, second, echo(), echo()}) == 4
+    assert ends(first)
+    assert ends(second)
+
+
+def test_an_idle_worker_leaves(echo: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_pool, "IDLE_SECONDS", 0.1)
+    assert ends(echo())
+
+
+def test_a_worker_found_dead_is_replaced(echo: Callable[[], int]) -> None:
+    first = echo()
+    os.kill(first, signal.SIGKILL)
+    assert ends(first)
+    assert echo() != first
+
+
+def test_a_forked_child_uses_workers_of_its_own(echo: Callable[[], int], tmp_path: Path) -> None:
+    first = echo()
+    child = os.fork()
+    if child == 0:
+        (tmp_path / "pid").write_text(str(echo()))
+        os._exit(0)
+    os.waitpid(child, 0)
+    second = int((tmp_path / "pid").read_text())
+    assert second != first
+    assert ends(second)
+    assert echo() == first
+
+
+PARENT = """
+import sys, time
+from rtcc.targets.tvm import worker_pool
+worker_pool.WORKER = ("-c", sys.argv[1])
+def done(name, answer):
+    print(int(answer), flush=True)
+worker_pool.generate({"a": ("", {}, "x86")}, 1, done)
+time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("seconds", ["0", "60"])
+def test_no_worker_outlives_its_parent(seconds: str) -> None:
+    """Neither one that ends nor one that is killed."""
+    command = [sys.executable, "-c", PARENT, ECHO, seconds]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    if seconds != "0":
+        parent.kill()
+    parent.communicate()
+    assert ends(worker)
 
 
 def test_corrupted_entries_count_as_absent(tmp_path: Path) -> None:
