@@ -35,9 +35,9 @@ CASES: dict[str, tuple[ConvProblem, tuple[int, int], WinogradTile]] = {
         ConvProblem(2, 20, 9, 11, 40, (3, 3), pads=ONE, input_halo=ONE, output_halo=(2, 1, 0, 3)),
         (4, 4), WinogradTile(5, 2, groups=2),
     ),
-    "no halo, several chunks and splits": (
+    "no halo, two splits": (
         ConvProblem(2, 20, 9, 11, 72, (3, 3), pads=(0, 2, 1, 1), output_halo=(0, 1, 0, 0)),
-        (2, 2), WinogradTile(5, 1, groups=2, chunk=2, splits=2),
+        (2, 2), WinogradTile(5, 1, groups=2, splits=2),
     ),
     "a row of taps": (
         ConvProblem(1, 20, 9, 11, 40, (1, 3), pads=(0, 1, 0, 1), output_halo=(0, 1, 0, 0)),
@@ -102,7 +102,7 @@ def test_residual(lanes: int) -> None:
 def test_results_do_not_depend_on_the_blocking(lanes: int) -> None:
     conv = ConvProblem(1, 24, 13, 13, 64, (3, 3), pads=ONE, lanes=lanes, input_halo=ONE)
     p = WinogradProblem(conv, (4, 4))
-    tiles = [WinogradTile(4, 2), WinogradTile(3, 1, 2, 3), WinogradTile(5, 2, 4, 1, 2)]
+    tiles = [WinogradTile(4, 2), WinogradTile(3, 1, 2), WinogradTile(5, 2, 4, 2)]
     first, *others = (result_of(p, tile, None, [])[0] for tile in tiles)
     assert all(np.array_equal(first, other) for other in others)
 

@@ -7,11 +7,11 @@ batch, row by row, and done by blocks whose transformed inputs and products stay
 
     for block of tiles, split of the output channels:            # shared out among tasks
         V[p, cb, t] = (Bᵀ d B)[p]                                # all points p of each tile and input block
-        for chunk of channel groups:
-            for p, group, t by register tile:
-                M[group, t, j, p] = Σ_c V[p, t, c] · weights[group, p, c, j]
-            for group, t, j:
-                output[tile t] = epilogue(Aᵀ M[group, t, j] A)
+        for group of output channels:
+            for p, t by register tile:
+                M[t, j, p] = Σ_c V[p, t, c] · weights[group, p, c, j]
+            for t, j:
+                output[tile t] = epilogue(Aᵀ M[t, j] A)
 
 A tile whose inputs lie outside the image and its halo is first copied to the stack, zeros around it, so that
 the input may have any halo or none. Results do not depend on how tiles are blocked or tasks divided.
@@ -32,9 +32,7 @@ from rtcc.targets.tvm.kernels.winograd_tiles import (
     WinogradProblem,
     WinogradTile,
     channel_groups,
-    chunks,
     input_floats,
-    product_floats,
     scratch_bytes,
     winograd_illegal,
 )
@@ -74,18 +72,11 @@ class _WinogradConv:
             is_new = tirx.Or(tirx.EQ(split, 0), tirx.EQ(step, begin))
             with kernel.when(is_new if tile.splits > 1 else None):
                 _InputTransform(block, data).emit()
-            with self._chunks(split) as chunk:
-                low = kernel.bind("low", chunk * tile.chunk)
-                members = kernel.bind("members", bounded(tile.chunk, groups, low))
-                _Products(block, weights).emit(low, members)
-                _OutputTransform(block, output, finish).emit(low, members)
+            low, high = share(groups, split, tirx.IntImm("int32", tile.splits))
+            with kernel.serial("group", high - low, kernel.bind("low", low)) as group:
+                _Products(block, weights).emit(group)
+                _OutputTransform(block, output, finish).emit(group)
         return kernel.finish()
-
-    def _chunks(self, split: Index):
-        """The loop over a split's chunks."""
-        low, high = share(chunks(self.problem, self.tile), split, tirx.IntImm("int32", self.tile.splits))
-        low = self.kernel.bind("chunk_begin", low)
-        return self.kernel.serial("chunk", high - low, low)
 
 
 @dataclass(frozen=True)
@@ -108,11 +99,10 @@ class _Block:
         """Where in the scratch one point of a tile's transformed channel block begins."""
         return point * input_floats(self.problem, self.tile) + (block * self.tile.block + tile) * self.lanes
 
-    def product(self, member: Index, tile: Index, j: Index, point: Index) -> Index:
-        """Where the products of one point begin: group `member` of the chunk, channel block j."""
+    def product(self, tile: Index, j: Index, point: Index) -> Index:
+        """Where the products of one point begin, of the group's channel block j."""
         base = self.problem.products * input_floats(self.problem, self.tile)
-        vectors = (tile * self.tile.blocks + j) * self.problem.products + point
-        return base + member * product_floats(self.problem, self.tile) + vectors * self.lanes
+        return base + ((tile * self.tile.blocks + j) * self.problem.products + point) * self.lanes
 
     def place(self, t: Index) -> tuple[Index, Index, Index]:
         """Image, top row and left column in the output of the block's tile t."""
@@ -213,23 +203,22 @@ def _overlap(kernel: FunctionBuilder, start: Index, count: int, extent: int) -> 
 
 @dataclass(frozen=True)
 class _Products:
-    """M[group, t, j, p] = Σ_c V[p, t, c] · weights[group, p, c, j], for a chunk of groups."""
+    """M[t, j, p] = Σ_c V[p, t, c] · weights[group, p, c, j] for a group of output channels."""
 
     block: _Block
     weights: tirx.Buffer
 
-    def emit(self, low: Index, members: Index) -> None:
+    def emit(self, group: Index) -> None:
         block, kernel, tile = self.block, self.block.kernel, self.block.tile
-        whole = tile.tiles - 1
+        register_tiles = tirx.truncdiv(block.count + (tile.tiles - 1), tile.tiles)
         with (
             kernel.serial("p", block.problem.products) as point,
-            kernel.serial("member", members) as member,
-            kernel.serial("tt", tirx.truncdiv(block.count + whole, tile.tiles)) as register_tile,
+            kernel.serial("tt", register_tiles) as register_tile,
         ):
             first = kernel.bind("t", register_tile * tile.tiles)
-            acc = self._sums(point, low + member, first)
+            acc = self._sums(point, group, first)
             with kernel.unrolled("m", acc.pixels) as m, kernel.unrolled("j", acc.blocks) as j:
-                place = vector(block.product(member, first + m, j, point), block.lanes)
+                place = vector(block.product(first + m, j, point), block.lanes)
                 kernel.store(block.scratch, [place], acc.buffer[acc.place(m, j)])
 
     def _sums(self, point: Index, group: Index, first: Index) -> Accumulators:
@@ -254,31 +243,30 @@ class _Products:
 
 @dataclass(frozen=True)
 class _OutputTransform:
-    """output = epilogue(Aᵀ M A) for every tile of a block and a chunk of channel groups."""
+    """output = epilogue(Aᵀ M A) for every tile of a block and a group of output channels."""
 
     block: _Block
     output: tirx.Buffer
     finish: BoundEpilogue
 
-    def emit(self, low: Index, members: Index) -> None:
+    def emit(self, group: Index) -> None:
         block, kernel, tile = self.block, self.block.kernel, self.block.tile
         blocks = block.problem.conv.output.blocks
         with kernel.serial("t", block.count) as t:
             n, y, x = block.place(t)
-            with kernel.serial("member", members) as member, kernel.serial("j", tile.blocks) as j:
-                channels = kernel.bind("channels", (low + member) * tile.blocks + j)
-                exists = tirx.LT(channels, blocks) if blocks % tile.blocks else None
-                with kernel.when(exists):
-                    self._store(n, channels, y, x, self._tile(member, t, j))
+            with kernel.serial("j", tile.blocks) as j:
+                channels = kernel.bind("channels", group * tile.blocks + j)
+                with kernel.when(tirx.LT(channels, blocks) if blocks % tile.blocks else None):
+                    self._store(n, channels, y, x, self._tile(t, j))
 
-    def _tile(self, member: Index, t: Index, j: Index) -> tirx.Buffer:
+    def _tile(self, t: Index, j: Index) -> tirx.Buffer:
         """One tile's outputs [rows][columns] of one channel block, on the stack."""
         block, kernel, lanes = self.block, self.block.kernel, self.block.lanes
         down, across = block.problem.transforms
         (rows, columns), (height, width) = block.problem.points, block.problem.outputs
         half = kernel.local("half", (height * columns * lanes,))
         with kernel.unrolled("q", columns) as q:
-            places = [block.product(member, t, j, p * columns + q) for p in range(rows)]
+            places = [block.product(t, j, p * columns + q) for p in range(rows)]
             values = [block.scratch[vector(place, lanes)] for place in places]
             for i, value in enumerate(multiplied(kernel, down.output, values)):
                 kernel.store(half, [vector((q * height + i) * lanes, lanes)], value)

@@ -1,8 +1,14 @@
-"""How Winograd's convolution is cut into blocks, and what it needs as scratch; needs no TVM."""
+"""How Winograd's convolution is cut into blocks, and what it needs as scratch; needs no TVM.
+
+The blocks follow from a small model of the machine, as `conv_tiles` has it; its constants were fitted to
+measurements on a Zen 5 with AVX-512, and a measurement may overrule it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -10,9 +16,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcc.ir.ops.winograd import Transform, transform
-from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
+from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, cycles_per_step, uneven
 
 FLOAT_BYTES = 4
+
+INPUT_CYCLES, OUTPUT_CYCLES = 2.8, 2.5
+"""Of one vector of a transformed input or product: loading, transforming, storing."""
+
+FAR_CYCLES = 2.0
+"""Of one vector of transformed input that comes from beyond the second cache."""
+
+PANEL_CYCLES = 0.4
+"""Of one vector of weights, for each register tile, where those of a group exceed the first cache."""
+
+FIRST_CACHE = 32 << 10
+"""Bytes of weights that stay in the first cache beside a register tile's inputs."""
+
+WEIGHT_CYCLES, DRAM_WEIGHT_CYCLES = 0.5, 3.0
+"""Of one vector of weights that comes from the third cache, or from memory, for each block."""
+
+THIRD_CACHE = 12 << 20
+"""Bytes of weights from which on they come from memory."""
+
+MOST_REGISTER_TILES = 8
+"""Register tiles in a block at most."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +84,13 @@ class WinogradTile:
     """How the work is cut up, from the inside outwards.
 
     `tiles` by `blocks` of output channels stay in registers; `groups` such register tiles are transformed
-    together, a block. `chunk` groups of output channels are summed before they are transformed back.
-    `splits`: into how many parts the output channels are divided among tasks; each transforms its input.
+    together, a block. `splits`: into how many parts the output channels are divided among tasks; each
+    transforms its input.
     """
 
     tiles: int
     blocks: int
     groups: int = 1
-    chunk: int = 1
     splits: int = 1
 
     @property
@@ -78,11 +104,6 @@ def channel_groups(problem: WinogradProblem, tile: WinogradTile) -> int:
     return -(-problem.conv.output.blocks // tile.blocks)
 
 
-def chunks(problem: WinogradProblem, tile: WinogradTile) -> int:
-    """Chunks of groups of output channels; the last may have fewer."""
-    return -(-channel_groups(problem, tile) // tile.chunk)
-
-
 def input_floats(problem: WinogradProblem, tile: WinogradTile) -> int:
     """Room for one point of a block's transformed input; a line more than that, so that points spread over
     the sets of a cache."""
@@ -90,15 +111,10 @@ def input_floats(problem: WinogradProblem, tile: WinogradTile) -> int:
     return (conv.input.blocks * tile.block + 1) * conv.lanes
 
 
-def product_floats(problem: WinogradProblem, tile: WinogradTile) -> int:
-    """Room for the products of one group of output channels."""
-    return tile.block * tile.blocks * problem.products * problem.conv.lanes
-
-
 def scratch_bytes(problem: WinogradProblem, tile: WinogradTile) -> int:
-    """What each task needs as scratch, in bytes."""
-    transformed = input_floats(problem, tile) * problem.products
-    return FLOAT_BYTES * (transformed + tile.chunk * product_floats(problem, tile))
+    """What each task needs as scratch, in bytes: the transformed input, the products of a channel group."""
+    products = tile.block * tile.blocks * problem.conv.lanes
+    return FLOAT_BYTES * problem.products * (input_floats(problem, tile) + products)
 
 
 def winograd_illegal(problem: ConvProblem) -> str | None:
@@ -120,3 +136,59 @@ def pack_weights(transformed: NDArray[Any], problem: WinogradProblem, tile: Wino
     padded[:filters] = transformed
     shape = (-1, columns, channels, *problem.points)
     return np.ascontiguousarray(padded.reshape(shape).transpose(0, 3, 4, 2, 1))
+
+
+@cache
+def choose_tile(
+    problem: WinogradProblem, registers: int, second_cache: int = 1 << 20, tasks: int = 1
+) -> WinogradTile:
+    """The blocks with the least estimated time; arguments as `conv_tiles.direct_tile`'s."""
+    candidates = _candidates(problem, registers, tasks)
+    return min(candidates, key=lambda tile: cycles(problem, tile, second_cache, tasks))
+
+
+def _candidates(problem: WinogradProblem, registers: int, tasks: int) -> Iterator[WinogradTile]:
+    """All blockings worth looking at, in a fixed order."""
+    for blocks in range(1, min(4, problem.conv.output.blocks) + 1):
+        most = min(problem.tiles, (registers - blocks - 1) // blocks)
+        for tiles in range(-(-most // 3), most + 1):
+            for groups in range(1, min(MOST_REGISTER_TILES, -(-problem.tiles // tiles)) + 1):
+                channels = channel_groups(problem, WinogradTile(tiles, blocks, groups))
+                for splits in range(1, min(tasks, channels) + 1):
+                    yield WinogradTile(tiles, blocks, groups, splits)
+
+
+def cycles(problem: WinogradProblem, tile: WinogradTile, second_cache: int, tasks: int = 1) -> float:
+    """Estimated cycles of the busiest of `tasks` cores, what memory adds to products included."""
+    whole, rest = divmod(problem.tiles, tile.block)
+    total = whole * _block_cycles(problem, tile, tile.block, second_cache)
+    if rest:
+        total += _block_cycles(problem, tile, rest, second_cache)
+    total += (tile.splits - 1) * _transform_cycles(problem, problem.tiles)
+    return total / tasks * uneven((whole + (rest > 0)) * tile.splits, tasks)
+
+
+def _transform_cycles(problem: WinogradProblem, tiles: int) -> float:
+    return INPUT_CYCLES * problem.products * problem.conv.input.blocks * tiles
+
+
+def _block_cycles(problem: WinogradProblem, tile: WinogradTile, tiles: int, second_cache: int) -> float:
+    """Cycles of a block of so many tiles; all its register tiles are computed whole."""
+    conv, groups = problem.conv, channel_groups(problem, tile)
+    computed = -(-tiles // tile.tiles) * tile.tiles
+    steps = problem.products * conv.channels * groups
+    weights = FLOAT_BYTES * steps * tile.blocks * conv.lanes
+    scratch = scratch_bytes(problem, tile)
+    far = 0.0
+    if FLOAT_BYTES * conv.channels * tile.blocks * conv.lanes > FIRST_CACHE:
+        far += PANEL_CYCLES * steps * tile.blocks * (computed // tile.tiles)
+    if scratch + weights > second_cache:
+        far += steps * tile.blocks * (WEIGHT_CYCLES if weights <= THIRD_CACHE else DRAM_WEIGHT_CYCLES)
+    if scratch > second_cache * 5 // 8:
+        far += FAR_CYCLES * problem.products * tiles * groups * conv.input.blocks
+    return (
+        steps * cycles_per_step(computed, tile.tiles, tile.blocks)
+        + far
+        + _transform_cycles(problem, tiles)
+        + OUTPUT_CYCLES * problem.products * conv.output.blocks * tiles
+    )
