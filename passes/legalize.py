@@ -10,7 +10,15 @@ from rtcc.ir import Module, Op
 from rtcc.ir.ops import movement, nn, shapes
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.cast import Cast, CastLike
-from rtcc.passes.legalization import attention, einsum, quantization, recurrent, reductions, resampling
+from rtcc.passes.legalization import (
+    attention,
+    einsum,
+    fourier,
+    quantization,
+    recurrent,
+    reductions,
+    resampling,
+)
 from rtcc.passes.legalization.transposed import conv_transpose_to_conv
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import reassociates
@@ -67,4 +75,5 @@ RULES = (
     split_to_slices, cast_like_to_cast, dropout_to_identity, conv_transpose_to_conv,
     *attention.RULES, *einsum.RULES, *quantization.RULES, *recurrent.RULES, *reductions.RULES,
     *resampling.RULES,
+    *fourier.RULES,
 )  # fmt: skip

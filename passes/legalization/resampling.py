@@ -1,21 +1,18 @@
-"""Resizing, grids and Fourier transforms: tables computed at compile time, and products with them."""
+"""Resizing and grids: tables computed at compile time, and products with them."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from rtcc.errors import Unsupported
-from rtcc.ir import Constant, DType, Op, Value
-from rtcc.ir.ops import pooling, resize, sampling, signal
-from rtcc.ir.ops.axes import integers, normal_axes, normal_axis
+from rtcc.ir import Constant, DType, Value
+from rtcc.ir.ops import pooling, resize, sampling
+from rtcc.ir.ops.axes import normal_axes
 from rtcc.ir.ops.fused import Resample
 from rtcc.ir.ops.indexing import ScatterElements
 from rtcc.ir.ops.movement import CenterCropPad
 from rtcc.passes.legalization.writer import Writer, is_static
 from rtcc.pipeline.rewriter import Rewriter, rewrite
-
-LONGEST_TRANSFORM = 1024
-"""Fourier transforms are products with their matrix up to this length."""
 
 
 def _constant_array(value: Value | None) -> np.ndarray | None:
@@ -106,69 +103,4 @@ def max_unpool(op: pooling.MaxUnpool, rw: Rewriter) -> None:
     rw.replace(op, write.pad(placed, [*(0 for _ in extra), *extra]))
 
 
-@rewrite(signal.DFT)
-def fourier_transform(op: signal.DFT, rw: Rewriter) -> None:
-    """dft(x)  →  mat_mul(x, matrix of the transform), in f64"""
-    if not is_static(op) or not all(v is None or isinstance(v, Constant) for v in (op.dft_length, op.axis)):
-        return
-    write, rank = Writer(rw, "dft"), op.type.rank
-    axis = normal_axis(op, -2 if op.axis is None else integers(op, op.axis, "axis")[0], rank)
-    size, parts = op.data.type.sizes[axis], op.data.type.sizes[-1]
-    length = None if op.dft_length is None else integers(op, op.dft_length, "dft_length")[0]
-    _check_length(op, max(size, op.type.sizes[axis]))
-    matrix = _transform_matrix(op, size, parts, length)
-    order = [a for a in range(rank) if a not in (axis, rank - 1)]
-    outer = [op.data.type.sizes[a] for a in order]
-    rows = write.transpose(write.cast(op.data, DType.F64), *order, axis, rank - 1)
-    rows = write.reshape(rows, *outer, size * parts)
-    spectrum = write.matmul(rows, write.array(matrix, DType.F64))
-    spectrum = write.reshape(spectrum, *outer, op.type.sizes[axis], op.type.sizes[-1])
-    back = [[*order, axis, rank - 1].index(a) for a in range(rank)]
-    rw.replace(op, write.cast(write.transpose(spectrum, *back), op.type.dtype))
-
-
-def _transform_matrix(op: signal.DFT | signal.STFT, size: int, parts: int, length: int | None) -> np.ndarray:
-    """What the transform makes of each unit vector: a linear map's matrix [size·parts, bins·parts]."""
-    units = np.eye(size * parts).reshape(-1, size, parts)
-    data = Constant("units", units)
-    inverse = op.inverse if isinstance(op, signal.DFT) else 0
-    given = None if length is None else Constant("length", np.array(length, np.int64))
-    alone = signal.DFT(
-        data, given, Constant("axis", np.array(1, np.int64)), inverse=inverse, onesided=op.onesided
-    )
-    return np.asarray(
-        alone.evaluate(*(v.array if isinstance(v, Constant) else None for v in alone.operands))
-    ).reshape(size * parts, -1)
-
-
-def _check_length(op: Op, length: int) -> None:
-    if length > LONGEST_TRANSFORM:
-        message = f"{op.name} of length {length}: at most {LONGEST_TRANSFORM}"
-        raise Unsupported("unsupported-operator", message, where=str(op.location) or None)
-
-
-@rewrite(signal.STFT)
-def short_time_transform(op: signal.STFT, rw: Rewriter) -> None:
-    """stft(x)  →  frames gathered, windowed, and multiplied by the matrix of the transform, in f64"""
-    if not is_static(op) or not isinstance(op.frame_step, Constant):
-        return
-    write, (batch, total, parts) = Writer(rw, "stft"), op.signal.type.sizes
-    step = integers(op, op.frame_step, "frame_step")[0]
-    length = total if op.window is None else op.window.type.sizes[0]
-    if op.frame_length is not None:
-        length = integers(op, op.frame_length, "frame_length")[0]
-    _check_length(op, length)
-    _, count, bins, _ = op.type.sizes
-    matrix = _transform_matrix(op, length, parts, length)
-    places = np.arange(count)[:, None] * step + np.arange(length)
-    frames = write.gather(write.cast(op.signal, DType.F64), write.array(places, DType.I64), 1)
-    if op.window is not None:
-        frames = write.mul(frames, write.reshape(write.cast(op.window, DType.F64), length, 1))
-    rows = write.reshape(frames, batch, count, length * parts)
-    spectrum = write.reshape(write.matmul(rows, write.array(matrix, DType.F64)), batch, count, bins, 2)
-    rw.replace(op, write.cast(spectrum, op.type.dtype))
-
-
-RULES = (
-    resize_by_axes, affine_grid, center_crop_pad, max_unpool, fourier_transform, short_time_transform,
-)  # fmt: skip
+RULES = (resize_by_axes, affine_grid, center_crop_pad, max_unpool)

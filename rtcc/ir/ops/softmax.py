@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from rtcc.ir.dtype import DType
 from rtcc.ir.op import Array, attribute, operand
 from rtcc.ir.ops.axes import normal_axis
-from rtcc.ir.ops.computed import FLOATS, SameType
+from rtcc.ir.ops.computed import FLOATS, SameType, rounded, widened
 from rtcc.ir.types import TensorType
 
 
@@ -22,23 +23,40 @@ class AlongAxis(SameType):
         return super().infer()
 
 
-class Softmax(AlongAxis):
+class Normalised(AlongAxis):
+    """Softmax and its logarithm, which ONNX defines as functions of several operators.
+
+    Narrow floats are rounded after each of these: difference, power, sum, logarithm, quotient.
+    """
+
+    def stepwise(self, value: Array) -> Array:
+        """A step's result, rounded to a narrow element type and widened again."""
+        narrow = self.type.dtype in (DType.F16, DType.BF16) and value.dtype == np.float32
+        return widened(rounded(value, self.type.dtype)) if narrow else value
+
+    def _shifted(self, data: Array) -> Array:
+        return self.stepwise(data - np.max(data, axis=self.axis, keepdims=True, initial=-np.inf))
+
+
+class Softmax(Normalised):
     """exp(x) over its sum along the axis, shifted by the largest element (ONNX Softmax)."""
 
     name = "nn.softmax"
 
     def compute(self, data: Array) -> Array:
-        return softmax(data, self.axis)
+        powers = self.stepwise(np.exp(self._shifted(data)))
+        return powers / self.stepwise(np.sum(powers, axis=self.axis, keepdims=True))
 
 
-class LogSoftmax(AlongAxis):
+class LogSoftmax(Normalised):
     """The logarithm of Softmax, without overflow (ONNX LogSoftmax)."""
 
     name = "nn.log_softmax"
 
     def compute(self, data: Array) -> Array:
-        shifted = data - np.max(data, axis=self.axis, keepdims=True, initial=-np.inf)
-        return shifted - np.log(np.sum(np.exp(shifted), axis=self.axis, keepdims=True))
+        shifted = self._shifted(data)
+        total = np.sum(self.stepwise(np.exp(shifted)), axis=self.axis, keepdims=True)
+        return shifted - self.stepwise(np.log(self.stepwise(total)))
 
 
 class Hardmax(AlongAxis):

@@ -14,7 +14,7 @@ is broadcast and multiplied into nt accumulators.
 What remains of a row is a second, narrower tile. A 1x1 convolution of stride 1 without halos may have several
 rows joined into one, so that tiles run across row ends. `Tile` says how the loops are blocked for the caches;
 where that takes several passes over the input channels, the output must not share memory with an epilogue's
-parameter.
+parameter. Long sums are cut into parts of whole input blocks (`summation`).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile, Tiling
 from rtcc.targets.tvm.kernels.conv_tiles import direct_illegal, direct_tile
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
+from rtcc.targets.tvm.summation import block_length
 
 
 def pack_weights(weights: NDArray[Any], problem: ConvProblem, tile: Tile) -> NDArray[Any]:
@@ -121,11 +122,37 @@ class _DirectConv:
         acc: Accumulators,
         x: Index,
     ) -> None:
-        """Add the products of this pass's input blocks to the accumulators."""
-        problem, kernel, lanes = self.problem, row.kernel, self.problem.lanes
+        """Add the products of this pass's input blocks to the accumulators; long sums in parts."""
+        problem, kernel = self.problem, row.kernel
         first = sweep * self.depth
+        count = bounded(self.depth, problem.reduction_blocks, first)
+        taps = problem.kernel[0] * problem.kernel[1] * problem.lanes
+        room = block_length(self.depth * taps) // taps
+        if room >= self.depth:
+            self._products(row, data, weights, acc, x, first, count)
+            return
+        room = max(1, room)
+        with kernel.serial("part", tirx.truncdiv(count + (room - 1), room)) as part:
+            partial = row.accumulators(acc.pixels)
+            begin = first + part * room
+            self._products(row, data, weights, partial, x, begin, tirx.Min(room, first + count - begin))
+            with kernel.unrolled("m", acc.pixels) as m, kernel.unrolled("j", acc.blocks) as j:
+                acc.add(kernel, m, j, partial.buffer[partial.place(m, j)])
+
+    def _products(
+        self,
+        row: OutputRow,
+        data: tirx.Buffer,
+        weights: tirx.Buffer,
+        acc: Accumulators,
+        x: Index,
+        first: Index,
+        count: Index,
+    ) -> None:
+        """Add the products of `count` input blocks from `first`."""
+        problem, kernel, lanes = self.problem, row.kernel, self.problem.lanes
         with (
-            kernel.serial("cb", bounded(self.depth, self.problem.reduction_blocks, first), first) as cb,
+            kernel.serial("cb", count, first) as cb,
             kernel.serial("r", problem.kernel[0]) as r,
             kernel.serial("s", problem.kernel[1]) as s,
             kernel.serial("c", bounded(lanes, problem.channels // problem.groups, cb * lanes)) as c,

@@ -13,7 +13,7 @@ of 8, 4, 2 and 1, never past a row's end.
             output[i, m, j] = epilogue(acc[m, j])
 
 A matrix-vector product has few accumulators; then several steps of k go to accumulators of their own, so that
-the multiply-adds do not wait for each other.
+the multiply-adds do not wait for each other. Long sums over k are cut into blocks (`summation`).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from rtcc.targets.tvm.kernels.matmul_tiles import (
     scratch_bytes,
 )
 from rtcc.targets.tvm.kernels.panel import copy_panel, pieces, transpose_panel
+from rtcc.targets.tvm.summation import block_length
 
 
 def make(
@@ -162,22 +163,40 @@ class _Part:
         kernel, tile, lanes = self.kernel, self.matmul.tile, self.matmul.problem.lanes
         count = rows * tile.vectors
         acc = kernel.local("acc", (tile.steps * count * lanes,))
-        with kernel.unrolled("i", tile.steps * count) as i:
-            kernel.store(acc, [vector(i * lanes, lanes)], splat(0.0, lanes))
-        whole, rest = divmod(self.matmul.problem.depth, tile.steps)
+        depth = self.matmul.problem.depth
+        block = min(depth, block_length(-(-depth // tile.steps)) * tile.steps)
+        blocks, rest = divmod(depth, block)
+        sums = acc
+        if depth > block:
+            sums = kernel.local("sums", (count * lanes,))
+            _clear(kernel, sums, count, lanes)
+            with kernel.serial("block", blocks) as number:
+                self._block(acc, row, rows, number * block, block)
+                _add(kernel, sums, acc, count, lanes)
+        if rest or depth == block:
+            self._block(acc, row, rows, depth - (rest or block), rest or block)
+            if depth > block:
+                _add(kernel, sums, acc, count, lanes)
+        if self.columns is not None:
+            self._store(sums, row, rows, self.columns)
+        else:
+            self.matmul.by_columns(kernel, self.group, lambda columns: self._store(sums, row, rows, columns))
+
+    def _block(self, acc: tirx.Buffer, row: Index, rows: int, first: Index, depth: int) -> None:
+        """acc[m, j] = Σ left[m, k] · right[k, j] for `depth` values of k from `first`."""
+        kernel, tile, lanes = self.kernel, self.matmul.tile, self.matmul.problem.lanes
+        count = rows * tile.vectors
+        _clear(kernel, acc, tile.steps * count, lanes)
+        whole, rest = divmod(depth, tile.steps)
         with kernel.serial("ko", whole) as ko, kernel.unrolled("ki", tile.steps) as ki:
-            self._step(acc, row, rows, ko * tile.steps + ki, ki * count)
+            self._step(acc, row, rows, first + ko * tile.steps + ki, ki * count)
         for k in range(rest):
-            self._step(acc, row, rows, whole * tile.steps + k, 0)
+            self._step(acc, row, rows, first + whole * tile.steps + k, 0)
         with kernel.unrolled("i", count) as i:
             total, place = acc[vector(i * lanes, lanes)], vector(i * lanes, lanes)
             for step in range(1, tile.steps):
                 total = total + acc[vector((step * count + i) * lanes, lanes)]
             kernel.store(acc, [place], total)
-        if self.columns is not None:
-            self._store(acc, row, rows, self.columns)
-        else:
-            self.matmul.by_columns(kernel, self.group, lambda columns: self._store(acc, row, rows, columns))
 
     def _step(self, acc: tirx.Buffer, row: Index, rows: int, k: Index, first: Index) -> None:
         """acc[m, j] += left[m, k] · right[k, j]."""
@@ -208,3 +227,16 @@ class _Part:
                 kernel.store(
                     self.output, [self.image, row + m, vector(base + first, length)], self.finish(value, at)
                 )
+
+
+def _clear(kernel: FunctionBuilder, sums: tirx.Buffer, count: int, lanes: int) -> None:
+    """Zero the first `count` vectors of `sums`."""
+    with kernel.unrolled("i", count) as i:
+        kernel.store(sums, [vector(i * lanes, lanes)], splat(0.0, lanes))
+
+
+def _add(kernel: FunctionBuilder, sums: tirx.Buffer, acc: tirx.Buffer, count: int, lanes: int) -> None:
+    """sums[i] += acc[i] for the first `count` vectors."""
+    with kernel.unrolled("i", count) as i:
+        place = vector(i * lanes, lanes)
+        kernel.store(sums, [place], sums[place] + acc[place])

@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import prod
 from typing import TypeAlias
 
 import numpy as np
 from tvm import tirx
 
 from rtcc.ir import DType, TensorType
-from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder
+from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, bounded, vector
 from rtcc.targets.tvm.lower.kernel import (
     Index,
     Lowering,
@@ -23,6 +24,7 @@ from rtcc.targets.tvm.lower.kernel import (
     widened,
 )
 from rtcc.targets.tvm.lower.scalar import maximum, minimum
+from rtcc.targets.tvm.summation import block_length
 
 LANES = 16
 """Partial results that a sum over a contiguous axis keeps, so that it runs in vector registers."""
@@ -67,24 +69,97 @@ def accumulate(
     """Combine term(index) over an index space inside the current loop body; returns the value, loaded.
 
     Narrow floats are combined in float32, and stay so. A contiguous last axis of fixed extent is combined
-    in LANES partial results that are joined at the end.
+    in LANES partial results that are joined pairwise at the end; long sums of floats are cut into blocks.
     """
     builder, type = lowering.builder, computing_type(type)
     *outer, last = extents or (1,)
     lanes = LANES if isinstance(last, int) and last >= 2 * LANES else 1
-    partial = builder.local("partial", (lanes,), storage_type(type))
-    with builder.serial("lane", lanes) as lane:
-        builder.store(partial, [lane], combine.start(type))
-    with ExitStack() as stack:
-        index = tuple(stack.enter_context(builder.serial(f"r{n}", e)) for n, e in enumerate(outer))
-        if lanes == 1:
-            with builder.serial("r", last) as r:
-                _join(lowering, type, partial, integer(0), combine, lambda: term((*index, r)))
-        else:
-            _join_lanes(lowering, type, partial, int(last), combine, lambda r: term((*index, r)))
-    for lane in range(1, lanes):
-        builder.store(partial, [integer(0)], combine.join(type, partial[0], partial[lane]))
+
+    def add(partial: tirx.Buffer, index: Index, chunk: Expr, width: int) -> None:
+        with builder.serial("lane", width) as lane:
+            _join(lowering, type, partial, lane, combine, lambda: term((*index, chunk + lane)))
+
+    def whole(partial: tirx.Buffer, index: Index) -> None:
+        add(partial, index[:-1], index[-1] * integer(lanes), lanes)
+
+    def rest(partial: tirx.Buffer, index: Index) -> None:
+        add(partial, index, integer(int(last) // lanes * lanes), int(last) % lanes)
+
+    partial = _blocks(lowering, type, lanes, [*outer, last // lanes if lanes > 1 else last], combine, whole)
+    if lanes > 1 and int(last) % lanes:
+        partial = _blocks(lowering, type, lanes, outer, combine, rest, into=partial)
+    _join_pairwise(lowering, type, partial, lanes, combine)
     return _loaded(type, partial[0])
+
+
+def _join_pairwise(
+    lowering: Lowering, type: TensorType, partial: tirx.Buffer, lanes: int, combine: Combine
+) -> None:
+    """partial[0] becomes all lanes combined, halves in turn."""
+    while lanes > 1:
+        lanes //= 2
+        low, high = partial[vector(0, lanes)], partial[vector(lanes, lanes)]
+        lowering.builder.store(partial, [vector(0, lanes)], combine.join(type, low, high))
+
+
+def _blocks(
+    lowering: Lowering,
+    type: TensorType,
+    width: int,
+    extents: Sequence[Extent],
+    combine: Combine,
+    add: Callable[[tirx.Buffer, Index], None],
+    into: tirx.Buffer | None = None,
+) -> tirx.Buffer:
+    """A buffer of `width` combinations, add(buffer, index) called for all of an index space.
+
+    A long sum of floats is cut as `summation` says; extents known only at run time count as 1 there, which
+    are those of pooling windows.
+    """
+    builder = lowering.builder
+    sums = _started(lowering, type, width, combine) if into is None else into
+    cut = _cut(extents) if combine is SUM and type.dtype.is_float else None
+    if cut is None:
+        with ExitStack() as stack:
+            add(sums, tuple(stack.enter_context(builder.serial(f"r{n}", e)) for n, e in enumerate(extents)))
+        return sums
+    axis, block = cut
+    extent = int(extents[axis])
+    with ExitStack() as stack:
+        index = [stack.enter_context(builder.serial(f"r{n}", e)) for n, e in enumerate(extents[:axis])]
+        first = stack.enter_context(builder.serial("block", -(-extent // block))) * integer(block)
+        partial = _started(lowering, type, width, combine)
+        with ExitStack() as within:
+            index.append(within.enter_context(builder.serial("k", bounded(block, extent, first), first)))
+            inner = enumerate(extents[axis + 1 :])
+            index += [within.enter_context(builder.serial(f"s{n}", e)) for n, e in inner]
+            add(partial, tuple(index))
+        with builder.serial("lane", width) as lane:
+            builder.store(sums, [lane], sums[lane] + partial[lane])
+    return sums
+
+
+def _started(lowering: Lowering, type: TensorType, width: int, combine: Combine) -> tirx.Buffer:
+    """A buffer of `width` combinations of nothing."""
+    partial = lowering.builder.local("partial", (width,), storage_type(type))
+    with lowering.builder.serial("lane", width) as lane:
+        lowering.builder.store(partial, [lane], combine.start(type))
+    return partial
+
+
+def _cut(extents: Sequence[Extent]) -> tuple[int, int] | None:
+    """Which axis of a long sum is cut, and into blocks of how many; the axes after it stay whole."""
+    terms = prod(extent for extent in extents if isinstance(extent, int))
+    room = block_length(terms)
+    if room == terms:
+        return None
+    for axis in reversed(range(len(extents))):
+        extent = extents[axis]
+        if isinstance(extent, int):
+            if extent > room:
+                return axis, room
+            room //= extent
+    return None
 
 
 def _loaded(type: TensorType, stored: Expr) -> Expr:
@@ -107,15 +182,13 @@ def accumulate_columns(
     builder, type = lowering.builder, computing_type(type)
 
     def block(start: Expr, width: int) -> None:
-        partial = builder.local("partial", (width,), storage_type(type))
-        with builder.serial("lane", width) as lane:
-            builder.store(partial, [lane], combine.start(type))
-        with ExitStack() as stack:
-            index = tuple(stack.enter_context(builder.serial(f"r{n}", e)) for n, e in enumerate(extents))
+        def add(partial: tirx.Buffer, index: Index) -> None:
             with builder.serial("lane", width) as lane:
                 _join(lowering, type, partial, lane, combine, lambda: term(index, start + lane))
+
+        sums = _blocks(lowering, type, width, extents, combine, add)
         with builder.serial("lane", width) as lane, lowering.scope():
-            finish(start + lane, _loaded(type, partial[lane]))
+            finish(start + lane, _loaded(type, sums[lane]))
 
     column_blocks(builder, count, block)
 
@@ -129,23 +202,6 @@ def column_blocks(builder: FunctionBuilder, count: int, block: Callable[[Expr, i
     if rest:
         with builder.serial("column_rest", 1):
             block(integer(whole * COLUMN_BLOCK), rest)
-
-
-def _join_lanes(
-    lowering: Lowering,
-    type: TensorType,
-    partial: tirx.Buffer,
-    extent: int,
-    combine: Combine,
-    term: Callable[[Expr], Expr],
-) -> None:
-    builder = lowering.builder
-    whole, rest = divmod(extent, LANES)
-    with builder.serial("chunk", whole) as chunk, builder.serial("lane", LANES) as lane:
-        _join(lowering, type, partial, lane, combine, lambda: term(chunk * integer(LANES) + lane))
-    if rest:
-        with builder.serial("lane", rest) as lane:
-            _join(lowering, type, partial, lane, combine, lambda: term(integer(whole * LANES) + lane))
 
 
 def _join(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from tvm import tirx
 
-from rtcc.ir import Graph, Op, TensorType
+from rtcc.ir import DType, Graph, Op, TensorType
 from rtcc.ir.ops import normalization, reduce, softmax
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.target import Target
@@ -28,6 +28,7 @@ from rtcc.targets.tvm.lower.kernel import (
     computing_type,
     integer,
     literal,
+    narrowed,
     storage_type,
     template,
     widened,
@@ -94,18 +95,33 @@ def rows_kernel(graph: Graph, op: Op, axes: Sequence[int], body: Callable[[Row],
 
 @template(softmax.Softmax, softmax.LogSoftmax)
 def _softmax(graph: Graph, op: softmax.Softmax, target: Target) -> tirx.PrimFunc:
+    def stepwise(value: Expr) -> Expr:
+        return widened(narrowed(value, op.type))
+
     def body(row: Row) -> None:
         most = row.total(row.element, MAXIMUM)
-        total = row.total(lambda i: vm.exp(row.element(i) - most))
+
+        def shifted(i: Index) -> Expr:
+            return stepwise(row.element(i) - most)
+
+        total = stepwise(row.total(lambda i: stepwise(vm.exp(shifted(i)))))
         if isinstance(op, softmax.LogSoftmax):
-            log_total = row.lowering.builder.bind("log_total", vm.log(total))
-            row.store(lambda i: row.element(i) - most - log_total)
+            log_total = row.lowering.builder.bind("log_total", stepwise(vm.log(total)))
+            row.store(lambda i: shifted(i) - log_total)
+        elif op.type.dtype in (DType.F16, DType.BF16):
+            row.store(lambda i: tirx.div(stepwise(vm.exp(shifted(i))), total))
         else:
             scale = row.lowering.builder.bind("scale", tirx.div(vm.constant(1, total), total))
-            row.store(lambda i: vm.exp(row.element(i) - most) * scale)
+            row.store(lambda i: vm.exp(shifted(i)) * scale)
 
     axis = normal_axis(op, op.axis, op.type.rank)
-    if axis < op.type.rank - 1 and op.type.sizes[-1] >= LANES and graph.returned[0].type.layout is None:
+    wide = op.type.dtype not in (DType.F16, DType.BF16)
+    if (
+        wide
+        and axis < op.type.rank - 1
+        and op.type.sizes[-1] >= LANES
+        and graph.returned[0].type.layout is None
+    ):
         return _softmax_columns(graph, op, axis)
     return rows_kernel(graph, op, [axis], body)
 

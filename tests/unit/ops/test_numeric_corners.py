@@ -241,3 +241,14 @@ def test_wrong_types_are_refused() -> None:
 def test_narrow_floats_are_rounded_once() -> None:
     half = np.array([1, 2**-11, 2**-11], np.float16)
     same(run(reduce.ReduceSum, half), [1 + 2**-10])
+
+
+@pytest.mark.parametrize("op", [softmax.Softmax, softmax.LogSoftmax])
+def test_softmax_of_narrow_floats_rounds_each_step(op: type[Op]) -> None:
+    x = np.random.default_rng(0).standard_normal((50, 7)).astype(np.float16)
+    shifted = x - x.max(1, keepdims=True)
+    powers = np.exp(shifted.astype(np.float32)).astype(np.float16)
+    total = powers.astype(np.float32).sum(1, keepdims=True).astype(np.float16)
+    logarithm = np.log(total.astype(np.float32)).astype(np.float16)
+    expected = powers / total if op is softmax.Softmax else shifted - logarithm
+    same(run(op, x, axis=1), expected)

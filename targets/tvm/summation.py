@@ -1,0 +1,22 @@
+"""How long sums are cut, so that their rounding errors stay small; needs no TVM.
+
+The sum of n terms, one added after the other, is wrong by at most bound(n) · Σ|terms| where
+bound(n) = n·u / (1 - n·u), u half a unit in the last place. Blocks of b terms whose sums are added in the
+same way have bound(b + ⌈n/b⌉), least for b near √n (Higham, "Accuracy and Stability of
+Numerical Algorithms", second edition, section 4.2).
+"""
+
+from __future__ import annotations
+
+from math import isqrt
+
+LONGEST = 512
+"""Up to so many terms are added one after the other: each block costs a load, an addition and a store."""
+
+BLOCK = 128
+"""Terms in a block, until √n is more."""
+
+
+def block_length(terms: int) -> int:
+    """How many of `terms` to add up before their sum goes to the total; all of them where they are few."""
+    return terms if terms <= LONGEST else max(BLOCK, isqrt(terms))

@@ -1,0 +1,86 @@
+# pyright: basic
+"""Long sums err no more than blocks do: equal terms, whose rounding errors do not cancel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rtcc.targets.tvm.kernels import direct_conv, matmul
+from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
+from rtcc.targets.tvm.kernels.conv_tiles import direct_tile
+from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem, MatmulTile, choose_tile, pack_weights
+from rtcc.targets.tvm.summation import BLOCK, LONGEST, block_length
+from tests.targets.kernels import blocked, run
+from tests.targets.lowered import Kernels
+
+U = 2.0**-24
+TERM = np.float32(0.1)
+
+
+def bound(terms: int) -> float:
+    """The relative error that blocks allow for equal terms."""
+    block = block_length(terms)
+    return (block + -(-terms // block)) * U
+
+
+def test_blocks_bound_the_error() -> None:
+    assert block_length(LONGEST) == LONGEST
+    assert block_length(LONGEST + 1) == BLOCK
+    assert block_length(1 << 20) == 1 << 10
+    for terms in (1, 511, 512, 513, 9216, 1 << 20):
+        block = block_length(terms)
+        assert block + -(-terms // block) <= max(LONGEST + 1, 2 * terms**0.5 + BLOCK + 1)
+
+
+@pytest.mark.parametrize("tile", [None, MatmulTile(1, 1, 4), MatmulTile(2, 2, 3)])
+@pytest.mark.parametrize("depth", [9216, 9217, 8191])
+def test_products(depth: int, tile: MatmulTile | None) -> None:
+    problem = MatmulProblem(3, 40, depth)
+    tile = tile or choose_tile(problem, 32)
+    left, right = np.full((1, 3, depth), TERM), np.ones((depth, 40), np.float32)
+    result = run(matmul.make(problem, None, tile), 16, [left, pack_weights(right, problem, tile)], (1, 3, 40))
+    exact = depth * float(TERM)
+    assert np.abs(result - exact).max() <= bound(depth) * exact
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_convolutions(kernel: int) -> None:
+    channels = 9216 // kernel**2
+    p = ConvProblem(1, channels, kernel, kernel + 1, 16, (kernel, kernel))
+    tile = direct_tile(p, 32)
+    data, weights = np.full((1, channels, kernel, kernel + 1), TERM), np.ones((16, channels, kernel, kernel))
+    packed = direct_conv.pack_weights(weights.astype(np.float32), p, tile)
+    result = run(direct_conv.make(p, None, tile), 16, [blocked(data, p.input), packed], p.output.shape)
+    exact = 9216 * float(TERM)
+    assert np.abs(result - exact).max() <= bound(9216) * exact
+
+
+REDUCTIONS = {
+    "last": ("f32[2,20000]", "f32[2,1]", "1", 20000 // 16 + 16),
+    "last_uneven": ("f32[2,20011]", "f32[2,1]", "1", 20011 // 16 + 16),
+    "columns": ("f32[9000,40]", "f32[1,40]", "0", 9000),
+    "several": ("f32[70,40,33]", "f32[1,1,1]", "0,1,2", 70 * 40 * 2 + 16),
+    "outer": ("f32[300,40,33]", "f32[1,1,33]", "0,1", 300 * 40),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def reductions() -> Kernels:
+    text = "".join(
+        f"const #{name} : i64[{axes.count(',') + 1}] = [{axes}]\n"
+        for name, (_, _, axes, _) in REDUCTIONS.items()
+    )
+    for name, (data, result, _, _) in REDUCTIONS.items():
+        text += f"kernel @{name}(%x: {data}) {{\n  %y = reduce.reduce_sum(%x, #{name}) : {result}\n"
+        text += "  return(%y)\n}\n"
+    return Kernels(text)
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_reductions(reductions: Kernels, name: str) -> None:
+    data = np.full(reductions.kernel(name).parameters[0].type.sizes, TERM)
+    code, (result,) = reductions.run(name, [data])
+    assert code == 0
+    exact = data.size / result.size * float(TERM)
+    assert np.abs(result - exact).max() <= bound(REDUCTIONS[name][3]) * exact
