@@ -9,6 +9,7 @@ tiles at the left and right edge are written out separately with only the taps t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile, Tiling
 from rtcc.targets.tvm.kernels.conv_tiles import nchw_illegal, nchw_tile
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
+from rtcc.targets.tvm.summation import BLOCK
 
 
 def pack_weights(weights: NDArray[Any], problem: ConvProblem, tile: Tile) -> NDArray[Any]:
@@ -78,15 +80,24 @@ class _NchwConv:
     def _reduce(
         self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, acc: Accumulators, x: Index
     ) -> None:
-        kernel, problem, down, across = (
-            row.kernel,
-            self.problem,
-            self.problem.window(0),
-            self.problem.window(1),
-        )
+        """Add all products to the accumulators; a long sum channel by channel (`summation`)."""
+        kernel, channels = row.kernel, self.problem.channels
+        apart = channels * prod(self.problem.kernel) > 2 * BLOCK
+        with kernel.serial("c", channels) as c:
+            partial = row.accumulators(acc.pixels) if apart else acc
+            self._channel(row, data, weights, partial, x, c)
+            if apart:
+                with kernel.unrolled("m", acc.pixels) as m, kernel.unrolled("j", acc.blocks) as j:
+                    acc.add(kernel, m, j, partial.buffer[partial.place(m, j)])
+
+    def _channel(
+        self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, acc: Accumulators, x: Index, c: Index
+    ) -> None:
+        """Add the products of one input channel."""
+        kernel, down, across = row.kernel, self.problem.window(0), self.problem.window(1)
         first, end = tap_bounds(down, row.y)
         first = kernel.bind("first", first)
-        with kernel.serial("c", problem.channels) as c, kernel.serial("r", end - first, first) as r:
+        with kernel.serial("r", end - first, first) as r:
 
             def tap(s: Index, begin: int, count: int) -> None:
                 with kernel.unrolled("m", count) as m, kernel.unrolled("j", acc.blocks) as j:
@@ -97,7 +108,7 @@ class _NchwConv:
 
             edges = across.inside(x, acc.pixels)
             if edges is None:
-                with kernel.serial("s", problem.kernel[1]) as s:
+                with kernel.serial("s", self.problem.kernel[1]) as s:
                     tap(s, 0, acc.pixels)
             else:
                 for s, inside in enumerate(edges):
