@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,8 @@ class Session:
     """A model that compiles itself for each new set of input shapes and remembers the most recent ones.
 
     most: how many specialisations are kept; the one used longest ago goes first. The other keywords are
-    those of `rtcc.compile`. Safe from several threads; one specialisation is compiled at a time.
+    those of `rtcc.compile`. Safe from several threads: different shapes compile at the same time, and threads
+    that ask for one shape wait for one compilation of it.
     """
 
     def __init__(self, model: Any, target: str | None = None, *, most: int = 16, **options: Any) -> None:
@@ -32,7 +34,7 @@ class Session:
         self._target = target
         self._most = most
         self._options = options
-        self._known: OrderedDict[Shapes, Artifact] = OrderedDict()
+        self._known: OrderedDict[Shapes, Future[Artifact]] = OrderedDict()
         self._lock = threading.Lock()
 
     def run(self, inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
@@ -42,13 +44,27 @@ class Session:
 
     def specialised(self, shapes: Mapping[str, tuple[int, ...]]) -> Artifact:
         """The artefact for these input shapes, compiled on first need."""
-        from rtcc.compiler import compile
-
         key = tuple(sorted((name, tuple(shape)) for name, shape in shapes.items()))
         with self._lock:
-            if key not in self._known:
-                self._known[key] = compile(self._model, self._target, shapes=dict(key), **self._options)
+            is_new = key not in self._known
+            made = self._known.setdefault(key, Future())
             self._known.move_to_end(key)
-            while len(self._known) > self._most:
-                self._known.popitem(last=False)
-            return self._known[key]
+        if is_new:
+            self._compile(key, made)
+        return made.result()
+
+    def _compile(self, key: Shapes, made: Future[Artifact]) -> None:
+        """Fill a place in the table, or free it where compiling fails: whoever waits gets the error."""
+        from rtcc.compiler import compile
+
+        try:
+            made.set_result(compile(self._model, self._target, shapes=dict(key), **self._options))
+        except BaseException as error:
+            with self._lock:
+                self._known.pop(key)
+            made.set_exception(error)
+            return
+        with self._lock:
+            done = [each for each, artifact in self._known.items() if artifact.done()]
+            for oldest in done[: max(0, len(done) - self._most)]:
+                self._known.pop(oldest)

@@ -119,13 +119,16 @@ class Artifact:
     ) -> Binding:
         """A callable that runs on these very buffers, with nothing left to do per call but run.
 
-        outputs: arrays to write into, made here where not given. Every array must be contiguous, aligned
-        and of exactly the right shape and type, else `InvalidInput`. The binding owns a workspace: one
-        caller at a time.
+        outputs: arrays to write into, made here where none are given; for the next value of a state
+        (`--state h=hn`) that is the array of the input itself, which each call then updates. Every array must
+        be contiguous, aligned and of exactly the right shape and type, else `InvalidInput`. The binding owns
+        a workspace: one caller at a time.
         """
         given = _fit_all(inputs, self.inputs, "input", copy=False)
         if outputs is None:
-            outputs = {tensor.name: np.empty(tensor.shape, tensor.dtype) for tensor in self.outputs}
+            held = {self.info.state[name]: array for name, array in inputs.items() if name in self.info.state}
+            empty = {t.name: np.empty(t.shape, t.dtype) for t in self.outputs if t.name not in held}
+            outputs = held | empty
         results = _fit_all(outputs, self.outputs, "output", copy=False)
         for result, tensor in zip(results, self.outputs, strict=True):
             if not result.flags.writeable:
@@ -224,17 +227,18 @@ class Artifact:
     def _check_overlap(self, inputs: list[NDArray[Any]], outputs: list[NDArray[Any]]) -> None:
         """Outputs may share memory with nothing but the input whose state they update."""
         for position, (result, tensor) in enumerate(zip(outputs, self.outputs, strict=True)):
-            others = [*zip(inputs, self.inputs, strict=True)]
+            others = [
+                (other, its)
+                for other, its in zip(inputs, self.inputs, strict=True)
+                if not (self.info.state.get(its.name) == tensor.name and _is_same(other, result))
+            ]
             others += zip(outputs[:position], self.outputs[:position], strict=True)
             for other, its in others:
-                declared = (
-                    self.info.state.get(its.name) == tensor.name and other.ctypes.data == result.ctypes.data
-                )
-                if np.may_share_memory(other, result) and not declared:
+                if np.may_share_memory(other, result):
                     raise InvalidInput(
                         "overlap",
                         f"the buffers of output {tensor.name!r} and {its.name!r} overlap",
-                        hint="give them separate buffers",
+                        hint="give them separate buffers, or compile with --state INPUT=OUTPUT",
                     )
 
 
@@ -278,6 +282,11 @@ def check(table: Table, code: int) -> None:
 def _finish(table: Table, address: ctypes.c_void_p, memory: NDArray[np.uint8]) -> None:
     """Stop a workspace's threads; `memory` is held until then."""
     table.finish(address, 0)
+
+
+def _is_same(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Whether two arrays of one shape and type are the very same memory."""
+    return one.ctypes.data == other.ctypes.data
 
 
 def _tensor(info: TensorInfo) -> Tensor:

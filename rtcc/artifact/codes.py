@@ -54,6 +54,11 @@ CODES: tuple[Code, ...] = (
         "the weights file does not hold the bytes that the model was compiled with",
     ),
     Code(-17, "WEIGHTS_NOT_MAPPED", "the system refused to map the weights file"),
+    Code(
+        -18,
+        "BUFFERS_OVERLAP",
+        "an output shares bytes with another, or with an input that it was not declared to update",
+    ),
     Code(-32, "INDEX_OUT_OF_RANGE", "an index in the data is outside the tensor it points into"),
     Code(-33, "SIZE_OUT_OF_RANGE", "a size that depends on the data is outside its declared bounds"),
     Code(-48, "DEVICE_MISSING", "no usable device or driver was found"),

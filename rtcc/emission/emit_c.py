@@ -233,6 +233,7 @@ def _tables(info: ArtifactInfo, machine: Machine) -> str:
     for name, tensors in (("rtcc_inputs", info.inputs), ("rtcc_outputs", info.outputs)):
         rows = [f"    {{{t.bytes}u, {t.alignment}}}," for t in tensors] or ["    {0, 1},"]
         lines += [f"static const struct rtcc_tensor {name}[] = {{", *rows, "};"]
+    lines.append(f"static const int32_t rtcc_updates[] = {{{', '.join(map(str, _updates(info)))}}};")
     text = info.to_json().replace("\\", "\\\\").replace('"', '\\"').replace("?", "\\?")
     pieces: list[str] = []
     while text:
@@ -242,6 +243,13 @@ def _tables(info: ArtifactInfo, machine: Machine) -> str:
         pieces.append(f'    "{text[:cut]}"')
         text = text[cut:]
     return "\n".join([*lines, "static const char rtcc_info_text[] =", *pieces, "    ;", ""])
+
+
+def _updates(info: ArtifactInfo) -> list[int]:
+    """For each output the index of the input whose buffer it may lie in, or -1; never empty."""
+    indices = {tensor.name: index for index, tensor in enumerate(info.inputs)}
+    sources = {output: indices[name] for name, output in info.state.items()}
+    return [sources.get(tensor.name, -1) for tensor in info.outputs] or [-1]
 
 
 def _weights_text(info: ArtifactInfo, weights: bytes) -> str:

@@ -36,7 +36,7 @@ int @NAME@_init(void *workspace, size_t bytes, int threads);
 /* Run the model once: reads every input, writes every output. Each pointer needs the alignment of its
  * elements. Allocates nothing, takes no lock and, with one thread, makes no system call. One workspace
  * serves one caller at a time. Denormal numbers count as zero; the caller's floating-point mode is back
- * when it returns. Separate arrays must not overlap. */
+ * when it returns. Outputs overlap nothing@STATE@. */
 int @NAME@_run(void *workspace, const void *const inputs[], void *const outputs[]);
 
 /* The shape of an output, as many numbers as it has dimensions; of the last run, where it depends on the
@@ -92,7 +92,9 @@ def header_text(info: ArtifactInfo) -> str:
         "",
         *_tensor_lines(upper, "INPUT", info.inputs),
         *_tensor_lines(upper, "OUTPUT", info.outputs),
-        _FUNCTIONS.replace("@NAME@", info.name).replace("@UPPER@", upper),
+        _FUNCTIONS.replace("@NAME@", info.name)
+        .replace("@UPPER@", upper)
+        .replace("@STATE@", _state_text(info)),
         "#ifdef __cplusplus",
         "}",
         "#endif",
@@ -101,6 +103,16 @@ def header_text(info: ArtifactInfo) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _state_text(info: ArtifactInfo) -> str:
+    """What an output may lie over, for the comment on run."""
+    if not info.state:
+        return ", else run returns RTCC_BUFFERS_OVERLAP"
+    pairs = [
+        f"\n *   {comment_text(f'output {result}: input {source}')}" for source, result in info.state.items()
+    ]
+    return "".join([", save that one buffer may hold the whole of both:", *pairs])
 
 
 def _tensor_lines(upper: str, kind: str, tensors: tuple[TensorInfo, ...]) -> list[str]:

@@ -394,6 +394,27 @@ static int32_t rtcc_check_tensors(const void *const *pointers, const struct rtcc
     return RTCC_OK;
 }
 
+static int rtcc_overlaps(const void *a, size_t a_bytes, const void *b, size_t b_bytes)
+{
+    return (uintptr_t)a < (uintptr_t)b + b_bytes && (uintptr_t)b < (uintptr_t)a + a_bytes;
+}
+
+/* An output shares no byte with another or with an input, save the whole buffer of the one whose next value it is. */
+static int32_t rtcc_check_overlap(const void *const *inputs, void *const *outputs)
+{
+    for (size_t o = 0; o < RTCC_OUTPUT_COUNT; o++) {
+        const size_t bytes = rtcc_outputs[o].bytes;
+        for (size_t i = 0; i < RTCC_INPUT_COUNT; i++)
+            if (rtcc_overlaps(outputs[o], bytes, inputs[i], rtcc_inputs[i].bytes) &&
+                !(rtcc_updates[o] == (int32_t)i && outputs[o] == inputs[i]))
+                return RTCC_BUFFERS_OVERLAP;
+        for (size_t p = 0; p < o; p++)
+            if (rtcc_overlaps(outputs[o], bytes, outputs[p], rtcc_outputs[p].bytes))
+                return RTCC_BUFFERS_OVERLAP;
+    }
+    return RTCC_OK;
+}
+
 static size_t rtcc_workspace_bytes(int threads)
 {
     (void)threads;
@@ -449,6 +470,8 @@ RTCC_EXPORT int RTCC_ENTRY(run)(void *workspace, const void *const inputs[], voi
     code = rtcc_check_tensors(inputs, rtcc_inputs, RTCC_INPUT_COUNT);
     if (code == RTCC_OK)
         code = rtcc_check_tensors((const void *const *)outputs, rtcc_outputs, RTCC_OUTPUT_COUNT);
+    if (code == RTCC_OK)
+        code = rtcc_check_overlap(inputs, outputs);
     if (code != RTCC_OK)
         return code;
     if (atomic_exchange_explicit(&w->busy, 1, memory_order_acquire) != 0)

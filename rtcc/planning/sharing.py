@@ -8,12 +8,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rtcc.interpreter import output_names
+from rtcc.interpreter import input_names, output_names
 from rtcc.ir import Graph, Op, Value
 from rtcc.ir.ops.movement import Concat
 from rtcc.ir.ops.plan import Join, Launch, PlanConstant, PlanIf, PlanLoop, View
 from rtcc.ir.views import part_offsets, updates_in_place
 from rtcc.planning.launches import UNPLACED, Launches, replace
+from rtcc.state import state_of
 
 
 @dataclass(eq=False)
@@ -124,16 +125,47 @@ class Sharing:
         return value, is_whole
 
     def _claim_outputs(self) -> None:
-        """Every output is written by an op of its own; inputs, constants and repeated values are copied."""
+        """Every output is written by an op of its own; inputs, constants and repeated values are copied.
+
+        An output that the caller may put over an input is written once nothing reads that input any more: by
+        its own op where all readers stand before it, else by a copy after everything, other copies included.
+        """
         graph = self.launches.main
-        updated = set(graph.attributes.get("state", {}).values())
+        inputs = dict(zip(input_names(graph), graph.parameters, strict=True))
+        updated = {output: inputs[name] for name, output in state_of(graph).items()}
+        postponed: list[tuple[int, Value]] = []
         for slot, (name, value) in enumerate(zip(output_names(graph), graph.returned, strict=True)):
-            spot = Spot(Storage(value.type.storage_bytes, output=slot))
-            if name in updated:
-                value = self._copied_return(slot, self._off_input(value))
-                self.spots[value] = spot
-            elif not self._claim(value, spot, graph):
-                self.spots[self._copied_return(slot, value)] = spot
+            if name in updated and not self._is_made_after_reads(value, updated[name]):
+                postponed.append((slot, value))
+            elif not self._claim(value, _output(slot, value), graph):
+                self._copy_return(slot, value)
+        kept = [(slot, self._off_input(value)) for slot, value in postponed]
+        for slot, value in kept:
+            self._copy_return(slot, value)
+
+    def _is_made_after_reads(self, value: Value, source: Value) -> bool:
+        """Whether the first op that writes a value stands after all that read an input, views included."""
+        origin = self._free_origin(value, self.launches.main)
+        if origin is None:
+            return False
+        order = {op: position for position, op in enumerate(self.launches.main.ops)}
+        assert origin.producer is not None
+        written, pending = order[origin.producer], [source]
+        while pending:
+            for use in pending.pop().uses:
+                if isinstance(use.op, View):
+                    pending += use.op.results
+                elif order[self._outermost(use.op)] >= written:
+                    return False
+        return True
+
+    def _outermost(self, op: Op) -> Op:
+        """The op of the entry graph that an op is, or is inside of."""
+        while op.graph is not self.launches.main:
+            assert op.graph is not None
+            assert op.graph.parent is not None
+            op = op.graph.parent
+        return op
 
     def _off_input(self, value: Value) -> Value:
         """A value that no later write to an input's buffer changes."""
@@ -142,13 +174,14 @@ class Sharing:
             root = root.producer.data
         return self.launches.copy(value, self.launches.main.terminator) if root.producer is None else value
 
-    def _copied_return(self, slot: int, value: Value) -> Value:
+    def _copy_return(self, slot: int, value: Value) -> None:
+        """Return a copy of the value, made in the caller's output."""
         graph = self.launches.main
         terminator = graph.terminator
         graph.attributes.setdefault("outputs", list(output_names(graph)))
         copy = self.launches.copy(value, terminator)
         terminator.set_operand(slot, copy)
-        return copy
+        self.spots[copy] = _output(slot, value)
 
     # ---- concatenations
 
@@ -199,9 +232,7 @@ class Sharing:
                 starts.append(None)
                 continue
             root, start = each
-            touched = range(
-                bisect_right(ends, start), bisect_left(offsets, start + root.type.storage_bytes)
-            )
+            touched = range(bisect_right(ends, start), bisect_left(offsets, start + root.type.storage_bytes))
             fits = all(wanted[n] == each for n in touched) and chosen.setdefault(root, start) == start
             starts.append(start if fits else None)
         return starts
@@ -263,6 +294,11 @@ class Sharing:
             stays = slot > 0 and root is carried[slot - 1] and is_whole
             if root in carried and not stays:
                 terminator.set_operand(slot, self.launches.copy(value, terminator))
+
+
+def _output(slot: int, value: Value) -> Spot:
+    """The caller's buffer for an output."""
+    return Spot(Storage(value.type.storage_bytes, output=slot))
 
 
 def _is_whole(view: View) -> bool:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from rtcc import RtccError, Session
+import rtcc.compiler
+from rtcc import Artifact, RtccError, Session
 
 
 @pytest.fixture
@@ -51,6 +55,48 @@ def test_serves_several_threads(model: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         shapes = list(pool.map(partial(shape, session), [(1, 4), (2, 4)] * 8))
     assert shapes == [(1, 4), (2, 4)] * 8
+
+
+def test_shapes_compile_at_the_same_time_and_each_once(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Barrier(2, timeout=60)
+    compiled: list[object] = []
+    real = rtcc.compiler.compile
+
+    def compile(*arguments: Any, **options: Any) -> Artifact:
+        compiled.append(options["shapes"])
+        both.wait()  # passes only where two compilations are under way
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(rtcc.compiler, "compile", compile)
+    session = Session(model)
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(partial(shape, session), [(1, 4), (2, 4)] * 3))
+    assert found == [(1, 4), (2, 4)] * 3
+    assert len(compiled) == 2
+
+
+def test_a_failure_reaches_all_who_wait_and_is_tried_again(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, tries = rtcc.compiler.compile, iter([True])
+
+    def compile(*arguments: Any, **options: Any) -> Artifact:
+        if next(tries, False):
+            time.sleep(0.2)
+            raise RtccError("full", "the disk is full")
+        return real(*arguments, **options)
+
+    def ask(_: int) -> str:
+        try:
+            return str(shape(session, (1, 4)))
+        except RtccError as error:
+            return error.code
+
+    monkeypatch.setattr(rtcc.compiler, "compile", compile)
+    session = Session(model)
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(ask, range(3))) == ["full"] * 3
+    assert ask(0) == "(1, 4)"
 
 
 def test_refuses_wrong_sizes_and_shapes(model: Path) -> None:
