@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -161,7 +162,7 @@ class Ncnn:
         with tempfile.TemporaryDirectory() as folder:
             copy = shutil.copy(path, Path(folder) / "model.onnx")
             sizes = ",".join(str(list(shapes[name])).replace(" ", "") for name in self._inputs)
-            _convert([_tool("pnnx"), str(copy), f"inputshape={sizes}", "fp16=0"], Path(folder))
+            _convert([_pnnx(), str(copy), f"inputshape={sizes}", "fp16=0"], Path(folder))
             if self._net.load_param(f"{folder}/model.ncnn.param") or self._net.load_model(
                 f"{folder}/model.ncnn.bin"
             ):
@@ -310,14 +311,14 @@ def _graph_names(path: Path) -> tuple[list[str], list[str]]:
     return list(input_names(graph)), list(output_names(graph))
 
 
-def _tool(name: str) -> str:
-    """A converter that a runtime's package brings, from this environment or the path."""
-    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
-    if found is None:
+def _pnnx() -> str:
+    """The converter's program, which the package pnnx holds; the package itself would import PyTorch."""
+    found = find_spec("pnnx")
+    if found is None or not found.submodule_search_locations:
         raise ToolMissing(
-            "peer-missing", f"the converter {name} is not installed", hint='pip install "rtcc[bench]"'
+            "peer-missing", "the converter pnnx is not installed", hint="pip install --no-deps pnnx"
         )
-    return found
+    return str(Path(found.submodule_search_locations[0]) / "pnnx")
 
 
 def _convert(command: Sequence[str], folder: Path) -> None:
