@@ -11,25 +11,12 @@ from rtcc.errors import RtccError
 from rtcc.ir import Constant, DType, Module, Op, RegionOp, Return, TensorType, Value
 from rtcc.ir.op import Array
 from rtcc.ir.ops.math import Identity
+from rtcc.ir.ops.quant import DequantizeLinear
+from rtcc.ir.ops.shapes import ConstantOfShape
 from rtcc.ir.shape_value import known_integers
 from rtcc.pipeline import Pass, Rewriter, Size, apply, exact, rewrite
 from rtcc.pipeline.constants import uniform_value
 from rtcc.pipeline.rewriter import Rule
-
-MOVES_ELEMENTS = frozenset(
-    f"tensor.{name}"
-    for name in (
-        "reshape", "flatten", "squeeze", "unsqueeze", "expand", "transpose", "slice", "tile",
-        "depth_to_space", "space_to_depth", "reverse_sequence",
-    )
-)  # fmt: skip
-"""Operators each of whose result elements is an element of the first operand."""
-
-KNOWN_FROM_TYPES = frozenset({
-    "tensor.shape", "tensor.size", "tensor.gather", "tensor.slice", "tensor.split", "tensor.gather_nd",
-    "math.sub", "math.div", "math.mod", "math.where",
-})  # fmt: skip
-"""Operators of shape arithmetic whose result may be known although an operand is not a constant."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +55,7 @@ class _Folding:
             """op(constants)  →  constants"""
             if isinstance(op, RegionOp | Return) or op.has_effects or not op.deterministic:
                 return
-            if op.name == "quant.dequantize_linear" and not self.dequantize:
+            if isinstance(op, DequantizeLinear) and not self.dequantize:
                 return
             self._fold(op, rw)
 
@@ -87,7 +74,7 @@ class _Folding:
 
     def _from_types(self, op: Op, rw: Rewriter) -> bool:
         """Shape arithmetic whose result the types alone tell."""
-        if op.name not in KNOWN_FROM_TYPES or not op.type.dtype.is_integer or len(op.results) != 1:
+        if not op.type.dtype.is_integer or len(op.results) != 1 or not op.operands:
             return False
         known = known_integers(op.result)
         if known is None:
@@ -125,17 +112,11 @@ class _Folding:
 
 def _uniform_result(op: Op) -> Array | None:
     """The one value (shape ()) of all of a result's elements, where the constants tell."""
-    if op.name == "tensor.constant_of_shape":
-        value = op.operands[1] if len(op.operands) > 1 else None
-        return np.zeros((), np.float32) if value is None else uniform_value(value)
-    if op.name in MOVES_ELEMENTS:
-        return uniform_value(op.operands[0])
-    if op.name == "tensor.concat":
-        values = [uniform_value(value) for value in op.operands]
-        first = values[0]
-        if first is None or any(v is None or v.tobytes() != first.tobytes() for v in values):
-            return None
-        return first
+    if isinstance(op, ConstantOfShape):
+        return np.zeros((), np.float32) if op.value is None else uniform_value(op.value)
+    moved = [value for index, value in enumerate(op.operands) if op.is_moved_operand(index)]
+    if moved:
+        return None if _may_fail(op) else _common_value(moved)
     if not op.elementwise:
         return None
     arrays = [None if value is None else uniform_value(value) for value in op.operands]
@@ -143,6 +124,20 @@ def _uniform_result(op: Op) -> Array | None:
         return None
     found = _evaluated(op, arrays)
     return None if found is None else found[0].reshape(())
+
+
+def _may_fail(op: Op) -> bool:
+    """Whether the op fails where its indices are out of range."""
+    return any(op.index_limit(index) is not None for index in range(len(op.operands)))
+
+
+def _common_value(values: Sequence[Value | None]) -> Array | None:
+    """The one value (shape ()) of all elements of several tensors."""
+    found = [uniform_value(value) for value in values]
+    first = found[0]
+    if first is None or any(other is None or other.tobytes() != first.tobytes() for other in found):
+        return None
+    return first
 
 
 def _uniform(value: Array, type: TensorType) -> tuple[Array, TensorType]:

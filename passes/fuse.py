@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 
 from rtcc.ir import Constant, Graph, Module, Op, RegionOp, Return, Value
 from rtcc.ir.ops.fused import Fused
-from rtcc.ir.roles import Role, role_of
+from rtcc.ir.roles import Role
 from rtcc.ir.views import is_view
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import exact
@@ -90,7 +90,7 @@ class _Grouping:
             if isinstance(op, RegionOp | Return) or is_view(op):
                 continue
             self.position[op] = len(self.position)
-            match role_of(op):
+            match op.role:
                 case Role.ELEMENTWISE:
                     self._join(self._behind_anchor(op) or self._take(op, epilogue=False, movement=True))
                 case Role.REDUCTION:
@@ -149,9 +149,9 @@ class _Grouping:
         for user in value.users:
             if user not in taken.members:
                 return False
-            if user is taken.op and role_of(user) is Role.REDUCTION:
+            if user is taken.op and user.role is Role.REDUCTION:
                 continue
-            if role_of(user) is not Role.ELEMENTWISE or user.type.shape != value.type.shape:
+            if user.role is not Role.ELEMENTWISE or user.type.shape != value.type.shape:
                 return False
         return True
 
@@ -160,7 +160,7 @@ class _Grouping:
         anchor = taken.anchor or group.anchor
         if anchor is None:
             return taken.takes_movement or all(op.elementwise for op in group.ops)
-        if not taken.takes_epilogue or (taken.anchor and group.anchor) or role_of(anchor) is Role.OPAQUE:
+        if not taken.takes_epilogue or (taken.anchor and group.anchor) or anchor.role is Role.OPAQUE:
             return False
         behind = group.ops if taken.anchor else list(taken.members)
         if not all(self.target.fusible(anchor, op) for op in behind):

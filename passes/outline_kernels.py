@@ -8,7 +8,7 @@ from typing import Any
 
 from rtcc.ir import Constant, Graph, KernelRef, Module, Op, Value, clone_graph
 from rtcc.ir.ops.fused import Call, Fused
-from rtcc.ir.roles import Role, role_of
+from rtcc.ir.roles import Role
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import exact
 
@@ -47,7 +47,7 @@ def _parted_inputs(fused: Fused) -> list[Value]:
     """
     body, inputs = fused.body, list[Value](fused.inputs)
     for op in list(body.ops):
-        if role_of(op) is not Role.ANCHOR:
+        if op.role is not Role.ANCHOR:
             continue
         for slot in range(len(op.operands)):
             value = op.operands[slot]

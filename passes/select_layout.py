@@ -9,7 +9,7 @@ from rtcc.ir import Constant, Graph, Layout, Module, Op, Return, TensorType, Val
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.fused import ConvertLayout, Fused
 from rtcc.ir.ops.movement import Concat, Slice
-from rtcc.ir.roles import Role, role_of
+from rtcc.ir.roles import Role
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import exact
 from rtcc.target import Choice, Halos, Target, target_of
@@ -109,12 +109,12 @@ class _Selection:
 
     def _takes_any_layout(self, op: Fused) -> bool:
         """Whether a region's general loops can give a blocked result."""
-        return all(role_of(m) is Role.ELEMENTWISE or self.target.layout_agnostic(m) for m in _members(op))
+        return all(m.role is Role.ELEMENTWISE or self.target.layout_agnostic(m) for m in _members(op))
 
     def _reads_any_layout(self, op: Fused) -> bool:
         """Whether a region with a plain result can read its operands as they are stored."""
         walked = (Role.ELEMENTWISE, Role.MOVEMENT)
-        return all(role_of(m) in walked or self.target.layout_agnostic(m) for m in _members(op))
+        return all(m.role in walked or self.target.layout_agnostic(m) for m in _members(op))
 
     # ---- borders
 
@@ -246,7 +246,7 @@ class _Selection:
 def anchor_of(body: Graph) -> Op | None:
     """The one op of a region that is neither elementwise nor mere data movement, if there is one."""
     for op in body.ops:
-        if op is not body.terminator and role_of(op) not in (Role.ELEMENTWISE, Role.MOVEMENT):
+        if op is not body.terminator and op.role not in (Role.ELEMENTWISE, Role.MOVEMENT):
             return op
     return None
 
@@ -269,7 +269,7 @@ def _only_member(op: Fused) -> Op | None:
 
 
 def _moves(op: Fused) -> bool:
-    return any(role_of(member) is Role.MOVEMENT for member in _members(op))
+    return any(member.role is Role.MOVEMENT for member in _members(op))
 
 
 def _is_inside_fused(op: Op) -> bool:

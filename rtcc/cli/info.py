@@ -40,7 +40,6 @@ def info(model: AnyModelArgument, asked: Reading) -> None:
 def describe(module: Module, target: Target) -> str:
     """The report on a module."""
     from rtcc.ir.dimension import LARGEST
-    from rtcc.ir.work import operations
 
     constants = list(module.constants.values())
     ops = [op for op in module.walk() if op.name != "return"]
@@ -57,7 +56,7 @@ def describe(module: Module, target: Target) -> str:
     )
     if not module.dimensions:
         activations = [result.type.storage_bytes for op in ops for result in op.results]
-        lines.append(f"operations  {sum(map(operations, ops)):,} per run")
+        lines.append(f"operations  {sum(op.operations() for op in ops):,} per run")
         lines.append(
             f"activations {sum(activations):,} bytes in all, the largest {max(activations, default=0):,}"
         )

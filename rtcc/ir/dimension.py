@@ -161,6 +161,11 @@ def symbol(name: str, lower: int = 0, upper: int = LARGEST) -> Expression:
     return Expression((((Symbol(name, lower, upper),), 1),), 0)
 
 
+def lower_bound(dimension: int | Expression) -> int:
+    """The smallest value a dimension can take."""
+    return dimension if isinstance(dimension, int) else dimension.bounds[0]
+
+
 def upper_bound(dimension: int | Expression) -> int:
     """The largest value a dimension can take."""
     return dimension if isinstance(dimension, int) else dimension.bounds[1]

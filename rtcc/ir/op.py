@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcc.errors import InvalidModel, RtccError, Unsupported
+from rtcc.ir.dimension import lower_bound
 from rtcc.ir.location import UNKNOWN, Location
+from rtcc.ir.roles import Indexes, Role
 from rtcc.ir.types import TensorType
 from rtcc.ir.value import Constant, Use, Value
 
@@ -29,10 +31,22 @@ class KernelRef(str):
 class OperandSlot(Generic[T]):
     """A declared operand; reading it from an op gives the Value (or None, or a tuple)."""
 
-    def __init__(self, *, optional: bool, variadic: bool, static: bool) -> None:
+    def __init__(
+        self,
+        *,
+        optional: bool = False,
+        variadic: bool = False,
+        static: bool = False,
+        moved: bool = False,
+        type_only: bool = False,
+        indexes: Indexes | None = None,
+    ) -> None:
         self.optional = optional
         self.variadic = variadic
         self.static = static
+        self.moved = moved
+        self.type_only = type_only
+        self.indexes = indexes
         self.name = ""
         self.index = -1
 
@@ -75,19 +89,26 @@ class AttributeSlot(Generic[T]):
         return self if op is None else op.attributes.get(self.name, self.default)
 
 
-def operand(*, static: bool = False) -> OperandSlot[Value]:
-    """A required operand. static: its value decides shapes or code, so kernels keep it as a constant."""
-    return OperandSlot(optional=False, variadic=False, static=static)
+def operand(
+    *, static: bool = False, moved: bool = False, type_only: bool = False, indexes: Indexes | None = None
+) -> OperandSlot[Value]:
+    """A required operand, and what the operator does with it.
+
+    static: its value decides shapes or code, so kernels keep it as a constant. moved: every result element
+    is an element of the operands so declared; the others only say which. type_only: its elements are not
+    read. indexes: what its integers are positions in.
+    """
+    return OperandSlot(static=static, moved=moved, type_only=type_only, indexes=indexes)
 
 
-def optional_operand(*, static: bool = False) -> OperandSlot[Value | None]:
-    """An operand that may be absent (`_` in the text)."""
-    return OperandSlot(optional=True, variadic=False, static=static)
+def optional_operand(*, static: bool = False, indexes: Indexes | None = None) -> OperandSlot[Value | None]:
+    """An operand that may be absent (`_` in the text); the rest as in `operand`."""
+    return OperandSlot(optional=True, static=static, indexes=indexes)
 
 
-def variadic_operand() -> OperandSlot[tuple[Value, ...]]:
-    """All remaining operands; must be declared last."""
-    return OperandSlot(optional=False, variadic=True, static=False)
+def variadic_operand(*, moved: bool = False) -> OperandSlot[tuple[Value, ...]]:
+    """All remaining operands, moved as in `operand`; must be declared last."""
+    return OperandSlot(variadic=True, moved=moved)
 
 
 def attribute(default: T) -> AttributeSlot[T]:
@@ -118,12 +139,21 @@ class Op:
     Subclasses set `name` ("family.onnx_name"), declare slots, and define `infer` (result types from
     operands and attributes) and `evaluate` (NumPy semantics, the oracle). `results_required` is how
     many results a plain construction makes; `infer` may describe more (ONNX's optional outputs).
+
+    What passes want to know of an operator its class declares too: the fields below, and what `operand`
+    takes; nothing outside the class lists operators by name.
     """
 
     name: ClassVar[str] = ""
     results_required: ClassVar[int] = 1
-    elementwise: ClassVar[bool] = False
-    """Result element i depends on element i (after broadcasting) of each operand alone."""
+    role: ClassVar[Role] = Role.OPAQUE
+    """The part it can play in a fused region."""
+    reshapes: ClassVar[bool] = False
+    """The result has the first operand's elements in the same row-major order."""
+    writes_in_place: ClassVar[bool] = False
+    """Its kernel writes part of the result alone, which must lie where the first operand does."""
+    positions_result: ClassVar[int | None] = None
+    """Which result holds positions on the axis of the first operand that attribute `axis` names."""
     has_effects: ClassVar[bool] = False
     """Must not be removed, duplicated or reordered even if unused."""
     deterministic: ClassVar[bool] = True
@@ -203,6 +233,24 @@ class Op:
     def check(self) -> None:
         """Raise InvalidModel when attributes and operands contradict the operator's definition."""
 
+    def operations(self) -> int:
+        """Arithmetic operations (a multiply-add is two), symbolic dimensions at their upper bound.
+
+        One per element that is computed or read, unless the class knows better.
+        """
+        elements = [result.type.elements for result in self.results[:1]]
+        if self.role not in (Role.ELEMENTWISE, Role.MOVEMENT):
+            elements += [value.type.elements for value in self.present_operands]
+        return max(elements, default=0)
+
+    def known_result(self, *known: Array | None) -> Array | None:
+        """The first result, where operands are known in part, or None (rtcc.ir.shape_value).
+
+        known: per operand, None where it is absent or `type_only`, else an object array whose elements are
+        numbers, Expressions over symbols, or None.
+        """
+        return None
+
     # ---- operands and results
 
     @property
@@ -248,10 +296,49 @@ class Op:
         region.parent = self
         self.regions.append(region)
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether result element i depends on element i (after broadcasting) of each operand alone."""
+        return self.role is Role.ELEMENTWISE
+
+    def slot_of(self, index: int) -> OperandSlot[Any] | None:
+        """The declaration of an operand; None where the class declares none for it."""
+        slots = self.operand_slots
+        if index < len(slots):
+            return slots[index]
+        return slots[-1] if slots and slots[-1].variadic else None
+
     def is_static_operand(self, index: int) -> bool:
         """Whether that operand decides shapes or code, so that it must be a constant in a kernel."""
-        slots = self.operand_slots
-        return index < len(slots) and slots[index].static
+        slot = self.slot_of(index)
+        return slot is not None and slot.static
+
+    def is_type_only_operand(self, index: int) -> bool:
+        """Whether the op does not read that operand's elements."""
+        slot = self.slot_of(index)
+        return slot is not None and slot.type_only
+
+    def is_moved_operand(self, index: int) -> bool:
+        """Whether result elements are elements of that operand."""
+        slot = self.slot_of(index)
+        return slot is not None and slot.moved
+
+    def index_limit(self, index: int) -> int | None:
+        """What the integers of an index operand must be below, None for any other operand."""
+        slot, data = self.slot_of(index), next(self.present_operands, None)
+        if slot is None or data is None:
+            return None
+        match slot.indexes:
+            case None:
+                return None
+            case Indexes.AXIS:
+                axis: int = self.attributes.get("axis", self.attribute_slots["axis"].default)
+                sizes = (data.type.shape[axis],)
+            case Indexes.FIRST_AXIS:
+                sizes = data.type.shape[:1]
+            case Indexes.EVERY_AXIS:
+                sizes = data.type.shape
+        return min((max(1, lower_bound(size)) for size in sizes), default=1)
 
     def inferred_types(self, results: int | None = None) -> tuple[TensorType, ...]:
         """`infer()`, cut to the number of results; errors name the op's ONNX node."""
@@ -320,6 +407,9 @@ class Return(Op):
     name = "return"
     results_required = 0
     values = variadic_operand()
+
+    def operations(self) -> int:
+        return 0
 
     def infer(self) -> tuple[TensorType, ...]:
         return ()

@@ -1,10 +1,8 @@
-"""What part an operator can play in a fused region."""
+"""What operators declare of their data flow: a role in a fused region, what indices range over."""
 
 from __future__ import annotations
 
 from enum import Enum
-
-from rtcc.ir.op import Op
 
 
 class Role(Enum):
@@ -13,7 +11,7 @@ class Role(Enum):
     ELEMENTWISE = "elementwise"
     """Result element i needs element i of each operand (after broadcasting)."""
     MOVEMENT = "movement"
-    """Each result element is one operand element from elsewhere (transpose, slice, gather…)."""
+    """Each result element is composed of few operand elements from elsewhere (transpose, slice, gather…)."""
     REDUCTION = "reduction"
     """Each operand element is read for one result element (sums over axes); elementwise producers join."""
     ANCHOR = "anchor"
@@ -22,40 +20,12 @@ class Role(Enum):
     """A kernel of its own (sorting, scatter…), or none (concat, whose parts may be computed in place)."""
 
 
-_MOVEMENT = frozenset(
-    f"tensor.{name}"
-    for name in (
-        "transpose slice pad expand tile gather gather_elements gather_nd depth_to_space "
-        "space_to_depth trilu reverse_sequence reshape flatten squeeze unsqueeze one_hot range "
-        "constant_of_shape eye_like convert_layout split center_crop_pad resample"
-    ).split()
-)
-_REDUCTION = frozenset(
-    f"reduce.{name}"
-    for name in (
-        "reduce_sum reduce_mean reduce_max reduce_min reduce_prod reduce_l1 reduce_l2 reduce_log_sum "
-        "reduce_log_sum_exp reduce_sum_square"
-    ).split()
-)
-_ANCHOR = frozenset(
-    f"nn.{name}"
-    for name in (
-        "conv conv_transpose mat_mul gemm max_pool average_pool lp_pool global_average_pool global_max_pool "
-        "global_lp_pool softmax log_softmax layer_normalization rms_normalization instance_normalization "
-        "group_normalization batch_normalization lrn lp_normalization mean_variance_normalization resize "
-        "grid_sample"
-    ).split()
-)
+class Indexes(Enum):
+    """What the integers of an index operand select from; `data` is the op's first operand."""
 
-
-def role_of(op: Op) -> Role:
-    """The role of an op; an operator that no table lists is opaque."""
-    if op.elementwise:
-        return Role.ELEMENTWISE
-    if op.name in _MOVEMENT and len(op.results) == 1:
-        return Role.MOVEMENT
-    if op.name in _REDUCTION:
-        return Role.REDUCTION
-    if op.name in _ANCHOR and len(op.results) == 1:
-        return Role.ANCHOR
-    return Role.OPAQUE
+    AXIS = "axis"
+    """Positions on the axis of `data` that attribute `axis` names."""
+    FIRST_AXIS = "first axis"
+    """Positions on axis 0 of `data`."""
+    EVERY_AXIS = "every axis"
+    """Vectors of positions: component i on axis i of `data`."""

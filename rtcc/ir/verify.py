@@ -211,15 +211,17 @@ class _Verifier:
         self._wrapped(5, op, op.check)
 
     def _check_level(self, op: Op) -> None:
-        level, name = self.module.level, op.name
-        if self.kind == "kernel" and (name.startswith("plan.") or name in ("control.fused", "control.call")):
+        level, is_plan = self.module.level, op.name.startswith("plan.")
+        if self.kind == "kernel" and (is_plan or isinstance(op, Fused | Call)):
             self._fail(8, "a kernel cannot hold it", op)
         if self.kind == "graph":
-            allowed = {
-                "control.fused": level == "fused",
-                "control.call": level == "kernels",
-                "return": True,
-            }.get(name, name.startswith("plan.") == (level == "plan"))
+            match op:
+                case Fused():
+                    allowed = level == "fused"
+                case Call():
+                    allowed = level == "kernels"
+                case _:
+                    allowed = isinstance(op, Return) or is_plan == (level == "plan")
             if not allowed:
                 self._fail(8, f"it does not belong to level {level}", op)
 

@@ -8,16 +8,16 @@ from math import prod
 from rtcc.ir.graph import Graph
 from rtcc.ir.op import Op
 from rtcc.ir.ops.axes import normal_axes, normal_axis
+from rtcc.ir.ops.fused import ConvertLayout
+from rtcc.ir.ops.math import Identity
 from rtcc.ir.ops.movement import Concat, Slice, clamped_slice
 from rtcc.ir.types import TensorType
 from rtcc.ir.value import Constant
 
-VIEW_NAMES = frozenset({"tensor.reshape", "tensor.flatten", "tensor.squeeze", "tensor.unsqueeze"})
-
 
 def is_view(op: Op) -> bool:
     """Whether the result is the first operand's bytes in the same order, all plain: no code need run."""
-    if op.name not in VIEW_NAMES:
+    if not op.reshapes:
         return False
     source = op.operands[0]
     assert source is not None
@@ -26,7 +26,8 @@ def is_view(op: Op) -> bool:
 
 def updates_in_place(kernel: Graph) -> bool:
     """Whether a kernel writes part of its result alone: it must lie where the first operand does."""
-    return [op.name for op in kernel.ops] == ["tensor.tensor_scatter", "return"]
+    first = next(kernel.ops)
+    return first.writes_in_place and first.next is kernel.terminator
 
 
 def view_offset(op: Op) -> int | None:
@@ -37,7 +38,7 @@ def view_offset(op: Op) -> int | None:
     match op:
         case Slice():
             return _slice_offset(op)
-        case _ if op.name in ("tensor.convert_layout", "math.identity"):
+        case ConvertLayout() | Identity():
             return 0 if stores_alike(source.type, op.type) else None
         case _:
             return 0 if is_view(op) else None

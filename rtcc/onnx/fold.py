@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rtcc.ir import Constant, Op, RegionOp, Value
+from rtcc.ir.ops.shapes import Shape, Size
 from rtcc.onnx.tensors import Array
 
 LARGEST_FOLDED = 2**16
@@ -44,12 +45,11 @@ def _leaf(value: Value) -> Array | None:
     if isinstance(value, Constant):
         return value.array if value.type.elements <= LARGEST_FOLDED else None
     producer = value.producer
-    if producer is None or producer.name not in ("tensor.shape", "tensor.size"):
+    if not isinstance(producer, Shape | Size):
         return None
-    operand = next(producer.present_operands)
-    if not operand.type.is_static:
+    if not producer.data.type.is_static:
         return None
-    stand_in = np.broadcast_to(np.zeros((), operand.type.dtype.numpy), operand.type.sizes)
+    stand_in = np.broadcast_to(np.zeros((), producer.data.type.dtype.numpy), producer.data.type.sizes)
     found = producer.evaluate(stand_in)
     return np.asarray(found[0] if isinstance(found, tuple) else found)
 

@@ -38,9 +38,6 @@ SAMPLES = 2
 FLOOR = 1e-12
 """A float64 run's own rounding, relative to the largest magnitude of an output."""
 
-_INDEX_OPS = {"reduce.arg_max": 0, "reduce.arg_min": 0, "tensor.top_k": 1}
-"""Operators with an index result: which result it is."""
-
 
 @dataclass(frozen=True)
 class Deviation:
@@ -221,7 +218,7 @@ def _pointed_at(module: Module) -> dict[int, Value]:
     found: dict[int, Value] = {}
     for number, value in enumerate(module.main.returned):
         op = value.producer
-        if op is not None and _INDEX_OPS.get(op.name) == value.index and op.operands[0] is not None:
+        if op is not None and op.positions_result == value.index and op.operands[0] is not None:
             found[number] = op.operands[0]
     return found
 
@@ -246,8 +243,8 @@ def _same_targets(
     place, allowed = target
     op = before.main.returned[index].producer
     assert op is not None
-    values, axis = reference[place], op.attributes.get("axis", -1 if op.name == "tensor.top_k" else 0)
-    if op.name != "tensor.top_k" and not op.attributes.get("keepdims", 1):
+    values, axis = reference[place], op.attributes.get("axis", op.attribute_slots["axis"].default)
+    if found.ndim < values.ndim:
         expected, found = np.expand_dims(expected, axis), np.expand_dims(found, axis)
     if found.size and (int(found.min()) < 0 or int(found.max()) >= values.shape[axis]):
         return Deviation(name, np.inf, 0.0, "an index out of range")

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from rtcc.errors import RtccError
 from rtcc.interpreter import input_names, interpret
-from rtcc.ir import DType, Graph, Module, Op, TensorType, Value
+from rtcc.ir import DType, Graph, Module, TensorType, Value
 from rtcc.ir.dimension import Expression
 from rtcc.ir.dtype import Kind
+from rtcc.ir.ops.cast import Cast
+from rtcc.ir.ops.control import Loop
 
 USUAL_SIZE = 2
 """What a symbolic dimension is, where its bounds allow it."""
@@ -26,25 +28,8 @@ USUAL_SIZE = 2
 SIZES_TO_TRY = (USUAL_SIZE, 1, 3, 4, 8, 16, 32, 48, 64, 128, 224, 256, 320, 512, 640, 1024)
 """What all symbolic dimensions are set to, in turn, until a module runs."""
 
-_INDEXES: dict[str, tuple[int, str]] = {
-    "tensor.gather": (1, "axis"),
-    "tensor.gather_elements": (1, "axis"),
-    "tensor.scatter_elements": (1, "axis"),
-    "tensor.gather_nd": (1, "vectors"),
-    "tensor.scatter_nd": (1, "vectors"),
-    "control.loop": (0, "iterations"),
-}
-"""Operators that index: which operand holds the indices, and what bounds them."""
-
-_KEEPS_VALUES: dict[str, tuple[int, ...]] = {
-    **dict.fromkeys((
-        "math.identity", "math.cast", "tensor.reshape", "tensor.flatten", "tensor.squeeze",
-        "tensor.unsqueeze", "tensor.expand", "tensor.transpose", "tensor.slice", "tensor.gather",
-        "tensor.tile", "tensor.split",
-    ), (0,)),
-    "math.where": (1, 2),
-}  # fmt: skip
-"""Operators whose results hold elements of some operands, and which those are (all of concat)."""
+MOST_ITERATIONS = 4
+"""What the numbers of iterations of loops are below."""
 
 MOST_FOLLOWED = 64
 """How many values are looked at on the way from an input to the ops that index with it."""
@@ -182,24 +167,13 @@ def index_bound(value: Value) -> int | None:
     while pending and len(seen) < MOST_FOLLOWED:
         current = pending.pop(0)
         for use in current.uses:
-            bound = _bound_of_use(use.op, use.slot)
+            is_count = isinstance(use.op, Loop) and use.slot == Loop.trip_count.index
+            bound = MOST_ITERATIONS if is_count else use.op.index_limit(use.slot)
             if bound is not None:
                 bounds.append(bound)
-            followed = use.slot in _KEEPS_VALUES.get(use.op.name, ()) or use.op.name == "tensor.concat"
+            followed = use.op.is_moved_operand(use.slot) or isinstance(use.op, Cast)
             new = [result for result in use.op.results if followed and result not in seen]
             pending += new
             seen.update(new)
     return min(bounds, default=None)
 
-
-def _bound_of_use(op: Op, slot: int) -> int | None:
-    index_slot, rule = _INDEXES.get(op.name, (-1, ""))
-    if slot != index_slot:
-        return None
-    if rule == "iterations":
-        return 4
-    data = op.operands[0]
-    assert data is not None
-    axis: int = op.attributes.get("axis", 0)
-    sizes = (data.type.shape[axis],) if rule == "axis" else data.type.shape
-    return min((size if isinstance(size, int) else max(1, size.bounds[0]) for size in sizes), default=1)

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Module, Op
-from rtcc.ir.work import operations
 from rtcc.machine import Machine
 from rtcc.pipeline.catalogue import NAMED_PIPELINES
 from rtcc.target import NO_HALOS, Choice, Halos, Progress, Target, unseen
@@ -74,7 +73,7 @@ class X86(Target):
         return scratch_bytes(kernel, self.lanes(DType.F32))
 
     def tasks(self, kernel: Graph) -> int:
-        return max(1, min(self.threads, sum(map(operations, kernel.ops)) // WORK_PER_TASK))
+        return max(1, min(self.threads, sum(op.operations() for op in kernel.ops) // WORK_PER_TASK))
 
     def layout_agnostic(self, op: Op) -> bool:
         return is_agnostic(op)

@@ -10,6 +10,8 @@ from rtcc.ir.dtype import DType, Kind
 from rtcc.ir.op import Array, attribute, operand, required_attribute
 from rtcc.ir.ops.computed import ComputedOp, saturated
 from rtcc.ir.ops.elementwise import Unary
+from rtcc.ir.roles import Role
+from rtcc.ir.size_arithmetic import same
 from rtcc.ir.types import TensorType
 
 _FINITE_ONLY = {DType.F8E4M3FN, DType.F8E4M3FNUZ, DType.F8E5M2FNUZ}
@@ -25,6 +27,7 @@ class Cast(Unary):
     """
 
     name = "math.cast"
+    on_sizes = staticmethod(same)
     to = required_attribute(str)
     saturate = attribute(1)
     round_mode = attribute("up")
@@ -41,7 +44,7 @@ class CastLike(ComputedOp):
 
     name = "math.cast_like"
     data = operand()
-    target_type = operand()
+    target_type = operand(type_only=True)
     saturate = attribute(1)
     round_mode = attribute("up")
 
@@ -56,7 +59,7 @@ class BitCast(ComputedOp):
     """The same bits read as another element type of the same width (ONNX BitCast)."""
 
     name = "math.bit_cast"
-    elementwise = True
+    role = Role.ELEMENTWISE
     data = operand()
     to = required_attribute(str)
 

@@ -24,6 +24,7 @@ from rtcc.ir.op import (
     variadic_operand,
 )
 from rtcc.ir.ops.axes import fresh_size, normal_axis, symbol_name
+from rtcc.ir.ops.math import Identity
 from rtcc.ir.shape_value import known_integers
 from rtcc.ir.types import TensorType
 from rtcc.ir.value import Value
@@ -184,10 +185,8 @@ class Loop(ControlOp):
     def _holds_on(self) -> bool:
         """Whether the body always returns a true condition, or the one it was given."""
         value = self.body.returned[0]
-        while value.producer is not None and value.producer.name == "math.identity":
-            operand = value.producer.operands[0]
-            assert operand is not None
-            value = operand
+        while isinstance(value.producer, Identity):
+            value = value.producer.data
         return value is self.body.parameters[1] or self._holds(value)
 
     @staticmethod

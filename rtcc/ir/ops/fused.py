@@ -19,6 +19,7 @@ from rtcc.ir.op import (
     required_attribute,
     variadic_operand,
 )
+from rtcc.ir.roles import Indexes, Role
 from rtcc.ir.types import TensorType
 
 
@@ -66,7 +67,8 @@ class ConvertLayout(Op):
     """The same tensor stored in another layout; the identity on logical values."""
 
     name = "tensor.convert_layout"
-    data = operand()
+    role = Role.MOVEMENT
+    data = operand(moved=True)
 
     def infer(self) -> tuple[TensorType, ...]:
         return (self.data.type.with_layout(self.results[0].type.layout if self.results else None),)
@@ -82,8 +84,9 @@ class Resample(Op):
     """
 
     name = "tensor.resample"
+    role = Role.MOVEMENT
     data = operand()
-    indices = operand()
+    indices = operand(indexes=Indexes.AXIS)
     weights = optional_operand()
     axis = required_attribute(int)
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from rtcc.ir.dimension import Expression
+from rtcc.ir.dimension import Expression, upper_bound
 from rtcc.ir.op import Array, Op, attribute, operand, optional_operand
 from rtcc.ir.ops.axes import at, counting, fresh_size, normal_axis, wrapped_indices
+from rtcc.ir.roles import Indexes, Role
 from rtcc.ir.shape_value import known_value
 from rtcc.ir.types import TensorType
 
@@ -51,8 +52,9 @@ class Gather(Op):
     """Slices of `data` along `axis`, picked by `indices` of any rank (ONNX Gather)."""
 
     name = "tensor.gather"
-    data = operand()
-    indices = operand()
+    role = Role.MOVEMENT
+    data = operand(moved=True)
+    indices = operand(indexes=Indexes.AXIS)
     axis = attribute(0)
 
     def infer(self) -> tuple[TensorType, ...]:
@@ -69,8 +71,9 @@ class GatherElements(Op):
     """result[.., i, ..] = data[.., indices[.., i, ..], ..] along `axis` (ONNX GatherElements)."""
 
     name = "tensor.gather_elements"
-    data = operand()
-    indices = operand()
+    role = Role.MOVEMENT
+    data = operand(moved=True)
+    indices = operand(indexes=Indexes.AXIS)
     axis = attribute(0)
 
     def infer(self) -> tuple[TensorType, ...]:
@@ -98,8 +101,9 @@ class GatherND(Op):
     """
 
     name = "tensor.gather_nd"
-    data = operand()
-    indices = operand()
+    role = Role.MOVEMENT
+    data = operand(moved=True)
+    indices = operand(indexes=Indexes.EVERY_AXIS)
     batch_dims = attribute(0)
 
     def infer(self) -> tuple[TensorType, ...]:
@@ -134,7 +138,7 @@ class ScatterElements(Op):
 
     name = "tensor.scatter_elements"
     data = operand()
-    indices = operand()
+    indices = operand(indexes=Indexes.AXIS)
     updates = operand()
     axis = attribute(0)
     reduction = attribute("none")
@@ -159,7 +163,7 @@ class ScatterND(Op):
 
     name = "tensor.scatter_nd"
     data = operand()
-    indices = operand()
+    indices = operand(indexes=Indexes.EVERY_AXIS)
     updates = operand()
     reduction = attribute("none")
 
@@ -195,9 +199,10 @@ class TensorScatter(Op):
     """
 
     name = "tensor.tensor_scatter"
+    writes_in_place = True
     past_cache = operand()
     update = operand()
-    write_indices = optional_operand()
+    write_indices = optional_operand(indexes=Indexes.AXIS)
     axis = attribute(-2)
     mode = attribute("linear")
 
@@ -208,6 +213,11 @@ class TensorScatter(Op):
         if self.update.type.rank != self.past_cache.type.rank:
             raise self.fail(f"update {self.update.type} does not fit the cache {self.past_cache.type}")
         return (self.past_cache.type.with_layout(None),)
+
+    def index_limit(self, index: int) -> int | None:
+        limit = super().index_limit(index)
+        rows = upper_bound(self.update.type.shape[self.axis])
+        return limit if limit is None or self.mode == "circular" else max(1, limit - rows + 1)
 
     def evaluate(self, *arrays: Array | None) -> Array:
         cache, update, starts = np.array(arrays[0]), np.asarray(arrays[1]), at(arrays, 2)
@@ -230,6 +240,7 @@ class OneHot(Op):
     """
 
     name = "tensor.one_hot"
+    role = Role.MOVEMENT
     indices = operand()
     depth = operand(static=True)
     values = operand()

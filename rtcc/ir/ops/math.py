@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from rtcc.ir import size_arithmetic as sizes
+from rtcc.ir.dimension import Expression
 from rtcc.ir.dtype import DType, Kind
 from rtcc.ir.op import Array, attribute, operand, optional_operand, required_attribute
 from rtcc.ir.ops.computed import BOOLEANS, FLOATS, INTEGERS, NUMBERS, saturated
 from rtcc.ir.ops.elementwise import Binary, Elementwise, FloatUnary, Unary, Variadic
+from rtcc.ir.size_arithmetic import Number
 from rtcc.ir.types import TensorType, broadcast_shapes
 
 # ---- arithmetic
@@ -23,6 +26,11 @@ class Identity(Unary):
     """The operand itself (ONNX Identity)."""
 
     name = "math.identity"
+    on_sizes = staticmethod(sizes.same)
+    data = operand(moved=True)
+
+    def operations(self) -> int:
+        return 0
 
     @staticmethod
     def function(x: Array) -> Array:
@@ -33,6 +41,7 @@ class Add(Binary):
     """left + right (ONNX Add)."""
 
     name = "math.add"
+    on_sizes = staticmethod(sizes.add)
     kinds = NUMBERS
     function = staticmethod(np.add)
 
@@ -41,6 +50,7 @@ class Sub(Binary):
     """left - right (ONNX Sub)."""
 
     name = "math.sub"
+    on_sizes = staticmethod(sizes.subtract)
     kinds = NUMBERS
     function = staticmethod(np.subtract)
 
@@ -49,6 +59,7 @@ class Mul(Binary):
     """left · right (ONNX Mul)."""
 
     name = "math.mul"
+    on_sizes = staticmethod(sizes.multiply)
     kinds = NUMBERS
     function = staticmethod(np.multiply)
 
@@ -67,11 +78,21 @@ class Div(Binary):
         inexact = (left - floor * right != 0) & (right != 0)
         return floor + (inexact & ((left < 0) != (right < 0))).astype(left.dtype)
 
+    def known_element(self, *operands: Number | None) -> Number | None:
+        left, right = operands
+        if left is None or right is None:
+            return None
+        quotient = sizes.divide(left, right)
+        if quotient is None or self.type.dtype.is_integer:
+            return quotient
+        return quotient if sizes.multiply(quotient, right) == left else None
+
 
 class Mod(Binary):
     """The remainder; sign of the divisor, or of the dividend with fmod; integer x mod 0 is 0 (ONNX Mod)."""
 
     name = "math.mod"
+    on_sizes = staticmethod(sizes.modulo)
     kinds = NUMBERS
     fmod = attribute(0)
 
@@ -113,6 +134,7 @@ class Neg(Unary):
     """-x (ONNX Neg)."""
 
     name = "math.neg"
+    on_sizes = staticmethod(sizes.negative)
     kinds = frozenset({Kind.SIGNED, Kind.FLOAT})
     function = staticmethod(np.negative)
 
@@ -121,6 +143,7 @@ class Abs(Unary):
     """|x|; the smallest signed integer stays itself (ONNX Abs)."""
 
     name = "math.abs"
+    on_sizes = staticmethod(sizes.absolute)
     kinds = NUMBERS
     function = staticmethod(np.abs)
 
@@ -147,6 +170,7 @@ class Floor(FloatUnary):
     """The largest integer not above x (ONNX Floor)."""
 
     name = "math.floor"
+    on_sizes = staticmethod(sizes.whole)
     function = staticmethod(np.floor)
 
 
@@ -154,6 +178,7 @@ class Ceil(FloatUnary):
     """The smallest integer not below x (ONNX Ceil)."""
 
     name = "math.ceil"
+    on_sizes = staticmethod(sizes.whole)
     function = staticmethod(np.ceil)
 
 
@@ -161,6 +186,7 @@ class Round(FloatUnary):
     """The nearest integer, halves to even (ONNX Round)."""
 
     name = "math.round"
+    on_sizes = staticmethod(sizes.whole)
     function = staticmethod(np.rint)
 
 
@@ -168,6 +194,7 @@ class Max(Variadic):
     """The largest of the operands; NaN where any is NaN (ONNX Max)."""
 
     name = "math.max"
+    on_sizes = staticmethod(sizes.maximum)
     function = staticmethod(np.maximum)
 
 
@@ -175,6 +202,7 @@ class Min(Variadic):
     """The smallest of the operands; NaN where any is NaN (ONNX Min)."""
 
     name = "math.min"
+    on_sizes = staticmethod(sizes.minimum)
     function = staticmethod(np.minimum)
 
 
@@ -349,6 +377,7 @@ class Equal(Comparison):
     """left = right (ONNX Equal)."""
 
     name = "math.equal"
+    on_sizes = staticmethod(sizes.equal)
     kinds = NUMBERS | {Kind.BOOL, Kind.STRING}
     function = staticmethod(np.equal)
 
@@ -357,6 +386,7 @@ class Less(Comparison):
     """left < right (ONNX Less)."""
 
     name = "math.less"
+    on_sizes = staticmethod(sizes.less)
     function = staticmethod(np.less)
 
 
@@ -364,6 +394,7 @@ class LessOrEqual(Comparison):
     """left ≤ right (ONNX LessOrEqual)."""
 
     name = "math.less_or_equal"
+    on_sizes = staticmethod(sizes.less_or_equal)
     function = staticmethod(np.less_equal)
 
 
@@ -371,6 +402,7 @@ class Greater(Comparison):
     """left > right (ONNX Greater)."""
 
     name = "math.greater"
+    on_sizes = staticmethod(sizes.greater)
     function = staticmethod(np.greater)
 
 
@@ -378,6 +410,7 @@ class GreaterOrEqual(Comparison):
     """left ≥ right (ONNX GreaterOrEqual)."""
 
     name = "math.greater_or_equal"
+    on_sizes = staticmethod(sizes.greater_or_equal)
     function = staticmethod(np.greater_equal)
 
 
@@ -407,8 +440,8 @@ class Where(Elementwise):
 
     name = "math.where"
     condition = operand()
-    chosen = operand()
-    other = operand()
+    chosen = operand(moved=True)
+    other = operand(moved=True)
 
     def infer(self) -> tuple[TensorType, ...]:
         self.require(self.condition, BOOLEANS, "the condition")
@@ -422,6 +455,13 @@ class Where(Elementwise):
 
     def compute(self, condition: Array, chosen: Array, other: Array) -> Array:
         return np.where(condition, chosen, other)
+
+    def known_element(self, *operands: Number | None) -> Number | None:
+        """Either branch may be unknown if it is not taken."""
+        condition, chosen, other = operands
+        if condition is None or isinstance(condition, Expression):
+            return None
+        return chosen if condition else other
 
 
 # ---- logic and bits

@@ -31,6 +31,7 @@ from rtcc.ir.ops.axes import (
     vector_length,
     whole,
 )
+from rtcc.ir.roles import Role
 from rtcc.ir.types import Shape, TensorType
 from rtcc.ir.value import Value
 
@@ -39,7 +40,8 @@ class Transpose(Op):
     """Result axis i is input axis perm[i] (ONNX Transpose); an empty `perm` reverses the axes."""
 
     name = "tensor.transpose"
-    data = operand()
+    role = Role.MOVEMENT
+    data = operand(moved=True)
     perm = ints()
 
     def infer(self) -> tuple[TensorType, ...]:
@@ -63,7 +65,7 @@ class Concat(Op):
     """The inputs one after the other along an axis (ONNX Concat)."""
 
     name = "tensor.concat"
-    inputs = variadic_operand()
+    inputs = variadic_operand(moved=True)
     axis = required_attribute(int)
 
     def infer(self) -> tuple[TensorType, ...]:
@@ -94,7 +96,7 @@ class Split(Op):
     """
 
     name = "tensor.split"
-    data = operand()
+    data = operand(moved=True)
     split = optional_operand(static=True)
     axis = attribute(0)
     num_outputs: AttributeSlot[int | None] = attribute(None)
@@ -155,7 +157,8 @@ class Slice(Op):
     """
 
     name = "tensor.slice"
-    data = operand()
+    role = Role.MOVEMENT
+    data = operand(moved=True)
     starts = operand(static=True)
     ends = operand(static=True)
     axes = optional_operand(static=True)
@@ -256,6 +259,7 @@ class Pad(Op):
     """
 
     name = "tensor.pad"
+    role = Role.MOVEMENT
     data = operand()
     pads = operand(static=True)
     constant_value = optional_operand()
@@ -323,7 +327,8 @@ class Tile(Op):
     """The tensor repeated repeats[i] times along axis i (ONNX Tile)."""
 
     name = "tensor.tile"
-    data = operand()
+    role = Role.MOVEMENT
+    data = operand(moved=True)
     repeats = operand(static=True)
 
     def infer(self) -> tuple[TensorType, ...]:
@@ -350,7 +355,8 @@ class DepthToSpace(Op):
     """
 
     name = "tensor.depth_to_space"
-    data = operand()
+    role = Role.MOVEMENT
+    data = operand(moved=True)
     blocksize = required_attribute(int)
     mode = attribute("DCR")
 
@@ -375,7 +381,8 @@ class SpaceToDepth(Op):
     """blocksize x blocksize pixels of NCHW become channels (ONNX SpaceToDepth), undoing DepthToSpace."""
 
     name = "tensor.space_to_depth"
-    data = operand()
+    role = Role.MOVEMENT
+    data = operand(moved=True)
     blocksize = required_attribute(int)
     mode = attribute("DCR")
 
@@ -407,6 +414,7 @@ class Trilu(Op):
     """
 
     name = "tensor.trilu"
+    role = Role.MOVEMENT
     data = operand()
     k = optional_operand(static=True)
     upper = attribute(1)
@@ -428,7 +436,8 @@ class ReverseSequence(Op):
     """The first sequence_lens[b] steps of each batch entry reversed, the rest kept (ONNX ReverseSequence)."""
 
     name = "tensor.reverse_sequence"
-    data = operand()
+    role = Role.MOVEMENT
+    data = operand(moved=True)
     sequence_lens = operand()
     batch_axis = attribute(1)
     time_axis = attribute(0)

@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 
 from rtcc.errors import Unsupported
-from rtcc.ir.dimension import Expression
+from rtcc.ir.dimension import Expression, upper_bound
 from rtcc.ir.dtype import DType
 from rtcc.ir.op import (
     Array,
@@ -21,6 +21,7 @@ from rtcc.ir.op import (
 )
 from rtcc.ir.ops.computed import FLOATS, NUMBERS, ComputedOp
 from rtcc.ir.ops.window import Window, convolve, extents, folded, per_channel, resolved_pads, resolved_window
+from rtcc.ir.roles import Role
 from rtcc.ir.types import Shape, TensorType, broadcast_shapes
 from rtcc.ir.value import Value
 
@@ -70,6 +71,7 @@ class Conv(Convolution):
     """Convolution of [N, C, spatial…] by a weight [M, C/group, kernel…] (ONNX Conv)."""
 
     name = "nn.conv"
+    role = Role.ANCHOR
     data = operand()
     weight = operand()
     bias = optional_operand()
@@ -85,6 +87,9 @@ class Conv(Convolution):
         self.check_parameters(self.weight, self.bias, shape[1])
         return (self.data.type.with_shape(shape),)
 
+    def operations(self) -> int:
+        return sum_operations(self.type, self.weight.type)
+
     def compute(self, data: Array, weight: Array, bias: Array | None = None) -> Array:
         result = convolve(data, weight, self.window(data.shape[2:], weight.shape), self.group)
         return result if bias is None else result + per_channel(bias, result.ndim)
@@ -97,6 +102,7 @@ class ConvTranspose(Convolution):
     """
 
     name = "nn.conv_transpose"
+    role = Role.ANCHOR
     data = operand()
     weight = operand()
     bias = optional_operand()
@@ -141,6 +147,9 @@ class ConvTranspose(Convolution):
         self.check_parameters(self.weight, self.bias, weight[1] * self.group)
         return (self.data.type.with_shape((data[0], weight[1] * self.group, *spatial)),)
 
+    def operations(self) -> int:
+        return sum_operations(self.data.type, self.weight.type)
+
     def compute(self, data: Array, weight: Array, bias: Array | None = None) -> Array:
         window, sizes = self.transposed(data.shape[2:], weight.shape)
         batch, channels = data.shape[:2]
@@ -157,6 +166,7 @@ class MatMul(ComputedOp):
     """Matrix product over the last two axes, the others broadcast; vectors as in NumPy (ONNX MatMul)."""
 
     name = "nn.mat_mul"
+    role = Role.ANCHOR
     left = operand()
     right = operand()
 
@@ -168,6 +178,9 @@ class MatMul(ComputedOp):
             )
         return (left.with_shape(product_shape(self, left.shape, right.shape)),)
 
+    def operations(self) -> int:
+        return product_operations(self.type, self.left.type)
+
     def compute(self, left: Array, right: Array) -> Array:
         return np.matmul(left, right)
 
@@ -176,6 +189,7 @@ class Gemm(ComputedOp):
     """alpha·A·B + beta·C, A and B transposed on demand, C broadcast (ONNX Gemm)."""
 
     name = "nn.gemm"
+    role = Role.ANCHOR
     left = operand()
     right = operand()
     addend = optional_operand()
@@ -194,6 +208,9 @@ class Gemm(ComputedOp):
         if self.addend is not None and len(broadcast_shapes(shape, self.addend.type.shape)) != 2:
             raise self.fail(f"{self.addend.type} does not broadcast to {shape}")
         return (left.with_shape(shape),)
+
+    def operations(self) -> int:
+        return product_operations(self.type, self.left.type, axis=0 if self.transA else 1)
 
     def compute(self, left: Array, right: Array, addend: Array | None = None) -> Array:
         result = np.matmul(left.T if self.transA else left, right.T if self.transB else right)
@@ -294,6 +311,16 @@ def static_sizes(op: ComputedOp, shape: Shape) -> tuple[int, ...]:
         hint = "bind the symbolic dimensions with --shape or --dim"
         raise op.unsupported("symbolic-dimension", f"needs known sizes, found {shape}", hint=hint)
     return sizes
+
+
+def sum_operations(type: TensorType, weight: TensorType) -> int:
+    """Operations of a convolution: for each element of `type`, a multiply-add per weight after axis 0."""
+    return 2 * type.elements * prod(upper_bound(size) for size in weight.shape[1:])
+
+
+def product_operations(type: TensorType, left: TensorType, axis: int = -1) -> int:
+    """Operations of a matrix product: for each element, a multiply-add per element of the left's axis."""
+    return 2 * type.elements * upper_bound(left.shape[axis])
 
 
 def product_shape(op: Op, left: Shape, right: Shape) -> Shape:

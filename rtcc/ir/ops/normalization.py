@@ -12,6 +12,7 @@ from rtcc.ir.ops.nn import training_mode
 from rtcc.ir.ops.pooling import norm
 from rtcc.ir.ops.softmax import AlongAxis
 from rtcc.ir.ops.window import per_channel
+from rtcc.ir.roles import Role
 from rtcc.ir.types import Shape, TensorType, broadcast_shapes
 
 
@@ -62,6 +63,7 @@ class InstanceNormalization(Normalization):
     """Each channel of each sample normalised over its spatial axes (ONNX InstanceNormalization)."""
 
     name = "nn.instance_normalization"
+    role = Role.ANCHOR
     scale, bias = operand(), operand()
     epsilon = attribute(1e-5)
 
@@ -106,6 +108,7 @@ class LayerNormalization(Normalization):
     """
 
     name = "nn.layer_normalization"
+    role = Role.ANCHOR
     scale = operand()
     bias = optional_operand()
     axis = attribute(-1)
@@ -135,6 +138,7 @@ class RMSNormalization(Normalization):
     """The axes from `axis` on divided by their root mean square, times scale (ONNX RMSNormalization)."""
 
     name = "nn.rms_normalization"
+    role = Role.ANCHOR
     scale = operand()
     axis = attribute(-1)
     epsilon = attribute(1e-5)
@@ -157,6 +161,7 @@ class LRN(Normalization):
     """Each element over a power of the mean square of neighbouring channels (ONNX LRN)."""
 
     name = "nn.lrn"
+    role = Role.ANCHOR
     alpha = attribute(0.0001)
     beta = attribute(0.75)
     bias = attribute(1.0)

@@ -14,12 +14,14 @@ from rtcc.ir.op import Array, AttributeSlot, attribute, ints, operand, optional_
 from rtcc.ir.ops.axes import integers
 from rtcc.ir.ops.computed import FLOATS, NUMBERS, ComputedOp, integer_limits
 from rtcc.ir.ops.window import Window, folded, resolved_window
+from rtcc.ir.roles import Role
 from rtcc.ir.types import Shape, TensorType
 
 
 class Pool(ComputedOp):
     """What the pools over windows share: the attributes and the window they describe."""
 
+    role = Role.ANCHOR
     kinds: ClassVar[frozenset[Kind]] = FLOATS
     data = operand()
     auto_pad = attribute("NOTSET")
@@ -56,6 +58,9 @@ class Pool(ComputedOp):
     def views(self, data: Array, fill: Any) -> Array:
         """The windows of the data, padded by `fill`: [N, C, windows…, kernel…]."""
         return self.window(data.shape[2:]).views(data, fill, round_up=self.rounds_up)
+
+    def operations(self) -> int:
+        return self.type.elements * prod(self.kernel_shape)
 
     @staticmethod
     def kernel_axes(views: Array) -> tuple[int, ...]:
@@ -206,6 +211,7 @@ class Col2Im(ComputedOp):
 class GlobalPool(ComputedOp):
     """One value per channel of [N, C, spatial…], as [N, C, 1…]; subclasses give `total`."""
 
+    role = Role.ANCHOR
     total: ClassVar[Callable[..., Any]]
     data = operand()
 

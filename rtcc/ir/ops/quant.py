@@ -10,7 +10,7 @@ from rtcc.ir.op import Array, attribute, operand, optional_operand
 from rtcc.ir.ops.axes import at, normal_axis
 from rtcc.ir.ops.cast import converted
 from rtcc.ir.ops.computed import FLOATS, INTEGERS, ComputedOp, integer_limits, widened
-from rtcc.ir.ops.nn import Convolution, product_shape
+from rtcc.ir.ops.nn import Convolution, product_operations, product_shape, sum_operations
 from rtcc.ir.ops.window import convolve, per_channel
 from rtcc.ir.types import Shape, TensorType
 
@@ -135,6 +135,9 @@ class ConvInteger(Convolution):
         self.require(self.data, INTEGERS, "the data")
         return (TensorType(DType.I32, self.convolved(self.data.type.shape, self.weight.type.shape)),)
 
+    def operations(self) -> int:
+        return sum_operations(self.type, self.weight.type)
+
     def compute(
         self, data: Array, weight: Array, data_zero: Array | None = None, weight_zero: Array | None = None
     ) -> Array:
@@ -167,6 +170,9 @@ class QLinearConv(Convolution):
             raise self.fail(f"the bias needs one element for each of {shape[1]} outputs: {self.bias.type}")
         return (TensorType(self.result_zero_point.type.dtype, shape),)
 
+    def operations(self) -> int:
+        return sum_operations(self.type, self.weight.type)
+
     def compute(self, *arrays: Array) -> Array:
         data, data_scale, data_zero, weight, weight_scale, weight_zero, scale, zero = arrays[:8]
         rank = data.ndim
@@ -194,6 +200,9 @@ class MatMulInteger(ComputedOp):
         self.require(self.right, INTEGERS, "the right operand")
         return (TensorType(DType.I32, product_shape(self, self.left.type.shape, self.right.type.shape)),)
 
+    def operations(self) -> int:
+        return product_operations(self.type, self.left.type)
+
     def compute(
         self, left: Array, right: Array, left_zero: Array | None = None, right_zero: Array | None = None
     ) -> Array:
@@ -214,6 +223,9 @@ class QLinearMatMul(ComputedOp):
     def infer(self) -> tuple[TensorType, ...]:
         shape = product_shape(self, self.left.type.shape, self.right.type.shape)
         return (TensorType(self.result_zero_point.type.dtype, shape),)
+
+    def operations(self) -> int:
+        return product_operations(self.type, self.left.type)
 
     def compute(self, *arrays: Array) -> Array:
         left, left_scale, left_zero, right, right_scale, right_zero, scale, zero = arrays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from rtcc.ir.dtype import DType, Kind
 from rtcc.ir.op import Array, attribute, operand, optional_operand
 from rtcc.ir.ops.axes import integers, normal_axes, normal_axis
 from rtcc.ir.ops.computed import FLOATS, NUMBERS, ComputedOp, SameType, integer_limits
+from rtcc.ir.roles import Role
 from rtcc.ir.types import TensorType
 
 
@@ -22,7 +24,10 @@ class Reduction(ComputedOp):
     """
 
     kinds: ClassVar[frozenset[Kind]] = NUMBERS
+    role = Role.REDUCTION
     total: ClassVar[Callable[[Array, tuple[int, ...]], Array]]
+    over_sizes: ClassVar[Callable[[list[Any]], Any] | None] = None
+    """The total of numbers and Expressions, None where it has no such form."""
     data = operand()
     axes = optional_operand(static=True)
     keepdims = attribute(1)
@@ -41,6 +46,13 @@ class Reduction(ComputedOp):
         chosen = self._axes(() if axes is None else tuple(map(int, axes.reshape(-1))), data.ndim)
         found = type(self).total(data, chosen)
         return found if self.keepdims else found.reshape(np.delete(np.array(data.shape, int), list(chosen)))
+
+    def known_result(self, *known: Array | None) -> Array | None:
+        rule, data = type(self).over_sizes, known[0]
+        if rule is None or data is None or data.ndim != 1 or self.type.elements != 1:
+            return None
+        elements = list(data)
+        return np.full(self.type.sizes, None if None in elements else rule(elements), object)
 
     def _axes(self, given: tuple[int, ...], rank: int) -> tuple[int, ...]:
         if not given:
@@ -120,6 +132,7 @@ class ReduceSum(Reduction):
     """The sum; integers wrap (ONNX ReduceSum)."""
 
     name = "reduce.reduce_sum"
+    over_sizes = staticmethod(sum)
     total = staticmethod(_sum)
 
 
@@ -150,6 +163,7 @@ class ReduceProd(Reduction):
     """The product; integers wrap (ONNX ReduceProd)."""
 
     name = "reduce.reduce_prod"
+    over_sizes = staticmethod(math.prod)
     total = staticmethod(_product)
 
 
@@ -193,6 +207,7 @@ class ReduceSumSquare(Reduction):
 class ArgReduction(ComputedOp):
     """The i64 position of an extreme along one axis: the first, or with `select_last_index` the last."""
 
+    positions_result = 0
     position: ClassVar[Callable[..., Any]]
     data = operand()
     axis = attribute(0)

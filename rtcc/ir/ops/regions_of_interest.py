@@ -8,6 +8,7 @@ import numpy as np
 
 from rtcc.ir.op import Array, AttributeSlot, attribute, operand, required_attribute
 from rtcc.ir.ops.computed import FLOATS, ComputedOp
+from rtcc.ir.roles import Indexes
 from rtcc.ir.types import TensorType
 
 
@@ -21,7 +22,7 @@ class RoiAlign(ComputedOp):
     name = "nn.roi_align"
     data = operand()
     rois = operand()
-    batch_indices = operand()
+    batch_indices = operand(indexes=Indexes.FIRST_AXIS)
     coordinate_transformation_mode = attribute("half_pixel")
     mode = attribute("avg")
     output_height = attribute(1)

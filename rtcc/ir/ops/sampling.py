@@ -10,9 +10,10 @@ import numpy as np
 from rtcc.ir.op import Array, attribute, operand, optional_operand
 from rtcc.ir.ops.axes import integers
 from rtcc.ir.ops.computed import FLOATS, ComputedOp
-from rtcc.ir.ops.nn import Convolution, static_sizes
+from rtcc.ir.ops.nn import Convolution, static_sizes, sum_operations
 from rtcc.ir.ops.resize import cubic_weights
 from rtcc.ir.ops.window import per_channel
+from rtcc.ir.roles import Role
 from rtcc.ir.shape_value import known_shape_value
 from rtcc.ir.types import TensorType
 
@@ -30,6 +31,7 @@ class GridSample(ComputedOp):
     """
 
     name = "nn.grid_sample"
+    role = Role.ANCHOR
     data = operand()
     grid = operand()
     align_corners = attribute(0)
@@ -113,6 +115,9 @@ class DeformConv(Convolution):
         if self.data.type.rank != 4:
             raise self.fail(f"supports two spatial axes, found {self.data.type}")
         return (self.data.type.with_shape(self.convolved(self.data.type.shape, self.weight.type.shape)),)
+
+    def operations(self) -> int:
+        return sum_operations(self.type, self.weight.type)
 
     def compute(
         self, data: Array, weight: Array, offset: Array, bias: Array | None = None, mask: Array | None = None

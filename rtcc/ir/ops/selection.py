@@ -23,6 +23,7 @@ class TopK(Op):
     """
 
     name = "tensor.top_k"
+    positions_result = 1
     results_required = 2
     data = operand()
     k = operand(static=True)

@@ -22,6 +22,7 @@ from rtcc.ir.ops.axes import (
     upper_elements,
     whole,
 )
+from rtcc.ir.roles import Role
 from rtcc.ir.shape_value import known_value
 from rtcc.ir.types import Shape as Sizes
 from rtcc.ir.types import TensorType, broadcast_shapes
@@ -31,7 +32,7 @@ class Shape(Op):
     """The dimensions start … end of a tensor as i64[n] (ONNX Shape); negative: from the last."""
 
     name = "tensor.shape"
-    data = operand()
+    data = operand(type_only=True)
     start = attribute(0)
     end: AttributeSlot[int | None] = attribute(None)
 
@@ -41,12 +42,18 @@ class Shape(Op):
     def evaluate(self, *arrays: Array | None) -> Array:
         return np.array(np.asarray(arrays[0]).shape[self.start : self.end], np.int64)
 
+    def known_result(self, *known: Array | None) -> Array | None:
+        return np.array([*self.data.type.shape[self.start : self.end], None], object)[:-1]
+
+    def operations(self) -> int:
+        return 0
+
 
 class Size(Op):
     """The number of elements as i64[] (ONNX Size)."""
 
     name = "tensor.size"
-    data = operand()
+    data = operand(type_only=True)
 
     def infer(self) -> tuple[TensorType, ...]:
         return (TensorType(DType.I64, ()),)
@@ -54,8 +61,24 @@ class Size(Op):
     def evaluate(self, *arrays: Array | None) -> Array:
         return np.array(np.size(np.asarray(arrays[0])), np.int64)
 
+    def known_result(self, *known: Array | None) -> Array | None:
+        return np.array(math.prod(self.data.type.shape), object)
 
-class Reshape(Op):
+    def operations(self) -> int:
+        return 0
+
+
+class View(Op):
+    """The first operand's elements in their order, under another shape: no code need run."""
+
+    role = Role.MOVEMENT
+    reshapes = True
+
+    def operations(self) -> int:
+        return 0
+
+
+class Reshape(View):
     """The same elements under another shape (ONNX Reshape).
 
     In `shape`, -1 stands for what is left over and, unless `allowzero`, 0 for the input's size there.
@@ -63,7 +86,7 @@ class Reshape(Op):
     """
 
     name = "tensor.reshape"
-    data = operand()
+    data = operand(moved=True)
     shape = operand(static=True)
     allowzero = attribute(0)
 
@@ -127,11 +150,11 @@ def _exact(numerator: int | Expression, denominator: Expression) -> int | Expres
     return numerator // denominator if isinstance(numerator, Expression) else 0 if numerator == 0 else None
 
 
-class Flatten(Op):
+class Flatten(View):
     """A matrix: axes before `axis` become the rows, the others the columns (ONNX Flatten)."""
 
     name = "tensor.flatten"
-    data = operand()
+    data = operand(moved=True)
     axis = attribute(1)
 
     def infer(self) -> tuple[TensorType, ...]:
@@ -149,11 +172,11 @@ class Flatten(Op):
         return self.axis + rank if self.axis < 0 else self.axis
 
 
-class Squeeze(Op):
+class Squeeze(View):
     """The tensor without the axes named, each of size 1; without `axes`, all of size 1 (ONNX Squeeze)."""
 
     name = "tensor.squeeze"
-    data = operand()
+    data = operand(moved=True)
     axes = optional_operand(static=True)
 
     def infer(self) -> tuple[TensorType, ...]:
@@ -184,11 +207,11 @@ class Squeeze(Op):
         return dropped
 
 
-class Unsqueeze(Op):
+class Unsqueeze(View):
     """The tensor with new axes of size 1, whose positions count in the result (ONNX Unsqueeze)."""
 
     name = "tensor.unsqueeze"
-    data = operand()
+    data = operand(moved=True)
     axes = operand(static=True)
 
     def infer(self) -> tuple[TensorType, ...]:
@@ -210,7 +233,8 @@ class Expand(Op):
     """The tensor broadcast with `shape`, both ways (ONNX Expand): a 1 in `shape` keeps the input's size."""
 
     name = "tensor.expand"
-    data = operand()
+    role = Role.MOVEMENT
+    data = operand(moved=True)
     shape = operand(static=True)
 
     def infer(self) -> tuple[TensorType, ...]:
@@ -238,6 +262,7 @@ class ConstantOfShape(Op):
     """
 
     name = "tensor.constant_of_shape"
+    role = Role.MOVEMENT
     shape = operand(static=True)
     value = optional_operand()
 
@@ -262,6 +287,7 @@ class Range(Op):
     """
 
     name = "tensor.range"
+    role = Role.MOVEMENT
     start = operand(static=True)
     limit = operand(static=True)
     delta = operand(static=True)
@@ -318,7 +344,8 @@ class EyeLike(Op):
     """Ones on diagonal `k` of a matrix of the input's shape (ONNX EyeLike); `dtype` "" keeps the input's."""
 
     name = "tensor.eye_like"
-    data = operand()
+    role = Role.MOVEMENT
+    data = operand(type_only=True)
     dtype = attribute("")
     k = attribute(0)
 

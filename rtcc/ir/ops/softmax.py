@@ -8,6 +8,7 @@ from rtcc.ir.dtype import DType
 from rtcc.ir.op import Array, attribute, operand
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.computed import FLOATS, SameType, rounded, widened
+from rtcc.ir.roles import Role
 from rtcc.ir.types import TensorType
 
 
@@ -42,6 +43,7 @@ class Softmax(Normalised):
     """exp(x) over its sum along the axis, shifted by the largest element (ONNX Softmax)."""
 
     name = "nn.softmax"
+    role = Role.ANCHOR
 
     def compute(self, data: Array) -> Array:
         powers = self.stepwise(np.exp(self._shifted(data)))
@@ -52,6 +54,7 @@ class LogSoftmax(Normalised):
     """The logarithm of Softmax, without overflow (ONNX LogSoftmax)."""
 
     name = "nn.log_softmax"
+    role = Role.ANCHOR
 
     def compute(self, data: Array) -> Array:
         shifted = self._shifted(data)
