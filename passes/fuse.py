@@ -95,10 +95,10 @@ class _Grouping:
                     self._join(self._behind_anchor(op) or self._take(op, epilogue=False, movement=True))
                 case Role.REDUCTION:
                     self._join(self._take(op, epilogue=False, movement=True), op)
-                case Role.ANCHOR | Role.OPAQUE:
-                    self._join(_Taken(op, False, False), op)
                 case Role.MOVEMENT:
                     self._join(_Taken(op, False, False))
+                case _:
+                    self._join(_Taken(op, False, False), op)
         return sorted(set(self.group.values()), key=lambda group: self.position[group.root])
 
     def _behind_anchor(self, op: Op) -> _Taken | None:
@@ -160,7 +160,7 @@ class _Grouping:
         anchor = taken.anchor or group.anchor
         if anchor is None:
             return taken.takes_movement or all(op.elementwise for op in group.ops)
-        if not taken.takes_epilogue or (taken.anchor and group.anchor) or anchor.role is Role.OPAQUE:
+        if not taken.takes_epilogue or (taken.anchor and group.anchor) or not anchor.role.takes_epilogue:
             return False
         behind = group.ops if taken.anchor else list(taken.members)
         if not all(self.target.fusible(anchor, op) for op in behind):

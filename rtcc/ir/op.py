@@ -146,7 +146,7 @@ class Op:
 
     name: ClassVar[str] = ""
     results_required: ClassVar[int] = 1
-    role: ClassVar[Role] = Role.OPAQUE
+    role: ClassVar[Role] = Role.NONE
     """The part it can play in a fused region."""
     reshapes: ClassVar[bool] = False
     """The result has the first operand's elements in the same row-major order."""

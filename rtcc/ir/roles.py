@@ -17,7 +17,16 @@ class Role(Enum):
     ANCHOR = "anchor"
     """Operand elements are read many times (convolution, matrix product, pooling); takes an epilogue."""
     OPAQUE = "opaque"
-    """A kernel of its own (sorting, scatter…), or none (concat, whose parts may be computed in place)."""
+    """A kernel of its own, which takes no epilogue: sorting, scatter, concat (parts are written in place)."""
+    COMPOSITE = "composite"
+    """Written in terms of other operators by `legalize`, so that no kernel computes it."""
+    NONE = "none"
+    """No kernel computes it: control flow, the plan, what is known at compile time, what is not supported."""
+
+    @property
+    def takes_epilogue(self) -> bool:
+        """Whether elementwise ops can run in the same kernel, on what it has computed."""
+        return self in (Role.REDUCTION, Role.ANCHOR)
 
 
 class Indexes(Enum):

@@ -11,6 +11,7 @@ from rtcc.ir.dtype import Kind
 from rtcc.ir.op import Array, AttributeSlot, attribute, operand, optional_operand
 from rtcc.ir.ops.computed import FLOATS, ComputedOp, SameType
 from rtcc.ir.ops.softmax import softmax
+from rtcc.ir.roles import Role
 from rtcc.ir.types import Shape, TensorType
 
 
@@ -24,6 +25,7 @@ class Attention(ComputedOp):
     """
 
     name = "nn.attention"
+    role = Role.COMPOSITE
     query, key, value = operand(), operand(), operand()
     mask = optional_operand()
     past_key = optional_operand()
@@ -133,6 +135,7 @@ class RotaryEmbedding(SameType):
     """
 
     name = "nn.rotary_embedding"
+    role = Role.COMPOSITE
     data = operand()
     cos_cache = operand()
     sin_cache = operand()

@@ -43,6 +43,7 @@ class CastLike(ComputedOp):
     """The values in the element type of the second operand (ONNX CastLike)."""
 
     name = "math.cast_like"
+    role = Role.COMPOSITE
     data = operand()
     target_type = operand(type_only=True)
     saturate = attribute(1)

@@ -137,6 +137,7 @@ class ScatterElements(Op):
     """
 
     name = "tensor.scatter_elements"
+    role = Role.OPAQUE
     data = operand()
     indices = operand(indexes=Indexes.AXIS)
     updates = operand()
@@ -162,6 +163,7 @@ class ScatterND(Op):
     """A copy of `data` with slices named by index vectors replaced or combined (ONNX ScatterND)."""
 
     name = "tensor.scatter_nd"
+    role = Role.OPAQUE
     data = operand()
     indices = operand(indexes=Indexes.EVERY_AXIS)
     updates = operand()
@@ -199,6 +201,7 @@ class TensorScatter(Op):
     """
 
     name = "tensor.tensor_scatter"
+    role = Role.OPAQUE
     writes_in_place = True
     past_cache = operand()
     update = operand()

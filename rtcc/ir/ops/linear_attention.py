@@ -11,6 +11,7 @@ from rtcc.ir.ops.activation import sigmoid
 from rtcc.ir.ops.attention import join_heads, split_heads
 from rtcc.ir.ops.computed import FLOATS, ComputedOp
 from rtcc.ir.ops.window import Window, convolve
+from rtcc.ir.roles import Role
 from rtcc.ir.types import TensorType
 
 
@@ -23,6 +24,7 @@ class LinearAttention(ComputedOp):
     """
 
     name = "nn.linear_attention"
+    role = Role.COMPOSITE
     results_required = 2
     query, key, value = operand(), operand(), operand()
     past_state = optional_operand()
@@ -84,6 +86,7 @@ class CausalConvWithState(ComputedOp):
     """
 
     name = "nn.causal_conv_with_state"
+    role = Role.COMPOSITE
     results_required = 2
     data = operand()
     weight = operand()

@@ -65,6 +65,7 @@ class Concat(Op):
     """The inputs one after the other along an axis (ONNX Concat)."""
 
     name = "tensor.concat"
+    role = Role.OPAQUE
     inputs = variadic_operand(moved=True)
     axis = required_attribute(int)
 
@@ -96,6 +97,7 @@ class Split(Op):
     """
 
     name = "tensor.split"
+    role = Role.COMPOSITE
     data = operand(moved=True)
     split = optional_operand(static=True)
     axis = attribute(0)
@@ -466,6 +468,7 @@ class CenterCropPad(Op):
     """
 
     name = "tensor.center_crop_pad"
+    role = Role.COMPOSITE
     data = operand()
     shape = operand(static=True)
     axes = ints()

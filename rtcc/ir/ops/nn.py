@@ -224,6 +224,7 @@ class Einsum(ComputedOp):
     """A sum of products by index letters (ONNX Einsum)."""
 
     name = "nn.einsum"
+    role = Role.COMPOSITE
     inputs = variadic_operand()
     equation = required_attribute(str)
 
@@ -266,6 +267,7 @@ class Det(ComputedOp):
     """The determinant of each matrix of the last two axes (ONNX Det)."""
 
     name = "nn.det"
+    role = Role.OPAQUE
     data = operand()
 
     def infer(self) -> tuple[TensorType, ...]:
@@ -282,6 +284,7 @@ class Dropout(ComputedOp):
     """Inference: the data as they are, and a mask that keeps everything (ONNX Dropout)."""
 
     name = "nn.dropout"
+    role = Role.COMPOSITE
     data = operand()
     ratio = optional_operand()
     training_mode = optional_operand(static=True)

@@ -41,6 +41,7 @@ class BatchNormalization(Normalization):
     """
 
     name = "nn.batch_normalization"
+    role = Role.COMPOSITE
     scale, shift, mean, variance = operand(), operand(), operand(), operand()
     epsilon = attribute(1e-5)
     momentum = attribute(0.9)
@@ -81,6 +82,7 @@ class GroupNormalization(Normalization):
     """Groups of channels of each sample normalised together (ONNX GroupNormalization, opset 21)."""
 
     name = "nn.group_normalization"
+    role = Role.COMPOSITE
     scale, bias = operand(), operand()
     epsilon = attribute(1e-5)
     num_groups = required_attribute(int)
@@ -183,6 +185,7 @@ class LpNormalization(AlongAxis):
     """Each vector along the axis over its 1- or 2-norm; a zero vector stays zero (ONNX LpNormalization)."""
 
     name = "nn.lp_normalization"
+    role = Role.COMPOSITE
     p = attribute(2)
 
     def compute(self, data: Array) -> Array:
@@ -194,6 +197,7 @@ class MeanVarianceNormalization(Normalization):
     """(data - mean) / (deviation + 1e-9) over the axes (ONNX MeanVarianceNormalization)."""
 
     name = "nn.mean_variance_normalization"
+    role = Role.COMPOSITE
     axes = ints(0, 2, 3)
 
     def compute(self, data: Array) -> Array:

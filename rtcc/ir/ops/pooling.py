@@ -149,6 +149,7 @@ class MaxUnpool(ComputedOp):
     """The inverse of MaxPool: values where its indices say, zeros elsewhere (ONNX MaxUnpool)."""
 
     name = "nn.max_unpool"
+    role = Role.COMPOSITE
     data = operand()
     indices = operand()
     output_shape = optional_operand(static=True)
@@ -182,6 +183,7 @@ class Col2Im(ComputedOp):
     """Columns [N, C·block, positions] summed into an image [N, C, image_shape…] (ONNX Col2Im)."""
 
     name = "nn.col2_im"
+    role = Role.OPAQUE
     data = operand()
     image_shape = operand(static=True)
     block_shape = operand(static=True)

@@ -12,6 +12,7 @@ from rtcc.ir.ops.cast import converted
 from rtcc.ir.ops.computed import FLOATS, INTEGERS, ComputedOp, integer_limits, widened
 from rtcc.ir.ops.nn import Convolution, product_operations, product_shape, sum_operations
 from rtcc.ir.ops.window import convolve, per_channel
+from rtcc.ir.roles import Role
 from rtcc.ir.types import Shape, TensorType
 
 
@@ -63,6 +64,7 @@ class QuantizeLinear(Scaled):
     """
 
     name = "quant.quantize_linear"
+    role = Role.COMPOSITE
     saturate = attribute(1)
 
     def infer(self) -> tuple[TensorType, ...]:
@@ -82,6 +84,7 @@ class DequantizeLinear(Scaled):
     """(data - zero point) · scale, in the scale's type or `output_dtype` (ONNX DequantizeLinear)."""
 
     name = "quant.dequantize_linear"
+    role = Role.COMPOSITE
 
     def infer(self) -> tuple[TensorType, ...]:
         self.check_scale()
@@ -105,6 +108,7 @@ class DynamicQuantizeLinear(ComputedOp):
     """
 
     name = "quant.dynamic_quantize_linear"
+    role = Role.COMPOSITE
     results_required = 3
     data = operand()
 
@@ -126,6 +130,7 @@ class ConvInteger(Convolution):
     """Convolution of integers less their zero points, summed in i32 (ONNX ConvInteger)."""
 
     name = "quant.conv_integer"
+    role = Role.OPAQUE
     data = operand()
     weight = operand()
     data_zero_point = optional_operand()
@@ -159,6 +164,7 @@ class QLinearConv(Convolution):
     """
 
     name = "quant.qlinear_conv"
+    role = Role.COMPOSITE
     data, data_scale, data_zero_point = operand(), operand(), operand()
     weight, weight_scale, weight_zero_point = operand(), operand(), operand()
     result_scale, result_zero_point = operand(), operand()
@@ -190,6 +196,7 @@ class MatMulInteger(ComputedOp):
     """Matrix product of integers less their zero points, summed in i32 (ONNX MatMulInteger)."""
 
     name = "quant.mat_mul_integer"
+    role = Role.COMPOSITE
     left = operand()
     right = operand()
     left_zero_point = optional_operand()
@@ -216,6 +223,7 @@ class QLinearMatMul(ComputedOp):
     """
 
     name = "quant.qlinear_mat_mul"
+    role = Role.COMPOSITE
     left, left_scale, left_zero_point = operand(), operand(), operand()
     right, right_scale, right_zero_point = operand(), operand(), operand()
     result_scale, result_zero_point = operand(), operand()

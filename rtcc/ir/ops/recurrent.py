@@ -16,6 +16,7 @@ import numpy as np
 from rtcc.ir.dimension import Expression
 from rtcc.ir.op import Array, AttributeSlot, attribute, operand, optional_operand
 from rtcc.ir.ops.computed import FLOATS, ComputedOp
+from rtcc.ir.roles import Role
 from rtcc.ir.types import TensorType
 from rtcc.ir.value import Value
 
@@ -187,6 +188,7 @@ class RNN(Recurrent):
     """h' = f(x·Wᵀ + h·Rᵀ + Wb + Rb) (ONNX RNN)."""
 
     name = "nn.rnn"
+    role = Role.COMPOSITE
     gates = 1
     default_activations = ("Tanh",)
 
@@ -204,6 +206,7 @@ class GRU(Recurrent):
     """
 
     name = "nn.gru"
+    role = Role.COMPOSITE
     gates = 3
     default_activations = ("Sigmoid", "Tanh")
     linear_before_reset = attribute(0)
@@ -231,6 +234,7 @@ class LSTM(Recurrent):
     """
 
     name = "nn.lstm"
+    role = Role.COMPOSITE
     gates = 4
     default_activations = ("Sigmoid", "Tanh", "Tanh")
     states = 2

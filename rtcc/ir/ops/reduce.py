@@ -207,6 +207,7 @@ class ReduceSumSquare(Reduction):
 class ArgReduction(ComputedOp):
     """The i64 position of an extreme along one axis: the first, or with `select_last_index` the last."""
 
+    role = Role.OPAQUE
     positions_result = 0
     position: ClassVar[Callable[..., Any]]
     data = operand()
@@ -244,6 +245,7 @@ class ArgMin(ArgReduction):
 class Cumulation(SameType):
     """Running totals along one axis; `exclusive` leaves out the element itself, `reverse` starts last."""
 
+    role = Role.OPAQUE
     accumulate: ClassVar[Callable[..., Any]]
     start: ClassVar[int]
     data = operand()

@@ -8,7 +8,7 @@ import numpy as np
 
 from rtcc.ir.op import Array, AttributeSlot, attribute, operand, required_attribute
 from rtcc.ir.ops.computed import FLOATS, ComputedOp
-from rtcc.ir.roles import Indexes
+from rtcc.ir.roles import Indexes, Role
 from rtcc.ir.types import TensorType
 
 
@@ -20,6 +20,7 @@ class RoiAlign(ComputedOp):
     """
 
     name = "nn.roi_align"
+    role = Role.OPAQUE
     data = operand()
     rois = operand()
     batch_indices = operand(indexes=Indexes.FIRST_AXIS)

@@ -15,6 +15,7 @@ from rtcc.ir.op import Array, attribute, ints, operand, optional_operand
 from rtcc.ir.ops.axes import normal_axes
 from rtcc.ir.ops.computed import ComputedOp, saturated
 from rtcc.ir.ops.nn import static_sizes
+from rtcc.ir.roles import Role
 from rtcc.ir.shape_value import known_shape_value, known_value
 from rtcc.ir.types import Shape, TensorType
 
@@ -44,6 +45,7 @@ class Resize(ComputedOp):
     """Resampling by `scales` or to `sizes` (ONNX Resize); integers are truncated and saturate."""
 
     name = "nn.resize"
+    role = Role.COMPOSITE
     data = operand()
     roi = optional_operand(static=True)
     scales = optional_operand(static=True)

@@ -75,6 +75,7 @@ class AffineGrid(ComputedOp):
     """
 
     name = "nn.affine_grid"
+    role = Role.COMPOSITE
     theta = operand()
     size = operand(static=True)
     align_corners = attribute(0)
@@ -104,6 +105,7 @@ class DeformConv(Convolution):
     """Convolution whose taps are moved by offsets and weighed by a mask, 2-D (ONNX DeformConv)."""
 
     name = "nn.deform_conv"
+    role = Role.OPAQUE
     data = operand()
     weight = operand()
     offset = operand()

@@ -11,6 +11,7 @@ from rtcc.ir.dimension import LARGEST, Expression, upper_bound
 from rtcc.ir.dtype import DType
 from rtcc.ir.op import Array, AttributeSlot, Op, attribute, operand, optional_operand
 from rtcc.ir.ops.axes import at, counting, fresh_size, normal_axis, upper_elements
+from rtcc.ir.roles import Role
 from rtcc.ir.shape_value import known_integers, known_shape_value
 from rtcc.ir.types import TensorType
 
@@ -23,6 +24,7 @@ class TopK(Op):
     """
 
     name = "tensor.top_k"
+    role = Role.OPAQUE
     positions_result = 1
     results_required = 2
     data = operand()

@@ -13,6 +13,7 @@ from rtcc.ir.dimension import Expression, upper_bound
 from rtcc.ir.dtype import DType
 from rtcc.ir.op import Array, Op, attribute, operand, optional_operand
 from rtcc.ir.ops.axes import at, counting, fresh_size, integers, normal_axis
+from rtcc.ir.roles import Role
 from rtcc.ir.shape_value import known_shape_value
 from rtcc.ir.types import TensorType
 from rtcc.ir.value import Value
@@ -46,6 +47,7 @@ class DFT(Op):
     """
 
     name = "tensor.dft"
+    role = Role.COMPOSITE
     data = operand()
     dft_length = optional_operand(static=True)
     axis = optional_operand(static=True)
@@ -90,6 +92,7 @@ class STFT(Op):
     """
 
     name = "tensor.stft"
+    role = Role.COMPOSITE
     signal = operand()
     frame_step = operand(static=True)
     window = optional_operand()

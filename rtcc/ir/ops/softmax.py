@@ -66,6 +66,7 @@ class Hardmax(AlongAxis):
     """1 at the first largest element along the axis, else 0 (ONNX Hardmax)."""
 
     name = "nn.hardmax"
+    role = Role.COMPOSITE
 
     def compute(self, data: Array) -> Array:
         result = np.zeros_like(data)
