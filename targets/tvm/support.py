@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from rtcc.ir import Constant, Op, RegionOp, Return
+from rtcc.ir.ops.fused import Call
+from rtcc.ir.roles import Role
 from rtcc.ir.views import is_view
 
 
@@ -13,10 +15,14 @@ def joins_anchor(epilogue: Op) -> bool:
 
 def why_no_kernel(op: Op) -> str | None:
     """Why no code can be generated for an op, or None; imports TVM, whose rules decide."""
-    if isinstance(op, Return | RegionOp) or is_view(op) or all(isinstance(v, Constant) for v in op.operands):
+    if isinstance(op, Return | RegionOp | Call) or op.name.startswith("plan.") or is_view(op):
+        return None
+    read = (value for index, value in enumerate(op.operands) if not op.is_type_only_operand(index))
+    if all(value is None or isinstance(value, Constant) for value in read):
         return None
     if not all(result.type.is_static for result in op.results):
         return "its shape depends on the data or on unbound symbolic dimensions"
-    from rtcc.targets.tvm.lower.compile import has_rule
+    from rtcc.targets.tvm.lower.rules import rule_of
 
-    return None if has_rule(op) else "no code generation for this operator yet"
+    is_covered = op.role is Role.COMPOSITE or rule_of(op) is not None
+    return None if is_covered else "no code generation for this operator yet"

@@ -14,8 +14,8 @@ from rtcc.errors import CodegenError
 from rtcc.ir import DType, Graph, Location, Module, TensorType
 from rtcc.ir.ops.math import Add, Exp
 from rtcc.target import parse_target
-from rtcc.targets.tvm.lower import scalar
 from rtcc.targets.tvm.lower.compile import compile_kernel
+from rtcc.targets.tvm.lower.rules import RULES, Kind, Rule
 from rtcc.verification.kernels import verify_kernels
 
 VECTOR = TensorType(DType.F32, (100,))
@@ -51,8 +51,8 @@ def test_right_kernels_pass() -> None:
     assert verify(compile_kernel(kernel, parse_target("x86"))) == 1
 
 
-def test_a_wrong_emitter_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(scalar.EMITTERS, Add, lambda op, a, b: a - b)
+def test_a_wrong_rule_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RULES, Add, Rule(Kind.SCALAR, lambda op, a, b: a - b))
     contents = compile_kernel(planned().kernels["exp_sum"], parse_target("x86"))
     with pytest.raises(CodegenError, match="@exp_sum") as raised:
         verify(contents)

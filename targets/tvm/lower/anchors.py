@@ -20,9 +20,9 @@ from rtcc.targets.tvm.kernels.conv_problem import Tile
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
 from rtcc.targets.tvm.kernels.matmul_tiles import MatmulTile
 from rtcc.targets.tvm.lower import reduction, windows
-from rtcc.targets.tvm.lower.kernel import integer, storage_type, template
+from rtcc.targets.tvm.lower.kernel import emit, integer, storage_type
 from rtcc.targets.tvm.lower.movement import split_index
-from rtcc.targets.tvm.lower.scalar import emit
+from rtcc.targets.tvm.lower.rules import kernel_rule
 
 _CONVOLUTIONS = {"direct": direct_conv, "depthwise": depthwise_conv, "nchw": nchw_conv}
 
@@ -167,7 +167,7 @@ def _require_tile(op: Op, tile: Tile | MatmulTile, weights: TensorType, axis: in
         )
 
 
-@template(nn.Conv)
+@kernel_rule(nn.Conv)
 def _conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
     layout = _result_layout(graph)
     if "algorithm" not in graph.attributes:
@@ -183,7 +183,7 @@ def _conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
     return finished(func, graph, epilogue)
 
 
-@template(nn.MatMul, nn.Gemm)
+@kernel_rule(nn.MatMul, nn.Gemm)
 def _product(graph: Graph, op: nn.MatMul | nn.Gemm, target: Target) -> tirx.PrimFunc:
     if "algorithm" not in graph.attributes:
         if isinstance(op, nn.Gemm):
@@ -206,14 +206,14 @@ def _product(graph: Graph, op: nn.MatMul | nn.Gemm, target: Target) -> tirx.Prim
     return finished(func, graph, epilogue)
 
 
-@template(pooling.MaxPool, pooling.AveragePool, pooling.LpPool)
+@kernel_rule(pooling.MaxPool, pooling.AveragePool, pooling.LpPool)
 def _pool(graph: Graph, op: pooling.Pool, target: Target) -> tirx.PrimFunc:
     if _is_blocked(graph, op):
         return _blocked_pool(graph, op)
     return windows.general_pool(graph, op, target)
 
 
-@template(pooling.GlobalAveragePool, pooling.GlobalMaxPool, pooling.GlobalLpPool)
+@kernel_rule(pooling.GlobalAveragePool, pooling.GlobalMaxPool, pooling.GlobalLpPool)
 def _global_pool(graph: Graph, op: pooling.GlobalPool, target: Target) -> tirx.PrimFunc:
     if _is_blocked(graph, op):
         return _blocked_pool(graph, op)

@@ -9,26 +9,12 @@ from pathlib import Path
 from tvm import tirx
 
 from rtcc.errors import Unsupported
-from rtcc.ir import Graph, Op
+from rtcc.ir import Graph
 from rtcc.target import Target, parse_target
 from rtcc.targets.tvm.build import build_object, target_of
-from rtcc.targets.tvm.lower import (
-    activation,
-    anchors,
-    loops,
-    movement,
-    reduction,
-    rows,
-    sampling,
-    scalar,
-    scatter,
-    windows,
-)
-from rtcc.targets.tvm.lower.kernel import RULES, TEMPLATES
+from rtcc.targets.tvm.lower import loops
+from rtcc.targets.tvm.lower.rules import Kind, rule_of
 from rtcc.text import parse_module
-
-_REGISTERING = (activation, anchors, movement, reduction, rows, sampling, scalar, scatter, windows)
-"""Modules imported for the rules that they register."""
 
 
 def compile_text(text: str, blobs: dict[str, bytes], target: str) -> bytes:
@@ -47,22 +33,15 @@ def compile_kernel(kernel: Graph, target: Target) -> bytes:
     return build_object(lower_kernel(kernel, target), target_of(target.cpu, features))
 
 
-def has_rule(op: Op) -> bool:
-    """Whether a template or an element rule covers the op."""
-    if op.elementwise:
-        return scalar.is_emittable(op)
-    return type(op) in TEMPLATES or any(op_class in RULES for op_class in type(op).__mro__)
-
-
 def lower_kernel(kernel: Graph, target: Target) -> tirx.PrimFunc:
-    """The TIR of a kernel: its anchor's template, or plain loops over the result's elements."""
+    """The TIR of a kernel: its anchor's rule, or plain loops over the result's elements."""
     ops = list(kernel.ops)[:-1]
-    for op in ops:
-        if not has_rule(op):
+    rules = [rule_of(op) for op in ops]
+    for op, rule in zip(ops, rules, strict=True):
+        if rule is None:
             raise Unsupported("unsupported-operator", f"{op.name} has no code generation yet",
                               where=str(op.location) or None)  # fmt: skip
-    for op in ops:
-        template = TEMPLATES.get(type(op))
-        if template is not None:
-            return template(kernel, op, target)
+    for op, rule in zip(ops, rules, strict=True):
+        if rule is not None and rule.kind is Kind.KERNEL:
+            return rule.function(kernel, op, target)
     return loops.map_kernel(kernel)

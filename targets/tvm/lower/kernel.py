@@ -20,19 +20,11 @@ from tvm import tirx
 
 from rtcc.errors import Unsupported
 from rtcc.ir import Constant, DType, Graph, Op, TensorType, Value
-from rtcc.target import Target
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder
+from rtcc.targets.tvm.lower.rules import Kind, rule_of
 
 Index = tuple[Expr, ...]
-ElementRule = Callable[["Lowering", Any, Index], Expr]
-RULES: dict[type[Op], ElementRule] = {}
-"""How an op's result element is composed from its operands' elements; filled by scalar.py and movement.py."""
-
-Template = Callable[[Graph, Any, Target], tirx.PrimFunc]
-TEMPLATES: dict[type[Op], Template] = {}
-"""How a kernel with such an anchor is lowered as a whole; filled by reduction.py, rows.py, anchors.py."""
-
 LARGEST_INDEX = 2**31 - 1
 
 _STORAGE = {
@@ -40,28 +32,6 @@ _STORAGE = {
     DType.I32: "int32", DType.U32: "uint32", DType.I64: "int64", DType.U64: "uint64",
     DType.F16: "float16", DType.BF16: "uint16", DType.F32: "float32", DType.F64: "float64",
 }  # fmt: skip
-
-
-def element_rule(*classes: type[Op]) -> Callable[[ElementRule], ElementRule]:
-    """Register the rule that composes one element of these ops' results."""
-
-    def register(rule: ElementRule) -> ElementRule:
-        for op_class in classes:
-            RULES[op_class] = rule
-        return rule
-
-    return register
-
-
-def template(*classes: type[Op]) -> Callable[[Template], Template]:
-    """Register the template of kernels with these anchors."""
-
-    def register(function: Template) -> Template:
-        for op_class in classes:
-            TEMPLATES[op_class] = function
-        return function
-
-    return register
 
 
 def storage_type(type: TensorType) -> str:
@@ -219,10 +189,12 @@ class Lowering:
         return Unsupported("unsupported-operator", f"{op.name}: {why}", where=str(op.location) or None)
 
     def _composed(self, op: Op, index: Index) -> Expr:
-        for op_class in type(op).__mro__:
-            if op_class in RULES:
-                return RULES[op_class](self, op, index)
-        raise self.unsupported(op, "no code generation for this operator yet")
+        rule = rule_of(op)
+        if rule is None or rule.kind is Kind.KERNEL:
+            raise self.unsupported(op, "no code generation for this operator at this place")
+        if rule.kind is Kind.ELEMENT:
+            return rule.function(self, op, index)
+        return emit(op, *(self.operand(op, slot, index) for slot in range(len(op.operands))))
 
     def _constant_element(self, value: Constant, index: Index) -> Expr:
         if value.data.size == 1:
@@ -242,6 +214,29 @@ def literal(value: Any, type: TensorType) -> Expr:
     if name == "bool":
         return tirx.const(bool(value), "bool")
     return tirx.const(float(value) if type.dtype.is_float else int(value), name)
+
+
+def emit(op: Op, *operands: Expr | None) -> Expr:
+    """The result of one elementwise op for operand expressions; its class must have a scalar rule.
+
+    Floats narrower than 32 bits are widened, computed in float32 and rounded once.
+    """
+    rule = rule_of(op)
+    assert rule is not None, f"{op.name} has no rule"
+    assert rule.kind is Kind.SCALAR, f"{op.name} is not elementwise"
+    if rule.keeps_bits:
+        return rule.function(op, *operands)
+    wide = [None if x is None else widened(x) for x in _distinct(operands)]
+    return narrowed(rule.function(op, *wide), op.type)
+
+
+def _distinct(operands: tuple[Expr | None, ...]) -> list[Expr | None]:
+    """The operands, a repeated float hidden: TVM simplifies x - x, x / x and x == x as if x were a number."""
+    seen: list[Expr | None] = []
+    for x in operands:
+        repeated = x is not None and any(x is other for other in seen)
+        seen.append(vm.exact(x) if repeated and vm.scalar_type(x) in ("float32", "float64") else x)
+    return seen
 
 
 def broadcast_index(type: TensorType, index: Sequence[Expr]) -> Index:

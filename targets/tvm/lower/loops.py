@@ -266,10 +266,3 @@ def _concat_loops(lowering: Lowering) -> None:
 
         task_loops(lowering, value.type.sizes, body)
         start += value.type.sizes[axis]
-
-
-def is_map(graph: Graph) -> bool:
-    """Whether every op of a kernel composes element by element."""
-    from rtcc.targets.tvm.lower.kernel import RULES
-
-    return all(any(c in RULES for c in type(op).__mro__) for op in list(graph.ops)[:-1])

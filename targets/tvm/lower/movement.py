@@ -18,13 +18,13 @@ from rtcc.targets.tvm.lower.kernel import (
     Lowering,
     broadcast_index,
     computing_type,
-    element_rule,
     integer,
     literal,
     narrowed,
     scalar_type,
     widened,
 )
+from rtcc.targets.tvm.lower.rules import element_rule
 
 
 def static_integers(op: Op, value: Value | None, what: str) -> list[int]:

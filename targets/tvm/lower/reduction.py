@@ -23,17 +23,9 @@ from rtcc.targets.tvm.lower.accumulate import (
     accumulate_columns,
 )
 from rtcc.targets.tvm.lower.conversion import convert
-from rtcc.targets.tvm.lower.kernel import (
-    Index,
-    Lowering,
-    computing_type,
-    integer,
-    literal,
-    narrowed,
-    template,
-    widened,
-)
+from rtcc.targets.tvm.lower.kernel import Index, Lowering, computing_type, integer, literal, narrowed, widened
 from rtcc.targets.tvm.lower.loops import for_each_element, task_loops
+from rtcc.targets.tvm.lower.rules import kernel_rule
 
 Finish = Callable[[Expr], Expr]
 
@@ -53,7 +45,7 @@ def store_result(lowering: Lowering, op: Op, index: Index, value: Expr) -> None:
 # ------------------------------------------------------------------------------------- reductions over axes
 
 
-@template(
+@kernel_rule(
     reduce.ReduceSum, reduce.ReduceMean, reduce.ReduceMax, reduce.ReduceMin, reduce.ReduceProd,
     reduce.ReduceL1, reduce.ReduceL2, reduce.ReduceLogSum, reduce.ReduceLogSumExp, reduce.ReduceSumSquare,
 )  # fmt: skip
@@ -250,7 +242,7 @@ def general_conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
     return lowering.builder.finish()
 
 
-@template(quant.ConvInteger)
+@kernel_rule(quant.ConvInteger)
 def _conv_integer(graph: Graph, op: quant.ConvInteger, target: Target) -> tirx.PrimFunc:
     """A convolution of integers less their zero points, summed in int32; the padding is the zero point."""
     lowering = Lowering(graph)

@@ -30,11 +30,11 @@ from rtcc.targets.tvm.lower.kernel import (
     literal,
     narrowed,
     storage_type,
-    template,
     widened,
 )
 from rtcc.targets.tvm.lower.loops import inner_loops, task_loops
 from rtcc.targets.tvm.lower.reduction import squared, store_result
+from rtcc.targets.tvm.lower.rules import kernel_rule
 
 
 class Row:
@@ -93,7 +93,7 @@ def rows_kernel(graph: Graph, op: Op, axes: Sequence[int], body: Callable[[Row],
     return lowering.builder.finish()
 
 
-@template(softmax.Softmax, softmax.LogSoftmax)
+@kernel_rule(softmax.Softmax, softmax.LogSoftmax)
 def _softmax(graph: Graph, op: softmax.Softmax, target: Target) -> tirx.PrimFunc:
     def stepwise(value: Expr) -> Expr:
         return widened(narrowed(value, op.type))
@@ -184,7 +184,7 @@ def _inverse_root(x: Expr) -> Expr:
     return tirx.div(vm.constant(1, x), vm.sqrt(x))
 
 
-@template(normalization.LayerNormalization, normalization.RMSNormalization)
+@kernel_rule(normalization.LayerNormalization, normalization.RMSNormalization)
 def _layer_normalization(graph: Graph, op: normalization.LayerNormalization, target: Target) -> tirx.PrimFunc:
     rank = op.data.type.rank
     axes = range(normal_axis(op, op.axis, rank), rank)
@@ -206,7 +206,7 @@ def _layer_normalization(graph: Graph, op: normalization.LayerNormalization, tar
     return rows_kernel(graph, op, axes, body)
 
 
-@template(normalization.InstanceNormalization)
+@kernel_rule(normalization.InstanceNormalization)
 def _instance_normalization(
     graph: Graph, op: normalization.InstanceNormalization, target: Target
 ) -> tirx.PrimFunc:
@@ -223,7 +223,7 @@ def _instance_normalization(
     return rows_kernel(graph, op, range(2, op.data.type.rank), body)
 
 
-@template(reduce.ArgMax, reduce.ArgMin)
+@kernel_rule(reduce.ArgMax, reduce.ArgMin)
 def _arg_extremum(graph: Graph, op: reduce.ArgMax, target: Target) -> tirx.PrimFunc:
     """The first (or last) index of the extreme element; NaN counts as most extreme, as in NumPy."""
     lowering = Lowering(graph)
@@ -272,7 +272,7 @@ def beats(type: TensorType, candidate: Expr, best: Expr, *, larger: bool, or_equ
     return tirx.any(better, fresh_nan)
 
 
-@template(reduce.CumSum, reduce.CumProd)
+@kernel_rule(reduce.CumSum, reduce.CumProd)
 def _cumulation(graph: Graph, op: reduce.Cumulation, target: Target) -> tirx.PrimFunc:
     axis = normal_axis(op, int(op.static_array(op.axis, "axis").reshape(-1)[0]), op.type.rank)
     lowering = Lowering(graph)

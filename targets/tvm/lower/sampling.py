@@ -18,24 +18,34 @@ from rtcc.targets.tvm.lower.kernel import (
     Index,
     Lowering,
     computing_type,
-    element_rule,
     integer,
     literal,
-    narrowed,
     storage_type,
-    template,
     widened,
 )
 from rtcc.targets.tvm.lower.loops import task_loops
 from rtcc.targets.tvm.lower.movement import checked_index
 from rtcc.targets.tvm.lower.reduction import squared, store_result
+from rtcc.targets.tvm.lower.rules import kernel_rule
 
 Moved = Callable[[Expr, int], Expr]
 """Moves a coordinate or index along an axis of some size inside, or leaves it where it is."""
 
 
-@element_rule(normalization.LRN)
-def _lrn(lowering: Lowering, op: normalization.LRN, index: Index) -> Expr:
+@kernel_rule(normalization.LRN)
+def _lrn(graph: Graph, op: normalization.LRN, target: Target) -> tirx.PrimFunc:
+    lowering = Lowering(graph)
+
+    def body(index: Index) -> None:
+        with lowering.scope():
+            value = _response(lowering, op, index)
+        store_result(lowering, op, index, value)
+
+    task_loops(lowering, op.type.sizes, body)
+    return lowering.builder.finish()
+
+
+def _response(lowering: Lowering, op: normalization.LRN, index: Index) -> Expr:
     """x / (bias + alpha/size · Σ squares of neighbouring channels)^beta"""
     n, c, *place = index
     before, channels = (op.size - 1) // 2, op.type.sizes[1]
@@ -51,7 +61,7 @@ def _lrn(lowering: Lowering, op: normalization.LRN, index: Index) -> Expr:
         total = total + (square() if shift == 0 else lowering.guarded(inside, square, lambda: zero))
     x = widened(lowering.element(op.data, index))
     base = total * vm.constant(op.alpha / op.size, x) + vm.constant(op.bias, x)
-    return narrowed(tirx.div(x, vm.power(base, vm.constant(op.beta, x))), op.type)
+    return tirx.div(x, vm.power(base, vm.constant(op.beta, x)))
 
 
 # --------------------------------------------------------------------------------------------- interpolation
@@ -143,7 +153,7 @@ def _reflected(at: Expr, low: float, high: float) -> Expr:
     return vm.constant(low, at) + back
 
 
-@template(sampling.GridSample)
+@kernel_rule(sampling.GridSample)
 def _grid_sample(graph: Graph, op: sampling.GridSample, target: Target) -> tirx.PrimFunc:
     lowering = Lowering(graph)
     sizes = op.data.type.sizes[2:]
@@ -171,7 +181,7 @@ def _grid_sample(graph: Graph, op: sampling.GridSample, target: Target) -> tirx.
     return lowering.builder.finish()
 
 
-@template(sampling.DeformConv)
+@kernel_rule(sampling.DeformConv)
 def _deform_conv(graph: Graph, op: sampling.DeformConv, target: Target) -> tirx.PrimFunc:
     """A convolution whose taps read interpolated places."""
     lowering = Lowering(graph)
@@ -217,7 +227,7 @@ def _deform_conv(graph: Graph, op: sampling.DeformConv, target: Target) -> tirx.
 # --------------------------------------------------------------------------------------- regions of interest
 
 
-@template(regions_of_interest.RoiAlign)
+@kernel_rule(regions_of_interest.RoiAlign)
 def _roi_align(graph: Graph, op: regions_of_interest.RoiAlign, target: Target) -> tirx.PrimFunc:
     """The mean (or extreme) of bilinear samples in each bin; how many there are, the data may say."""
     lowering = Lowering(graph)
@@ -288,7 +298,7 @@ def _corners(lowering: Lowering, data: Value, lead: Index, at: tuple[Expr, Expr]
 # ---------------------------------------------------------------------------------------------- determinants
 
 
-@template(nn.Det)
+@kernel_rule(nn.Det)
 def _det(graph: Graph, op: nn.Det, target: Target) -> tirx.PrimFunc:
     """Gaussian elimination with row exchange, on a copy in local memory, in float64."""
     lowering = Lowering(graph)

@@ -1,7 +1,7 @@
 # pyright: basic
 """Elementwise operators as expressions: the one place that says what each computes in machine code.
 
-Every emitter takes operand expressions (scalars or vectors alike) and obeys docs/arithmetic.md.
+Every rule takes operand expressions (scalars or vectors alike) and obeys docs/arithmetic.md.
 """
 
 from __future__ import annotations
@@ -14,62 +14,10 @@ from tvm import tirx
 from rtcc.ir import DType, Op
 from rtcc.ir.dtype import Kind
 from rtcc.ir.ops import cast, math
-from rtcc.ir.ops.elementwise import Elementwise
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr
 from rtcc.targets.tvm.lower.conversion import convert, reinterpreted
-from rtcc.targets.tvm.lower.kernel import Index, Lowering, element_rule, narrowed, widened
-
-Emitter = Callable[..., Expr]
-EMITTERS: dict[type[Op], Emitter] = {}
-"""Op class → function (op, *operand expressions or None) → result expression."""
-KEEPING_BITS: set[type[Op]] = set()
-"""Operators whose emitters take narrow floats as they are."""
-
-
-def emits(*classes: type[Op]) -> Callable[[Emitter], Emitter]:
-    """Register the emitter of an elementwise operator."""
-
-    def register(emitter: Emitter) -> Emitter:
-        for op_class in classes:
-            EMITTERS[op_class] = emitter
-        return emitter
-
-    return register
-
-
-def emit(op: Op, *operands: Expr | None) -> Expr:
-    """The result of one elementwise op for operand expressions; KeyError where there is no emitter.
-
-    Floats narrower than 32 bits are widened, computed in float32 and rounded once.
-    """
-    if type(op) in KEEPING_BITS:
-        return EMITTERS[type(op)](op, *operands)
-    wide = [None if x is None else widened(x) for x in _distinct(operands)]
-    return narrowed(EMITTERS[type(op)](op, *wide), op.type)
-
-
-def _distinct(operands: tuple[Expr | None, ...]) -> list[Expr | None]:
-    """The operands, a repeated float hidden: TVM simplifies x - x, x / x and x == x as if x were a number."""
-    seen: list[Expr | None] = []
-    for x in operands:
-        repeated = x is not None and any(x is other for other in seen)
-        seen.append(vm.exact(x) if repeated and vm.scalar_type(x) in ("float32", "float64") else x)
-    return seen
-
-
-def is_emittable(op: Op) -> bool:
-    """Whether an elementwise op has machine code."""
-    return type(op) in EMITTERS
-
-
-def _element(lowering: Lowering, op: Op, index: Index) -> Expr:
-    if type(op) not in EMITTERS:
-        raise lowering.unsupported(op, "no code generation for this operator yet")
-    return emit(op, *(lowering.operand(op, slot, index) for slot in range(len(op.operands))))
-
-
-element_rule(Elementwise)(_element)
+from rtcc.targets.tvm.lower.rules import Function, scalar_rule
 
 
 def opaque(x: Expr) -> Expr:
@@ -108,22 +56,22 @@ def _differ(a: Expr, b: Expr) -> Expr:
 # ------------------------------------------------------------------------------------------------ arithmetic
 
 
-@emits(math.Identity)
+@scalar_rule(math.Identity)
 def _identity(op: Op, x: Expr) -> Expr:
     return x
 
 
-@emits(math.Add)
+@scalar_rule(math.Add)
 def _add(op: Op, a: Expr, b: Expr) -> Expr:
     return a + b
 
 
-@emits(math.Sub)
+@scalar_rule(math.Sub)
 def _sub(op: Op, a: Expr, b: Expr) -> Expr:
     return a - b
 
 
-@emits(math.Mul)
+@scalar_rule(math.Mul)
 def _mul(op: Op, a: Expr, b: Expr) -> Expr:
     return a * b
 
@@ -132,7 +80,7 @@ def _is_signed(op: Op) -> bool:
     return op.type.dtype.kind is Kind.SIGNED
 
 
-@emits(math.Div)
+@scalar_rule(math.Div)
 def _div(op: Op, a: Expr, b: Expr) -> Expr:
     if op.type.dtype.is_float:
         return tirx.div(a, b)
@@ -152,7 +100,7 @@ def _safe_integer(op: Op, a: Expr, b: Expr, divide: Callable[[Expr, Expr], Expr]
     return tirx.Select(by_zero, zero, result)
 
 
-@emits(math.Mod)
+@scalar_rule(math.Mod)
 def _mod(op: math.Mod, a: Expr, b: Expr) -> Expr:
     if op.type.dtype.is_float:
         remainder = vm.libm("fmod", a, b)
@@ -180,7 +128,7 @@ def _with_sign_of(remainder: Expr, divisor: Expr) -> Expr:
     )
 
 
-@emits(math.Pow)
+@scalar_rule(math.Pow)
 def _pow(op: math.Pow, a: Expr, b: Expr) -> Expr:
     base, exponent = op.left.type.dtype, op.right.type.dtype
     if base.is_float and exponent.is_float and vm.scalar_type(a) == vm.scalar_type(b):
@@ -222,19 +170,19 @@ def _unit_power(op: math.Pow, base: Expr, exponent: Expr) -> Expr:
     return tirx.Select(tirx.EQ(base, vm.constant(-1, base)), tirx.Select(odd, base, one), unit)
 
 
-@emits(math.Neg)
+@scalar_rule(math.Neg)
 def _neg(op: Op, x: Expr) -> Expr:
     return vm.constant(-1, x) * x if op.type.dtype.is_float else vm.constant(0, x) - x
 
 
-@emits(math.Abs)
+@scalar_rule(math.Abs)
 def _abs(op: Op, x: Expr) -> Expr:
     if op.type.dtype.is_float:
         return vm.absolute(x)
     return tirx.Select(x < vm.constant(0, x), vm.constant(0, x) - x, x) if _is_signed(op) else x
 
 
-@emits(math.Sign)
+@scalar_rule(math.Sign)
 def _sign(op: Op, x: Expr) -> Expr:
     zero, one = vm.constant(0, x), vm.constant(1, x)
     positive = tirx.Select(x > zero, one, x if op.type.dtype.is_float else zero)
@@ -242,22 +190,22 @@ def _sign(op: Op, x: Expr) -> Expr:
     return tirx.Select(x < zero, negative, positive)
 
 
-@emits(math.Reciprocal)
+@scalar_rule(math.Reciprocal)
 def _reciprocal(op: Op, x: Expr) -> Expr:
     return tirx.div(vm.constant(1, x), x)
 
 
-@emits(math.Floor)
+@scalar_rule(math.Floor)
 def _floor(op: Op, x: Expr) -> Expr:
     return tirx.floor(x)
 
 
-@emits(math.Ceil)
+@scalar_rule(math.Ceil)
 def _ceil(op: Op, x: Expr) -> Expr:
     return tirx.ceil(x)
 
 
-@emits(math.Round)
+@scalar_rule(math.Round)
 def _round(op: Op, x: Expr) -> Expr:
     return tirx.nearbyint(x)
 
@@ -272,17 +220,17 @@ def minimum(a: Expr, b: Expr) -> Expr:
     return vm.minimum(a, b) if "float" in vm.scalar_type(a) else tirx.Select(less(b, a), b, a)
 
 
-@emits(math.Max)
+@scalar_rule(math.Max)
 def _max(op: Op, *xs: Expr) -> Expr:
     return functools.reduce(maximum, xs)
 
 
-@emits(math.Min)
+@scalar_rule(math.Min)
 def _min(op: Op, *xs: Expr) -> Expr:
     return functools.reduce(minimum, xs)
 
 
-@emits(math.Sum)
+@scalar_rule(math.Sum)
 def _sum(op: Op, *xs: Expr) -> Expr:
     total = xs[0]
     for x in xs[1:]:
@@ -290,12 +238,12 @@ def _sum(op: Op, *xs: Expr) -> Expr:
     return total
 
 
-@emits(math.Mean)
+@scalar_rule(math.Mean)
 def _mean(op: Op, *xs: Expr) -> Expr:
     return tirx.div(_sum(op, *xs), vm.constant(len(xs), xs[0]))
 
 
-@emits(math.Clip)
+@scalar_rule(math.Clip)
 def _clip(op: Op, x: Expr, low: Expr | None = None, high: Expr | None = None) -> Expr:
     if low is not None:
         x = maximum(x, low)
@@ -305,20 +253,20 @@ def _clip(op: Op, x: Expr, low: Expr | None = None, high: Expr | None = None) ->
 # -------------------------------------------------------------------------------------------- transcendental
 
 
-def _by(emitter: Callable[[Expr], Expr]) -> Emitter:
-    return lambda op, x: emitter(x)
+def _by(function: Callable[[Expr], Expr]) -> Function:
+    return lambda op, x: function(x)
 
 
-for _op_class, _emitter in {
+for _op_class, _function in {
     math.Sqrt: vm.sqrt, math.Exp: vm.exp, math.Log: vm.log, math.Tanh: vm.tanh, math.Sin: vm.sin,
     math.Cos: vm.cos, math.Tan: vm.tan, math.Asin: vm.asin, math.Acos: vm.acos, math.Atan: vm.atan,
     math.Sinh: vm.sinh, math.Cosh: vm.cosh, math.Asinh: vm.asinh, math.Acosh: vm.acosh,
     math.Atanh: vm.atanh,
 }.items():  # fmt: skip
-    EMITTERS[_op_class] = _by(_emitter)
+    scalar_rule(_op_class)(_by(_function))
 
 
-@emits(math.Erf)
+@scalar_rule(math.Erf)
 def _erf(op: Op, x: Expr) -> Expr:
     if op.type.dtype.is_float:
         return vm.erf(x)
@@ -328,64 +276,64 @@ def _erf(op: Op, x: Expr) -> Expr:
 # -------------------------------------------------------------------------------------- comparison and logic
 
 
-@emits(math.Equal)
+@scalar_rule(math.Equal)
 def _equal(op: Op, a: Expr, b: Expr) -> Expr:
     return tirx.Not(_differ(a, b)) if vm.scalar_type(a) == "bool" else equal(a, b)
 
 
-@emits(math.Less)
+@scalar_rule(math.Less)
 def _less(op: Op, a: Expr, b: Expr) -> Expr:
     return less(a, b)
 
 
-@emits(math.LessOrEqual)
+@scalar_rule(math.LessOrEqual)
 def _less_or_equal(op: Op, a: Expr, b: Expr) -> Expr:
     return less_or_equal(a, b)
 
 
-@emits(math.Greater)
+@scalar_rule(math.Greater)
 def _greater(op: Op, a: Expr, b: Expr) -> Expr:
     return less(b, a)
 
 
-@emits(math.GreaterOrEqual)
+@scalar_rule(math.GreaterOrEqual)
 def _greater_or_equal(op: Op, a: Expr, b: Expr) -> Expr:
     return less_or_equal(b, a)
 
 
-@emits(math.And)
+@scalar_rule(math.And)
 def _and(op: Op, a: Expr, b: Expr) -> Expr:
     return tirx.all(a, b)
 
 
-@emits(math.Or)
+@scalar_rule(math.Or)
 def _or(op: Op, a: Expr, b: Expr) -> Expr:
     return tirx.any(a, b)
 
 
-@emits(math.Xor)
+@scalar_rule(math.Xor)
 def _xor(op: Op, a: Expr, b: Expr) -> Expr:
     return _differ(a, b)
 
 
-@emits(math.Not)
+@scalar_rule(math.Not)
 def _not(op: Op, x: Expr) -> Expr:
     return tirx.Not(x)
 
 
-@emits(math.IsNaN)
+@scalar_rule(math.IsNaN)
 def _is_nan(op: Op, x: Expr) -> Expr:
     return vm.is_nan(x)
 
 
-@emits(math.IsInf)
+@scalar_rule(math.IsInf)
 def _is_inf(op: math.IsInf, x: Expr) -> Expr:
     found = [tirx.EQ(x, vm.constant(float("inf"), x))] if op.detect_positive else []
     found += [tirx.EQ(x, vm.constant(float("-inf"), x))] if op.detect_negative else []
     return tirx.any(*found) if found else vm.constant(False, tirx.EQ(x, x))
 
 
-@emits(math.Where)
+@scalar_rule(math.Where)
 def _where(op: Op, condition: Expr, a: Expr, b: Expr) -> Expr:
     return tirx.Select(condition, a, b)
 
@@ -393,27 +341,27 @@ def _where(op: Op, condition: Expr, a: Expr, b: Expr) -> Expr:
 # --------------------------------------------------------------------------------------------------- integer
 
 
-@emits(math.BitwiseAnd)
+@scalar_rule(math.BitwiseAnd)
 def _bitwise_and(op: Op, a: Expr, b: Expr) -> Expr:
     return tirx.bitwise_and(a, b)
 
 
-@emits(math.BitwiseOr)
+@scalar_rule(math.BitwiseOr)
 def _bitwise_or(op: Op, a: Expr, b: Expr) -> Expr:
     return tirx.bitwise_or(a, b)
 
 
-@emits(math.BitwiseXor)
+@scalar_rule(math.BitwiseXor)
 def _bitwise_xor(op: Op, a: Expr, b: Expr) -> Expr:
     return tirx.bitwise_xor(a, b)
 
 
-@emits(math.BitwiseNot)
+@scalar_rule(math.BitwiseNot)
 def _bitwise_not(op: Op, x: Expr) -> Expr:
     return tirx.bitwise_not(x)
 
 
-@emits(math.BitShift)
+@scalar_rule(math.BitShift)
 def _bit_shift(op: math.BitShift, a: Expr, b: Expr) -> Expr:
     zero = vm.constant(0, b)
     inside = less(b, vm.constant(op.type.dtype.bits, b))
@@ -428,15 +376,11 @@ def _bit_shift(op: math.BitShift, a: Expr, b: Expr) -> Expr:
 # ----------------------------------------------------------------------------------------------- conversions
 
 
-@emits(cast.Cast)
+@scalar_rule(cast.Cast)
 def _cast(op: cast.Cast, x: Expr) -> Expr:
     return convert(x, op.data.type.dtype, op.type.dtype)
 
 
-@emits(cast.BitCast)
+@scalar_rule(cast.BitCast, keeps_bits=True)
 def _bit_cast(op: cast.BitCast, x: Expr) -> Expr:
     return reinterpreted(x, op.data.type.dtype, op.type.dtype)
-
-
-KEEPING_BITS.add(cast.BitCast)
-element_rule(cast.BitCast)(_element)

@@ -15,17 +15,10 @@ from rtcc.ir.ops.axes import normal_axis
 from rtcc.target import Target
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr
-from rtcc.targets.tvm.lower.kernel import (
-    Index,
-    Lowering,
-    integer,
-    narrowed,
-    storage_type,
-    template,
-    widened,
-)
+from rtcc.targets.tvm.lower.kernel import Index, Lowering, integer, narrowed, storage_type, widened
 from rtcc.targets.tvm.lower.loops import inner_loops, task_loops
 from rtcc.targets.tvm.lower.movement import checked_index
+from rtcc.targets.tvm.lower.rules import kernel_rule
 from rtcc.targets.tvm.lower.scalar import less, maximum, minimum
 
 _COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {
@@ -63,7 +56,7 @@ def _update(lowering: Lowering, op: Op, reduction: str, index: Sequence[Expr], v
     lowering.store(op.result, index, narrowed(_COMBINE[reduction](old, widened(value)), op.type))
 
 
-@template(indexing.ScatterElements)
+@kernel_rule(indexing.ScatterElements)
 def _scatter_elements(graph: Graph, op: indexing.ScatterElements, target: Target) -> tirx.PrimFunc:
     lowering = Lowering(graph)
     axis = normal_axis(op, op.axis, op.type.rank)
@@ -80,7 +73,7 @@ def _scatter_elements(graph: Graph, op: indexing.ScatterElements, target: Target
     return lowering.builder.finish()
 
 
-@template(indexing.ScatterND)
+@kernel_rule(indexing.ScatterND)
 def _scatter_nd(graph: Graph, op: indexing.ScatterND, target: Target) -> tirx.PrimFunc:
     lowering = Lowering(graph)
     sizes = op.type.sizes
@@ -105,7 +98,7 @@ def _scatter_nd(graph: Graph, op: indexing.ScatterND, target: Target) -> tirx.Pr
     return lowering.builder.finish()
 
 
-@template(indexing.TensorScatter)
+@kernel_rule(indexing.TensorScatter)
 def _tensor_scatter(graph: Graph, op: indexing.TensorScatter, target: Target) -> tirx.PrimFunc:
     """Result and cache may be one buffer: elements are only ever copied to their own place."""
     lowering = Lowering(graph)
@@ -130,7 +123,7 @@ def _tensor_scatter(graph: Graph, op: indexing.TensorScatter, target: Target) ->
     return lowering.builder.finish({"tirx.noalias": False})
 
 
-@template(selection.TopK)
+@kernel_rule(selection.TopK)
 def _top_k(graph: Graph, op: selection.TopK, target: Target) -> tirx.PrimFunc:
     """Each place takes the best element after the one before it: no memory besides, k passes over the row."""
     lowering = Lowering(graph)

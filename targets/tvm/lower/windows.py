@@ -24,13 +24,13 @@ from rtcc.targets.tvm.lower.kernel import (
     literal,
     narrowed,
     storage_type,
-    template,
     widened,
 )
 from rtcc.targets.tvm.lower.loops import for_each_element, task_loops
 from rtcc.targets.tvm.lower.movement import flat_index, static_integers
 from rtcc.targets.tvm.lower.reduction import same, squared, store_result
 from rtcc.targets.tvm.lower.rows import beats
+from rtcc.targets.tvm.lower.rules import kernel_rule
 
 Recipe = Callable[[Expr], Expr]
 
@@ -206,7 +206,7 @@ class Reach:
         return tuple(at), tirx.all(*inside)
 
 
-@template(nn.ConvTranspose)
+@kernel_rule(nn.ConvTranspose)
 def _conv_transpose(graph: Graph, op: nn.ConvTranspose, target: Target) -> tirx.PrimFunc:
     """Each result gathers the inputs that reach it, times their weights."""
     lowering = Lowering(graph)
@@ -241,7 +241,7 @@ def _conv_transpose(graph: Graph, op: nn.ConvTranspose, target: Target) -> tirx.
     return lowering.builder.finish()
 
 
-@template(pooling.Col2Im)
+@kernel_rule(pooling.Col2Im)
 def _col2im(graph: Graph, op: pooling.Col2Im, target: Target) -> tirx.PrimFunc:
     """Each element of the image gathers the columns that hold it."""
     lowering = Lowering(graph)
