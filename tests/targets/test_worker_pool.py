@@ -195,6 +195,13 @@ def test_no_worker_outlives_its_parent(seconds: str) -> None:
     assert ends(worker)
 
 
+def test_workers_leave_pytorch_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TVM imports it where it is installed, which takes seconds."""
+    (tmp_path / "torch.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert compile_kernels(module(), parse_target("x86"), ())
+
+
 def test_corrupted_entries_count_as_absent(tmp_path: Path) -> None:
     cache = KernelCache(tmp_path)
     cache.put("ab12", b"object")
