@@ -2,34 +2,64 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import tempfile
+import secrets
+import shlex
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rtcc.errors import InvalidInput
 
+LONGEST_NAME = 40
+"""Characters of a file's name that a temporary one keeps; a name in a folder has at most 255 bytes."""
 
-def replace_file(path: Path, contents: bytes, mode: int = 0o644) -> None:
-    """Put a file in place whole; programs that have the old one mapped keep it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+
+def replace_file(path: Path, contents: bytes, mode: int = 0o666) -> None:
+    """Put a file in place whole; programs that have the old one mapped keep it.
+
+    A symbolic link stays, and what it leads to is replaced. mode: permissions, less the process's umask.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name[:LONGEST_NAME]}.{secrets.token_hex(6)}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(contents)
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-    except BaseException as error:
-        os.unlink(temporary)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(contents)
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
         raise
+
+
+@contextmanager
+def alone_in(folder: Path) -> Generator[None]:
+    """Keep other compilations from replacing files of the folder meanwhile, so that sets stay together.
+
+    Where the file system has no locks each file is still whole, and the artefact checks its weights.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def require_folder(path: Path) -> None:
     """Refuse a path for a new file where its folder does not exist or cannot be written: before any work."""
-    folder = path.parent
+    folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
         raise InvalidInput(
-            "no-such-folder", f"the folder {str(folder)!r} does not exist", hint=f"make it: mkdir -p {folder}"
+            "no-such-folder",
+            f"the folder {str(folder)!r} does not exist",
+            hint=f"make it: mkdir -p {shlex.quote(str(folder))}",
         )
     if not os.access(folder, os.W_OK):
         raise InvalidInput("read-only-folder", f"files cannot be made in the folder {str(folder)!r}")

@@ -162,11 +162,11 @@ class Artifact:
             raise InvalidInput(
                 "artefact-suffix", f"this artefact's file ends in {self.path.suffix}, found {path.name!r}"
             )
-        pairs = [(self.path.with_suffix(".h"), path.with_suffix(".h"), 0o644), (self.path, path, 0o755)]
+        pairs = [(self.path.with_suffix(".h"), path.with_suffix(".h"), 0o666), (self.path, path, 0o777)]
         require_folder(path)
         if self.info.weights_file:
             weights = self.info.weights_file
-            pairs.insert(0, (self.path.with_name(weights), path.with_name(weights), 0o644))
+            pairs.insert(0, (self.path.with_name(weights), path.with_name(weights), 0o666))
         for source, destination, mode in pairs:
             if source.exists() and not (destination.exists() and source.samefile(destination)):
                 replace_file(destination, source.read_bytes(), mode)

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 from rtcc.artifact.elf import Elf
+from rtcc.artifact.seal import is_whole
 from rtcc.errors import ArtifactError
 
 TABLE_SYMBOL = "rtcc_artifact_v1"
@@ -34,11 +35,12 @@ class Table(ctypes.Structure):
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is no artefact before any of its code can run."""
+    """Refuse what is no artefact, or not as it was made, before any of its code can run."""
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             elf = Elf(data, str(path))
-            machine, is_artifact = elf.machine, TABLE_SYMBOL in elf.exported
+            machine, seal = elf.machine, is_whole(data)
+            is_artifact = seal is not False and TABLE_SYMBOL in elf.exported
     except OSError as error:
         raise ArtifactError(
             "cannot-open", f"cannot open the artefact: {error.strerror}", where=str(path)
@@ -51,6 +53,14 @@ def check_file(path: Path) -> None:
             f"the artefact is for {machine}, this machine is {platform.machine()}",
             where=str(path),
             hint="compile with --target for this machine",
+        )
+    if seal is False or (is_artifact and seal is None):
+        found = "no checksum at its end" if seal is None else "bytes that do not fit the checksum at its end"
+        raise ArtifactError(
+            "damaged",
+            f"the artefact has {found}: it was damaged, or changed by a tool such as strip",
+            where=str(path),
+            hint="copy the file again, or compile the model again",
         )
     if not is_artifact:
         raise ArtifactError(

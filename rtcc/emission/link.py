@@ -9,10 +9,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from rtcc.artifact.seal import sealed
 from rtcc.emission.emit_c import WEIGHTS_OBJECT, ModelSource
 from rtcc.emission.toolchain import Toolchain, find_toolchain
 from rtcc.errors import InvalidInput
-from rtcc.files import replace_file, require_folder
+from rtcc.files import alone_in, replace_file, require_folder
 
 _COMPILE = (
     "-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffile-prefix-map=.=", "-g0", "-pthread",
@@ -27,8 +28,9 @@ _LINK = (
 def write_artifact(source: ModelSource, path: str | Path, toolchain: Toolchain | None = None) -> Path:
     """Compile, link and put in place PATH.so or PATH.a, the header PATH.h, and external weights.
 
-    Each file appears whole or not at all. Raises `InvalidInput` for another suffix, `ToolMissing`, and
-    `ArtifactError` `link-failed` with the tool's own words.
+    Each file appears whole or not at all, the library last: should the others be newer than it, `init`
+    refuses the weights, and a workspace that the header makes too small. Raises `InvalidInput` for another
+    suffix, `ToolMissing`, and `ArtifactError` `link-failed` with the tool's own words.
     """
     path = Path(path)
     require_destination(path)
@@ -41,10 +43,14 @@ def write_artifact(source: ModelSource, path: str | Path, toolchain: Toolchain |
         else:
             built = _static(source, toolchain, folder)
         contents = built.read_bytes()
-    if source.info.weights_file:
-        replace_file(path.with_name(source.info.weights_file), source.weights)
-    replace_file(path.with_suffix(".h"), source.header.encode("ascii"))
-    replace_file(path, contents, mode=0o755 if path.suffix == ".so" else 0o644)
+    with alone_in(path.parent):
+        if source.info.weights_file:
+            replace_file(path.with_name(source.info.weights_file), source.weights)
+        replace_file(path.with_suffix(".h"), source.header.encode("ascii"))
+        if path.suffix == ".so":
+            replace_file(path, sealed(contents), mode=0o777)
+        else:
+            replace_file(path, contents)
     return path
 
 

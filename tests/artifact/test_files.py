@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rtcc.artifact import load
 from rtcc.artifact.elf import Elf
+from rtcc.artifact.library import check_file
+from rtcc.emission import link
 from rtcc.emission.emit_c import emit_c
 from rtcc.emission.header import identifier
 from rtcc.emission.link import write_artifact
@@ -146,6 +152,83 @@ def test_external_weights_are_checked(
     if data is not None:
         weights.write_bytes(data)
     assert error_of(path).code == code
+
+
+def test_a_changed_byte_is_found_before_any_code_runs(tmp_path: Path) -> None:
+    path = write_artifact(source_of("mixed"), tmp_path / "model.so")
+    data = path.read_bytes()
+    changed = tmp_path / "changed.so"
+    for at in [*range(0, len(data), 97), *range(len(data) - 48, len(data))]:
+        changed.write_bytes(data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :])
+        with pytest.raises(ArtifactError) as raised:
+            check_file(changed)
+        assert raised.value.code in ("damaged", "truncated", "not-elf", "wrong-machine"), at
+    for lost in (1, 8, 40):
+        changed.write_bytes(data[:-lost])
+        assert error_of(changed).code == "damaged"
+
+
+def test_what_strip_makes_of_it_is_refused(tmp_path: Path) -> None:
+    path = write_artifact(source_of("mixed"), tmp_path / "model.so")
+    subprocess.run(["strip", path], check=True)
+    error = error_of(path)
+    assert error.code == "damaged"
+    assert "such as strip" in error.message
+
+
+def test_weights_of_another_compilation_are_refused(tmp_path: Path) -> None:
+    path = write_artifact(source_of("mixed", external_weights=True), tmp_path / "model.so")
+    weights = tmp_path / "model.weights"
+    words = np.frombuffer(weights.read_bytes(), np.float32)
+    weights.write_bytes((words * 2).tobytes())
+    assert error_of(path).code == "weights-wrong-content"
+
+
+def test_sets_of_files_stay_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two compilations to one path: header and library are of the same one, however the writes fall."""
+    put, order = link.replace_file, list[str]()
+
+    def slow(path: Path, contents: bytes, **options: Any) -> None:
+        order.append(threading.current_thread().name)
+        time.sleep(0.05)
+        put(path, contents, **options)
+
+    monkeypatch.setattr(link, "replace_file", slow)
+    sources = [source_of(case, external_weights=True) for case in ("mixed", "branch")]
+    writers = [
+        threading.Thread(target=write_artifact, args=(source, tmp_path / "model.so")) for source in sources
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert len(order) >= 4
+    assert order == sorted(order) or order == sorted(order, reverse=True)
+    with load(tmp_path / "model.so") as artifact:
+        artifact.run(artifact.random_inputs())
+
+
+def test_a_symbolic_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "model.so").symlink_to(tmp_path / "real" / "v2.so")
+    path = write_artifact(source_of("mixed"), tmp_path / "model.so")
+    assert path.is_symlink()
+    assert (tmp_path / "real" / "v2.so").is_file()
+    with load(path) as artifact:
+        assert artifact.info.name == "model"
+    (tmp_path / "dangling.so").symlink_to(tmp_path / "nowhere" / "v2.so")
+    with pytest.raises(InvalidInput, match="nowhere"):
+        write_artifact(source_of("mixed"), tmp_path / "dangling.so")
+
+
+def test_files_respect_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        path = write_artifact(source_of("mixed"), tmp_path / "model.so")
+    finally:
+        os.umask(before)
+    modes = [each.stat().st_mode & 0o777 for each in (path, path.with_suffix(".h"))]
+    assert modes == [0o700, 0o600]
 
 
 def test_files_that_are_no_artefact(tmp_path: Path) -> None:
