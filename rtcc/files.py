@@ -6,8 +6,9 @@ import fcntl
 import os
 import secrets
 import shlex
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from rtcc.errors import InvalidInput
@@ -17,23 +18,45 @@ LONGEST_NAME = 40
 
 
 def replace_file(path: Path, contents: bytes, mode: int = 0o666) -> None:
-    """Put a file in place whole; programs that have the old one mapped keep it.
+    """Put a file in place whole; see `replace_files`."""
+    replace_files([NewFile(path, contents, mode)])
 
-    A symbolic link stays, and what it leads to is replaced. mode: permissions, less the process's umask.
+
+@dataclass(frozen=True)
+class NewFile:
+    """What a path is to hold. mode: its permissions, less the process's umask."""
+
+    path: Path
+    contents: bytes
+    mode: int = 0o666
+
+
+def replace_files(files: Sequence[NewFile]) -> None:
+    """Put files in place in this order, each whole; none where one of them cannot be written.
+
+    Programs that have an old one mapped keep it. A symbolic link stays, and what it leads to is replaced.
     """
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name[:LONGEST_NAME]}.{secrets.token_hex(6)}")
+    written: list[tuple[Path, Path]] = []
+    for file in files:
+        target = Path(os.path.realpath(file.path))
+        temporary = target.with_name(f".{target.name[:LONGEST_NAME]}.{secrets.token_hex(6)}")
+        written.append((temporary, target))
+    at = files[0].path
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(contents)
+        for file, (temporary, _) in zip(files, written, strict=True):
+            at = file.path
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with os.fdopen(os.open(temporary, flags, file.mode), "wb") as stream:
+                stream.write(file.contents)
+        for file, (temporary, target) in zip(files, written, strict=True):
+            at = file.path
             os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        error.filename, error.filename2 = str(path), None
+    except BaseException as error:
+        for temporary, _ in written:
+            with suppress(OSError):
+                os.unlink(temporary)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(at), None
         raise
 
 

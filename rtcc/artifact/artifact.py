@@ -19,7 +19,7 @@ from rtcc.artifact import codes
 from rtcc.artifact.info import ArtifactInfo, TensorInfo
 from rtcc.artifact.library import Pointer, Table, check_file, open_table
 from rtcc.errors import ArtifactError, InvalidInput, RtccError
-from rtcc.files import replace_file, require_folder
+from rtcc.files import NewFile, alone_in, replace_files, require_folder
 
 _DATA_CODES = (codes.INDEX_OUT_OF_RANGE, codes.SIZE_OUT_OF_RANGE)
 _FORKED = codes.BY_NAME["FORKED"]
@@ -167,9 +167,14 @@ class Artifact:
         if self.info.weights_file:
             weights = self.info.weights_file
             pairs.insert(0, (self.path.with_name(weights), path.with_name(weights), 0o666))
-        for source, destination, mode in pairs:
-            if source.exists() and not (destination.exists() and source.samefile(destination)):
-                replace_file(destination, source.read_bytes(), mode)
+        files = [
+            NewFile(destination, source.read_bytes(), mode)
+            for source, destination, mode in pairs
+            if source.exists() and not (destination.exists() and source.samefile(destination))
+        ]
+        if files:
+            with alone_in(path.parent):
+                replace_files(files)
         return path
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from rtcc.artifact.seal import sealed
 from rtcc.emission.emit_c import WEIGHTS_OBJECT, ModelSource
 from rtcc.emission.toolchain import Toolchain, find_toolchain
 from rtcc.errors import InvalidInput
-from rtcc.files import alone_in, replace_file, require_folder
+from rtcc.files import NewFile, alone_in, replace_files, require_folder
 
 _COMPILE = (
     "-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffile-prefix-map=.=", "-g0", "-pthread",
@@ -35,23 +35,27 @@ def write_artifact(source: ModelSource, path: str | Path, toolchain: Toolchain |
     path = Path(path)
     require_destination(path)
     toolchain = toolchain or find_toolchain(source.machine)
+    library = _built(source, path, toolchain)
+    files = [NewFile(path.with_suffix(".h"), source.header.encode("ascii"))]
+    if source.info.weights_file:
+        files.append(NewFile(path.with_name(source.info.weights_file), source.weights))
+    with alone_in(path.parent):
+        replace_files([*files, library])
+    return path
+
+
+def _built(source: ModelSource, path: Path, toolchain: Toolchain) -> NewFile:
+    """The library, compiled and linked in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="rtcc-") as name:
         folder = Path(name)
-        _write_inputs(source, folder)
+        try:
+            _write_inputs(source, folder)
+        except OSError as error:
+            error.filename = error.filename or name
+            raise
         if path.suffix == ".so":
-            built = _shared(source, toolchain, folder, path.name)
-        else:
-            built = _static(source, toolchain, folder)
-        contents = built.read_bytes()
-    with alone_in(path.parent):
-        if source.info.weights_file:
-            replace_file(path.with_name(source.info.weights_file), source.weights)
-        replace_file(path.with_suffix(".h"), source.header.encode("ascii"))
-        if path.suffix == ".so":
-            replace_file(path, sealed(contents), mode=0o777)
-        else:
-            replace_file(path, contents)
-    return path
+            return NewFile(path, sealed(_shared(source, toolchain, folder, path.name).read_bytes()), 0o777)
+        return NewFile(path, _static(source, toolchain, folder).read_bytes())
 
 
 def require_destination(path: Path) -> None:

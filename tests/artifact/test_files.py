@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import subprocess
@@ -11,7 +12,6 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +19,6 @@ import pytest
 from rtcc.artifact import load
 from rtcc.artifact.elf import Elf
 from rtcc.artifact.library import check_file
-from rtcc.emission import link
 from rtcc.emission.emit_c import emit_c
 from rtcc.emission.header import identifier
 from rtcc.emission.link import write_artifact
@@ -186,14 +185,14 @@ def test_weights_of_another_compilation_are_refused(tmp_path: Path) -> None:
 
 def test_sets_of_files_stay_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two compilations to one path: header and library are of the same one, however the writes fall."""
-    put, order = link.replace_file, list[str]()
+    put, order = os.replace, list[str]()
 
-    def slow(path: Path, contents: bytes, **options: Any) -> None:
+    def slow(source: Path, destination: Path) -> None:
         order.append(threading.current_thread().name)
         time.sleep(0.05)
-        put(path, contents, **options)
+        put(source, destination)
 
-    monkeypatch.setattr(link, "replace_file", slow)
+    monkeypatch.setattr(os, "replace", slow)
     sources = [source_of(case, external_weights=True) for case in ("mixed", "branch")]
     writers = [
         threading.Thread(target=write_artifact, args=(source, tmp_path / "model.so")) for source in sources
@@ -202,10 +201,28 @@ def test_sets_of_files_stay_together(tmp_path: Path, monkeypatch: pytest.MonkeyP
         writer.start()
     for writer in writers:
         writer.join()
-    assert len(order) >= 4
+    assert len(order) >= 4  # two headers, two libraries
     assert order == sorted(order) or order == sorted(order, reverse=True)
     with load(tmp_path / "model.so") as artifact:
         artifact.run(artifact.random_inputs())
+
+
+def test_a_full_disk_keeps_the_old_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_artifact(source_of("mixed"), tmp_path / "model.so")
+    before = {each: each.read_bytes() for each in tmp_path.iterdir()}
+    open_file = os.open
+
+    def full(name: Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if ".model.so." in str(name):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return open_file(name, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr("rtcc.files.os.open", full)
+    with pytest.raises(OSError, match="No space") as raised:
+        write_artifact(source_of("branch"), path)
+    assert raised.value.filename == str(path)
+    monkeypatch.undo()
+    assert {each: each.read_bytes() for each in tmp_path.iterdir()} == before
 
 
 def test_a_symbolic_link_is_followed(tmp_path: Path) -> None:
