@@ -6,10 +6,15 @@ reassociates(rtol): both are interpreted in float64, and an output may move by r
 magnitudes is not bounded by interval arithmetic, whose bound grows by a factor per layer until it admits
 anything, but measured: the module before runs again with every float constant and input scaled by a random
 (1 ± rtol), and the allowance of an element is `SAFETY` times the largest move of that element or, if that is
-more, of the output's mean square move (stochastic arithmetic, as CESTAC). A reordering, and a constant
-rounded anew, move an output no further than such a change of the terms.
+more, of the output's usual move (stochastic arithmetic, as CESTAC). A reordering, and a constant rounded
+anew, move an output no further than such a change of the terms. Only finite moves measure anything: where a
+perturbed run overflows or leaves a function's domain, a finite result is held to the other moves. A result
+that is not finite is right if a perturbed run gave just that at that place, and one that is finite where the
+module's own was not, if a perturbed run's was finite there too.
 
 approximates(metric, bound): in float64, the metric of each output must not exceed the bound.
+
+A module that the interpreter cannot run after a pass, and could before, deviates in all outputs.
 
 Outputs that are indices (TopK, ArgMax, ArgMin) may differ where the elements they point at are equal,
 within the allowance.
@@ -24,6 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtcc.errors import RtccError
 from rtcc.interpreter import Precision, interpret, output_names
 from rtcc.ir import Constant, DType, Module, Value
 from rtcc.pipeline.exactness import Approximates, Exact, Exactness, Reassociates
@@ -35,6 +41,8 @@ SAFETY = 4.0
 """How many times the measured move is allowed."""
 SAMPLES = 2
 """How many perturbed runs measure it."""
+OUTLYING = 8.0
+"""How many times the median move a move may count for in an output's usual one."""
 FLOOR = 1e-12
 """A float64 run's own rounding, relative to the largest magnitude of an output."""
 
@@ -60,15 +68,27 @@ def compare(before: Module, after: Module, exactness: Exactness, feeds: Feeds) -
     if len(after.main.returned) != len(names):
         found = f"{len(after.main.returned)} outputs, expected {len(names)}"
         return (Deviation("all outputs", np.inf, 0.0, found),)
+    precision: Precision = "native" if isinstance(exactness, Exact) else "f64"
+    pointed = _pointed_at(before) if isinstance(exactness, Reassociates) else {}
+    watched = _returning_pointed_at(before) if pointed else before
+    expected = _run(watched, feeds, precision)
+    try:
+        found = _run(after, feeds, precision)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        reason = f"the module cannot be run after it: {type(error).__name__}: {error}"
+        return (Deviation("all outputs", np.inf, 0.0, reason),)
     match exactness:
         case Exact():
-            pairs = zip(names, _run(before, feeds, "native"), _run(after, feeds, "native"), strict=True)
-            return tuple(_same_bits(*pair) for pair in pairs)
+            return tuple(_same_bits(*each) for each in zip(names, expected, found, strict=True))
         case Reassociates():
-            return _compare_reassociated(names, before, after, exactness.rtol, feeds)
+            allowances = _measured_allowances(watched, feeds, expected, _scaled(exactness.rtol, before))
+            return _compare_reassociated(before, names, expected, found, allowances)
         case Approximates():
-            pairs = zip(names, _run(before, feeds, "f64"), _run(after, feeds, "f64"), strict=True)
-            return tuple(_within_metric(*pair, exactness) for pair in pairs)
+            return tuple(
+                _within_metric(*each, exactness) for each in zip(names, expected, found, strict=True)
+            )
 
 
 def _run(module: Module, feeds: Feeds, precision: Precision) -> list[Array]:
@@ -128,24 +148,46 @@ def _distance(before: Array, after: Array) -> Array:
 # ---- reassociated
 
 
+@dataclass(frozen=True)
+class Allowance:
+    """How far each element of an output may move, and what perturbed runs gave there that is not finite."""
+
+    most: Array
+    others: tuple[Array, ...] = ()
+
+    def taken(self, indices: Array, axis: int) -> Array:
+        """The finite allowance of the elements that indices point at."""
+        return np.take_along_axis(self.most, indices, axis)
+
+    def excuses(self, expected: Array, found: Array) -> Array:
+        """Where one of both is not finite, and a perturbed run was at that place as what was found."""
+        excused = np.zeros(found.shape, bool)
+        if found.dtype.kind in "fc":
+            finite = np.isfinite(found)
+            for other in self.others:
+                excused |= ~finite & ((found == other) | (np.isnan(found) & np.isnan(other)))
+                excused |= finite & np.isfinite(other) & ~np.isfinite(expected)
+        return excused
+
+
 def _compare_reassociated(
-    names: list[str], before: Module, after: Module, rtol: float, feeds: Feeds
+    before: Module,
+    names: list[str],
+    expected: list[Array],
+    found: list[Array],
+    allowances: list[Allowance],
 ) -> tuple[Deviation, ...]:
-    pointed = _pointed_at(before)
-    watched = _returning_pointed_at(before) if pointed else before
-    reference = _run(watched, feeds, "f64")
-    moved = _run(after, feeds, "f64")
-    allowances = _measured_allowances(watched, feeds, reference, _scaled(rtol, before))
-    found: list[Deviation] = []
+    """expected, allowances: the outputs', then those of the values that index outputs point into."""
+    pointed = list(_pointed_at(before))
+    deviations: list[Deviation] = []
     for index, name in enumerate(names):
         if index in pointed:
-            place = len(names) + list(pointed).index(index)
-            found.append(
-                _same_targets(name, before, index, reference, moved[index], (place, allowances[place]))
-            )
+            place = len(names) + pointed.index(index)
+            target = (expected[place], allowances[place])
+            deviations.append(_same_targets(name, before, index, expected[index], found[index], target))
         else:
-            found.append(_within(name, reference[index], moved[index], allowances[index]))
-    return tuple(found)
+            deviations.append(_within(name, expected[index], found[index], allowances[index]))
+    return tuple(deviations)
 
 
 def _scaled(rtol: float, module: Module) -> float:
@@ -155,26 +197,48 @@ def _scaled(rtol: float, module: Module) -> float:
     return rtol * max([2.0**-23, *found]) / 2.0**-23
 
 
-def _measured_allowances(module: Module, feeds: Feeds, reference: list[Array], rtol: float) -> list[Array]:
+def _measured_allowances(
+    module: Module, feeds: Feeds, reference: list[Array], rtol: float
+) -> list[Allowance]:
+    """A perturbed run that raises, or gives an output of another shape, measures nothing of it."""
     largest = [np.zeros(array.shape) for array in reference]
+    others: list[list[Array]] = [[] for _ in reference]
     for sample in range(SAMPLES):
         generator = np.random.default_rng(sample)
         scaled = {name: _perturbed(array, rtol, generator) for name, array in feeds.items()}
-        for index, array in enumerate(_run(_perturbed_module(module, rtol, generator), scaled, "f64")):
+        perturbed = _perturbed_module(module, rtol, generator)
+        try:
+            results = _run(perturbed, scaled, "f64")
+        except (RtccError, ValueError, IndexError, ArithmeticError, AssertionError):
+            continue
+        for index, array in enumerate(results):
             if array.shape == reference[index].shape:
-                largest[index] = np.maximum(largest[index], _distance(reference[index], array))
-    return [_allowance(moves, array) for moves, array in zip(largest, reference, strict=True)]
+                moves = _distance(reference[index], array)
+                largest[index] = np.maximum(largest[index], np.where(np.isfinite(moves), moves, 0.0))
+                others[index] += [array] if np.isinf(moves).any() else []
+    return [
+        Allowance(_most(moves, array), tuple(found))
+        for moves, array, found in zip(largest, reference, others, strict=True)
+    ]
 
 
-def _allowance(moves: Array, reference: Array) -> Array:
-    """Per element; integers and booleans get none, except where the perturbed runs moved them."""
-    finite = moves[np.isfinite(moves)]
-    spread = float(np.sqrt(np.mean(np.square(finite)))) if finite.size else 0.0
+def _most(moves: Array, reference: Array) -> Array:
+    """Per element; integers and booleans get nothing, except where the perturbed runs moved them."""
     if reference.dtype.kind not in "fcV":
-        return np.where(moves > 0, moves, 0.0)
+        return moves
     sizes = np.abs(reference[np.isfinite(reference)])
     floor = FLOOR * float(sizes.max()) if sizes.size else 0.0
-    return SAFETY * np.maximum(moves, spread) + floor
+    return SAFETY * np.maximum(moves, _usual(moves)) + floor
+
+
+def _usual(moves: Array) -> float:
+    """The root mean square of what moves, outliers counted as OUTLYING times the median."""
+    moving = moves[moves > 0]
+    if not moving.size:
+        return 0.0
+    limit = OUTLYING * float(np.median(moving))
+    share = moving.size / moves.size
+    return float(np.sqrt(share * np.mean(np.square(np.minimum(moving / limit, 1.0))))) * limit
 
 
 def _perturbed(array: Array, rtol: float, generator: np.random.Generator) -> Array:
@@ -198,13 +262,13 @@ def _perturbed_module(module: Module, rtol: float, generator: np.random.Generato
     return copy
 
 
-def _within(name: str, before: Array, after: Array, allowed: Array) -> Deviation:
+def _within(name: str, before: Array, after: Array, allowance: Allowance) -> Deviation:
     wrong = _wrong_form(name, before, after)
     if wrong is not None:
         return wrong
     if not before.size:
         return Deviation(name, 0.0, 0.0)
-    moved = _distance(before, after)
+    moved, allowed = np.where(allowance.excuses(before, after), 0.0, _distance(before, after)), allowance.most
     excess = np.where(moved > allowed, moved - allowed, -1.0)
     worst = int(np.argmax(excess)) if (excess >= 0).any() else int(np.argmax(moved))
     return Deviation(name, float(moved.reshape(-1)[worst]), float(allowed.reshape(-1)[worst]))
@@ -233,24 +297,23 @@ def _returning_pointed_at(module: Module) -> Module:
 
 
 def _same_targets(
-    name: str, before: Module, index: int, reference: list[Array], found: Array, target: tuple[int, Array]
+    name: str, before: Module, index: int, expected: Array, found: Array, target: tuple[Array, Allowance]
 ) -> Deviation:
     """Indices may differ where what they point at is as good."""
-    expected = reference[index]
     wrong = _wrong_form(name, expected, found)
     if wrong is not None:
         return wrong
-    place, allowed = target
+    values, allowance = target
     op = before.main.returned[index].producer
     assert op is not None
-    values, axis = reference[place], op.attributes.get("axis", op.attribute_slots["axis"].default)
+    axis = op.attributes.get("axis", op.attribute_slots["axis"].default)
     if found.ndim < values.ndim:
         expected, found = np.expand_dims(expected, axis), np.expand_dims(found, axis)
     if found.size and (int(found.min()) < 0 or int(found.max()) >= values.shape[axis]):
         return Deviation(name, np.inf, 0.0, "an index out of range")
     old, new = (np.take_along_axis(values, indices, axis) for indices in (expected, found))
-    slack = sum(np.take_along_axis(allowed, indices, axis) for indices in (expected, found))
-    return _within(name, old, new, np.asarray(slack))
+    slack = allowance.taken(expected, axis) + allowance.taken(found, axis)
+    return _within(name, old, new, Allowance(slack))
 
 
 # ---- approximated

@@ -143,7 +143,12 @@ class _Runner:
         if self.feeds is None:
             self.feeds = runnable_inputs(before, self.options.seed)
         declared = each.declared_exactness()
-        for deviation in compare(before, self.module, declared, self.feeds):
+        try:
+            deviations = compare(before, self.module, declared, self.feeds)
+        except (ValueError, IndexError, TypeError, ArithmeticError, AssertionError) as error:
+            message = f"the module before {each.name} cannot be run: {type(error).__name__}: {error}"
+            raise RtccError("no-runnable-inputs", message, hint="compile without --verify-each") from error
+        for deviation in deviations:
             if not deviation.is_allowed:
                 reason = f" ({deviation.reason})" if deviation.reason else ""
                 message = (

@@ -62,6 +62,75 @@ def test_reassociated_sums_may_move_by_their_terms() -> None:
     assert not is_allowed(before, dense([1000.1, -1000.0, 1.0]), reassociates(1e-6), feeds)
 
 
+OVERFLOWING = np.full(8, 709.7825, np.float32)
+"""Float64 overflows at exp(709.7827): some of the perturbed runs do."""
+
+
+def scaled_exponential(factor: float) -> str:
+    return f"""const #c : f32[] = {factor}
+graph @main(%x: f32[8]) {{
+  %e = math.exp(%x) : f32[8]
+  %y = math.mul(%e, #c) : f32[8]
+  return(%y)
+}}"""
+
+
+def test_finite_results_are_held_to_finite_moves_where_perturbed_runs_overflow() -> None:
+    feeds = {"x": OVERFLOWING}
+    before = scaled_exponential(0.5)
+    assert is_allowed(before, before, reassociates(1e-6), feeds)
+    assert not is_allowed(before, scaled_exponential(0.25), reassociates(1e-6), feeds)
+
+
+def root_of_difference(constant: float) -> str:
+    return f"""const #c : f32[] = {constant}
+graph @main(%x: f32[8]) {{
+  %d = math.sub(%x, #c) : f32[8]
+  %y = math.sqrt(%d) : f32[8]
+  return(%y)
+}}"""
+
+
+def test_results_that_are_not_finite_are_right_where_perturbed_runs_give_the_same() -> None:
+    """The root of a - b of equal numbers: NaN or a small number, as the rounding goes."""
+    feeds = {"x": np.full(8, 3, np.float32)}
+    before, above = root_of_difference(3.0), root_of_difference(3.0000005)
+    allowed = [d.is_allowed for d in compare(module_of(before), module_of(above), reassociates(1e-6), feeds)]
+    assert allowed == [False], "only where a perturbed run gave NaN may a pass"
+    one = {"x": np.array([3, 3, 3, 3, 3, 3, 3, 100], np.float32)}
+    assert is_allowed(before, before, reassociates(1e-6), one)
+    assert not is_allowed(before, root_of_difference(2.0), reassociates(1e-6), one)
+
+
+def test_one_element_that_moves_far_does_not_loosen_the_others() -> None:
+    """1 / (x - 1) beside its pole moves by millions; elsewhere by the size of a rounding."""
+    text = """const #one : f32[] = 1.0
+const #s : f32[9] = [1.0,1.0,1.0,1.0,1.0,1.0,1.0,1.0,{last}]
+graph @main(%x: f32[9]) {{
+  %d = math.sub(%x, #one) : f32[9]
+  %r = math.reciprocal(%d) : f32[9]
+  %y = math.mul(%r, #s) : f32[9]
+  return(%y)
+}}"""
+    feeds = {"x": np.array([1.000001, 2, 3, 4, 5, 6, 7, 8, 9], np.float32)}
+    assert is_allowed(text.format(last=1.0), text.format(last=1.0000001), reassociates(1e-6), feeds)
+    assert not is_allowed(text.format(last=1.0), text.format(last=1.01), reassociates(1e-6), feeds)
+
+
+def test_a_module_that_cannot_be_run_any_more_deviates_in_all_outputs() -> None:
+    before = """const #i : i64[1] = [1]
+graph @main(%x: f32[4]) {
+  %y = tensor.gather(%x, #i) : f32[1]
+  return(%y)
+}"""
+    feeds = {"x": np.ones(4, np.float32)}
+    for exactness in (exact, reassociates(1e-6), approximates("max-abs", 1.0)):
+        (found,) = compare(module_of(before), module_of(before.replace("[1]\ng", "[7]\ng")), exactness, feeds)
+        assert not found.is_allowed
+        assert found.output == "all outputs"
+        assert "cannot be run" in found.reason
+
+
 def test_wrong_constant_deep_in_a_network_is_found() -> None:
     lines = ["graph @main(%x: f32[1,8]) {", " %h0 = math.identity(%x) : f32[1,8]"]
     generator = np.random.default_rng(0)

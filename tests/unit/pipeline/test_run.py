@@ -159,6 +159,52 @@ def test_verify_each_finds_changed_results(wrong: Pass, tmp_path: Path) -> None:
     assert f"rtcc opt {path} -p {wrong.name},harmless --verify-each" in error.hint
 
 
+GATHER = """// rtir 1  level=graph
+const #inside : i64[1] = [1]
+const #outside : i64[1] = [7]
+graph @main(%x: f32[4]) {
+  %y = tensor.gather(%x, #INDEX) : f32[1]
+  return(%y)
+}"""
+
+
+@dataclass(frozen=True)
+class PointsOutside(Pass):
+    """Makes an index that no interpreter can follow; the IR stays valid."""
+
+    def run(self, module: Module) -> bool:
+        gather = next(module.main.ops)
+        gather.set_operand(1, module.constants["outside"])
+        return True
+
+
+def test_a_pass_after_which_the_module_cannot_be_run_is_blamed(tmp_path: Path) -> None:
+    module = parse_module(GATHER.replace("INDEX", "inside"))
+    options = RunOptions(verify_each=True, reproducer_dir=tmp_path)
+    with pytest.raises(RtccError) as caught:
+        run_pipeline(module, [Harmless(), PointsOutside(), Harmless()], options)
+    assert caught.value.code == "pass-changed-result"
+    assert caught.value.message.startswith("points-outside: ")
+    assert "the module cannot be run after it" in caught.value.message
+    (path,) = tmp_path.glob("*.rtir")
+    assert f"rtcc opt {path} -p points-outside,harmless --verify-each" in str(caught.value.hint)
+    assert "tensor.gather(%x, #inside)" in path.read_text()
+
+
+def test_a_module_that_could_not_be_run_before_is_not_the_pass_s_fault() -> None:
+    @dataclass(frozen=True)
+    class Renames(Pass):
+        """Changes the text and nothing else."""
+
+        def run(self, module: Module) -> bool:
+            next(module.main.ops).result.name = "renamed"
+            return True
+
+    with pytest.raises(RtccError) as caught:
+        run_pipeline(parse_module(GATHER.replace("INDEX", "outside")), [Renames()], EACH)
+    assert caught.value.code != "pass-changed-result"
+
+
 @pytest.mark.parametrize("right", [Nudges(), Harmless()], ids=lambda p: p.name)
 def test_verify_each_lets_declared_changes_pass(right: Pass) -> None:
     run_pipeline(chain([Exp, Abs]), [right], EACH)
