@@ -18,8 +18,8 @@ class Reassociates:
     """Sums and products are taken in another order.
 
     Both sides are interpreted in float64; outputs may differ by rtol·Σ|terms| where Σ|terms| are
-    the magnitudes that were added up, as rtcc/pipeline/compare.py measures them. Constants that the pass computed and
-    rounded to their own type count as such differences, so rtol is about that type's precision.
+    the magnitudes that were added up, as rtcc/pipeline/compare.py measures them. Constants that the pass
+    computed and rounded to their own type count as such differences, so rtol is about that type's precision.
     """
 
     rtol: float

@@ -18,7 +18,6 @@ The passes that lower a module always do something to it: their cases of what mu
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +26,11 @@ import pytest
 from rtcc.ir import Module
 from rtcc.ir.verify import verify
 from rtcc.pipeline import exact, reassociates
+from rtcc.pipeline.catalogue import BUILT_IN
 from rtcc.pipeline.compare import compare
 from rtcc.pipeline.inputs import random_inputs, with_special_values
 from rtcc.pipeline.run import RunOptions, run_pipeline
+from rtcc.pipeline.text import parse_pipeline
 from rtcc.text import parse_module, print_module
 
 HERE = Path(__file__).parent
@@ -103,10 +104,15 @@ def body(module: Module) -> str:
     return print_module(module).partition("\n")[2]
 
 
-def test_every_pass_has_cases_that_must_not_fire() -> None:
-    fires = Counter(path.parent.name for path in FILES if Golden.read(path).expected is not None)
-    kept = Counter(path.parent.name for path in FILES if path.stem.startswith("not-"))
-    stays = kept + Counter(path.parent.name for path in FILES if Golden.read(path).expected is None)
-    fires -= kept
-    lacking = {name: (count, stays[name]) for name, count in fires.items() if stays[name] < count}
-    assert not lacking, f"as many tests must show where a pass stays off: {lacking}"
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_pass_has_as_many_cases_where_it_stays_off_as_where_it_fires(name: str) -> None:
+    cases = [path for path in FILES if path.parent.name == name]
+    stays = [path for path in cases if path.stem.startswith("not-") or Golden.read(path).expected is None]
+    assert len(stays) < len(cases), f"no golden file in tests/golden/{name} shows where {name} fires"
+    assert len(stays) >= len(cases) - len(stays), f"too few golden files show where {name} stays off"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_golden_file_runs_the_pass_of_its_folder(path: Path) -> None:
+    assert path.parent.name in BUILT_IN
+    assert path.parent.name in [each.name for each in parse_pipeline(Golden.read(path).pipeline)]
