@@ -9,9 +9,11 @@ import pytest
 from onnx import ModelProto
 
 from benchmarks.models import gru, lenet, lstm, minilm, mobilenet_v2, resnet18, resnet50, sample_inputs, vgg16
+from rtcc.interpreter import interpret
 from tests.models.light import light_model
 from tests.models.nnsmith import generated_cases
-from tests.models.reference import compare, float64_reference, onnxruntime_outputs
+from tests.models.real import SMALL as REAL_SMALL
+from tests.models.reference import Deviation, compare, float64_reference, onnxruntime_outputs
 from tests.models.zoo import ZOO, zoo_model
 
 DEMO = Path(__file__).parents[2] / "rtcc" / "demo"
@@ -50,6 +52,24 @@ def test_float64_reference_agrees_with_onnxruntime(name: str) -> None:
     found = onnxruntime_outputs(model, feeds)
     for deviation in compare(found, found, float64_reference(model, feeds)).values():
         assert deviation.theirs <= 1e-4 * deviation.scale
+
+
+@pytest.mark.parametrize("name", REAL_SMALL)
+def test_float64_reference_agrees_with_the_interpreter_in_float64(name: str) -> None:
+    """Two evaluations in float64 that share no code: neither may fall back to float32, or err."""
+    real = REAL_SMALL[name]
+    model = real.build()
+    exact = float64_reference(model, real.feeds(model, 0))
+    found = interpret(real.module(), real.open_feeds(0), precision="f64")
+    for output, array in exact.items():
+        assert np.abs(found[output] - array).max() <= 1e-12 * np.abs(array).max()
+
+
+def test_a_broken_yardstick_is_noticed() -> None:
+    assert Deviation(ours=1e-6, theirs=1e-5, scale=1.0).is_sound
+    assert not Deviation(ours=0.0, theirs=0.5, scale=1.0).is_sound
+    assert not Deviation(ours=0.0, theirs=np.inf, scale=1.0).is_sound
+    assert not Deviation(ours=1e-3, theirs=1e-5, scale=1.0).within(4, 2e-5)
 
 
 def test_light_model_depends_on_its_input() -> None:
