@@ -7,16 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from rtcc.interpreter import interpret_graph
-from rtcc.ir import Constant, DType, Graph, Return, TensorType, Value
+from rtcc.ir import Constant, Graph, Return, TensorType, Value
 from rtcc.ir.op import Array
-from rtcc.rounding.bounded import Bounded, finite, unit_of
+from rtcc.rounding.bounded import Bounded, stored, unit_of
 from rtcc.rounding.rules import errors_of, is_exact
-
-NARROW = {
-    DType.F16: (2.0**-11, 2.0**-24),
-    DType.BF16: (2.0**-8, 2.0**-126),
-}
-"""Float types that are stored more coarsely than computed: unit roundoff, smallest number."""
 
 
 def analysed(graph: Graph, feeds: Sequence[Array]) -> list[Bounded]:
@@ -37,7 +31,7 @@ def analysed(graph: Graph, feeds: Sequence[Array]) -> list[Bounded]:
         errors = errors_of(op, operands, [wide[result] for result in op.results])
         for result, error in zip(op.results, errors, strict=True):
             bounded = Bounded(wide[result], error, unit_of(result.type.dtype))
-            known[result] = bounded if is_exact(op) else _stored(result.type, bounded)
+            known[result] = bounded if is_exact(op) else stored(bounded, result.type.dtype)
     return [_operand(value, known) for value in graph.returned]
 
 
@@ -49,12 +43,3 @@ def _operand(value: Value, known: dict[Value, Bounded]) -> Bounded:
 
 def _widened(type: TensorType, array: Array) -> Array:
     return np.asarray(array, np.float64) if type.dtype.is_float else np.asarray(array)
-
-
-def _stored(type: TensorType, result: Bounded) -> Bounded:
-    """A result with the rounding to its own type, where that is narrower than what it is computed in."""
-    if type.dtype not in NARROW:
-        return result
-    roundoff, tiny = NARROW[type.dtype]
-    with np.errstate(all="ignore"):
-        return result.looser(roundoff * finite(result.magnitude + result.error) + tiny)

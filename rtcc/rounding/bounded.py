@@ -44,6 +44,10 @@ DOUBLE = Unit(2.0**-52, 2.0**-1022)
 """Twice the roundoff of float64: the reference is rounded as much as what it is compared with."""
 
 
+NARROW = {DType.F16: Unit(2.0**-11, 2.0**-24), DType.BF16: Unit(2.0**-8, 2.0**-126)}
+"""Float types that are stored more coarsely than computed."""
+
+
 def unit_of(dtype: DType) -> Unit:
     """What values of a type are computed in: narrow floats in float32."""
     return DOUBLE if dtype is DType.F64 else SINGLE
@@ -144,6 +148,15 @@ def combined(
 
 def _powers(exponent: float, x: Array) -> Array:
     return x**exponent
+
+
+def stored(x: Bounded, dtype: DType) -> Bounded:
+    """The numbers rounded to an element type, where that is narrower than what they are computed in."""
+    if dtype not in NARROW:
+        return x
+    unit = NARROW[dtype]
+    with np.errstate(all="ignore"):
+        return x.looser(unit.roundoff * finite(x.magnitude + x.error) + unit.tiny)
 
 
 def exponential(x: Bounded) -> Bounded:

@@ -14,24 +14,25 @@ import numpy as np
 from rtcc.ir.op import Array
 from rtcc.ir.ops import normalization, pooling, reduce, softmax
 from rtcc.ir.ops.axes import normal_axis
-from rtcc.rounding.bounded import Bounded, absolute, exponential, largest, logarithm, root, total
+from rtcc.rounding.bounded import Bounded, absolute, exponential, largest, logarithm, root, stored, total
 
 Formula = Callable[..., Bounded | tuple[Bounded, ...]]
 """An op and its operands to its first results."""
 
 
 def softmax_rows(op: softmax.Softmax, data: Bounded) -> Bounded:
-    """exp(x - largest) over its sum."""
-    axes = (normal_axis(op, op.axis, data.value.ndim),)
-    powers = exponential(data - largest(data, axes))
-    return powers / total(powers, axes)
+    """exp(x - largest) over its sum, each step stored in the element type."""
+    axes, dtype = (normal_axis(op, op.axis, data.value.ndim),), op.type.dtype
+    powers = stored(exponential(stored(data - largest(data, axes), dtype)), dtype)
+    return powers / stored(total(powers, axes), dtype)
 
 
 def log_softmax_rows(op: softmax.LogSoftmax, data: Bounded) -> Bounded:
-    """x - largest - log Σ exp(x - largest)."""
-    axes = (normal_axis(op, op.axis, data.value.ndim),)
-    shifted = data - largest(data, axes)
-    return shifted - logarithm(total(exponential(shifted), axes))
+    """x - largest - log Σ exp(x - largest), each step stored in the element type."""
+    axes, dtype = (normal_axis(op, op.axis, data.value.ndim),), op.type.dtype
+    shifted = stored(data - largest(data, axes), dtype)
+    powers = stored(exponential(shifted), dtype)
+    return shifted - stored(logarithm(stored(total(powers, axes), dtype)), dtype)
 
 
 def mean(data: Bounded, axes: tuple[int, ...]) -> Bounded:
