@@ -1,42 +1,46 @@
-"""select-layout: how every tensor between kernels is stored, and which algorithm each anchor uses."""
+"""select-layout: how every tensor between kernels is stored."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from rtcc.errors import InvalidInput
 from rtcc.ir import Constant, Graph, Layout, Module, Op, Return, TensorType, Value
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.fused import ConvertLayout, Fused
 from rtcc.ir.ops.movement import Concat, Slice
+from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs, operand_index
 from rtcc.ir.roles import Role
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import exact
-from rtcc.target import Choice, Halos, Target, target_of
+from rtcc.target import GENERIC, NO_HALOS, Candidate, Cost, Halos, Target, target_of
+
+_PLAIN_LOOPS = Candidate(GENERIC, Cost(0.0))
+"""What a region is compiled to where the target has but one way, or none was chosen."""
 
 
 @dataclass(frozen=True)
 class SelectLayout(Pass):
-    """Ask the target how it wants each anchor compiled, and give every edge the layout that follows.
+    """Give every edge the storage layout that follows from the algorithms chosen.
 
-    A convolution whose algorithm works on channel blocks gets blocked operands and a blocked result; ops
+    The target says which layouts an anchor's algorithm wants; no algorithm means plain loops. A convolution
+    whose algorithm works on channel blocks gets blocked operands and a blocked result; ops
     that take any layout (elementwise, pooling, concatenation) pass the blocks on where a reader uses them;
     where a reader needs plain storage, one `tensor.convert_layout` region per value and layout is put in
     between. Constants are stored as their reader wants them. Zero borders (halo) are the largest that any
-    reader asks for. blocked=false leaves every tensor plain. A region of control flow is a graph of its own:
-    what goes in and comes out is plain.
+    reader asks for; tiles are settled with them. A region of control flow is a graph of its own: what goes in
+    and comes out is plain.
     """
 
     exactness = exact
     requires = ("fused",)
 
-    blocked: bool = True
-
     def run(self, module: Module) -> bool:
         target = target_of(module)
         changed = False
-        for graph in _flow_graphs(module):
-            selection = _Selection(module, target, graph, self.blocked)
+        for graph in flow_graphs(module):
+            selection = _Selection(module, target, graph)
             selection.choose()
             selection.drop_unused_blocks()
             selection.widen_borders()
@@ -48,13 +52,12 @@ class SelectLayout(Pass):
 
 @dataclass
 class _Selection:
-    """Decisions for one graph: a choice per region, a layout per value."""
+    """Decisions for one graph: the candidate chosen for each region, a layout per value."""
 
     module: Module
     target: Target
     graph: Graph
-    blocked: bool
-    choices: dict[Fused, Choice] = field(default_factory=dict["Fused", "Choice"])
+    choices: dict[Fused, Candidate] = field(default_factory=dict["Fused", "Candidate"])
     anchors: dict[Fused, Op | None] = field(default_factory=dict["Fused", "Op | None"])
     layouts: dict[Value, Layout] = field(default_factory=dict["Value", "Layout"])
     borders: dict[Value, tuple[int, ...]] = field(default_factory=dict["Value", "tuple[int, ...]"])
@@ -65,25 +68,35 @@ class _Selection:
     @property
     def changed(self) -> bool:
         """Whether anything was decided."""
-        is_chosen = any(choice.algorithm for choice in self.choices.values())
-        return is_chosen or bool(self.layouts or self.converted)
+        return bool(self.layouts or self.converted)
 
     # ---- which values are stored in blocks
 
     def choose(self) -> None:
-        """Ask the target about every anchor, and let blocked layouts flow on."""
+        """Ask the target what every anchor's algorithm wants, and let blocked layouts flow on."""
         for op in self.graph.ops:
             if not isinstance(op, Fused):
                 continue
             anchor = self.anchors[op] = anchor_of(op.body)
-            choice = self.target.choose(anchor, _constant_slots(op, anchor)) if anchor else Choice("")
-            if not self.blocked and choice.result_layout is not None:
-                choice = Choice("")
-            self.choices[op] = choice
+            choice = self.choices[op] = self._candidate(op, NO_HALOS)
             if choice.result_layout is not None:
                 self.layouts[op.result] = choice.result_layout
             elif (layout := self._inherited(op, anchor)) is not None:
                 self.layouts[op.result] = layout
+
+    def _candidate(self, op: Fused, halos: Halos) -> Candidate:
+        """What the target says of the region's algorithm."""
+        anchor = self.anchors[op]
+        if anchor is None or op.algorithm in ("", GENERIC):
+            return _PLAIN_LOOPS
+        found = self.target.candidates(anchor, constant_slots(op, anchor), halos)
+        for candidate in found:
+            if candidate.algorithm == op.algorithm and isinstance(candidate.cost, Cost):
+                return candidate
+        legal = [each.algorithm for each in found if isinstance(each.cost, Cost)]
+        message = f"{op.algorithm} cannot compute {anchor.name} here"
+        raise InvalidInput("illegal-algorithm", message, where=str(anchor.location) or None,
+                           hint=f"legal: {', '.join(legal)}; select-conv chooses")  # fmt: skip
 
     def drop_unused_blocks(self) -> None:
         """Have elementwise and moving ops write plain results where nobody goes on in blocks."""
@@ -122,7 +135,7 @@ class _Selection:
         """Give each blocked value the widest border that a reader needs, and parts of one buffer the same."""
         for op, choice in self.choices.items():
             if any(choice.border):
-                self._widen(op.inputs[_operand_index(op, self.anchors[op], 0)], choice.border)
+                self._widen(op.inputs[self._operand_index(op, 0)], choice.border)
         for tied in self._tied():
             widest = [self.borders[value] for value in tied if value in self.borders]
             for border in widest:
@@ -132,11 +145,9 @@ class _Selection:
     def settle(self) -> None:
         """Ask the target once more, now that the borders are known: tiles depend on them."""
         for op, choice in self.choices.items():
-            anchor = self.anchors[op]
-            if anchor is None or choice.result_layout is None:
-                continue
-            halos = Halos(self._border_of(op, 0, choice), self.borders.get(op.result, ()))
-            self.choices[op] = self.target.choose(anchor, _constant_slots(op, anchor), halos)
+            if choice.result_layout is not None:
+                halos = Halos(self._border_of(op, 0, choice), self.borders.get(op.result, ()))
+                self.choices[op] = self._candidate(op, halos)
 
     def _widen(self, value: Value, border: tuple[int, ...]) -> None:
         known = self.borders.get(value, (0,) * len(border))
@@ -162,18 +173,23 @@ class _Selection:
                 seen.add(id(merged))
                 yield merged
 
-    def _border_of(self, op: Fused, slot: int, choice: Choice) -> tuple[int, ...]:
+    def _border_of(self, op: Fused, slot: int, choice: Candidate) -> tuple[int, ...]:
         """The border of an operand that the region reads in blocks."""
-        if (choice.operand_layouts or {}).get(slot) is None:
+        if choice.operand_layouts.get(slot) is None:
             return ()
-        return self.borders.get(op.inputs[_operand_index(op, self.anchors[op], slot)], ())
+        return self.borders.get(op.inputs[self._operand_index(op, slot)], ())
+
+    def _operand_index(self, op: Fused, slot: int) -> int:
+        """Which operand of the region is its anchor's operand `slot`; -1 for none."""
+        anchor = self.anchors[op]
+        assert anchor is not None
+        return operand_index(op, anchor, slot)
 
     # ---- writing it down
 
     def apply(self) -> None:
         """Write the layouts into the types, converting operands where they differ."""
         for op, choice in self.choices.items():
-            op.attributes |= {"algorithm": choice.algorithm} if choice.algorithm else {}
             op.attributes |= {"tile": choice.tile} if choice.tile else {}
             if op.results and op.result in self.layouts:
                 _set_result_type(op, self._final(op.result, self.layouts[op.result]))
@@ -194,10 +210,10 @@ class _Selection:
                         if isinstance(inner, Return) and value.name:
                             plain.name, value.name = value.name, f"{value.name}.blocked"
 
-    def _wanted(self, op: Fused, choice: Choice, index: int, value: Value) -> Layout | None:
+    def _wanted(self, op: Fused, choice: Candidate, index: int, value: Value) -> Layout | None:
         """The layout in which a region reads an operand: as it is, unless target or result say otherwise."""
-        for slot, layout in (choice.operand_layouts or {}).items():
-            if _operand_index(op, self.anchors[op], slot) == index:
+        for slot, layout in choice.operand_layouts.items():
+            if self._operand_index(op, slot) == index:
                 return None if layout is None else self._final(value, layout).layout
         result = op.result.type if op.results else None
         if result is None or result.layout is None:
@@ -243,22 +259,6 @@ class _Selection:
         return fused.result
 
 
-def anchor_of(body: Graph) -> Op | None:
-    """The one op of a region that is neither elementwise nor mere data movement, if there is one."""
-    for op in body.ops:
-        if op is not body.terminator and op.role not in (Role.ELEMENTWISE, Role.MOVEMENT):
-            return op
-    return None
-
-
-def _flow_graphs(module: Module) -> list[Graph]:
-    """The graphs of a module and the regions of their control flow, outer ones first."""
-    found = list(module.graphs.values())
-    for graph in found:
-        found += [region for op in graph.ops if not isinstance(op, Fused) for region in op.regions]
-    return found
-
-
 def _members(op: Fused) -> list[Op]:
     return list(op.body.ops)[:-1]
 
@@ -286,24 +286,6 @@ def _cuts_between_blocks(concat: Concat, layout: Layout) -> bool:
     """Whether every part of a concatenation begins with a whole block."""
     axis = normal_axis(concat, concat.axis, concat.type.rank)
     return all(value.type.sizes[axis] % layout.blocks[axis] == 0 for value in concat.inputs[:-1])
-
-
-def _constant_slots(op: Fused, anchor: Op) -> frozenset[int]:
-    """Which operands of the anchor are constants that can be stored as this operand alone wants them."""
-    outer = [
-        op.inputs[value.index] if value is not None and value.graph is op.body else value
-        for value in anchor.operands
-    ]
-    return frozenset(
-        slot for slot, value in enumerate(outer) if isinstance(value, Constant) and outer.count(value) == 1
-    )
-
-
-def _operand_index(op: Fused, anchor: Op | None, slot: int) -> int:
-    """Which operand of the region is the anchor's operand `slot`; -1 for none."""
-    assert anchor is not None
-    value = anchor.operands[slot] if slot < len(anchor.operands) else None
-    return value.index if value is not None and value.graph is op.body else -1
 
 
 def _along_channels(type: TensorType, result: TensorType) -> Layout | None:

@@ -32,8 +32,10 @@ class Options:
     then share one buffer. pipeline: pipeline text, such as -O1 or -O2 (default); the passes that lower the
     result to a plan follow by themselves. dump_ir: folder for one `.rtir` after each pass. verify: check the
     IR after each pass. verify_each: interpret before and after each pass on seeded inputs. verify_kernels:
-    run every kernel against the interpreter. max_workspace: refuse an arena of more bytes. external_weights:
-    keep the weights in a file beside the artefact.
+    run every kernel against the interpreter. max_workspace: refuse an arena of more bytes. conv: the
+    algorithm of all convolutions (`rtcc targets NAME` lists them); layers: that of single layers, by ONNX node
+    name. max_error: forbids algorithms with a larger error bound; 0 forbids none. external_weights: keep the
+    weights in a file beside the artefact.
     """
 
     target: str | None = None
@@ -48,6 +50,9 @@ class Options:
     verify_each: bool = False
     verify_kernels: bool = False
     max_workspace: int | None = None
+    conv: str = "auto"
+    layers: Mapping[str, str] = field(default_factory=dict[str, str])
+    max_error: float = 0.0
     external_weights: bool = False
 
 
@@ -92,12 +97,25 @@ class Compilation:
 
     def _passes(self) -> list[Pass]:
         """What is to run: the pipeline given and its way to the plan, or what is left of a named one."""
-        pipeline, limit = self.options.pipeline, self.options.max_workspace
+        pipeline = self.options.pipeline
         if pipeline in NAMED_PIPELINES:
             passes = remaining(self.target.pipeline(pipeline), self.module)
         else:
             passes = completed(pipeline, self.module, self.target)
-        return passes if limit is None else [_limited(each, limit) for each in passes]
+        return _with_settings(passes, self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        """Options of passes that were given as options of the whole compilation."""
+        from rtcc.pipeline.base import Size
+
+        options = self.options
+        limit = None if options.max_workspace is None else Size(options.max_workspace)
+        layers = tuple(f"{layer}={algorithm}" for layer, algorithm in options.layers.items())
+        given: dict[str, tuple[Any, Any]] = {
+            "max_workspace": (limit, None), "conv": (options.conv, "auto"), "layers": (layers, ()),
+            "max_error": (options.max_error, 0.0),
+        }  # fmt: skip
+        return {name: value for name, (value, default) in given.items() if value != default}
 
     def _require_static_inputs(self) -> None:
         """Refuse symbolic input sizes: an artefact has fixed ones."""
@@ -240,12 +258,20 @@ def completed(pipeline: str, module: Module, target: Target) -> list[Pass]:
     ]
 
 
-def _limited(each: Pass, limit: int) -> Pass:
-    """The pass, with the workspace's limit where it takes one."""
-    from rtcc.pipeline.base import Size
+def _with_settings(passes: list[Pass], settings: Mapping[str, Any]) -> list[Pass]:
+    """The passes, each told what it has an option for; `no-pass-for-option` where none has."""
+    from rtcc.pipeline.options import option_types
 
-    has_limit = hasattr(each, "max_workspace")
-    return replace(cast("Any", each), max_workspace=Size(limit)) if has_limit else each
+    left = set(settings)
+    told: list[Pass] = []
+    for each in passes:
+        own = {name: value for name, value in settings.items() if name in option_types(type(each))}
+        left -= set(own)
+        told.append(replace(cast("Any", each), **own) if own else each)
+    if left:
+        message = f"no pass that is left to run takes {', '.join(sorted(left))}"
+        raise InvalidInput("no-pass-for-option", message, hint="give it before that stage, or leave it out")
+    return told
 
 
 def start(model: Any, options: Options) -> Compilation:

@@ -1,7 +1,7 @@
 """What a target is: facts about a machine, and the answers that passes ask of it.
 
 A target is written `NAME[:CPU][,key=value…]`. Passes never test a target's name: they ask whether an
-epilogue is fusible, which layouts an op wants, which pipeline lowers a model.
+epilogue is fusible, which algorithms an op could have and what each costs, which pipeline lowers a model.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
+from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
 from rtcc.errors import InvalidInput
-from rtcc.ir import DType, Graph, Layout, Module, Op
+from rtcc.ir import DType, Graph, Layout, Module, Op, TensorType
 from rtcc.plugins import entry_points_of, load_class
 
 if TYPE_CHECKING:
@@ -38,18 +39,56 @@ def unseen(done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """How a target wants one anchor compiled: the algorithm, its tile, and the layouts it needs.
+class Cost:
+    """What a kernel's run is predicted to take, in seconds by term; ratios matter, not the absolute value.
 
-    operand_layouts maps operand index → layout (None: plain); operands not named take what they have.
-    border is the zero halo the first operand must bring along (ONNX pads order), () for none.
+    compute: arithmetic with operands in the first cache. memory: waiting for what lies farther off.
+    communication: starting and joining threads, and data that another core wrote.
+    """
+
+    compute: float
+    memory: float = 0.0
+    communication: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """t = t_compute + t_memory + t_communication."""
+        return self.compute + self.memory + self.communication
+
+
+@dataclass(frozen=True)
+class Illegal:
+    """Why an algorithm cannot do an anchor, as a sentence goes on: "winograd needs a 3x3 kernel"."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to compile an anchor: the algorithm, its tile, the layouts it needs, and what it costs.
+
+    error: bound on a result's rounding error relative to the sum of its terms' magnitudes (docs/arithmetic.md
+    says how it is obtained). operand_layouts maps operand index → layout (None: plain); operands not named
+    take what they have. result_layout: None for plain. border is the zero halo that the first operand must
+    bring along (ONNX pads order), () for none.
     """
 
     algorithm: str
+    cost: Cost | Illegal
+    error: float = 0.0
     tile: tuple[int, ...] = ()
-    operand_layouts: Mapping[int, Layout | None] | None = None
+    operand_layouts: Mapping[int, Layout | None] = field(default_factory=dict["int", "Layout | None"])
     result_layout: Layout | None = None
     border: tuple[int, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Predicted seconds; infinitely many where the algorithm is not legal."""
+        return self.cost.total if isinstance(self.cost, Cost) else inf
+
+
+GENERIC = "generic"
+"""The algorithm that every target has: plain loops over plain tensors, as the operator defines them."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +109,8 @@ class Target(ABC):
     cpus: ClassVar[tuple[str, ...]] = ()
     options: ClassVar[dict[str, str]] = {}
     """Option name → what it means, as `rtcc targets NAME` prints them."""
+    algorithms: ClassVar[dict[str, str]] = {}
+    """Name of each algorithm that `candidates` can give → what it is; what `--conv` takes."""
 
     def __init__(self, cpu: str, options: Mapping[str, str]) -> None:
         self.cpu = cpu
@@ -104,12 +145,19 @@ class Target(ABC):
         """Whether the elementwise `epilogue` can run in the same kernel as `anchor`."""
 
     @abstractmethod
-    def choose(self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS) -> Choice:
-        """The algorithm, tile and layouts for an anchor; constants: which of its operands are constants.
+    def candidates(
+        self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS
+    ) -> tuple[Candidate, ...]:
+        """Every algorithm that an anchor could have, legal or not; none where there is but one way.
 
-        Asked once to learn which borders are needed, and again with the halos that all readers together ask
-        for; algorithm and layouts other than constants' must be the same both times.
+        constants: which of its operands are constants, and so can be stored as the kernel likes. Asked first
+        to learn which borders are needed, and again with the halos that all readers together ask for:
+        legality and layouts other than constants' must be the same both times, tiles may differ.
         """
+
+    @abstractmethod
+    def conversion_cost(self, type: TensorType, layout: Layout | None) -> Cost:
+        """What it costs to store a tensor of that type in another layout."""
 
     @abstractmethod
     def scratch_bytes(self, kernel: Graph) -> int:

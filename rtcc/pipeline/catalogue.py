@@ -28,6 +28,7 @@ BUILT_IN: dict[str, str] = {
     "plan-memory": "rtcc.passes.plan_memory:PlanMemory",
     "raise-patterns": "rtcc.passes.raise_patterns:RaisePatterns",
     "reduce-strength": "rtcc.passes.reduce_strength:ReduceStrength",
+    "select-conv": "rtcc.passes.select_conv:SelectConv",
     "select-layout": "rtcc.passes.select_layout:SelectLayout",
     "simplify": "rtcc.passes.simplify:Simplify",
     "simplify-movement": "rtcc.passes.simplify_movement:SimplifyMovement",

@@ -21,11 +21,33 @@ _ZEN3 = _V3 | frozenset("adx aes pclmul sha vaes vpclmulqdq".split())
 
 
 @dataclass(frozen=True)
+class Reach:
+    """What one core draws from farther off, sustained; only the cost model reads this, and ratios matter.
+
+    l3: bytes of the last cache that one core may fill. Rates are about three quarters of the peak in the
+    vendors' manuals: Intel 248966 (L2 64, L3 16 to 32 bytes a cycle), AMD 56305, 57647 and 58455 (L2 32, from
+    Zen 5 on 64; L3 32).
+    """
+
+    l3: int
+    l2_bytes_per_cycle: float
+    l3_bytes_per_cycle: float
+    dram_gigabytes_per_second: float
+
+
+INTEL = Reach(24 << 20, 48, 10, 12)
+ZEN2 = Reach(16 << 20, 24, 20, 20)
+ZEN3 = Reach(32 << 20, 24, 20, 20)
+ZEN5 = Reach(32 << 20, 48, 28, 30)
+
+
+@dataclass(frozen=True)
 class Cpu:
     """One CPU model.
 
     features: what LLVM may use, by its names; init checks for them. vector_bits: width of a vector
-    register that arithmetic runs at full rate in. l1, l2: bytes of data cache of one core.
+    register that arithmetic runs at full rate in. l1, l2: bytes of data cache of one core. reach: what lies
+    behind them. gigahertz: with all cores at work in full vectors, for the cost model.
     """
 
     name: str
@@ -34,6 +56,8 @@ class Cpu:
     vector_bits: int
     l1: int = 32 << 10
     l2: int = 1 << 20
+    reach: Reach = INTEL
+    gigahertz: float = 2.5
 
     @property
     def vector_registers(self) -> int:
@@ -42,10 +66,12 @@ class Cpu:
 
 
 _ALL = (
-    Cpu("znver5", "AuthenticAMD", _ICELAKE | _ZEN3 | {"avx512bf16", "avxvnni"}, 512, 48 << 10),
-    Cpu("znver4", "AuthenticAMD", _ICELAKE | _ZEN3 | {"avx512bf16"}, 512),
-    Cpu("znver3", "AuthenticAMD", _ZEN3, 256, l2=512 << 10),
-    Cpu("znver2", "AuthenticAMD", _V3 | {"adx", "aes", "pclmul", "sha"}, 256, l2=512 << 10),
+    Cpu("znver5", "AuthenticAMD", _ICELAKE | _ZEN3 | {"avx512bf16", "avxvnni"}, 512, 48 << 10, reach=ZEN5,
+        gigahertz=4.1),
+    Cpu("znver4", "AuthenticAMD", _ICELAKE | _ZEN3 | {"avx512bf16"}, 512, reach=ZEN3, gigahertz=3.3),
+    Cpu("znver3", "AuthenticAMD", _ZEN3, 256, l2=512 << 10, reach=ZEN3, gigahertz=3.2),
+    Cpu("znver2", "AuthenticAMD", _V3 | {"adx", "aes", "pclmul", "sha"}, 256, l2=512 << 10, reach=ZEN2,
+        gigahertz=3.0),
     Cpu("sapphirerapids", "GenuineIntel", _SAPPHIRE, 512, 48 << 10, 2 << 20),
     Cpu("icelake-server", "GenuineIntel", _ICELAKE | {"sha"}, 512, 48 << 10, 1280 << 10),
     Cpu("cascadelake", "GenuineIntel", _CASCADE, 512),

@@ -7,21 +7,22 @@ from pathlib import Path
 from typing import ClassVar
 
 from rtcc.errors import InvalidInput
-from rtcc.ir import DType, Graph, Module, Op
+from rtcc.ir import DType, Graph, Layout, Module, Op, TensorType
 from rtcc.machine import Machine
 from rtcc.pipeline.catalogue import NAMED_PIPELINES
-from rtcc.target import NO_HALOS, Choice, Halos, Progress, Target, unseen
-from rtcc.targets.tvm.choices import Vectors, choose_kernel, is_agnostic, scratch_bytes
+from rtcc.target import GENERIC, NO_HALOS, Candidate, Cost, Halos, Progress, Target, unseen
+from rtcc.targets.tvm.candidates import ALGORITHMS, Vectors, candidates_of
 from rtcc.targets.tvm.compile_kernels import compile_kernels
+from rtcc.targets.tvm.demand import Demand
+from rtcc.targets.tvm.problems import is_agnostic, scratch_bytes
 from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
+from rtcc.targets.x86.cost import conversion_cost, cost_of
 from rtcc.targets.x86.cpus import CPUS, Cpu, host_cpu
 
 WORK_PER_TASK = 1 << 18
 """Arithmetic operations below which a second thread costs more in waiting than it saves."""
 
 MOST_THREADS = 256
-
-LOWERING = "legalize,fold-constants,expand-loops,fuse,select-layout,outline-kernels,plan-memory"
 
 
 class X86(Target):
@@ -31,6 +32,7 @@ class X86(Target):
     cpus: ClassVar[tuple[str, ...]] = tuple(CPUS)
 
     options: ClassVar[dict[str, str]] = {"threads": "the most threads that one run may use; 1 by default"}
+    algorithms: ClassVar[dict[str, str]] = ALGORITHMS
 
     def __init__(self, cpu: str, options: Mapping[str, str]) -> None:
         super().__init__(cpu or host_cpu().name, options)
@@ -64,23 +66,38 @@ class X86(Target):
     def fusible(self, anchor: Op, epilogue: Op) -> bool:
         return joins_anchor(epilogue)
 
-    def choose(self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS) -> Choice:
+    def candidates(
+        self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS
+    ) -> tuple[Candidate, ...]:
         cpu = self.model
         vectors = Vectors(self.lanes(DType.F32), cpu.vector_registers, cpu.l2, self.threads)
-        return choose_kernel(anchor, constants, halos, vectors)
+        return candidates_of(anchor, constants, halos, vectors, self._price)
+
+    def conversion_cost(self, type: TensorType, layout: Layout | None) -> Cost:
+        return conversion_cost(type, layout, self.model)
+
+    def _price(self, demand: Demand, work: int) -> Cost:
+        return cost_of(demand, self.model, self._tasks(work))
 
     def scratch_bytes(self, kernel: Graph) -> int:
         return scratch_bytes(kernel, self.lanes(DType.F32))
 
     def tasks(self, kernel: Graph) -> int:
-        return max(1, min(self.threads, sum(op.operations() for op in kernel.ops) // WORK_PER_TASK))
+        return self._tasks(sum(op.operations() for op in kernel.ops))
+
+    def _tasks(self, work: int) -> int:
+        return max(1, min(self.threads, work // WORK_PER_TASK))
 
     def layout_agnostic(self, op: Op) -> bool:
         return is_agnostic(op)
 
     def pipeline(self, level: str) -> str:
-        lowering = LOWERING if level != "-O0" else LOWERING.replace("layout", "layout{blocked=false}")
-        return f"{NAMED_PIPELINES[level]},{lowering}"
+        conv = f"select-conv{{conv={GENERIC}}}" if level == "-O0" else "select-conv"
+        before, after = (
+            "legalize,fold-constants,expand-loops,fuse",
+            "select-layout,outline-kernels,plan-memory",
+        )
+        return ",".join((NAMED_PIPELINES[level], before, conv, after))
 
     def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
         return compile_kernels(module, self, (Path(__file__).parent,), progress)

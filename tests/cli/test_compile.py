@@ -57,6 +57,7 @@ LOWERING = [
     "fold-constants",
     "expand-loops",
     "fuse",
+    "select-conv",
     "select-layout",
     "outline-kernels",
     "plan-memory",
@@ -83,7 +84,7 @@ def test_a_pipeline_of_ones_own_goes_on_to_the_plan(tiny: Path, pipeline: str, e
 def test_a_pipeline_of_ones_own_keeps_its_level(rtcc: Run, tiny: Path, tmp_path: Path) -> None:
     assert rtcc("compile", tiny, "--pipeline=-O0,simplify", "--dump-ir", tmp_path).code == 0
     (last,) = tmp_path.glob("*-plan-memory.rtir")
-    assert "select-layout{blocked=false}" in last.read_text().splitlines()[0]
+    assert "select-conv{conv=generic}" in last.read_text().splitlines()[0]
 
 
 def test_a_pipeline_goes_on_from_a_stage(rtcc: Run, dumps: Path, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_constant_that_is_both_sides_of_a_product() -> None:
     matrix = np.arange(40 * 40, dtype=F32).reshape(40, 40) / 800 - 1
     nodes = [helper.make_node("MatMul", ["c", "c"], ["m"]), helper.make_node("Add", ["m", "x"], ["y"])]
     model = make_model(nodes, [value("x", (40, 40))], ["y"], {"c": matrix})
-    lowering = "legalize,fuse,select-layout,outline-kernels,plan-memory"
+    lowering = "legalize,fuse,select-conv,select-layout,outline-kernels,plan-memory"
     feed = np.ones((40, 40), F32)
     found = rtcc.compile(model, pipeline=lowering).run({"x": feed})["y"]
     np.testing.assert_allclose(found, matrix @ matrix + feed, rtol=1e-4, atol=1e-4)

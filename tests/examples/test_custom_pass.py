@@ -15,7 +15,7 @@ from tests.golden.test_golden import test_golden as check_golden
 
 FOLDER = Path(__file__).parents[2] / "examples" / "custom_pass"
 PLUGIN = FOLDER / "pool_before_relu.py"
-PIPELINE = "pool-before-relu,-O2,legalize,fuse,select-layout,outline-kernels,plan-memory"
+PIPELINE = "pool-before-relu,-O2,legalize,fuse,select-conv,select-layout,outline-kernels,plan-memory"
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "golden").glob("*.rtir")), ids=lambda path: path.stem)

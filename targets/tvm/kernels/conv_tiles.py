@@ -66,7 +66,7 @@ def direct_tile(problem: ConvProblem, registers: int, cache: int = 1 << 20, task
         for most in range(1, (registers - nt - 1) // nt + 1)
     }
     ordered = sorted(candidates, key=lambda tile: (tile.joined, tile.pixels, tile.blocks))
-    best = min(ordered, key=lambda tile: _pixel_cost(problem, tile) * uneven(_units(problem, tile), tasks))
+    best = min(ordered, key=lambda tile: pixel_cycles(problem, tile) * uneven(_units(problem, tile), tasks))
     return _with_cache_blocks(problem, best, cache // 2, tasks)
 
 
@@ -76,8 +76,8 @@ def _units(problem: ConvProblem, tile: Tile) -> int:
     return problem.batch * tiling.groups * -(-tiling.form.height // tile.rows)
 
 
-def _pixel_cost(problem: ConvProblem, tile: Tile) -> float:
-    """Cycles that one reduction step takes for one pixel of all output channels."""
+def pixel_cycles(problem: ConvProblem, tile: Tile) -> float:
+    """Cycles that one reduction step takes for one pixel of all output channels of a group."""
     width = tile.joined * problem.output_width
     blocks = -(-problem.filters // problem.groups // problem.lanes)
     steps_per_line = problem.lanes * problem.kernel[0] * problem.kernel[1]

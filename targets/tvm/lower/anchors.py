@@ -11,9 +11,8 @@ from tvm import tirx
 from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Layout, Op, TensorType, Value
 from rtcc.ir.ops import nn, pooling
-from rtcc.target import Halos, Target
+from rtcc.target import GENERIC, Halos, Target
 from rtcc.targets.tvm import vector_math as vm
-from rtcc.targets.tvm.choices import conv_problem, is_column, matmul_problem, pool_problem
 from rtcc.targets.tvm.function_builder import Expr, splat, vector
 from rtcc.targets.tvm.kernels import depthwise_conv, direct_conv, matmul, nchw_conv, pool
 from rtcc.targets.tvm.kernels.conv_problem import Tile
@@ -23,6 +22,7 @@ from rtcc.targets.tvm.lower import reduction, windows
 from rtcc.targets.tvm.lower.kernel import emit, integer, storage_type
 from rtcc.targets.tvm.lower.movement import split_index
 from rtcc.targets.tvm.lower.rules import kernel_rule
+from rtcc.targets.tvm.problems import conv_problem, is_column, matmul_problem, pool_problem
 
 _CONVOLUTIONS = {"direct": direct_conv, "depthwise": depthwise_conv, "nchw": nchw_conv}
 
@@ -170,7 +170,7 @@ def _require_tile(op: Op, tile: Tile | MatmulTile, weights: TensorType, axis: in
 @kernel_rule(nn.Conv)
 def _conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
     layout = _result_layout(graph)
-    if "algorithm" not in graph.attributes:
+    if graph.attributes.get("algorithm", GENERIC) == GENERIC:
         return reduction.general_conv(graph, op, target)
     assert layout is not None
     epilogue = RegionEpilogue(graph, op, [op.data, op.weight], _conv_coordinates(op))
@@ -185,7 +185,7 @@ def _conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
 
 @kernel_rule(nn.MatMul, nn.Gemm)
 def _product(graph: Graph, op: nn.MatMul | nn.Gemm, target: Target) -> tirx.PrimFunc:
-    if "algorithm" not in graph.attributes:
+    if graph.attributes.get("algorithm", GENERIC) == GENERIC:
         if isinstance(op, nn.Gemm):
             return reduction.general_gemm(graph, op, target)
         return reduction.general_matmul(graph, op, target)

@@ -22,7 +22,7 @@ from rtcc.text import parse_module, print_module
 from tests.growth import growth
 
 TARGET = "x86:skylake-avx512"
-LOWERING = "legalize,expand-loops,fuse,select-layout,outline-kernels,plan-memory"
+LOWERING = "legalize,expand-loops,fuse,select-conv,select-layout,outline-kernels,plan-memory"
 QUIET = RunOptions(verify=False)
 Row = TensorType(DType.F32, (8,))
 

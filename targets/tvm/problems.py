@@ -1,53 +1,25 @@
-"""Which kernel and layouts an anchor gets on a CPU with vector registers, and what it is told."""
+"""Operators as their micro-kernels are told of them: shapes, pads, borders; needs no TVM."""
 
 from __future__ import annotations
 
-from collections.abc import Container
-from dataclasses import astuple, dataclass, replace
+from dataclasses import replace
 from math import prod
 
 from rtcc.ir import DType, Graph, Layout, Op
 from rtcc.ir.ops import nn, pooling
-from rtcc.target import Choice, Halos
+from rtcc.target import Halos
 from rtcc.targets.tvm.kernels import matmul_tiles
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
-from rtcc.targets.tvm.kernels.conv_tiles import depthwise_tile, direct_tile, nchw_tile
 from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem, MatmulTile, Right
 from rtcc.targets.tvm.kernels.pool_problem import PoolProblem, Reduction
 
 Quad = tuple[int, int, int, int]
-
-GENERIC = Choice("")
 
 _WALKED_IN_BLOCKS = frozenset(
     f"tensor.{name}" for name in ("convert_layout", "concat", "slice", "pad", "resample")
 )
 
 _POOLS = (pooling.MaxPool, pooling.AveragePool, pooling.GlobalAveragePool, pooling.GlobalMaxPool)
-
-
-@dataclass(frozen=True)
-class Vectors:
-    """What tiles depend on: float32 lanes, vector registers, bytes of the second cache, threads."""
-
-    lanes: int
-    registers: int
-    cache: int
-    threads: int
-
-
-def choose_kernel(anchor: Op, constants: Container[int], halos: Halos, vectors: Vectors) -> Choice:
-    """The kernel for an anchor: a micro-kernel where one fits, else general loops over plain tensors.
-
-    constants: which of the anchor's operands are constants, so that they can be packed at compile time.
-    """
-    match anchor:
-        case nn.Conv() if 1 in constants:
-            return _choose_conv(anchor, halos, vectors)
-        case nn.Gemm() | nn.MatMul():
-            return _choose_matmul(anchor, constants, vectors)
-        case _:
-            return GENERIC
 
 
 def is_agnostic(op: Op) -> bool:
@@ -119,33 +91,6 @@ def turned(problem: ConvProblem) -> ConvProblem:
     )  # fmt: skip
 
 
-def _choose_conv(conv: nn.Conv, halos: Halos, vectors: Vectors) -> Choice:
-    lanes = vectors.lanes
-    data, weight = conv.data.type, conv.weight.type
-    rank = data.rank
-    if data.dtype is not DType.F32 or rank not in (3, 4) or 0 in conv.type.sizes:
-        return GENERIC
-    blocked, bias = Layout.blocked(rank, lanes), Layout(((0, lanes),), (0,))
-    problem = conv_problem(conv, lanes, halos)
-    taps = tuple((axis, 1) for axis in range(2, rank))
-    needed = problem.needed_halo
-    border = _halo((needed[1], needed[0], needed[3], needed[2]) if is_column(conv) else needed, rank)
-    if conv.group == 1 and weight.sizes[1] <= lanes // 4:
-        tile = nchw_tile(problem, vectors.registers)
-        weights = Layout(((0, tile.blocks * lanes), (1, 1), *taps), (0,))
-        return Choice("nchw", astuple(tile), {0: None, 1: weights, 2: bias}, blocked)
-    if conv.group == weight.sizes[0] == data.sizes[1]:
-        tile = depthwise_tile(problem, vectors.registers)
-        weights = Layout(((0, lanes), (1, 1), *taps), (0,))
-        return Choice("depthwise", astuple(tile), {0: blocked, 1: weights, 2: bias}, blocked, border)
-    grouped = (data.sizes[1] // conv.group) % lanes == (conv.type.sizes[1] // conv.group) % lanes == 0
-    if conv.group == 1 or grouped:
-        tile = direct_tile(problem, vectors.registers, vectors.cache, vectors.threads)
-        weights = Layout(((0, tile.blocks * lanes), (1, lanes), *taps), (1, 0))
-        return Choice("direct", astuple(tile), {0: blocked, 1: weights, 2: bias}, blocked, border)
-    return GENERIC
-
-
 # ------------------------------------------------------------------------------------------------- pooling
 
 
@@ -196,34 +141,6 @@ def matmul_problem(op: nn.Gemm | nn.MatMul, lanes: int, *, packed: bool) -> Matm
     )  # fmt: skip
 
 
-def _choose_matmul(op: nn.Gemm | nn.MatMul, constants: Container[int], vectors: Vectors) -> Choice:
-    lanes = vectors.lanes
-    left, right = op.left.type, op.right.type
-    if left.dtype is not DType.F32 or left.rank < 2 or right.rank < 2 or 0 in (*left.sizes, *right.sizes):
-        return GENERIC
-    if isinstance(op, nn.Gemm) and (op.transA or op.alpha != 1 or op.beta != 1 or 1 not in constants):
-        return GENERIC
-    packed = 1 in constants and right.rank == 2
-    if not packed and not _plain_batches(op):
-        return GENERIC
-    problem = matmul_problem(op, lanes, packed=packed)
-    tile = matmul_tiles.choose_tile(problem, vectors.registers, vectors.cache, vectors.threads)
-    if not packed:
-        return Choice("matmul", astuple(tile))
-    columns = 0 if isinstance(op, nn.Gemm) and op.transB else 1
-    weights = Layout(((columns, tile.vectors * lanes), (1 - columns, 1)), (columns,))
-    return Choice("matmul", astuple(tile), {1: weights})
-
-
-def _plain_batches(op: Op) -> bool:
-    """Whether the leading axes of both operands are the result's, or all 1."""
-    lead = op.type.sizes[:-2]
-    return all(
-        value is not None and (value.type.sizes[:-2] == lead or prod(value.type.sizes[:-2]) == 1)
-        for value in op.operands[:2]
-    )
-
-
 # ---------------------------------------------------------------------------------- one or two spatial axes
 
 
@@ -245,7 +162,3 @@ def _quad(values: tuple[int, ...]) -> Quad:
             return top, left, bottom, right
         case _:
             return 0, 0, 0, 0
-
-
-def _halo(border: Quad, rank: int) -> tuple[int, ...]:
-    return border if rank == 4 else (border[1], border[3])

@@ -1,0 +1,199 @@
+"""select-conv: which algorithm computes each convolution and matrix product."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from rtcc.decision import Decision, Offer
+from rtcc.errors import InvalidInput
+from rtcc.ir import Graph, Layout, Module, Op, Value
+from rtcc.ir.ops import nn
+from rtcc.ir.ops.fused import Fused
+from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs, operand_index
+from rtcc.ir.roles import Role
+from rtcc.pipeline.base import Pass
+from rtcc.pipeline.exactness import exact
+from rtcc.target import Candidate, Target, target_of
+
+AUTO = "auto"
+"""What stands for the target's own choice."""
+
+
+@dataclass(frozen=True)
+class SelectConv(Pass):
+    """Choose the algorithm of each convolution and matrix product by the target's predicted costs.
+
+    The target lists every algorithm with its cost or why it is not legal; the cheapest legal one is written
+    down as the region's `algorithm` and `tile`, a conversion of its first operand counted in. conv: an
+    algorithm for all convolutions in place of the cheapest. layers: `NODE=ALGORITHM` for single layers, by
+    ONNX node name. max_error: forbids algorithms whose error bound is larger (0: none is forbidden).
+
+    Errors (InvalidInput): unknown-algorithm, unknown-layer, illegal-algorithm, no-algorithm.
+    """
+
+    exactness = exact
+    requires = ("fused",)
+
+    conv: str = AUTO
+    layers: tuple[str, ...] = ()
+    max_error: float = 0.0
+
+    def run(self, module: Module) -> bool:
+        chosen = list(self._choices(module))
+        for op, decision in chosen:
+            candidate = decision.chosen.candidate
+            op.attributes |= {"algorithm": candidate.algorithm}
+            op.attributes |= {"tile": candidate.tile} if candidate.tile else {}
+        return bool(chosen)
+
+    def explain(self, module: Module) -> tuple[Decision, ...]:
+        return tuple(decision for _, decision in self._choices(module))
+
+    def _choices(self, module: Module) -> Iterator[tuple[Fused, Decision]]:
+        target = target_of(module)
+        wishes = _Wishes(self.conv, _by_layer(self.layers), self.max_error)
+        wishes.require_known(target, module)
+        for graph in flow_graphs(module):
+            yield from _Selection(target, graph, wishes).decisions()
+
+
+@dataclass(frozen=True)
+class _Wishes:
+    """What the options ask for."""
+
+    conv: str
+    layers: Mapping[str, str]
+    max_error: float
+
+    def require_known(self, target: Target, module: Module) -> None:
+        """Refuse algorithms that the target does not list, and layers that the module does not have."""
+        for name in (self.conv, *self.layers.values()):
+            if name != AUTO and name not in target.algorithms:
+                known = ", ".join((AUTO, *target.algorithms))
+                raise InvalidInput("unknown-algorithm", f"target {target.name} has no algorithm {name!r}",
+                                   hint=f"known: {known}")  # fmt: skip
+        nodes = {node for op in module.walk() for node in op.location.nodes} if self.layers else set[str]()
+        for layer in self.layers:
+            if layer not in nodes:
+                near = difflib.get_close_matches(layer, sorted(nodes), 3)
+                hint = f"did you mean {', '.join(near)}?" if near else "--explain lists the layers by name"
+                raise InvalidInput("unknown-layer", f"no layer is named {layer!r}", hint=hint)
+
+    def algorithm(self, anchor: Op) -> str:
+        """What is asked for an anchor: an algorithm's name, or AUTO."""
+        for node in anchor.location.nodes:
+            if node in self.layers:
+                return self.layers[node]
+        return self.conv if isinstance(anchor, nn.Conv) else AUTO
+
+
+@dataclass
+class _Selection:
+    """Decisions for one graph, in its order; `stored` is how each value will probably lie in memory."""
+
+    target: Target
+    graph: Graph
+    wishes: _Wishes
+    stored: dict[Value, Layout] = field(default_factory=dict["Value", "Layout"])
+
+    def decisions(self) -> Iterator[tuple[Fused, Decision]]:
+        for op in self.graph.ops:
+            if not isinstance(op, Fused):
+                continue
+            anchor = anchor_of(op.body)
+            found = self.target.candidates(anchor, constant_slots(op, anchor)) if anchor else ()
+            if anchor is None or not found:
+                self._pass_on(op)
+                continue
+            decision = _Choice(
+                anchor, tuple(self._offer(op, anchor, each) for each in found), self.wishes
+            ).decision
+            if decision.chosen.candidate.result_layout is not None:
+                self.stored[op.result] = decision.chosen.candidate.result_layout
+            yield op, decision
+
+    def _offer(self, op: Fused, anchor: Op, candidate: Candidate) -> Offer:
+        limit = self.wishes.max_error
+        refusal = ""
+        if limit and candidate.error > limit:
+            refusal = f"its error bound {candidate.error:.1e} is above {limit:g}"
+        return Offer(candidate, self._conversion(op, anchor, candidate), refusal)
+
+    def _conversion(self, op: Fused, anchor: Op, candidate: Candidate) -> float:
+        """Seconds to store the first operand as the candidate reads it."""
+        index = operand_index(op, anchor, 0)
+        wanted = candidate.operand_layouts.get(0)
+        if index < 0 or wanted == self.stored.get(op.inputs[index]):
+            return 0.0
+        type = op.inputs[index].type.with_layout(self.stored.get(op.inputs[index]))
+        return self.target.conversion_cost(type, wanted).total
+
+    def _pass_on(self, op: Fused) -> None:
+        """Blocks flow on through regions whose kernels take any layout."""
+        members = list(op.body.ops)[:-1]
+        if len(op.results) != 1:
+            return
+        if all(m.role is Role.ELEMENTWISE or self.target.layout_agnostic(m) for m in members):
+            for value in op.inputs:
+                if value in self.stored and value.type.rank == op.result.type.rank:
+                    self.stored[op.result] = self.stored[value]
+                    return
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """One anchor's offers, and which of them is taken."""
+
+    anchor: Op
+    offers: tuple[Offer, ...]
+    wishes: _Wishes
+
+    @cached_property
+    def decision(self) -> Decision:
+        """The offer taken, and why."""
+        wanted = self.wishes.algorithm(self.anchor)
+        chosen, reason = self._cheapest() if wanted == AUTO else (self._forced(wanted), "asked for")
+        operands = list(self.anchor.present_operands)[:2]
+        problem = " ".join(str(value.type) for value in (*operands, *self.anchor.results))
+        return Decision(self.anchor.location.nodes, self.anchor.name, problem, self.offers, chosen, reason)
+
+    @property
+    def _where(self) -> str | None:
+        return str(self.anchor.location) or None
+
+    def _cheapest(self) -> tuple[Offer, str]:
+        legal = sorted(
+            (offer for offer in self.offers if not offer.obstacle), key=lambda offer: offer.seconds
+        )
+        if not legal:
+            reasons = "; ".join(f"{offer.candidate.algorithm}: {offer.obstacle}" for offer in self.offers)
+            raise InvalidInput("no-algorithm", f"no algorithm may compute {self.anchor.name}: {reasons}",
+                               where=self._where, hint="allow a larger --max-error")  # fmt: skip
+        if len(legal) == 1:
+            return legal[0], "the only one that is legal"
+        return legal[0], f"{legal[1].seconds / max(legal[0].seconds, 1e-12):.1f} times as fast as the next"
+
+    def _forced(self, wanted: str) -> Offer:
+        for offer in self.offers:
+            if offer.candidate.algorithm == wanted and not offer.obstacle:
+                return offer
+        found = [offer.obstacle for offer in self.offers if offer.candidate.algorithm == wanted]
+        names = ", ".join(offer.candidate.algorithm for offer in self.offers if not offer.obstacle)
+        reason = found[0] if found else f"it does not compute {self.anchor.name}"
+        raise InvalidInput("illegal-algorithm", f"{wanted} cannot be used: {reason}",
+                           where=self._where, hint=f"legal here: {names}")  # fmt: skip
+
+
+def _by_layer(texts: tuple[str, ...]) -> dict[str, str]:
+    """`("conv1=direct",)` → {"conv1": "direct"}."""
+    found: dict[str, str] = {}
+    for text in texts:
+        layer, equals, algorithm = text.rpartition("=")
+        if not equals or not layer:
+            raise InvalidInput("bad-layer", f"{text!r} is not LAYER=ALGORITHM",
+                               hint='as in select-conv{layers=["conv1=direct"]}')  # fmt: skip
+        found[layer] = algorithm
+    return found

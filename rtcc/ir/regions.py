@@ -1,0 +1,42 @@
+"""What a fused region is about: its anchor, and how the anchor's operands come into the region."""
+
+from __future__ import annotations
+
+from rtcc.ir.graph import Graph, Module
+from rtcc.ir.op import Op
+from rtcc.ir.ops.fused import Fused
+from rtcc.ir.roles import Role
+from rtcc.ir.value import Constant
+
+
+def anchor_of(body: Graph) -> Op | None:
+    """The one op of a region that is neither elementwise nor mere data movement, if there is one."""
+    for op in body.ops:
+        if op is not body.terminator and op.role not in (Role.ELEMENTWISE, Role.MOVEMENT):
+            return op
+    return None
+
+
+def constant_slots(op: Fused, anchor: Op) -> frozenset[int]:
+    """Which operands of the anchor are constants that can be stored as this operand alone wants them."""
+    outer = [
+        op.inputs[value.index] if value is not None and value.graph is op.body else value
+        for value in anchor.operands
+    ]
+    return frozenset(
+        slot for slot, value in enumerate(outer) if isinstance(value, Constant) and outer.count(value) == 1
+    )
+
+
+def operand_index(op: Fused, anchor: Op, slot: int) -> int:
+    """Which operand of the region is the anchor's operand `slot`; -1 for none."""
+    value = anchor.operands[slot] if slot < len(anchor.operands) else None
+    return value.index if value is not None and value.graph is op.body else -1
+
+
+def flow_graphs(module: Module) -> list[Graph]:
+    """The graphs of a module and the regions of their control flow, outer ones first."""
+    found = list(module.graphs.values())
+    for graph in found:
+        found += [region for op in graph.ops if not isinstance(op, Fused) for region in op.regions]
+    return found

@@ -1,0 +1,233 @@
+"""The ways in which a CPU with vector registers can compute an anchor: legality, tile, layouts, cost.
+
+Legality of a micro-kernel lives beside its tiles (`kernels/conv_tiles.py`); here it is put to the operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+from dataclasses import astuple, dataclass, field, replace
+from math import prod, sqrt
+
+from rtcc.ir import DType, Layout, Op
+from rtcc.ir.ops import nn
+from rtcc.target import GENERIC, Candidate, Cost, Halos, Illegal
+from rtcc.targets.tvm.demand import Demand, Stream
+from rtcc.targets.tvm.kernels import matmul_tiles
+from rtcc.targets.tvm.kernels.blocked import NO_HALO
+from rtcc.targets.tvm.kernels.conv_demand import depthwise_demand, direct_demand, nchw_demand
+from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile
+from rtcc.targets.tvm.kernels.conv_tiles import (
+    depthwise_illegal,
+    depthwise_tile,
+    direct_illegal,
+    direct_tile,
+    nchw_illegal,
+    nchw_tile,
+)
+from rtcc.targets.tvm.kernels.matmul_demand import matmul_demand
+from rtcc.targets.tvm.problems import conv_problem, is_column, matmul_problem
+
+ALGORITHMS: dict[str, str] = {
+    "direct": "convolution over channel blocks: a tile of pixels and filters stays in registers",
+    "nchw": "convolution of a plain input of few channels, into channel blocks",
+    "depthwise": "convolution with one filter per channel, over channel blocks",
+    "matmul": "matrix product: a tile of rows and columns stays in registers; constants are packed",
+    GENERIC: "plain loops over plain tensors, as the operator defines them",
+}
+"""What `candidates_of` can give, and what it is."""
+
+GENERIC_CYCLES = 8.0
+"""Of one multiply-add of plain loops times lanes: measured 0.15 to 0.9 with 16 lanes, more in bad cases."""
+
+ERROR_FACTOR = 4.0
+"""Standard deviations, so to speak, that a bound allows; see `sum_error`."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What tiles depend on: float32 lanes, vector registers, bytes of the second cache, threads."""
+
+    lanes: int
+    registers: int
+    cache: int
+    threads: int
+
+
+Price = Callable[[Demand, int], Cost]
+"""A target's seconds for a demand; the second argument is the anchor's arithmetic operations."""
+
+
+def candidates_of(
+    anchor: Op, constants: Container[int], halos: Halos, vectors: Vectors, price: Price
+) -> tuple[Candidate, ...]:
+    """Every algorithm for an anchor, as `Target.candidates` has it."""
+    match anchor:
+        case nn.Conv():
+            return _Convolution(anchor, 1 in constants, halos, vectors, price).candidates()
+        case nn.Gemm() | nn.MatMul():
+            return _matmul_candidates(anchor, constants, vectors, price)
+        case _:
+            return ()
+
+
+def sum_error(terms: int) -> float:
+    """Bound on the rounding error of a float32 sum of products, relative to Σ|terms|.
+
+    λ·√n·u with u = 2⁻²⁴: Higham and Mary, "A new approach to probabilistic rounding error analysis" (2019),
+    theorem 2.4; it fails with a probability below 2·exp(-λ²/2) where roundings are independent.
+    """
+    return ERROR_FACTOR * sqrt(max(1, terms)) * 2.0**-24
+
+
+# -------------------------------------------------------------------------------------------- convolution
+
+
+@dataclass(frozen=True)
+class _Convolution:
+    """One convolution, and how each algorithm would do it."""
+
+    conv: nn.Conv
+    has_constant_weights: bool
+    halos: Halos
+    vectors: Vectors
+    price: Price
+    bias: Layout = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bias", Layout(((0, self.vectors.lanes),), (0,)))
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        reason = self._no_micro_kernel()
+        if reason is not None:
+            names = ("direct", "nchw", "depthwise")
+            return (*(Candidate(name, Illegal(f"{name}: {reason}")) for name in names), self._generic())
+        return self._direct(), self._nchw(), self._depthwise(), self._generic()
+
+    def _no_micro_kernel(self) -> str | None:
+        """Why no micro-kernel can do the convolution, whatever its algorithm."""
+        data = self.conv.data.type
+        if data.dtype is not DType.F32:
+            return f"micro-kernels compute in f32, this is {data.dtype.value}"
+        if data.rank not in (3, 4):
+            return f"micro-kernels take one or two spatial axes, these are {data.rank - 2}"
+        if 0 in self.conv.type.sizes:
+            return "the result has no elements"
+        return None if self.has_constant_weights else "the weights are not constants of this layer's own"
+
+    @property
+    def _problem(self) -> ConvProblem:
+        """The problem as a kernel over blocks has it: with the border that it asks for."""
+        problem = conv_problem(self.conv, self.vectors.lanes, self.halos)
+        widest = tuple(map(max, problem.input_halo, problem.needed_halo))
+        return replace(problem, input_halo=(widest[0], widest[1], widest[2], widest[3]))
+
+    def _direct(self) -> Candidate:
+        problem, vectors = self._problem, self.vectors
+        if reason := direct_illegal(problem):
+            return Candidate("direct", Illegal(reason))
+        tile = direct_tile(problem, vectors.registers, vectors.cache, vectors.threads)
+        weights = self._weights(tile.blocks * vectors.lanes, vectors.lanes)
+        return self._blocked("direct", tile, weights, direct_demand(problem, tile, vectors.cache))
+
+    def _nchw(self) -> Candidate:
+        problem = replace(self._problem, input_halo=NO_HALO)
+        if reason := nchw_illegal(problem):
+            return Candidate("nchw", Illegal(reason))
+        tile = nchw_tile(problem, self.vectors.registers)
+        weights = self._weights(tile.blocks * self.vectors.lanes, 1)
+        candidate = self._blocked("nchw", tile, weights, nchw_demand(problem, tile, self.vectors.cache))
+        return replace(candidate, operand_layouts={0: None, 1: weights, 2: self.bias}, border=())
+
+    def _depthwise(self) -> Candidate:
+        problem = self._problem
+        if reason := depthwise_illegal(problem):
+            return Candidate("depthwise", Illegal(reason))
+        tile = depthwise_tile(problem, self.vectors.registers)
+        weights = self._weights(self.vectors.lanes, 1)
+        return self._blocked("depthwise", tile, weights, depthwise_demand(problem, tile))
+
+    def _generic(self) -> Candidate:
+        return _generic(self.conv, self._terms(), self.vectors, self.price)
+
+    def _blocked(self, algorithm: str, tile: Tile, weights: Layout, demand: Demand) -> Candidate:
+        """A candidate that reads and writes channel blocks."""
+        rank = self.conv.data.type.rank
+        blocked = Layout.blocked(rank, self.vectors.lanes)
+        return Candidate(
+            algorithm, self.price(demand, self.conv.operations()), sum_error(self._terms()), astuple(tile),
+            {0: blocked, 1: weights, 2: self.bias}, blocked, self._border(),
+        )  # fmt: skip
+
+    def _weights(self, filters: int, channels: int) -> Layout:
+        """Weights with their filters and channels in blocks, filters innermost."""
+        taps = tuple((axis, 1) for axis in range(2, self.conv.data.type.rank))
+        inner = (1, 0) if channels > 1 else (0,)
+        return Layout(((0, filters), (1, channels), *taps), inner)
+
+    def _border(self) -> tuple[int, ...]:
+        """The zero border that the padding reads, in the convolution's own order of axes."""
+        top, left, bottom, right = self._problem.needed_halo
+        if is_column(self.conv):
+            top, left, bottom, right = left, top, right, bottom
+        return (top, left, bottom, right) if self.conv.data.type.rank == 4 else (left, right)
+
+    def _terms(self) -> int:
+        return prod(self.conv.weight.type.sizes[1:])
+
+
+# ------------------------------------------------------------------------------------------ matrix product
+
+
+def _matmul_candidates(
+    op: nn.Gemm | nn.MatMul, constants: Container[int], vectors: Vectors, price: Price
+) -> tuple[Candidate, ...]:
+    inner = op.left.type.sizes[0 if isinstance(op, nn.Gemm) and op.transA else -1]
+    generic = _generic(op, inner, vectors, price)
+    if reason := _matmul_illegal(op, constants):
+        return Candidate("matmul", Illegal(reason)), generic
+    packed = 1 in constants and op.right.type.rank == 2
+    problem = matmul_problem(op, vectors.lanes, packed=packed)
+    tile = matmul_tiles.choose_tile(problem, vectors.registers, vectors.cache, vectors.threads)
+    cost = price(matmul_demand(problem, tile, vectors.cache), op.operations())
+    layouts: Mapping[int, Layout | None] = {}
+    if packed:
+        columns = 0 if isinstance(op, nn.Gemm) and op.transB else 1
+        layouts = {1: Layout(((columns, tile.vectors * vectors.lanes), (1 - columns, 1)), (columns,))}
+    return Candidate("matmul", cost, sum_error(inner), astuple(tile), layouts), generic
+
+
+def _matmul_illegal(op: nn.Gemm | nn.MatMul, constants: Container[int]) -> str | None:
+    """Why the micro-kernel cannot do the product, or None."""
+    left, right = op.left.type, op.right.type
+    if left.dtype is not DType.F32:
+        return f"the micro-kernel computes in f32, this is {left.dtype.value}"
+    if left.rank < 2 or right.rank < 2:
+        return "the micro-kernel takes matrices, an operand is a vector"
+    if 0 in (*left.sizes, *right.sizes):
+        return "an operand has no elements"
+    if isinstance(op, nn.Gemm):
+        if op.transA or op.alpha != 1 or op.beta != 1:
+            return f"the micro-kernel has no transA = {op.transA}, alpha = {op.alpha}, beta = {op.beta}"
+        return None if 1 in constants else "the right-hand matrix is not a constant of this layer's own"
+    if (1 in constants and right.rank == 2) or _has_plain_batches(op):
+        return None
+    return "leading axes are broadcast one by one"
+
+
+def _has_plain_batches(op: Op) -> bool:
+    """Whether the leading axes of both operands are the result's, or all 1."""
+    lead = op.type.sizes[:-2]
+    return all(
+        value is not None and (value.type.sizes[:-2] == lead or prod(value.type.sizes[:-2]) == 1)
+        for value in op.operands[:2]
+    )
+
+
+def _generic(op: nn.Conv | nn.Gemm | nn.MatMul, terms: int, vectors: Vectors, price: Price) -> Candidate:
+    """Plain loops: no tile, no blocks; the row of results that is summed at a time is in vectors."""
+    work = op.operations()
+    data, weights = (0 if v is None else v.type.storage_bytes for v in op.operands[:2])
+    streams = (Stream(data), Stream(weights, is_constant=True), Stream(op.type.storage_bytes))
+    demand = Demand(GENERIC_CYCLES / vectors.lanes * work / 2, streams, max(1, op.type.elements))
+    return Candidate(GENERIC, price(demand, work), sum_error(terms))

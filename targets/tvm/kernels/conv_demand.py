@@ -1,0 +1,101 @@
+"""What each way to compute a convolution asks of a machine, for the tile that it was given; needs no TVM.
+
+Cycles follow the model by which tiles are chosen (`cycles_per_step`); constants here were fitted to the
+kernels' times on a Zen 5 with AVX-512, see docs/algorithms.md.
+"""
+
+from __future__ import annotations
+
+from rtcc.targets.tvm.demand import Demand, Stream
+from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile, Tiling, cycles_per_step
+from rtcc.targets.tvm.kernels.conv_tiles import pixel_cycles
+
+STORE_CYCLES = 1.0
+"""Of one vector of results: the epilogue and the store."""
+
+TILE_CYCLES = 6.0
+"""Of one tile besides its multiply-adds: clearing the accumulators, addresses, the ends of the loops."""
+
+NEAR_WEIGHTS = 0.9
+"""What `cycles_per_step` is too much by where the weights of a row stay in the first cache."""
+
+WAY_BYTES = 4096
+"""Addresses so far apart fall on one set of the first cache."""
+
+MOST_IN_ONE_SET = 8
+CONFLICT = 2.0
+"""How much longer it takes when more lines than that are wanted in one set."""
+
+
+def direct_demand(problem: ConvProblem, tile: Tile, cache: int) -> Demand:
+    """`direct_conv`: every input channel times every block of filters."""
+    tiling = Tiling(problem.output, tile.blocks, tile.joined)
+    pixels = problem.batch * problem.output_height * problem.output_width
+    steps = problem.channels // problem.groups * _taps(problem)
+    blocks = problem.output.blocks
+    weights = 4.0 * steps * blocks * problem.lanes
+    row_groups = -(-tiling.form.height // tile.rows)
+    rounds = -(-problem.reduction_blocks // tile.depth) if tile.depth else 1
+    rows_of_input = 4 * problem.channels * problem.width * problem.strides[0] * tile.joined * tile.rows
+    cycles = pixels * (steps * problem.groups * pixel_cycles(problem, tile) + STORE_CYCLES * blocks * rounds)
+    return Demand(
+        cycles + TILE_CYCLES * rounds * pixels / tile.pixels * tiling.groups,
+        (
+            Stream(weights, problem.batch * row_groups if weights > cache // 2 else 1, weights, True),
+            Stream(_input_bytes(problem), tiling.groups if rows_of_input > cache // 2 else 1),
+            Stream(_output_bytes(problem), 2 * rounds - 1),
+        ),
+        problem.batch * tiling.groups * row_groups,
+    )
+
+
+def nchw_demand(problem: ConvProblem, tile: Tile, cache: int) -> Demand:
+    """`nchw_conv`: row by row, all weights for each; channels on one set of the cache evict each other."""
+    tiling = Tiling(problem.output, tile.blocks)
+    rows = problem.batch * problem.output_height
+    steps = problem.channels * _taps(problem)
+    row = NEAR_WEIGHTS * cycles_per_step(problem.output_width, tile.pixels, tile.blocks)
+    vectors = rows * problem.output_width * problem.output.blocks
+    tiles = rows * tiling.groups * -(-problem.output_width // tile.pixels)
+    weights = 4.0 * steps * problem.output.blocks * problem.lanes
+    if problem.channels > MOST_IN_ONE_SET and 4 * problem.height * problem.width % WAY_BYTES == 0:
+        row *= CONFLICT
+    return Demand(
+        rows * tiling.groups * steps * row + STORE_CYCLES * vectors + TILE_CYCLES * tiles,
+        (
+            Stream(weights, rows if weights > cache // 2 else 1, weights, True),
+            Stream(4.0 * problem.batch * problem.channels * problem.height * problem.width),
+            Stream(_output_bytes(problem)),
+        ),
+        rows,
+    )
+
+
+def depthwise_demand(problem: ConvProblem, tile: Tile) -> Demand:
+    """`depthwise_conv`: lane by lane; each tap of each pixel is one multiply-add and, mostly, one load."""
+    pixels = problem.batch * problem.output_height * problem.output_width
+    vectors = pixels * problem.output.blocks
+    per_vector = 0.6 * _taps(problem) + STORE_CYCLES + TILE_CYCLES / tile.pixels
+    return Demand(
+        vectors * per_vector,
+        (
+            Stream(4.0 * _taps(problem) * problem.output.blocks * problem.lanes, is_constant=True),
+            Stream(_input_bytes(problem)),
+            Stream(_output_bytes(problem)),
+        ),
+        problem.batch * problem.output.blocks * problem.output_height,
+    )
+
+
+def _taps(problem: ConvProblem) -> int:
+    return problem.kernel[0] * problem.kernel[1]
+
+
+def _input_bytes(problem: ConvProblem) -> float:
+    source = problem.input
+    return 4.0 * source.blocks * source.lanes * source.batch * source.height * source.width
+
+
+def _output_bytes(problem: ConvProblem) -> float:
+    out = problem.output
+    return 4.0 * out.blocks * out.lanes * out.batch * out.height * out.width

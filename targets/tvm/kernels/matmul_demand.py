@@ -1,0 +1,34 @@
+"""What the matrix product's micro-kernel asks of a machine, for the tile that it was given; needs no TVM."""
+
+from __future__ import annotations
+
+from rtcc.targets.tvm.demand import Demand, Stream
+from rtcc.targets.tvm.kernels.conv_problem import cycles_per_step
+from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem, MatmulTile, Right
+
+
+def matmul_demand(problem: MatmulProblem, tile: MatmulTile, cache: int) -> Demand:
+    """`matmul`: groups of columns one after the other, each against all rows."""
+    groups = -(-problem.vectors // tile.vectors)
+    row_tiles = -(-problem.rows // tile.rows)
+    row = cycles_per_step(problem.rows, tile.rows, tile.vectors, first_use=2.0 / problem.lanes)
+    if tile.steps > 1:  # several sums per accumulator, so that nobody waits for the one before
+        row /= tile.steps
+    right = 4.0 * problem.depth * problem.vectors * problem.lanes
+    left = 4.0 * problem.depth * problem.rows
+    near = 4 * problem.depth * tile.group * tile.rows <= cache // 2
+    return Demand(
+        problem.batch * groups * problem.depth * row,
+        (
+            Stream(
+                right * (1 if problem.shares_right else problem.batch),
+                (-(-row_tiles // tile.group) if right > cache // 2 else 1)
+                * (problem.batch if problem.shares_right else 1),
+                right,
+                problem.right is Right.PACKED,
+            ),
+            Stream(left * (1 if problem.shares_left else problem.batch), 1 if near else groups, left),
+            Stream(4.0 * problem.batch * problem.rows * problem.columns),
+        ),
+        problem.batch * groups * row_tiles,
+    )

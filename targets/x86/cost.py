@@ -1,0 +1,62 @@
+"""Seconds for what a kernel asks of an x86 core.
+
+t = t_compute + t_memory + t_communication. Summed, not the larger taken: the cycles of a demand hold the
+loads from near caches already, and what remains (streams through the second cache and beyond) is waited for
+where a tile starts and the hardware's prefetchers have nothing to go by yet.
+"""
+
+from __future__ import annotations
+
+from rtcc.ir import Layout, TensorType
+from rtcc.target import Cost
+from rtcc.targets.tvm.demand import Demand, Stream
+from rtcc.targets.x86.cpus import Cpu
+
+START_SECONDS = 1.5e-6
+"""Waking the threads of a pool that spins, and waiting for the last of them."""
+
+CONVERSION_CYCLES = 1.3
+"""Of one element stored in another layout, measured."""
+
+LAUNCH_CYCLES = 400.0
+"""Of one more kernel in the plan."""
+
+
+def cost_of(demand: Demand, cpu: Cpu, tasks: int) -> Cost:
+    """What a demand costs when `tasks` cores share it."""
+    hertz = cpu.gigahertz * 1e9
+    busiest = -(-demand.units // tasks) / demand.units
+    moved = sum(map(_size, demand.streams))
+    return Cost(
+        demand.cycles * busiest / hertz,
+        sum(_stream_seconds(stream, cpu) for stream in demand.streams) / tasks,
+        START_SECONDS + moved / tasks / (cpu.reach.l3_bytes_per_cycle * hertz) if tasks > 1 else 0.0,
+    )
+
+
+def conversion_cost(type: TensorType, layout: Layout | None, cpu: Cpu) -> Cost:
+    """Reading a tensor as it lies and writing it in another layout; one vector at a time is put together."""
+    written = type.with_layout(layout).storage_bytes
+    cycles = LAUNCH_CYCLES + CONVERSION_CYCLES * written / type.dtype.bytes
+    return cost_of(Demand(cycles, (Stream(type.storage_bytes), Stream(written))), cpu, 1)
+
+
+def _size(stream: Stream) -> float:
+    return 0.0 if stream.is_constant else stream.size
+
+
+def _stream_seconds(stream: Stream, cpu: Cpu) -> float:
+    """The first time from where the bytes were left, the others from where the kernel itself leaves them."""
+    first = _seconds_per_byte(stream.size, cpu, is_near=not stream.is_constant)
+    again = _seconds_per_byte(max(stream.reach, stream.size), cpu)
+    return stream.size * (first + (stream.times - 1) * again)
+
+
+def _seconds_per_byte(reach: float, cpu: Cpu, *, is_near: bool = True) -> float:
+    """Of bytes that come by again after `reach` others; half of a cache is left to what else passes by."""
+    hertz = cpu.gigahertz * 1e9
+    if is_near and reach <= cpu.l2 / 2:
+        return 1 / (cpu.reach.l2_bytes_per_cycle * hertz)
+    if reach <= cpu.reach.l3 / 2:
+        return 1 / (cpu.reach.l3_bytes_per_cycle * hertz)
+    return 1 / (cpu.reach.dram_gigabytes_per_second * 1e9)
