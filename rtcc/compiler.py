@@ -33,9 +33,9 @@ class Options:
     result to a plan follow by themselves. dump_ir: folder for one `.rtir` after each pass. verify: check the
     IR after each pass. verify_each: interpret before and after each pass on seeded inputs. verify_kernels:
     run every kernel against the interpreter. max_workspace: refuse an arena of more bytes. conv: the
-    algorithm of all convolutions (`rtcc targets NAME` lists them); layers: that of single layers, by ONNX node
-    name. max_error: forbids algorithms with a larger error bound; 0 forbids none. external_weights: keep the
-    weights in a file beside the artefact.
+    algorithm of all convolutions (`rtcc targets NAME` lists them); layers: that of single layers, by the name
+    of the ONNX node. max_error: forbids algorithms with a larger error bound; 0 forbids none. explain: keep
+    in the report what was decided and why. external_weights: keep the weights in a file beside the artefact.
     """
 
     target: str | None = None
@@ -53,6 +53,7 @@ class Options:
     conv: str = "auto"
     layers: Mapping[str, str] = field(default_factory=dict[str, str])
     max_error: float = 0.0
+    explain: bool = False
     external_weights: bool = False
 
 
@@ -81,6 +82,7 @@ class Compilation:
             RunOptions(
                 verify=options.verify,
                 verify_each=options.verify_each,
+                explain=options.explain,
                 dump_dir=options.dump_ir,
                 reproducer_dir=self._reproducers,
             ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -77,8 +77,23 @@ def compile_(
         bool, typer.Option("--verify-kernels", help="Run each compiled kernel against the interpreter.")
     ] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Print what each pass did and what each kernel became.")
+        bool, typer.Option("--explain", help="Print what was decided for each layer, and why.")
     ] = False,
+    explain_json: Annotated[
+        Path | None, typer.Option("--explain-json", metavar="FILE", help="Write what was decided there.")
+    ] = None,
+    conv: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--conv",
+            metavar="NAME",
+            help="Algorithm of all convolutions, or LAYER=NAME of one layer; repeatable.",
+        ),
+    ] = None,
+    max_error: Annotated[
+        float,
+        typer.Option("--max-error", min=0, help="Forbid algorithms whose error bound is larger, say 1e-5."),
+    ] = 0.0,
     load: LoadOption = None,
 ) -> None:
     """Compile MODEL to PATH.so or PATH.a, with the header PATH.h beside it.
@@ -93,7 +108,8 @@ def compile_(
     options = asked.options(
         pipeline=optimisation_level(o0, o1, o2, pipeline), dump_ir=dump_ir, verify_each=verify_each,
         verify_kernels=verify_kernels, max_workspace=parse_size(max_workspace),
-        external_weights=weights is Weights.EXTERNAL,
+        external_weights=weights is Weights.EXTERNAL, max_error=max_error,
+        explain=explain or explain_json is not None, **parse_conv(conv),
     )  # fmt: skip
     require_destination(output)
     with progress(f"reading {model.name}") as say:
@@ -103,6 +119,8 @@ def compile_(
         write(compilation, output, kernels_done(say))
     if explain:
         typer.echo(explanation(compilation))
+    if explain_json is not None:
+        write_decisions(compilation, explain_json)
     typer.echo(f"{output}: {output.stat().st_size} bytes, {summary(compilation)}")
 
 
@@ -116,6 +134,26 @@ def parse_size(text: str | None) -> int | None:
         raise InvalidInput("bad-size", f"--max-workspace: {error}") from None
 
 
+def parse_conv(texts: list[str] | None) -> dict[str, Any]:
+    """`["direct", "conv1=nchw"]` → {"conv": "direct", "layers": {"conv1": "nchw"}}."""
+    layers = {
+        layer: name for layer, equals, name in (text.rpartition("=") for text in texts or []) if equals
+    }
+    everywhere = [text for text in texts or [] if "=" not in text]
+    if len(everywhere) > 1:
+        raise typer.BadParameter(f"--conv names {' and '.join(everywhere)} for all layers")
+    return {"conv": everywhere[0] if everywhere else "auto", "layers": layers}
+
+
+def write_decisions(compilation: Compilation, path: Path) -> None:
+    """What was decided, as JSON."""
+    from rtcc.explanation import decisions_json
+    from rtcc.files import replace_file
+
+    assert compilation.report is not None
+    replace_file(path, decisions_json(compilation.report.decisions).encode())
+
+
 def summary(compilation: Compilation) -> str:
     """Target, kernels and workspace in one line."""
     assert compilation.source is not None
@@ -125,9 +163,13 @@ def summary(compilation: Compilation) -> str:
 
 
 def explanation(compilation: Compilation) -> str:
-    """Each pass with its time and op counts, then each kernel with what was chosen for it."""
-    module = compilation.module
-    lines = [str(compilation.report), "", f"{'kernel':44} {'algorithm':10} {'tile':10} operators"]
+    """Each pass with its time and op counts, each decision, then each kernel with what it became."""
+    from rtcc.explanation import decisions_text
+
+    module, report = compilation.module, compilation.report
+    assert report is not None
+    lines = [str(report), "", *([decisions_text(report.decisions), ""] if report.decisions else [])]
+    lines += [f"{'kernel':44} {'algorithm':10} {'tile':10} operators"]
     for name, kernel in module.kernels.items():
         algorithm = str(kernel.attributes.get("algorithm", "")) or "generic"
         tile = "x".join(map(str, kernel.attributes.get("tile", ()))) or "-"

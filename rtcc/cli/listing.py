@@ -71,5 +71,7 @@ def targets(
         typer.echo(f"  {option}=…  {meaning}")
     for fact, value in target.facts.items():
         typer.echo(f"  {fact}: {_shown(value)}")
+    for algorithm, meaning in target.algorithms.items():
+        typer.echo(f"  algorithm {algorithm}: {meaning}")
     for level in ("-O0", "-O1", "-O2"):
         typer.echo(f"  {level}: {target.pipeline(level)}")

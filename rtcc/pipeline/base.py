@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rtcc.ir import LEVELS, Module
 from rtcc.pipeline.exactness import Exactness, exact
+
+if TYPE_CHECKING:
+    from rtcc.decision import Decision
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class Pass:
     def run(self, module: Module) -> bool:
         """Transform the module in place; say whether anything changed."""
         raise NotImplementedError(f"{type(self).__name__} does not define run()")
+
+    def explain(self, module: Module) -> tuple[Decision, ...]:
+        """What `run` would decide for single layers of this module, and why; changes nothing."""
+        return ()
 
     def declared_exactness(self) -> Exactness:
         """How exact these very options are; override where the options decide it."""

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
+from rtcc.decision import Decision
 from rtcc.errors import InvalidInput, RtccError
 from rtcc.ir import Module, Return
 from rtcc.pipeline.base import Pass
@@ -21,13 +22,15 @@ class RunOptions:
     """What to do besides running the passes.
 
     verify: check the IR's invariants after each pass that changed it. verify_each: also interpret
-    before and after on seeded inputs and compare within what the pass declares. dump_dir: write
+    before and after on seeded inputs and compare within what the pass declares. explain: ask each pass
+    what it is going to decide, and why. dump_dir: write
     `NN-pass-name.rtir` there. reproducer_dir: where a reproducer goes when a pass breaks; None writes
     none. seed: of the inputs.
     """
 
     verify: bool = True
     verify_each: bool = False
+    explain: bool = False
     dump_dir: Path | None = None
     reproducer_dir: Path | None = None
     seed: int = 0
@@ -46,9 +49,10 @@ class PassReport:
 
 @dataclass
 class Report:
-    """What each pass of a pipeline did, in order."""
+    """What each pass of a pipeline did, in order, and what was decided for single layers."""
 
     passes: list[PassReport] = field(default_factory=list[PassReport])
+    decisions: list[Decision] = field(default_factory=list["Decision"])
 
     @property
     def changed(self) -> bool:
@@ -101,12 +105,14 @@ class _Runner:
         report = Report()
         self._dump(0, "start")
         for index in range(len(self.passes)):
+            require_level(self.passes[index], self.module)
+            if self.options.explain:
+                report.decisions += self.passes[index].explain(self.module)
             report.passes.append(self._run_one(index))
         return report
 
     def _run_one(self, index: int) -> PassReport:
         each, module = self.passes[index], self.module
-        require_level(each, module)
         before = module.clone() if self.options.verify_each else None
         count = count_ops(module)
         started = time.perf_counter()

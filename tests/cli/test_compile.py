@@ -180,3 +180,31 @@ def test_a_stage_keeps_its_shapes_and_target(rtcc: Run, dumps: Path, tmp_path: P
     assert done.errors.startswith("error[fixed-shape]: ")
     done = rtcc("compile", stage, "-o", tmp_path / "l.so", "--target", "x86:x86-64-v2")
     assert done.errors.startswith("error[other-target]: ")
+
+
+def test_forces_algorithms(rtcc: Run, lenet: Path, tmp_path: Path) -> None:
+    wishes = ("--conv", "generic", "--conv", "conv2=direct")
+    done = rtcc("compile", lenet, "-o", tmp_path / "l.so", "--explain", *wishes)
+    assert done.code == 0, done.errors
+    first, second = done.output.split("nn.conv")[1:3]
+    assert "→ generic" in first
+    assert "→ direct" in second
+    refused = rtcc("compile", lenet, "-o", tmp_path / "l.so", "--conv", "conv1=depthwise")
+    assert refused.code == 1
+    assert refused.errors.startswith("error[illegal-algorithm]: depthwise cannot be used: ")
+    assert "at: conv1" in refused.errors
+    assert rtcc("compile", lenet, "--conv", "direct", "--conv", "nchw").code == 2
+
+
+def test_writes_decisions_as_json(rtcc: Run, lenet: Path, tmp_path: Path) -> None:
+    done = rtcc("compile", lenet, "-o", tmp_path / "l.so", "--explain-json", tmp_path / "why.json")
+    assert done.code == 0, done.errors
+    layers = json.loads((tmp_path / "why.json").read_text())
+    assert [layer["nodes"] for layer in layers] == [["conv1"], ["conv2"], ["fc1"], ["fc2"], ["fc3"]]
+
+
+def test_a_stage_past_the_choice_cannot_follow_it(rtcc: Run, dumps: Path) -> None:
+    (stage,) = (dumps / "ir").glob("*-outline-kernels.rtir")
+    done = rtcc("compile", stage, "--conv", "direct")
+    assert done.code == 1
+    assert done.errors.startswith("error[no-pass-for-option]: ")
