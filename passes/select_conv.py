@@ -9,13 +9,14 @@ from functools import cached_property
 
 from rtcc.decision import Decision, Offer
 from rtcc.errors import InvalidInput
-from rtcc.ir import Graph, Layout, Module, Op, Value
+from rtcc.ir import Constant, Graph, Layout, Module, Op, Value
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.fused import Fused
+from rtcc.ir.ops.winograd import WinogradConv, transformed_filter
 from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs, operand_index
 from rtcc.ir.roles import Role
 from rtcc.pipeline.base import Pass
-from rtcc.pipeline.exactness import exact
+from rtcc.pipeline.exactness import reassociates
 from rtcc.target import Candidate, Target, target_of
 
 AUTO = "auto"
@@ -29,12 +30,15 @@ class SelectConv(Pass):
     The target lists every algorithm with its cost or why it is not legal; the cheapest legal one is written
     down as the region's `algorithm` and `tile`, a conversion of its first operand counted in. conv: an
     algorithm for all convolutions in place of the cheapest. layers: `NODE=ALGORITHM` for single layers, by
-    ONNX node name. max_error: forbids algorithms whose error bound is larger (0: none is forbidden).
+    ONNX node name. max_error: forbids algorithms whose error bound is larger (0: none is forbidden). Where
+    the algorithm is Winograd's, the convolution becomes `nn.winograd_conv` with its weight transformed:
+
+    conv(x, #w, b)  →  winograd_conv(x, #w.winograd, b) {tile = [4,4]}
 
     Errors (InvalidInput): unknown-algorithm, unknown-layer, illegal-algorithm, no-algorithm.
     """
 
-    exactness = exact
+    exactness = reassociates(1e-5)
     requires = ("fused",)
 
     conv: str = AUTO
@@ -47,6 +51,8 @@ class SelectConv(Pass):
             candidate = decision.chosen.candidate
             op.attributes |= {"algorithm": candidate.algorithm}
             op.attributes |= {"tile": candidate.tile} if candidate.tile else {}
+            if candidate.transformed:
+                _transform(module, op, candidate.transformed)
         return bool(chosen)
 
     def explain(self, module: Module) -> tuple[Decision, ...]:
@@ -197,3 +203,25 @@ def _by_layer(texts: tuple[str, ...]) -> dict[str, str]:
                                hint='as in select-conv{layers=["conv1=direct"]}')  # fmt: skip
         found[layer] = algorithm
     return found
+
+
+def _transform(module: Module, op: Fused, tile: tuple[int, ...]) -> None:
+    """Replace a region's convolution by Winograd's."""
+    conv = anchor_of(op.body)
+    assert isinstance(conv, nn.Conv)
+    index = operand_index(op, conv, 1)
+    weight = op.inputs[index]
+    assert isinstance(weight, Constant)
+    (pads, _, _), location = conv.geometry(), conv.location.by("select-conv")
+    array = transformed_filter(weight.array, tile).astype(weight.type.dtype.numpy)
+    name = f"{weight.symbol}.winograd{max(tile)}"
+    transformed = module.add_constant(name, array, weight.type.with_shape(array.shape))
+    parameter = op.body.parameters[index]
+    assert parameter.has_one_use, "constant_slots promises the anchor weights of its own"
+    op.set_operand(index, transformed)
+    parameter.type = transformed.type
+    new = WinogradConv(conv.data, parameter, conv.bias, tile=tile, pads=pads, location=location)
+    op.body.insert_before(conv, new)
+    new.result.name = conv.result.name
+    conv.result.replace_uses(new.result)
+    op.body.erase(conv)

@@ -70,7 +70,8 @@ class Candidate:
     error: bound on a result's rounding error relative to the sum of its terms' magnitudes (docs/arithmetic.md
     says how it is obtained). operand_layouts maps operand index → layout (None: plain); operands not named
     take what they have. result_layout: None for plain. border is the zero halo that the first operand must
-    bring along (ONNX pads order), () for none.
+    bring along (ONNX pads order), () for none. transformed: where given, the convolution first becomes an
+    `nn.winograd_conv` of such tiles, whose operands the layouts are for.
     """
 
     algorithm: str
@@ -80,6 +81,7 @@ class Candidate:
     operand_layouts: Mapping[int, Layout | None] = field(default_factory=dict["int", "Layout | None"])
     result_layout: Layout | None = None
     border: tuple[int, ...] = ()
+    transformed: tuple[int, ...] = ()
 
     @property
     def seconds(self) -> float:

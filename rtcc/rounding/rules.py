@@ -25,6 +25,7 @@ from rtcc.ir.ops.fused import ConvertLayout, Resample
 from rtcc.ir.ops.regions_of_interest import RoiAlign
 from rtcc.ir.ops.sampling import DeformConv, GridSample
 from rtcc.ir.ops.selection import TopK
+from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.rounding import rows, sampled
 from rtcc.rounding.bounded import (
     ARITHMETIC,
@@ -157,6 +158,21 @@ def gemm(op: nn.Gemm, operands: Operands, results: Sequence[Array]) -> Errors:
     if results[0].dtype.kind != "f":
         return exact(op, operands, results)
     roundings = 2 * op.left.type.sizes[0 if op.transA else 1] + 4
+    with np.errstate(all="ignore"):
+        error = known((1 + growth(roundings, _unit(op))) * parts[1] - parts[0])
+        return [error + roundings * _unit(op).tiny]
+
+
+def winograd(op: WinogradConv, operands: Operands, results: Sequence[Array]) -> Errors:
+    """A sum of products whose terms cancel: they are counted one by one, with the constants' own rounding."""
+    parts: list[Array] = []
+    for side in (_magnitudes, _largest_magnitudes):
+        data, weight, bias = (side(each) for each in (*operands, None)[:3])
+        assert data is not None
+        assert weight is not None
+        with np.errstate(all="ignore"):
+            parts.append(op.magnitudes(data, weight, bias))
+    roundings = 2 * op.weight.type.sizes[1] + 6 * sum(each.points for each in op.transforms) + 1
     with np.errstate(all="ignore"):
         error = known((1 + growth(roundings, _unit(op))) * parts[1] - parts[0])
         return [error + roundings * _unit(op).tiny]
@@ -311,6 +327,7 @@ RULES: dict[type[Any], Rule] = {
     cast.Cast: converted,
     shapes.Range: arithmetic_sequence,
     nn.Gemm: gemm,
+    WinogradConv: winograd,
     nn.Det: determinant,
     indexing.ScatterElements: scattered,
     indexing.ScatterND: scattered,

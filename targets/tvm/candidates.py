@@ -9,11 +9,12 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from math import prod, sqrt
 
-from rtcc.ir import DType, Layout, Op
+from rtcc.ir import DType, Layout, Op, TensorType
 from rtcc.ir.ops import nn
+from rtcc.ir.ops.winograd import POINTS, WinogradConv, growth
 from rtcc.target import GENERIC, Candidate, Cost, Halos, Illegal
 from rtcc.targets.tvm.demand import Demand, Stream
-from rtcc.targets.tvm.kernels import matmul_tiles
+from rtcc.targets.tvm.kernels import matmul_tiles, winograd_tiles
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
 from rtcc.targets.tvm.kernels.conv_demand import depthwise_demand, direct_demand, nchw_demand
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile
@@ -26,12 +27,18 @@ from rtcc.targets.tvm.kernels.conv_tiles import (
     nchw_tile,
 )
 from rtcc.targets.tvm.kernels.matmul_demand import matmul_demand
-from rtcc.targets.tvm.problems import conv_problem, is_column, matmul_problem
+from rtcc.targets.tvm.kernels.winograd_demand import winograd_demand
+from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem, winograd_illegal
+from rtcc.targets.tvm.problems import conv_problem, is_column, matmul_problem, turned, winograd_problem
 
 ALGORITHMS: dict[str, str] = {
     "direct": "convolution over channel blocks: a tile of pixels and filters stays in registers",
     "nchw": "convolution of a plain input of few channels, into channel blocks",
     "depthwise": "convolution with one filter per channel, over channel blocks",
+    **{
+        f"winograd{m}": f"convolution of 3x3, 1x3 or 3x1 taps by transformed tiles of {m} outputs an axis"
+        for m in POINTS
+    },
     "matmul": "matrix product: a tile of rows and columns stays in registers; constants are packed",
     GENERIC: "plain loops over plain tensors, as the operator defines them",
 }
@@ -54,6 +61,8 @@ class Vectors:
     threads: int
 
 
+_WINOGRAD = tuple(f"winograd{outputs}" for outputs in POINTS)
+
 Price = Callable[[Demand, int], Cost]
 """A target's seconds for a demand; the second argument is the anchor's arithmetic operations."""
 
@@ -65,6 +74,9 @@ def candidates_of(
     match anchor:
         case nn.Conv():
             return _Convolution(anchor, 1 in constants, halos, vectors, price).candidates()
+        case WinogradConv():
+            return _Winograd(anchor.data.type, anchor.type, winograd_problem(anchor, vectors.lanes, halos),
+                             vectors, price).candidates(1 in constants)  # fmt: skip
         case nn.Gemm() | nn.MatMul():
             return _matmul_candidates(anchor, constants, vectors, price)
         case _:
@@ -100,9 +112,10 @@ class _Convolution:
     def candidates(self) -> tuple[Candidate, ...]:
         reason = self._no_micro_kernel()
         if reason is not None:
-            names = ("direct", "nchw", "depthwise")
+            names = ("direct", "nchw", "depthwise", *_WINOGRAD)
             return (*(Candidate(name, Illegal(f"{name}: {reason}")) for name in names), self._generic())
-        return self._direct(), self._nchw(), self._depthwise(), self._generic()
+        winograd = (self._winograd(outputs) for outputs in POINTS)
+        return self._direct(), self._nchw(), self._depthwise(), *winograd, self._generic()
 
     def _no_micro_kernel(self) -> str | None:
         """Why no micro-kernel can do the convolution, whatever its algorithm."""
@@ -147,6 +160,18 @@ class _Convolution:
         weights = self._weights(self.vectors.lanes, 1)
         return self._blocked("depthwise", tile, weights, depthwise_demand(problem, tile))
 
+    def _winograd(self, outputs: int) -> Candidate:
+        """The candidate for the operator that the convolution would be made into."""
+        conv, name = conv_problem(self.conv, self.vectors.lanes, self.halos), f"winograd{outputs}"
+        conv = turned(conv) if is_column(self.conv) else conv
+        if reason := winograd_illegal(conv):
+            return Candidate(name, Illegal(f"{name}: {reason}"))
+        tile = (outputs if conv.kernel[0] > 1 else 1, outputs if conv.kernel[1] > 1 else 1)
+        form = _Winograd(
+            self.conv.data.type, self.conv.type, WinogradProblem(conv, tile), self.vectors, self.price
+        )
+        return form.candidate(name)
+
     def _generic(self) -> Candidate:
         return _generic(self.conv, self._terms(), self.vectors, self.price)
 
@@ -174,6 +199,47 @@ class _Convolution:
 
     def _terms(self) -> int:
         return prod(self.conv.weight.type.sizes[1:])
+
+
+@dataclass(frozen=True)
+class _Winograd:
+    """One convolution by Winograd's algorithm, of operands and results of such types."""
+
+    data: TensorType
+    result: TensorType
+    problem: WinogradProblem
+    vectors: Vectors
+    price: Price
+
+    def candidates(self, has_constant_weights: bool) -> tuple[Candidate, ...]:
+        """The one way to compute `nn.winograd_conv`."""
+        name = f"winograd{max(self.problem.outputs)}"
+        reason = None
+        if self.data.dtype is not DType.F32 or self.data.rank not in (3, 4) or 0 in self.result.sizes:
+            reason = f"micro-kernels compute pictures in f32, this is {self.data}"
+        elif not has_constant_weights:
+            reason = "the weights are not constants of this layer's own"
+        return (self.candidate(name) if reason is None else Candidate(name, Illegal(f"{name}: {reason}")),)
+
+    def candidate(self, name: str) -> Candidate:
+        vectors, problem, rank = self.vectors, self.problem, self.data.rank
+        tile = winograd_tiles.choose_tile(problem, vectors.registers, vectors.cache, vectors.threads)
+        conv, outputs = problem.conv, problem.outputs[4 - rank :]
+        blocked, bias = Layout.blocked(rank, vectors.lanes), Layout(((0, vectors.lanes),), (0,))
+        spatial = tuple((axis, 1) for axis in range(2, rank))
+        weights = Layout(((0, tile.blocks * vectors.lanes), *spatial, (1, 1)), (0,))
+        border = conv.needed_halo if rank == 4 else (conv.needed_halo[1], conv.needed_halo[3])
+        work = 2 * conv.batch * problem.products * prod(problem.grid) * conv.channels * conv.filters
+        return Candidate(
+            name, self.price(winograd_demand(problem, tile, vectors.cache), work), self.error,
+            astuple(tile), {0: blocked, 1: weights, 2: bias}, blocked, border, outputs,
+        )  # fmt: skip
+
+    @property
+    def error(self) -> float:
+        """As docs/arithmetic.md has it."""
+        terms = self.problem.conv.channels + 4 * max(self.problem.points)
+        return growth(self.problem.outputs) * sum_error(terms)
 
 
 # ------------------------------------------------------------------------------------------ matrix product

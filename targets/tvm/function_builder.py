@@ -29,6 +29,9 @@ Expr: TypeAlias = Any
 Index: TypeAlias = Any
 """An `Expr` of type int32, or an int."""
 
+READ, NEAREST_CACHE, DATA = 0, 3, 1
+"""Arguments of LLVM's prefetch instruction."""
+
 
 def vector(start: Index, lanes: int) -> Expr:
     """The index of `lanes` consecutive elements from `start` (`start` itself for one lane)."""
@@ -91,6 +94,12 @@ class FunctionBuilder:
     def store(self, buffer: tirx.Buffer, index: Sequence[Index], value: Expr) -> None:
         """buffer[index] = value; a vector value needs a vector last index."""
         self.append(tirx.BufferStore(buffer, self._floated(value), list(index)))
+
+    def prefetch(self, buffer: tirx.Buffer, index: Sequence[Index]) -> None:
+        """Ask for the cache line of an element; the element need not exist."""
+        numbers = [tirx.IntImm("int32", number) for number in (READ, NEAREST_CACHE, DATA)]
+        place = tirx.address_of(buffer[tuple(index)])
+        self.append(tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", place, *numbers)))
 
     def bind(self, name: str, value: Expr | int) -> Expr:
         """A name for a value from here to the end of the enclosing block; constants stay constants."""

@@ -7,11 +7,13 @@ from math import prod
 
 from rtcc.ir import DType, Graph, Layout, Op
 from rtcc.ir.ops import nn, pooling
-from rtcc.target import Halos
-from rtcc.targets.tvm.kernels import matmul_tiles
+from rtcc.ir.ops.winograd import WinogradConv
+from rtcc.target import NO_HALOS, Halos
+from rtcc.targets.tvm.kernels import matmul_tiles, winograd_tiles
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem, MatmulTile, Right
 from rtcc.targets.tvm.kernels.pool_problem import PoolProblem, Reduction
+from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem, WinogradTile
 
 Quad = tuple[int, int, int, int]
 
@@ -39,12 +41,18 @@ def is_blocked_pool(op: Op) -> bool:
 
 def scratch_bytes(kernel: Graph, lanes: int) -> int:
     """Bytes of scratch that each task of a kernel needs."""
-    if kernel.attributes.get("algorithm") != "matmul":
+    if "tile" not in kernel.attributes:
         return 0
+    tile = kernel.attributes["tile"]
     for op in kernel.ops:
-        if isinstance(op, nn.MatMul):
-            problem = matmul_problem(op, lanes, packed=op.right.type.layout is not None)
-            return matmul_tiles.scratch_bytes(problem, MatmulTile(*kernel.attributes["tile"]))
+        match op:
+            case nn.MatMul():
+                problem = matmul_problem(op, lanes, packed=op.right.type.layout is not None)
+                return matmul_tiles.scratch_bytes(problem, MatmulTile(*tile))
+            case WinogradConv():
+                return winograd_tiles.scratch_bytes(winograd_problem(op, lanes), WinogradTile(*tile))
+            case _:
+                pass
     return 0
 
 
@@ -63,6 +71,18 @@ def conv_problem(conv: nn.Conv, lanes: int, halos: Halos) -> ConvProblem:
         input_halo=_quad(halos.operand), output_halo=_quad(halos.result),
     )  # fmt: skip
     return turned(problem) if is_column(conv) else problem
+
+
+def winograd_problem(op: WinogradConv, lanes: int, halos: Halos = NO_HALOS) -> WinogradProblem:
+    """A convolution by Winograd's algorithm as its micro-kernel takes it."""
+    data, result, window = op.data.type, op.type, op.window
+    height, width = _spatial(data.sizes)
+    problem = ConvProblem(
+        batch=data.sizes[0], channels=data.sizes[1], height=height, width=width, filters=result.sizes[1],
+        kernel=_pair(window.kernel), pads=_quad(window.pads), lanes=lanes,
+        input_halo=_quad(halos.operand), output_halo=_quad(halos.result),
+    )  # fmt: skip
+    return WinogradProblem(problem, _pair(op.tile))
 
 
 def is_column(conv: nn.Conv) -> bool:

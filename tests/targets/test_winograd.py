@@ -8,6 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import rtcc
+from rtcc.compiler import Options, start
+from rtcc.errors import InvalidInput
+from rtcc.interpreter import interpret
+from rtcc.ir import DType, Graph, Module, TensorType
+from rtcc.ir.ops.activation import Relu
+from rtcc.ir.ops.math import Add
+from rtcc.ir.ops.nn import Conv
 from rtcc.ir.ops.winograd import transformed_filter
 from rtcc.targets.tvm.kernels import winograd_conv
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
@@ -119,3 +127,69 @@ def test_results_do_not_depend_on_the_blocking(lanes: int) -> None:
 )
 def test_what_it_cannot_do(problem: ConvProblem, word: str) -> None:
     assert word in (winograd_illegal(problem) or "")
+
+
+WHOLE = {
+    "3x3": ((1, 32, 14, 14), (48, 32, 3, 3), (1, 1, 1, 1)),
+    "edges and batch": ((2, 20, 9, 11), (24, 20, 3, 3), (0, 1, 2, 0)),
+    "one axis": ((1, 16, 30), (32, 16, 3), (1, 1)),
+    "a row of taps": ((1, 16, 9, 9), (32, 16, 1, 3), (0, 1, 0, 1)),
+    "a column of taps": ((1, 16, 9, 9), (32, 16, 3, 1), (1, 0, 1, 0)),
+    "a column": ((1, 16, 30, 1), (16, 16, 3, 1), (1, 0, 1, 0)),
+}
+
+
+def network(name: str) -> Module:
+    """relu(conv(x, w, b) + r)"""
+    shape, weights, pads = WHOLE[name]
+    random = np.random.default_rng(0)
+    module = Module()
+    graph = module.add_graph(Graph("main", [("x", TensorType(DType.F32, shape))]))
+    weight = module.add_constant("w", random.standard_normal(weights).astype(np.float32))
+    bias = module.add_constant("b", random.standard_normal(weights[0]).astype(np.float32))
+    conv = graph.append(Conv(graph.parameters[0], weight, bias, pads=pads))
+    residual = module.add_constant("r", random.standard_normal(conv.type.sizes).astype(np.float32))
+    total = graph.append(Add(conv.result, residual))
+    result = graph.append(Relu(total.result)).result
+    result.name = "y"
+    graph.return_(result)
+    return module
+
+
+@pytest.mark.parametrize("outputs", [2, 4])
+@pytest.mark.parametrize("name", WHOLE)
+def test_through_the_compiler(name: str, outputs: int) -> None:
+    module, algorithm = network(name), f"winograd{outputs}"
+    data = np.random.default_rng(1).standard_normal(WHOLE[name][0]).astype(np.float32)
+    expected = interpret(module, {"x": data}, precision="f64")["y"]
+    for threads in (1, 2):
+        compilation = start(module, Options(conv=algorithm, threads=threads))
+        compilation.lower()
+        kernels = compilation.module.kernels.values()
+        assert algorithm in [kernel.attributes.get("algorithm") for kernel in kernels]
+        artifact = rtcc.compile(
+            module, conv=algorithm, threads=threads, verify_each=True, verify_kernels=threads == 1
+        )
+        found = artifact.run({"x": data})["y"]
+        assert np.abs(found - expected).max() <= ERROR[outputs] * np.abs(expected).max()
+
+
+def test_the_cheapest_where_the_picture_is_large() -> None:
+    module = Module()
+    graph = module.add_graph(Graph("main", [("x", TensorType(DType.F32, (1, 64, 56, 56)))]))
+    weight = module.add_constant("w", numbers(64, 64, 3, 3))
+    graph.return_(graph.append(Conv(graph.parameters[0], weight, pads=ONE)).result)
+    for limit, algorithm in ((0.0, "winograd4"), (1e-5, "winograd2")):
+        compilation = start(module, Options(target="x86:znver5", max_error=limit))
+        compilation.lower()
+        chosen = [kernel.attributes.get("algorithm") for kernel in compilation.module.kernels.values()]
+        assert algorithm in chosen
+
+
+def test_refused_for_other_kernels() -> None:
+    module = Module()
+    graph = module.add_graph(Graph("main", [("x", TensorType(DType.F32, (1, 16, 8, 8)))]))
+    weight = module.add_constant("w", numbers(16, 16, 5, 5))
+    graph.return_(graph.append(Conv(graph.parameters[0], weight)).result)
+    with pytest.raises(InvalidInput, match="the kernel is 5x5"):
+        start(module, Options(conv="winograd4")).lower()

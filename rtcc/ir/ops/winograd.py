@@ -18,15 +18,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rtcc.ir.dimension import upper_bound
 from rtcc.ir.op import Array, ints, operand, optional_operand
 from rtcc.ir.ops.computed import FLOATS, ComputedOp
 from rtcc.ir.ops.nn import static_sizes
 from rtcc.ir.ops.window import Window, per_channel
+from rtcc.ir.roles import Role
 from rtcc.ir.types import TensorType
 
 POINTS = {
@@ -119,6 +122,7 @@ class WinogradConv(ComputedOp):
     """
 
     name = "nn.winograd_conv"
+    role = Role.ANCHOR
     data = operand()
     weight = operand()
     bias = optional_operand()
@@ -156,14 +160,29 @@ class WinogradConv(ComputedOp):
             raise self.fail(f"the bias needs one element per output, found {self.bias.type}")
         return (data.with_shape((data.shape[0], weight.shape[0], *self.window.output_sizes(data.shape[2:]))),)
 
+    def operations(self) -> int:
+        """Those of the products; the transforms are a small part of them."""
+        weight = [upper_bound(size) for size in self.weight.type.shape]
+        return 2 * self.type.elements * prod(weight[1:]) // prod(self.tile)
+
     def compute(self, data: Array, weight: Array, bias: Array | None = None) -> Array:
+        return self._filtered(data, weight, bias, self.transforms)
+
+    def magnitudes(self, data: Array, weight: Array, bias: Array | None = None) -> Array:
+        """Σ|terms| of each result for operands of such magnitudes; rounding errors go with it."""
+        absolute = tuple(Transform(*map(np.abs, (t.output, t.filter, t.input))) for t in self.transforms)
+        return self._filtered(data, weight, bias, absolute)
+
+    def _filtered(
+        self, data: Array, weight: Array, bias: Array | None, transforms: tuple[Transform, ...]
+    ) -> Array:
         sizes = static_sizes(self, self.window.output_sizes(data.shape[2:]))
         tiles = self.tiles(data, sizes)
         count = len(sizes)
-        for axis, each in enumerate(self.transforms):
+        for axis, each in enumerate(transforms):
             tiles = _along(each.input, tiles, 2 + count + axis)
         products = self.products(tiles, weight)
-        for axis, each in enumerate(self.transforms):
+        for axis, each in enumerate(transforms):
             products = _along(each.output, products, 2 + count + axis)
         result = self.joined(products, sizes)
         return result if bias is None else result + per_channel(bias, result.ndim)
@@ -189,7 +208,7 @@ class WinogradConv(ComputedOp):
         count = len(self.tile)
         points = weight.shape[2:]
         batch, channels, grid = tiles.shape[0], tiles.shape[1], tiles.shape[2 : 2 + count]
-        flat = tiles.reshape(batch, channels, -1, int(np.prod(points)))
+        flat = tiles.reshape(batch, channels, -1, prod(points))
         filters = weight.reshape(*weight.shape[:2], -1)
         product = np.matmul(filters.transpose(2, 0, 1), flat.transpose(0, 3, 1, 2))
         return product.transpose(0, 2, 3, 1).reshape(batch, weight.shape[0], *grid, *points)

@@ -159,36 +159,42 @@ def _candidates(problem: WinogradProblem, registers: int, tasks: int) -> Iterato
 
 
 def cycles(problem: WinogradProblem, tile: WinogradTile, second_cache: int, tasks: int = 1) -> float:
-    """Estimated cycles of the busiest of `tasks` cores, what memory adds to products included."""
-    whole, rest = divmod(problem.tiles, tile.block)
-    total = whole * _block_cycles(problem, tile, tile.block, second_cache)
-    if rest:
-        total += _block_cycles(problem, tile, rest, second_cache)
-    total += (tile.splits - 1) * _transform_cycles(problem, problem.tiles)
-    return total / tasks * uneven((whole + (rest > 0)) * tile.splits, tasks)
+    """Estimated cycles of the busiest of `tasks` cores, what memory adds included."""
+    total = compute_cycles(problem, tile) + _far_cycles(problem, tile, second_cache)
+    return total / tasks * uneven(blocks_of_tiles(problem, tile) * tile.splits, tasks)
 
 
-def _transform_cycles(problem: WinogradProblem, tiles: int) -> float:
-    return INPUT_CYCLES * problem.products * problem.conv.input.blocks * tiles
-
-
-def _block_cycles(problem: WinogradProblem, tile: WinogradTile, tiles: int, second_cache: int) -> float:
-    """Cycles of a block of so many tiles; all its register tiles are computed whole."""
+def compute_cycles(problem: WinogradProblem, tile: WinogradTile) -> float:
+    """Estimated cycles with operands in near caches; register tiles are computed whole."""
     conv, groups = problem.conv, channel_groups(problem, tile)
-    computed = -(-tiles // tile.tiles) * tile.tiles
-    steps = problem.products * conv.channels * groups
-    weights = FLOAT_BYTES * steps * tile.blocks * conv.lanes
-    scratch = scratch_bytes(problem, tile)
-    far = 0.0
+    whole, rest = divmod(problem.tiles, tile.block)
+    register_tiles = whole * tile.groups + -(-rest // tile.tiles)
+    step = cycles_per_step(tile.tiles, tile.tiles, tile.blocks)
     if FLOAT_BYTES * conv.channels * tile.blocks * conv.lanes > FIRST_CACHE:
-        far += PANEL_CYCLES * steps * tile.blocks * (computed // tile.tiles)
+        step += PANEL_CYCLES * tile.blocks
+    vectors = tile.splits * INPUT_CYCLES * conv.input.blocks + OUTPUT_CYCLES * conv.output.blocks
+    return problem.products * (register_tiles * conv.channels * groups * step + problem.tiles * vectors)
+
+
+def _far_cycles(problem: WinogradProblem, tile: WinogradTile, second_cache: int) -> float:
+    """What waiting for weights, and for transformed inputs that exceed the second cache, adds."""
+    conv, groups = problem.conv, channel_groups(problem, tile)
+    weights, scratch = weight_bytes(problem, tile), scratch_bytes(problem, tile)
+    far = 0.0
     if scratch + weights > second_cache:
-        far += steps * tile.blocks * (WEIGHT_CYCLES if weights <= THIRD_CACHE else DRAM_WEIGHT_CYCLES)
+        vectors = weights / FLOAT_BYTES / conv.lanes * blocks_of_tiles(problem, tile)
+        far += vectors * (WEIGHT_CYCLES if weights <= THIRD_CACHE else DRAM_WEIGHT_CYCLES)
     if scratch > second_cache * 5 // 8:
-        far += FAR_CYCLES * problem.products * tiles * groups * conv.input.blocks
-    return (
-        steps * cycles_per_step(computed, tile.tiles, tile.blocks)
-        + far
-        + _transform_cycles(problem, tiles)
-        + OUTPUT_CYCLES * problem.products * conv.output.blocks * tiles
-    )
+        far += FAR_CYCLES * problem.products * problem.tiles * groups * conv.input.blocks
+    return far
+
+
+def blocks_of_tiles(problem: WinogradProblem, tile: WinogradTile) -> int:
+    """Blocks that are transformed one after the other; the last may be smaller."""
+    return -(-problem.tiles // tile.block)
+
+
+def weight_bytes(problem: WinogradProblem, tile: WinogradTile) -> int:
+    """Bytes of the packed weights."""
+    columns = channel_groups(problem, tile) * tile.blocks * problem.conv.lanes
+    return FLOAT_BYTES * problem.products * problem.conv.channels * columns

@@ -11,18 +11,33 @@ from tvm import tirx
 from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Layout, Op, TensorType, Value
 from rtcc.ir.ops import nn, pooling
+from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.target import GENERIC, Halos, Target
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr, splat, vector
-from rtcc.targets.tvm.kernels import depthwise_conv, direct_conv, matmul, nchw_conv, pool
+from rtcc.targets.tvm.kernels import (
+    depthwise_conv,
+    direct_conv,
+    matmul,
+    nchw_conv,
+    pool,
+    winograd_conv,
+)
 from rtcc.targets.tvm.kernels.conv_problem import Tile
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
 from rtcc.targets.tvm.kernels.matmul_tiles import MatmulTile
+from rtcc.targets.tvm.kernels.winograd_tiles import WinogradTile
 from rtcc.targets.tvm.lower import reduction, windows
 from rtcc.targets.tvm.lower.kernel import emit, integer, storage_type
 from rtcc.targets.tvm.lower.movement import split_index
 from rtcc.targets.tvm.lower.rules import kernel_rule
-from rtcc.targets.tvm.problems import conv_problem, is_column, matmul_problem, pool_problem
+from rtcc.targets.tvm.problems import (
+    conv_problem,
+    is_column,
+    matmul_problem,
+    pool_problem,
+    winograd_problem,
+)
 
 _CONVOLUTIONS = {"direct": direct_conv, "depthwise": depthwise_conv, "nchw": nchw_conv}
 
@@ -65,7 +80,7 @@ class RegionEpilogue:
         addend = self.anchor.operands[2] if len(self.anchor.operands) > 2 else None
         if addend is None:
             return value
-        axes = (1,) if isinstance(self.anchor, nn.Conv) else None
+        axes = (1,) if isinstance(self.anchor, nn.Conv | WinogradConv) else None
         return value + self._load(addend, self.anchor.type, at, buffers, axes)
 
     def _operand(
@@ -155,7 +170,9 @@ def _result_layout(graph: Graph) -> Layout | None:
     return graph.returned[0].type.layout
 
 
-def _require_tile(op: Op, tile: Tile | MatmulTile, weights: TensorType, axis: int, block: int) -> None:
+def _require_tile(
+    op: Op, tile: Tile | MatmulTile | WinogradTile, weights: TensorType, axis: int, block: int
+) -> None:
     """Refuse a tile, edited by hand say, that would read the weights otherwise than they are packed."""
     found = weights.layout.blocks[axis] if weights.layout else 1
     if min(astuple(tile)) < 1 or found != block:
@@ -181,6 +198,25 @@ def _conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
     generator = _CONVOLUTIONS[algorithm]
     func = generator.make(conv_problem(op, layout.blocks[1], halos), epilogue, tile)
     return finished(func, graph, epilogue)
+
+
+@kernel_rule(WinogradConv)
+def _winograd(graph: Graph, op: WinogradConv, target: Target) -> tirx.PrimFunc:
+    layout = _result_layout(graph)
+    if layout is None or op.data.type.layout is None:
+        raise InvalidInput(
+            "bad-layout",
+            "nn.winograd_conv has code for blocks of channels alone, its data or result are plain",
+            where=str(op.location) or None,
+            hint="select-layout chooses layouts: run it again, with constant weights",
+        )
+    logical = _without_height if op.type.rank == 3 else _same
+    epilogue = RegionEpilogue(graph, op, [op.data, op.weight], logical)
+    tile = WinogradTile(*graph.attributes["tile"])
+    _require_tile(op, tile, op.weight.type, 0, tile.blocks * layout.blocks[1])
+    halos = Halos(op.data.type.layout.halo, layout.halo)
+    problem = winograd_problem(op, layout.blocks[1], halos)
+    return finished(winograd_conv.make(problem, epilogue, tile), graph, epilogue)
 
 
 @kernel_rule(nn.MatMul, nn.Gemm)

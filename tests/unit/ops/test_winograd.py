@@ -121,6 +121,21 @@ def test_error_stays_below_the_documented_bound(tile: tuple[int, int], kind: str
     assert np.abs(found - exact).max() <= bound * terms.max()
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_magnitudes_are_those_of_its_terms(name: str) -> None:
+    """At least the result's own, and exactly those where no term is negative along one product."""
+    case = CASES[name]
+    op = next(op for op in both(case).main.ops if isinstance(op, WinogradConv))
+    data = np.abs(np.random.default_rng(1).standard_normal(case[0]))
+    weight = np.abs(np.random.default_rng(2).standard_normal(op.weight.type.sizes))
+    assert (op.magnitudes(data, weight) >= np.abs(op.compute(data, weight)) - 1e-12).all()
+    single = np.zeros_like(data)
+    single.flat[0] = 1.0
+    first = np.zeros_like(weight)
+    first.reshape(*weight.shape[:2], -1)[:, :, 0] = 1.0
+    np.testing.assert_allclose(op.magnitudes(single, first), np.abs(op.compute(single, first)), atol=1e-12)
+
+
 def test_growth_is_as_documented() -> None:
     assert growth((2, 2)) == pytest.approx(1.667, abs=1e-3)
     assert growth((4, 4)) == pytest.approx(7.125, abs=1e-3)
