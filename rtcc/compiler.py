@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from rtcc.errors import InvalidInput
-from rtcc.ir import Module
+from rtcc.ir import Module, Value
 from rtcc.limits import within_limits
 from rtcc.pipeline.catalogue import NAMED_PIPELINES
+from rtcc.quoting import name_text
 from rtcc.state import declare_state
 from rtcc.target import DEFAULT_TARGET, Progress, Target, parse_target, unseen
 
@@ -123,11 +125,9 @@ class Compilation:
         """Refuse symbolic input sizes: an artefact has fixed ones."""
         open_inputs = [p for p in self.module.main.parameters if not p.type.is_static]
         if open_inputs:
-            shown = ", ".join(f"{p.name} : {p.type}" for p in open_inputs)
-            example = open_inputs[0]
-            sizes = "x".join(str(d) if isinstance(d, int) else "1" for d in example.type.shape)
+            shown = ", ".join(f"{name_text(p.name or '')} : {p.type}" for p in open_inputs)
             raise InvalidInput("unbound-dimension", f"inputs with symbolic sizes: {shown}",
-                               hint=f"bind them, as in --shape {example.name}={sizes}")  # fmt: skip
+                               hint=f"bind them, as in {_binding_of(open_inputs)}")  # fmt: skip
 
     def _note_index_bounds(self) -> None:
         """Record what index inputs must stay below while the ops that index are still there to be seen."""
@@ -161,6 +161,15 @@ class Compilation:
             threads=self.target.threads, external_weights=self.options.external_weights,
             versions={"apache-tvm": version("apache-tvm")},
         )  # fmt: skip
+
+
+def _binding_of(inputs: Sequence[Value]) -> str:
+    """Options that give every symbolic size of the inputs the smallest number it can be."""
+    from rtcc.ir import Expression
+
+    sizes = [size for each in inputs for size in each.type.shape if isinstance(size, Expression)]
+    smallest = {symbol.name: max(1, symbol.lower) for size in sizes for symbol in size.symbols}
+    return " ".join(f"--dim {shlex.quote(f'{name}={size}')}" for name, size in smallest.items())
 
 
 def read_model(

@@ -87,7 +87,8 @@ def require_folder(path: Path) -> None:
     if not os.access(folder, os.W_OK):
         raise InvalidInput("read-only-folder", f"files cannot be made in the folder {str(folder)!r}")
     if path.is_dir():
-        raise InvalidInput("is-a-folder", f"{str(path)!r} is a folder; expected the path of a file")
+        message = f"{str(path)!r} is a folder; expected the path of a file"
+        raise InvalidInput("is-a-folder", message, hint="name a file in it")
 
 
 def cache_folder() -> Path:

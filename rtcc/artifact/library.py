@@ -43,7 +43,10 @@ def check_file(path: Path) -> None:
             is_artifact = seal is not False and TABLE_SYMBOL in elf.exported
     except OSError as error:
         raise ArtifactError(
-            "cannot-open", f"cannot open the artefact: {error.strerror}", where=str(path)
+            "cannot-open",
+            f"cannot open the artefact: {error.strerror}",
+            where=str(path),
+            hint="check the path; rtcc compile writes one",
         ) from error
     except ValueError as error:
         raise ArtifactError("not-elf", "expected an ELF file, found an empty one", where=str(path)) from error

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from rtcc import __version__
 from rtcc.errors import RtccError
@@ -19,10 +20,23 @@ INTERRUPTED = 130
 INTERNAL = 70
 """Exit code of a fault in rtcc itself: EX_SOFTWARE of sysexits.h."""
 
+COMMANDS = ("compile", "run", "bench", "info", "opt", "passes", "targets", "doctor", "demo")
+"""Every command, in the order in which help lists them."""
+
+
+class _Commands(TyperGroup):
+    """The commands, in the order in which one meets them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=COMMANDS.index)
+
+
 app = typer.Typer(
     name="rtcc",
+    cls=_Commands,
     help="Compile neural networks (ONNX) into small, dependency-free, real-time artefacts.",
-    epilog="Every command takes -h, and -v anywhere on the line to add the traceback to an error. "
+    epilog="New here? `rtcc demo` shows it all on a small model, `rtcc compile model.onnx` is the main job. "
+    "Every command takes -h, and -v anywhere on the line to add the traceback to an error. "
     "Exit codes: 0 done, 1 an error, 2 wrong usage, 70 a fault in rtcc itself, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,

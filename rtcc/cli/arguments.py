@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
 MOST_DIGITS = 20
 """A size with more digits is past any 64-bit number."""
 
-ModelArgument = Annotated[Path, typer.Argument(help="An ONNX model, or a .rtir file to go on from.")]
-AnyModelArgument = Annotated[Path, typer.Argument(help="An artefact (.so), an ONNX model, or a .rtir file.")]
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="An ONNX model, or a .rtir file to go on from.")
+]
+AnyModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="An artefact (.so), an ONNX model, or a .rtir file.")
+]
 TargetOption = Annotated[
     str | None,
     typer.Option(
@@ -166,77 +171,91 @@ def is_artifact(path: Path) -> bool:
     return path.suffix == ".so"
 
 
+@dataclass(frozen=True)
+class Form:
+    """How a repeatable option NAME=… is written, and the code of the error where it is not."""
+
+    option: str
+    written: str
+    example: str
+    code: str
+
+    def pairs(self, texts: list[str] | None) -> Iterator[tuple[str, str]]:
+        """Each name with what is given for it; a name holds all up to the last `=`, and is given once."""
+        seen: set[str] = set()
+        for text in texts or []:
+            name, equals, given = text.rpartition("=")
+            if not equals or not name:
+                raise self.refused(text)
+            if name in seen:
+                message = f"{self.option} is given twice for {name!r}"
+                raise InvalidInput("given-twice", message, hint="leave one out")
+            seen.add(name)
+            yield name, given
+
+    def refused(self, text: str) -> InvalidInput:
+        """The error for what is not written so."""
+        message = f"{self.option} {text!r} is not {self.written}"
+        return InvalidInput(self.code, message, hint=f"write it as in {self.option} {self.example}")
+
+
+SHAPE = Form("--shape", "NAME=SIZExSIZEx...", "input=1x3x224x224", "bad-shape")
+DIM = Form("--dim", "NAME=SIZE", "N=1", "bad-dim")
+VALUE = Form("--value", "NAME=NUMBER, NAME=NUMBER,NUMBER,... or NAME=FILE.npy", "sr=16000", "bad-value")
+STATE = Form("--state", "INPUT=OUTPUT", "h=hn", "bad-state")
+INPUT = Form("--input", "NAME=FILE.npy", "x=x.npy", "bad-input")
+
+
 def parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
     """`["x=1x3x8"]` → {"x": (1, 3, 8)}; an empty right side is a scalar."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for text in texts or []:
-        name, equals, sizes = text.rpartition("=")
+    for name, sizes in SHAPE.pairs(texts):
         parts = sizes.split("x") if sizes else []
-        if not equals or not name or not all(map(_is_size, parts)):
-            raise InvalidInput("bad-shape", f"--shape {text!r} is not NAME=SIZExSIZEx...",
-                               hint="write it as in --shape input=1x3x224x224")  # fmt: skip
-        _set_once(shapes, name, tuple(map(int, parts)), "--shape")
+        if not all(map(_is_size, parts)):
+            raise SHAPE.refused(f"{name}={sizes}")
+        shapes[name] = tuple(map(int, parts))
     return shapes
 
 
 def parse_dims(texts: list[str] | None) -> dict[str, int]:
     """`["N=1"]` → {"N": 1}."""
     dims: dict[str, int] = {}
-    for text in texts or []:
-        name, equals, size = text.rpartition("=")
-        if not equals or not name or not _is_size(size):
-            raise InvalidInput("bad-dim", f"--dim {text!r} is not NAME=SIZE", hint="write it as in --dim N=1")
-        _set_once(dims, name, int(size), "--dim")
+    for name, size in DIM.pairs(texts):
+        if not _is_size(size):
+            raise DIM.refused(f"{name}={size}")
+        dims[name] = int(size)
     return dims
 
 
 def parse_values(texts: list[str] | None) -> dict[str, Any]:
     """`["sr=16000", "k=1,2", "t=t.npy"]` → {"sr": 16000, "k": [1, 2], "t": array}."""
     values: dict[str, Any] = {}
-    for text in texts or []:
-        name, equals, written = text.rpartition("=")
-        if not equals or not name or not written:
-            raise InvalidInput("bad-value", f"--value {text!r} is not NAME=VALUE",
-                               hint="write it as in --value sr=16000")  # fmt: skip
-        is_file = written.endswith(".npy")
-        value = _read_array(name, written, "bad-value") if is_file else _numbers(text, written)
-        _set_once(values, name, value, "--value")
+    for name, given in VALUE.pairs(texts):
+        is_file = given.endswith(".npy")
+        values[name] = _read_array(name, given, "bad-value") if is_file else _numbers(name, given)
     return values
 
 
-def _numbers(text: str, written: str) -> Any:
+def _numbers(name: str, given: str) -> Any:
     """One number, or a list of those with commas between them."""
     words = {"true": True, "false": False}
     found: list[Any] = []
-    for word in written.split(","):
+    for word in given.split(","):
         try:
             found.append(words[word] if word in words else int(word) if _is_integer(word) else float(word))
         except ValueError:
-            message = f"--value {text!r}: {word!r} is no number"
-            hint = "give a number, numbers with commas between them, or FILE.npy"
-            raise InvalidInput("bad-value", message, hint=hint) from None
-    return found if "," in written else found[0]
+            raise VALUE.refused(f"{name}={given}") from None
+    return found if "," in given else found[0]
 
 
 def parse_state(texts: list[str] | None) -> dict[str, str]:
     """`["h=hn"]` → {"h": "hn"}."""
     state: dict[str, str] = {}
-    for text in texts or []:
-        source, equals, result = text.partition("=")
-        if not equals or not source or not result:
-            raise InvalidInput("bad-state", f"--state {text!r} is not INPUT=OUTPUT",
-                               hint="write it as in --state h=hn")  # fmt: skip
-        _set_once(state, source, result, "--state")
+    for source, result in STATE.pairs(texts):
+        if not result:
+            raise STATE.refused(f"{source}=")
+        state[source] = result
     return state
-
-
-Value = TypeVar("Value")
-
-
-def _set_once(found: dict[str, Value], name: str, value: Value, option: str) -> None:
-    if name in found:
-        raise InvalidInput("given-twice", f"{option} is given twice for {name!r}", hint="leave one out")
-    found[name] = value
 
 
 def _is_size(text: str) -> bool:
@@ -266,14 +285,7 @@ def load_plugins(paths: list[Path] | None) -> None:
 
 def read_arrays(texts: list[str] | None) -> dict[str, NDArray[Any]]:
     """`["x=x.npy"]` → {"x": array}."""
-    arrays: dict[str, NDArray[Any]] = {}
-    for text in texts or []:
-        name, equals, path = text.rpartition("=")
-        if not equals or not name:
-            raise InvalidInput("bad-input", f"--input {text!r} is not NAME=FILE.npy",
-                               hint="write it as in --input x=x.npy")  # fmt: skip
-        _set_once(arrays, name, _read_array(name, path, "bad-input"), "--input")
-    return arrays
+    return {name: _read_array(name, path, "bad-input") for name, path in INPUT.pairs(texts)}
 
 
 def _read_array(name: str, path: str, code: str) -> NDArray[Any]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import typer
 
 from rtcc.cli.app import app
 from rtcc.cli.arguments import AnyModelArgument, Reading, is_artifact, with_options_of
+from rtcc.errors import RtccError
 from rtcc.quoting import name_text
 
 if TYPE_CHECKING:
@@ -39,16 +42,20 @@ def info(model: AnyModelArgument, asked: Reading) -> None:
 
 def describe(module: Module, target: Target) -> str:
     """The report on a module."""
-    from rtcc.ir.dimension import LARGEST
+    from rtcc.ir.dimension import LARGEST, Expression
 
     constants = list(module.constants.values())
     ops = [op for op in module.walk() if op.name != "return"]
     lines = [f"level       {module.level}"]
     lines += [f"input       {name_text(p.name or '')} : {p.type}" for p in module.main.parameters]
     lines += [f"output      {name_text(v.name or '')} : {v.type}" for v in module.main.returned]
+    sizes = [size for p in module.main.parameters for size in p.type.shape if isinstance(size, Expression)]
+    open_ones = {symbol.name for size in sizes for symbol in size.symbols}
     for name, (low, high) in module.dimensions.items():
         bounds = f"[{low},{'*' if high == LARGEST else high}]"
-        lines.append(f"dimension   {name} in {bounds}; bind it with --dim {name}=SIZE")
+        option = shlex.quote(f"{name}=SIZE")
+        what = f"bind it with --dim {option}" if name in open_ones else "the data decide it"
+        lines.append(f"dimension   {name_text(name)} in {bounds}; {what}")
     parameters = sum(c.type.elements for c in constants if c.type.dtype.is_float)
     weights = sum(c.type.storage_bytes for c in constants)
     lines.append(
@@ -66,11 +73,29 @@ def describe(module: Module, target: Target) -> str:
     return "\n".join(lines + _refused(module, target))
 
 
+def _before_fusion(module: Module, target: Target) -> Module:
+    """A copy in the operators that kernels are made of: what the target has none for is decomposed."""
+    from rtcc.compiler import remaining
+    from rtcc.pipeline.run import RunOptions, run_pipeline
+
+    if module.level != "graph":
+        return module
+    copy = module.clone()
+    copy.target = str(target)
+    passes = remaining(target.pipeline("-O0"), copy)
+    run_pipeline(copy, list(takewhile(lambda each: not each.produces, passes)), RunOptions(verify=False))
+    return copy
+
+
 def _refused(module: Module, target: Target) -> list[str]:
     """What the target cannot compile, by operator and reason, with some of the nodes."""
     if not all(parameter.type.is_static for parameter in module.main.parameters):
         return ["refused     not known before the dimensions are bound"]
     reasons: dict[tuple[str, str], list[str]] = {}
+    try:
+        module = _before_fusion(module, target)
+    except RtccError as error:
+        return [f"refused     {error.message}" + (f" ({error.where})" if error.where else "")]
     for op in module.walk():
         why = target.why_unsupported(op)
         if why is not None:

@@ -51,7 +51,9 @@ def _shown(fact: object) -> str:
 
 @app.command("targets", short_help="List the targets, or describe one.")
 def targets(
-    name: Annotated[str | None, typer.Argument(help="A target, for its CPUs, options and facts.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="TARGET", help="A target, for its CPUs, options and facts.")
+    ] = None,
 ) -> None:
     """List the targets, or what one target is."""
     from rtcc.target import parse_target, target_class, target_names

@@ -60,7 +60,7 @@ def _built(source: ModelSource, path: Path, toolchain: Toolchain) -> NewFile:
 
 def require_destination(path: Path) -> None:
     """Refuse a path at which no artefact can be written."""
-    if path.suffix not in (".so", ".a"):
+    if path.suffix not in (".so", ".a") and not path.is_dir():
         raise InvalidInput(
             "artefact-suffix",
             f"an artefact's file ends in .so or .a, found {path.name!r}",

@@ -37,7 +37,7 @@ class Launches:
 
     def rewrite(self) -> None:
         """Turn every operator of the entry graph, nested ones included, into one of the plan's."""
-        require_static(self.main)
+        require_static(self.module, self.main)
         self._rewrite(self.main)
         self._place_constants()
 
@@ -210,16 +210,17 @@ def replace(old: Op, new: Op) -> None:
     graph.erase(old)
 
 
-def require_static(graph: Graph) -> None:
+def require_static(module: Module, graph: Graph) -> None:
     """Refuse tensors whose size only the data decides: their buffers would have no size."""
     for op in graph.walk():
         inner = [parameter for region in op.regions for parameter in region.parameters]
         for value in (*op.results, *inner):
             if not value.type.is_static:
-                message = f"it gives {value.type}, whose size depends on the data"
-                hint = "bind symbolic dimensions with --shape or --dim, or export with constant sizes"
-                raise _refused(op, "data-dependent-size", message, hint)
+                culprit = next(module.kernels[op.kernel].ops) if isinstance(op, Call) else op
+                message = f"it gives {value.type}, whose size the data decide; buffers have fixed sizes"
+                hint = "leave the operator out of the exported model and do its work around it"
+                raise _refused(culprit, "data-dependent-size", message, hint, op)
 
 
-def _refused(op: Op, code: str, message: str, hint: str) -> Unsupported:
-    return Unsupported(code, f"{op.name}: {message}", where=str(op.location) or None, hint=hint)
+def _refused(op: Op, code: str, message: str, hint: str, at: Op | None = None) -> Unsupported:
+    return Unsupported(code, f"{op.name}: {message}", where=str((at or op).location) or None, hint=hint)

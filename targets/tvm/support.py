@@ -8,9 +8,12 @@ from rtcc.ir.roles import Role
 from rtcc.ir.views import is_view
 
 
-def joins_anchor(epilogue: Op) -> bool:
-    """Whether an elementwise op can run on the vectors that an anchor's micro-kernel has just computed."""
-    return epilogue.elementwise and epilogue.type.dtype.bits == 32
+def joins_anchor(anchor: Op, epilogue: Op) -> bool:
+    """Whether an elementwise op can run on the vectors that an anchor's micro-kernel has just computed.
+
+    It must keep their type: sums wait in the result's own buffer, and padding lanes are zeros of one type.
+    """
+    return epilogue.elementwise and epilogue.type.dtype is anchor.results[0].type.dtype
 
 
 def why_no_kernel(op: Op) -> str | None:

@@ -64,7 +64,7 @@ class X86(Target):
         return self.model.vector_bits // dtype.bits
 
     def fusible(self, anchor: Op, epilogue: Op) -> bool:
-        return joins_anchor(epilogue)
+        return joins_anchor(anchor, epilogue)
 
     def candidates(
         self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS

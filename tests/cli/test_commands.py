@@ -137,6 +137,38 @@ def test_info_names_symbolic_dimensions(rtcc: Run, symbolic: Path) -> None:
     assert "dimension" not in rtcc("info", symbolic, "--dim", "N=3").output
 
 
+QUANTISED = """// rtir 1  level=graph
+const #s : f32[] = 0.05
+const #z : u8[] = 128
+graph @main(%x: f32[4]) {
+  %y = quant.quantize_linear(%x, #s, #z) : u8[4]
+  return(%y)
+}
+"""
+DATA_DEPENDENT = """// rtir 1  level=graph
+dim K in [0,6]
+graph @main(%x: f32[6]) {
+  %y = tensor.non_zero(%x) : i64[1,K]
+  return(%y)
+}
+"""
+
+
+def test_info_sees_through_what_is_decomposed(rtcc: Run, tiny: Path) -> None:
+    tiny.write_text(QUANTISED)
+    assert "refused     nothing" in rtcc("info", tiny).output
+
+
+def test_sizes_that_the_data_decide(rtcc: Run, tiny: Path) -> None:
+    tiny.write_text(DATA_DEPENDENT)
+    done = rtcc("info", tiny)
+    assert "dimension   K in [0,6]; the data decide it" in done.output, done.errors
+    assert "refused     tensor.non_zero" in done.output
+    assert rtcc("compile", tiny).errors.startswith(
+        "error[data-dependent-size]: tensor.non_zero: it gives i64[1,K]"
+    )
+
+
 def test_info_of_an_artefact(rtcc: Run, artifact: Path) -> None:
     info = json.loads(rtcc("info", artifact).output)
     assert info["name"] == "lenet"

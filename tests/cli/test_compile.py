@@ -122,6 +122,7 @@ def test_binds_symbolic_dimensions(rtcc: Run, symbolic: Path) -> None:
     done = rtcc("compile", symbolic)
     assert done.code == 1
     assert done.errors.startswith("error[unbound-dimension]: ")
+    assert "as in --dim N=1" in done.errors
     for binding in (["--shape", "x=2x4"], ["--dim", "N=2"]):
         assert rtcc("compile", symbolic, *binding).code == 0
         with package.load(symbolic.with_suffix(".so")) as artifact:

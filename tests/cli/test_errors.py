@@ -63,6 +63,10 @@ def test_wrong_usage_exits_2(rtcc: Run, line: str) -> None:
         ("--load", "nowhere.py", "plugin-missing"),
         ("-o", "nowhere/l.so", "no-such-folder"),
         ("-o", "l.dll", "artefact-suffix"),
+        ("-o", ".", "is-a-folder"),
+        ("--state", "h", "bad-state"),
+        ("--state", "image=logits", "state-type"),
+        ("--state", "h=logits", "unknown-input"),
     ],
 )
 def test_wrong_options_are_typed_errors(rtcc: Run, lenet: Path, option: str, text: str, code: str) -> None:
@@ -268,6 +272,18 @@ def test_interrupt_while_generating_code(lenet: Path, tmp_path: Path) -> None:
     assert "Traceback" not in errors
     assert list((tmp_path / "out").iterdir()) == []
     assert list((tmp_path / "tmp").iterdir()) == []
+    assert processes_with(f"TMPDIR={tmp_path}/tmp") == []
+
+
+def processes_with(text: str) -> list[Path]:
+    """Processes of ours whose environment holds a text: workers inherit it, and add a folder of their own."""
+    found: list[Path] = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            found += [path] if text.encode() in path.read_bytes() else []
+        except OSError:  # it ended, or is somebody else's
+            continue
+    return found
 
 
 def test_closed_pipe_is_no_crash(lenet: Path) -> None:

@@ -13,6 +13,7 @@ from rtcc.interpreter import interpret
 from rtcc.ir import DType, Graph, Module, TensorType
 from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.nn import Conv, Gemm, MatMul
+from rtcc.pipeline.inputs import random_inputs
 
 RTOL = 2e-6
 """Of the largest result: float32 sums of a few hundred terms, taken in another order."""
@@ -107,3 +108,23 @@ def test_gemm_with_addend(transposed: int) -> None:
     gemm.result.name = "y"
     graph.return_(gemm.result)
     compiled_and_interpreted(module, {"a": random.standard_normal((3, 20)).astype(np.float32)})
+
+
+QUANTISED = """// rtir 1  level=graph
+const #s : f32[] = 0.05
+const #z : u8[] = 128
+graph @main(%x: f32[1,3,8,8], %w: f32[4,3,3,3]) {
+  %c = nn.conv(%x, %w, _) {pads = [1,1,1,1]} : f32[1,4,8,8]
+  %y = quant.quantize_linear(%c, #s, #z) : u8[1,4,8,8]
+  return(%y)
+}
+"""
+
+
+def test_a_quantised_result_with_padding_lanes() -> None:
+    """Rounding to integers changes the type: it is no part of the convolution's float kernel."""
+    module = rtcc.parse_module(QUANTISED)
+    feeds = random_inputs(module, 1)
+    with rtcc.compile(module) as artifact:
+        found = artifact.run(feeds)["y"].astype(int)
+    assert np.abs(found - interpret(module, feeds)["y"].astype(int)).max() <= 1  # sums in another order

@@ -50,7 +50,7 @@ class ControlOp(RegionOp):
                 f"{self.name}: result {index} may be {' or '.join(dict.fromkeys(map(str, types)))}",
                 where=str(self.location) or None,
                 hint="one element type and rank must hold whatever path runs; bind symbolic dimensions with "
-                "--shape where they decide the path",
+                "--shape, or fix the input that decides with --value, where they choose the path",
             )
         sizes = [{t.shape[axis] for t in types} for axis in range(first.rank)]
         shape = (
