@@ -4,7 +4,7 @@
     python benchmarks/accuracy.py resnet50 vgg16 ppocr-rec --json out.json
     python benchmarks/accuracy.py --all
 
-Exact is onnx's reference evaluator in float64 (tests/models/reference.py). Every error is the largest
+Exact is onnx's reference evaluator in float64 (benchmarks/models/reference.py). Every error is the largest
 absolute one over all outputs, divided by the largest magnitude of that output. Each network is measured in
 a process of its own.
 
@@ -37,9 +37,9 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import rtcc
+from benchmarks.models.real import REAL, SMALL, RealModel
+from benchmarks.models.reference import compare, float64_reference, onnxruntime_outputs
 from rtcc.compiler import Options, start, write
-from tests.models.real import REAL, SMALL, RealModel
-from tests.models.reference import compare, float64_reference, onnxruntime_outputs
 
 FACTOR = 4.0
 FLOOR = 1e-5

@@ -3,8 +3,8 @@
     python benchmarks/compare.py                                      every benchmark network, one thread
     python benchmarks/compare.py --models resnet18 ppocr-det my.onnx --threads 2 --rounds 30 --json out.json
 
-A model is a name from benchmarks/models.py, a name from tests/models/zoo.py (fetched before), or a file
-with fixed input shapes. Machines drift by tens of per cent over minutes, so only the ratios count.
+A model is a name from benchmarks/models/networks.py or from benchmarks/models/zoo.py (fetched before), or a
+file with fixed input shapes. Machines drift by tens of per cent over minutes, so only the ratios count.
 """
 
 import argparse
@@ -28,10 +28,10 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import rtcc
-from benchmarks.models import MODELS, sample_inputs, write_model
+from benchmarks.models.networks import MODELS, sample_inputs, write_model
+from benchmarks.models.zoo import ZOO, zoo_feeds, zoo_path
 from rtcc.measure import Latency
 from rtcc.peers import PEERS, load_peer
-from tests.models.zoo import ZOO, zoo_feeds, zoo_path
 
 BURST_SECONDS = 0.03
 ALL_CORES = os.sched_getaffinity(0)
@@ -81,7 +81,7 @@ def find_model(name: str, folder: Path) -> tuple[Path, dict[str, NDArray[Any]]]:
 
     if name in ZOO:
         if not zoo_path(name).exists():
-            raise SystemExit(f"{name} was not fetched: run `python -m tests.models.zoo fetch {name}`")
+            raise SystemExit(f"{name} was not fetched: run `python -m benchmarks.models.zoo fetch {name}`")
         return zoo_path(name), zoo_feeds(name)
     path = write_model(name, folder) if name in MODELS else Path(name)
     if not path.exists():

@@ -21,7 +21,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.models import MODELS, write_model
+from benchmarks.models.networks import MODELS, write_model
 
 ROOT = Path(__file__).resolve().parent.parent
 

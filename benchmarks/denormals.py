@@ -18,7 +18,7 @@ from onnx import ModelProto
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import rtcc
-from benchmarks.models import GraphWriter, conv, relu
+from benchmarks.models.networks import GraphWriter, conv, relu
 
 LIMIT = 1.2
 CHANNELS = 32

@@ -1,6 +1,6 @@
 """From a picture to text with three networks: find the lines, turn them upright, read them.
 
-    python -m tests.models.zoo fetch ppocr-det ppocr-cls ppocr-rec       (once, in a checkout)
+    python -m benchmarks.models.zoo fetch ppocr-det ppocr-cls ppocr-rec       (once, in a checkout)
     python examples/picture_to_text.py [PICTURE] [--models DIR]
 
 The networks are PP-OCRv4's detector, direction classifier and recogniser. Without a picture, one is drawn.

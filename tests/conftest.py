@@ -7,11 +7,29 @@ from collections.abc import Generator
 
 import pytest
 
+from benchmarks.models.zoo import ModelMissing
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write what the passes give into the golden files"
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, None, None]:
+    try:
+        yield
+    except ModelMissing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    try:
+        yield
+    except ModelMissing as missing:
+        pytest.skip(str(missing))
 
 
 OPTIONAL_PACKAGES = ("torch", "mlxtend")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.models.zoo import zoo_model
+from benchmarks.models.zoo import zoo_model
 
 pytest.importorskip("PIL")
 

@@ -12,6 +12,7 @@ import pytest
 from onnx import ModelProto, helper
 
 import rtcc
+from benchmarks.models.light import LIGHT_MODELS, light_model
 from rtcc.errors import InvalidInput, Unsupported
 from rtcc.ir import Graph, Module, TensorType
 from rtcc.ir.dtype import DType
@@ -20,7 +21,6 @@ from rtcc.ir.ops.math import Abs, Add
 from rtcc.onnx import to_model, writer
 from tests.frontend.models import assert_same, make_model, random_inputs, run_onnxruntime, typed, value
 from tests.frontend.test_opsets import CASES
-from tests.models.light import LIGHT_MODELS, light_model
 
 F32 = np.float32
 

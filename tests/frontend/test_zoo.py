@@ -7,9 +7,9 @@ import pytest
 from onnx import ModelProto
 
 import rtcc
+from benchmarks.models.zoo import ZOO, zoo_feeds, zoo_model
 from rtcc.onnx import to_model
 from tests.frontend.models import assert_same, run_onnxruntime
-from tests.models.zoo import ZOO, zoo_feeds, zoo_model
 
 _FIXED = {"silero-vad": ("sr",)}
 """Inputs that choose a branch, the other one being wrong for these shapes."""

@@ -18,9 +18,9 @@ import pytest
 from onnx import ModelProto
 
 import rtcc
+from benchmarks.models.reference import Array, Arrays, compare, float64_reference
 from rtcc.errors import Unsupported
 from tests.models.nnsmith import GeneratedCase, generated_cases
-from tests.models.reference import Array, Arrays, compare, float64_reference
 
 RTOL = {2: 1e-2, 4: 1e-3, 8: 1e-6}
 """By bytes per element: about eight units in the last place of f16; room for long chains in f32 and f64."""

@@ -8,13 +8,23 @@ import onnx
 import pytest
 from onnx import ModelProto
 
-from benchmarks.models import gru, lenet, lstm, minilm, mobilenet_v2, resnet18, resnet50, sample_inputs, vgg16
+from benchmarks.models.light import light_model
+from benchmarks.models.networks import (
+    gru,
+    lenet,
+    lstm,
+    minilm,
+    mobilenet_v2,
+    resnet18,
+    resnet50,
+    sample_inputs,
+    vgg16,
+)
+from benchmarks.models.real import SMALL as REAL_SMALL
+from benchmarks.models.reference import Deviation, compare, float64_reference, onnxruntime_outputs
+from benchmarks.models.zoo import ZOO, zoo_model
 from rtcc.interpreter import interpret
-from tests.models.light import light_model
 from tests.models.nnsmith import generated_cases
-from tests.models.real import SMALL as REAL_SMALL
-from tests.models.reference import Deviation, compare, float64_reference, onnxruntime_outputs
-from tests.models.zoo import ZOO, zoo_model
 
 DEMO = Path(__file__).parents[2] / "rtcc" / "demo"
 

@@ -11,12 +11,12 @@ import pytest
 
 import rtcc
 from benchmarks.denormals import CHANNELS, filter_bank
+from benchmarks.models.real import REAL
+from benchmarks.models.reference import float64_reference
 from rtcc.artifact import Artifact
 from rtcc.compiler import Options, start, write
 from rtcc.errors import InvalidInput
 from tests.artifact.test_c import compile_program
-from tests.models.real import REAL
-from tests.models.reference import float64_reference
 from tests.models.test_real_models import marked
 
 LIBRARIES = {"linux-vdso.so.1", "libc.so.6", "libm.so.6", "libpthread.so.0", "ld-linux-x86-64.so.2"}

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from benchmarks.accuracy import measure
+from benchmarks.models.real import REAL, SMALL
 from rtcc.compiler import Options, start
 from rtcc.errors import RtccError
-from tests.models.real import REAL, SMALL
 
 APART = 1e-4
 SAMPLE = (

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import rtcc
+from benchmarks.models.real import REAL, RealModel
 from rtcc.compiler import Compilation, Options, start, write
 from rtcc.text import print_module, read_module, write_module
-from tests.models.real import REAL, RealModel
 from tests.models.test_real_models import marked
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ import os, sys
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:int(sys.argv[3])])
 from pathlib import Path
 from rtcc.compiler import Options, start, write
-from tests.models.real import REAL
+from benchmarks.models.real import REAL
 compilation = start(Path(sys.argv[1]), Options(shapes=REAL[sys.argv[4]].shapes or None))
 compilation.lower()
 write(compilation, Path(sys.argv[2]))

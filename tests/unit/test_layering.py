@@ -68,6 +68,16 @@ def test_passes_and_targets_do_not_know_each_other() -> None:
     assert offenders("targets", "rtcc.passes") == []
 
 
+@pytest.mark.parametrize("folder", ["rtcc", "passes", "targets", "benchmarks", "examples"])
+def test_only_tests_import_tests(folder: str) -> None:
+    assert offenders(folder, "tests") == []
+
+
+@pytest.mark.parametrize("folder", ["rtcc", "passes", "targets"])
+def test_benchmarks_serve_tests_and_people_alone(folder: str) -> None:
+    assert offenders(folder, "benchmarks") == []
+
+
 def test_only_targets_import_tvm() -> None:
     assert offenders("rtcc", "tvm") + offenders("passes", "tvm") == []
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.models import lenet, sample_inputs
+from benchmarks.models.networks import lenet, sample_inputs
 from rtcc import peers
 from rtcc.errors import InvalidInput, ToolMissing, Unsupported
 

