@@ -1,0 +1,263 @@
+"""Every legal algorithm of single convolution layers against each other, and what select-conv takes.
+
+    python benchmarks/conv_layers.py                          50 layers of eight models, one thread
+    python benchmarks/conv_layers.py --models vgg16 --cold --json out.json
+
+Each layer is compiled with each algorithm that the target calls legal, and its kernel alone is run: bursts in
+turns, one core, the least CPU time of each counts, so that other processes on the machine add little but noise.
+Layouts are as within a network: no conversion is measured, and none is counted in what is chosen. Plain loops
+are left out where they are predicted to be far off. --cold reads more than the caches hold before each run, as
+the other layers of a network do.
+
+Regret is how much longer the algorithm that was chosen takes than the fastest one.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from rtcc.compiler import Compilation, Options, start
+from rtcc.ir import DType, Graph, Module, TensorType
+from rtcc.ir.ops.activation import Relu
+from rtcc.ir.ops.nn import Conv
+from rtcc.passes.select_conv import SelectConv
+from rtcc.pipeline.inputs import random_kernel_inputs
+from rtcc.pipeline.run import run_pipeline
+from rtcc.pipeline.text import parse_pipeline
+from rtcc.target import Candidate
+from rtcc.verification.check import stored
+from rtcc.verification.library import link_kernels
+
+BURST_SECONDS = 0.01
+COLD_BYTES = 96 << 20
+FAR_OFF = 4.0
+"""Plain loops predicted to take so many times the best are not measured."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution: channels, height, width, filters, kernel, stride, groups; padded to keep its size."""
+
+    model: str
+    channels: int
+    height: int
+    width: int
+    filters: int
+    kernel: tuple[int, int] = (3, 3)
+    stride: int = 1
+    groups: int = 1
+
+    @property
+    def text(self) -> str:
+        """As the table shows it."""
+        kernel = "x".join(map(str, self.kernel))
+        more = (f" /{self.stride}" if self.stride > 1 else "") + (
+            f" g{self.groups}" if self.groups > 1 else ""
+        )
+        return f"{self.channels},{self.height}x{self.width},{self.filters} {kernel}{more}"
+
+    def module(self) -> Module:
+        """relu(conv(x, w, b)) with seeded weights."""
+        random = np.random.default_rng(0)
+        module = Module()
+        shape = (1, self.channels, self.height, self.width)
+        graph = module.add_graph(Graph("main", [("x", TensorType(DType.F32, shape))]))
+        weights = (self.filters, self.channels // self.groups, *self.kernel)
+        weight = module.add_constant("w", random.standard_normal(weights).astype(np.float32))
+        bias = module.add_constant("b", random.standard_normal(self.filters).astype(np.float32))
+        rows, columns = (taps // 2 for taps in self.kernel)
+        conv = graph.append(
+            Conv(
+                graph.parameters[0], weight, bias, pads=(rows, columns, rows, columns),
+                strides=(self.stride, self.stride), group=self.groups,
+            )
+        )  # fmt: skip
+        conv.location = conv.location.merge(type(conv.location)(("layer",)))
+        graph.return_(graph.append(Relu(conv.result)).result)
+        return module
+
+
+def _layers(model: str, *rows: tuple[Any, ...]) -> list[Layer]:
+    return [Layer(model, *row) for row in rows]
+
+
+ONE = (1, 1)
+LAYERS = [
+    *_layers("resnet18", (3, 224, 224, 64, (7, 7), 2), (64, 56, 56, 64), (64, 56, 56, 128, (3, 3), 2),
+             (128, 28, 28, 128), (128, 28, 28, 256, (3, 3), 2), (256, 14, 14, 256), (512, 7, 7, 512)),
+    *_layers("resnet50", (64, 56, 56, 256, ONE), (256, 56, 56, 64, ONE), (512, 28, 28, 128, ONE),
+             (256, 14, 14, 1024, ONE), (1024, 14, 14, 256, ONE), (512, 7, 7, 2048, ONE),
+             (256, 28, 28, 256, (3, 3), 2)),
+    *_layers("vgg16", (64, 224, 224, 64), (64, 112, 112, 128), (128, 112, 112, 128), (256, 56, 56, 256),
+             (512, 28, 28, 512), (512, 14, 14, 512)),
+    *_layers("mobilenetv2", (3, 224, 224, 32, (3, 3), 2), (32, 112, 112, 32, (3, 3), 1, 32),
+             (16, 112, 112, 96, ONE), (96, 112, 112, 96, (3, 3), 2, 96), (144, 56, 56, 24, ONE),
+             (384, 14, 14, 384, (3, 3), 1, 384), (576, 14, 14, 96, ONE), (320, 7, 7, 1280, ONE)),
+    *_layers("yolov8n", (3, 320, 320, 16, (3, 3), 2), (16, 80, 80, 16), (32, 40, 40, 32), (64, 20, 20, 64),
+             (64, 40, 40, 80), (80, 40, 40, 80), (384, 20, 20, 128, ONE)),
+    *_layers("inception", (192, 28, 28, 16, ONE), (96, 28, 28, 128), (24, 14, 14, 64), (64, 56, 56, 192),
+             (128, 17, 17, 128, (1, 7)), (128, 17, 17, 192, (7, 1)), (384, 8, 8, 384, (1, 3))),
+    *_layers("ppocr-rec", (32, 24, 160, 64, (3, 3), 2), (120, 3, 80, 480, ONE), (64, 1, 80, 120, (1, 3)),
+             (56, 12, 80, 56, (5, 5), 1, 56)),
+    *_layers("shufflenet", (24, 56, 56, 112, ONE, 1, 2), (112, 28, 28, 112, (3, 3), 1, 112),
+             (512, 14, 14, 512, (3, 3), 1, 32), (256, 28, 28, 256, (3, 3), 1, 32)),
+]  # fmt: skip
+
+
+@dataclass
+class Result:
+    """Least seconds and predicted ones by algorithm, and the algorithm that is chosen."""
+
+    layer: Layer
+    chosen: str
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    predicted: dict[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def best(self) -> str:
+        return min(self.seconds, key=lambda name: self.seconds[name])
+
+    @property
+    def regret(self) -> float:
+        return self.seconds[self.chosen] / self.seconds[self.best] - 1
+
+
+def candidates(layer: Layer) -> list[Candidate]:
+    """The legal algorithms, by predicted time without conversions."""
+    compilation = start(layer.module(), Options())
+    run_pipeline(compilation.module, list(parse_pipeline("fuse")))
+    (decision,) = SelectConv().explain(compilation.module)
+    legal = [offer.candidate for offer in decision.offers if not offer.obstacle]
+    legal.sort(key=lambda candidate: candidate.seconds)
+    return [each for each in legal if each.seconds <= FAR_OFF * legal[0].seconds]
+
+
+def kernel_of(layer: Layer, algorithm: str, folder: Path) -> Callable[[], object]:
+    """A function that runs the layer's kernel, on buffers that lie as in an artefact."""
+    compilation = start(layer.module(), Options(conv=algorithm))
+    compilation.lower()
+    name = next(
+        n for n, k in compilation.module.kernels.items() if k.attributes.get("algorithm") == algorithm
+    )
+    pointer, kernel = _linked(compilation, name, folder), compilation.module.kernels[name]
+    feeds = random_kernel_inputs(kernel)
+    arrays = [stored(p.type, feed) for p, feed in zip(kernel.parameters, feeds, strict=True)]
+    arrays += [np.zeros(value.type.physical_shape, np.float32) for value in kernel.returned]
+    scratch = compilation.target.scratch_bytes(kernel)
+    arrays += [np.zeros(scratch // 4, np.float32)] if scratch else []
+    arrays = [_aligned(array) for array in arrays]
+    code = np.zeros(1, np.int32)
+    arguments = [ctypes.c_int32(0), ctypes.c_int32(1)]
+    arguments += [ctypes.c_void_p(array.ctypes.data) for array in (*arrays, code)]
+
+    def run(held: Sequence[Any] = (arrays, code)) -> object:
+        return pointer(*arguments)
+
+    return run
+
+
+def _linked(compilation: Compilation, name: str, folder: Path) -> Any:
+    objects = compilation.target.compile_kernels(compilation.module)
+    library = ctypes.CDLL(str(link_kernels({name: objects[name]}, compilation.target.machine, folder)))
+    return ctypes.CFUNCTYPE(ctypes.c_int32)((ctypes.c_void_p * 1).in_dll(library, "rtcc_kernels")[0] or 0)
+
+
+def _aligned(array: Any) -> Any:
+    """A copy that begins at a multiple of 64 bytes."""
+    room = np.empty(array.nbytes + 64, np.uint8)
+    begin = -room.ctypes.data % 64
+    copy = room[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def measure(runners: dict[str, Callable[[], object]], rounds: int, cold: bool) -> dict[str, float]:
+    """Least CPU seconds of one run of each, in turns."""
+    far = np.ones(COLD_BYTES // 8)
+    least: dict[str, float] = {}
+    for _ in range(rounds):
+        for name, run in runners.items():
+            spent = 0.0
+            while spent < BURST_SECONDS:
+                if cold:
+                    far.sum()
+                begun = time.thread_time()
+                run()
+                seconds = time.thread_time() - begun
+                least[name] = min(least.get(name, seconds), seconds)
+                spent += max(seconds, BURST_SECONDS / 50)
+    return least
+
+
+def measured(layer: Layer, rounds: int, cold: bool) -> Result:
+    """All algorithms of one layer."""
+    legal = candidates(layer)
+    result = Result(layer, legal[0].algorithm, predicted={each.algorithm: each.seconds for each in legal})
+    runners: dict[str, Callable[[], object]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        for candidate in legal:
+            folder = Path(name) / candidate.algorithm
+            folder.mkdir()
+            runners[candidate.algorithm] = kernel_of(layer, candidate.algorithm, folder)
+        result.seconds = measure(runners, rounds, cold)
+    return result
+
+
+def table(results: Sequence[Result]) -> Table:
+    """Layer by layer: what was chosen, what is best, and every algorithm's time."""
+    view = Table("model", "layer", "chosen", "best", "regret", "µs measured (predicted)")
+    for result in results:
+        times = ", ".join(
+            f"{name} {seconds * 1e6:.1f} ({result.predicted[name] * 1e6:.1f})"
+            for name, seconds in sorted(result.seconds.items(), key=lambda item: item[1])
+        )
+        view.add_row(
+            result.layer.model, result.layer.text, result.chosen, result.best, f"{result.regret:.0%}", times
+        )
+    return view
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = sorted({layer.model for layer in LAYERS})
+    parser.add_argument("--models", nargs="*", choices=names, help="whose layers; default: all")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cold", action="store_true", help="empty the caches before each run")
+    parser.add_argument("--core", type=int, default=0, help="the core to run on")
+    parser.add_argument("--json", type=Path, help="write the figures")
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {options.core})
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    results: list[Result] = []
+    for layer in LAYERS:
+        if not options.models or layer.model in options.models:
+            results.append(measured(layer, options.rounds, options.cold))
+            console.print(
+                f"{layer.model} {layer.text}: {results[-1].chosen}, regret {results[-1].regret:.0%}"
+            )
+    console.print(table(results))
+    within = sum(result.regret <= 0.1 for result in results)
+    console.print(f"{within} of {len(results)} choices within 10 % of the best")
+    if options.json:
+        rows = [{**asdict(r), "best": r.best, "regret": r.regret} for r in results]
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
