@@ -3,11 +3,11 @@
     python benchmarks/conv_layers.py                          50 layers of eight models, one thread
     python benchmarks/conv_layers.py --models vgg16 --cold --json out.json
 
-Each layer is compiled with each algorithm that the target calls legal, and its kernel alone is run: bursts in
-turns, one core, the least CPU time of each counts, so that other processes on the machine add little but noise.
-Layouts are as within a network: no conversion is measured, and none is counted in what is chosen. Plain loops
-are left out where they are predicted to be far off. --cold reads more than the caches hold before each run, as
-the other layers of a network do.
+Each layer is compiled with each algorithm that the target calls legal, and its kernel alone is run: bursts
+in turns, one core, the least CPU time of each counts, so that other processes on the machine add little but
+noise. Layouts are as within a network: no conversion is measured, and none is counted in what is chosen.
+Plain loops are left out where they are predicted to be far off. --cold reads more than the caches hold before
+each run, as the other layers of a network do.
 
 Regret is how much longer the algorithm that was chosen takes than the fastest one.
 """

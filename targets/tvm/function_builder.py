@@ -32,6 +32,9 @@ Index: TypeAlias = Any
 READ, NEAREST_CACHE, DATA = 0, 3, 1
 """Arguments of LLVM's prefetch instruction."""
 
+LINE_FLOATS = 16
+"""Floats of a cache line."""
+
 
 def vector(start: Index, lanes: int) -> Expr:
     """The index of `lanes` consecutive elements from `start` (`start` itself for one lane)."""
@@ -95,11 +98,12 @@ class FunctionBuilder:
         """buffer[index] = value; a vector value needs a vector last index."""
         self.append(tirx.BufferStore(buffer, self._floated(value), list(index)))
 
-    def prefetch(self, buffer: tirx.Buffer, index: Sequence[Index]) -> None:
-        """Ask for the cache line of an element; the element need not exist."""
+    def prefetch(self, buffer: tirx.Buffer, index: Sequence[Index], floats: int) -> None:
+        """Ask for the cache lines of so many floats of a row from its beginning; they need not exist."""
         numbers = [tirx.IntImm("int32", number) for number in (READ, NEAREST_CACHE, DATA)]
-        place = tirx.address_of(buffer[tuple(index)])
-        self.append(tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", place, *numbers)))
+        for start in range(0, floats, LINE_FLOATS):
+            place = tirx.address_of(buffer[(*index, start)])
+            self.append(tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", place, *numbers)))
 
     def bind(self, name: str, value: Expr | int) -> Expr:
         """A name for a value from here to the end of the enclosing block; constants stay constants."""

@@ -37,9 +37,6 @@ from rtcc.targets.tvm.kernels.winograd_tiles import (
     winograd_illegal,
 )
 
-LINE_FLOATS = 16
-"""Floats of a cache line."""
-
 AHEAD_FLOATS = 2048
 """How far ahead weights are asked for. They come from the third cache or from memory, in one long stream that
 a core does not run ahead of by itself: measured 1.1 to 2.4 times as fast where the caches were cold."""
@@ -241,9 +238,8 @@ class _Products:
             kernel.serial("c", bounded(lanes, conv.channels, cb * lanes)) as c,
         ):
             channel = kernel.bind("channel", cb * lanes + c)
-            for line in range(0, acc.blocks * lanes, LINE_FLOATS):
-                ahead = channel + AHEAD_FLOATS // (acc.blocks * lanes)
-                kernel.prefetch(self.weights, [group, point, ahead, line])
+            columns = acc.blocks * lanes
+            kernel.prefetch(self.weights, [group, point, channel + AHEAD_FLOATS // columns], columns)
             with kernel.unrolled("m", acc.pixels) as m, kernel.unrolled("j", acc.blocks) as j:
                 value = splat(block.scratch[block.transformed(point, cb, first + m) + c], lanes)
                 weight = self.weights[group, point, channel, vector(j * lanes, lanes)]
