@@ -87,7 +87,7 @@ class Artifact:
         if not 1 <= self.threads <= self._table.threads_max:
             raise InvalidInput(
                 "threads",
-                f"the artefact was compiled for at most {self._table.threads_max} threads, found {threads}",
+                f"the artefact was compiled for 1 to {self._table.threads_max} threads, found {threads}",
                 hint="compile with --threads to allow more",
             )
         self.inputs = tuple(_tensor(t) for t in self.info.inputs)

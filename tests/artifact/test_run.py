@@ -181,7 +181,7 @@ def test_bad_data_is_an_error_and_the_next_run_is_well(opened: Loader, threads: 
 
 def test_threads_must_be_in_range(opened: Loader) -> None:
     for threads in (0, 5):
-        with pytest.raises(InvalidInput, match="between 1 and 4"):
+        with pytest.raises(InvalidInput, match="for 1 to 4 threads"):
             opened("mixed", threads=threads)
 
 
