@@ -13,7 +13,7 @@ from rtcc.ir import Constant, Graph, Layout, Module, Op, Value
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.fused import Fused
 from rtcc.ir.ops.winograd import WinogradConv, transformed_filter
-from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs, operand_index
+from rtcc.ir.regions import anchor_of, computes_operand, constant_slots, flow_graphs, operand_index
 from rtcc.ir.roles import Role
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import reassociates
@@ -126,13 +126,16 @@ class _Selection:
         refusal = ""
         if limit and candidate.error > limit:
             refusal = f"its error bound {candidate.error:.1e} is above {limit:g}"
+        inside = [slot for slot in candidate.operand_layouts if computes_operand(op, anchor, slot)]
+        if inside:
+            refusal = f"it reads operand {inside[0]} from memory, and the region computes that itself"
         return Offer(candidate, self._conversion(op, anchor, candidate), refusal)
 
     def _conversion(self, op: Fused, anchor: Op, candidate: Candidate) -> float:
         """Seconds to store the first operand as the candidate reads it."""
         index = operand_index(op, anchor, 0)
         wanted = candidate.operand_layouts.get(0)
-        if index < 0 or wanted == self.stored.get(op.inputs[index]):
+        if index is None or wanted == self.stored.get(op.inputs[index]):
             return 0.0
         type = op.inputs[index].type.with_layout(self.stored.get(op.inputs[index]))
         return self.target.conversion_cost(type, wanted).total
@@ -210,6 +213,7 @@ def _transform(module: Module, op: Fused, tile: tuple[int, ...]) -> None:
     conv = anchor_of(op.body)
     assert isinstance(conv, nn.Conv)
     index = operand_index(op, conv, 1)
+    assert index is not None, "its weights are a constant operand"
     weight = op.inputs[index]
     assert isinstance(weight, Constant)
     (pads, _, _), location = conv.geometry(), conv.location.by("select-conv")

@@ -10,7 +10,7 @@ from rtcc.ir import Constant, Graph, Layout, Module, Op, Return, TensorType, Val
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.fused import ConvertLayout, Fused
 from rtcc.ir.ops.movement import Concat, Slice
-from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs, operand_index
+from rtcc.ir.regions import anchor_of, computes_operand, constant_slots, flow_graphs, operand_index
 from rtcc.ir.roles import Role
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import exact
@@ -89,7 +89,8 @@ class _Selection:
         anchor = self.anchors[op]
         if anchor is None or op.algorithm in ("", GENERIC):
             return _PLAIN_LOOPS
-        found = self.target.candidates(anchor, constant_slots(op, anchor), halos)
+        listed = self.target.candidates(anchor, constant_slots(op, anchor), halos)
+        found = [c for c in listed if not any(computes_operand(op, anchor, s) for s in c.operand_layouts)]
         for candidate in found:
             if candidate.algorithm == op.algorithm and isinstance(candidate.cost, Cost):
                 return candidate
@@ -135,7 +136,9 @@ class _Selection:
         """Give each blocked value the widest border that a reader needs, and parts of one buffer the same."""
         for op, choice in self.choices.items():
             if any(choice.border):
-                self._widen(op.inputs[self._operand_index(op, 0)], choice.border)
+                index = self._operand_index(op, 0)
+                assert index is not None, "no candidate has an operand that lies in no memory"
+                self._widen(op.inputs[index], choice.border)
         for tied in self._tied():
             widest = [self.borders[value] for value in tied if value in self.borders]
             for border in widest:
@@ -177,10 +180,11 @@ class _Selection:
         """The border of an operand that the region reads in blocks."""
         if choice.operand_layouts.get(slot) is None:
             return ()
-        return self.borders.get(op.inputs[self._operand_index(op, slot)], ())
+        index = self._operand_index(op, slot)
+        return () if index is None else self.borders.get(op.inputs[index], ())
 
-    def _operand_index(self, op: Fused, slot: int) -> int:
-        """Which operand of the region is its anchor's operand `slot`; -1 for none."""
+    def _operand_index(self, op: Fused, slot: int) -> int | None:
+        """Which operand of the region is its anchor's operand `slot`; None for none."""
         anchor = self.anchors[op]
         assert anchor is not None
         return operand_index(op, anchor, slot)

@@ -28,10 +28,16 @@ def constant_slots(op: Fused, anchor: Op) -> frozenset[int]:
     )
 
 
-def operand_index(op: Fused, anchor: Op, slot: int) -> int:
-    """Which operand of the region is the anchor's operand `slot`; -1 for none."""
+def operand_index(op: Fused, anchor: Op, slot: int) -> int | None:
+    """Which operand of the region is the anchor's operand `slot`; None if it is absent or computed inside."""
     value = anchor.operands[slot] if slot < len(anchor.operands) else None
-    return value.index if value is not None and value.graph is op.body else -1
+    return value.index if value is not None and value.graph is op.body else None
+
+
+def computes_operand(op: Fused, anchor: Op, slot: int) -> bool:
+    """Whether the region itself computes that operand of its anchor, so that it lies in no memory."""
+    is_present = slot < len(anchor.operands) and anchor.operands[slot] is not None
+    return is_present and operand_index(op, anchor, slot) is None
 
 
 def flow_graphs(module: Module) -> list[Graph]:

@@ -117,3 +117,37 @@ def test_the_explanation_says_all_of_it() -> None:
 def test_a_target_lists_what_it_gives() -> None:
     listed = parse_target("x86:skylake-avx512").algorithms
     assert {offer.candidate.algorithm for d in decided() for offer in d.offers} <= set(listed)
+
+
+INSIDE = """// rtir 1  level=fused  target=x86:skylake-avx512
+const #w : f32[16,16,3,3] = splat(0.25)
+graph @main(%x: f32[1,16,8,8]) {
+  %y = control.fused(%x, #w) { (%a: f32[1,16,8,8], %b: f32[16,16,3,3])
+    %c = math.relu(%a) : f32[1,16,8,8]
+    %d = nn.conv(%c, %b) {pads = [1,1,1,1]} : f32[1,16,8,8]
+    return(%d)
+  } : f32[1,16,8,8] loc("conv")
+  return(%y)
+}
+"""
+"""A region, written by hand, that computes the convolution's operand itself: it lies in no memory."""
+
+
+def test_an_operand_computed_in_the_region_leaves_general_loops() -> None:
+    module = parse_module(INSIDE)
+    run_pipeline(module, "select-conv,select-layout")
+    (fused, _) = module.main.ops
+    assert fused.attributes["algorithm"] == "generic"
+    assert fused.type.layout is None
+    assert all(value.type.layout is None for value in fused.present_operands)
+
+
+FORCED = INSIDE.replace("#w) {", '#w) {algorithm = "direct", tile = [8,1,0,8,1]} {')
+
+
+@pytest.mark.parametrize("text", [INSIDE, FORCED])
+def test_an_operand_computed_in_the_region_cannot_be_asked_for_in_blocks(text: str) -> None:
+    forced = "select-conv{conv=direct}" if text is INSIDE else "select-layout"
+    with pytest.raises(InvalidInput) as raised:
+        run_pipeline(parse_module(text), forced)
+    assert raised.value.code == "illegal-algorithm"
