@@ -15,11 +15,10 @@ from rtcc.limits import within_limits
 from rtcc.pipeline.catalogue import NAMED_PIPELINES
 from rtcc.quoting import name_text
 from rtcc.state import declare_state
-from rtcc.target import DEFAULT_TARGET, Progress, Target, parse_target, unseen
+from rtcc.target import DEFAULT_TARGET, Progress, Source, Target, parse_target, unseen
 
 if TYPE_CHECKING:
     from rtcc.artifact import Artifact
-    from rtcc.emission.emit_c import ModelSource
     from rtcc.pipeline.base import Pass
     from rtcc.pipeline.run import Report
 
@@ -67,7 +66,7 @@ class Compilation:
     module: Module
     target: Target
     report: Report | None = None
-    source: ModelSource | None = None
+    source: Source | None = None
     objects: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
     @within_limits("running the passes")
@@ -147,20 +146,22 @@ class Compilation:
             self._generate(name, progress)
 
     def _generate(self, name: str, progress: Progress) -> None:
-        from importlib.metadata import version
-
-        from rtcc.emission.emit_c import emit_c
-
         self.objects = self.target.compile_kernels(self.module, progress)
         if self.options.verify_kernels:
             from rtcc.verification.kernels import verify_kernels
 
             verify_kernels(self.module, self.objects, self.target)
-        self.source = emit_c(
-            self.module, name, self.target.machine, self.objects,
-            threads=self.target.threads, external_weights=self.options.external_weights,
-            versions={"apache-tvm": version("apache-tvm")},
-        )  # fmt: skip
+        if self.options.dump_ir is not None:
+            self._write_listings(self.options.dump_ir / "tir")
+        self.source = self.target.emit(
+            self.module, name, self.objects, external_weights=self.options.external_weights
+        )
+
+    def _write_listings(self, folder: Path) -> None:
+        """The kernels in the code generator's language, one file each."""
+        for name, text in self.target.listings(self.module).items():
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
 
 
 def _binding_of(inputs: Sequence[Value]) -> str:
@@ -332,11 +333,9 @@ def compile(model: Any, target: str | None = None, **options: Any) -> Artifact:
 
 def write(compilation: Compilation, path: Path, progress: Progress = unseen) -> Path:
     """Generate code for a lowered model and link it to PATH.so or PATH.a, with its header beside it."""
-    from rtcc.emission.link import write_artifact
-
     compilation.generate(path.stem, progress)
     assert compilation.source is not None
-    return write_artifact(compilation.source, path)
+    return compilation.source.write(path)
 
 
 def model_stem(model: Any) -> str:

@@ -13,13 +13,16 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from math import inf
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Layout, Module, Op, TensorType
 from rtcc.plugins import entry_points_of, load_class
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rtcc.artifact.info import ArtifactInfo
     from rtcc.machine import Machine
 
 CATALOGUE = {"x86": "rtcc.targets.x86:X86"}
@@ -36,6 +39,19 @@ Progress = Callable[[int, int], None]
 
 def unseen(done: int, total: int) -> None:
     """Progress that nobody watches."""
+
+
+class Source(Protocol):
+    """A model as its target emitted it: C, host code or an image, with what linking needs."""
+
+    @property
+    def info(self) -> ArtifactInfo:
+        """What the artefact says of itself."""
+        ...
+
+    def write(self, path: Path) -> Path:
+        """Build it and put it in place, with what lies beside it; the path written."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -180,6 +196,19 @@ class Target(ABC):
     @abstractmethod
     def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
         """Object code of every kernel of a module at plan level, by kernel name; tells `progress` of each."""
+
+    def listings(self, module: Module) -> dict[str, str]:
+        """Each kernel in the code generator's language, by file name, for `--dump-ir`; none by default."""
+        return {}
+
+    @abstractmethod
+    def emit(
+        self, module: Module, name: str, kernels: Mapping[str, bytes], *, external_weights: bool = False
+    ) -> Source:
+        """What is made of a module at plan level and of its kernels' code (`compile_kernels`).
+
+        name: the output file's stem. external_weights: keep the weights in a file beside the artefact.
+        """
 
     @abstractmethod
     def why_unsupported(self, op: Op) -> str | None:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from pathlib import Path
 
 from rtcc import __version__
 from rtcc.artifact.codes import function_text
@@ -46,6 +47,12 @@ class ModelSource:
     weights: bytes
     objects: dict[str, bytes]
     machine: Machine
+
+    def write(self, path: Path) -> Path:
+        """Compile and link it to PATH.so or PATH.a, with the header and external weights beside it."""
+        from rtcc.emission.link import write_artifact
+
+        return write_artifact(self, path)
 
 
 def emit_c(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+import rtcc.artifact.codes
 import rtcc.ir
+import rtcc.target
 import rtcc.targets.tvm
 from rtcc.files import cache_folder, replace_file
 
@@ -22,10 +24,19 @@ LIMIT_BYTES = 1 << 30
 def generator_hash(*packages: Path) -> str:
     """Hash of the sources that decide what code a kernel becomes: the IR, this bridge, and `packages`."""
     digest = hashlib.sha256()
+    for name, path in generator_sources(*packages):
+        digest.update(name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def generator_sources(*packages: Path) -> Iterator[tuple[str, Path]]:
+    """Those sources: a name that does not depend on where rtcc lies, and the file."""
     for package in (Path(rtcc.ir.__path__[0]), Path(rtcc.targets.tvm.__path__[0]), *packages):
         for path in sorted(package.rglob("*.py")):
-            digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+            yield path.relative_to(package).as_posix(), path
+    for module in (rtcc.artifact.codes, rtcc.target):  # failure codes are in the code; names of algorithms
+        assert module.__file__ is not None
+        yield module.__name__, Path(module.__file__)
 
 
 def kernel_key(text: str, facts: Mapping[str, object], packages: Iterable[Path]) -> str:

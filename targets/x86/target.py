@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Layout, Module, Op, TensorType
 from rtcc.machine import Machine
 from rtcc.pipeline.catalogue import NAMED_PIPELINES
-from rtcc.target import GENERIC, NO_HALOS, Candidate, Cost, Halos, Progress, Target, unseen
+from rtcc.target import GENERIC, NO_HALOS, Candidate, Cost, Halos, Progress, Source, Target, unseen
 from rtcc.targets.tvm.candidates import ALGORITHMS, Vectors, candidates_of
 from rtcc.targets.tvm.compile_kernels import compile_kernels
 from rtcc.targets.tvm.demand import Demand
@@ -101,6 +102,21 @@ class X86(Target):
 
     def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
         return compile_kernels(module, self, (Path(__file__).parent,), progress)
+
+    def listings(self, module: Module) -> dict[str, str]:
+        from rtcc.targets.tvm.listing import tir_texts
+
+        return {f"{name}.tir": text for name, text in tir_texts(module, self).items()}
+
+    def emit(
+        self, module: Module, name: str, kernels: Mapping[str, bytes], *, external_weights: bool = False
+    ) -> Source:
+        from rtcc.emission.emit_c import emit_c
+
+        return emit_c(
+            module, name, self.machine, kernels, threads=self.threads, external_weights=external_weights,
+            versions={"apache-tvm": version("apache-tvm")},
+        )  # fmt: skip
 
     def why_unsupported(self, op: Op) -> str | None:
         return why_no_kernel(op)

@@ -209,3 +209,10 @@ def test_a_stage_past_the_choice_cannot_follow_it(rtcc: Run, dumps: Path) -> Non
     done = rtcc("compile", stage, "--conv", "direct")
     assert done.code == 1
     assert done.errors.startswith("error[no-pass-for-option]: ")
+
+
+def test_dumps_each_kernel_as_tir(dumps: Path) -> None:
+    (last,) = (dumps / "ir").glob("*-plan-memory.rtir")
+    texts = {path.stem: path.read_text() for path in (dumps / "ir" / "tir").glob("*.tir")}
+    assert set(texts) == set(package.read_module(last).kernels)
+    assert all("T.prim_func" in text for text in texts.values())

@@ -18,7 +18,7 @@ from rtcc.ir import DType, Graph, Location, Module, TensorType
 from rtcc.ir.ops.math import Add
 from rtcc.target import parse_target
 from rtcc.targets.tvm import worker_pool
-from rtcc.targets.tvm.cache import KernelCache
+from rtcc.targets.tvm.cache import KernelCache, generator_sources
 from rtcc.targets.tvm.compile_kernels import compile_kernels
 
 READ = "import os, sys, time; from rtcc.targets.tvm.worker_pool import *; read_frame(sys.stdin.buffer)"
@@ -237,7 +237,7 @@ def test_the_oldest_entries_go(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from rtcc.targets.tvm.cache import KernelCache
+from rtcc.targets.tvm.cache import KernelCache, generator_sources
 cache = KernelCache(Path(sys.argv[1]))
 print("ready", flush=True)
 while True:
@@ -261,3 +261,9 @@ def test_processes_share_the_cache_and_may_be_killed(tmp_path: Path) -> None:
         writer.send_signal(signal.SIGKILL)
         writer.communicate()
     assert any(cache.get(f"{number:02}") for number in range(20))
+
+
+def test_the_cache_key_covers_what_the_code_is_made_of() -> None:
+    names = [name for name, _ in generator_sources()]
+    assert "rtcc.artifact.codes" in names
+    assert {"build.py", "lower/compile.py", "kernels/direct_conv.py", "ops/nn.py"} <= set(names)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tvm import tirx
@@ -11,7 +13,7 @@ from tvm import tirx
 from rtcc.errors import Unsupported
 from rtcc.ir import Graph
 from rtcc.target import Target, parse_target
-from rtcc.targets.tvm.build import build_object, target_of
+from rtcc.targets.tvm.build import build_object, target_of, tir_text
 from rtcc.targets.tvm.lower import loops
 from rtcc.targets.tvm.lower.rules import Kind, rule_of
 from rtcc.text import parse_module
@@ -19,12 +21,23 @@ from rtcc.text import parse_module
 
 def compile_text(text: str, blobs: dict[str, bytes], target: str) -> bytes:
     """The object of the one kernel in `text`; blobs: bytes of its large constants by hash."""
+    with _kernel_of(text, blobs) as kernel:
+        return compile_kernel(kernel, parse_target(target))
+
+
+def text_of(text: str, blobs: dict[str, bytes], target: str) -> str:
+    """The TIR of the same kernel, as TVM prints it."""
+    with _kernel_of(text, blobs) as kernel:
+        return tir_text(lower_kernel(kernel, parse_target(target)))
+
+
+@contextmanager
+def _kernel_of(text: str, blobs: dict[str, bytes]) -> Iterator[Graph]:
     with tempfile.TemporaryDirectory() as folder:
         for name, contents in blobs.items():
             (Path(folder) / name).write_bytes(contents)
-        module = parse_module(text, blobs=Path(folder))
-        (kernel,) = module.kernels.values()
-        return compile_kernel(kernel, parse_target(target))
+        (kernel,) = parse_module(text, blobs=Path(folder)).kernels.values()
+        yield kernel
 
 
 def compile_kernel(kernel: Graph, target: Target) -> bytes:
