@@ -15,6 +15,7 @@ from benchmarks.models.real import REAL
 from benchmarks.models.reference import float64_reference
 from rtcc.artifact import Artifact
 from rtcc.compiler import Options, start, write
+from rtcc.emission.emit_c import ModelSource
 from rtcc.errors import InvalidInput
 from tests.artifact.test_c import compile_program
 from tests.models.test_real_models import marked
@@ -52,7 +53,7 @@ def quiet_program(folder: Path) -> Path:
     compilation = start(REAL["lenet-demo"].build(), Options())
     compilation.lower()
     compilation.generate("model")
-    assert compilation.source is not None
+    assert isinstance(compilation.source, ModelSource)
     return compile_program(folder, compilation.source, "-frounding-math", program="quiet.c")
 
 
