@@ -16,6 +16,20 @@ from tests.models.test_real_models import marked
 
 ROOT = Path(__file__).parents[2]
 NETWORKS = ("lenet-demo", "small-resnet18", "small-minilm", "small-lstm", "magika", "ppocr-cls", "resnet18")
+LARGER = (
+    *(name for name in REAL if name.startswith("light-")),
+    *(
+        "lenet",
+        "resnet50",
+        "mobilenetv2",
+        "vgg16",
+        "minilm6",
+        "ppocr-det",
+        "ppocr-rec",
+        "nudenet",
+        "vit-s-focus",
+    ),
+)
 
 COMPILE = """
 import os, sys
@@ -42,7 +56,7 @@ def lowered(real: RealModel, dumps: Path) -> Compilation:
     return compilation
 
 
-@pytest.mark.parametrize("name", marked(NETWORKS, quick=("lenet-demo",)))
+@pytest.mark.parametrize("name", marked((*NETWORKS, *LARGER), quick=("lenet-demo",)))
 def test_compilation_goes_on_from_every_stage(tmp_path: Path, name: str) -> None:
     """Each dump prints back byte for byte, and what it becomes is the very same artefact."""
     real = REAL[name]
@@ -65,6 +79,7 @@ def test_compilation_goes_on_from_every_stage(tmp_path: Path, name: str) -> None
         for output, array in expected.items():
             np.testing.assert_array_equal(found[output], array, err_msg=f"{stage.name}: {output}")
         assert resumed.read_bytes() == whole.read_bytes(), stage.name
+        resumed.unlink()
 
 
 def test_a_stage_moved_elsewhere_takes_its_weights_along(tmp_path: Path) -> None:
