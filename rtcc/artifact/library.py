@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import mmap
 import os
 import platform
 import threading
+import weakref
 from pathlib import Path
 
 from rtcc.artifact.elf import Elf
@@ -79,7 +81,7 @@ _opened_lock = threading.Lock()
 
 
 def open_table(path: Path) -> Table:
-    """The artefact's table of functions.
+    """The artefact's table of functions; the library is unloaded when nobody holds the table any more.
 
     The dynamic loader takes equal path texts for equal files, even where the file was replaced since: each
     file that was seen at a path gets another spelling of that path.
@@ -93,8 +95,10 @@ def open_table(path: Path) -> Table:
         spelling = "/." * seen.index((status.st_dev, status.st_ino))
     try:
         library = ctypes.CDLL(f"{folder}{spelling}/{name}", mode=os.RTLD_NOW | os.RTLD_LOCAL)
-        return Table.in_dll(library, TABLE_SYMBOL)
+        table = Table.in_dll(library, TABLE_SYMBOL)
     except (OSError, ValueError) as error:  # ValueError: no such symbol, or a message that is not UTF-8
         raise ArtifactError(
             "cannot-load", f"the dynamic loader refuses the artefact: {error}", where=str(path)
         ) from error
+    weakref.finalize(table, _ctypes.dlclose, library._handle).atexit = False
+    return table

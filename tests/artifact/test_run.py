@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import signal
 import subprocess
 import sys
@@ -177,6 +178,27 @@ def test_bad_data_is_an_error_and_the_next_run_is_well(opened: Loader, threads: 
             artifact.run(bad)
         assert raised.value.code == "index-out-of-range"
         np.testing.assert_array_equal(artifact.run(good)["y"], CASES["gather"].expected(good)["y"])
+
+
+def test_a_library_is_unloaded_when_nothing_uses_it(folder: Path) -> None:
+    """Neither the artefact nor a binding that outlives it: a session may open hundreds."""
+    path = folder / f"{next(iter(CASES))}.so"
+
+    def is_mapped() -> bool:
+        return str(path) in Path("/proc/self/maps").read_text()
+
+    artifact = load(path)
+    inputs = next(iter(CASES.values())).inputs(0)
+    binding = artifact.bind(inputs)
+    artifact.close()
+    del artifact
+    gc.collect()
+    assert is_mapped()
+    binding()
+    del binding
+    gc.collect()
+    assert not is_mapped()
+    assert load(path).run(inputs)
 
 
 def test_threads_must_be_in_range(opened: Loader) -> None:
