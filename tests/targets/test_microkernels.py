@@ -19,11 +19,11 @@ from rtcc.targets.tvm.kernels.matmul_tiles import (
     MatmulTile,
     Right,
     choose_tile,
-    pack_weights,
     scratch_bytes,
 )
 from rtcc.targets.tvm.kernels.pool_problem import PoolProblem, Reduction
 from tests.targets.kernels import blocked, close, run
+from tests.targets.packed import depthwise_weights, direct_weights, matmul_weights, nchw_weights
 
 REGISTERS = {16: 32, 8: 16}
 lengths = pytest.mark.parametrize("lanes", [16, 8])
@@ -109,7 +109,7 @@ def test_direct_conv(name: str, lanes: int) -> None:
     )
     bias = numbers(p.output.blocks * lanes)
     func = direct_conv.make(p, BiasRelu(len(bias)), tile)
-    packed = direct_conv.pack_weights(weights, p, tile)
+    packed = direct_weights(weights, p, tile)
     result = run(func, lanes, [blocked(data, p.input), packed, bias], p.output.shape)
     close(result, expected_with_bias(data, weights, bias, p), weights[0].size)
 
@@ -121,7 +121,7 @@ def test_direct_conv_in_several_passes(lanes: int) -> None:
     tile = Tile(pixels=4, blocks=4, depth=3, rows=5)
     data, weights, bias = numbers(1, 80, 7, 7), numbers(48, 80, 3, 3), numbers(48)
     func = direct_conv.make(p, BiasRelu(48), tile)
-    packed = direct_conv.pack_weights(weights, p, tile)
+    packed = direct_weights(weights, p, tile)
     result = run(func, lanes, [blocked(data, p.input), packed, bias], p.output.shape)
     close(result, expected_with_bias(data, weights, bias, p), 720)
 
@@ -133,7 +133,7 @@ def test_residual_epilogue_sees_logical_positions(lanes: int) -> None:
     data, weights, other = numbers(2, 16, 6, 6), numbers(32, 16, 1, 1), numbers(2, 32, 6, 6)
     form = replace(p.output, halo=(1, 2, 0, 1))
     func = direct_conv.make(p, Residual(form.shape, form.halo), tile)
-    packed = direct_conv.pack_weights(weights, p, tile)
+    packed = direct_weights(weights, p, tile)
     result = run(func, lanes, [blocked(data, p.input), packed, blocked(other, form)], p.output.shape)
     close(result, blocked(convolved(data, weights, p) + other, p.output), 16)
 
@@ -170,7 +170,7 @@ def test_nchw_conv(name: str, lanes: int) -> None:
     data, weights = numbers(p.batch, p.channels, p.height, p.width), numbers(p.filters, p.channels, *p.kernel)
     bias = numbers(p.output.blocks * lanes)
     func = nchw_conv.make(p, BiasRelu(len(bias)), tile)
-    result = run(func, lanes, [data, nchw_conv.pack_weights(weights, p, tile), bias], p.output.shape)
+    result = run(func, lanes, [data, nchw_weights(weights, p, tile), bias], p.output.shape)
     close(result, expected_with_bias(data, weights, bias, p), weights[0].size)
 
 
@@ -198,7 +198,7 @@ def test_depthwise_conv(name: str, lanes: int) -> None:
     data, weights = numbers(p.batch, p.channels, p.height, p.width), numbers(p.filters, 1, *p.kernel)
     bias = numbers(p.output.blocks * lanes)
     func = depthwise_conv.make(p, BiasRelu(len(bias)), depthwise_tile(p, REGISTERS[lanes]))
-    packed = depthwise_conv.pack_weights(weights, p)
+    packed = depthwise_weights(weights, p)
     result = run(func, lanes, [blocked(data, p.input), packed, bias], p.output.shape)
     close(result, expected_with_bias(data, weights, bias, p), weights[0].size)
 
@@ -236,7 +236,7 @@ def check_matmul(p: MatmulProblem, tile: MatmulTile) -> None:
     left = numbers(1 if p.shares_left else p.batch, p.rows, p.depth)
     right = numbers(1 if p.shares_right or p.right is Right.PACKED else p.batch, p.depth, p.columns)
     p = replace(p, shares_right=len(right) == 1)
-    stored = pack_weights(right, p, tile) if p.right is Right.PACKED else right
+    stored = matmul_weights(right, p, tile) if p.right is Right.PACKED else right
     if p.right is Right.TRANSPOSED:
         stored = right.transpose(0, 2, 1)
     bias = numbers(p.columns)

@@ -9,10 +9,11 @@ import pytest
 from rtcc.targets.tvm.kernels import direct_conv, matmul
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.conv_tiles import direct_tile
-from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem, MatmulTile, choose_tile, pack_weights
+from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem, MatmulTile, choose_tile
 from rtcc.targets.tvm.summation import BLOCK, LONGEST, block_length
 from tests.targets.kernels import blocked, run
 from tests.targets.lowered import Kernels
+from tests.targets.packed import direct_weights, matmul_weights
 
 U = 2.0**-24
 TERM = np.float32(0.1)
@@ -39,7 +40,8 @@ def test_products(depth: int, tile: MatmulTile | None) -> None:
     problem = MatmulProblem(3, 40, depth)
     tile = tile or choose_tile(problem, 32)
     left, right = np.full((1, 3, depth), TERM), np.ones((depth, 40), np.float32)
-    result = run(matmul.make(problem, None, tile), 16, [left, pack_weights(right, problem, tile)], (1, 3, 40))
+    packed = matmul_weights(right, problem, tile)
+    result = run(matmul.make(problem, None, tile), 16, [left, packed], (1, 3, 40))
     exact = depth * float(TERM)
     assert np.abs(result - exact).max() <= bound(depth) * exact
 
@@ -50,7 +52,7 @@ def test_convolutions(kernel: int) -> None:
     p = ConvProblem(1, channels, kernel, kernel + 1, 16, (kernel, kernel))
     tile = direct_tile(p, 32)
     data, weights = np.full((1, channels, kernel, kernel + 1), TERM), np.ones((16, channels, kernel, kernel))
-    packed = direct_conv.pack_weights(weights.astype(np.float32), p, tile)
+    packed = direct_weights(weights.astype(np.float32), p, tile)
     result = run(direct_conv.make(p, None, tile), 16, [blocked(data, p.input), packed], p.output.shape)
     exact = 9216 * float(TERM)
     assert np.abs(result - exact).max() <= bound(9216) * exact

@@ -22,11 +22,11 @@ from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.winograd_tiles import (
     WinogradProblem,
     WinogradTile,
-    pack_weights,
     scratch_bytes,
     winograd_illegal,
 )
 from tests.targets.kernels import blocked, run
+from tests.targets.packed import winograd_weights
 from tests.targets.test_microkernels import BiasRelu, Residual, convolved, expected_with_bias, numbers
 
 lengths = pytest.mark.parametrize("lanes", [16, 8])
@@ -69,7 +69,7 @@ def result_of(p: WinogradProblem, tile: WinogradTile, epilogue, extra: list[np.n
     conv = p.conv
     data = numbers(conv.batch, conv.channels, conv.height, conv.width)
     weights = numbers(conv.filters, conv.channels, *conv.kernel)
-    packed = pack_weights(transformed_filter(weights, p.outputs).astype(np.float32), p, tile)
+    packed = winograd_weights(transformed_filter(weights, p.outputs).astype(np.float32), p, tile)
     func = winograd_conv.make(p, epilogue, tile)
     inputs = [blocked(data, conv.input), packed, *extra]
     return run(func, conv.lanes, inputs, conv.output.shape, scratch_bytes(p, tile)), data, weights

@@ -1,7 +1,7 @@
 # pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 """Depthwise convolution (one filter per channel) over blocked activations.
 
-Weights are [C/b][R][S][b] (`pack_weights`): lane by lane the same operation, so nothing is broadcast. A tile
+Weights are [C/b][R][S][b]: lane by lane the same operation, so nothing is broadcast. A tile
 is some pixels of one row; the taps are written out, so that pixels which neighbouring taps share are loaded
 once and small filters stay in registers for the whole row.
 """
@@ -9,10 +9,7 @@ once and small filters stay in registers for the whole row.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, vector
@@ -24,14 +21,6 @@ from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
 
 UNROLLED_TAPS = 25
 """Filters of more taps loop over their rows."""
-
-
-def pack_weights(weights: NDArray[Any], problem: ConvProblem) -> NDArray[Any]:
-    """ONNX weights [C][1][R][S]  →  [C/b][R][S][b], zero-padded."""
-    channels, _, rows, taps = weights.shape
-    padded = np.zeros((problem.output.blocks * problem.lanes, rows, taps), weights.dtype)
-    padded[:channels] = weights[:, 0]
-    return np.ascontiguousarray(padded.reshape(-1, problem.lanes, rows, taps).transpose(0, 2, 3, 1))
 
 
 def make(problem: ConvProblem, epilogue: Epilogue | None = None, tile: Tile | None = None) -> tirx.PrimFunc:

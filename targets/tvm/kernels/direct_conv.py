@@ -1,7 +1,7 @@
 # pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 """Direct convolution over blocked activations: any kernel size, stride and dilation, groups of whole blocks.
 
-Layouts: activations as in `blocked`, weights [K/(nt·b)][C/b][R][S][b][nt·b] (`pack_weights`), zero-padded to
+Layouts: activations as in `blocked`, weights [K/(nt·b)][C/b][R][S][b][nt·b], zero-padded to
 whole blocks. One pass of the inner loops keeps a tile of pixels by nt·b output channels in registers over the
 whole reduction: for every input channel and tap, nt weight vectors are loaded and each of the tile's pixels
 is broadcast and multiplied into nt accumulators.
@@ -20,10 +20,7 @@ parameter. Long sums are cut into parts of whole input blocks (`summation`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, bounded, splat, vector
@@ -36,18 +33,6 @@ from rtcc.targets.tvm.summation import block_length
 AHEAD_FLOATS = 1024
 """How far ahead weights are asked for: they lie one after the other as the loops go. Where they come from
 memory, as in a network larger than the caches, layers measured 1.0 to 1.25 times as fast."""
-
-
-def pack_weights(weights: NDArray[Any], problem: ConvProblem, tile: Tile) -> NDArray[Any]:
-    """ONNX weights [K][C/groups][R][S]  →  [K/(nt·b)][C/b][R][S][b][nt·b], zero-padded."""
-    lanes, columns = problem.lanes, tile.blocks * problem.lanes
-    filters, channels, rows, taps = weights.shape
-    padded = np.zeros(
-        (-(-filters // columns) * columns, -(-channels // lanes) * lanes, rows, taps), weights.dtype
-    )
-    padded[:filters, :channels] = weights
-    shape = (padded.shape[0] // columns, columns, padded.shape[1] // lanes, lanes, rows, taps)
-    return np.ascontiguousarray(padded.reshape(shape).transpose(0, 2, 4, 5, 3, 1))
 
 
 def make(problem: ConvProblem, epilogue: Epilogue | None = None, tile: Tile | None = None) -> tirx.PrimFunc:

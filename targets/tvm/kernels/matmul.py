@@ -1,7 +1,7 @@
 # pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 """Matrix product: output[i, m, n] = epilogue(Σ_k left[i, m, k] · right[i, k, n]), row-major but for `right`.
 
-`Right.PACKED` is for constants: [groups][K][nt·b] (`pack_weights`), a group being nt vectors of b columns,
+`Right.PACKED` is for constants: [groups][K][nt·b], a group being nt vectors of b columns,
 zero-padded. `Right.PLAIN` ([K][N]) and `Right.TRANSPOSED` ([N][K]) are for activations: each group is first
 copied to scratch in the packed form, unless the left side has few rows (`copies_right`); then a plain one is
 read where it lies, and a transposed one is left to `dot`. Any N works: the last columns are stored in pieces

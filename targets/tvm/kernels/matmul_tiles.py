@@ -5,10 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from rtcc.targets.tvm.kernels.conv_problem import cycles_per_step, split_evenly, uneven
 
@@ -51,18 +47,6 @@ class MatmulTile:
     vectors: int
     steps: int = 1
     group: int = 1
-
-
-def pack_weights(weights: NDArray[Any], problem: MatmulProblem, tile: MatmulTile) -> NDArray[Any]:
-    """[K][N] (or [batch][K][N])  →  [batch][groups][K][nt·b], zero-padded."""
-    columns = tile.vectors * problem.lanes
-    matrices = weights.reshape(-1, problem.depth, problem.columns)
-    groups = -(-problem.columns // columns)
-    padded = np.zeros((len(matrices), problem.depth, groups * columns), weights.dtype)
-    padded[..., : problem.columns] = matrices
-    return np.ascontiguousarray(
-        padded.reshape(len(matrices), problem.depth, groups, columns).transpose(0, 2, 1, 3)
-    )
 
 
 def copies_right(problem: MatmulProblem) -> bool:

@@ -3,17 +3,14 @@
 
 No input padding is written anywhere: rows outside the image shorten the loop over the kernel's rows, and the
 tiles at the left and right edge are written out separately with only the taps that fall inside. Weights are
-[K/(nt·b)][C][R][S][nt·b] (`pack_weights`). Where there are few filters `narrow_conv` does the rows.
+[K/(nt·b)][C][R][S][nt·b]. Where there are few filters `narrow_conv` does the rows.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, splat, vector
@@ -24,15 +21,6 @@ from rtcc.targets.tvm.kernels.conv_tiles import nchw_illegal, nchw_tile
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
 from rtcc.targets.tvm.summation import BLOCK
-
-
-def pack_weights(weights: NDArray[Any], problem: ConvProblem, tile: Tile) -> NDArray[Any]:
-    """ONNX weights [K][C][R][S]  →  [K/(nt·b)][C][R][S][nt·b], zero-padded."""
-    columns = tile.blocks * problem.lanes
-    filters = weights.shape[0]
-    padded = np.zeros((-(-filters // columns) * columns, *weights.shape[1:]), weights.dtype)
-    padded[:filters] = weights
-    return np.ascontiguousarray(padded.reshape(-1, columns, *weights.shape[1:]).transpose(0, 2, 3, 4, 1))
 
 
 def make(problem: ConvProblem, epilogue: Epilogue | None = None, tile: Tile | None = None) -> tirx.PrimFunc:

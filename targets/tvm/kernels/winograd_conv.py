@@ -2,7 +2,7 @@
 """Winograd's convolution over blocked activations: transform, products, transform back, all in scratch.
 
 `rtcc.ir.ops.winograd` has the mathematics. Layouts: activations as in `blocked`; transformed weights
-[M/(nt·b)][rows][columns][C][nt·b] (`winograd_tiles.pack_weights`). Tiles of outputs are numbered through the
+[M/(nt·b)][rows][columns][C][nt·b]. Tiles of outputs are numbered through the
 batch, row by row, and done by blocks whose transformed inputs and products stay in the second cache:
 
     for block of tiles, split of the output channels:            # shared out among tasks

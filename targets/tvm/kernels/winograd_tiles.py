@@ -10,10 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from math import prod
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from rtcc.ir.ops.winograd import Transform, transform
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, cycles_per_step, uneven
@@ -126,16 +122,6 @@ def winograd_illegal(problem: ConvProblem) -> str | None:
     if any(taps not in (1, 3) for taps in problem.kernel) or problem.kernel == (1, 1):
         return f"the kernel is {problem.kernel[0]}x{problem.kernel[1]}, not 3x3, 1x3 or 3x1"
     return None
-
-
-def pack_weights(transformed: NDArray[Any], problem: WinogradProblem, tile: WinogradTile) -> NDArray[Any]:
-    """Transformed weights [M, C, rows, columns]  →  [M/(nt·b)][rows][columns][C][nt·b], zero-padded."""
-    columns = tile.blocks * problem.conv.lanes
-    filters, channels = transformed.shape[:2]
-    padded = np.zeros((-(-filters // columns) * columns, channels, *problem.points), transformed.dtype)
-    padded[:filters] = transformed
-    shape = (-1, columns, channels, *problem.points)
-    return np.ascontiguousarray(padded.reshape(shape).transpose(0, 3, 4, 2, 1))
 
 
 @cache
