@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rtcc.targets.tvm import vector_math
-from rtcc.targets.tvm.kernels import depthwise_conv, direct_conv, matmul, nchw_conv, pool
+from rtcc.targets.tvm.kernels import depthwise_conv, direct_conv, matmul, nchw_conv, pool, softmax
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.conv_tiles import depthwise_tile, direct_illegal, direct_tile, nchw_tile
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
@@ -307,3 +307,30 @@ def test_tiles_leave_every_task_work() -> None:
     alone, shared = direct_tile(p, 32), direct_tile(p, 32, tasks=4)
     assert alone.joined == 56
     assert 56 // shared.joined >= 4
+
+
+SOFTMAX = [(5, 16), (3, 37), (4, 64), (2, 129), (3, 257), (1, 1000)]
+
+
+@lengths
+@pytest.mark.parametrize(("rows", "count"), SOFTMAX)
+def test_softmax(rows: int, count: int, lanes: int) -> None:
+    data, bias = 30 * numbers(rows, count), numbers(count)
+    result = run(softmax.make(rows, count, lanes, BiasRelu(count)), lanes, [data, bias], (rows, count))
+    powers = np.exp(data.astype(np.float64) - data.max(1, keepdims=True))
+    expected = np.maximum(powers / powers.sum(1, keepdims=True) + bias, 0)
+    np.testing.assert_allclose(result, expected, rtol=2e-6, atol=2e-7)
+
+
+@lengths
+def test_softmax_at_corners(lanes: int) -> None:
+    """Masked elements count nothing; NaN, infinity and rows that are masked throughout give NaN."""
+    data = np.zeros((5, 21), np.float32)
+    data[0, ::2], data[0, 1], data[1, 3], data[2, 20] = -np.inf, 200, np.nan, np.inf
+    data[3], data[4, 0] = -np.inf, -1e30
+    result = run(softmax.make(5, 21, lanes), lanes, [data], (5, 21))
+    assert result[0, 1] == 1
+    assert not result[0, [0, 2, 3, 20]].any()
+    assert np.isnan(result[1:4]).all()
+    assert result[4, 0] == 0
+    np.testing.assert_allclose(result[4, 1:], 1 / 20, rtol=1e-6)

@@ -13,6 +13,8 @@ from rtcc.ir.ops.axes import normal_axis
 from rtcc.target import Target
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr
+from rtcc.targets.tvm.kernels import softmax as softmax_kernel
+from rtcc.targets.tvm.kernels.epilogue import Position
 from rtcc.targets.tvm.lower.accumulate import (
     LANES,
     MAXIMUM,
@@ -33,6 +35,7 @@ from rtcc.targets.tvm.lower.kernel import (
     widened,
 )
 from rtcc.targets.tvm.lower.loops import inner_loops, task_loops
+from rtcc.targets.tvm.lower.movement import split_index
 from rtcc.targets.tvm.lower.reduction import squared, store_result
 from rtcc.targets.tvm.lower.rules import kernel_rule
 
@@ -124,6 +127,33 @@ def _softmax(graph: Graph, op: softmax.Softmax, target: Target) -> tirx.PrimFunc
     ):
         return _softmax_columns(graph, op, axis)
     return rows_kernel(graph, op, [axis], body)
+
+
+def _has_vector_kernel(
+    graph: Graph, op: softmax.Softmax | softmax.LogSoftmax, axis: int, target: Target
+) -> bool:
+    """Whether `kernels.softmax` can do the region: plain float32 rows that nothing is done to before."""
+    plain = all(value.type.layout is None for value in (op.data, graph.returned[0]))
+    return (
+        isinstance(op, softmax.Softmax)
+        and op.data in graph.parameters
+        and plain
+        and op.type.dtype is graph.returned[0].type.dtype is DType.F32
+        and axis == op.type.rank - 1
+        and op.type.elements > 0
+        and softmax_kernel.suits(op.type.sizes[-1], target.lanes(DType.F32))
+        and all(each is op or each.elementwise for each in list(graph.ops)[:-1])
+    )
+
+
+def _from_rows(sizes: Sequence[int]) -> Callable[[Position], Position]:
+    """From (row, column) to the coordinates of a tensor of those sizes."""
+
+    def logical(at: Position) -> Position:
+        row, column = at.index
+        return Position((*split_index(row, sizes[:-1]), column), len(sizes) - 1, at.lanes)
+
+    return logical
 
 
 def _softmax_columns(graph: Graph, op: softmax.Softmax | softmax.LogSoftmax, axis: int) -> tirx.PrimFunc:

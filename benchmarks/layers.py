@@ -1,0 +1,233 @@
+"""Time every kernel of a compiled network alone, and set it against what the core can do.
+
+    python benchmarks/layers.py resnet50
+    python benchmarks/layers.py minilm6 magika my.onnx --rounds 20 --share 2
+
+A model is named as for benchmarks/compare.py. Every kernel runs on random operands of its own on one pinned
+core, all of them in turn, so that drift hits all alike; between two runs its operands stay in the caches as
+far as they fit. Time is the thread's own, so that other programs on the core count little. Columns: launches
+in one run, microseconds of one launch (the least burst's mean), share of the sum of all, GFLOP/s, GB/s with
+each operand and result counted once, and per cent of the core's peak, which is a loop of independent
+multiply-adds that takes its turn too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.compare import find_model, on_cores
+from rtcc.compiler import Options, read_model, start
+from rtcc.ir import DType, Graph, Module
+from rtcc.ir.ops.plan import Launch
+from rtcc.ir.work import operations
+from rtcc.pipeline.inputs import random_kernel_inputs
+from rtcc.target import Target
+from rtcc.verification.check import stored
+from rtcc.verification.kernels import scratch_of
+from rtcc.verification.library import link_kernels
+
+MULTIPLY_ADDS = 12
+"""Independent chains of the peak's loop: latency times ports, and some."""
+PEAK_STEPS = 100_000
+BURST_SECONDS = 0.004
+PEAK = "peak"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One kernel's figures. launches: in one run of the model; microseconds: the least of one launch."""
+
+    kernel: str
+    algorithm: str
+    launches: int
+    microseconds: float
+    gflops: float
+    gigabytes_per_second: float
+    of_peak: float
+
+
+def peak_kernel(target: Target) -> bytes:
+    """Object code of a loop of multiply-adds in registers, the most arithmetic that a core can do."""
+    from rtcc.targets.tvm.build import build_object, target_of
+    from rtcc.targets.tvm.function_builder import FunctionBuilder, splat, vector
+
+    lanes = target.lanes(DType.F32)
+    kernel = FunctionBuilder()
+    factors = kernel.buffer("factors", (2,))
+    output = kernel.buffer("output", (MULTIPLY_ADDS * lanes,))
+    acc = kernel.local("acc", (MULTIPLY_ADDS * lanes,))
+    with kernel.unrolled("i", MULTIPLY_ADDS) as i:
+        kernel.store(acc, [vector(i * lanes, lanes)], splat(1.0, lanes))
+    with kernel.serial("step", PEAK_STEPS), kernel.unrolled("i", MULTIPLY_ADDS) as i:
+        place = vector(i * lanes, lanes)
+        value = acc[place] * splat(factors[0], lanes) + splat(factors[1], lanes)
+        kernel.store(acc, [place], value)
+    with kernel.unrolled("i", MULTIPLY_ADDS) as i:
+        place = vector(i * lanes, lanes)
+        kernel.store(output, [place], acc[place])
+    features = tuple(f"+{feature}" for feature in sorted(target.machine.features))
+    return build_object(kernel.finish(), target_of(target.cpu, features))
+
+
+def measure(module: Module, objects: Mapping[str, bytes], target: Target, rounds: int) -> list[Layer]:
+    """Every kernel's figures, in the order of the first launch."""
+    launches = Counter(op.kernel for op in module.walk() if isinstance(op, Launch))
+    scratch = scratch_of(module)
+    with tempfile.TemporaryDirectory() as folder:
+        everything = {**objects, PEAK: peak_kernel(target)}
+        path = link_kernels(everything, target.machine, Path(folder))
+        library = ctypes.CDLL(str(path))
+        table = (ctypes.c_void_p * len(everything)).in_dll(library, "rtcc_kernels")
+        runners: dict[str, Callable[[], None]] = {}
+        moved: dict[str, int] = {}
+        for name, address in zip(everything, table, strict=True):
+            if name == PEAK:
+                arrays = [aligned(np.full(2, 0.5, np.float32)), aligned(np.zeros(4096, np.float32))]
+            elif name in launches:
+                arrays = arrays_of(module.kernels[name])
+            else:
+                continue
+            moved[name] = sum(array.nbytes for array in arrays)
+            if scratch.get(name):
+                arrays.append(aligned(np.zeros(scratch[name], np.uint8)))
+            runners[name] = bound(int(address or 0), arrays)
+        seconds = least(runners, rounds)
+    peak = 2 * MULTIPLY_ADDS * target.lanes(DType.F32) * PEAK_STEPS / seconds[PEAK] / 1e9
+    found: list[Layer] = []
+    for name, count in launches.items():
+        kernel, taken = module.kernels[name], seconds[name]
+        work = sum(map(operations, kernel.ops)) / taken / 1e9
+        found.append(
+            Layer(
+                name, algorithm_of(kernel), count, taken * 1e6, work, moved[name] / taken / 1e9, work / peak
+            )
+        )
+    return found
+
+
+def algorithm_of(kernel: Graph) -> str:
+    """The micro-kernel and its tile, or the operators that general loops do."""
+    if "algorithm" in kernel.attributes:
+        return f"{kernel.attributes['algorithm']} {'x'.join(map(str, kernel.attributes['tile']))}"
+    return ", ".join(dict.fromkeys(op.name.partition(".")[2] for op in kernel.ops if op.results))
+
+
+def arrays_of(kernel: Graph) -> list[NDArray[Any]]:
+    """Random operands and room for the results, in storage order, aligned to cache lines."""
+    operands = [
+        stored(parameter.type, array)
+        for parameter, array in zip(kernel.parameters, random_kernel_inputs(kernel), strict=True)
+    ]
+    results = [np.zeros(r.type.physical_shape, r.type.dtype.numpy) for r in kernel.returned]
+    return [aligned(array) for array in (*operands, *results)]
+
+
+def aligned(array: NDArray[Any]) -> NDArray[Any]:
+    """A copy that begins at a cache line."""
+    room = np.zeros(array.nbytes + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def bound(address: int, arrays: Sequence[NDArray[Any]]) -> Callable[[], None]:
+    """A call of a kernel as the only task; the arrays live as long as it does."""
+    code = ctypes.c_int32(0)
+    pointers = [array.ctypes.data for array in arrays]
+    types = [ctypes.c_int32, ctypes.c_int32, *(ctypes.c_void_p for _ in pointers), ctypes.c_void_p]
+    function = ctypes.CFUNCTYPE(ctypes.c_int32, *types)(address)
+    values = [kind(v) for kind, v in zip(types, (0, 1, *pointers, ctypes.addressof(code)), strict=True)]
+
+    def run(_kept: object = (arrays, code)) -> None:
+        function(*values)
+
+    return run
+
+
+def least(runners: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+    """Seconds of the fastest call of each, in turns of short bursts."""
+
+    def burst(run: Callable[[], None], calls: int) -> float:
+        started = time.thread_time()
+        for _ in range(calls):
+            run()
+        return (time.thread_time() - started) / calls
+
+    calls = {name: max(1, int(BURST_SECONDS / burst(run, 3))) for name, run in runners.items()}
+    best = dict.fromkeys(runners, float("inf"))
+    for _ in range(rounds):
+        for name, run in runners.items():
+            best[name] = min(best[name], burst(run, calls[name]))
+    return best
+
+
+def table_of(name: str, layers: Sequence[Layer], share: float) -> Table:
+    """The kernels that take at least `share` per cent of the sum, dearest first."""
+    total = sum(layer.microseconds * layer.launches for layer in layers)
+    table = Table(title=f"{name}: {total / 1e3:.3f} ms in {sum(x.launches for x in layers)} launches")
+    for column in ("kernel", "how", "times", "µs", "share", "GFLOP/s", "GB/s", "of peak"):
+        table.add_column(column, justify="left" if column in ("kernel", "how") else "right")
+    for layer in sorted(layers, key=lambda x: -x.microseconds * x.launches):
+        part = 100 * layer.microseconds * layer.launches / total
+        if part >= share:
+            table.add_row(
+                layer.kernel[:40], layer.algorithm[:40], str(layer.launches), f"{layer.microseconds:.1f}",
+                f"{part:.1f}%", f"{layer.gflops:.1f}", f"{layer.gigabytes_per_second:.1f}",
+                f"{100 * layer.of_peak:.0f}%",
+            )  # fmt: skip
+    return table
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Time every kernel of compiled networks alone.")
+    parser.add_argument("models", nargs="+", metavar="MODEL")
+    parser.add_argument("--target", default="x86")
+    parser.add_argument("--pipeline", default="-O2", help="rtcc's pipeline, such as --pipeline=-O1")
+    parser.add_argument("--rounds", type=int, default=10, metavar="N")
+    parser.add_argument(
+        "--share", type=float, default=0.5, metavar="PERCENT", help="leave out what takes less"
+    )
+    parser.add_argument("--core", type=int, default=min(os.sched_getaffinity(0)))
+    parser.add_argument("--folder", type=Path, default=Path("build/models"), help="where models are written")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args(given)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    report: dict[str, list[dict[str, Any]]] = {}
+    for name in options.models:
+        path, feeds = find_model(name, options.folder)
+        shapes = {input_name: array.shape for input_name, array in feeds.items()}
+        told = Options(target=options.target, pipeline=options.pipeline)
+        compilation = start(read_model(path, shapes=shapes), told)
+        compilation.lower()
+        target = compilation.target
+        objects = target.compile_kernels(compilation.module)
+        with on_cores({options.core}):
+            layers = measure(compilation.module, objects, target, options.rounds)
+        console.print(table_of(name, layers, options.share))
+        report[name] = [asdict(layer) for layer in layers]
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
