@@ -33,11 +33,11 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+
 from benchmarks.compare import find_model, on_cores
 from rtcc.compiler import Options, read_model, start
 from rtcc.ir import DType, Graph, Module
 from rtcc.ir.ops.plan import Launch
-from rtcc.ir.work import operations
 from rtcc.pipeline.inputs import random_kernel_inputs
 from rtcc.target import Target
 from rtcc.verification.check import stored
@@ -114,7 +114,7 @@ def measure(module: Module, objects: Mapping[str, bytes], target: Target, rounds
     found: list[Layer] = []
     for name, count in launches.items():
         kernel, taken = module.kernels[name], seconds[name]
-        work = sum(map(operations, kernel.ops)) / taken / 1e9
+        work = sum(op.operations() for op in kernel.ops) / taken / 1e9
         found.append(
             Layer(
                 name, algorithm_of(kernel), count, taken * 1e6, work, moved[name] / taken / 1e9, work / peak
@@ -125,7 +125,7 @@ def measure(module: Module, objects: Mapping[str, bytes], target: Target, rounds
 
 def algorithm_of(kernel: Graph) -> str:
     """The micro-kernel and its tile, or the operators that general loops do."""
-    if "algorithm" in kernel.attributes:
+    if kernel.attributes.get("tile"):
         return f"{kernel.attributes['algorithm']} {'x'.join(map(str, kernel.attributes['tile']))}"
     return ", ".join(dict.fromkeys(op.name.partition(".")[2] for op in kernel.ops if op.results))
 

@@ -11,14 +11,14 @@ smaller):
 | exp | 1.1 ULP | | log | 0.9 ULP |
 | expm1 | 1.6 ULP | | log1p | 1.6 ULP |
 | tanh | 1.6 ULP | | sigmoid | 2.4 ULP |
-| erf | 1.4 ULP | | gelu | 1.2e-7 · max(1, abs(x)), absolute |
+| erf | 1.4 ULP | | gelu | 1.6e-7 · max(1, abs(x)), absolute |
 | softplus | 2.0 ULP | | power | 0.6 ULP |
 | rsqrt | 1.5 ULP | | sqrt | 0.5 ULP |
 | exp_below_one | 1.1 ULP | | | |
 
-The polynomials are minimax fits of our own (Lawson's iteration over Chebyshev nodes); the reductions are the
-textbook ones (Muller, "Elementary Functions", chapters 3 and 11). Results below 2^-126 are exact or zero, as
-the caller's flush-to-zero mode has it.
+The polynomials, and gelu's quotient of two, are minimax fits of our own (Lawson's iteration over Chebyshev
+nodes); the reductions are the textbook ones (Muller, "Elementary Functions", chapters 3 and 11). Results
+below 2^-126 are exact or zero, as the caller's flush-to-zero mode has it.
 
 An argument used more than once is bound with `Let`: store results through `FunctionBuilder.store`, which
 keeps that cheap (`let_floating`). TVM's simplifier cancels floats as if they were integers ((x + c) - c,
@@ -61,6 +61,11 @@ ERF_TAIL = (0.12837916572832644, -0.3761262582863605, 0.11283585183114579, -0.02
 LOG_ERFC = (0.00018846854695730997, -1.129580314433278, -0.6332163917156943, -0.10842210450825239,
 0.0252103425824507,
             -0.004205285720147363, 0.00044147283276319184, -2.1697628464692914e-05)  # fmt: skip
+GELU_LIMIT = 5.4
+GELU_TOP = (0.7978845507617058, 0.06605868056582895, 0.00925792259732726, 0.00032138919430913486,
+            1.2647419893385272e-05, 4.7182016927107184e-08)  # fmt: skip
+GELU_BOTTOM = (1.0, 0.24945874159844603, 0.028180077518496043, 0.0018386525022474089,
+               7.11727365512289e-05, 1.219823414454735e-06)  # fmt: skip
 ATANH_TAIL = (0.33333333333293347, 0.2000000002630884, 0.14285708532795313, 0.11111688357156876,
 0.09061733679325025,
               0.08411028708681527)  # fmt: skip
@@ -349,16 +354,36 @@ def erf(x: Expr) -> Expr:
 
 
 def gelu(x: Expr) -> Expr:
-    """x·(1 + erf(x/√2))/2, the exact form of ONNX Gelu."""
-    return named(x, lambda v: v * constant(0.5, v) * (constant(1.0, v) + erf(v * constant(SQRT_HALF, v))))
+    """x·(1 + erf(x/√2))/2, the exact form of ONNX Gelu, as (x + abs(x)·erf(abs(x)/√2))/2."""
+    kind = scalar_type(x)
+    if kind == "float64":
+        return named(x, lambda v: v * constant(0.5, v) * (constant(1.0, v) + erf(v * constant(SQRT_HALF, v))))
+    if kind != "float32":
+        return tirx.Cast(str(x.ty.dtype), gelu(tirx.Cast(typed(x, "float32"), x)))
+
+    def emit(v: Expr, magnitude: Expr) -> Expr:
+        limit = constant(GELU_LIMIT, v)
+
+        def ratio(m: Expr) -> Expr:
+            def quotient(square: Expr) -> Expr:
+                return m * polynomial(square, GELU_TOP) / polynomial(square, GELU_BOTTOM)
+
+            return named(m * m, quotient)
+
+        inside = named(tirx.Min(limit, magnitude), ratio)
+        erf_of = tirx.Select(tirx.LT(limit, magnitude), constant(1.0, v), inside)
+        half = constant(0.5, v)  # taken first: x + abs(x) may overflow
+        return (magnitude * half) * erf_of + v * half
+
+    return named(x, lambda v: named(_magnitude(v), lambda magnitude: emit(v, magnitude)))
 
 
 def gelu_tanh(x: Expr) -> Expr:
-    """ONNX Gelu with approximate = "tanh"."""
+    """ONNX Gelu with approximate = "tanh": x·(1 + tanh u)/2, which is x / (1 + e^(-2u))."""
 
     def emit(v: Expr) -> Expr:
-        inner = constant(0.7978845608028654, v) * (v + constant(0.044715, v) * v * v * v)
-        return constant(0.5, v) * v * (constant(1.0, v) + tanh(inner))
+        twice = (v + constant(0.044715, v) * v * v * v) * constant(-2 * 0.7978845608028654, v)
+        return v / (constant(1.0, v) + exp(twice))
 
     return named(x, emit)
 

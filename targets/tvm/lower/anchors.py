@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
+from math import prod
 
 from tvm import tirx
 
 from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Layout, Op, TensorType, Value
 from rtcc.ir.ops import nn, pooling
+from rtcc.ir.ops.axes import normal_axis
+from rtcc.ir.ops.softmax import Softmax
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.target import GENERIC, Halos, Target
 from rtcc.targets.tvm import vector_math as vm
@@ -21,13 +24,14 @@ from rtcc.targets.tvm.kernels import (
     matmul,
     nchw_conv,
     pool,
+    softmax,
     winograd_conv,
 )
 from rtcc.targets.tvm.kernels.conv_problem import Tile
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
 from rtcc.targets.tvm.kernels.matmul_tiles import MatmulTile
 from rtcc.targets.tvm.kernels.winograd_tiles import WinogradTile
-from rtcc.targets.tvm.lower import reduction, windows
+from rtcc.targets.tvm.lower import reduction, rows, windows
 from rtcc.targets.tvm.lower.kernel import emit, integer, storage_type
 from rtcc.targets.tvm.lower.movement import split_index
 from rtcc.targets.tvm.lower.rules import kernel_rule
@@ -268,3 +272,31 @@ def _blocked_pool(graph: Graph, op: Op) -> tirx.PrimFunc:
     logical = _without_height if op.type.rank == 3 else _same
     epilogue = RegionEpilogue(graph, op, [data], logical)
     return finished(pool.make(pool_problem(op, layout), epilogue), graph, epilogue)
+
+
+@kernel_rule(Softmax)
+def _softmax(graph: Graph, op: Softmax, target: Target) -> tirx.PrimFunc:
+    lanes, sizes = target.lanes(DType.F32), op.type.sizes
+    if not _is_vector_softmax(graph, op, lanes):
+        return rows.general_softmax(graph, op, target)
+
+    def logical(at: Position) -> Position:
+        row, column = at.index
+        return Position((*split_index(row, sizes[:-1]), column), len(sizes) - 1, at.lanes)
+
+    epilogue = RegionEpilogue(graph, op, [op.data], logical)
+    return finished(softmax.make(prod(sizes[:-1]), sizes[-1], lanes, epilogue), graph, epilogue)
+
+
+def _is_vector_softmax(graph: Graph, op: Softmax, lanes: int) -> bool:
+    """Whether the region is plain rows of f32 with elementwise ops after it alone."""
+    result = graph.returned[0].type
+    return (
+        op.data in graph.parameters
+        and op.data.type.layout is result.layout is None
+        and op.type.dtype is result.dtype is DType.F32
+        and normal_axis(op, op.axis, op.type.rank) == op.type.rank - 1
+        and op.type.elements > 0
+        and softmax.suits(op.type.sizes[-1], lanes)
+        and all(each is op or each.elementwise for each in list(graph.ops)[:-1])
+    )

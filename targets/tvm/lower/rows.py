@@ -13,8 +13,6 @@ from rtcc.ir.ops.axes import normal_axis
 from rtcc.target import Target
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr
-from rtcc.targets.tvm.kernels import softmax as softmax_kernel
-from rtcc.targets.tvm.kernels.epilogue import Position
 from rtcc.targets.tvm.lower.accumulate import (
     LANES,
     MAXIMUM,
@@ -35,7 +33,6 @@ from rtcc.targets.tvm.lower.kernel import (
     widened,
 )
 from rtcc.targets.tvm.lower.loops import inner_loops, task_loops
-from rtcc.targets.tvm.lower.movement import split_index
 from rtcc.targets.tvm.lower.reduction import squared, store_result
 from rtcc.targets.tvm.lower.rules import kernel_rule
 
@@ -96,64 +93,40 @@ def rows_kernel(graph: Graph, op: Op, axes: Sequence[int], body: Callable[[Row],
     return lowering.builder.finish()
 
 
-@kernel_rule(softmax.Softmax, softmax.LogSoftmax)
-def _softmax(graph: Graph, op: softmax.Softmax, target: Target) -> tirx.PrimFunc:
+@kernel_rule(softmax.LogSoftmax)
+def general_softmax(graph: Graph, op: softmax.Softmax | softmax.LogSoftmax, target: Target) -> tirx.PrimFunc:
+    """Softmax or its logarithm along any axis, of any float type, with anything before and after."""
+    axis = normal_axis(op, op.axis, op.type.rank)
+    columns = axis < op.type.rank - 1 and op.type.sizes[-1] >= LANES
+    if columns and not _is_narrow(op) and graph.returned[0].type.layout is None:
+        return _softmax_columns(graph, op, axis)
+    return rows_kernel(graph, op, [axis], lambda row: _softmax_row(row, op))
+
+
+def _softmax_row(row: Row, op: softmax.Softmax | softmax.LogSoftmax) -> None:
+    """One row in three passes; narrow floats are rounded after each step, as the operator says."""
+
     def stepwise(value: Expr) -> Expr:
         return widened(narrowed(value, op.type))
 
-    def body(row: Row) -> None:
-        most = row.total(row.element, MAXIMUM)
+    most = row.total(row.element, MAXIMUM)
 
-        def shifted(i: Index) -> Expr:
-            return stepwise(row.element(i) - most)
+    def shifted(i: Index) -> Expr:
+        return stepwise(row.element(i) - most)
 
-        total = stepwise(row.total(lambda i: stepwise(vm.exp(shifted(i)))))
-        if isinstance(op, softmax.LogSoftmax):
-            log_total = row.lowering.builder.bind("log_total", stepwise(vm.log(total)))
-            row.store(lambda i: shifted(i) - log_total)
-        elif op.type.dtype in (DType.F16, DType.BF16):
-            row.store(lambda i: tirx.div(stepwise(vm.exp(shifted(i))), total))
-        else:
-            scale = row.lowering.builder.bind("scale", tirx.div(vm.constant(1, total), total))
-            row.store(lambda i: vm.exp(shifted(i)) * scale)
-
-    axis = normal_axis(op, op.axis, op.type.rank)
-    wide = op.type.dtype not in (DType.F16, DType.BF16)
-    if (
-        wide
-        and axis < op.type.rank - 1
-        and op.type.sizes[-1] >= LANES
-        and graph.returned[0].type.layout is None
-    ):
-        return _softmax_columns(graph, op, axis)
-    return rows_kernel(graph, op, [axis], body)
+    total = stepwise(row.total(lambda i: stepwise(vm.exp(shifted(i)))))
+    if isinstance(op, softmax.LogSoftmax):
+        log_total = row.lowering.builder.bind("log_total", stepwise(vm.log(total)))
+        row.store(lambda i: shifted(i) - log_total)
+    elif _is_narrow(op):
+        row.store(lambda i: tirx.div(stepwise(vm.exp(shifted(i))), total))
+    else:
+        scale = row.lowering.builder.bind("scale", tirx.div(vm.constant(1, total), total))
+        row.store(lambda i: vm.exp(shifted(i)) * scale)
 
 
-def _has_vector_kernel(
-    graph: Graph, op: softmax.Softmax | softmax.LogSoftmax, axis: int, target: Target
-) -> bool:
-    """Whether `kernels.softmax` can do the region: plain float32 rows that nothing is done to before."""
-    plain = all(value.type.layout is None for value in (op.data, graph.returned[0]))
-    return (
-        isinstance(op, softmax.Softmax)
-        and op.data in graph.parameters
-        and plain
-        and op.type.dtype is graph.returned[0].type.dtype is DType.F32
-        and axis == op.type.rank - 1
-        and op.type.elements > 0
-        and softmax_kernel.suits(op.type.sizes[-1], target.lanes(DType.F32))
-        and all(each is op or each.elementwise for each in list(graph.ops)[:-1])
-    )
-
-
-def _from_rows(sizes: Sequence[int]) -> Callable[[Position], Position]:
-    """From (row, column) to the coordinates of a tensor of those sizes."""
-
-    def logical(at: Position) -> Position:
-        row, column = at.index
-        return Position((*split_index(row, sizes[:-1]), column), len(sizes) - 1, at.lanes)
-
-    return logical
+def _is_narrow(op: Op) -> bool:
+    return op.type.dtype in (DType.F16, DType.BF16)
 
 
 def _softmax_columns(graph: Graph, op: softmax.Softmax | softmax.LogSoftmax, axis: int) -> tirx.PrimFunc:

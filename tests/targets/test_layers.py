@@ -1,0 +1,24 @@
+"""benchmarks/layers.py names every kernel that a plan launches, with figures that a core can reach."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import layers
+from benchmarks.models.networks import write_model
+
+
+def test_every_kernel_is_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_model("lenet", tmp_path)
+    report = tmp_path / "layers.json"
+    assert layers.main([str(model), "--rounds", "2", "--share", "0", "--json", str(report)]) == 0
+    shown = capsys.readouterr().out
+    (found,) = json.loads(report.read_text()).values()
+    products = [layer for layer in found if layer["algorithm"].startswith(("matmul", "nchw", "direct"))]
+    assert len(products) == 5
+    assert all(layer["launches"] >= 1 and 0 < layer["microseconds"] < 1e5 for layer in found)
+    assert all(0 < layer["of_peak"] < 1.5 for layer in products)
+    assert all(layer["algorithm"].partition(" ")[0] in shown for layer in products)
