@@ -297,6 +297,10 @@ def start(model: Any, options: Options) -> Compilation:
         hint = "compile the ONNX model, or a dump at graph level, for another target"
         raise InvalidInput("other-target", message, hint=hint)
     module.target = str(target)
+    if module.level != "graph":
+        from rtcc.declared_choices import check_choices
+
+        check_choices(module, target)
     return Compilation(options, module, target)
 
 

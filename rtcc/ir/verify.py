@@ -42,6 +42,7 @@ def verify(module: Module) -> None:
     V11  Symbols in shapes are declared by the module, with the same bounds.
     V12  Fused regions take and return what their op does.
     V13  Graphs, kernels and constants are kept under their own names; one graph is `main`; levels are known.
+    V14  `main` takes and returns tensors in plain storage: they are the caller's.
 
     Takes time linear in the number of ops and operands.
     """
@@ -80,6 +81,7 @@ class _Verifier:
                 self._walk(graph)
         for constant in self.module.constants.values():
             self._check_uses(constant)
+        self._check_plain(self.module.main)
         if self.module.level == "plan":
             for graph in self.module.graphs.values():
                 verify_plan(graph, self.module.kernels, self._fail)
@@ -100,6 +102,13 @@ class _Verifier:
             self._check_type(constant, None)
         if module.kernels and module.level in ("graph", "fused"):
             self._fail(8, f"level {module.level} has no kernels, found @{next(iter(module.kernels))}")
+
+    def _check_plain(self, main: Graph) -> None:
+        last = main._last  # pyright: ignore[reportPrivateUsage]
+        returned = last.operands if isinstance(last, Return) else ()
+        for value in (*main.parameters, *(value for value in returned if value is not None)):
+            if value.type.layout is not None:
+                self._fail(14, f"@main takes or returns {value!r}, which is not in plain storage")
 
     # ---- the walk
 

@@ -18,6 +18,9 @@ from rtcc.targets.tvm.kernels.conv_problem import (
     uneven,
 )
 
+MOST_ACCUMULATORS = 256
+"""Vectors that a tile may keep: several times any register file; what is more leaves the stack."""
+
 
 def direct_illegal(problem: ConvProblem) -> str | None:
     """Why `direct_conv` cannot do the convolution, or None."""
@@ -115,6 +118,18 @@ def may_join_rows(problem: ConvProblem) -> bool:
     """Whether rows follow each other without a gap in input and output, and each pixel depends on one."""
     halos = (problem.input_halo, problem.output_halo, problem.pads)
     return problem.kernel == problem.strides == (1, 1) and all(halo == NO_HALO for halo in halos)
+
+
+def tile_illegal(problem: ConvProblem, tile: Tile) -> str | None:
+    """Why a convolution cannot be cut into such tiles, or None; each number is at least 1 (depth: 0)."""
+    if tile.pixels * tile.blocks > MOST_ACCUMULATORS:
+        return f"it keeps {tile.pixels * tile.blocks} vectors, expected at most {MOST_ACCUMULATORS}"
+    if tile.joined > 1 and not (may_join_rows(problem) and problem.output_height % tile.joined == 0):
+        return f"{tile.joined} rows cannot be joined into one"
+    blocks = -(-problem.filters // problem.groups // problem.lanes)
+    if problem.groups > 1 and blocks % tile.blocks:
+        return f"{tile.blocks} blocks at a time do not divide the {blocks} of a group"
+    return None
 
 
 def nchw_tile(problem: ConvProblem, registers: int) -> Tile:

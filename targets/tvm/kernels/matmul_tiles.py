@@ -12,6 +12,10 @@ FEW_ROWS = 4
 """Up to so many rows a right-hand activation is read where it lies."""
 
 
+MOST_ACCUMULATORS = 256
+"""Vectors that a tile may keep: several times any register file; what is more leaves the stack."""
+
+
 class Right(Enum):
     """How the right-hand matrix lies in memory."""
 
@@ -47,6 +51,14 @@ class MatmulTile:
     vectors: int
     steps: int = 1
     group: int = 1
+
+
+def tile_illegal(tile: MatmulTile) -> str | None:
+    """Why no product can be cut into such tiles, or None."""
+    held = tile.rows * tile.vectors * tile.steps
+    return (
+        f"it keeps {held} vectors, expected at most {MOST_ACCUMULATORS}" if held > MOST_ACCUMULATORS else None
+    )
 
 
 def copies_right(problem: MatmulProblem) -> bool:

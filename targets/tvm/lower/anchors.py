@@ -22,12 +22,14 @@ from rtcc.targets.tvm.kernels import (
     depthwise_conv,
     direct_conv,
     matmul,
+    matmul_tiles,
     nchw_conv,
     pool,
     softmax,
     winograd_conv,
 )
 from rtcc.targets.tvm.kernels.conv_problem import Tile
+from rtcc.targets.tvm.kernels.conv_tiles import tile_illegal
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
 from rtcc.targets.tvm.kernels.matmul_tiles import MatmulTile
 from rtcc.targets.tvm.kernels.winograd_tiles import WinogradTile
@@ -175,17 +177,25 @@ def _result_layout(graph: Graph) -> Layout | None:
 
 
 def _require_tile(
-    op: Op, tile: Tile | MatmulTile | WinogradTile, weights: TensorType, axis: int, block: int
+    op: Op,
+    tile: Tile | MatmulTile | WinogradTile,
+    weights: TensorType,
+    axis: int,
+    block: int,
+    reason: str | None = None,
 ) -> None:
-    """Refuse a tile, edited by hand say, that would read the weights otherwise than they are packed."""
+    """Refuse a tile, edited by hand say, that cannot be, or that reads packed weights wrongly.
+
+    block: the tile's blocks of the weights' axis. reason: why the tile cannot be, None where it can.
+    """
     found = weights.layout.blocks[axis] if weights.layout else 1
-    if min(astuple(tile)) < 1 or found != block:
-        raise InvalidInput(
-            "bad-tile",
-            f"{tile} reads the weights in blocks of {block}, they are stored in blocks of {found}",
-            where=str(op.location) or None,
-            hint="select-layout chooses tile and layout together: run it again",
-        )
+    if min(astuple(tile)) < 1:
+        reason = "its numbers must be at least 1"
+    elif found != block:
+        reason = f"it reads the weights in blocks of {block}, they are stored in blocks of {found}"
+    if reason is not None:
+        hint = "select-layout chooses tile and layout together: run it again"
+        raise InvalidInput("bad-tile", f"{tile}: {reason}", where=str(op.location) or None, hint=hint)
 
 
 @kernel_rule(nn.Conv)
@@ -198,9 +208,12 @@ def _conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
     halos = Halos(op.data.type.layout.halo if op.data.type.layout else (), layout.halo)
     algorithm, tile = graph.attributes["algorithm"], Tile(*graph.attributes["tile"])
     vectors = 1 if algorithm == "depthwise" else tile.blocks
-    _require_tile(op, replace(tile, depth=tile.depth or 1), op.weight.type, 0, vectors * layout.blocks[1])
-    generator = _CONVOLUTIONS[algorithm]
-    func = generator.make(conv_problem(op, layout.blocks[1], halos), epilogue, tile)
+    problem = conv_problem(op, layout.blocks[1], halos)
+    _require_tile(
+        op, replace(tile, depth=tile.depth or 1), op.weight.type, 0, vectors * layout.blocks[1],
+        tile_illegal(problem, tile),
+    )  # fmt: skip
+    func = _CONVOLUTIONS[algorithm].make(problem, epilogue, tile)
     return finished(func, graph, epilogue)
 
 
@@ -241,7 +254,8 @@ def _product(graph: Graph, op: nn.MatMul | nn.Gemm, target: Target) -> tirx.Prim
     epilogue = RegionEpilogue(graph, op, [op.left, op.right], logical)
     tile = MatmulTile(*graph.attributes["tile"])
     columns = 0 if isinstance(op, nn.Gemm) and op.transB else op.right.type.rank - 1
-    _require_tile(op, tile, op.right.type, columns, tile.vectors * problem.lanes if packed else 1)
+    block = tile.vectors * problem.lanes if packed else 1
+    _require_tile(op, tile, op.right.type, columns, block, matmul_tiles.tile_illegal(tile))
     func = matmul.make(problem, epilogue, tile)
     return finished(func, graph, epilogue)
 

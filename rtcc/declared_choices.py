@@ -1,0 +1,162 @@
+"""Algorithms, tiles and layouts that a lowered dump declares, held to what its target offers.
+
+Passes write these down and code generation goes by them. A dump may have been edited: whatever its kernels
+could not be generated for, or would compute wrongly, is refused here, before anything relies on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rtcc.errors import InvalidInput
+from rtcc.ir import Graph, Layout, Module, Op, Value
+from rtcc.ir.ops.fused import Fused
+from rtcc.ir.regions import anchor_of
+from rtcc.target import GENERIC, Candidate, Halos, Illegal, Target
+
+LAYING_OUT = "select-layout"
+"""The pass after which types have their layouts."""
+
+
+def check_choices(module: Module, target: Target) -> None:
+    """Raise InvalidInput unless every fused region and kernel declares what the target can generate.
+
+    bad-algorithm: no such algorithm, or not legal for its op. bad-tile: not as many numbers as the algorithm
+    takes, or numbers out of range. bad-layout: operands or result stored otherwise than the algorithm reads
+    and writes them, or otherwise than with one axis in blocks where there is none.
+    """
+    is_laid_out = any(text.partition("{")[0] == LAYING_OUT for text in module.after)
+    for body, attributes, what in _bodies(module):
+        anchor = anchor_of(body)
+        candidate = None if anchor is None else _declared(anchor, body, attributes, target, what)
+        if candidate is not None:
+            _check_tile(attributes.get("tile", ()), candidate, what)
+        if not is_laid_out:
+            continue
+        if candidate is None or candidate.algorithm == GENERIC:
+            _check_forms([*body.parameters, *body.returned], what)
+        else:
+            assert anchor is not None
+            _check_operands(anchor, body, candidate, what)
+
+
+def _bodies(module: Module) -> Iterator[tuple[Graph, Mapping[str, Any], str]]:
+    """Each region and kernel with the attributes that hold its choices, and what to call it."""
+    for op in module.walk():
+        if isinstance(op, Fused):
+            yield op.body, op.attributes, f"the region of {op.location or op.result!r}"
+    for name, kernel in module.kernels.items():
+        yield kernel, kernel.attributes, f"kernel @{name}"
+
+
+def _declared(
+    anchor: Op, body: Graph, attributes: Mapping[str, Any], target: Target, what: str
+) -> Candidate | None:
+    """The target's candidate of the declared algorithm; None where none is declared, or there is one way."""
+    algorithm = attributes.get("algorithm") or GENERIC
+    packed = {slot for slot, value in enumerate(anchor.operands) if slot and value and value.type.layout}
+    halos = Halos(_halo_of(anchor.operands[0]), _halo_of(body.returned[0]))
+    if not body.returned[0].type.layout and not any(v.type.layout for v in body.parameters):
+        packed = set(range(1, len(anchor.operands)))
+    offered = {each.algorithm: each for each in target.candidates(anchor, packed, halos)}
+    if not offered:
+        return None
+    if algorithm not in offered:
+        known = ", ".join(offered)
+        raise _bad("algorithm", f"{what}: {anchor.name} has no algorithm {algorithm!r}; there are {known}")
+    candidate = offered[algorithm]
+    if isinstance(candidate.cost, Illegal):
+        raise _bad(
+            "algorithm", f"{what}: {algorithm!r} is not legal for {anchor.name}: {candidate.cost.reason}"
+        )
+    return candidate
+
+
+def _check_tile(tile: Any, candidate: Candidate, what: str) -> None:
+    """As many integers as the target's own tile has, none below 1 but where that has a 0."""
+    usual = candidate.tile
+    numbers: list[Any] = [*tile] if type(tile) in (tuple, list) else [tile]
+    if len(numbers) != len(usual) or not all(type(number) is int for number in numbers):
+        example = f"like {list(usual)}" if usual else "which is none"
+        message = f"{what}: {candidate.algorithm!r} takes a tile of {len(usual)} integers, {example}"
+        raise _bad("tile", f"{message}; found {tile!r}")
+    for number, found in zip(usual, numbers, strict=True):
+        if found < min(1, number):
+            raise _bad("tile", f"{what}: the tile {numbers} has {found}, expected {min(1, number)} or more")
+
+
+def _check_operands(anchor: Op, body: Graph, candidate: Candidate, what: str) -> None:
+    """Operands and result are stored as the candidate says; what else the region reads, like the result."""
+    result = body.returned[0]
+    _check_layout(result, candidate.result_layout, what)
+    own: dict[Value, int] = {}
+    for slot, value in enumerate(anchor.operands):
+        if value is None or slot not in candidate.operand_layouts:
+            continue
+        if value not in body.parameters:
+            raise _bad(
+                "layout", f"{what}: {candidate.algorithm!r} reads operand {slot} from memory, it is computed"
+            )
+        own[value] = slot
+        _check_layout(value, candidate.operand_layouts[slot], what, is_tiled=slot == 1)
+    if any(candidate.border) and not _covers(_halo_of(anchor.operands[0]), candidate.border):
+        found, wanted = list(_halo_of(anchor.operands[0])), list(candidate.border)
+        message = f"{what}: {candidate.algorithm!r} reads a border of {wanted} around its first operand"
+        raise _bad("layout", f"{message}, the halo is {found}")
+    others = [value for value in body.parameters if value not in own]
+    _check_forms(others, what)
+    for value in others:
+        if value.type.layout and max(value.type.layout.blocks) != _block(result):
+            raise _bad(
+                "layout", f"{what}: {value!r} is not stored in the result's blocks of {_block(result)}"
+            )
+
+
+def _check_layout(value: Value, wanted: Layout | None, what: str, *, is_tiled: bool = False) -> None:
+    """is_tiled: the block of the first stored axis depends on the tile, which code generation compares."""
+    found = value.type.layout
+    if found is None or wanted is None:
+        right = found is wanted
+    else:
+        blocks = [_form(each, 1 if is_tiled else 0) for each in (found, wanted)]
+        right = blocks[0] == blocks[1]
+    if not right:
+        raise _bad("layout", f"{what}: {value!r} is stored otherwise than its algorithm reads or writes it, "
+                             f"as {wanted or 'plain'}")  # fmt: skip
+
+
+def _form(layout: Layout, free: int) -> tuple[object, ...]:
+    """What must agree: the orders, and the blocks of all but the first `free` stored axes."""
+    return tuple(axis for axis, _ in layout.outer), layout.inner, layout.outer[free:]
+
+
+def _check_forms(values: Sequence[Value], what: str) -> None:
+    """Plain, or one axis in blocks and nothing moved: what every general kernel walks."""
+    for value in values:
+        layout = value.type.layout
+        if layout is None:
+            continue
+        split = [axis for axis, block in enumerate(layout.blocks) if block > 1]
+        usual = [Layout.blocked(layout.rank, layout.blocks[axis], axis, layout.halo) for axis in split]
+        if layout not in usual:
+            raise _bad("layout", f"{what}: {value!r} is stored in a form that nothing there reads or writes")
+
+
+def _halo_of(value: Value | None) -> tuple[int, ...]:
+    return value.type.layout.halo if value is not None and value.type.layout else ()
+
+
+def _block(value: Value) -> int:
+    return max(value.type.layout.blocks) if value.type.layout else 1
+
+
+def _covers(halo: tuple[int, ...], border: tuple[int, ...]) -> bool:
+    return len(halo) == len(border) and all(has >= needs for has, needs in zip(halo, border, strict=True))
+
+
+def _bad(what: str, message: str) -> InvalidInput:
+    hint = (
+        "a dump's algorithm, tile and layouts belong together: change them by select-conv and select-layout"
+    )
+    return InvalidInput(f"bad-{what}", message, hint=hint)
