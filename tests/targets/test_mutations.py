@@ -46,8 +46,8 @@ def kernels() -> Kernels:
     return Kernels.of(module)
 
 
-@pytest.fixture(scope="module")
-def micro_kernels() -> Kernels:
+@pytest.fixture(scope="module", params=["direct", "winograd4"])
+def micro_kernels(request: pytest.FixtureRequest) -> Kernels:
     """A padded convolution and a product as `-O2` compiles them: blocked, with halos, in tiles."""
     random = np.random.default_rng(0)
     module = Module()
@@ -58,7 +58,7 @@ def micro_kernels() -> Kernels:
     second = graph.append(Conv(graph.append(Relu(first.result)).result, again, pads=(1, 1, 1, 1)))
     dense = module.add_constant("d", random.standard_normal((9, 35)).astype(np.float32))
     graph.return_(graph.append(MatMul(second.result, dense)).result)
-    compilation = start(module, Options())
+    compilation = start(module, Options(conv=request.param))
     compilation.lower()
     return Kernels.of(compilation.module)
 
@@ -161,7 +161,7 @@ def test_one_wrong_bit_of_what_is_not_rounded_is_caught(kernels: Kernels, name: 
 
 def test_corrupted_micro_kernels_are_caught(micro_kernels: Kernels) -> None:
     algorithms = [kernel.attributes.get("algorithm") for kernel in micro_kernels.module.kernels.values()]
-    assert "direct" in algorithms
+    assert {"direct", "winograd4"} & set(algorithms)
     assert "matmul" in algorithms
     for name, kernel in micro_kernels.module.kernels.items():
         feeds = with_small_row(random_kernel_inputs(kernel, seed=3))
