@@ -11,9 +11,10 @@ a process of its own.
 Tolerances. Two float32 runtimes add the same terms in different orders, so neither is right and their
 errors are random alike; rtcc may be `FACTOR` times as far from the exact answer as ONNX Runtime is, and
 never has to be nearer than `FLOOR` of the largest magnitude: softmax turns an error of 5e-6 in logits around
-10, which both have, into anything below 5e-5 of a probability, as luck has it. Denormals, which rtcc flushes,
-are far below. Where integers come out, equality is asked for. Where ONNX Runtime is far from the
-exact answer (`Deviation.is_sound`), that answer is in doubt, and nothing is right.
+10, which both have, into anything below 5e-5 of a probability, as luck has it. AlexNet comes to 4e-6 with
+direct convolutions and to 1e-5 with Winograd's, which the default chooses. Denormals, which rtcc flushes, are
+far below. Where integers come out, equality is asked for. Where ONNX Runtime is far from the exact answer
+(`Deviation.is_sound`), that answer is in doubt, and nothing is right.
 """
 
 import argparse
@@ -42,7 +43,7 @@ from benchmarks.models.reference import compare, float64_reference, onnxruntime_
 from rtcc.compiler import Options, start, write
 
 FACTOR = 4.0
-FLOOR = 1e-5
+FLOOR = 2e-5
 
 Arrays = Mapping[str, NDArray[Any]]
 
