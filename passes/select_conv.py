@@ -129,6 +129,8 @@ class _Selection:
         inside = [slot for slot in candidate.operand_layouts if computes_operand(op, anchor, slot)]
         if inside:
             refusal = f"it reads operand {inside[0]} from memory, and the region computes that itself"
+        if candidate.result_layout and _is_read_plain_and_again(op, anchor, candidate):
+            refusal = "it reads operand 0 plain, and the region reads that once more in the result's blocks"
         return Offer(candidate, self._conversion(op, anchor, candidate), refusal)
 
     def _conversion(self, op: Fused, anchor: Op, candidate: Candidate) -> float:
@@ -150,6 +152,14 @@ class _Selection:
                 if value in self.stored and value.type.rank == op.result.type.rank:
                     self.stored[op.result] = self.stored[value]
                     return
+
+
+def _is_read_plain_and_again(op: Fused, anchor: Op, candidate: Candidate) -> bool:
+    """Whether the anchor would have its first operand plain, and another op of the region reads it too."""
+    index = operand_index(op, anchor, 0)
+    if index is None or candidate.operand_layouts.get(0, Layout) is not None:
+        return False
+    return any(user is not anchor for user in op.body.parameters[index].users)
 
 
 @dataclass(frozen=True)

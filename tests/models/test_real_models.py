@@ -54,4 +54,4 @@ def test_a_network_of_open_sizes_is_refused() -> None:
     with pytest.raises(RtccError) as raised:
         compilation.lower()
     assert raised.value.code == "unbound-dimension"
-    assert "--shape x=" in (raised.value.hint or "")
+    assert "--dim x_0=1" in (raised.value.hint or "")

@@ -17,7 +17,10 @@ TILE_CYCLES = 6.0
 """Of one tile besides its multiply-adds: clearing the accumulators, addresses, the ends of the loops."""
 
 NEAR_WEIGHTS = 0.9
-"""What `cycles_per_step` is too much by where the weights of a row stay in the first cache."""
+"""What `cycles_per_step` is too much by where the weights of a group of filters stay in the first cache."""
+
+NEAR_BYTES = 24 << 10
+"""Weights that do: most of a first cache of 32 KiB, the smallest there is."""
 
 WAY_BYTES = 4096
 """Addresses so far apart fall on one set of the first cache."""
@@ -54,7 +57,9 @@ def nchw_demand(problem: ConvProblem, tile: Tile, cache: int) -> Demand:
     tiling = Tiling(problem.output, tile.blocks)
     rows = problem.batch * problem.output_height
     steps = problem.channels * _taps(problem)
-    row = NEAR_WEIGHTS * cycles_per_step(problem.output_width, tile.pixels, tile.blocks)
+    row = cycles_per_step(problem.output_width, tile.pixels, tile.blocks)
+    if 4 * steps * tile.blocks * problem.lanes <= NEAR_BYTES:
+        row *= NEAR_WEIGHTS
     vectors = rows * problem.output_width * problem.output.blocks
     tiles = rows * tiling.groups * -(-problem.output_width // tile.pixels)
     weights = 4.0 * steps * problem.output.blocks * problem.lanes
