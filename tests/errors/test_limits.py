@@ -144,15 +144,19 @@ def test_a_plan_is_verified_before_it_is_compiled(tmp_path: Path) -> None:
         rtcc.compile(plan)
 
 
-@pytest.mark.parametrize("tile", ["1,9,1,1", "1,0,1,1", "-1,1,1,1"])
-def test_a_tile_that_does_not_fit_the_weights(tmp_path: Path, tile: str) -> None:
+@pytest.mark.parametrize(("tile", "why"), [
+    ("1,9,1,1", "blocks"),
+    ("1,0,1,1", "has 0, expected 1 or more"),
+    ("-1,1,1,1", "has -1, expected 1 or more"),
+])  # fmt: skip
+def test_a_tile_that_does_not_fit_the_weights(tmp_path: Path, tile: str, why: str) -> None:
     model = one(helper.make_node("MatMul", ["x", "w"], ["y"]), (4, 64), w=np.ones((64, 64), F32))
     rtcc.compile(model, dump_ir=tmp_path)
     (plan,) = tmp_path.glob("*-plan-memory.rtir")
     text, count = re.subn(r"tile = \[[-\d,]+\]", f"tile = [{tile}]", plan.read_text())
     assert count == 1
     plan.write_text(text)
-    with pytest.raises(InvalidInput, match="blocks"):
+    with pytest.raises(InvalidInput, match=why):
         rtcc.compile(plan)
 
 
