@@ -30,7 +30,8 @@ class SelectConv(Pass):
     The target lists every algorithm with its cost or why it is not legal; the cheapest legal one is written
     down as the region's `algorithm` and `tile`, a conversion of its first operand counted in. conv: an
     algorithm for all convolutions in place of the cheapest. layers: `NODE=ALGORITHM` for single layers, by
-    ONNX node name. max_error: forbids algorithms whose error bound is larger (0: none is forbidden). Where
+    ONNX node name. max_error: forbids algorithms whose error bound is larger (0: none is forbidden).
+    transforms=false: forbids those that compute with transformed weights, as -O1 does. Where
     the algorithm is Winograd's, the convolution becomes `nn.winograd_conv` with its weight transformed:
 
     conv(x, #w, b)  →  winograd_conv(x, #w.winograd, b) {tile = [4,4]}
@@ -44,6 +45,7 @@ class SelectConv(Pass):
     conv: str = AUTO
     layers: tuple[str, ...] = ()
     max_error: float = 0.0
+    transforms: bool = True
 
     def run(self, module: Module) -> bool:
         chosen = list(self._choices(module))
@@ -60,7 +62,7 @@ class SelectConv(Pass):
 
     def _choices(self, module: Module) -> Iterator[tuple[Fused, Decision]]:
         target = target_of(module)
-        wishes = _Wishes(self.conv, _by_layer(self.layers), self.max_error)
+        wishes = _Wishes(self.conv, _by_layer(self.layers), self.max_error, self.transforms)
         wishes.require_known(target, module)
         for graph in flow_graphs(module):
             yield from _Selection(target, graph, wishes).decisions()
@@ -73,6 +75,7 @@ class _Wishes:
     conv: str
     layers: Mapping[str, str]
     max_error: float
+    transforms: bool
 
     def require_known(self, target: Target, module: Module) -> None:
         """Refuse algorithms that the target does not list, and layers that the module does not have."""
@@ -126,6 +129,8 @@ class _Selection:
         refusal = ""
         if limit and candidate.error > limit:
             refusal = f"its error bound {candidate.error:.1e} is above {limit:g}"
+        if candidate.transformed and not self.wishes.transforms:
+            refusal = "transforms=false forbids transformed weights"
         inside = [slot for slot in candidate.operand_layouts if computes_operand(op, anchor, slot)]
         if inside:
             refusal = f"it reads operand {inside[0]} from memory, and the region computes that itself"

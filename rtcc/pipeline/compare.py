@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from rtcc.errors import RtccError
 from rtcc.interpreter import Precision, interpret, output_names
 from rtcc.ir import Constant, DType, Module, Value
+from rtcc.ir.ops.math import Pow
 from rtcc.pipeline.exactness import Approximates, Exact, Exactness, Reassociates
 
 Array = NDArray[Any]
@@ -242,20 +243,26 @@ def _usual(moves: Array) -> float:
 
 
 def _perturbed(array: Array, rtol: float, generator: np.random.Generator) -> Array:
+    """Scaled by 1 ± rtol; what would leave the type's range so (masks hold its least number) shrinks."""
     if array.dtype.kind not in "fcV":
         return array
     signs = generator.integers(0, 2, array.shape) * 2.0 - 1.0
     with np.errstate(all="ignore"):
         wide = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
-        return np.asarray(wide * (1 + rtol * signs)).astype(array.dtype)
+        scaled = np.asarray(wide * (1 + rtol * signs)).astype(array.dtype)
+        shrunk = np.asarray(wide * (1 - rtol)).astype(array.dtype)
+    return np.where(np.isfinite(array) & ~np.isfinite(scaled), shrunk, scaled)
 
 
 def _perturbed_module(module: Module, rtol: float, generator: np.random.Generator) -> Module:
-    """A copy whose float constants are scaled, except those that decide shapes."""
+    """A copy whose float constants are scaled, except those that decide shapes, and exponents: no terms of
+    sums, and a negative number has no power 2.000001.
+    """
     copy = module.clone()
     for symbol, constant in list(copy.constants.items()):
         decides = any(use.op.is_static_operand(use.slot) for use in constant.uses)
-        if not decides and constant.type.dtype.is_float:
+        raises = any(isinstance(use.op, Pow) and use.slot == 1 for use in constant.uses)
+        if not (decides or raises) and constant.type.dtype.is_float:
             new = Constant(symbol, _perturbed(constant.data, rtol, generator), constant.type)
             constant.replace_uses(new)
             copy.constants[symbol] = new

@@ -91,6 +91,7 @@ def generate(jobs: Mapping[str, Job], workers: int, done: Callable[[str, bytes],
         for thread in threads:
             thread.join()
     except BaseException:  # interrupted: what the workers are at is of no use any more
+        failures.append(CodegenError("interrupted", "the compilation was interrupted"))
         for worker in taken:
             worker.kill()
         raise

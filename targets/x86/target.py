@@ -93,12 +93,12 @@ class X86(Target):
         return is_agnostic(op)
 
     def pipeline(self, level: str) -> str:
-        conv = f"select-conv{{conv={GENERIC}}}" if level == "-O0" else "select-conv"
+        options = {"-O0": f"{{conv={GENERIC}}}", "-O1": "{transforms=false}"}.get(level, "")
         before, after = (
             "legalize,fold-constants,expand-loops,fuse",
             "select-layout,outline-kernels,plan-memory",
         )
-        return ",".join((NAMED_PIPELINES[level], before, conv, after))
+        return ",".join((NAMED_PIPELINES[level], before, f"select-conv{options}", after))
 
     def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
         return compile_kernels(module, self, (Path(__file__).parent,), progress)

@@ -82,6 +82,28 @@ def test_finite_results_are_held_to_finite_moves_where_perturbed_runs_overflow()
     assert not is_allowed(before, scaled_exponential(0.25), reassociates(1e-6), feeds)
 
 
+def masked_square(divisor: float) -> str:
+    """A softmax over squares, the last of which is masked with float32's least number."""
+    return f"""const #two : f32[] = 2.0
+const #divisor : f32[] = {divisor}
+const #mask : f32[4] = [0.0,0.0,0.0,-3.4028235e+38]
+graph @main(%x: f32[4]) {{
+  %s = math.pow(%x, #two) : f32[4]
+  %d = math.div(%s, #divisor) : f32[4]
+  %m = math.add(%d, #mask) : f32[4]
+  %y = nn.softmax(%m) {{axis = 0}} : f32[4]
+  return(%y)
+}}"""
+
+
+def test_exponents_and_masks_stay_in_range_when_perturbed() -> None:
+    """(-2)^2.000001 is NaN, and float32 holds nothing beyond a mask's least number."""
+    feeds = {"x": np.array([-2.0, -1.0, 0.5, -3.0], np.float32)}
+    before = masked_square(3.0)
+    assert is_allowed(before, masked_square(3.0000002), reassociates(1e-6), feeds)
+    assert not is_allowed(before, masked_square(3.0003), reassociates(1e-6), feeds)
+
+
 def root_of_difference(constant: float) -> str:
     return f"""const #c : f32[] = {constant}
 graph @main(%x: f32[8]) {{

@@ -44,6 +44,12 @@ def test_the_cheapest_legal_candidate_is_taken() -> None:
         assert {offer.candidate.algorithm for offer in decision.offers} >= {"direct", "generic"}
 
 
+def test_no_weight_is_transformed_where_that_is_forbidden() -> None:
+    found = decided("{transforms=false}")
+    assert [d.chosen.candidate.algorithm for d in found] == ["nchw", "direct", "depthwise"]
+    assert "transforms=false" in parse_target("x86:skylake-avx512").pipeline("-O1")
+
+
 def test_every_candidate_has_a_cost_in_seconds_or_a_reason() -> None:
     for decision in decided():
         for offer in decision.offers:
