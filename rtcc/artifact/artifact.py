@@ -156,7 +156,11 @@ class Artifact:
         return self._table.workspace_bytes(self.threads if threads is None else threads)
 
     def save(self, path: str | Path) -> Path:
-        """Copy the artefact, its header and external weights; its functions keep their names."""
+        """Copy the artefact, its header where there is one, and external weights; functions keep their names.
+
+        Raises `ArtifactError` where the artefact's own file or its weights are gone, `InvalidInput` for a
+        path that cannot be written.
+        """
         path = Path(path)
         if path.suffix != self.path.suffix:
             raise InvalidInput(
@@ -167,6 +171,10 @@ class Artifact:
         if self.info.weights_file:
             weights = self.info.weights_file
             pairs.insert(0, (self.path.with_name(weights), path.with_name(weights), 0o666))
+        for source, _, _ in pairs:
+            if source.suffix != ".h" and not source.exists():
+                raise ArtifactError("artefact-gone", "the artefact's file is not there any more",
+                                    where=str(source), hint="compile the model again")  # fmt: skip
         files = [
             NewFile(destination, source.read_bytes(), mode)
             for source, destination, mode in pairs

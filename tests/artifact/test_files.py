@@ -94,7 +94,9 @@ def test_save_copies_the_artefact_and_its_header(tmp_path: Path) -> None:
             artifact.save(other / "copy.dll")
         with pytest.raises(InvalidInput, match="does not exist"):
             artifact.save(tmp_path / "missing" / "copy.so")
-    path.unlink()
+        path.unlink()
+        with pytest.raises(ArtifactError, match="not there any more"):
+            artifact.save(other / "late.so")
     with load(other / "copy.so") as artifact:
         np.testing.assert_array_equal(artifact.run(ZEROS)["y"], expected)
     assert sorted(p.name for p in other.iterdir()) == ["copy.h", "copy.so", "model.weights"]
