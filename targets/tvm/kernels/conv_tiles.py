@@ -7,6 +7,7 @@ caches); it was fitted to measurements on AVX-512 and AVX2 machines, and a measu
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
 from rtcc.targets.tvm.kernels.conv_problem import (
@@ -51,6 +52,7 @@ def depthwise_illegal(problem: ConvProblem) -> str | None:
     return None
 
 
+@functools.cache
 def direct_tile(problem: ConvProblem, registers: int, cache: int = 1 << 20, tasks: int = 1) -> Tile:
     """The tile with the least estimated time.
 
@@ -132,6 +134,7 @@ def tile_illegal(problem: ConvProblem, tile: Tile) -> str | None:
     return None
 
 
+@functools.cache
 def nchw_tile(problem: ConvProblem, registers: int) -> Tile:
     """The register tile with the least estimated time; smaller than `direct_conv`'s.
 
@@ -151,6 +154,7 @@ def nchw_tile(problem: ConvProblem, registers: int) -> Tile:
     return min(candidates, key=cost)
 
 
+@functools.cache
 def depthwise_tile(problem: ConvProblem, registers: int) -> Tile:
     """As many pixels as leave registers for the taps of one row and the pixels that they read."""
     most = max(1, (registers - problem.kernel[1] - 2) // 2)
