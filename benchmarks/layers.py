@@ -2,6 +2,7 @@
 
     python benchmarks/layers.py resnet50
     python benchmarks/layers.py minilm6 magika my.onnx --rounds 20 --share 2
+    python benchmarks/layers.py mobilenetv2 --threads 2
 
 A model is named as for benchmarks/compare.py. Every kernel runs on random operands of its own on one pinned
 core, all of them in turn, so that drift hits all alike; between two runs its operands stay in the caches as
@@ -9,6 +10,11 @@ far as they fit. Time is the thread's own, so that other programs on the core co
 in one run, microseconds of one launch (the least burst's mean), share of the sum of all, GFLOP/s, GB/s with
 each operand and result counted once, and per cent of the core's peak, which is a loop of independent
 multiply-adds that takes its turn too.
+
+With --threads N the model is compiled for N threads, and each part of a divided kernel is timed alone, on
+one core: `parts` says into how many the kernel is divided, `faster` how many times sooner the longest part
+is done than the whole. What is short of N is uneven shares and work done by each part; that threads share
+caches and memory and wait for each other is not in it, so the figures hold on a busy machine too.
 """
 
 from __future__ import annotations
@@ -50,10 +56,15 @@ PEAK_STEPS = 100_000
 BURST_SECONDS = 0.004
 PEAK = "peak"
 
+Part = tuple[str, int, int]
+"""A kernel's name, the number of the part, and how many there are."""
+
 
 @dataclass(frozen=True)
 class Layer:
-    """One kernel's figures. launches: in one run of the model; microseconds: the least of one launch."""
+    """One kernel's figures. launches: in one run of the model; microseconds: the least of one launch; parts:
+    into how many it is divided among threads; longest: microseconds of the longest part.
+    """
 
     kernel: str
     algorithm: str
@@ -62,6 +73,8 @@ class Layer:
     gflops: float
     gigabytes_per_second: float
     of_peak: float
+    parts: int
+    longest: float
 
 
 def peak_kernel(target: Target) -> bytes:
@@ -89,14 +102,15 @@ def peak_kernel(target: Target) -> bytes:
 
 def measure(module: Module, objects: Mapping[str, bytes], target: Target, rounds: int) -> list[Layer]:
     """Every kernel's figures, in the order of the first launch."""
-    launches = Counter(op.kernel for op in module.walk() if isinstance(op, Launch))
+    ops = [op for op in module.walk() if isinstance(op, Launch)]
+    launches, parts = Counter(op.kernel for op in ops), {str(op.kernel): op.tasks for op in ops}
     scratch = scratch_of(module)
     with tempfile.TemporaryDirectory() as folder:
         everything = {**objects, PEAK: peak_kernel(target)}
         path = link_kernels(everything, target.machine, Path(folder))
         library = ctypes.CDLL(str(path))
         table = (ctypes.c_void_p * len(everything)).in_dll(library, "rtcc_kernels")
-        runners: dict[str, Callable[[], None]] = {}
+        runners: dict[Part, Callable[[], None]] = {}
         moved: dict[str, int] = {}
         for name, address in zip(everything, table, strict=True):
             if name == PEAK:
@@ -108,18 +122,21 @@ def measure(module: Module, objects: Mapping[str, bytes], target: Target, rounds
             moved[name] = sum(array.nbytes for array in arrays)
             if scratch.get(name):
                 arrays.append(aligned(np.zeros(scratch[name], np.uint8)))
-            runners[name] = bound(int(address or 0), arrays)
+            for tasks in {1, parts.get(name, 1)}:
+                for task in range(tasks):
+                    runners[name, task, tasks] = bound(int(address or 0), arrays, task, tasks)
         seconds = least(runners, rounds)
-    peak = 2 * MULTIPLY_ADDS * target.lanes(DType.F32) * PEAK_STEPS / seconds[PEAK] / 1e9
+    peak = 2 * MULTIPLY_ADDS * target.lanes(DType.F32) * PEAK_STEPS / seconds[PEAK, 0, 1] / 1e9
     found: list[Layer] = []
     for name, count in launches.items():
-        kernel, taken = module.kernels[name], seconds[name]
+        kernel, taken, tasks = module.kernels[name], seconds[name, 0, 1], parts[name]
         work = sum(op.operations() for op in kernel.ops) / taken / 1e9
+        longest = max(seconds[name, task, tasks] for task in range(tasks))
+        bandwidth = moved[name] / taken / 1e9
         found.append(
-            Layer(
-                name, algorithm_of(kernel), count, taken * 1e6, work, moved[name] / taken / 1e9, work / peak
-            )
-        )
+            Layer(name, algorithm_of(kernel), count, taken * 1e6, work, bandwidth, work / peak, tasks,
+                  longest * 1e6)
+        )  # fmt: skip
     return found
 
 
@@ -149,13 +166,14 @@ def aligned(array: NDArray[Any]) -> NDArray[Any]:
     return copy
 
 
-def bound(address: int, arrays: Sequence[NDArray[Any]]) -> Callable[[], None]:
-    """A call of a kernel as the only task; the arrays live as long as it does."""
+def bound(address: int, arrays: Sequence[NDArray[Any]], task: int, tasks: int) -> Callable[[], None]:
+    """A call of one part of a kernel; the arrays live as long as it does."""
     code = ctypes.c_int32(0)
     pointers = [array.ctypes.data for array in arrays]
     types = [ctypes.c_int32, ctypes.c_int32, *(ctypes.c_void_p for _ in pointers), ctypes.c_void_p]
     function = ctypes.CFUNCTYPE(ctypes.c_int32, *types)(address)
-    values = [kind(v) for kind, v in zip(types, (0, 1, *pointers, ctypes.addressof(code)), strict=True)]
+    given = (task, tasks, *pointers, ctypes.addressof(code))
+    values = [kind(value) for kind, value in zip(types, given, strict=True)]
 
     def run(_kept: object = (arrays, code)) -> None:
         function(*values)
@@ -163,7 +181,7 @@ def bound(address: int, arrays: Sequence[NDArray[Any]]) -> Callable[[], None]:
     return run
 
 
-def least(runners: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+def least(runners: Mapping[Part, Callable[[], None]], rounds: int) -> dict[Part, float]:
     """Seconds of the fastest call of each, in turns of short bursts."""
 
     def burst(run: Callable[[], None], calls: int) -> float:
@@ -180,20 +198,28 @@ def least(runners: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, f
     return best
 
 
-def table_of(name: str, layers: Sequence[Layer], share: float) -> Table:
+def table_of(name: str, layers: Sequence[Layer], share: float, threads: int) -> Table:
     """The kernels that take at least `share` per cent of the sum, dearest first."""
     total = sum(layer.microseconds * layer.launches for layer in layers)
-    table = Table(title=f"{name}: {total / 1e3:.3f} ms in {sum(x.launches for x in layers)} launches")
-    for column in ("kernel", "how", "times", "µs", "share", "GFLOP/s", "GB/s", "of peak"):
+    title = f"{name}: {total / 1e3:.3f} ms in {sum(x.launches for x in layers)} launches"
+    columns = ["kernel", "how", "times", "µs", "share", "GFLOP/s", "GB/s", "of peak"]
+    if threads > 1:
+        longest = sum(layer.longest * layer.launches for layer in layers)
+        title += f"; on {threads} threads {longest / 1e3:.3f} ms, {total / longest:.2f} times faster"
+        columns += ["parts", "faster"]
+    table = Table(title=title)
+    for column in columns:
         table.add_column(column, justify="left" if column in ("kernel", "how") else "right")
-    for layer in sorted(layers, key=lambda x: -x.microseconds * x.launches):
+    for layer in sorted(layers, key=lambda x: -x.longest * x.launches):
         part = 100 * layer.microseconds * layer.launches / total
         if part >= share:
-            table.add_row(
+            cells = [
                 layer.kernel[:40], layer.algorithm[:40], str(layer.launches), f"{layer.microseconds:.1f}",
                 f"{part:.1f}%", f"{layer.gflops:.1f}", f"{layer.gigabytes_per_second:.1f}",
                 f"{100 * layer.of_peak:.0f}%",
-            )  # fmt: skip
+            ]  # fmt: skip
+            divided = [str(layer.parts), f"{layer.microseconds / layer.longest:.2f}"]
+            table.add_row(*cells, *(divided if threads > 1 else []))
     return table
 
 
@@ -202,6 +228,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--target", default="x86")
     parser.add_argument("--pipeline", default="-O2", help="rtcc's pipeline, such as --pipeline=-O1")
+    parser.add_argument("--threads", type=int, default=1, metavar="N")
     parser.add_argument("--rounds", type=int, default=10, metavar="N")
     parser.add_argument(
         "--share", type=float, default=0.5, metavar="PERCENT", help="leave out what takes less"
@@ -215,14 +242,14 @@ def main(given: Sequence[str] | None = None) -> int:
     for name in options.models:
         path, feeds = find_model(name, options.folder)
         shapes = {input_name: array.shape for input_name, array in feeds.items()}
-        told = Options(target=options.target, pipeline=options.pipeline)
+        told = Options(target=options.target, pipeline=options.pipeline, threads=options.threads)
         compilation = start(read_model(path, shapes=shapes), told)
         compilation.lower()
         target = compilation.target
         objects = target.compile_kernels(compilation.module)
         with on_cores({options.core}):
             layers = measure(compilation.module, objects, target, options.rounds)
-        console.print(table_of(name, layers, options.share))
+        console.print(table_of(name, layers, options.share, options.threads))
         report[name] = [asdict(layer) for layer in layers]
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
