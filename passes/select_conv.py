@@ -12,15 +12,18 @@ from rtcc.errors import InvalidInput
 from rtcc.ir import Constant, Graph, Layout, Module, Op, Value
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.fused import Fused
-from rtcc.ir.ops.winograd import WinogradConv, transformed_filter
+from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.ir.regions import anchor_of, computes_operand, constant_slots, flow_graphs, operand_index
 from rtcc.ir.roles import Role
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import reassociates
-from rtcc.target import Candidate, Target, target_of
+from rtcc.target import Candidate, Target, Transformed, target_of
 
 AUTO = "auto"
 """What stands for the target's own choice."""
+
+_FORMS = {WinogradConv.name: WinogradConv}
+"""The operators that compute a convolution with transformed weights."""
 
 
 @dataclass(frozen=True)
@@ -223,23 +226,24 @@ def _by_layer(texts: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _transform(module: Module, op: Fused, tile: tuple[int, ...]) -> None:
-    """Replace a region's convolution by Winograd's."""
-    conv = anchor_of(op.body)
+def _transform(module: Module, op: Fused, wanted: Transformed) -> None:
+    """Replace a region's convolution by the operator that computes with transformed weights."""
+    conv, form = anchor_of(op.body), _FORMS[wanted.operator]
     assert isinstance(conv, nn.Conv)
     index = operand_index(op, conv, 1)
     assert index is not None, "its weights are a constant operand"
     weight = op.inputs[index]
     assert isinstance(weight, Constant)
-    (pads, _, _), location = conv.geometry(), conv.location.by("select-conv")
-    array = transformed_filter(weight.array, tile).astype(weight.type.dtype.numpy)
-    name = f"{weight.symbol}.winograd{max(tile)}"
+    array = form.transformed(weight.array, wanted.tile).astype(weight.type.dtype.numpy)
+    name = f"{weight.symbol}.{form.algorithm}{max(wanted.tile)}"
     transformed = module.add_constant(name, array, weight.type.with_shape(array.shape))
     parameter = op.body.parameters[index]
     assert parameter.has_one_use, "constant_slots promises the anchor weights of its own"
+    kernel = weight.type.sizes[2:]
     op.set_operand(index, transformed)
     parameter.type = transformed.type
-    new = WinogradConv(conv.data, parameter, conv.bias, tile=tile, pads=pads, location=location)
+    new = form.of(conv, parameter, kernel, wanted.tile)
+    new.location = conv.location.by("select-conv")
     op.body.insert_before(conv, new)
     new.result.name = conv.result.name
     conv.result.replace_uses(new.result)

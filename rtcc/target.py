@@ -80,14 +80,22 @@ class Illegal:
 
 
 @dataclass(frozen=True)
+class Transformed:
+    """The operator with transformed weights that a convolution becomes, by its name, and that one's tile."""
+
+    operator: str
+    tile: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One way to compile an anchor: the algorithm, its tile, the layouts it needs, and what it costs.
 
     error: bound on a result's rounding error relative to the sum of its terms' magnitudes (docs/arithmetic.md
     says how it is obtained). operand_layouts maps operand index → layout (None: plain); operands not named
     take what they have. result_layout: None for plain. border is the zero halo that the first operand must
-    bring along (ONNX pads order), () for none. transformed: where given, the convolution first becomes an
-    `nn.winograd_conv` of such tiles, whose operands the layouts are for.
+    bring along (ONNX pads order), () for none. transformed: what the convolution first becomes, if anything;
+    the layouts are for the operands of that.
     """
 
     algorithm: str
@@ -97,7 +105,7 @@ class Candidate:
     operand_layouts: Mapping[int, Layout | None] = field(default_factory=dict["int", "Layout | None"])
     result_layout: Layout | None = None
     border: tuple[int, ...] = ()
-    transformed: tuple[int, ...] = ()
+    transformed: Transformed | None = None
 
     @property
     def seconds(self) -> float:

@@ -12,7 +12,7 @@ from math import prod, sqrt
 from rtcc.ir import DType, Layout, Op, TensorType
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.winograd import POINTS, WinogradConv, growth
-from rtcc.target import GENERIC, Candidate, Cost, Halos, Illegal
+from rtcc.target import GENERIC, Candidate, Cost, Halos, Illegal, Transformed
 from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.tvm.kernels import matmul_tiles, winograd_tiles
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
@@ -232,7 +232,8 @@ class _Winograd:
         work = 2 * conv.batch * problem.products * prod(problem.grid) * conv.channels * conv.filters
         return Candidate(
             name, self.price(winograd_demand(problem, tile, vectors.cache), work), self.error,
-            astuple(tile), {0: blocked, 1: weights, 2: bias}, blocked, border, outputs,
+            astuple(tile), {0: blocked, 1: weights, 2: bias}, blocked, border,
+            Transformed(WinogradConv.name, outputs),
         )  # fmt: skip
 
     @property

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +27,11 @@ from numpy.typing import NDArray
 from rtcc.ir.dimension import upper_bound
 from rtcc.ir.op import Array, ints, operand, optional_operand
 from rtcc.ir.ops.computed import FLOATS, ComputedOp
-from rtcc.ir.ops.nn import static_sizes
+from rtcc.ir.ops.nn import Conv, static_sizes
 from rtcc.ir.ops.window import Window, per_channel
 from rtcc.ir.roles import Role
 from rtcc.ir.types import TensorType
+from rtcc.ir.value import Value
 
 POINTS = {
     2: (0.0, 1.0, -1.0),
@@ -128,6 +129,19 @@ class WinogradConv(ComputedOp):
     bias = optional_operand()
     tile = ints()
     pads = ints()
+
+    algorithm: ClassVar[str] = "winograd"
+    """What its transformed weights are named after."""
+
+    @staticmethod
+    def transformed(weight: NDArray[Any], tile: tuple[int, ...]) -> NDArray[np.float64]:
+        """A convolution's weight as this operator takes it, in float64."""
+        return transformed_filter(weight, tile)
+
+    @classmethod
+    def of(cls, conv: Conv, weight: Value, kernel: tuple[int, ...], tile: tuple[int, ...]) -> WinogradConv:
+        """This operator in place of a convolution; weight: the transformed one, kernel: its taps before."""
+        return cls(conv.data, weight, conv.bias, tile=tile, pads=conv.geometry()[0])
 
     @property
     def transforms(self) -> tuple[Transform, ...]:
