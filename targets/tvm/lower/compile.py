@@ -14,7 +14,7 @@ from rtcc.errors import Unsupported
 from rtcc.ir import Graph
 from rtcc.target import Target, parse_target
 from rtcc.targets.tvm.build import build_object, target_of, tir_text
-from rtcc.targets.tvm.lower import loops
+from rtcc.targets.tvm.lower import channel_vectors, loops
 from rtcc.targets.tvm.lower.rules import Kind, rule_of
 from rtcc.text import parse_module
 
@@ -57,4 +57,6 @@ def lower_kernel(kernel: Graph, target: Target) -> tirx.PrimFunc:
     for op, rule in zip(ops, rules, strict=True):
         if rule is not None and rule.kind is Kind.KERNEL:
             return rule.function(kernel, op, target)
+    if channel_vectors.suits(kernel):
+        return channel_vectors.map_kernel(kernel)
     return loops.map_kernel(kernel)

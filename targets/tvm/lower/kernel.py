@@ -21,7 +21,7 @@ from tvm import tirx
 from rtcc.errors import Unsupported
 from rtcc.ir import Constant, DType, Graph, Op, TensorType, Value
 from rtcc.targets.tvm import vector_math as vm
-from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder
+from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, splat, vector
 from rtcc.targets.tvm.lower.rules import Kind, rule_of
 
 Index = tuple[Expr, ...]
@@ -88,6 +88,8 @@ class Lowering:
         self.buffers: dict[Value, tirx.Buffer] = {}
         self._bound: dict[Value, Callable[[Index], Expr]] = {}
         self._known: dict[tuple[Value, tuple[int, ...]], tuple[Expr, Index]] = {}
+        self._split: tuple[Expr, int, Expr, Expr] | None = None
+        self._vector = 1
         self._guards = 0
         for number, parameter in enumerate(graph.parameters):
             self.buffers[parameter] = self._buffer(f"in{number}", parameter.type)
@@ -152,10 +154,37 @@ class Lowering:
         """The index in storage order of a logical index."""
         if type.layout is None:
             return list(index) or [integer(0)]
-        moved = [i + type.layout.halo_of(axis)[0] for axis, i in enumerate(index)]
+        before = [type.layout.halo_of(axis)[0] for axis in range(type.rank)]
+        moved = [i + integer(n) if n else i for i, n in zip(index, before, strict=True)]
         blocks = type.layout.blocks
-        outer = [moved[a] if b == 1 else tirx.floordiv(moved[a], integer(b)) for a, b in type.layout.outer]
-        return outer + [tirx.floormod(moved[a], integer(blocks[a])) for a in type.layout.inner]
+        outer = [moved[a] if b == 1 else self._divided(moved[a], b)[0] for a, b in type.layout.outer]
+        return outer + [self._divided(moved[a], blocks[a])[1] for a in type.layout.inner]
+
+    @contextmanager
+    def lane(self, block: Expr, lane: Expr, lanes: int) -> Iterator[Expr]:
+        """The index block · lanes + lane; within, that it falls apart so need not be found by division."""
+        index = block * integer(lanes) + lane
+        self._split = (index, lanes, block, lane)
+        yield index
+        self._split = None
+
+    @contextmanager
+    def vectors(self, block: Expr, lanes: int) -> Iterator[Expr]:
+        """The index of the block's first lane; within, elements at that index are the whole block's."""
+        self._vector, index = lanes, block * integer(lanes)
+        self._split = (index, lanes, block, vector(0, lanes))
+        yield index
+        self._vector, self._split = 1, None
+
+    def spread(self, value: Expr) -> Expr:
+        """An element as a vector, within `vectors`, also where it does not depend on the channel."""
+        return splat(value, self._vector) if tvm.DataType(str(value.ty.dtype)).lanes == 1 else value
+
+    def _divided(self, index: Expr, lanes: int) -> tuple[Expr, Expr]:
+        """Which block of so many lanes an index falls into, and the lane."""
+        if self._split is not None and self._split[1] == lanes and index.same_as(self._split[0]):
+            return self._split[2:]
+        return tirx.floordiv(index, integer(lanes)), tirx.floormod(index, integer(lanes))
 
     @contextmanager
     def bound(self, value: Value, element: Callable[[Index], Expr]) -> Iterator[None]:
@@ -194,7 +223,8 @@ class Lowering:
             raise self.unsupported(op, "no code generation for this operator at this place")
         if rule.kind is Kind.ELEMENT:
             return rule.function(self, op, index)
-        return emit(op, *(self.operand(op, slot, index) for slot in range(len(op.operands))))
+        operands = (self.operand(op, slot, index) for slot in range(len(op.operands)))
+        return emit(op, *(x if x is None else self.spread(x) for x in operands))
 
     def _constant_element(self, value: Constant, index: Index) -> Expr:
         if value.data.size == 1:

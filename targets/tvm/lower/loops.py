@@ -142,58 +142,68 @@ def _flat_loop(lowering: Lowering, size: int, body: Body) -> None:
 
 def _blocked_loops(lowering: Lowering, value: Value, body: Body) -> None:
     """Loops over a channel-blocked result in storage order: N, C blocks, spatial axes, lanes."""
+    builder, layout = lowering.builder, value.type.layout
+    assert layout is not None
+    lanes, zero = layout.blocks[1], literal(0, value.type)
+    full, rest = divmod(value.type.sizes[1], lanes)
+
+    def zeros(outer: Index, first: int) -> None:
+        if first < lanes:
+            with builder.serial("lane", lanes - first, first) as lane:
+                lowering.store_physical(value, [*outer, lane], zero)
+
+    def elements(outer: Index, index: Index, count: int) -> None:
+        """The first `count` lanes of one place, and zeros in the others."""
+        with builder.serial("lane", count) as lane, lowering.lane(outer[1], lane, lanes) as channel:
+            body((index[0], channel, *index[1:]))
+        zeros(outer, count)
+
+    def place(outer: Index, index: Index | None) -> None:
+        if index is None:
+            zeros(outer, 0)
+            return
+        if full:
+            with builder.when(tirx.LT(outer[1], integer(full)) if rest else None):
+                elements(outer, index, lanes)
+        if rest:
+            with builder.when(tirx.EQ(outer[1], integer(full)) if full else None):
+                elements(outer, index, rest)
+
+    for_each_place(lowering, value, place)
+
+
+Place = Callable[[Index, "Index | None"], None]
+"""Stores all lanes at an index in storage order; then the logical index but for the channel, None: border."""
+
+
+def for_each_place(lowering: Lowering, value: Value, store: Place) -> None:
+    """Call `store` inside loops over a channel-blocked result in storage order, but for the lanes."""
     type, builder = value.type, lowering.builder
     layout = type.layout
     assert layout is not None
     assert layout.inner == (1,)
     assert [axis for axis, _ in layout.outer] == list(range(type.rank))
-    lanes, sizes, physical = layout.blocks[1], type.sizes, type.physical_shape
-    zero = literal(0, type)
-
-    def lane_loop(outer: Index, inside: bool) -> None:
-        """The lanes of one place; `outer` counts in storage order."""
-        channels = sizes[1]
-        full = channels % lanes == 0
-        with builder.serial("lane", lanes) as lane:
-            target = [*outer, lane]
-            if not inside:
-                lowering.store_physical(value, target, zero)
-                return
-            channel = outer[1] * integer(lanes) + lane
-            spatial = [o - integer(layout.halo_of(2 + n)[0]) for n, o in enumerate(outer[2:])]
-            index = (outer[0], channel, *spatial)
-            if full:
-                body(index)
-                return
-            with builder.when(channel < integer(channels)):
-                body(index)
-            with builder.when(channel >= integer(channels)):
-                lowering.store_physical(value, target, zero)
+    sizes, physical = type.sizes, type.physical_shape
 
     def border(outer: Index, rest: Index) -> None:
-        lane_loop((*outer, *rest), inside=False)
+        store((*outer, *rest), None)
 
-    def outside_loops(outer: Index) -> None:
-        inner_loops(lowering, physical[len(outer) : -1], lambda rest: lane_loop((*outer, *rest), False))
-
-    def spatial_loops(outer: Index) -> None:
+    def spatial_loops(outer: Index, index: Index) -> None:
         axis = len(outer)
         if axis == type.rank:
-            lane_loop(outer, inside=True)
+            store(outer, index)
             return
-        before, _ = layout.halo_of(axis)
-        ranges = [(0, before, False), (before, sizes[axis], True)]
-        ranges.append((before + sizes[axis], physical[axis] - before - sizes[axis], False))
+        before, after = layout.halo_of(axis)
+        ranges = [(0, before, False), (before, sizes[axis], True), (before + sizes[axis], after, False)]
         for start, count, inside in ranges:
             if count == 0:
                 continue
             with builder.serial(f"s{axis}", count) as i:
-                position = (*outer, i + integer(start))
+                position = (*outer, i + integer(start) if start else i)
                 if inside:
-                    spatial_loops(position)
+                    spatial_loops(position, (*index, i))
                 else:
-                    zeros = functools.partial(border, position)
-                    inner_loops(lowering, physical[axis + 1 : -1], zeros)
+                    inner_loops(lowering, physical[axis + 1 : -1], functools.partial(border, position))
 
     if 0 in physical:
         return
@@ -201,7 +211,7 @@ def _blocked_loops(lowering: Lowering, value: Value, body: Body) -> None:
         n, c = (
             builder.bind(name, i) for name, i in zip("nc", split_index(position, physical[:2]), strict=True)
         )
-        spatial_loops((n, c))
+        spatial_loops((n, c), (n,))
 
 
 def collapsed(graph: Graph) -> Graph:

@@ -1,0 +1,75 @@
+# pyright: basic
+"""Kernels without anchor whose result lies in blocks of channels: one vector for each block of a pixel.
+
+LLVM does not find the vectors by itself: it writes the loop over the lanes out, and gathers along a row.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+
+from rtcc.ir import DType, Graph, Op, TensorType, Value
+from rtcc.ir.ops.fused import ConvertLayout, Resample
+from rtcc.targets.tvm.function_builder import splat, vector
+from rtcc.targets.tvm.lower.kernel import Index, Lowering, integer
+from rtcc.targets.tvm.lower.loops import for_each_place
+from rtcc.targets.tvm.lower.rules import Kind, rule_of
+
+CHANNELS = 1
+"""The axis in blocks."""
+
+
+def suits(graph: Graph) -> bool:
+    """Whether a kernel is elementwise ops and resampling of f32 alone, all in blocks like the result's."""
+    result = graph.returned[0].type
+    if len(graph.returned) != 1 or result.layout is None:
+        return False
+    tables = {v for op in graph.ops if isinstance(op, Resample) for v in (op.indices, op.weights)}
+    return all(_has_vectors(op) for op in list(graph.ops)[:-1]) and all(
+        value in tables or _lies_alike(value, result) for value in (*graph.parameters, *graph.returned)
+    )
+
+
+def _has_vectors(op: Op) -> bool:
+    """Whether an op's result at a vector of channels follows from its operands there."""
+    if isinstance(op, Resample):
+        return op.axis != CHANNELS and op.type.dtype is DType.F32
+    rule = rule_of(op)
+    is_elementwise = isinstance(op, ConvertLayout) or (rule is not None and rule.kind is Kind.SCALAR)
+    values = (*op.present_operands, *op.results)
+    return is_elementwise and all(value.type.dtype is DType.F32 for value in values)
+
+
+def _lies_alike(value: Value, result: TensorType) -> bool:
+    """Whether the channels of a value lie in the result's blocks, or it has but one for all."""
+    type = value.type
+    axis = CHANNELS - (result.rank - type.rank)
+    if type.layout is None:
+        return axis < 0 or type.sizes[axis] == 1
+    assert result.layout is not None
+    return type.rank == result.rank and (type.layout.outer, type.layout.inner) == (
+        result.layout.outer, result.layout.inner,
+    )  # fmt: skip
+
+
+def map_kernel(graph: Graph) -> tirx.PrimFunc:
+    """A kernel that `suits`: each vector is one expression; zeros in the border and the padding lanes."""
+    lowering = Lowering(graph)
+    value = lowering.root
+    layout, channels = value.type.layout, value.type.sizes[CHANNELS]
+    assert layout is not None
+    lanes = layout.blocks[CHANNELS]
+    zero = splat(0.0, lanes)
+
+    def place(outer: Index, index: Index | None) -> None:
+        found = zero
+        if index is not None:
+            with lowering.vectors(outer[CHANNELS], lanes) as channel, lowering.scope():
+                found = lowering.spread(lowering.element(value, (index[0], channel, *index[1:])))
+                if channels % lanes:
+                    inside = tirx.LT(vector(channel, lanes), splat(integer(channels), lanes))
+                    found = tirx.Select(inside, found, zero)
+        lowering.store_physical(value, [*outer, vector(0, lanes)], found)
+
+    for_each_place(lowering, value, place)
+    return lowering.builder.finish()
