@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from rtcc.decision import Decision, Offer
+from rtcc.selection.decision import Decision, Offer
 from rtcc.errors import InvalidInput
 from rtcc.ir import Constant, Graph, Layout, Module, Op, Value
 from rtcc.ir.ops import nn

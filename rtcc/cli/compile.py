@@ -147,7 +147,7 @@ def parse_conv(texts: list[str] | None) -> dict[str, Any]:
 
 def write_decisions(compilation: Compilation, path: Path) -> None:
     """What was decided, as JSON."""
-    from rtcc.explanation import decisions_json
+    from rtcc.selection.explanation import decisions_json
     from rtcc.files import replace_file
 
     assert compilation.report is not None
@@ -164,7 +164,7 @@ def summary(compilation: Compilation) -> str:
 
 def explanation(compilation: Compilation) -> str:
     """Each pass with its time and op counts, each decision, then each kernel with what it became."""
-    from rtcc.explanation import decisions_text
+    from rtcc.selection.explanation import decisions_text
 
     module, report = compilation.module, compilation.report
     assert report is not None

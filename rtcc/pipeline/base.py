@@ -10,7 +10,7 @@ from rtcc.ir import LEVELS, Module
 from rtcc.pipeline.exactness import Exactness, exact
 
 if TYPE_CHECKING:
-    from rtcc.decision import Decision
+    from rtcc.selection.decision import Decision
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
-from rtcc.decision import Decision
+from rtcc.selection.decision import Decision
 from rtcc.errors import InvalidInput, RtccError
 from rtcc.ir import Module, Return
 from rtcc.pipeline.base import Pass

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from rtcc.decision import Decision
+from rtcc.selection.decision import Decision
 from rtcc.errors import InvalidInput
-from rtcc.explanation import decisions_json, decisions_text
+from rtcc.selection.explanation import decisions_json, decisions_text
 from rtcc.ir import Module
 from rtcc.pipeline.run import RunOptions, run_pipeline
 from rtcc.target import Cost, Illegal, parse_target

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from rtcc.decision import Decision, Offer
+from rtcc.selection.decision import Decision, Offer
 from rtcc.target import Cost
 
 TERMS = ("compute", "memory", "communication")

@@ -1,0 +1,86 @@
+"""The minimum cut against all labellings of small random energies."""
+
+from __future__ import annotations
+
+import random
+from itertools import combinations, product
+from math import inf, isinf
+
+import pytest
+
+from rtcc.selection.energy import MOST_TRIED, Energy, Table
+
+
+def random_energy(seed: int, mixed: int = 0) -> Energy:
+    """Seven variables with submodular pairs, illegal entries among them; mixed: pairs that are not."""
+    source = random.Random(seed)
+    energy = Energy()
+    for _ in range(7):
+        energy.variable((source.random(), source.random()))
+    pairs = list(combinations(range(7), 2))
+    for first, second in source.sample(pairs, 10):
+        energy.add_pair(second, first, _submodular(source))
+    for first, second in source.sample(pairs, mixed):
+        energy.add_pair(first, second, ((2 + source.random(), source.random()), (source.random(), 1.0)))
+    return energy
+
+
+def _submodular(source: random.Random) -> Table:
+    high, low = (1 + source.random(), 1 + source.random()), (source.random(), source.random())
+    rows = ((low[0], high[0]), (high[1], low[1]))
+    if source.random() < 0.4:
+        rows = ((low[0], inf), (high[1], low[1])) if source.random() < 0.5 else ((low[0], high[0]), (inf, low[1]))
+    return rows
+
+
+def least(energy: Energy) -> float:
+    return min(energy.cost(labels) for labels in product((False, True), repeat=len(energy.single)))
+
+
+@pytest.mark.parametrize("mixed", [0, 1, 4])
+def test_the_cut_is_as_cheap_as_the_best_of_all_labellings(mixed: int) -> None:
+    for seed in range(40):
+        energy = random_energy(seed, mixed)
+        found = energy.minimised()
+        assert found.is_optimal
+        assert found.cost == energy.cost(found.labels)
+        assert found.cost == pytest.approx(least(energy), rel=1e-9)
+
+
+def test_many_pairs_that_are_not_submodular_give_a_sound_labelling() -> None:
+    ratios: list[float] = []
+    for seed in range(20):
+        energy = random_energy(seed, MOST_TRIED + 6)
+        found = energy.minimised()
+        assert found.cost == energy.cost(found.labels)
+        ratios.append(found.cost / least(energy))
+    assert min(ratios) >= 1 - 1e-9
+    assert max(ratios) < 1.5
+
+
+def test_labels_that_nothing_goes_with_are_not_taken() -> None:
+    """One pair allows but one combination, which is none where both agree."""
+    energy = Energy()
+    first, second, third = (energy.variable((0.0, 1.0)) for _ in range(3))
+    energy.add_pair(first, second, ((inf, 5.0), (inf, inf)))
+    energy.add_pair(second, third, ((0.0, 0.0), (3.0, 0.0)))
+    found = energy.minimised()
+    assert found.labels == (False, True, True)
+    assert found.cost == 7.0
+
+
+def test_of_equally_cheap_labellings_the_one_with_fewest_trues_is_taken() -> None:
+    energy = Energy()
+    variables = [energy.variable() for _ in range(4)]
+    for first, second in zip(variables, variables[1:], strict=False):
+        energy.add_pair(first, second, ((0.0, 1.0), (1.0, 0.0)))
+    energy.add(variables[1], (0.5, 0.0))
+    energy.add(variables[2], (0.0, 0.5))
+    assert energy.minimised().labels == (False,) * 4
+
+
+def test_what_cannot_be_had_costs_infinitely_much() -> None:
+    energy = Energy()
+    first, second = energy.variable((inf, 0.0)), energy.variable((inf, 0.0))
+    energy.add_pair(first, second, ((0.0, 0.0), (0.0, inf)))
+    assert isinf(energy.minimised().cost)
