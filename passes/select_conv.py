@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from rtcc.selection.decision import Decision, Offer
 from rtcc.errors import InvalidInput
 from rtcc.ir import Constant, Graph, Layout, Module, Op, Value
 from rtcc.ir.ops import nn
@@ -17,6 +16,7 @@ from rtcc.ir.regions import anchor_of, computes_operand, constant_slots, flow_gr
 from rtcc.ir.roles import Role
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import reassociates
+from rtcc.selection.decision import Decision, Offer
 from rtcc.target import Candidate, Target, Transformed, target_of
 
 AUTO = "auto"
@@ -239,10 +239,10 @@ def _transform(module: Module, op: Fused, wanted: Transformed) -> None:
     transformed = module.add_constant(name, array, weight.type.with_shape(array.shape))
     parameter = op.body.parameters[index]
     assert parameter.has_one_use, "constant_slots promises the anchor weights of its own"
-    kernel = weight.type.sizes[2:]
+    new = form.of(conv, transformed, weight.type.sizes[2:], wanted.tile)
     op.set_operand(index, transformed)
     parameter.type = transformed.type
-    new = form.of(conv, parameter, kernel, wanted.tile)
+    new.set_operand(1, parameter)
     new.location = conv.location.by("select-conv")
     op.body.insert_before(conv, new)
     new.result.name = conv.result.name

@@ -147,8 +147,8 @@ def parse_conv(texts: list[str] | None) -> dict[str, Any]:
 
 def write_decisions(compilation: Compilation, path: Path) -> None:
     """What was decided, as JSON."""
-    from rtcc.selection.explanation import decisions_json
     from rtcc.files import replace_file
+    from rtcc.selection.explanation import decisions_json
 
     assert compilation.report is not None
     replace_file(path, decisions_json(compilation.report.decisions).encode())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from rtcc.ir.graph import Graph, Module
 from rtcc.ir.op import Op
 from rtcc.ir.ops.fused import Fused
@@ -38,6 +40,16 @@ def computes_operand(op: Fused, anchor: Op, slot: int) -> bool:
     """Whether the region itself computes that operand of its anchor, so that it lies in no memory."""
     is_present = slot < len(anchor.operands) and anchor.operands[slot] is not None
     return is_present and operand_index(op, anchor, slot) is None
+
+
+def problem_of(anchor: Op, constants: Container[int]) -> tuple[object, ...]:
+    """What decides how an anchor can be computed, hashable: operator, attributes, types, which are constants."""
+    attributes = tuple((name, repr(value)) for name, value in sorted(anchor.attributes.items()))
+    operands = tuple(
+        None if value is None else (value.type, slot in constants)
+        for slot, value in enumerate(anchor.operands)
+    )
+    return anchor.name, attributes, operands, tuple(result.type for result in anchor.results)
 
 
 def flow_graphs(module: Module) -> list[Graph]:

@@ -10,11 +10,11 @@ from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
-from rtcc.selection.decision import Decision
 from rtcc.errors import InvalidInput, RtccError
 from rtcc.ir import Module, Return
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.text import parse_pipeline, print_pass
+from rtcc.selection.decision import Decision
 
 
 @dataclass(frozen=True)

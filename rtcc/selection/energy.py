@@ -104,8 +104,8 @@ class Energy:
 
         exact = Energy([(whole(zero), whole(one)) for zero, one in self.single])
         for (a, b), table in self.pairs.items():
-            zeros, ones = table
-            exact._add_legal(a, b, ((whole(zeros[0]), whole(zeros[1])), (whole(ones[0]), whole(ones[1]))), most)
+            zeros, ones = ((whole(row[0]), whole(row[1])) for row in table)
+            exact._add_legal(a, b, (zeros, ones), most)
         return exact
 
     def _add_legal(self, first: int, second: int, table: Table, most: int) -> None:

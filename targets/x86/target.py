@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Layout, Module, Op, TensorType
+from rtcc.ir.regions import problem_of
 from rtcc.machine import Machine
 from rtcc.pipeline.catalogue import NAMED_PIPELINES
 from rtcc.target import GENERIC, NO_HALOS, Candidate, Cost, Halos, Progress, Source, Target, unseen
@@ -41,6 +42,7 @@ class X86(Target):
         if not written.isdigit() or not 1 <= int(written) <= MOST_THREADS:
             raise InvalidInput("target-option", f"threads must be 1 to {MOST_THREADS}, found {written!r}")
         self._threads = int(written)
+        self._candidates: dict[tuple[object, ...], tuple[Candidate, ...]] = {}
 
     @property
     def threads(self) -> int:
@@ -70,9 +72,12 @@ class X86(Target):
     def candidates(
         self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS
     ) -> tuple[Candidate, ...]:
-        cpu = self.model
-        vectors = Vectors(self.lanes(DType.F32), cpu.vector_registers, cpu.l2, self.threads)
-        return candidates_of(anchor, constants, halos, vectors, self._price)
+        problem = (*problem_of(anchor, constants), halos)
+        if problem not in self._candidates:
+            cpu = self.model
+            vectors = Vectors(self.lanes(DType.F32), cpu.vector_registers, cpu.l2, self.threads)
+            self._candidates[problem] = candidates_of(anchor, constants, halos, vectors, self._price)
+        return self._candidates[problem]
 
     def conversion_cost(self, type: TensorType, layout: Layout | None) -> Cost:
         return conversion_cost(type, layout, self.model)

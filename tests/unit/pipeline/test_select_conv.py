@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from rtcc.selection.decision import Decision
 from rtcc.errors import InvalidInput
-from rtcc.selection.explanation import decisions_json, decisions_text
 from rtcc.ir import Module
 from rtcc.pipeline.run import RunOptions, run_pipeline
+from rtcc.selection.decision import Decision
+from rtcc.selection.explanation import decisions_json, decisions_text
 from rtcc.target import Cost, Illegal, parse_target
 from rtcc.text import parse_module
 

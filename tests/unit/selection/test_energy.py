@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 from math import inf, isinf
 
 import pytest
@@ -29,7 +29,8 @@ def _submodular(source: random.Random) -> Table:
     high, low = (1 + source.random(), 1 + source.random()), (source.random(), source.random())
     rows = ((low[0], high[0]), (high[1], low[1]))
     if source.random() < 0.4:
-        rows = ((low[0], inf), (high[1], low[1])) if source.random() < 0.5 else ((low[0], high[0]), (inf, low[1]))
+        legal = source.random() < 0.5
+        rows = ((low[0], high[0] if legal else inf), (inf if legal else high[1], low[1]))
     return rows
 
 
@@ -72,7 +73,7 @@ def test_labels_that_nothing_goes_with_are_not_taken() -> None:
 def test_of_equally_cheap_labellings_the_one_with_fewest_trues_is_taken() -> None:
     energy = Energy()
     variables = [energy.variable() for _ in range(4)]
-    for first, second in zip(variables, variables[1:], strict=False):
+    for first, second in pairwise(variables):
         energy.add_pair(first, second, ((0.0, 1.0), (1.0, 0.0)))
     energy.add(variables[1], (0.5, 0.0))
     energy.add(variables[2], (0.0, 0.5))
