@@ -134,7 +134,7 @@ class _Selection:
             refusal = f"its error bound {candidate.error:.1e} is above {limit:g}"
         if candidate.transformed and not self.wishes.transforms:
             refusal = "transforms=false forbids transformed weights"
-        inside = [slot for slot in candidate.operand_layouts if computes_operand(op, anchor, slot)]
+        inside = [slot for slot in candidate.operand_layouts if computes_operand(anchor, slot)]
         if inside:
             refusal = f"it reads operand {inside[0]} from memory, and the region computes that itself"
         if candidate.result_layout and _is_read_plain_and_again(op, anchor, candidate):
@@ -143,7 +143,7 @@ class _Selection:
 
     def _conversion(self, op: Fused, anchor: Op, candidate: Candidate) -> float:
         """Seconds to store the first operand as the candidate reads it."""
-        index = operand_index(op, anchor, 0)
+        index = operand_index(anchor, 0)
         wanted = candidate.operand_layouts.get(0)
         if index is None or wanted == self.stored.get(op.inputs[index]):
             return 0.0
@@ -164,7 +164,7 @@ class _Selection:
 
 def _is_read_plain_and_again(op: Fused, anchor: Op, candidate: Candidate) -> bool:
     """Whether the anchor would have its first operand plain, and another op of the region reads it too."""
-    index = operand_index(op, anchor, 0)
+    index = operand_index(anchor, 0)
     if index is None or candidate.operand_layouts.get(0, Layout) is not None:
         return False
     return any(user is not anchor for user in op.body.parameters[index].users)
@@ -230,7 +230,7 @@ def _transform(module: Module, op: Fused, wanted: Transformed) -> None:
     """Replace a region's convolution by the operator that computes with transformed weights."""
     conv, form = anchor_of(op.body), _FORMS[wanted.operator]
     assert isinstance(conv, nn.Conv)
-    index = operand_index(op, conv, 1)
+    index = operand_index(conv, 1)
     assert index is not None, "its weights are a constant operand"
     weight = op.inputs[index]
     assert isinstance(weight, Constant)

@@ -90,7 +90,7 @@ class _Selection:
         if anchor is None or op.algorithm in ("", GENERIC):
             return _PLAIN_LOOPS
         listed = self.target.candidates(anchor, constant_slots(op, anchor), halos)
-        found = [c for c in listed if not any(computes_operand(op, anchor, s) for s in c.operand_layouts)]
+        found = [c for c in listed if not any(computes_operand(anchor, s) for s in c.operand_layouts)]
         for candidate in found:
             if candidate.algorithm == op.algorithm and isinstance(candidate.cost, Cost):
                 return candidate
@@ -187,7 +187,7 @@ class _Selection:
         """Which operand of the region is its anchor's operand `slot`; None for none."""
         anchor = self.anchors[op]
         assert anchor is not None
-        return operand_index(op, anchor, slot)
+        return operand_index(anchor, slot)
 
     # ---- writing it down
 

@@ -30,20 +30,20 @@ def constant_slots(op: Fused, anchor: Op) -> frozenset[int]:
     )
 
 
-def operand_index(op: Fused, anchor: Op, slot: int) -> int | None:
-    """Which operand of the region is the anchor's operand `slot`; None if it is absent or computed inside."""
+def operand_index(anchor: Op, slot: int) -> int | None:
+    """Which parameter of its region is the anchor's operand `slot`; None if absent or computed inside."""
     value = anchor.operands[slot] if slot < len(anchor.operands) else None
-    return value.index if value is not None and value.graph is op.body else None
+    return value.index if value is not None and value.graph is anchor.graph else None
 
 
-def computes_operand(op: Fused, anchor: Op, slot: int) -> bool:
+def computes_operand(anchor: Op, slot: int) -> bool:
     """Whether the region itself computes that operand of its anchor, so that it lies in no memory."""
     is_present = slot < len(anchor.operands) and anchor.operands[slot] is not None
-    return is_present and operand_index(op, anchor, slot) is None
+    return is_present and operand_index(anchor, slot) is None
 
 
 def problem_of(anchor: Op, constants: Container[int]) -> tuple[object, ...]:
-    """What decides how an anchor can be computed, hashable: operator, attributes, types, which are constants."""
+    """What decides how an anchor can be computed, hashable; constants: which of its operands are."""
     attributes = tuple((name, repr(value)) for name, value in sorted(anchor.attributes.items()))
     operands = tuple(
         None if value is None else (value.type, slot in constants)

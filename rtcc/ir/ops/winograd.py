@@ -89,10 +89,12 @@ def _cleaned(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def transformed_filter(weight: NDArray[Any], tile: tuple[int, ...]) -> NDArray[np.float64]:
     """G·g·Gᵀ of a weight [M, C, taps…] in float64: [M, C, points…]; tile: outputs along each spatial axis."""
-    result = weight.astype(np.float64)
-    for axis, outputs in enumerate(tile):
-        result = _along(transform(outputs).filter, result, 2 + axis)
-    return result
+    matrix = np.ones((1, 1))
+    for outputs in tile:
+        matrix = np.kron(matrix, transform(outputs).filter)
+    flat = weight.reshape(-1, matrix.shape[1]).astype(np.float64)
+    points = (len(transform(outputs).filter) for outputs in tile)
+    return (flat @ matrix.T).reshape(*weight.shape[:2], *points)
 
 
 def growth(tile: tuple[int, ...]) -> float:

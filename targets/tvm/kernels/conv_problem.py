@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from rtcc.targets.tvm.kernels.blocked import NO_HALO, Blocked, Halo
 from rtcc.targets.tvm.kernels.window import Window
@@ -37,34 +38,34 @@ class ConvProblem:
             self.pads[axis], self.pads[axis + 2],
         )  # fmt: skip
 
-    @property
+    @cached_property
     def output_height(self) -> int:
         """Rows of the output, as ONNX Conv counts them."""
         return self.window(0).count
 
-    @property
+    @cached_property
     def output_width(self) -> int:
         """Columns of the output."""
         return self.window(1).count
 
-    @property
+    @cached_property
     def input(self) -> Blocked:
         """The input as a blocked activation."""
         return Blocked(self.batch, self.channels, self.height, self.width, self.lanes, self.input_halo)
 
-    @property
+    @cached_property
     def output(self) -> Blocked:
         """The output as a blocked activation."""
         return Blocked(
             self.batch, self.filters, self.output_height, self.output_width, self.lanes, self.output_halo
         )
 
-    @property
+    @cached_property
     def needed_halo(self) -> Halo:
         """The zeros that the padding reads: pads, less what strides leave out at the bottom and right."""
         return self.pads[0], self.pads[1], self.window(0).overhang, self.window(1).overhang
 
-    @property
+    @cached_property
     def reduction_blocks(self) -> int:
         """Input blocks that each output sums over."""
         return -(-self.channels // self.groups // self.lanes)

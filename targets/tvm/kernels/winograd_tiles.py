@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from math import prod
 
 from rtcc.ir.ops.winograd import Transform, transform
@@ -45,23 +45,23 @@ class WinogradProblem:
     conv: ConvProblem
     outputs: tuple[int, int]
 
-    @property
+    @cached_property
     def transforms(self) -> tuple[Transform, Transform]:
         """The transforms along height and width."""
         return transform(self.outputs[0]), transform(self.outputs[1])
 
-    @property
+    @cached_property
     def points(self) -> tuple[int, int]:
         """Inputs, and points, of a tile along height and width."""
         rows, columns = self.transforms
         return rows.points, columns.points
 
-    @property
+    @cached_property
     def products(self) -> int:
         """Matrix products: points of a tile."""
         return prod(self.points)
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int, int]:
         """Tiles along height and width of one image."""
         return (
@@ -69,7 +69,7 @@ class WinogradProblem:
             -(-self.conv.output_width // self.outputs[1]),
         )
 
-    @property
+    @cached_property
     def tiles(self) -> int:
         """Tiles of the whole batch."""
         return self.conv.batch * prod(self.grid)
