@@ -40,10 +40,11 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
-from benchmarks.compare import find_model, on_cores
+from benchmarks.models.named import find_model, require_models
 from rtcc.compiler import Options, read_model, start
 from rtcc.ir import DType, Graph, Module
 from rtcc.ir.ops.plan import Launch
+from rtcc.measure import pinned
 from rtcc.pipeline.inputs import random_kernel_inputs
 from rtcc.target import Target
 from rtcc.verification.check import stored
@@ -237,6 +238,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=Path("build/models"), help="where models are written")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args(given)
+    require_models(options.models)
     console = Console(width=None if sys.stdout.isatty() else 140)
     report: dict[str, list[dict[str, Any]]] = {}
     for name in options.models:
@@ -247,7 +249,7 @@ def main(given: Sequence[str] | None = None) -> int:
         compilation.lower()
         target = compilation.target
         objects = target.compile_kernels(compilation.module)
-        with on_cores({options.core}):
+        with pinned([options.core]):
             layers = measure(compilation.module, objects, target, options.rounds)
         console.print(table_of(name, layers, options.share, options.threads))
         report[name] = [asdict(layer) for layer in layers]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,17 @@ class Latency:
         return {"min": self.least, "p50": self.p50, "p99": self.p99, "max": self.most}
 
 
+@contextmanager
+def pinned(cores: Iterable[int]) -> Generator[None]:
+    """Keep this thread, and those that it starts meanwhile, on these cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def measure(
     runners: Mapping[str, Callable[[], object]],
     runs: int,
@@ -38,10 +50,7 @@ def measure(
     warmup: int = 3,
 ) -> dict[str, Latency]:
     """Time each callable `runs` times, in turn: a, b, c, a, b, c…; pinned to `cores` meanwhile."""
-    before = os.sched_getaffinity(0)
-    if cores:
-        os.sched_setaffinity(0, cores)
-    try:
+    with pinned(cores or os.sched_getaffinity(0)):
         for run in runners.values():
             for _ in range(warmup):
                 run()
@@ -51,6 +60,4 @@ def measure(
                 started = time.perf_counter()
                 run()
                 seconds[name].append(time.perf_counter() - started)
-    finally:
-        os.sched_setaffinity(0, before)
     return {name: Latency.of(times) for name, times in seconds.items()}

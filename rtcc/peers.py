@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -161,7 +164,8 @@ class Ncnn:
         self._net.opt = options
         with tempfile.TemporaryDirectory() as folder:
             copy = shutil.copy(path, Path(folder) / "model.onnx")
-            sizes = ",".join(str(list(shapes[name])).replace(" ", "") for name in self._inputs)
+            types = _input_types(path)
+            sizes = ",".join(_pnnx_shape(shapes[name], types[name]) for name in self._inputs)
             _convert([_pnnx(), str(copy), f"inputshape={sizes}", "fp16=0"], Path(folder))
             if self._net.load_param(f"{folder}/model.ncnn.param") or self._net.load_model(
                 f"{folder}/model.ncnn.bin"
@@ -198,7 +202,7 @@ class Ncnn:
 
 
 class Mnn:
-    """MNN's CPU back end at high precision, which is float32."""
+    """MNN's CPU back end at high precision, which is float32. Its int64 tensors are int32 ones."""
 
     name = "mnn"
 
@@ -235,12 +239,13 @@ class Mnn:
         return found
 
     def bind(self, feeds: Arrays) -> Callable[[], object]:
-        """A run on these arrays, copied into MNN's own layout each time; outputs stay in its tensors."""
+        """A run on these arrays, copied into MNN's own layout each time; outputs stay in its tensors.
+
+        Inputs of int64 are copied as int32 once: the session's tensors are of that type, and a copy from
+        another one leaves them as they were.
+        """
         pairs = [
-            (
-                self._interpreter.getSessionInput(self._session, name),
-                self._tensor(np.ascontiguousarray(feeds[name])),
-            )
+            (self._interpreter.getSessionInput(self._session, name), self._tensor(_narrowed(feeds[name])))
             for name in self._inputs
         ]
 
@@ -254,7 +259,7 @@ class Mnn:
     def _tensor(self, array: NDArray[Any]) -> Any:
         runtime = self._runtime
         kinds = {"float32": runtime.Halide_Type_Float, "int32": runtime.Halide_Type_Int,
-                 "int64": runtime.Halide_Type_Int64, "uint8": runtime.Halide_Type_Uint8}  # fmt: skip
+                 "uint8": runtime.Halide_Type_Uint8}  # fmt: skip
         kind = kinds.get(array.dtype.name)
         if kind is None:
             raise Unsupported("peer-failed", f"MNN takes no tensors of {array.dtype.name}")
@@ -272,12 +277,14 @@ PEERS: dict[str, Callable[[Path, Shapes, int], Peer]] = {
 def load_peer(name: str, path: Path, shapes: Shapes, threads: int) -> Peer:
     """Load an ONNX model into the runtime `name`.
 
-    shapes: the size of every input. Raises `InvalidInput` for a name not in `PEERS`, `ToolMissing` where
-    the package is not installed, `Unsupported` where the runtime refuses the model.
+    shapes: the size of every input. What the runtime prints meanwhile goes nowhere. Raises `InvalidInput` for
+    a name not in `PEERS`, `ToolMissing` where the package is not installed, `Unsupported` where the runtime
+    refuses the model.
     """
     require_peer(name)
     try:
-        return PEERS[name](path, shapes, threads)
+        with _silenced():
+            return PEERS[name](path, shapes, threads)
     except RtccError:
         raise
     except Exception as error:  # whatever the other runtime throws
@@ -291,6 +298,26 @@ def require_peer(name: str) -> None:
     """Raise `InvalidInput` for a name not in `PEERS`."""
     if name not in PEERS:
         raise InvalidInput("unknown-peer", f"unknown runtime {name!r}", hint=f"there are: {', '.join(PEERS)}")
+
+
+@contextmanager
+def _silenced() -> Generator[None]:
+    """Nothing that this process prints, from C++ either, is seen."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [(number, os.dup(number)) for number in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        for number, _ in kept:
+            os.dup2(nowhere, number)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, copy in kept:
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(nowhere)
 
 
 def _package(name: str) -> Any:
@@ -311,6 +338,28 @@ def _graph_names(path: Path) -> tuple[list[str], list[str]]:
     return list(input_names(graph)), list(output_names(graph))
 
 
+def _input_types(path: Path) -> dict[str, str]:
+    """The element type of each input of a model, as IR text has it: f32, i64."""
+    from rtcc.onnx import read
+
+    return {str(value.name): value.type.dtype.value for value in read(path).main.parameters}
+
+
+def _pnnx_shape(shape: tuple[int, ...], dtype: str) -> str:
+    """`[1,128]i64`, as pnnx wants inputs described."""
+    return f"[{','.join(map(str, shape))}]{dtype}"
+
+
+def _narrowed(array: NDArray[Any]) -> NDArray[Any]:
+    """The array as it is in memory, or a copy with int32 in place of int64."""
+    if array.dtype != np.int64:
+        return np.ascontiguousarray(array)
+    narrow = array.astype(np.int32)
+    if not np.array_equal(narrow, array):
+        raise Unsupported("peer-failed", "MNN takes no integers beyond 32 bits")
+    return narrow
+
+
 def _pnnx() -> str:
     """The converter's program, which the package pnnx holds; the package itself would import PyTorch."""
     found = find_spec("pnnx")
@@ -322,10 +371,13 @@ def _pnnx() -> str:
 
 
 def _convert(command: Sequence[str], folder: Path) -> None:
-    """Run a converter; Unsupported with its last line where it fails."""
+    """Run a converter; Unsupported with its last line, or the signal that it died of, where it fails."""
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=False, timeout=CONVERSION_SECONDS
     )
+    if done.returncode < 0:
+        died = signal.Signals(-done.returncode).name
+        raise Unsupported("peer-failed", f"{Path(command[0]).name} died with {died}")
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit {done.returncode}"]
         raise Unsupported("peer-failed", f"{Path(command[0]).name}: {lines[-1]}")

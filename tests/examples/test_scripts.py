@@ -49,11 +49,14 @@ def test_compare_reports_every_runtime(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     report = tmp_path / "report.json"
     script = [sys.executable, "benchmarks/compare.py", "--models", "lenet", "--against", "onnxruntime"]
-    run(*script, "--rounds", "2", "--folder", tmp_path, "--json", report)
+    options = ["--rounds", "2", "--threads", "1", "--folder", tmp_path, "--json", report]
+    output = run(*script, *options)
+    assert "lenet through run" in output
     (result,) = json.loads(report.read_text())["results"]
     assert result["failures"] == {}
-    assert set(result["latency_us"]) == {"rtcc", "onnxruntime"}
-    assert result["deviation"] < 1e-4
+    assert set(result["latency_us"]) == {"rtcc", "rtcc run", "onnxruntime"}
+    assert result["ratios"]["rtcc"]["best"] == "onnxruntime"
+    assert max(result["deviations"].values()) < 1e-4
 
 
 def test_compile_time_is_measured_cold_and_warm(tmp_path: Path) -> None:

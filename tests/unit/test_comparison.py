@@ -1,0 +1,161 @@
+"""benchmarks/compare.py: names first, wrong answers and crashes are reported, ratios and bars are right."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmarks.comparison import process
+from benchmarks.comparison.answers import MOST_DEVIATION, deviations
+from benchmarks.comparison.headline import BARS, HEADLINE, LENET, bar, expanded
+from benchmarks.comparison.job import OURS, OURS_RUN, RUNTIMES, Job, Result
+from benchmarks.comparison.tables import WIDTH, print_report
+from benchmarks.comparison.turns import SLOW_ROUNDS, take_turns
+from benchmarks.models.named import require_models
+
+
+def job(folder: Path, *against: str) -> Job:
+    return Job(LENET, str(folder), against, 1, 1, "-O2", sorted(os.sched_getaffinity(0))[:1])
+
+
+def result(model: str, **milliseconds: tuple[float, ...]) -> Result:
+    """Runs of each runtime; `ours` and `run` are rtcc's."""
+    names = {"ours": OURS, "run": OURS_RUN}
+    seconds = {names.get(name, name): [each / 1e3 for each in times] for name, times in milliseconds.items()}
+    return Result(model, 1, seconds, deviations={OURS: 1e-7}, compile_seconds=1.0)
+
+
+def test_every_unknown_name_is_reported_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "my.onnx"
+    file.write_bytes(b"")
+    with pytest.raises(SystemExit, match=r"no model 'resnet81', 'lenett'"):
+        require_models(["lenet", "resnet81", str(file), "lenett"])
+
+
+def test_a_fetched_model_that_is_missing_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTCC_ZOO", str(tmp_path))
+    with pytest.raises(SystemExit, match=r"models\.zoo fetch magika nudenet"):
+        require_models(["magika", "lenet", "nudenet"])
+
+
+def test_the_headline_is_eleven_networks() -> None:
+    assert expanded([HEADLINE]) == [LENET, *BARS]
+    assert len(expanded(["lstm", HEADLINE, "lenet"])) == 12
+    assert [bar(LENET, OURS, 1), bar(LENET, OURS_RUN, 1), bar("vgg16", OURS, 1)] == [4.0, 2.5, 1.35]
+    assert [bar("vgg16", OURS, 2), bar(LENET, OURS_RUN, 2), bar("lstm", OURS, 1)] == [1.0, None, None]
+
+
+def test_runtimes_take_turns_and_change_places() -> None:
+    calls: list[str] = []
+    times = take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
+    order = [name for i, name in enumerate(calls) if i == 0 or name != calls[i - 1]]
+    assert order == ["a", "b", "a", "b", "a"]
+    assert set(times) == {"a", "b"}
+
+
+def test_a_slow_runtime_has_few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.comparison.turns.SLOW_SECONDS", 0.0)
+    monkeypatch.setattr("benchmarks.comparison.turns.SLOW_ROUNDS", SLOW_ROUNDS)
+    calls: list[str] = []
+    times = take_turns({"a": lambda: calls.append("a")}, 10)
+    assert len(times["a"]) == SLOW_ROUNDS
+    assert len(calls) == SLOW_ROUNDS + 1
+
+
+def test_the_odd_answer_out_is_found() -> None:
+    right = {"y": np.arange(4.0, dtype=np.float32)}
+    close = {"y": right["y"] + np.float32(1e-6)}
+    far = deviations({"rtcc": right, "mnn": {"y": -right["y"]}, "openvino": close})
+    assert far["mnn"] > MOST_DEVIATION > 1e-5 > max(far["rtcc"], far["openvino"])
+
+
+@pytest.mark.parametrize("odd", [np.full(4, np.nan), np.zeros((2, 2)), np.zeros(3)])
+def test_an_answer_without_sense_is_infinitely_far(odd: np.ndarray) -> None:
+    right = {"y": np.arange(4.0)}
+    far = deviations({"rtcc": right, "ncnn": {"y": odd}, "openvino": right})
+    assert far == {"rtcc": 0.0, "ncnn": np.inf, "openvino": 0.0}
+
+
+def test_an_output_that_is_missing_is_infinitely_far() -> None:
+    right = {"y": np.ones(2), "z": np.array([np.inf])}
+    assert deviations({"rtcc": right, "ncnn": {"y": np.ones(2)}, "mnn": right})["ncnn"] == np.inf
+
+
+def test_ratios_are_to_the_fastest_other_runtime() -> None:
+    found = result("vgg16", ours=(2, 2, 3), run=(9, 9, 9), openvino=(4, 5, 6), mnn=(1.5, 6, 7))
+    assert found.ratio(OURS) == ("openvino", pytest.approx(2.5), pytest.approx(0.75))
+    assert result("vgg16", ours=(1, 1)).ratio(OURS) is None
+    assert result("vgg16", mnn=(1, 1)).ratio(OURS) is None
+
+
+def printed(results: list[Result]) -> str:
+    stream = io.StringIO()
+    print_report(Console(width=WIDTH, file=stream), results, RUNTIMES, 1)
+    return stream.getvalue()
+
+
+def test_the_tables_fit_and_say_what_is_met() -> None:
+    rows = [
+        result(
+            name, ours=(100.0, 100.0), run=(100.0, 120.0), openvino=(131.0, 125.0), mnn=(250.5, 310.5),
+            onnxruntime=(200.0, 200.0), ncnn=(250.5, 310.5), tvm=(25300.0, 25400.0),
+        )
+        for name in (LENET, *BARS)
+    ]  # fmt: skip
+    rows[1].failures["ncnn"] = "its process died with SIGSEGV"
+    text = printed(rows)
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert "…" not in text
+    lines = {line.split()[0]: line.split() for line in text.splitlines() if "openvino  " in line}
+    assert lines["vgg16"][2:6] == ["1.28", "1.25", "1.35", "no"]
+    assert lines["nudenet" if "nudenet" in lines else "YOLOv8n"][2:6] == ["1.28", "1.25", "1.20", "yes"]
+    assert "lenet through run" in text
+    assert "10 of 10 networks: 1.28 by median, 1.25 by least; bar 1.2: yes" in text
+    assert "resnet18: ncnn: its process died with SIGSEGV" in text
+
+
+def test_the_mean_is_held_to_its_bar_only_when_whole() -> None:
+    assert "bar" not in printed([result("vgg16", ours=(1, 1), mnn=(2, 2))]).splitlines()[-2]
+
+
+def test_a_runtime_that_crashes_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "openvino.py"
+    package.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    found = process.measured(job(tmp_path, "openvino"))
+    assert found.failures == {"openvino": "its process died with SIGSEGV"}
+    assert set(found.seconds) == {OURS, OURS_RUN}
+
+
+def test_a_runtime_that_answers_otherwise_is_no_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("ncnn")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import rtcc.peers, numpy\n"
+        "run = rtcc.peers.Ncnn.run\n"
+        "rtcc.peers.Ncnn.run = lambda self, feeds: {n: 2 * a for n, a in run(self, feeds).items()}\n"
+    )
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    found = process.measured(job(tmp_path, "onnxruntime", "ncnn"))
+    assert "of the largest output off" in found.failures["ncnn"]
+    assert set(found.seconds) == {OURS, OURS_RUN, "onnxruntime"}
+
+
+def test_a_process_that_stands_still_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "POLL_SECONDS", 0.01)
+    stage = tmp_path / "stage"
+    stage.write_text("mnn")
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as sleeping:
+        assert process._wait(sleeping, stage, 0.05)  # pyright: ignore[reportPrivateUsage, reportArgumentType]
+        sleeping.kill()
+    with subprocess.Popen([sys.executable, "-c", ""]) as ending:
+        assert not process._wait(ending, stage, 60)  # pyright: ignore[reportPrivateUsage, reportArgumentType]
