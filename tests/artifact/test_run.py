@@ -141,6 +141,16 @@ def test_run_copies_what_bind_refuses(opened: Loader) -> None:
         artifact.bind({"x": [0.0] * COUNT})  # pyright: ignore[reportArgumentType]
 
 
+def test_inputs_may_be_read_only_or_of_a_subclass(opened: Loader) -> None:
+    artifact = opened("mixed")
+    x = CASES["mixed"].inputs(1)["x"]
+    expected = CASES["mixed"].expected({"x": x})["y"]
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    for array in (frozen, x.view(np.memmap), np.broadcast_to(x, x.shape)):
+        np.testing.assert_array_equal(artifact.run({"x": array})["y"], expected)
+
+
 def test_a_bound_output_must_be_writable(opened: Loader) -> None:
     artifact = opened("mixed")
     x, y = np.zeros(COUNT, np.float32), np.empty(COUNT, np.float32)
