@@ -11,7 +11,7 @@ from math import prod, sqrt
 
 from rtcc.ir import DType, Layout, Op, TensorType
 from rtcc.ir.ops import nn
-from rtcc.ir.ops.winograd import POINTS, WinogradConv, growth
+from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv, growth
 from rtcc.target import GENERIC, Candidate, Cost, Halos, Illegal, Transformed
 from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.tvm.kernels import matmul_tiles, winograd_tiles
@@ -28,7 +28,7 @@ from rtcc.targets.tvm.kernels.conv_tiles import (
 )
 from rtcc.targets.tvm.kernels.matmul_demand import matmul_demand
 from rtcc.targets.tvm.kernels.winograd_demand import winograd_demand
-from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem, winograd_illegal
+from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem, tile_outputs, winograd_illegal
 from rtcc.targets.tvm.problems import conv_problem, is_column, matmul_problem, turned, winograd_problem
 
 ALGORITHMS: dict[str, str] = {
@@ -36,8 +36,8 @@ ALGORITHMS: dict[str, str] = {
     "nchw": "convolution of a plain input of few channels, into channel blocks",
     "depthwise": "convolution with one filter per channel, over channel blocks",
     **{
-        f"winograd{m}": f"convolution of 3x3, 1x3 or 3x1 taps by transformed tiles of {m} outputs an axis"
-        for m in POINTS
+        f"winograd{m}": f"convolution of 2 to {9 - m} taps an axis by transformed tiles of {m} outputs"
+        for m in OUTPUTS
     },
     "matmul": "matrix product: a tile of rows and columns stays in registers; constants are packed",
     GENERIC: "plain loops over plain tensors, as the operator defines them",
@@ -61,7 +61,7 @@ class Vectors:
     threads: int
 
 
-_WINOGRAD = tuple(f"winograd{outputs}" for outputs in POINTS)
+_WINOGRAD = tuple(f"winograd{outputs}" for outputs in OUTPUTS)
 
 Price = Callable[[Demand, int], Cost]
 """A target's seconds for a demand; the second argument is the anchor's arithmetic operations."""
@@ -114,7 +114,7 @@ class _Convolution:
         if reason is not None:
             names = ("direct", "nchw", "depthwise", *_WINOGRAD)
             return (*(Candidate(name, Illegal(f"{name}: {reason}")) for name in names), self._generic())
-        winograd = (self._winograd(outputs) for outputs in POINTS)
+        winograd = (self._winograd(outputs) for outputs in OUTPUTS)
         return self._direct(), self._nchw(), self._depthwise(), *winograd, self._generic()
 
     def _no_micro_kernel(self) -> str | None:
@@ -164,9 +164,9 @@ class _Convolution:
         """The candidate for the operator that the convolution would be made into."""
         conv, name = conv_problem(self.conv, self.vectors.lanes, self.halos), f"winograd{outputs}"
         conv = turned(conv) if is_column(self.conv) else conv
-        if reason := winograd_illegal(conv):
+        tile = tile_outputs(conv, outputs)
+        if reason := winograd_illegal(conv, tile):
             return Candidate(name, Illegal(f"{name}: {reason}"))
-        tile = (outputs if conv.kernel[0] > 1 else 1, outputs if conv.kernel[1] > 1 else 1)
         form = _Winograd(
             self.conv.data.type, self.conv.type, WinogradProblem(conv, tile), self.vectors, self.price
         )
@@ -240,7 +240,7 @@ class _Winograd:
     def error(self) -> float:
         """As docs/arithmetic.md has it."""
         terms = self.problem.conv.channels + 4 * max(self.problem.points)
-        return growth(self.problem.outputs) * sum_error(terms)
+        return growth(self.problem.outputs, self.problem.conv.kernel) * sum_error(terms)
 
 
 # ------------------------------------------------------------------------------------------ matrix product

@@ -11,7 +11,8 @@ polynomials are multiplied by evaluating them at a - 1 points and infinity, and 
 products into correlations.
 
 The points decide how much rounding grows. For F(4, 3) the usual 0, ±1, ±2 make the largest error eight times
-a direct sum's; 0, ±√½, ±√2 make it twice: their powers stay near 1, and p·q = 1 saves products besides.
+a direct sum's; 0, ±√½, ±√2 make it twice: their powers stay near 1, and p·q = 1 saves products besides. The
+others below are likewise those of least `growth` on a grid, rounded.
 """
 
 from __future__ import annotations
@@ -34,13 +35,17 @@ from rtcc.ir.types import TensorType
 from rtcc.ir.value import Value
 
 POINTS = {
-    2: (0.0, 1.0, -1.0),
-    4: (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)),
+    3: (0.5**0.5, -(0.5**0.5)),
+    4: (0.0, 1.0, -1.0),
+    5: (0.4, -0.4, 1.25, -1.25),
+    6: (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)),
+    7: (0.3, -0.3, 0.9, -0.9, 1.6, -1.6),
+    8: (0.0, 0.5, -0.5, 1.0, -1.0, 2.0, -2.0),
 }
-"""Finite points for filters of three taps, by the tile's outputs."""
+"""Finite points, by how many there are with infinity: outputs + taps - 1."""
 
-TAPS = 3
-"""Taps of the filters along an axis that is transformed."""
+OUTPUTS = (2, 3, 4)
+"""Outputs of a tile along an axis that is transformed."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +68,18 @@ class Transform:
 
 
 @cache
-def transform(outputs: int) -> Transform:
-    """F(outputs, 3); F(1, 1), which changes nothing, for 1. KeyError for tiles that have no points."""
-    if outputs == 1:
+def transform(outputs: int, taps: int) -> Transform:
+    """F(outputs, taps); F(1, 1) changes nothing. KeyError for tiles that have no points."""
+    if outputs == taps == 1:
         one = np.ones((1, 1))
         return Transform(one, one, one)
-    points = np.array(POINTS[outputs])
-    count = len(points) + 1
-    output, filter_, input_ = np.zeros((outputs, count)), np.zeros((count, TAPS)), np.zeros((count, count))
+    count = outputs + taps - 1
+    points = np.array(POINTS[count])
+    output, filter_, input_ = np.zeros((outputs, count)), np.zeros((count, taps)), np.zeros((count, count))
     for j, point in enumerate(points):
         others = np.delete(points, j)
         output[:, j] = point ** np.arange(outputs)
-        filter_[j] = point ** np.arange(TAPS) / np.prod(point - others)
+        filter_[j] = point ** np.arange(taps) / np.prod(point - others)
         input_[j, :-1] = np.poly(others)[::-1]
     output[-1, -1] = filter_[-1, -1] = 1.0
     input_[-1] = np.poly(points)[::-1]
@@ -89,23 +94,25 @@ def _cleaned(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def transformed_filter(weight: NDArray[Any], tile: tuple[int, ...]) -> NDArray[np.float64]:
     """G·g·Gᵀ of a weight [M, C, taps…] in float64: [M, C, points…]; tile: outputs along each spatial axis."""
+    each = [transform(*pair) for pair in zip(tile, weight.shape[2:], strict=True)]
     matrix = np.ones((1, 1))
-    for outputs in tile:
-        matrix = np.kron(matrix, transform(outputs).filter)
+    for one in each:
+        matrix = np.kron(matrix, one.filter)
     flat = weight.reshape(-1, matrix.shape[1]).astype(np.float64)
-    points = (len(transform(outputs).filter) for outputs in tile)
-    return (flat @ matrix.T).reshape(*weight.shape[:2], *points)
+    return (flat @ matrix.T).reshape(*weight.shape[:2], *(one.points for one in each))
 
 
-def growth(tile: tuple[int, ...]) -> float:
+def growth(tile: tuple[int, ...], taps: tuple[int, ...]) -> float:
     """How much larger rounding errors become than those of a direct sum over as many terms.
+
+    tile: outputs along each axis; taps: the filter's.
 
     Per axis the root mean square of what one output adds up, in units of a direct sum's: the largest of
     √(Σ_p A²·Σ G²·Σ B²) over √r; axes multiply. 1.7 for F(2x2, 3x3), 7.1 for F(4x4, 3x3).
     """
     result = 1.0
-    for outputs in tile:
-        each = transform(outputs)
+    for outputs, reach in zip(tile, taps, strict=True):
+        each = transform(outputs, reach)
         weights = (each.filter**2).sum(1) * (each.input**2).sum(1)
         result *= float(np.sqrt((each.output**2 @ weights).max() / each.filter.shape[1]))
     return result
@@ -119,8 +126,8 @@ def _along(matrix: NDArray[Any], array: NDArray[Any], axis: int) -> NDArray[Any]
 class WinogradConv(ComputedOp):
     """Convolution of [N, C, spatial…] by a transformed weight [M, C, points…], stride 1.
 
-    tile: outputs computed together along each spatial axis: 2 or 4 where the filter has 3 taps, 1 where it
-    has one. The weight is `transformed_filter`'s; along an axis it has tile + 2 points (1 for a tile of 1).
+    tile: outputs computed together along each spatial axis: 2, 3 or 4, or 1 where the filter has one tap. The
+    weight is `transformed_filter`'s; along an axis it has tile + taps - 1 points.
     Differs from `nn.conv` by rounding only; docs/arithmetic.md bounds it.
     """
 
@@ -148,7 +155,8 @@ class WinogradConv(ComputedOp):
     @property
     def transforms(self) -> tuple[Transform, ...]:
         """Each spatial axis's transform."""
-        return tuple(transform(outputs) for outputs in self.tile)
+        points = (upper_bound(size) for size in self.weight.type.shape[2:])
+        return tuple(transform(m, a - m + 1) for m, a in zip(self.tile, points, strict=True))
 
     @property
     def window(self) -> Window:
@@ -162,13 +170,17 @@ class WinogradConv(ComputedOp):
         self.require(self.data, FLOATS, "the data")
         data, weight = self.data.type, self.weight.type
         count = data.rank - 2
-        if count < 1 or len(self.tile) != count or any(m not in (1, *POINTS) for m in self.tile):
-            raise self.fail(f"tile needs 1, 2 or 4 for each of {count} spatial axes, found {self.tile}")
+        if count < 1 or len(self.tile) != count or any(m not in (1, *OUTPUTS) for m in self.tile):
+            raise self.fail(f"tile needs 1, 2, 3 or 4 for each of {count} spatial axes, found {self.tile}")
         if self.pads and (len(self.pads) != 2 * count or min(self.pads) < 0):
             raise self.fail(f"expected {2 * count} pads of at least 0, found {self.pads}")
-        points = tuple(t.points for t in self.transforms)
-        if weight.shape[1:] != (data.shape[1], *points):
-            raise self.fail(f"the weight must be [M, {data.shape[1]}, {points}], found {weight}")
+        if weight.rank != 2 + count or weight.shape[1] != data.shape[1]:
+            raise self.fail(
+                f"the weight must be [M, {data.shape[1]}, {count} axes of points], found {weight}"
+            )
+        for outputs, points in zip(self.tile, map(upper_bound, weight.shape[2:]), strict=True):
+            if (points != 1) if outputs == 1 else (points not in POINTS or points <= outputs):
+                raise self.fail(f"there is no tile of {outputs} outputs with {points} points")
         operands = (self.weight, self.bias)
         if any(value is not None and value.type.dtype is not data.dtype for value in operands):
             raise self.fail(f"data, weight and bias must have one element type, here {data.dtype.value}")

@@ -44,7 +44,7 @@ a core does not run ahead of by itself: measured 1.1 to 2.4 times as fast where 
 
 def make(problem: WinogradProblem, epilogue: Epilogue | None, tile: WinogradTile) -> tirx.PrimFunc:
     """The kernel (task, tasks, input, weights, *epilogue parameters, output, scratch)."""
-    reason = winograd_illegal(problem.conv)
+    reason = winograd_illegal(problem.conv, problem.outputs)
     assert reason is None, reason
     return _WinogradConv(problem, tile, FunctionBuilder()).build(epilogue)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from math import prod
 
-from rtcc.ir.ops.winograd import Transform, transform
+from rtcc.ir.ops.winograd import POINTS, Transform, growth, transform
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, cycles_per_step, uneven
 
 FLOAT_BYTES = 4
@@ -34,6 +34,9 @@ WEIGHT_CYCLES, DRAM_WEIGHT_CYCLES = 0.5, 3.0
 THIRD_CACHE = 12 << 20
 """Bytes of weights from which on they come from memory."""
 
+MOST_GROWTH = 8.0
+"""Tiles whose rounding errors grow more are not offered: F(4x4, 3x3) has 7.1."""
+
 MOST_REGISTER_TILES = 8
 """Register tiles in a block at most."""
 
@@ -48,7 +51,8 @@ class WinogradProblem:
     @cached_property
     def transforms(self) -> tuple[Transform, Transform]:
         """The transforms along height and width."""
-        return transform(self.outputs[0]), transform(self.outputs[1])
+        (rows, columns), (height, width) = self.outputs, self.conv.kernel
+        return transform(rows, height), transform(columns, width)
 
     @cached_property
     def points(self) -> tuple[int, int]:
@@ -113,14 +117,27 @@ def scratch_bytes(problem: WinogradProblem, tile: WinogradTile) -> int:
     return FLOAT_BYTES * problem.products * (input_floats(problem, tile) + products)
 
 
-def winograd_illegal(problem: ConvProblem) -> str | None:
-    """Why `winograd_conv` cannot do the convolution, or None."""
+def tile_outputs(problem: ConvProblem, outputs: int) -> tuple[int, int]:
+    """A tile of so many outputs along each axis that has taps, one along the other."""
+    rows, columns = (outputs if taps > 1 else 1 for taps in problem.kernel)
+    return rows, columns
+
+
+def winograd_illegal(problem: ConvProblem, outputs: tuple[int, int]) -> str | None:
+    """Why `winograd_conv` cannot do the convolution by tiles of so many outputs, or None."""
     if problem.strides != (1, 1) or problem.dilations != (1, 1):
         return "the stride or dilation is not 1"
     if problem.groups != 1:
         return "the channels are in groups"
-    if any(taps not in (1, 3) for taps in problem.kernel) or problem.kernel == (1, 1):
-        return f"the kernel is {problem.kernel[0]}x{problem.kernel[1]}, not 3x3, 1x3 or 3x1"
+    kernel = f"{problem.kernel[0]}x{problem.kernel[1]}"
+    if problem.kernel == (1, 1):
+        return f"the kernel is {kernel}"
+    pairs = [pair for pair in zip(outputs, problem.kernel, strict=True) if pair != (1, 1)]
+    if any(m == 1 or taps == 1 or m + taps - 1 not in POINTS for m, taps in pairs):
+        return f"the kernel is {kernel}, too large for tiles of {outputs[0]}x{outputs[1]}"
+    grows = growth(outputs, problem.kernel)
+    if grows > MOST_GROWTH:
+        return f"rounding errors grow {grows:.1f} times with {kernel} taps, more than {MOST_GROWTH:g}"
     return None
 
 

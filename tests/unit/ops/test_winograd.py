@@ -12,7 +12,7 @@ from rtcc.errors import InvalidModel
 from rtcc.interpreter import interpret
 from rtcc.ir import DType, Graph, Module, TensorType
 from rtcc.ir.ops.nn import Conv
-from rtcc.ir.ops.winograd import WinogradConv, growth, transform, transformed_filter
+from rtcc.ir.ops.winograd import OUTPUTS, POINTS, WinogradConv, growth, transform, transformed_filter
 from rtcc.text import parse_module, print_module
 
 Case = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -26,6 +26,10 @@ CASES: dict[str, Case] = {
     "one axis": ((1, 5, 13), (7, 5, 3), (4,), (1, 0)),
     "an image smaller than a tile": ((1, 3, 2, 1), (4, 3, 3, 3), (4, 4), (1, 1, 1, 1)),
     "pads wider than the filter": ((1, 3, 4, 4), (4, 3, 3, 3), (4, 4), (5, 0, 6, 4)),
+    "2x2 taps": ((1, 5, 9, 11), (7, 5, 2, 2), (3, 3), (1, 1, 1, 1)),
+    "2x2 taps, larger tiles": ((1, 5, 9, 11), (7, 5, 2, 2), (4, 2), (1, 1, 1, 1)),
+    "5 taps on one axis": ((1, 5, 21), (7, 5, 5), (4,), (2, 1)),
+    "different taps": ((1, 5, 9, 11), (7, 5, 4, 7), (3, 2), (1, 1, 3, 3)),
 }
 
 
@@ -70,13 +74,15 @@ def test_text_keeps_it() -> None:
     assert print_module(parse_module(TEXT)) == TEXT
 
 
-@pytest.mark.parametrize("outputs", [2, 4])
-def test_matrices_multiply_polynomials(outputs: int) -> None:
+@pytest.mark.parametrize(
+    ("outputs", "taps"), [(m, a - m + 1) for a in POINTS for m in OUTPUTS if a - m + 1 > 1]
+)
+def test_matrices_multiply_polynomials(outputs: int, taps: int) -> None:
     """Aᵀ[(G g) ⊙ (Bᵀ d)] for every unit filter and unit input: one product's place in the correlation."""
-    each = transform(outputs)
-    for tap in range(3):
+    each = transform(outputs, taps)
+    for tap in range(taps):
         for place in range(each.points):
-            g, d = np.eye(3)[tap], np.eye(each.points)[place]
+            g, d = np.eye(taps)[tap], np.eye(each.points)[place]
             found = each.output @ ((each.filter @ g) * (each.input @ d))
             expected = [float(place == output + tap) for output in range(outputs)]
             np.testing.assert_allclose(found, expected, atol=1e-13)
@@ -104,12 +110,24 @@ def drawn(kind: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("tile", [(2, 2), (4, 4)])
-def test_error_stays_below_the_documented_bound(tile: tuple[int, int], kind: str) -> None:
+@pytest.mark.parametrize(
+    ("tile", "taps"),
+    [
+        ((2, 2), (3, 3)),
+        ((4, 4), (3, 3)),
+        ((3, 3), (2, 2)),
+        ((4, 4), (2, 2)),
+        ((1, 4), (1, 5)),
+        ((2, 2), (5, 5)),
+    ],
+)
+def test_error_stays_below_the_documented_bound(
+    tile: tuple[int, int], taps: tuple[int, int], kind: str
+) -> None:
     """4·√(C + 4·points)·u·growth, of the largest sum of its terms' magnitudes (docs/arithmetic.md)."""
     shape, channels = (1, 96, 24, 24), 96
     data = drawn(kind, shape)
-    module = both((shape, (16, channels, 3, 3), tile, (1, 1, 1, 1)), DType.F32)
+    module = both((shape, (16, channels, *taps), tile, (1, 1, 1, 1)), DType.F32)
     found = interpret(module, {"x": data})["winograd"]
     exact = interpret(module, {"x": data}, precision="f64")["direct"]
     magnitudes = Module()
@@ -117,7 +135,8 @@ def test_error_stays_below_the_documented_bound(tile: tuple[int, int], kind: str
     weight = magnitudes.add_constant("w", np.abs(module.constants["w"].array.astype(np.float64)))
     graph.return_(graph.append(Conv(graph.parameters[0], weight, pads=(1, 1, 1, 1))).result)
     (terms,) = interpret(magnitudes, {"x": np.abs(data.astype(np.float64))}).values()
-    bound = 4 * (channels + 4 * (tile[0] + 2)) ** 0.5 * 2.0**-24 * growth(tile)
+    points = max(tile[0] + taps[0], tile[1] + taps[1]) - 1
+    bound = 4 * (channels + 4 * points) ** 0.5 * 2.0**-24 * growth(tile, taps)
     assert np.abs(found - exact).max() <= bound * terms.max()
 
 
@@ -137,17 +156,21 @@ def test_magnitudes_are_those_of_its_terms(name: str) -> None:
 
 
 def test_growth_is_as_documented() -> None:
-    assert growth((2, 2)) == pytest.approx(1.667, abs=1e-3)
-    assert growth((4, 4)) == pytest.approx(7.125, abs=1e-3)
-    assert growth((1, 1)) == 1
+    assert growth((2, 2), (3, 3)) == pytest.approx(1.667, abs=1e-3)
+    assert growth((4, 4), (3, 3)) == pytest.approx(7.125, abs=1e-3)
+    assert growth((3, 3), (2, 2)) == pytest.approx(2.0, abs=1e-3)
+    assert growth((4, 1), (5, 1)) == pytest.approx(5.454, abs=1e-3)
+    assert growth((1, 1), (1, 1)) == 1
 
 
 @pytest.mark.parametrize(
     ("weight", "attributes", "message"),
     [
-        ((4, 3, 6, 6), {"tile": (3, 4)}, "tile needs"),
+        ((4, 3, 6, 6), {"tile": (5, 4)}, "tile needs"),
         ((4, 3, 6, 6), {"tile": (4,)}, "tile needs"),
-        ((4, 3, 6, 5), {"tile": (4, 4)}, "the weight must be"),
+        ((4, 3, 6, 9), {"tile": (4, 4)}, "no tile of 4 outputs with 9 points"),
+        ((4, 3, 6, 4), {"tile": (4, 4)}, "no tile of 4 outputs with 4 points"),
+        ((4, 3, 6, 6), {"tile": (4, 1)}, "no tile of 1 outputs with 6 points"),
         ((4, 2, 6, 6), {"tile": (4, 4)}, "the weight must be"),
         ((4, 3, 6, 6), {"tile": (4, 4), "pads": (1, 1)}, "expected 4 pads"),
         ((4, 3, 6, 6), {"tile": (4, 4), "pads": (1, 1, -1, 1)}, "expected 4 pads"),

@@ -36,7 +36,7 @@ def decided(options: str = "", threads: str = "") -> list[Decision]:
 def test_the_cheapest_legal_candidate_is_taken() -> None:
     found = decided()
     assert [d.nodes for d in found] == [("first",), ("body",), ("deep",)]
-    assert [d.chosen.candidate.algorithm for d in found] == ["nchw", "winograd4", "depthwise"]
+    assert [d.chosen.candidate.algorithm for d in found] == ["nchw", "winograd3", "depthwise"]
     for decision in found:
         legal = [offer for offer in decision.offers if not offer.obstacle]
         assert decision.chosen in legal
@@ -106,13 +106,13 @@ def test_the_explanation_says_all_of_it() -> None:
     found = decided()
     first, body, deep = decisions_text(found).split("nn.conv")[1:]
     assert "→ nchw" in first
-    assert "→ winograd4" in body
+    assert "→ winograd3" in body
     assert (
         "depthwise                illegal   64 filters in 1 groups over 64 channels are not depthwise" in body
     )
     assert "nchw                     illegal   the channels are in groups" in deep
     layers = json.loads(decisions_json(found))
-    assert [layer["chosen"] for layer in layers] == ["nchw", "winograd4", "depthwise"]
+    assert [layer["chosen"] for layer in layers] == ["nchw", "winograd3", "depthwise"]
     by_name = {candidate["algorithm"]: candidate for candidate in layers[1]["candidates"]}
     assert by_name["depthwise"]["illegal"]
     assert by_name["direct"]["seconds"] == pytest.approx(
