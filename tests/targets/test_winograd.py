@@ -160,7 +160,7 @@ def network(name: str) -> Module:
     graph = module.add_graph(Graph("main", [("x", TensorType(DType.F32, shape))]))
     weight = module.add_constant("w", random.standard_normal(weights).astype(np.float32))
     bias = module.add_constant("b", random.standard_normal(weights[0]).astype(np.float32))
-    conv = graph.append(Conv(graph.parameters[0], weight, bias, pads=pads))
+    conv = graph.append(Conv(graph.parameters[0], weight, bias, pads=pads, kernel_shape=weights[2:]))
     residual = module.add_constant("r", random.standard_normal(conv.type.sizes).astype(np.float32))
     total = graph.append(Add(conv.result, residual))
     result = graph.append(Relu(total.result)).result
