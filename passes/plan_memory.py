@@ -44,6 +44,7 @@ class PlanMemory(Pass):
             launches.rewrite()
             sharing = Sharing(launches)
             sharing.decide()
+            launches.divide()
             launches.drop_unused_kernels()
             lives = Lives(sharing)
             lives.walk(graph)

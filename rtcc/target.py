@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -192,6 +192,13 @@ class Target(ABC):
     @abstractmethod
     def tasks(self, kernel: Graph) -> int:
         """How many ways it pays to split one run of a kernel; 1 keeps it on one thread."""
+
+    def repays_threads(self, kernels: Iterable[tuple[Graph, int]]) -> bool:
+        """Whether a model gains from threads at all; each of its kernels, and how often one run launches it.
+
+        Where it does not, all of it runs on the caller's thread and no other is started.
+        """
+        return self.threads > 1
 
     @abstractmethod
     def layout_agnostic(self, op: Op) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,6 +51,14 @@ class Launches:
         before.graph.insert_before(before, launch)
         return launch.result
 
+    def divide(self) -> None:
+        """Say of every launch into how many parts it is divided: one, where threads do not repay at all."""
+        launched = list(self._launched(self.main))
+        kernels = [(self.module.kernels[op.kernel], times) for op, times in launched]
+        repays = self.target.repays_threads(kernels)
+        for (op, _), (kernel, _) in zip(launched, kernels, strict=True):
+            op.attributes["tasks"] = self.target.tasks(kernel) if repays else 1
+
     def drop_unused_kernels(self) -> None:
         """Forget the kernels that nothing launches any more."""
         ops = [op for graph in self.module.graphs.values() for op in graph.walk()]
@@ -58,6 +67,14 @@ class Launches:
             for op in self.module.kernels.pop(name).ops:
                 op.drop_operands()
         self.module.drop_unused_constants()
+
+    def _launched(self, graph: Graph, times: int = 1) -> Iterator[tuple[Launch, int]]:
+        """Every launch, and how often one run makes it at most."""
+        for op in graph.ops:
+            if isinstance(op, Launch):
+                yield op, times
+            for region in op.regions:
+                yield from self._launched(region, times * op.trip if isinstance(op, PlanLoop) else times)
 
     def _rewrite(self, graph: Graph) -> None:
         for op in list(graph.ops):
@@ -98,8 +115,7 @@ class Launches:
 
     def _launch(self, inputs: tuple[Value, ...], name: str, types: tuple[TensorType, ...]) -> Launch:
         kernel = self.module.kernels[name]
-        launch = Launch(*inputs, kernel=KernelRef(name), places=(UNPLACED,) * len(types),
-                        tasks=self.target.tasks(kernel), types=types)  # fmt: skip
+        launch = Launch(*inputs, kernel=KernelRef(name), places=(UNPLACED,) * len(types), types=types)
         scratch = self.target.scratch_bytes(kernel)
         if scratch:
             launch.attributes |= {"scratch": UNPLACED, "scratch_bytes": aligned(scratch)}

@@ -63,8 +63,8 @@ class Vectors:
 
 _WINOGRAD = tuple(f"winograd{outputs}" for outputs in OUTPUTS)
 
-Price = Callable[[Demand, int], Cost]
-"""A target's seconds for a demand; the second argument is the anchor's arithmetic operations."""
+Price = Callable[[Demand], Cost]
+"""A target's seconds for a demand."""
 
 
 def candidates_of(
@@ -180,7 +180,7 @@ class _Convolution:
         rank = self.conv.data.type.rank
         blocked = Layout.blocked(rank, self.vectors.lanes)
         return Candidate(
-            algorithm, self.price(demand, self.conv.operations()), sum_error(self._terms()), astuple(tile),
+            algorithm, self.price(demand), sum_error(self._terms()), astuple(tile),
             {0: blocked, 1: weights, 2: self.bias}, blocked, self._border(),
         )  # fmt: skip
 
@@ -229,9 +229,8 @@ class _Winograd:
         spatial = tuple((axis, 1) for axis in range(2, rank))
         weights = Layout(((0, tile.blocks * vectors.lanes), *spatial, (1, 1)), (0,))
         border = conv.needed_halo if rank == 4 else (conv.needed_halo[1], conv.needed_halo[3])
-        work = 2 * conv.batch * problem.products * prod(problem.grid) * conv.channels * conv.filters
         return Candidate(
-            name, self.price(winograd_demand(problem, tile, vectors.cache), work), self.error,
+            name, self.price(winograd_demand(problem, tile, vectors.cache)), self.error,
             astuple(tile), {0: blocked, 1: weights, 2: bias}, blocked, border,
             Transformed(WinogradConv.name, outputs),
         )  # fmt: skip
@@ -256,7 +255,7 @@ def _matmul_candidates(
     packed = 1 in constants and op.right.type.rank == 2
     problem = matmul_problem(op, vectors.lanes, packed=packed)
     tile = matmul_tiles.choose_tile(problem, vectors.registers, vectors.cache, vectors.threads)
-    cost = price(matmul_demand(problem, tile, vectors.cache), op.operations())
+    cost = price(matmul_demand(problem, tile, vectors.cache))
     layouts: Mapping[int, Layout | None] = {}
     if packed:
         columns = 0 if isinstance(op, nn.Gemm) and op.transB else 1
@@ -297,4 +296,4 @@ def _generic(op: nn.Conv | nn.Gemm | nn.MatMul, terms: int, vectors: Vectors, pr
     data, weights = (0 if v is None else v.type.storage_bytes for v in op.operands[:2])
     streams = (Stream(data), Stream(weights, is_constant=True), Stream(op.type.storage_bytes))
     demand = Demand(GENERIC_CYCLES / vectors.lanes * work / 2, streams, max(1, op.type.elements))
-    return Candidate(GENERIC, price(demand, work), sum_error(terms))
+    return Candidate(GENERIC, price(demand), sum_error(terms))

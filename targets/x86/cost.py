@@ -7,7 +7,7 @@ where a tile starts and the hardware's prefetchers have nothing to go by yet.
 
 from __future__ import annotations
 
-from rtcc.ir import Layout, TensorType
+from rtcc.ir import DType, Graph, Layout, TensorType
 from rtcc.target import Cost
 from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.x86.cpus import Cpu
@@ -15,8 +15,20 @@ from rtcc.targets.x86.cpus import Cpu
 START_SECONDS = 1.5e-6
 """Waking the threads of a pool that spins, and waiting for the last of them."""
 
+PART_SECONDS = 2.5e-6
+"""Work that each thread should have at least: less costs more in waiting for the others than it saves."""
+
+WAKING_SECONDS = 50e-6
+"""What a run must save for threads to be used at all: waking those that have gone to sleep costs as much."""
+
+LOOP_CYCLES = 1.0
+"""Of one operation of plain loops, or of one element that they move: measured 0.5 to 3."""
+
 CONVERSION_CYCLES = 1.3
 """Of one element stored in another layout, measured."""
+
+FLOPS_PER_LANE = 4
+"""Of a cycle: two multiply-adds."""
 
 LAUNCH_CYCLES = 400.0
 """Of one more kernel in the plan."""
@@ -32,6 +44,23 @@ def cost_of(demand: Demand, cpu: Cpu, tasks: int) -> Cost:
         sum(_stream_seconds(stream, cpu) for stream in demand.streams) / tasks,
         START_SECONDS + moved / tasks / (cpu.reach.l3_bytes_per_cycle * hertz) if tasks > 1 else 0.0,
     )
+
+
+def tasks_of(seconds: float, threads: int) -> int:
+    """Into how many parts a kernel that takes so long is best divided."""
+    return max(1, min(threads, int(seconds / PART_SECONDS)))
+
+
+def kernel_seconds(kernel: Graph, cpu: Cpu) -> float:
+    """About how long a kernel takes on one thread: its arithmetic, by plain loops or at most of the peak."""
+    lanes = cpu.vector_bits // DType.F32.bits
+    work = sum(op.operations() for op in kernel.ops)
+    moved = sum(value.type.storage_bytes for value in (*kernel.parameters, *kernel.returned))
+    if "tile" in kernel.attributes:
+        cycles = work / (FLOPS_PER_LANE * lanes)
+    else:
+        cycles = LOOP_CYCLES * max(work, sum(value.type.elements for value in kernel.returned))
+    return (cycles + moved / cpu.reach.l2_bytes_per_cycle) / (cpu.gigahertz * 1e9)
 
 
 def conversion_cost(type: TensorType, layout: Layout | None, cpu: Cpu) -> Cost:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
@@ -18,11 +18,8 @@ from rtcc.targets.tvm.compile_kernels import compile_kernels
 from rtcc.targets.tvm.demand import Demand
 from rtcc.targets.tvm.problems import is_agnostic, scratch_bytes
 from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
-from rtcc.targets.x86.cost import conversion_cost, cost_of
+from rtcc.targets.x86.cost import WAKING_SECONDS, conversion_cost, cost_of, kernel_seconds, tasks_of
 from rtcc.targets.x86.cpus import CPUS, Cpu, host_cpu
-
-WORK_PER_TASK = 1 << 18
-"""Arithmetic operations below which a second thread costs more in waiting than it saves."""
 
 MOST_THREADS = 256
 
@@ -82,17 +79,23 @@ class X86(Target):
     def conversion_cost(self, type: TensorType, layout: Layout | None) -> Cost:
         return conversion_cost(type, layout, self.model)
 
-    def _price(self, demand: Demand, work: int) -> Cost:
-        return cost_of(demand, self.model, self._tasks(work))
+    def _price(self, demand: Demand) -> Cost:
+        alone = cost_of(demand, self.model, 1)
+        tasks = tasks_of(alone.total, self.threads)
+        return alone if tasks == 1 else cost_of(demand, self.model, tasks)
 
     def scratch_bytes(self, kernel: Graph) -> int:
         return scratch_bytes(kernel, self.lanes(DType.F32))
 
     def tasks(self, kernel: Graph) -> int:
-        return self._tasks(sum(op.operations() for op in kernel.ops))
+        return tasks_of(kernel_seconds(kernel, self.model), self.threads)
 
-    def _tasks(self, work: int) -> int:
-        return max(1, min(self.threads, work // WORK_PER_TASK))
+    def repays_threads(self, kernels: Iterable[tuple[Graph, int]]) -> bool:
+        saved = 0.0
+        for kernel, times in kernels:
+            seconds = kernel_seconds(kernel, self.model)
+            saved += times * seconds * (1 - 1 / tasks_of(seconds, self.threads))
+        return saved > WAKING_SECONDS
 
     def layout_agnostic(self, op: Op) -> bool:
         return is_agnostic(op)

@@ -137,8 +137,3 @@ def cycles_per_step(width: int, pixels: int, blocks: int, first_use: float = 0.0
 
     whole, rest = divmod(width, pixels)
     return whole * tile(pixels) + (tile(rest) if rest else 0.0)
-
-
-def uneven(units: int, tasks: int) -> float:
-    """How much longer the busiest of `tasks` works than if `units` equal parts were shared evenly."""
-    return -(-units // tasks) * tasks / units

@@ -16,8 +16,8 @@ from rtcc.targets.tvm.kernels.conv_problem import (
     Tiling,
     cycles_per_step,
     split_evenly,
-    uneven,
 )
+from rtcc.targets.tvm.kernels.shares import uneven, work_before
 
 MOST_ACCUMULATORS = 256
 """Vectors that a tile may keep: several times any register file; what is more leaves the stack."""
@@ -71,14 +71,16 @@ def direct_tile(problem: ConvProblem, registers: int, cache: int = 1 << 20, task
         for most in range(1, (registers - nt - 1) // nt + 1)
     }
     ordered = sorted(candidates, key=lambda tile: (tile.joined, tile.pixels, tile.blocks))
-    best = min(ordered, key=lambda tile: pixel_cycles(problem, tile) * uneven(_units(problem, tile), tasks))
+    best = min(ordered, key=lambda tile: pixel_cycles(problem, tile) * _imbalance(problem, tile, tasks))
     return _with_cache_blocks(problem, best, cache // 2, tasks)
 
 
-def _units(problem: ConvProblem, tile: Tile) -> int:
-    """Into how many parts the work can be divided among tasks."""
+def _imbalance(problem: ConvProblem, tile: Tile, tasks: int) -> float:
+    """How much longer the busiest task works than if all did the same."""
     tiling = Tiling(problem.output, tile.blocks, tile.joined)
-    return problem.batch * tiling.groups * -(-tiling.form.height // tile.rows)
+    rows = tiling.form.height
+    steps = problem.batch * tiling.groups * -(-rows // tile.rows)
+    return uneven(steps, tasks, work_before(rows, tile.rows, tiling.groups))
 
 
 def pixel_cycles(problem: ConvProblem, tile: Tile) -> float:
@@ -106,8 +108,8 @@ def _with_cache_blocks(problem: ConvProblem, tile: Tile, cache: int, tasks: int)
         return reread_weights * weights + reread_input * row_input * out.height
 
     def rank(rows: int) -> tuple[float, float, int]:
-        imbalance = uneven(_units(problem, dataclasses.replace(tile, rows=rows)), tasks)
-        return round(imbalance, 1), traffic(rows), abs(rows * row_input - cache // 4)
+        imbalance = _imbalance(problem, dataclasses.replace(tile, rows=rows), tasks)
+        return round(imbalance, 2), traffic(rows), abs(rows * row_input - cache // 4)
 
     rows = min(range(1, out.height + 1), key=rank)
     if group_weights <= cache + cache // 4:

@@ -6,11 +6,14 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from rtcc.targets.tvm.kernels.conv_problem import cycles_per_step, split_evenly, uneven
+from rtcc.targets.tvm.kernels.conv_problem import cycles_per_step, split_evenly
+from rtcc.targets.tvm.kernels.shares import uneven, work_before
 
 FEW_ROWS = 4
 """Up to so many rows a right-hand activation is read where it lies."""
 
+COPY_ROWS = 4
+"""Rows of products that take as long as copying the right-hand matrix that they need."""
 
 MOST_ACCUMULATORS = 256
 """Vectors that a tile may keep: several times any register file; what is more leaves the stack."""
@@ -90,7 +93,7 @@ def choose_tile(problem: MatmulProblem, registers: int, cache: int = 1 << 20, ta
         groups = -(-problem.vectors // nt)
         panel = 4 * problem.depth * nt * problem.lanes
         far = 1 + max(0.0, panel / (cache * 5 // 8) - 1) / 4 if problem.rows > rows else 1.0
-        sharing = uneven(problem.batch * groups * -(-problem.rows // rows), tasks)
+        sharing = _imbalance(problem, rows, groups, tasks)
         cycles = cycles_per_step(problem.rows, rows, nt, first_use=2.0 / problem.lanes)
         return groups * cycles * sharing * far * (1.5 if _rows_in_one_set(problem, rows) > 8 else 1.0)
 
@@ -105,17 +108,26 @@ def _rows_in_one_set(problem: MatmulProblem, rows: int) -> int:
     return -(-rows // (4096 // math.gcd(4096, stride))) if stride % 64 == 0 else 1
 
 
+def _imbalance(problem: MatmulProblem, rows: int, groups: int, tasks: int) -> float:
+    """How much longer the busiest task works than if all did the same; a step is `rows` rows of a group."""
+    steps = problem.batch * -(-problem.rows // rows) * groups
+    return uneven(steps, tasks, work_before(problem.rows, rows, groups))
+
+
 def _row_group(problem: MatmulProblem, rows: int, nt: int, cache: int, tasks: int) -> int:
-    """Row tiles to finish before the next columns such that the far memory is read least."""
+    """Row tiles to finish before the next columns such that the far memory is read least.
+
+    A right-hand matrix that is copied is copied once for each group of rows.
+    """
     tiles, groups = -(-problem.rows // rows), -(-problem.vectors // nt)
-    if copies_right(problem):
-        return tiles
+    copied = COPY_ROWS / problem.rows if copies_right(problem) else 0.0
     left, right = 4 * problem.depth * problem.rows, 4 * problem.depth * problem.columns
 
     def rank(group: int) -> tuple[float, int, int]:
         row_groups = -(-tiles // group)
         near = 4 * problem.depth * group * rows <= cache
         traffic = (row_groups if right > cache else 1) * right + (1 if near else groups) * left
-        return round(uneven(problem.batch * groups * row_groups, tasks), 1), traffic, -group
+        time = _imbalance(problem, group * rows, groups, tasks) * (1 + copied * row_groups)
+        return round(time, 2), row_groups if copied else traffic, -group
 
     return min(range(1, tiles + 1), key=rank)

@@ -12,7 +12,8 @@ from functools import cache, cached_property
 from math import prod
 
 from rtcc.ir.ops.winograd import POINTS, Transform, growth, transform
-from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, cycles_per_step, uneven
+from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, cycles_per_step
+from rtcc.targets.tvm.kernels.shares import uneven
 
 FLOAT_BYTES = 4
 
@@ -164,7 +165,20 @@ def _candidates(problem: WinogradProblem, registers: int, tasks: int) -> Iterato
 def cycles(problem: WinogradProblem, tile: WinogradTile, second_cache: int, tasks: int = 1) -> float:
     """Estimated cycles of the busiest of `tasks` cores, what memory adds included."""
     total = compute_cycles(problem, tile) + _far_cycles(problem, tile, second_cache)
-    return total / tasks * uneven(blocks_of_tiles(problem, tile) * tile.splits, tasks)
+    return total / tasks * _imbalance(problem, tile, tasks)
+
+
+def _imbalance(problem: WinogradProblem, tile: WinogradTile, tasks: int) -> float:
+    """How much longer the busiest task works than if all did the same; register tiles are computed whole."""
+    groups, register_tiles = channel_groups(problem, tile), -(-problem.tiles // tile.tiles)
+
+    def before(step: int) -> float:
+        block, split = divmod(step, tile.splits)
+        first = block * tile.groups
+        here = min(tile.groups, register_tiles - first)
+        return groups * first + here * (split * groups // tile.splits)
+
+    return uneven(blocks_of_tiles(problem, tile) * tile.splits, tasks, before)
 
 
 def compute_cycles(problem: WinogradProblem, tile: WinogradTile) -> float:

@@ -1,0 +1,134 @@
+"""How kernels are shared out among tasks: the estimate is what kernels do, and chosen tiles share evenly."""
+
+from __future__ import annotations
+
+import pytest
+
+from rtcc.compiler import Options, start
+from rtcc.ir import Module
+from rtcc.ir.ops.plan import Launch
+from rtcc.target import parse_target
+from rtcc.targets.tvm.kernels import matmul_tiles, winograd_tiles
+from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile, Tiling
+from rtcc.targets.tvm.kernels.conv_tiles import direct_tile
+from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem, Right
+from rtcc.targets.tvm.kernels.shares import uneven, work_before
+from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem
+from rtcc.text import parse_module
+
+CONVOLUTIONS = {
+    "14x14 expansion": ConvProblem(1, 96, 14, 14, 576, (1, 1)),
+    "28x28 expansion": ConvProblem(1, 32, 28, 28, 192, (1, 1)),
+    "7x7 projection": ConvProblem(1, 576, 7, 7, 160, (1, 1)),
+    "20x20 of YOLO": ConvProblem(1, 384, 20, 20, 256, (1, 1)),
+    "odd rows": ConvProblem(1, 64, 15, 15, 64, (3, 3), pads=(1, 1, 1, 1), input_halo=(1, 1, 1, 1)),
+}
+PRODUCTS = {
+    "feed forward": MatmulProblem(128, 384, 1536),
+    "tokens": MatmulProblem(257, 384, 1536),
+    "one group of columns, copied": MatmulProblem(2046, 64, 257, right=Right.PLAIN),
+    "heads": MatmulProblem(128, 128, 32, batch=12, right=Right.TRANSPOSED),
+}
+
+
+def by_counting(lengths: list[int], tasks: int) -> float:
+    """The busiest task's work relative to an equal share, step by step."""
+    count = len(lengths)
+    shares = [sum(lengths[t * count // tasks : (t + 1) * count // tasks]) for t in range(tasks)]
+    return max(shares) * tasks / sum(lengths)
+
+
+def row_steps(extent: int, size: int, parts: int, images: int = 1) -> list[int]:
+    """The length of every step, in the order in which kernels take them."""
+    groups = [min(size, extent - first) for first in range(0, extent, size)]
+    return [length for _ in range(images) for length in groups for _ in range(parts)]
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize(
+    ("extent", "size", "parts", "images"), [(14, 13, 9, 1), (7, 2, 3, 2), (1, 1, 1, 3), (20, 20, 4, 1)]
+)
+def test_shares_are_counted_exactly(extent: int, size: int, parts: int, images: int, tasks: int) -> None:
+    lengths = row_steps(extent, size, parts, images)
+    found = uneven(len(lengths), tasks, work_before(extent, size, parts))
+    assert found == pytest.approx(by_counting(lengths, tasks))
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_two_tasks_share_a_convolution_evenly(name: str) -> None:
+    problem = CONVOLUTIONS[name]
+    tile = direct_tile(problem, 32, tasks=2)
+    tiling = Tiling(problem.output, tile.blocks, tile.joined)
+    assert by_counting(row_steps(tiling.form.height, tile.rows, tiling.groups), 2) <= 1.1
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_two_tasks_share_a_product_evenly(name: str) -> None:
+    problem = PRODUCTS[name]
+    tile = matmul_tiles.choose_tile(problem, 32, tasks=2)
+    columns = -(-problem.vectors // tile.vectors)
+    steps = row_steps(problem.rows, tile.rows * tile.group, columns, problem.batch)
+    assert by_counting(steps, 2) <= 1.1
+
+
+@pytest.mark.parametrize("tasks", [2, 4])
+@pytest.mark.parametrize("size", [14, 20, 28, 56])
+def test_tasks_share_winograd_evenly(size: int, tasks: int) -> None:
+    pads = (1, 1, 1, 1)
+    conv = ConvProblem(1, 64, size, size, 64, (3, 3), pads=pads, input_halo=pads)
+    problem = WinogradProblem(conv, (4, 4))
+    tile = winograd_tiles.choose_tile(problem, 32, tasks=tasks)
+    groups = winograd_tiles.channel_groups(problem, tile)
+    register_tiles = -(-problem.tiles // tile.tiles)
+    blocks = [min(tile.groups, register_tiles - first) for first in range(0, register_tiles, tile.groups)]
+    parts = [(s + 1) * groups // tile.splits - s * groups // tile.splits for s in range(tile.splits)]
+    assert by_counting([block * part for block in blocks for part in parts], tasks) <= 1.25
+
+
+def test_a_tile_for_one_task_may_be_uneven() -> None:
+    problem = CONVOLUTIONS["14x14 expansion"]
+    assert direct_tile(problem, 32) != direct_tile(problem, 32, tasks=2)
+    assert isinstance(direct_tile(problem, 32), Tile)
+
+
+def planned(text: str, threads: int) -> Module:
+    """The plan of a graph."""
+    module = parse_module(f"// rtir 1  level=graph\n{text}")
+    compilation = start(module, Options(threads=threads))
+    compilation.lower()
+    return compilation.module
+
+
+def divisions(text: str, threads: int) -> list[int]:
+    """Into how many parts each launch of a graph's plan is divided."""
+    return [op.tasks for op in planned(text, threads).walk() if isinstance(op, Launch)]
+
+
+def chain(sizes: str, transposed: str, count: int) -> str:
+    """Softmax and transpose in turn: kernels that move more than they compute."""
+    lines = [f"graph @main(%x0: f32[{sizes}]) {{"]
+    for n in range(count):
+        here, there = (sizes, transposed) if n % 2 == 0 else (transposed, sizes)
+        lines.append(f"  %y{n} = nn.softmax(%x{n}) {{axis = -1}} : f32[{here}]")
+        lines.append(f"  %x{n + 1} = tensor.transpose(%y{n}) {{perm = [1,0]}} : f32[{there}]")
+    return "\n".join([*lines, f"  return(%x{count})", "}"])
+
+
+def test_kernels_that_only_move_are_divided_too() -> None:
+    found = divisions(chain("512,256", "256,512", 2), 2)
+    assert len(found) >= 4
+    assert set(found) == {2}
+
+
+def test_small_models_stay_on_one_thread() -> None:
+    assert set(divisions(chain("64,48", "48,64", 4), 2)) == {1}
+
+
+def test_a_few_long_kernels_do_not_repay_waking_threads_for_little() -> None:
+    target = parse_target("x86:x86-64-v3,threads=2")
+    text = chain("128,96", "96,128", 1)
+    module = planned(text, 2)
+    kernels = [(kernel, 1) for kernel in module.kernels.values()]
+    assert any(target.tasks(kernel) > 1 for kernel, _ in kernels)
+    assert not target.repays_threads(kernels)
+    assert target.repays_threads([(kernel, 100) for kernel, _ in kernels])
