@@ -5,43 +5,55 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 import rtcc.artifact.codes
 import rtcc.ir
+import rtcc.machine
 import rtcc.target
 import rtcc.targets.tvm
+import rtcc.text
 from rtcc.files import cache_folder, replace_file
 
 LIMIT_BYTES = 1 << 30
 """The oldest entries go when the folder grows past this."""
 
 
-@cache
-def generator_hash(*packages: Path) -> str:
-    """Hash of the sources that decide what code a kernel becomes: the IR, this bridge, and `packages`."""
+def generator_hash(packages: Sequence[Path]) -> str:
+    """Hash of the sources, as they lie on disk now, that decide what code a kernel becomes."""
     digest = hashlib.sha256()
-    for name, path in generator_sources(*packages):
-        digest.update(name.encode() + b"\0" + path.read_bytes())
+    for name, path in generator_sources(packages):
+        digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
-def generator_sources(*packages: Path) -> Iterator[tuple[str, Path]]:
-    """Those sources: a name that does not depend on where rtcc lies, and the file."""
-    for package in (Path(rtcc.ir.__path__[0]), Path(rtcc.targets.tvm.__path__[0]), *packages):
-        for path in sorted(package.rglob("*.py")):
-            yield path.relative_to(package).as_posix(), path
-    for module in (rtcc.artifact.codes, rtcc.target):  # failure codes are in the code; names of algorithms
+def generator_sources(packages: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    """Those sources, of the IR, its text, this bridge and `packages`: a name that does not depend on where
+    rtcc lies, and the file.
+    """
+    for module in (rtcc.ir, rtcc.text, rtcc.targets.tvm):
+        packages = (*packages, Path(module.__path__[0]))
+    for package in packages:
+        for path in sorted((*package.rglob("*.py"), *package.rglob("*.lark"))):
+            yield f"{package.name}/{path.relative_to(package).as_posix()}", path
+    for module in (rtcc.artifact.codes, rtcc.machine, rtcc.target):  # failure codes are in the code
         assert module.__file__ is not None
         yield module.__name__, Path(module.__file__)
 
 
-def kernel_key(text: str, facts: Mapping[str, object], packages: Iterable[Path]) -> str:
-    """The name under which a kernel's object is stored."""
-    parts = [text, repr(sorted(facts.items())), generator_hash(*packages), version("apache-tvm")]
+@cache
+def sources_known(packages: tuple[Path, ...]) -> str:
+    """`generator_hash`, once for this process: workers must have imported just these."""
+    return generator_hash(packages)
+
+
+def kernel_key(text: str, facts: Mapping[str, object], sources: str) -> str:
+    """The name under which a kernel's object is stored; sources: their hash."""
+    versions = [f"{name} {version(name)}" for name in ("apache-tvm", "numpy")]
+    parts = [text, repr(sorted(facts.items())), sources, *versions]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from rtcc.errors import RtccError
 from rtcc.ir import Constant, Graph, Location, Module, Value, clone_graph
 from rtcc.target import Progress, Target, unseen
-from rtcc.targets.tvm.cache import KernelCache, kernel_key
-from rtcc.targets.tvm.worker_pool import Job, generate
+from rtcc.targets.tvm.cache import KernelCache, kernel_key, sources_known
+from rtcc.targets.tvm.worker import Job
+from rtcc.targets.tvm.worker_pool import generate
 from rtcc.text import print_module
 
 
@@ -26,11 +27,11 @@ def compile_kernels(
     jobs: dict[str, Job] = {}
     keys: dict[str, str] = {}
     for name, kernel in module.kernels.items():
-        text, blobs = kernel_text(kernel)
-        keys[name] = kernel_key(text, target.facts, packages)
+        job = job_of(kernel, target, packages)
+        keys[name] = kernel_key(job.text, target.facts, job.sources)
         found = cache.get(keys[name])
         if found is None:
-            jobs[name] = (text, blobs, str(target))
+            jobs[name] = job
         else:
             objects[name] = found
 
@@ -56,6 +57,12 @@ def _in_the_model(where: str | None, module: Module) -> str | None:
         return where
     nodes = dict.fromkeys(node for op in module.kernels[name].ops for node in op.location.nodes)
     return f"{', '.join(nodes)} ({where})" if nodes else where
+
+
+def job_of(kernel: Graph, target: Target, packages: Sequence[Path]) -> Job:
+    """A kernel as workers take it."""
+    text, blobs = kernel_text(kernel)
+    return Job(text, blobs, str(target), tuple(packages), sources_known(tuple(packages)))
 
 
 def kernel_text(kernel: Graph) -> tuple[str, dict[str, bytes]]:
@@ -89,6 +96,6 @@ def _constants(kernel: Graph) -> list[Constant]:
 
 def _longest_first(jobs: dict[str, Job]) -> dict[str, Job]:
     """Big kernels first, so that the last worker does not end alone with the biggest; ties by name."""
-    return dict(sorted(jobs.items(), key=lambda item: (-len(item[1][0]), item[0])))
+    return dict(sorted(jobs.items(), key=lambda item: (-len(item[1].text), item[0])))
 
 

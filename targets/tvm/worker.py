@@ -1,51 +1,63 @@
-"""The worker process: reads kernels as text, answers object bytes or what went wrong."""
+"""What worker processes do for code generation: a kernel's text to its object, or to TIR as text."""
 
 from __future__ import annotations
 
-import os
-import queue
-import shutil
 import sys
-import threading
-import traceback
-from typing import Any
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
 
-from rtcc.errors import RtccError
-from rtcc.targets.tvm.worker_pool import Fault, Job, read_frame, write_frame
+from rtcc.errors import CodegenError
+from rtcc.targets.tvm.cache import generator_hash
 
 
-def main() -> None:
-    """Serve until the parent closes the pipe. Standard output is the pipe: nothing else may print to it."""
-    requests: queue.SimpleQueue[Job] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(sys.stdin.buffer, requests, sys.argv[1]), daemon=True).start()
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+@dataclass(frozen=True)
+class Job:
+    """One kernel to compile.
+
+    text: the kernel. blobs: the bytes of its large constants, by hash. target: its text. packages, sources:
+    the folders that decide the code besides the bridge, and the hash of all that does (`cache.py`).
+    """
+
+    text: str
+    blobs: dict[str, bytes]
+    target: str
+    packages: tuple[Path, ...]
+    sources: str
+
+
+def object_of(job: Job) -> bytes:
+    """The kernel's object; CodegenError `sources-changed` where this process imported other sources."""
+    return _generator(job).compile_text(job.text, job.blobs, job.target)
+
+
+def tir_of(job: Job) -> str:
+    """The kernel's TIR as TVM prints it; errors as `object_of`."""
+    return _generator(job).text_of(job.text, job.blobs, job.target)
+
+
+def _generator(job: Job) -> ModuleType:
+    """The code generator, which is what the job's sender takes it for."""
+    module, sources = _imported(job.packages)
+    if sources != job.sources:
+        raise CodegenError(
+            "sources-changed",
+            "rtcc's own files are not those that this program began with",
+            hint="start the program again",
+        )
+    return module
+
+
+@cache
+def _imported(packages: tuple[Path, ...]) -> tuple[ModuleType, str]:
+    """The code generator, imported now, and the hash of the sources it was imported from.
+
+    Sources that change meanwhile have no hash. The few modules that are imported already were so within
+    milliseconds; what a kernel's lowering imports late is nothing of rtcc (a test holds that).
+    """
+    before = generator_hash(packages)
     sys.modules["torch"] = None  # type: ignore[assignment]  # TVM would import it where it finds it: seconds
-    from rtcc.targets.tvm.lower.compile import compile_text
+    import rtcc.targets.tvm.lower.compile as module
 
-    while True:
-        write_frame(answers, _answer(compile_text, requests.get()))
-
-
-def _receive(stream: Any, requests: queue.SimpleQueue[Job], folder: str) -> None:
-    """Read requests; end the process when the parent is gone, though a kernel be half done."""
-    try:
-        while True:
-            requests.put(read_frame(stream))
-    except EOFError:
-        shutil.rmtree(folder, ignore_errors=True)
-        os._exit(0)
-
-
-def _answer(compile_text: Any, job: Job) -> bytes | Fault:
-    try:
-        return compile_text(*job)
-    except RtccError as error:
-        return Fault(error, traceback.format_exc())
-    except Exception as error:
-        said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        return Fault(said, traceback.format_exc())
-
-
-if __name__ == "__main__":
-    main()
+    return module, before if before == generator_hash(packages) else "changed while they were imported"

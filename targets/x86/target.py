@@ -23,6 +23,9 @@ from rtcc.targets.x86.cpus import CPUS, Cpu, host_cpu
 
 MOST_THREADS = 256
 
+SOURCES = (Path(__file__).parent,)
+"""What decides the code of kernels besides the bridge to TVM."""
+
 
 class X86(Target):
     """x86-64 with AVX-512, AVX2 or SSE4.2."""
@@ -109,12 +112,12 @@ class X86(Target):
         return ",".join((NAMED_PIPELINES[level], before, f"select-conv{options}", after))
 
     def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
-        return compile_kernels(module, self, (Path(__file__).parent,), progress)
+        return compile_kernels(module, self, SOURCES, progress)
 
     def listings(self, module: Module) -> dict[str, str]:
         from rtcc.targets.tvm.listing import tir_texts
 
-        return {f"{name}.tir": text for name, text in tir_texts(module, self).items()}
+        return {f"{name}.tir": text for name, text in tir_texts(module, self, SOURCES).items()}
 
     def emit(
         self, module: Module, name: str, kernels: Mapping[str, bytes], *, external_weights: bool = False
