@@ -1,7 +1,7 @@
 """A planned module as C: one self-contained `model.c`, its header, its weights, and the kernels under
 unique names.
 
-configuration  +  runtime.h  +  tables and launch list  +  runtime.c   =   model.c
+configuration  +  cpu.c  +  runtime.h  +  tables and launch list  +  runtime.c   =   model.c
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rtcc.artifact.codes import function_text
 from rtcc.artifact.elf import rename_and_hide
 from rtcc.artifact.info import ArtifactInfo, TensorInfo
 from rtcc.emission.blob import blob_of, checksum
-from rtcc.emission.features import requirements
+from rtcc.emission.features import cpu_text
 from rtcc.emission.header import header_text, identifier
 from rtcc.emission.shapes import shape_function_text
 from rtcc.emission.steps import Base, Call, If, Loop, Step, is_serial, reads_and_writes, steps_of
@@ -189,10 +189,11 @@ def _code(
     runtime = files("rtcc.emission")
     parts = [
         f"/* {info.name}: made by rtcc; do not edit. */",
-        _configuration(info, machine, weights, is_serial(steps) or info.threads == 1),
+        _configuration(info, weights, is_serial(steps) or info.threads == 1),
         header_text(info),
+        cpu_text(machine),
         runtime.joinpath("runtime.h").read_text(encoding="ascii"),
-        _tables(info, machine),
+        _tables(info),
         _weights_text(info, weights),
         _declarations(steps, symbols),
         walk_text(steps, symbols, info.threads),
@@ -203,9 +204,8 @@ def _code(
     return "\n".join(parts)
 
 
-def _configuration(info: ArtifactInfo, machine: Machine, weights: bytes, serial: bool) -> str:
+def _configuration(info: ArtifactInfo, weights: bytes, serial: bool) -> str:
     head = _head_bytes(info.threads)
-    needed = requirements(machine.architecture, machine.features)
     rows: list[tuple[str, object]] = [
         ("RTCC_ENTRY(suffix)", f"{info.name}_##suffix"),
         ("RTCC_EXPORT", '__attribute__((visibility("default")))'),
@@ -216,8 +216,6 @@ def _configuration(info: ArtifactInfo, machine: Machine, weights: bytes, serial:
         ("RTCC_ARENA_BYTES", info.workspace_bytes - head),
         ("RTCC_INPUT_COUNT", len(info.inputs)),
         ("RTCC_OUTPUT_COUNT", len(info.outputs)),
-        ("RTCC_FEATURE_COUNT", len(needed.words)),
-        ("RTCC_XCR0_MASK", f"0x{needed.xcr0:x}u"),
         ("RTCC_EXTERNAL_BYTES", len(weights) if info.weights_file else 0),
     ]
     if info.weights_file:
@@ -231,12 +229,8 @@ def _configuration(info: ArtifactInfo, machine: Machine, weights: bytes, serial:
     return "\n".join([*lines, *(f"#define {key} {value}" for key, value in rows), ""])
 
 
-def _tables(info: ArtifactInfo, machine: Machine) -> str:
+def _tables(info: ArtifactInfo) -> str:
     lines: list[str] = []
-    words = requirements(machine.architecture, machine.features).words
-    if words:
-        rows = [f"    {{0x{w.leaf:x}u, {w.subleaf}, {w.word}, 0x{w.mask:x}u}}," for w in words]
-        lines += ["static const struct rtcc_feature rtcc_features[] = {", *rows, "};"]
     for name, tensors in (("rtcc_inputs", info.inputs), ("rtcc_outputs", info.outputs)):
         rows = [f"    {{{t.bytes}u, {t.alignment}}}," for t in tensors] or ["    {0, 1},"]
         lines += [f"static const struct rtcc_tensor {name}[] = {{", *rows, "};"]

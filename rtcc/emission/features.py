@@ -1,4 +1,4 @@
-"""How to tell at run time whether a CPU has an instruction set, by the names LLVM gives them.
+"""How to tell at run time whether a CPU has an instruction set, by the names LLVM gives them; as C, too.
 
 x86: a cpuid leaf, subleaf, register and bit (Intel SDM volume 2A, CPUID; AMD APM volume 3, appendix E), and
 the XCR0 bits of the registers that the operating system must save. AArch64: bits of AT_HWCAP (leaf 0) and
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.resources import files
 
 from rtcc.errors import CodegenError
+from rtcc.machine import Machine
 
 EAX, EBX, ECX, EDX = range(4)
 
@@ -136,3 +138,31 @@ def requirements(architecture: str, features: Iterable[str]) -> Requirements:
             )
         found[leaf, subleaf, word] = found.get((leaf, subleaf, word), 0) | 1 << bit
     return Requirements(tuple(Requirement(*key, mask) for key, mask in sorted(found.items())), xcr0)
+
+
+def cpu_text(machine: Machine) -> str:
+    """C that checks for the machine's features and sets its floating-point mode: the table, and `cpu.c`.
+
+    Raises `CodegenError` as `requirements`.
+    """
+    needed = requirements(machine.architecture, machine.features)
+    rows = [f"    {{0x{w.leaf:x}u, {w.subleaf}, {w.word}, 0x{w.mask:x}u}}," for w in needed.words]
+    table = ["static const struct rtcc_feature rtcc_features[] = {", *rows, "};"] if rows else []
+    return "\n".join([
+        "#include <stddef.h>",
+        "#include <stdint.h>",
+        f"#define RTCC_FEATURE_COUNT {len(rows)}",
+        f"#define RTCC_XCR0_MASK 0x{needed.xcr0:x}u",
+        _FEATURE,
+        *table,
+        files("rtcc.emission").joinpath("cpu.c").read_text(encoding="ascii"),
+    ])  # fmt: skip
+
+
+_FEATURE = """\
+/* x86: bits of a cpuid register that must be set. AArch64: of AT_HWCAP (leaf 0) or AT_HWCAP2 (leaf 1). */
+struct rtcc_feature {
+    uint32_t leaf, subleaf, word; /* word: 0 eax, 1 ebx, 2 ecx, 3 edx */
+    uint64_t mask;
+};
+"""

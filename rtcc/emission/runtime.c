@@ -1,93 +1,6 @@
-/* The runtime of an artefact: checks, floating-point mode, thread pool, and the functions it exports.
- * Follows runtime.h and the generated tables and launch list in one translation unit.
+/* The runtime of an artefact: checks, thread pool, and the functions it exports.
+ * Follows cpu.c, runtime.h and the generated tables and launch list in one translation unit.
  */
-
-/* ---- floating-point mode: round to nearest, no traps, denormals flushed ---- */
-
-#if defined(__x86_64__)
-typedef uint32_t rtcc_float_mode;
-
-static inline rtcc_float_mode rtcc_float_enter(void)
-{
-    const rtcc_float_mode before = __builtin_ia32_stmxcsr();
-    __builtin_ia32_ldmxcsr(0x9fc0); /* all exceptions masked (0x1f80), FTZ (0x8000), DAZ (0x0040) */
-    return before;
-}
-
-static inline void rtcc_float_leave(rtcc_float_mode before) { __builtin_ia32_ldmxcsr(before); }
-#elif defined(__aarch64__)
-typedef uint64_t rtcc_float_mode;
-
-static inline rtcc_float_mode rtcc_float_enter(void)
-{
-    rtcc_float_mode before;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
-    __asm__ volatile("msr fpcr, %0" : : "r"((rtcc_float_mode)1 << 24)); /* FZ */
-    return before;
-}
-
-static inline void rtcc_float_leave(rtcc_float_mode before) { __asm__ volatile("msr fpcr, %0" : : "r"(before)); }
-#elif defined(__arm__) && defined(__ARM_FP)
-typedef uint32_t rtcc_float_mode;
-
-static inline rtcc_float_mode rtcc_float_enter(void)
-{
-    rtcc_float_mode before;
-    __asm__ volatile("vmrs %0, fpscr" : "=r"(before));
-    __asm__ volatile("vmsr fpscr, %0" : : "r"((rtcc_float_mode)1 << 24)); /* FZ */
-    return before;
-}
-
-static inline void rtcc_float_leave(rtcc_float_mode before) { __asm__ volatile("vmsr fpscr, %0" : : "r"(before)); }
-#else
-typedef int rtcc_float_mode;
-
-static inline rtcc_float_mode rtcc_float_enter(void) { return 0; }
-
-static inline void rtcc_float_leave(rtcc_float_mode before) { (void)before; }
-#endif
-
-/* ---- CPU features ---- */
-
-#if RTCC_FEATURE_COUNT == 0
-static int32_t rtcc_check_cpu(void) { return RTCC_OK; }
-#elif defined(__x86_64__)
-#include <cpuid.h>
-
-static int32_t rtcc_check_cpu(void)
-{
-    uint32_t words[4];
-    if (RTCC_XCR0_MASK != 0) { /* the kernel must save the vector registers too */
-        uint32_t low, high;
-        if (!__get_cpuid(1, &words[0], &words[1], &words[2], &words[3]) || !(words[2] & bit_OSXSAVE))
-            return RTCC_CPU_UNSUPPORTED;
-        __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-        if ((low & RTCC_XCR0_MASK) != RTCC_XCR0_MASK)
-            return RTCC_CPU_UNSUPPORTED;
-    }
-    for (size_t i = 0; i < RTCC_FEATURE_COUNT; i++) {
-        const struct rtcc_feature *f = &rtcc_features[i];
-        if (!__get_cpuid_count(f->leaf, f->subleaf, &words[0], &words[1], &words[2], &words[3]) ||
-            (words[f->word] & f->mask) != f->mask)
-            return RTCC_CPU_UNSUPPORTED;
-    }
-    return RTCC_OK;
-}
-#elif defined(__aarch64__)
-#include <sys/auxv.h>
-
-static int32_t rtcc_check_cpu(void)
-{
-    for (size_t i = 0; i < RTCC_FEATURE_COUNT; i++) {
-        const struct rtcc_feature *f = &rtcc_features[i];
-        if ((getauxval(f->leaf ? AT_HWCAP2 : AT_HWCAP) & f->mask) != f->mask)
-            return RTCC_CPU_UNSUPPORTED;
-    }
-    return RTCC_OK;
-}
-#else
-#error "CPU features can be checked on x86-64 and AArch64 only"
-#endif
 
 /* ---- external weights: a file beside the artefact, mapped read-only ---- */
 
@@ -433,9 +346,8 @@ RTCC_EXPORT int RTCC_ENTRY(init)(void *workspace, size_t bytes, int threads)
         return RTCC_THREADS_OUT_OF_RANGE;
     if (bytes < rtcc_workspace_bytes(threads))
         return RTCC_WORKSPACE_TOO_SMALL;
-    code = rtcc_check_cpu();
-    if (code != RTCC_OK)
-        return code;
+    if (rtcc_cpu_lacks_features())
+        return RTCC_CPU_UNSUPPORTED;
     if (rtcc_is_live(w)) {
         if (w->threads > 1 && !rtcc_is_forked(w))
             return RTCC_ALREADY_INITIALISED;

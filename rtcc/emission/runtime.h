@@ -66,12 +66,6 @@ struct rtcc_workspace {
 
 _Static_assert(sizeof(struct rtcc_workspace) <= RTCC_HEAD_BYTES, "the head of the workspace has grown");
 
-/* What init must find on this CPU. x86: bits of a cpuid register. AArch64: bits of AT_HWCAP (leaf 0) or AT_HWCAP2 (leaf 1). */
-struct rtcc_feature {
-    uint32_t leaf, subleaf, word;   /* word: 0 eax, 1 ebx, 2 ecx, 3 edx */
-    uint64_t mask;
-};
-
 /* A user's tensor: what run checks of the pointer it is given. */
 struct rtcc_tensor {
     size_t bytes;                   /* no pointer is needed for an empty tensor */

@@ -16,7 +16,7 @@ from rtcc.ir.op import Array
 from rtcc.ir.ops.regions_of_interest import RoiAlign
 from rtcc.ir.ops.sampling import DeformConv, GridSample
 from rtcc.ir.ops.window import convolve, per_channel
-from rtcc.rounding.bounded import Bounded, growth, known, movement
+from rtcc.rounding.bounded import Bounded, finite, growth, known, movement
 
 COORDINATE = 8.0
 """Roundings of a coordinate between the operand and the place that is read."""
@@ -123,4 +123,4 @@ def _values(operands: Sequence[Bounded | None]) -> list[Array | None]:
 
 def _largest_per_channel(data: Bounded) -> Array:
     axes = tuple(range(2, data.value.ndim))
-    return np.max(data.magnitude + data.error, axis=axes, keepdims=True, initial=0.0)
+    return np.max(finite(data.magnitude + data.error), axis=axes, keepdims=True, initial=0.0)

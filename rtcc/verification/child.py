@@ -1,74 +1,53 @@
-"""The process that `--verify-kernels` runs kernels in: `python -m rtcc.verification.child FOLDER`.
-
-It reads the job and the kernels' text from the folder, and before each kernel writes there which it is, so
-that the parent knows what it died of.
-"""
+"""What `--verify-kernels` does in a process of its own: opens the kernels, and checks them one by one."""
 
 from __future__ import annotations
 
-import json
 import signal
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-from rtcc.errors import RtccError
+from rtcc.ir import Module
 from rtcc.ir.op import Array
 from rtcc.text import read_module
 from rtcc.verification.check import check_kernel
 from rtcc.verification.library import KernelLibrary
 
-JOB, KERNELS, ANSWER = "job.json", "kernels.rtir", "answer.json"
-"""Files in the folder: what to do, the kernels as text, what was found."""
+Arrays = Sequence[Array]
 
 
 @dataclass(frozen=True)
-class Job:
-    """The shared object, its kernels in order, scratch bytes by kernel, the seed, seconds for each kernel."""
+class Kernels:
+    """Where the kernels are: as text and as a shared object, with scratch bytes by name, in its order."""
 
-    library: str
-    names: list[str]
-    scratch: dict[str, int]
-    seed: int
-    seconds: float
+    text: Path
+    library: Path
+    scratch: tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The kernel that is being checked, and what is wrong with it."""
-
-    kernel: str = ""
-    message: str | None = None
-    hint: str | None = None
+def open_kernels(kernels: Kernels) -> None:
+    """Load the kernels into this process; CodegenError `cpu-unsupported` where it cannot run them."""
+    _opened(kernels)
 
 
-def main(folder: Path) -> None:
-    """Check every kernel in order, up to the first that is wrong."""
-    job = Job(**json.loads((folder / JOB).read_text()))
-    module = read_module(folder / KERNELS)
-    library = KernelLibrary(Path(job.library), job.names, job.scratch)
+def check(kernels: Kernels, name: str, seed: int, seconds: float) -> None:
+    """Check one kernel, which may run for so many seconds at a time; raises CodegenError `kernel-wrong`."""
+    module, library = _opened(kernels)
 
-    def run(name: str, operands: Sequence[Array], results: Sequence[Array], tasks: int) -> int:
+    def run(name: str, operands: Arrays, results: Arrays, tasks: int = 1, **how: Any) -> int:
         # nobody handles SIGALRM: a kernel that does not end dies of it
-        signal.setitimer(signal.ITIMER_REAL, job.seconds)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
-            return library.run(name, operands, results, tasks)
+            return library.run(name, operands, results, tasks, **how)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
-    for name, kernel in module.kernels.items():
-        _answer(folder, Answer(name))
-        try:
-            check_kernel(name, kernel, run, job.seed)
-        except RtccError as error:
-            _answer(folder, Answer(name, error.message, error.hint))
-            return
+    check_kernel(name, module.kernels[name], run, seed)
 
 
-def _answer(folder: Path, answer: Answer) -> None:
-    (folder / ANSWER).write_text(json.dumps(asdict(answer)))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+@cache
+def _opened(kernels: Kernels) -> tuple[Module, KernelLibrary]:
+    names = [name for name, _ in kernels.scratch]
+    return read_module(kernels.text), KernelLibrary(kernels.library, names, dict(kernels.scratch))

@@ -7,26 +7,24 @@ one more finding.
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
-from rtcc.errors import CodegenError
+from rtcc.child import Child, ChildDied
+from rtcc.errors import CodegenError, RtccError
 from rtcc.ir import Constant, Graph, Module
 from rtcc.ir.ops.plan import Launch
 from rtcc.target import Target
 from rtcc.text import write_module
-from rtcc.verification.child import ANSWER, JOB, KERNELS, Answer, Job
+from rtcc.verification.child import Kernels, check, open_kernels
 from rtcc.verification.library import link_kernels
 
 MOST_SECONDS = 60.0
 """The longest that one kernel may run on one set of operands."""
+
+HINT = "--dump-ir keeps its text; please report it"
 
 
 def verify_kernels(
@@ -39,35 +37,33 @@ def verify_kernels(
     """Compare every kernel of a planned module with `evaluate`; how many were compared.
 
     seconds: the longest that one may run. Raises CodegenError `kernel-wrong` naming the first kernel that
-    deviates and by how much, or that crashes, or that does not end.
+    deviates and by how much, or that crashes, or that does not end; `cpu-unsupported` where this machine
+    cannot run the target's code.
     """
-    with tempfile.TemporaryDirectory(prefix="rtcc-kernels-") as name:
+    with tempfile.TemporaryDirectory(prefix="rtcc-kernels-") as name, Child() as child:
         folder = Path(name)
-        chosen = {kernel: objects[kernel] for kernel in module.kernels}
-        library = link_kernels(chosen, target.machine, folder)
-        write_module(_kernels_alone(module), folder / KERNELS)
-        job = Job(str(library), list(chosen), scratch_of(module), seed, seconds)
-        (folder / JOB).write_text(json.dumps(asdict(job)))
-        code, said = _run_child(folder)
-        answer = (
-            Answer(**json.loads((folder / ANSWER).read_text())) if (folder / ANSWER).exists() else Answer()
-        )
-    if code == 0 and answer.message is None:
-        return len(module.kernels)
-    if answer.message is not None:
-        message = answer.message
-    elif code == -signal.SIGALRM:
-        message = f"kernel @{answer.kernel} does not end: it was stopped after {seconds:g} s"
-    else:
-        ended = (
-            f"died with {signal.Signals(-code).name}"
-            if code < 0
-            else f"ended its process with {code}: {said}"
-        )
-        message = f"kernel @{answer.kernel} {ended}"
-    kernel = module.kernels.get(answer.kernel)
-    hint = answer.hint or "--dump-ir keeps its text; please report it"
-    raise CodegenError("kernel-wrong", message, where=_origin(kernel) if kernel else None, hint=hint)
+        library = link_kernels({k: objects[k] for k in module.kernels}, target.machine, folder)
+        text = folder / "kernels.rtir"
+        write_module(_kernels_alone(module), text)
+        scratch = scratch_of(module)
+        kernels = Kernels(text, library, tuple((name, scratch.get(name, 0)) for name in module.kernels))
+        child.call(None, open_kernels, kernels)
+        for name, kernel in module.kernels.items():
+            try:
+                child.call(None, check, kernels, name, seed, seconds)
+            except ChildDied as death:
+                message = f"kernel @{name} {_ending(death, seconds)}"
+                raise CodegenError("kernel-wrong", message, where=_origin(kernel), hint=HINT) from death
+            except RtccError as error:
+                error.where = error.where or _origin(kernel)
+                raise
+    return len(module.kernels)
+
+
+def _ending(death: ChildDied, seconds: float) -> str:
+    if death.code == -signal.SIGALRM:
+        return f"does not end: it was stopped after {seconds:g} s"
+    return f"ended its process with {death}"
 
 
 def scratch_of(module: Module) -> dict[str, int]:
@@ -75,18 +71,6 @@ def scratch_of(module: Module) -> dict[str, int]:
     return {
         op.kernel: op.scratch_bytes for op in module.walk() if isinstance(op, Launch) and op.scratch_bytes
     }
-
-
-def _run_child(folder: Path) -> tuple[int, str]:
-    """The exit status of a process that checks the kernels of a folder, and the last line it said.
-
-    It imports from where this process does, and never from the current folder (-P).
-    """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-P", "-m", "rtcc.verification.child", str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    lines = done.stderr.strip().splitlines()
-    return done.returncode, lines[-1] if lines else "no message"
 
 
 def _kernels_alone(module: Module) -> Module:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rtcc.emission.toolchain import find_toolchain
 from rtcc.machine import Machine
 from rtcc.targets.tvm.build import KERNEL_SYMBOL, build_object, target_of
-from tests.guarded import Side, guarded
+from rtcc.verification.memory import Place, placed
 
 CPUS = {16: "skylake-avx512", 8: "haswell"}
 """A CPU for each vector length."""
@@ -53,14 +53,13 @@ def run(
     """The output, with buffers against guard pages; equal from one task and from several."""
     kernel = load(func, lanes)
     results: list[NDArray[Any]] = []
-    sides: tuple[tuple[Side, int], ...] = (("before", 1), ("after", TASKS))
-    for side, tasks in sides:
-        held = [guarded(np.ascontiguousarray(array), side) for array in inputs]
-        result = guarded(np.full(output, 7, dtype), side)
+    for place, tasks in ((Place.FIRST, 1), (Place.LAST, TASKS)):
+        held = [placed(np.ascontiguousarray(array), place) for array in inputs]
+        result = placed(np.full(output, 7, dtype), place)
         held.append(result)
         if scratch_bytes:
-            held.append(guarded(np.full(scratch_bytes // 4, np.nan, np.float32), side))
-        code = guarded(np.zeros(1, np.int32), side)
+            held.append(placed(np.full(scratch_bytes // 4, np.nan, np.float32), place))
+        code = placed(np.zeros(1, np.int32), place)
         for task in range(tasks):
             pointers = [ctypes.c_void_p(array.ctypes.data) for array in (*held, code)]
             assert kernel(ctypes.c_int32(task), ctypes.c_int32(tasks), *pointers) == 0

@@ -18,11 +18,11 @@ from rtcc.text import parse_module
 from rtcc.verification.check import compare, expected, stored
 from rtcc.verification.kernels import scratch_of
 from rtcc.verification.library import KernelLibrary, link_kernels
-from tests.guarded import Side, guarded
+from rtcc.verification.memory import Place, placed
 
 Array = NDArray[Any]
-SPLITS: tuple[tuple[Side, int], ...] = (("before", 1), ("after", 3))
-"""Where the guard page lies, and into how many tasks the kernel is divided."""
+SPLITS = ((Place.FIRST, 1), (Place.LAST, 3))
+"""Where buffers lie in their pages, and into how many tasks the kernel is divided."""
 
 
 class Kernels:
@@ -51,23 +51,23 @@ class Kernels:
         return self.module.kernels[name]
 
     def run(
-        self, name: str, feeds: Sequence[Array], side: Side = "after", tasks: int = 1
+        self, name: str, feeds: Sequence[Array], place: Place = Place.LAST, tasks: int = 1
     ) -> tuple[int, list[Array]]:
-        """The code, and the results in storage order, with every buffer against a guard page."""
+        """The code, and the results in storage order, with every buffer against an unmapped page."""
         kernel = self.kernel(name)
-        operands = [guarded(stored(p.type, f), side) for p, f in zip(kernel.parameters, feeds, strict=True)]
+        operands = [placed(stored(p.type, f), place) for p, f in zip(kernel.parameters, feeds, strict=True)]
         results = [
-            guarded(np.full(r.type.physical_shape, 77).astype(r.type.dtype.numpy), side)
+            placed(np.full(r.type.physical_shape, 77).astype(r.type.dtype.numpy), place)
             for r in kernel.returned
         ]
-        code = self.library.run(name, operands, results, tasks)
+        code = self.library.run(name, operands, results, tasks, place=place)
         return code, [np.array(result) for result in results]
 
     def check(self, name: str, feeds: Sequence[Array]) -> None:
         """The kernel gives what the interpreter gives, in one task and in three."""
         wanted = expected(self.kernel(name), feeds)
-        for side, tasks in SPLITS:
-            code, results = self.run(name, feeds, side, tasks)
+        for place, tasks in SPLITS:
+            code, results = self.run(name, feeds, place, tasks)
             assert code == 0
             compare(name, wanted, results)
 

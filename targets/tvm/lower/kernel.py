@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import tirx
 
 from rtcc.errors import Unsupported
@@ -261,12 +262,22 @@ def emit(op: Op, *operands: Expr | None) -> Expr:
 
 
 def _distinct(operands: tuple[Expr | None, ...]) -> list[Expr | None]:
-    """The operands, a repeated float hidden: TVM simplifies x - x, x / x and x == x as if x were a number."""
-    seen: list[Expr | None] = []
+    """The operands, repeated and constant ones hidden: TVM simplifies x - x, x / x, x == x and 0 · x as if x
+    were a number, and refuses x / 0.
+    """
+    found: list[Expr | None] = []
     for x in operands:
-        repeated = x is not None and any(x is other for other in seen)
-        seen.append(vm.exact(x) if repeated and vm.scalar_type(x) in ("float32", "float64") else x)
-    return seen
+        is_float = x is not None and vm.scalar_type(x) in ("float32", "float64")
+        is_known = isinstance(x, tirx.FloatImm) or any(_is_same(x, other) for other in operands[: len(found)])
+        found.append(vm.exact(x) if is_float and is_known else x)
+    return found
+
+
+def _is_same(one: Expr, other: Expr | None) -> bool:
+    """Whether two expressions are alike, or read one buffer at places that may be."""
+    if isinstance(one, tvm.ir.TensorLoad) and isinstance(other, tvm.ir.TensorLoad):
+        return one.source.same_as(other.source)
+    return other is not None and tvm_ffi.structural_equal(one, other)
 
 
 def broadcast_index(type: TensorType, index: Sequence[Expr]) -> Index:
