@@ -29,8 +29,11 @@ Expr: TypeAlias = Any
 Index: TypeAlias = Any
 """An `Expr` of type int32, or an int."""
 
-READ, NEAREST_CACHE, DATA = 0, 3, 1
+READ, DATA = 0, 1
 """Arguments of LLVM's prefetch instruction."""
+
+FIRST_CACHE, SECOND_CACHE = 3, 2
+"""Its localities: which cache lines are fetched to."""
 
 LINE_FLOATS = 16
 """Floats of a cache line."""
@@ -98,11 +101,17 @@ class FunctionBuilder:
         """buffer[index] = value; a vector value needs a vector last index."""
         self.append(tirx.BufferStore(buffer, self._floated(value), list(index)))
 
-    def prefetch(self, buffer: tirx.Buffer, index: Sequence[Index], floats: int) -> None:
+    def prefetch(
+        self, buffer: tirx.Buffer, index: Sequence[Index], floats: int, cache: int = FIRST_CACHE
+    ) -> None:
         """Ask for the cache lines of so many floats of a row from its beginning; they need not exist."""
-        numbers = [tirx.IntImm("int32", number) for number in (READ, NEAREST_CACHE, DATA)]
+        self.prefetch_from(buffer, (*index, 0), floats, cache)
+
+    def prefetch_from(self, buffer: tirx.Buffer, index: Sequence[Index], floats: int, cache: int) -> None:
+        """Ask for the cache lines of so many floats in storage order from an element."""
+        numbers = [tirx.IntImm("int32", number) for number in (READ, cache, DATA)]
         for start in range(0, floats, LINE_FLOATS):
-            place = tirx.address_of(buffer[(*index, start)])
+            place = tirx.address_of(buffer[(*index[:-1], index[-1] + start)])
             self.append(tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", place, *numbers)))
 
     def bind(self, name: str, value: Expr | int) -> Expr:
