@@ -11,7 +11,7 @@ import rtcc
 from rtcc.compiler import Options, start
 from rtcc.interpreter import input_names, interpret
 from rtcc.ir import DType, Graph, Module, TensorType
-from rtcc.ir.ops.math import Add
+from rtcc.ir.ops.math import Add, Clip
 from rtcc.ir.ops.nn import Conv, Gemm, MatMul
 from rtcc.pipeline.inputs import random_inputs
 from rtcc.rounding.analysis import analysed
@@ -127,3 +127,19 @@ def test_a_quantised_result_with_padding_lanes() -> None:
     with rtcc.compile(module) as artifact:
         found = artifact.run(feeds)["y"].astype(int)
     assert np.abs(found - interpret(module, feeds)["y"].astype(int)).max() <= 1  # sums in another order
+
+
+@pytest.mark.parametrize("target", ["x86", "x86:x86-64-v3"])
+def test_clipping_by_known_numbers_keeps_nan(target: str) -> None:
+    module = Module(target=target)
+    graph = module.add_graph(Graph("main", [("x", TensorType(DType.F32, (1, 16, 5, 5)))]))
+    weight = module.add_constant("w", np.eye(16, dtype=np.float32).reshape(16, 16, 1, 1))
+    bounds = [module.add_constant(f"b{n}", np.array(n, np.float32)) for n in (0, 6)]
+    conv = graph.append(Conv(graph.parameters[0], weight))
+    clipped = graph.append(Clip(conv.result, *bounds))
+    clipped.result.name = "y"
+    graph.return_(clipped.result)
+    x = np.random.default_rng(0).normal(3, 4, (1, 16, 5, 5)).astype(np.float32)
+    x[0, 3, 2, 2] = np.nan
+    x[0, 4, 0, :2] = np.inf, -np.inf
+    compiled_and_interpreted(module, {"x": x}, conv="direct")

@@ -234,6 +234,11 @@ class Clip(Elementwise):
     lowest = optional_operand()
     highest = optional_operand()
 
+    def is_static_operand(self, index: int) -> bool:
+        """Bounds of one float decide code: compared with a known number, NaN needs no care."""
+        bound = self.operands[index] if 0 < index < len(self.operands) else None
+        return bound is not None and bound.type.elements == 1 and bound.type.dtype.is_float
+
     def compute(self, x: Array, lowest: Array | None = None, highest: Array | None = None) -> Array:
         x = x if lowest is None else np.maximum(x, lowest)
         return x if highest is None else np.minimum(x, highest)

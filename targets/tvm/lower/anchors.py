@@ -10,7 +10,7 @@ from math import prod
 from tvm import tirx
 
 from rtcc.errors import InvalidInput
-from rtcc.ir import DType, Graph, Layout, Op, TensorType, Value
+from rtcc.ir import Constant, DType, Graph, Layout, Op, TensorType, Value
 from rtcc.ir.ops import nn, pooling
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.softmax import Softmax
@@ -34,7 +34,7 @@ from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
 from rtcc.targets.tvm.kernels.matmul_tiles import MatmulTile
 from rtcc.targets.tvm.kernels.winograd_tiles import WinogradTile
 from rtcc.targets.tvm.lower import reduction, rows, windows
-from rtcc.targets.tvm.lower.kernel import emit, integer, storage_type
+from rtcc.targets.tvm.lower.kernel import emit, integer, literal, storage_type
 from rtcc.targets.tvm.lower.movement import split_index
 from rtcc.targets.tvm.lower.rules import kernel_rule
 from rtcc.targets.tvm.problems import (
@@ -110,6 +110,8 @@ class RegionEpilogue:
         axes: tuple[int, ...] | None = None,
     ) -> Expr:
         """An operand's vector at a position; axes: which of the result's axes are its own (or the last)."""
+        if isinstance(value, Constant):
+            return splat(literal(value.array.reshape(())[()], value.type), at.lanes)
         buffer = buffers[self.operands.index(value)]
         type = value.type
         axes = axes or tuple(range(result.rank - type.rank, result.rank))
