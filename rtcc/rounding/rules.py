@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
+from math import log2, prod
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from rtcc.ir import DType, Op
 from rtcc.ir.op import Array
 from rtcc.ir.ops import activation, cast, indexing, math, movement, nn, pooling, quant, reduce, shapes
 from rtcc.ir.ops.elementwise import Elementwise
+from rtcc.ir.ops.fft_conv import ROUNDINGS, FftConv
 from rtcc.ir.ops.fused import ConvertLayout, Resample
 from rtcc.ir.ops.regions_of_interest import RoiAlign
 from rtcc.ir.ops.sampling import DeformConv, GridSample
@@ -178,6 +179,22 @@ def winograd(op: WinogradConv, operands: Operands, results: Sequence[Array]) -> 
         return [error + roundings * _unit(op).tiny]
 
 
+def fourier(op: FftConv, operands: Operands, results: Sequence[Array]) -> Errors:
+    """A tile's results share their errors, which go with the largest Σ|terms| among them."""
+    data, weight, bias = (*operands, None)[:3]
+    assert data is not None
+    assert weight is not None
+    ends = [None if bias is None else bias.magnitude, None if bias is None else bias.magnitude + bias.error]
+    with np.errstate(all="ignore"):
+        low = op.tile_magnitudes(data.magnitude, weight.value, ends[0])
+        high = low
+        if not all(each is None or each.is_exact for each in operands):
+            high = op.tile_magnitudes(data.magnitude + data.error, weight.value, ends[1])
+        roundings = 2 * op.weight.type.sizes[1] + int(ROUNDINGS * log2(prod(op.tile))) + 4
+        error = known((1 + growth(roundings, _unit(op))) * high - low)
+        return [error + roundings * _unit(op).tiny]
+
+
 def scattered(op: Any, operands: Operands, results: Sequence[Array]) -> Errors:
     """Updates that are put in place, or added, or multiplied."""
     if op.reduction in ("add", "mul"):
@@ -328,6 +345,7 @@ RULES: dict[type[Any], Rule] = {
     shapes.Range: arithmetic_sequence,
     nn.Gemm: gemm,
     WinogradConv: winograd,
+    FftConv: fourier,
     nn.Det: determinant,
     indexing.ScatterElements: scattered,
     indexing.ScatterND: scattered,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile
+from rtcc.targets.tvm.kernels.fft_tiles import FftProblem, FftTile
 from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem, MatmulTile
 from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem, WinogradTile
 
@@ -62,3 +63,13 @@ def winograd_weights(transformed: NDArray[Any], problem: WinogradProblem, tile: 
     padded[:filters] = transformed
     shape = (-1, columns, channels, *problem.points)
     return np.ascontiguousarray(padded.reshape(shape).transpose(0, 3, 4, 2, 1))
+
+
+def fft_weights(transformed: NDArray[Any], problem: FftProblem, tile: FftTile) -> NDArray[Any]:
+    """[M, C, pairs, 2]  →  [M/(nt·b)][pairs][C][2][nt·b]; depthwise [C/b][pairs][2][b]; zero-padded."""
+    columns = (1 if problem.is_depthwise else tile.blocks) * problem.conv.lanes
+    filters, channels, pairs, _ = transformed.shape
+    padded = np.zeros((-(-filters // columns) * columns, channels, pairs, 2), transformed.dtype)
+    padded[:filters] = transformed
+    packed = padded.reshape(-1, columns, channels, pairs, 2).transpose(0, 3, 2, 4, 1)
+    return np.ascontiguousarray(packed[:, :, 0] if problem.is_depthwise else packed)

@@ -5,6 +5,7 @@ from rtcc.ir.ops import attention as attention
 from rtcc.ir.ops import axes as axes
 from rtcc.ir.ops import cast as cast
 from rtcc.ir.ops import control as control
+from rtcc.ir.ops import fft_conv as fft_conv
 from rtcc.ir.ops import fused as fused
 from rtcc.ir.ops import indexing as indexing
 from rtcc.ir.ops import linear_attention as linear_attention
