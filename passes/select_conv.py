@@ -10,6 +10,7 @@ from functools import cached_property
 from rtcc.errors import InvalidInput
 from rtcc.ir import Constant, Graph, Layout, Module, Op, Value
 from rtcc.ir.ops import nn
+from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.fused import Fused
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.ir.regions import anchor_of, computes_operand, constant_slots, flow_graphs, operand_index
@@ -22,7 +23,7 @@ from rtcc.target import Candidate, Target, Transformed, target_of
 AUTO = "auto"
 """What stands for the target's own choice."""
 
-_FORMS = {WinogradConv.name: WinogradConv}
+_FORMS = {WinogradConv.name: WinogradConv, FftConv.name: FftConv}
 """The operators that compute a convolution with transformed weights."""
 
 
@@ -35,9 +36,10 @@ class SelectConv(Pass):
     algorithm for all convolutions in place of the cheapest. layers: `NODE=ALGORITHM` for single layers, by
     ONNX node name. max_error: forbids algorithms whose error bound is larger (0: none is forbidden).
     transforms=false: forbids those that compute with transformed weights, as -O1 does. Where
-    the algorithm is Winograd's, the convolution becomes `nn.winograd_conv` with its weight transformed:
+    the algorithm is one of them, the convolution becomes `nn.winograd_conv` or `nn.fft_conv` with its weight
+    transformed:
 
-    conv(x, #w, b)  →  winograd_conv(x, #w.winograd, b) {tile = [4,4]}
+    conv(x, #w, b)  →  winograd_conv(x, #w.winograd4, b) {tile = [4,4]}
 
     Errors (InvalidInput): unknown-algorithm, unknown-layer, illegal-algorithm, no-algorithm.
     """

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import astuple, dataclass, field, replace
-from math import prod, sqrt
+from math import log2, prod, sqrt
 
 from rtcc.ir import DType, Layout, Op, TensorType
 from rtcc.ir.ops import nn
+from rtcc.ir.ops.fft_conv import ROUNDINGS, FftConv
 from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv, growth
 from rtcc.target import GENERIC, Candidate, Cost, Halos, Illegal, Transformed
 from rtcc.targets.tvm.demand import Demand, Stream
-from rtcc.targets.tvm.kernels import matmul_tiles, winograd_tiles
+from rtcc.targets.tvm.kernels import fft_tiles, matmul_tiles, winograd_tiles
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
 from rtcc.targets.tvm.kernels.conv_demand import depthwise_demand, direct_demand, nchw_demand
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile
@@ -26,10 +27,19 @@ from rtcc.targets.tvm.kernels.conv_tiles import (
     nchw_illegal,
     nchw_tile,
 )
+from rtcc.targets.tvm.kernels.fft_demand import fft_demand
+from rtcc.targets.tvm.kernels.fft_tiles import FftProblem, FftTile, fft_illegal
 from rtcc.targets.tvm.kernels.matmul_demand import matmul_demand
 from rtcc.targets.tvm.kernels.winograd_demand import winograd_demand
 from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem, tile_outputs, winograd_illegal
-from rtcc.targets.tvm.problems import conv_problem, is_column, matmul_problem, turned, winograd_problem
+from rtcc.targets.tvm.problems import (
+    conv_problem,
+    fft_problem,
+    is_column,
+    matmul_problem,
+    turned,
+    winograd_problem,
+)
 
 ALGORITHMS: dict[str, str] = {
     "direct": "convolution over channel blocks: a tile of pixels and filters stays in registers",
@@ -39,6 +49,7 @@ ALGORITHMS: dict[str, str] = {
         f"winograd{m}": f"convolution of 2 to {9 - m} taps an axis by transformed tiles of {m} outputs"
         for m in OUTPUTS
     },
+    "fft": "convolution by Fourier transforms of tiles, dense or depthwise, for large kernels",
     "matmul": "matrix product: a tile of rows and columns stays in registers; constants are packed",
     GENERIC: "plain loops over plain tensors, as the operator defines them",
 }
@@ -77,6 +88,8 @@ def candidates_of(
         case WinogradConv():
             return _Winograd(anchor.data.type, anchor.type, winograd_problem(anchor, vectors.lanes, halos),
                              vectors, price).candidates(1 in constants)  # fmt: skip
+        case FftConv():
+            return _fft_candidates(anchor, 1 in constants, halos, vectors, price)
         case nn.Gemm() | nn.MatMul():
             return _matmul_candidates(anchor, constants, vectors, price)
         case _:
@@ -112,10 +125,11 @@ class _Convolution:
     def candidates(self) -> tuple[Candidate, ...]:
         reason = self._no_micro_kernel()
         if reason is not None:
-            names = ("direct", "nchw", "depthwise", *_WINOGRAD)
+            names = ("direct", "nchw", "depthwise", *_WINOGRAD, "fft")
             return (*(Candidate(name, Illegal(f"{name}: {reason}")) for name in names), self._generic())
         winograd = (self._winograd(outputs) for outputs in OUTPUTS)
-        return self._direct(), self._nchw(), self._depthwise(), *winograd, self._generic()
+        others = (self._direct(), self._nchw(), self._depthwise())
+        return *others, *winograd, self._fft(), self._generic()
 
     def _no_micro_kernel(self) -> str | None:
         """Why no micro-kernel can do the convolution, whatever its algorithm."""
@@ -171,6 +185,20 @@ class _Convolution:
             self.conv.data.type, self.conv.type, WinogradProblem(conv, tile), self.vectors, self.price
         )
         return form.candidate(name)
+
+    def _fft(self) -> Candidate:
+        """The candidate for the operator that the convolution would be made into."""
+        conv, vectors, data = (
+            conv_problem(self.conv, self.vectors.lanes, self.halos),
+            self.vectors,
+            self.conv.data,
+        )
+        if reason := fft_illegal(conv):
+            return Candidate("fft", Illegal(f"fft: {reason}"))
+        problem, tile = fft_tiles.choose(conv, vectors.registers, vectors.cache, vectors.threads)
+        points = problem.points[4 - data.type.rank :]
+        points = points[::-1] if is_column(self.conv) else points
+        return _fft_candidate(problem, tile, vectors, self.price, data.type.rank, points)
 
     def _generic(self) -> Candidate:
         return _generic(self.conv, self._terms(), self.vectors, self.price)
@@ -240,6 +268,39 @@ class _Winograd:
         """As docs/arithmetic.md has it."""
         terms = self.problem.conv.channels + 4 * max(self.problem.points)
         return growth(self.problem.outputs, self.problem.conv.kernel) * sum_error(terms)
+
+
+# -------------------------------------------------------------------------------------- Fourier transforms
+
+
+def _fft_candidates(
+    op: FftConv, has_constant_weights: bool, halos: Halos, vectors: Vectors, price: Price
+) -> tuple[Candidate, ...]:
+    """The one way to compute `nn.fft_conv`."""
+    reason = None
+    if op.data.type.dtype is not DType.F32 or 0 in op.type.sizes:
+        reason = f"micro-kernels compute pictures in f32, this is {op.data.type}"
+    elif not has_constant_weights:
+        reason = "the weights are not constants of this layer's own"
+    if reason is not None:
+        return (Candidate("fft", Illegal(f"fft: {reason}")),)
+    problem = fft_problem(op, vectors.lanes, halos)
+    tile = fft_tiles.choose_tile(problem, vectors.registers, vectors.cache, vectors.threads)
+    return (_fft_candidate(problem, tile, vectors, price, op.data.type.rank, op.tile),)
+
+
+def _fft_candidate(
+    problem: FftProblem, tile: FftTile, vectors: Vectors, price: Price, rank: int, points: tuple[int, ...]
+) -> Candidate:
+    """points: of a tile along each spatial axis of the operator."""
+    conv, lanes = problem.conv, vectors.lanes
+    blocked, bias = Layout.blocked(rank, lanes), Layout(((0, lanes),), (0,))
+    weights = Layout(((0, tile.blocks * lanes), (2, 1), (1, 1), (3, 1)), (0,))
+    error = sum_error(int(conv.channels / conv.groups + ROUNDINGS * log2(prod(points))))
+    return Candidate(
+        "fft", price(fft_demand(problem, tile, vectors.cache)), error, astuple(tile),
+        {0: blocked, 1: weights, 2: bias}, blocked, (), Transformed(FftConv.name, points),
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------ matrix product

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
+from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Layout, Op
 from rtcc.ir.ops import nn, pooling
+from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.target import NO_HALOS, Halos
-from rtcc.targets.tvm.kernels import matmul_tiles, winograd_tiles
+from rtcc.targets.tvm.kernels import fft_tiles, matmul_tiles, winograd_tiles
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
+from rtcc.targets.tvm.kernels.fft_tiles import FftProblem, FftTile
 from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem, MatmulTile, Right
 from rtcc.targets.tvm.kernels.pool_problem import PoolProblem, Reduction
 from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem, WinogradTile
@@ -51,6 +54,8 @@ def scratch_bytes(kernel: Graph, lanes: int) -> int:
                 return matmul_tiles.scratch_bytes(problem, MatmulTile(*tile))
             case WinogradConv():
                 return winograd_tiles.scratch_bytes(winograd_problem(op, lanes), WinogradTile(*tile))
+            case FftConv():
+                return fft_tiles.scratch_bytes(fft_problem(op, lanes), FftTile(*tile))
             case _:
                 pass
     return 0
@@ -83,6 +88,31 @@ def winograd_problem(op: WinogradConv, lanes: int, halos: Halos = NO_HALOS) -> W
         input_halo=_quad(halos.operand), output_halo=_quad(halos.result),
     )  # fmt: skip
     return WinogradProblem(problem, _pair(op.tile))
+
+
+def fft_problem(op: FftConv, lanes: int, halos: Halos = NO_HALOS) -> FftProblem:
+    """A convolution by Fourier transforms as its micro-kernel takes it; a column is turned into a row."""
+    data, result, window = op.data.type, op.type, op.window
+    height, width = _spatial(data.sizes)
+    problem = ConvProblem(
+        batch=data.sizes[0], channels=data.sizes[1], height=height, width=width, filters=result.sizes[1],
+        kernel=_pair(window.kernel), pads=_quad(window.pads), groups=op.group, lanes=lanes,
+        input_halo=_quad(halos.operand), output_halo=_quad(halos.result),
+    )  # fmt: skip
+    rows, columns = _pair(op.tile)
+    if columns > 1:
+        return FftProblem(problem, (rows, columns))
+    if not is_turned(op):
+        raise InvalidInput(
+            "bad-tile", f"a tile of {rows}x1 points is for pictures of width 1, this one's is {width}",
+            where=str(op.location) or None, hint="give the tile two points along the width",
+        )  # fmt: skip
+    return FftProblem(turned(problem), (1, rows))
+
+
+def is_turned(op: FftConv) -> bool:
+    """Whether data and result have width 1 and so do tiles."""
+    return op.type.rank == 4 and op.tile[1] == op.data.type.sizes[3] == op.type.sizes[3] == 1
 
 
 def is_column(conv: nn.Conv) -> bool:

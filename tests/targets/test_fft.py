@@ -47,8 +47,12 @@ CASES: dict[str, tuple[ConvProblem, tuple[int, int], FftTile]] = {
     "a column of taps": (
         ConvProblem(1, 20, 21, 5, 24, (15, 1), pads=(7, 0, 7, 0)), (24, 2), FftTile(3, 2)
     ),
-    "an image smaller than a tile": (ConvProblem(1, 16, 2, 1, 16, (5, 5), pads=(4, 4, 4, 4)), (8, 8), FftTile(4, 1)),
-    "pads wider than the filter": (ConvProblem(1, 16, 4, 4, 16, (4, 4), pads=(9, 0, 6, 4)), (8, 8), FftTile(2, 1)),
+    "an image smaller than a tile": (
+        ConvProblem(1, 16, 2, 1, 16, (5, 5), pads=(4, 4, 4, 4)), (8, 8), FftTile(4, 1)
+    ),
+    "pads wider than the filter": (
+        ConvProblem(1, 16, 4, 4, 16, (4, 4), pads=(9, 0, 6, 4)), (8, 8), FftTile(2, 1)
+    ),
     "depthwise": (
         ConvProblem(2, 20, 17, 19, 20, (9, 7), pads=(4, 3, 4, 3), groups=20, input_halo=ONE, output_halo=TWO),
         (20, 16), FftTile(),
@@ -90,3 +94,124 @@ def test_fft_conv(name: str, lanes: int) -> None:
     bias = numbers(p.conv.output.blocks * lanes)
     result, data, weights = result_of(p, tile, BiasRelu(len(bias)), [bias])
     close_enough(result, expected_with_bias(data, weights, bias, p.conv), p)
+
+
+@lengths
+def test_residual(lanes: int) -> None:
+    conv = ConvProblem(2, 16, 9, 10, 32, (5, 5), pads=TWO, lanes=lanes)
+    form = replace(conv.output, halo=(1, 2, 0, 1))
+    other = numbers(2, 32, 9, 10)
+    epilogue = Residual(form.shape, form.halo)
+    p = FftProblem(conv, (12, 12))
+    result, data, weights = result_of(p, FftTile(2, 2), epilogue, [blocked(other, form)])
+    close_enough(result, blocked(convolved(data, weights, conv) + other, conv.output), p)
+
+
+@lengths
+def test_results_do_not_depend_on_the_blocking(lanes: int) -> None:
+    conv = ConvProblem(1, 24, 13, 13, 64, (5, 5), pads=TWO, lanes=lanes)
+    p = FftProblem(conv, (8, 8))
+    tiles = [FftTile(2, 2), FftTile(3, 1, 2), FftTile(1, 2, 4, 2)]
+    first, *others = (result_of(p, tile, None, [])[0] for tile in tiles)
+    assert all(np.array_equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize(
+    ("problem", "word"),
+    [
+        (ConvProblem(1, 16, 8, 8, 16, (7, 7), (2, 2)), "stride"),
+        (ConvProblem(1, 16, 20, 20, 16, (7, 7), dilations=(2, 2)), "dilation"),
+        (ConvProblem(1, 32, 8, 8, 32, (7, 7), groups=2), "groups"),
+        (ConvProblem(1, 16, 8, 8, 16, (3, 3)), "3x3"),
+        (ConvProblem(1, 16, 80, 80, 16, (1, 65)), "at most 64"),
+    ],
+)
+def test_what_it_cannot_do(problem: ConvProblem, word: str) -> None:
+    assert word in (fft_illegal(problem) or "")
+
+
+WHOLE = {
+    "7x7": ((1, 32, 20, 20), (48, 32, 7, 7), THREE, 1),
+    "edges and batch": ((2, 20, 9, 11), (24, 20, 5, 5), (2, 1, 2, 3), 1),
+    "one axis": ((1, 16, 90), (32, 16, 31), (15, 15), 1),
+    "a row of taps": ((1, 16, 5, 40), (32, 16, 1, 11), (0, 5, 0, 5), 1),
+    "a column of taps": ((1, 16, 40, 5), (32, 16, 11, 1), (5, 0, 5, 0), 1),
+    "a column": ((1, 16, 60, 1), (16, 16, 11, 1), (5, 0, 5, 0), 1),
+    "depthwise": ((1, 20, 30, 30), (20, 1, 13, 13), (6, 6, 6, 6), 20),
+}
+
+
+def network(name: str) -> Module:
+    """relu(conv(x, w, b) + r)"""
+    shape, weights, pads, group = WHOLE[name]
+    random = np.random.default_rng(0)
+    module = Module()
+    graph = module.add_graph(Graph("main", [("x", TensorType(DType.F32, shape))]))
+    weight = module.add_constant("w", random.standard_normal(weights).astype(np.float32))
+    bias = module.add_constant("b", random.standard_normal(weights[0]).astype(np.float32))
+    conv = graph.append(Conv(graph.parameters[0], weight, bias, pads=pads, group=group))
+    residual = module.add_constant("r", random.standard_normal(conv.type.sizes).astype(np.float32))
+    total = graph.append(Add(conv.result, residual))
+    result = graph.append(Relu(total.result)).result
+    result.name = "y"
+    graph.return_(result)
+    return module
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_through_the_compiler(name: str) -> None:
+    module = network(name)
+    data = np.random.default_rng(1).standard_normal(WHOLE[name][0]).astype(np.float32)
+    expected = interpret(module, {"x": data}, precision="f64")["y"]
+    for threads in (1, 2):
+        compilation = start(module, Options(conv="fft", threads=threads))
+        compilation.lower()
+        kernels = compilation.module.kernels.values()
+        assert "fft" in [kernel.attributes.get("algorithm") for kernel in kernels]
+        artifact = rtcc.compile(
+            module, conv="fft", threads=threads, verify_each=True, verify_kernels=threads == 1
+        )
+        found = artifact.run({"x": data})["y"]
+        assert np.abs(found - expected).max() <= ERROR * np.abs(expected).max()
+
+
+def layer(shape: tuple[int, ...], weights: tuple[int, ...], pad: int, group: int = 1) -> Module:
+    module = Module()
+    graph = module.add_graph(Graph("main", [("x", TensorType(DType.F32, shape))]))
+    weight = module.add_constant("w", numbers(*weights))
+    graph.return_(graph.append(Conv(graph.parameters[0], weight, pads=(pad,) * 4, group=group)).result)
+    return module
+
+
+@pytest.mark.parametrize("algorithm", ["fft", "winograd4"])
+def test_padding_is_that_of_the_kernel_before(algorithm: str) -> None:
+    taps = 5 if algorithm == "fft" else 3
+    module = Module()
+    graph = module.add_graph(Graph("main", [("x", TensorType(DType.F32, (1, 16, 9, 9)))]))
+    weight = module.add_constant("w", numbers(16, 16, taps, taps))
+    conv = Conv(graph.parameters[0], weight, auto_pad="SAME_UPPER", kernel_shape=(taps, taps))
+    graph.return_(graph.append(conv).result)
+    compilation = start(module, Options(conv=algorithm))
+    compilation.lower()
+    anchors = [op for op in compilation.module.walk() if op.name in ("nn.fft_conv", "nn.winograd_conv")]
+    assert [op.attributes["pads"] for op in anchors] == [(taps // 2,) * 4]
+
+
+@pytest.mark.parametrize(
+    ("module", "algorithm"),
+    [
+        (layer((1, 64, 56, 56), (64, 64, 7, 7), 3), "fft"),
+        (layer((1, 64, 56, 56), (64, 1, 31, 31), 15, 64), "fft"),
+        (layer((1, 64, 56, 56), (64, 1, 5, 5), 2, 64), "depthwise"),
+    ],
+)
+def test_the_cheapest_where_the_kernel_is_large(module: Module, algorithm: str) -> None:
+    compilation = start(module, Options(target="x86:znver5"))
+    compilation.lower()
+    chosen = [kernel.attributes.get("algorithm") for kernel in compilation.module.kernels.values()]
+    assert algorithm in chosen
+
+
+def test_refused_for_small_kernels() -> None:
+    with pytest.raises(InvalidInput, match="the kernel is 3x3"):
+        start(layer((1, 16, 8, 8), (16, 16, 3, 3), 1), Options(conv="fft")).lower()

@@ -1,16 +1,16 @@
 """Convolution by Fourier transforms: tiles of outputs from products of the spectra of overlapping tiles.
 
-A correlation with a filter of r taps is, for each tile of T inputs, a product of spectra; of its T results the
-first T - r + 1 are not wrapped round (overlap-save; T. Stockham, "High-speed convolution and correlation",
-1966; for networks: M. Mathieu, M. Henaff and Y. LeCun, arXiv:1312.5851):
+A correlation with a filter of r taps is, for each tile of T inputs, a product of spectra; of its T results
+the first T - r + 1 are not wrapped round (overlap-save; T. Stockham, "High-speed convolution and
+correlation", 1966; for networks: M. Mathieu, M. Henaff and Y. LeCun, arXiv:1312.5851):
 
     y = F⁻¹[(F x) ⊙ conj(F w)]        x: T inputs, w: r taps and zeros, y: T - r + 1 outputs are kept
 
 Spectra of real numbers are conjugate symmetric: T numbers hold one. They are stored in T/2 pairs: the real
-numbers at frequencies 0 and T/2, then real and imaginary part of the others. Over two axes of T₁ and T₂ points
-the rows 0 and T₁/2 of frequencies are such spectra of T₂ numbers each, whose pairs of real numbers come first;
-of the rows between them every frequency is a pair. What the inverse transform divides by is in the
-transformed weights.
+numbers at frequencies 0 and T/2, then real and imaginary part of the others. Over two axes of T₁ and T₂
+points the rows 0 and T₁/2 of frequencies are such spectra of T₂ numbers each, whose pairs of real numbers
+come first; of the rows between them every frequency is a pair. What the inverse transform divides by is in
+the transformed weights.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ class FftConv(ComputedOp):
     """Convolution of [N, C, spatial…] by a transformed weight [M, C/group, pairs, 2], stride 1, no dilation.
 
     tile: points along each spatial axis, even, or 1 along one axis whose kernel has one tap. kernel_shape:
-    taps along each. group: 1, or as many as channels and filters. The weight is `transformed_filter`'s. Differs from `nn.conv` by rounding only; docs/arithmetic.md bounds it.
+    taps along each. group: 1, or as many as channels and filters. The weight is `transformed_filter`'s.
+    Differs from `nn.conv` by rounding only; docs/arithmetic.md bounds it.
     """
 
     name = "nn.fft_conv"
@@ -210,7 +211,7 @@ class FftConv(ComputedOp):
     def tile_magnitudes(self, data: Array, weight: Array, bias: Array | None = None) -> Array:
         """For each result the largest Σ|terms| of its tile, those that are wrapped round among them.
 
-        data: magnitudes. weight: the transformed one as it is. Rounding errors go with it (docs/arithmetic.md).
+        data: magnitudes. weight: the transformed one as it is. docs/arithmetic.md says what it is for.
         """
         sizes = static_sizes(self, self.window.output_sizes(data.shape[2:]))
         taps = np.abs(self.spectrum.inverse(weight))

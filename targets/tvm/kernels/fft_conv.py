@@ -1,5 +1,5 @@
 # pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-"""Convolution by Fourier transforms over blocked activations: transform, products, transform back, in scratch.
+"""Convolution by Fourier transforms over blocked activations: transform, products, transform back.
 
 `rtcc.ir.ops.fft_conv` has the mathematics. Layouts: activations as in `blocked`; transformed weights
 [M/(nt·b)][pairs][C][2][nt·b], of a depthwise convolution [C/b][pairs][2][b]. Tiles of outputs are
@@ -204,7 +204,7 @@ class _FftConv:
         return self.transform.sizes.products + place * self.lanes
 
     def _products(self, group: Index, count: Index) -> None:
-        """M[t, j, p] = Σ_c V[p, t, c] · weights[group, p, c, j]; the first pairs are two real numbers each."""
+        """M[t, j, p] = Σ_c V[p, t, c] · weights[group, p, c, j]; the first pairs are two real numbers."""
         kernel, tile, real = self.kernel, self.tile, self.problem.spectrum.real_rows
         register_tiles = kernel.bind("register_tiles", tirx.truncdiv(count + (tile.tiles - 1), tile.tiles))
         for begin, end, is_real in ((0, real, True), (real, self.problem.pairs, False)):

@@ -3,7 +3,8 @@
 
 Between the two a tile rests in scratch: rows of frequencies by columns of points,
 
-    0, 1: those of frequency 0 and of the highest, which are real        2·u, 2·u + 1: real and imaginary part of u
+    0, 1: those of frequency 0 and of the highest, which are real
+    2·u, 2·u + 1: real and imaginary part of frequency u
 
 Then the rows are transformed, pair by pair as `rtcc.ir.ops.fft_conv` numbers them. Columns and rows are loops
 around transforms that are written out.

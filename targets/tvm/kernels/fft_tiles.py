@@ -1,7 +1,7 @@
 """How convolution by Fourier transforms is cut into tiles and blocks, and its scratch; needs no TVM.
 
-Tiles and blocks follow from a small model of the machine; its constants were fitted to measurements on a Zen 5
-with AVX-512, and a measurement may overrule it.
+Tiles and blocks follow from a small model of the machine; its constants were fitted to measurements on a Zen
+5 with AVX-512, and a measurement may overrule it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from functools import cache
 from math import log2, prod
 
 from rtcc.ir.ops.fft_conv import Spectrum
-from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, uneven
+from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
+from rtcc.targets.tvm.kernels.shares import uneven
 
 FLOAT_BYTES = 4
 
@@ -194,7 +195,7 @@ def _points(problem: ConvProblem) -> Iterator[tuple[int, int]]:
 
 
 def _sizes(taps: int, extent: int, single: int) -> list[int]:
-    """Points along an axis of so many outputs: up to the first that needs but one tile; `single` for one tap."""
+    """Points along an axis: up to the first that needs but one tile; `single` for one tap."""
     if taps == 1:
         return [single]
     sizes = [size for size in SIZES if size >= taps]
@@ -203,9 +204,7 @@ def _sizes(taps: int, extent: int, single: int) -> list[int]:
 
 
 @cache
-def choose_tile(
-    problem: FftProblem, registers: int, second_cache: int = 1 << 20, tasks: int = 1
-) -> FftTile:
+def choose_tile(problem: FftProblem, registers: int, second_cache: int = 1 << 20, tasks: int = 1) -> FftTile:
     """The blocks with the least estimated time for such points."""
     if problem.is_depthwise:
         return FftTile()
@@ -231,7 +230,22 @@ def _blockings(problem: FftProblem, registers: int, tasks: int) -> Iterator[FftT
 def cycles(problem: FftProblem, tile: FftTile, second_cache: int, tasks: int = 1) -> float:
     """Estimated cycles of the busiest of `tasks` cores, what memory adds included."""
     total = compute_cycles(problem, tile) + _far_cycles(problem, tile, second_cache)
-    return total / tasks * uneven(units(problem, tile), tasks)
+    return total / tasks * _imbalance(problem, tile, tasks)
+
+
+def _imbalance(problem: FftProblem, tile: FftTile, tasks: int) -> float:
+    """How much longer the busiest task works than if all did the same; register tiles are computed whole."""
+    groups, register_tiles = channel_groups(problem, tile), -(-problem.tiles // tile.tiles)
+
+    def before(step: int) -> float:
+        if problem.is_depthwise:
+            return step
+        block, split = divmod(step, tile.splits)
+        first = block * tile.groups
+        here = min(tile.groups, register_tiles - first)
+        return groups * first + here * (split * groups // tile.splits)
+
+    return uneven(units(problem, tile), tasks, before)
 
 
 def units(problem: FftProblem, tile: FftTile) -> int:

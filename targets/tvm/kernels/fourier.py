@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportOptionalOperand=false
 """Fourier transforms of a few vectors written out in full: every butterfly is code on whole vectors.
 
     X[k] = Σ_n x[n]·exp(∓2πi·k·n/N)                      forward -, inverse + (not divided by N)
@@ -7,8 +7,8 @@ Even lengths are halved (Cooley and Tukey 1965): with E and O the transforms of 
 
     X[k] = E[k] + w·O[k],   X[k + N/2] = E[k] - w·O[k],   w = exp(∓2πi·k/N)
 
-Odd lengths are summed directly, n and N - n together. A twiddle factor is applied as a rotation by a tangent of
-at most 1, whose scaling joins the additions: six fused multiply-adds a butterfly (E. Linzer and E. Feig,
+Odd lengths are summed directly, n and N - n together. A twiddle factor is applied as a rotation by a tangent
+of at most 1, whose scaling joins the additions: six fused multiply-adds a butterfly (E. Linzer and E. Feig,
 "Implementation of efficient FFT algorithms on fused multiply-add architectures", 1993).
 """
 

@@ -13,6 +13,7 @@ from rtcc.errors import InvalidInput
 from rtcc.ir import Constant, DType, Graph, Layout, Op, TensorType, Value
 from rtcc.ir.ops import nn, pooling
 from rtcc.ir.ops.axes import normal_axis
+from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.softmax import Softmax
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.target import GENERIC, Halos, Target
@@ -21,6 +22,7 @@ from rtcc.targets.tvm.function_builder import Expr, splat, vector
 from rtcc.targets.tvm.kernels import (
     depthwise_conv,
     direct_conv,
+    fft_conv,
     matmul,
     matmul_tiles,
     nchw_conv,
@@ -31,6 +33,7 @@ from rtcc.targets.tvm.kernels import (
 from rtcc.targets.tvm.kernels.conv_problem import Tile
 from rtcc.targets.tvm.kernels.conv_tiles import tile_illegal
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
+from rtcc.targets.tvm.kernels.fft_tiles import FftTile
 from rtcc.targets.tvm.kernels.matmul_tiles import MatmulTile
 from rtcc.targets.tvm.kernels.winograd_tiles import WinogradTile
 from rtcc.targets.tvm.lower import reduction, rows, windows
@@ -39,7 +42,9 @@ from rtcc.targets.tvm.lower.movement import split_index
 from rtcc.targets.tvm.lower.rules import kernel_rule
 from rtcc.targets.tvm.problems import (
     conv_problem,
+    fft_problem,
     is_column,
+    is_turned,
     matmul_problem,
     pool_problem,
     winograd_problem,
@@ -86,7 +91,7 @@ class RegionEpilogue:
         addend = self.anchor.operands[2] if len(self.anchor.operands) > 2 else None
         if addend is None:
             return value
-        axes = (1,) if isinstance(self.anchor, nn.Conv | WinogradConv) else None
+        axes = (1,) if isinstance(self.anchor, nn.Conv | WinogradConv | FftConv) else None
         return value + self._load(addend, self.anchor.type, at, buffers, axes)
 
     def _operand(
@@ -180,7 +185,7 @@ def _result_layout(graph: Graph) -> Layout | None:
 
 def _require_tile(
     op: Op,
-    tile: Tile | MatmulTile | WinogradTile,
+    tile: Tile | MatmulTile | WinogradTile | FftTile,
     weights: TensorType,
     axis: int,
     block: int,
@@ -221,21 +226,37 @@ def _conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
 
 @kernel_rule(WinogradConv)
 def _winograd(graph: Graph, op: WinogradConv, target: Target) -> tirx.PrimFunc:
+    lanes, halos = _blocks_of(graph, op)
+    logical = _without_height if op.type.rank == 3 else _same
+    epilogue = RegionEpilogue(graph, op, [op.data, op.weight], logical)
+    tile = WinogradTile(*graph.attributes["tile"])
+    _require_tile(op, tile, op.weight.type, 0, tile.blocks * lanes)
+    problem = winograd_problem(op, lanes, halos)
+    return finished(winograd_conv.make(problem, epilogue, tile), graph, epilogue)
+
+
+@kernel_rule(FftConv)
+def _fft(graph: Graph, op: FftConv, target: Target) -> tirx.PrimFunc:
+    lanes, halos = _blocks_of(graph, op)
+    logical = _turned if is_turned(op) else _same
+    logical = _without_height if op.type.rank == 3 else logical
+    epilogue = RegionEpilogue(graph, op, [op.data, op.weight], logical)
+    tile = FftTile(*graph.attributes["tile"])
+    _require_tile(op, tile, op.weight.type, 0, tile.blocks * lanes)
+    return finished(fft_conv.make(fft_problem(op, lanes, halos), epilogue, tile), graph, epilogue)
+
+
+def _blocks_of(graph: Graph, op: WinogradConv | FftConv) -> tuple[int, Halos]:
+    """Channels of a block, and the halos, of data and result; InvalidInput where they are plain."""
     layout = _result_layout(graph)
     if layout is None or op.data.type.layout is None:
         raise InvalidInput(
             "bad-layout",
-            "nn.winograd_conv has code for blocks of channels alone, its data or result are plain",
+            f"{op.name} has code for blocks of channels alone, its data or result are plain",
             where=str(op.location) or None,
             hint="select-layout chooses layouts: run it again, with constant weights",
         )
-    logical = _without_height if op.type.rank == 3 else _same
-    epilogue = RegionEpilogue(graph, op, [op.data, op.weight], logical)
-    tile = WinogradTile(*graph.attributes["tile"])
-    _require_tile(op, tile, op.weight.type, 0, tile.blocks * layout.blocks[1])
-    halos = Halos(op.data.type.layout.halo, layout.halo)
-    problem = winograd_problem(op, layout.blocks[1], halos)
-    return finished(winograd_conv.make(problem, epilogue, tile), graph, epilogue)
+    return layout.blocks[1], Halos(op.data.type.layout.halo, layout.halo)
 
 
 @kernel_rule(nn.MatMul, nn.Gemm)

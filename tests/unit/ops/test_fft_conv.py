@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 """Convolution by Fourier transforms: what it computes, how exactly, and what it refuses."""
 
 from __future__ import annotations
@@ -136,7 +137,9 @@ def test_magnitudes_are_the_largest_of_a_tile(name: str) -> None:
         ((4, 1, 64, 2), {"tile": (8, 16), "kernel_shape": (3, 3), "group": 3}, "group must be"),
     ],
 )
-def test_what_it_refuses(weight: tuple[int, ...], attributes: dict[str, tuple[int, ...]], message: str) -> None:
+def test_what_it_refuses(
+    weight: tuple[int, ...], attributes: dict[str, tuple[int, ...]], message: str
+) -> None:
     module = Module()
     graph = module.add_graph(Graph("main", [("x", TensorType(DType.F32, (1, 3, 8, 8)))]))
     constant = module.add_constant("w", np.zeros(weight, np.float32))
