@@ -170,7 +170,7 @@ class _Convolution:
         problem = self._problem
         if reason := depthwise_illegal(problem):
             return Candidate("depthwise", Illegal(reason))
-        tile = depthwise_tile(problem, self.vectors.registers)
+        tile = depthwise_tile(problem, self.vectors.registers, self.vectors.threads)
         weights = self._weights(self.vectors.lanes, 1)
         return self._blocked("depthwise", tile, weights, depthwise_demand(problem, tile))
 

@@ -192,12 +192,13 @@ DEPTHWISE = {
 
 
 @lengths
+@pytest.mark.parametrize("tasks", [1, 2])
 @pytest.mark.parametrize("name", DEPTHWISE)
-def test_depthwise_conv(name: str, lanes: int) -> None:
+def test_depthwise_conv(name: str, tasks: int, lanes: int) -> None:
     p = replace(DEPTHWISE[name], lanes=lanes)
     data, weights = numbers(p.batch, p.channels, p.height, p.width), numbers(p.filters, 1, *p.kernel)
     bias = numbers(p.output.blocks * lanes)
-    func = depthwise_conv.make(p, BiasRelu(len(bias)), depthwise_tile(p, REGISTERS[lanes]))
+    func = depthwise_conv.make(p, BiasRelu(len(bias)), depthwise_tile(p, REGISTERS[lanes], tasks))
     packed = depthwise_weights(weights, p)
     result = run(func, lanes, [blocked(data, p.input), packed, bias], p.output.shape)
     close(result, expected_with_bias(data, weights, bias, p), weights[0].size)

@@ -10,7 +10,7 @@ from rtcc.ir.ops.plan import Launch
 from rtcc.target import parse_target
 from rtcc.targets.tvm.kernels import matmul_tiles, winograd_tiles
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile, Tiling
-from rtcc.targets.tvm.kernels.conv_tiles import direct_tile
+from rtcc.targets.tvm.kernels.conv_tiles import depthwise_tile, direct_tile
 from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem, Right
 from rtcc.targets.tvm.kernels.shares import uneven, work_before
 from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem
@@ -83,6 +83,14 @@ def test_tasks_share_winograd_evenly(size: int, tasks: int) -> None:
     blocks = [min(tile.groups, register_tiles - first) for first in range(0, register_tiles, tile.groups)]
     parts = [(s + 1) * groups // tile.splits - s * groups // tile.splits for s in range(tile.splits)]
     assert by_counting([block * part for block in blocks for part in parts], tasks) <= 1.25
+
+
+@pytest.mark.parametrize(("size", "rows"), [(14, 7), (56, 28), (7, 1), (15, 5)])
+def test_tasks_get_bands_of_rows_of_a_depthwise_convolution(size: int, rows: int) -> None:
+    pads = (1, 1, 1, 1)
+    problem = ConvProblem(1, 192, size, size, 192, (3, 3), pads=pads, groups=192, input_halo=pads)
+    assert depthwise_tile(problem, 32).rows == size
+    assert depthwise_tile(problem, 32, tasks=2).rows == rows
 
 
 def test_a_tile_for_one_task_may_be_uneven() -> None:

@@ -22,6 +22,9 @@ from rtcc.targets.tvm.kernels.shares import uneven, work_before
 MOST_ACCUMULATORS = 256
 """Vectors that a tile may keep: several times any register file; what is more leaves the stack."""
 
+FOREIGN_ROWS = 0.1
+"""By how much a task takes longer where it reads rows that another core wrote."""
+
 
 def direct_illegal(problem: ConvProblem) -> str | None:
     """Why `direct_conv` cannot do the convolution, or None."""
@@ -157,7 +160,19 @@ def nchw_tile(problem: ConvProblem, registers: int) -> Tile:
 
 
 @functools.cache
-def depthwise_tile(problem: ConvProblem, registers: int) -> Tile:
-    """As many pixels as leave registers for the taps of one row and the pixels that they read."""
+def depthwise_tile(problem: ConvProblem, registers: int, tasks: int = 1) -> Tile:
+    """As many pixels as leave registers for the taps of one row and the pixels that they read.
+
+    Tasks get bands of rows where rows can be shared evenly, as those of the convolutions around do, so that
+    most of what a task reads it has written itself; else blocks of channels.
+    """
     most = max(1, (registers - problem.kernel[1] - 2) // 2)
-    return Tile(split_evenly(problem.output_width, min(most, 10))[0], 1)
+    pixels = split_evenly(problem.output_width, min(most, 10))[0]
+    height = problem.output_height
+
+    def rank(rows: int) -> tuple[float, int]:
+        tile = Tile(pixels, 1, rows=rows)
+        foreign = FOREIGN_ROWS if problem.batch == 1 and rows == height else 0.0
+        return round(_imbalance(problem, tile, tasks) + (foreign if tasks > 1 else 0.0), 2), -rows
+
+    return Tile(pixels, 1, rows=min(range(1, height + 1), key=rank))

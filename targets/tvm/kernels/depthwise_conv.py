@@ -4,6 +4,11 @@
 Weights are [C/b][R][S][b]: lane by lane the same operation, so nothing is broadcast. A tile
 is some pixels of one row; the taps are written out, so that pixels which neighbouring taps share are loaded
 once and small filters stay in registers for the whole row.
+
+    for (n, band of rows, block):                         # shared out among tasks
+        for y in band:  for x by tile:
+            acc[m] = Σ_rs input[n, block, y·sh + r·dh, (x + m)·sw + s·dw] · weights[block, r, s]
+            output[n, block, y, x + m] = epilogue(acc[m])
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, vector
+from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, bounded, vector
 from rtcc.targets.tvm.kernels.access import block_at
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile, Tiling
 from rtcc.targets.tvm.kernels.conv_tiles import depthwise_illegal, depthwise_tile
@@ -44,14 +49,17 @@ class _DepthwiseConv:
         weights = kernel.buffer("weights", (tiling.groups, *problem.kernel, problem.lanes))
         finish = BoundEpilogue(kernel, epilogue)
         output = kernel.buffer("output", tiling.form.shape)
-        with kernel.tasks("step", problem.batch * tiling.groups * problem.output_height) as step:
-            y = kernel.bind("y", tirx.truncmod(step, problem.output_height))
-            outer = kernel.bind("outer", tirx.truncdiv(step, problem.output_height))
-            block = kernel.bind("block", tirx.truncmod(outer, tiling.groups))
-            n = kernel.bind("n", tirx.truncdiv(outer, tiling.groups))
-            row = OutputRow(kernel, tiling, output, finish, n, block, y)
-            row.zero_halo()
-            row.tiles(self.tile.pixels, lambda x, pixels: self._tile(row, data, weights, x, pixels))
+        rows, height = self.tile.rows, problem.output_height
+        bands = -(-height // rows)
+        with kernel.tasks("step", problem.batch * bands * tiling.groups) as step:
+            block = kernel.bind("block", tirx.truncmod(step, tiling.groups))
+            outer = kernel.bind("outer", tirx.truncdiv(step, tiling.groups))
+            top = kernel.bind("top", tirx.truncmod(outer, bands) * rows)
+            n = kernel.bind("n", tirx.truncdiv(outer, bands))
+            with kernel.serial("row", bounded(rows, height, top)) as step_row:
+                row = OutputRow(kernel, tiling, output, finish, n, block, kernel.bind("y", top + step_row))
+                row.zero_halo()
+                row.tiles(self.tile.pixels, lambda x, pixels: self._tile(row, data, weights, x, pixels))
         return kernel.finish()
 
     def _tile(self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, x: Index, pixels: int) -> None:

@@ -13,13 +13,17 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from rtcc.targets.tvm import vector_math
-from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat
+from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, bounded, splat
 from rtcc.targets.tvm.kernels.access import block_at, padded_taps, tap_bounds
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
 from rtcc.targets.tvm.kernels.conv_problem import Tiling, split_evenly
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
 from rtcc.targets.tvm.kernels.pool_problem import PoolProblem, Reduction
+
+BANDS = 8
+"""Into how many bands of rows the output is divided, each for all channels: tasks share bands, as those of
+the convolutions around do, so that most of what a task reads it has written itself."""
 
 
 def make(problem: PoolProblem, epilogue: Epilogue | None = None) -> tirx.PrimFunc:
@@ -49,14 +53,17 @@ class _Pool:
         finish = BoundEpilogue(kernel, epilogue)
         output = kernel.buffer("output", tiling.form.shape)
         pixels = split_evenly(width, 8 if problem.lanes == 16 else 4)[0]
-        with kernel.tasks("step", problem.batch * tiling.groups * height) as step:
-            y = kernel.bind("y", tirx.truncmod(step, height))
-            outer = kernel.bind("outer", tirx.truncdiv(step, height))
-            block = kernel.bind("block", tirx.truncmod(outer, tiling.groups))
-            n = kernel.bind("n", tirx.truncdiv(outer, tiling.groups))
-            row = OutputRow(kernel, tiling, output, finish, n, block, y)
-            row.zero_halo()
-            row.edge_tiles(pixels, problem.window(1), lambda x, count: self._tile(row, data, x, count))
+        rows = -(-height // BANDS)
+        bands = -(-height // rows)
+        with kernel.tasks("step", problem.batch * bands * tiling.groups) as step:
+            block = kernel.bind("block", tirx.truncmod(step, tiling.groups))
+            outer = kernel.bind("outer", tirx.truncdiv(step, tiling.groups))
+            top = kernel.bind("top", tirx.truncmod(outer, bands) * rows)
+            n = kernel.bind("n", tirx.truncdiv(outer, bands))
+            with kernel.serial("row", bounded(rows, height, top)) as step_row:
+                row = OutputRow(kernel, tiling, output, finish, n, block, kernel.bind("y", top + step_row))
+                row.zero_halo()
+                row.edge_tiles(pixels, problem.window(1), lambda x, count: self._tile(row, data, x, count))
         return kernel.finish()
 
     def _tile(self, row: OutputRow, data: tirx.Buffer, x: Index, pixels: int) -> None:
