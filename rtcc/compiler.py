@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,17 @@ from rtcc.limits import within_limits
 from rtcc.pipeline.catalogue import NAMED_PIPELINES
 from rtcc.quoting import name_text
 from rtcc.state import declare_state
-from rtcc.target import DEFAULT_TARGET, Progress, Source, Target, parse_target, unseen
+from rtcc.target import (
+    DEFAULT_TARGET,
+    Progress,
+    Source,
+    Target,
+    WeightsName,
+    beside,
+    by_content,
+    parse_target,
+    unseen,
+)
 
 if TYPE_CHECKING:
     from rtcc.artifact import Artifact
@@ -68,6 +79,7 @@ class Compilation:
     report: Report | None = None
     source: Source | None = None
     objects: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    weights_name: WeightsName = beside
 
     @within_limits("running the passes")
     def lower(self) -> None:
@@ -153,9 +165,8 @@ class Compilation:
             verify_kernels(self.module, self.objects, self.target)
         if self.options.dump_ir is not None:
             self._write_listings(self.options.dump_ir / "tir")
-        self.source = self.target.emit(
-            self.module, name, self.objects, external_weights=self.options.external_weights
-        )
+        weights = self.weights_name if self.options.external_weights else None
+        self.source = self.target.emit(self.module, name, self.objects, weights=weights)
 
     def _write_listings(self, folder: Path) -> None:
         """The kernels in the code generator's language, one file each."""
@@ -325,13 +336,13 @@ def compile(model: Any, target: str | None = None, **options: Any) -> Artifact:
     from rtcc.artifact import Artifact
 
     compilation = start(model, Options(target=target, **options))
+    compilation.weights_name = by_content
     compilation.lower()
-    folder = tempfile.TemporaryDirectory(prefix="rtcc-")
+    folder = Path(tempfile.mkdtemp(prefix="rtcc-"))
     try:
-        path = write(compilation, Path(folder.name) / f"{model_stem(model)}.so")
-        return Artifact(path, folder=folder)
+        return Artifact(write(compilation, folder / f"{model_stem(model)}.so"), folder=folder)
     except BaseException:
-        folder.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
         raise
 
 

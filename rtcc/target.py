@@ -33,8 +33,21 @@ ENTRY_POINTS = "rtcc.targets"
 DEFAULT_TARGET = "x86"
 """What is compiled for where nobody names a target: this machine."""
 
+WeightsName = Callable[[str, str], str]
+"""Names the file that weights lie in beside an artefact, from its stem and the hash of their bytes."""
+
 Progress = Callable[[int, int], None]
 """Called with (kernels done, kernels in all) as code is generated."""
+
+
+def beside(stem: str, digest: str) -> str:
+    """The weights' file of an artefact that is written where it stays."""
+    return f"{stem}.weights"
+
+
+def by_content(stem: str, digest: str) -> str:
+    """The weights' file of an artefact that will be saved no one knows where: others may be called alike."""
+    return f"{stem}-{digest[:8]}.weights"
 
 
 def unseen(done: int, total: int) -> None:
@@ -218,11 +231,11 @@ class Target(ABC):
 
     @abstractmethod
     def emit(
-        self, module: Module, name: str, kernels: Mapping[str, bytes], *, external_weights: bool = False
+        self, module: Module, name: str, kernels: Mapping[str, bytes], *, weights: WeightsName | None = None
     ) -> Source:
         """What is made of a module at plan level and of its kernels' code (`compile_kernels`).
 
-        name: the output file's stem. external_weights: keep the weights in a file beside the artefact.
+        name: the output file's stem. weights: keep them in a file beside the artefact, called so.
         """
 
     @abstractmethod

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import tempfile
+import os
+import shutil
 import weakref
 from collections import deque
 from collections.abc import Mapping
@@ -54,6 +55,19 @@ class _Workspace:
         """(Re)initialise: state starts at zero."""
         check(self.table, self.table.init(self.address, self.bytes, self.threads))
 
+    def run(self, inputs: Any, outputs: Any) -> None:
+        """Run once."""
+        code = self.table.run(self.address, inputs, outputs)
+        if code:
+            self.settle(code, inputs, outputs)
+
+    def settle(self, code: int, inputs: Any, outputs: Any) -> None:
+        """After a run that gave a code: raise its error, or run with new threads where a fork lost them."""
+        if code == _FORKED:
+            self.start()
+            code = self.table.run(self.address, inputs, outputs)
+        check(self.table, code)
+
 
 class Artifact:
     """A compiled model, loaded: run it on NumPy arrays from any number of Python threads."""
@@ -63,7 +77,7 @@ class Artifact:
         path: str | Path,
         *,
         threads: int | None = None,
-        folder: tempfile.TemporaryDirectory[str] | None = None,
+        folder: Path | None = None,
     ) -> None:
         """Open PATH.so.
 
@@ -95,7 +109,7 @@ class Artifact:
         self._output_names = tuple(tensor.name for tensor in self.outputs)
         self._symbolic = [n for n, t in enumerate(self.info.outputs) if t.symbolic is not None]
         if folder is not None:
-            weakref.finalize(self, folder.cleanup)
+            weakref.finalize(self, _remove, folder, os.getpid())
         self._is_closed = False
         self._idle = deque([self._new_workspace()])
 
@@ -110,7 +124,7 @@ class Artifact:
         results = [np.empty(tensor.shape, tensor.dtype) for tensor in self.outputs]
         workspace = self._take()
         try:
-            self._run(workspace, _pointers(arrays), _pointers(results))
+            workspace.run(_pointers(arrays), _pointers(results))
             for index in self._symbolic:
                 results[index] = self._shaped(workspace, index, results[index])
         finally:
@@ -162,7 +176,7 @@ class Artifact:
         """Copy the artefact, its header where there is one, and external weights; functions keep their names.
 
         Raises `ArtifactError` where the artefact's own file or its weights are gone, `InvalidInput` for a
-        path that cannot be written.
+        path that cannot be written, or where other weights of that name would be lost (`weights-taken`).
         """
         path = Path(path)
         if path.suffix != self.path.suffix:
@@ -178,6 +192,7 @@ class Artifact:
             if source.suffix != ".h" and not source.exists():
                 raise ArtifactError("artefact-gone", "the artefact's file is not there any more",
                                     where=str(source), hint="compile the model again")  # fmt: skip
+        self._require_own_weights(path)
         files = [
             NewFile(destination, source.read_bytes(), mode)
             for source, destination, mode in pairs
@@ -187,6 +202,19 @@ class Artifact:
             with alone_in(path.parent):
                 replace_files(files)
         return path
+
+    def _require_own_weights(self, path: Path) -> None:
+        """Refuse to save at a path where another artefact's weights lie under the name of this one's."""
+        name = self.info.weights_file
+        if name is None or name == f"{path.stem}.weights" or not path.with_name(name).exists():
+            return
+        if path.with_name(name).read_bytes() != self.path.with_name(name).read_bytes():
+            raise InvalidInput(
+                "weights-taken",
+                f"there is another file {name!r}, which an artefact may need",
+                where=str(path.parent),
+                hint=f"save to another folder, or as {Path(name).stem}.so to replace both",
+            )
 
     def close(self) -> None:
         """Stop all threads, once the runs under way are over; happens by itself when the object goes."""
@@ -224,13 +252,6 @@ class Artifact:
             hint = f"it was compiled for {self.info.target}, with {features}"
             raise ArtifactError(error.code, error.message, where=str(self.path), hint=hint) from error
 
-    def _run(self, workspace: _Workspace, inputs: Any, outputs: Any) -> None:
-        code = self._table.run(workspace.address, inputs, outputs)
-        if code == _FORKED:  # the threads stayed in the parent process
-            workspace.start()
-            code = self._table.run(workspace.address, inputs, outputs)
-        check(self._table, code)
-
     def _shaped(self, workspace: _Workspace, index: int, result: NDArray[Any]) -> NDArray[Any]:
         """The part of an output that the run filled; how much depends on the data."""
         shape = (ctypes.c_int64 * result.ndim)()
@@ -264,7 +285,6 @@ class Binding:
         self.outputs = {tensor.name: array for tensor, array in zip(artifact.outputs, outputs, strict=True)}
         workspace = artifact._new_workspace()  # pyright: ignore[reportPrivateUsage]
         self._workspace, self._artifact = workspace, artifact
-        self._table = workspace.table
         self._function = workspace.table.run
         self._arguments = (workspace.address, _pointers(inputs), _pointers(outputs))
 
@@ -272,7 +292,7 @@ class Binding:
         """Run once. Raises as `Artifact.run` does for data the model cannot take."""
         code = self._function(*self._arguments)
         if code:
-            check(self._table, code)
+            self._workspace.settle(code, *self._arguments[1:])
 
     def close(self) -> None:
         """Stop the binding's threads; its buffers stay."""
@@ -296,6 +316,12 @@ def check(table: Table, code: int) -> None:
 def _finish(table: Table, address: ctypes.c_void_p, memory: NDArray[np.uint8]) -> None:
     """Stop a workspace's threads; `memory` is held until then."""
     table.finish(address, 0)
+
+
+def _remove(folder: Path, owner: int) -> None:
+    """Delete an artefact's temporary folder, in the process that made it: a forked child leaves it alone."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_same(one: NDArray[Any], other: NDArray[Any]) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
+import itertools
 import mmap
 import os
 import platform
 import threading
 import weakref
+from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 
 from rtcc.artifact.elf import Elf
@@ -76,29 +79,79 @@ def check_file(path: Path) -> None:
         )
 
 
-_opened: dict[str, list[tuple[int, int]]] = {}
-_opened_lock = threading.Lock()
+@dataclass
+class Loaded:
+    """A file that the loader has: which it is, which spelling of its path it was loaded by, and how often."""
+
+    file: tuple[int, int]
+    spelling: int
+    uses: int = 0
+
+
+loaded_files: dict[str, list[Loaded]] = {}
+"""By path."""
+_released: deque[tuple[str, Loaded]] = deque()
+_lock = threading.Lock()
 
 
 def open_table(path: Path) -> Table:
     """The artefact's table of functions; the library is unloaded when nobody holds the table any more.
 
-    The dynamic loader takes equal path texts for equal files, even where the file was replaced since: each
-    file that was seen at a path gets another spelling of that path.
+    The dynamic loader takes equal path texts for equal files, even where the file was replaced since: while
+    it has one of a path, another file there gets another spelling of that path.
     """
-    folder, name = os.path.split(os.path.abspath(path))
-    status = os.stat(path)
-    with _opened_lock:
-        seen = _opened.setdefault(os.path.join(folder, name), [])
-        if (status.st_dev, status.st_ino) not in seen:
-            seen.append((status.st_dev, status.st_ino))
-        spelling = "/." * seen.index((status.st_dev, status.st_ino))
-    try:
-        library = ctypes.CDLL(f"{folder}{spelling}/{name}", mode=os.RTLD_NOW | os.RTLD_LOCAL)
-        table = Table.in_dll(library, TABLE_SYMBOL)
-    except (OSError, ValueError) as error:  # ValueError: no such symbol, or a message that is not UTF-8
-        raise ArtifactError(
-            "cannot-load", f"the dynamic loader refuses the artefact: {error}", where=str(path)
-        ) from error
-    weakref.finalize(table, _ctypes.dlclose, library._handle).atexit = False
+    name = os.path.abspath(path)
+    with _lock:
+        _forget_released()
+        loaded = _loaded_as(name, path)
+        folder, stem = os.path.split(name)
+        spelling = f"{folder}{'/.' * loaded.spelling}/{stem}"
+        try:
+            library = ctypes.CDLL(spelling, mode=os.RTLD_NOW | os.RTLD_LOCAL)
+            table = Table.in_dll(library, TABLE_SYMBOL)
+        except (OSError, ValueError) as error:  # ValueError: no such symbol, or a message that is not UTF-8
+            _released.append((name, loaded))
+            raise ArtifactError(
+                "cannot-load", f"the dynamic loader refuses the artefact: {error}", where=str(path)
+            ) from error
+    weakref.finalize(table, _release, name, loaded, library._handle).atexit = False
     return table
+
+
+def _loaded_as(name: str, path: Path) -> Loaded:
+    """The entry of the file that lies at a path now, its use counted."""
+    status, others = os.stat(path), loaded_files.setdefault(name, [])
+    file = (status.st_dev, status.st_ino)
+    found = next((each for each in others if each.file == file), None)
+    if found is None:
+        taken = {each.spelling for each in others}
+        found = Loaded(file, next(n for n in itertools.count() if n not in taken))
+        others.append(found)
+    found.uses += 1
+    return found
+
+
+def _release(name: str, loaded: Loaded, handle: int) -> None:
+    """Unload a library. Anything may run this at any time, so the entry is left to the next who opens."""
+    _ctypes.dlclose(handle)
+    _released.append((name, loaded))
+
+
+def _forget_released() -> None:
+    """Drop the entries of files that the loader has no more."""
+    while _released:
+        name, loaded = _released.popleft()
+        loaded.uses -= 1
+        if loaded.uses == 0:
+            loaded_files[name].remove(loaded)
+            if not loaded_files[name]:
+                del loaded_files[name]
+
+
+def _reset_lock() -> None:
+    """A forked child's lock is free, whoever held the parent's."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_reset_lock)

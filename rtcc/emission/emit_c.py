@@ -28,6 +28,7 @@ from rtcc.ir import Graph, Module, Value
 from rtcc.ir.dimension import upper_bound
 from rtcc.machine import Machine
 from rtcc.state import state_of
+from rtcc.target import WeightsName
 
 WEIGHTS_OBJECT = "weights.bin"
 """What model.c calls the file whose bytes it embeds; it must lie in the compiler's working folder."""
@@ -62,20 +63,20 @@ def emit_c(
     objects: Mapping[str, bytes],
     *,
     threads: int = 1,
-    external_weights: bool = False,
+    weights_name: WeightsName | None = None,
     versions: Mapping[str, str] | None = None,
 ) -> ModelSource:
     """The C of a module at the plan level.
 
     name: the output file's stem; functions are called by the identifier made of it. objects: each kernel's
     object file, whose one global function it is. threads: the largest number that init will accept.
-    versions: of the packages that made the kernels. Raises `RtccError` where constants or features do not
-    fit.
+    weights_name: keeps the weights in a file, called so. versions: of the packages that made the kernels.
+    Raises `RtccError` where constants or features do not fit.
     """
     assert module.level == "plan", f"emission needs the plan level, found {module.level}"
     if threads < 1:
         raise InvalidInput("threads", f"threads must be at least 1, found {threads}")
-    graph, weights = module.main, blob_of(module, embedded=not external_weights)
+    graph, weights = module.main, blob_of(module, embedded=weights_name is None)
     steps = steps_of(graph)
     used = _kernels(steps)
     missing = [kernel for kernel in used if kernel not in objects]
@@ -95,7 +96,7 @@ def emit_c(
         threads=threads,
         workspace_bytes=_head_bytes(threads) + _arena_bytes(graph, steps),
         weights_bytes=len(weights),
-        weights_file=f"{stem}.weights" if external_weights and weights else None,
+        weights_file=weights_name(name, hashes["weights"]) if weights_name and weights else None,
         state=state_of(graph),
         versions={"rtcc": __version__, **(versions or {})},
         hashes=hashes,
@@ -221,12 +222,20 @@ def _configuration(info: ArtifactInfo, weights: bytes, serial: bool) -> str:
     if info.weights_file:
         sums = checksum(weights)
         rows += [
-            ("RTCC_EXTERNAL_NAME", f'"{info.weights_file}"'),
+            ("RTCC_EXTERNAL_NAME", _c_text(info.weights_file)),
             ("RTCC_EXTERNAL_SUM", f"UINT64_C(0x{sums.sum:x})"),
             ("RTCC_EXTERNAL_SUM_OF_SUMS", f"UINT64_C(0x{sums.sum_of_sums:x})"),
         ]
     lines = ["#ifndef _GNU_SOURCE", "#define _GNU_SOURCE 1 /* syscall, cpu_set_t, dladdr */", "#endif"]
     return "\n".join([*lines, *(f"#define {key} {value}" for key, value in rows), ""])
+
+
+def _c_text(text: str) -> str:
+    """A C string of the text's bytes."""
+    plain = "".join(
+        chr(b) if (chr(b).isalnum() and b < 128) or b in b" ._-" else f"\\{b:03o}" for b in text.encode()
+    )
+    return f'"{plain}"'
 
 
 def _tables(info: ArtifactInfo) -> str:

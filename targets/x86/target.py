@@ -12,7 +12,18 @@ from rtcc.ir import DType, Graph, Layout, Module, Op, TensorType
 from rtcc.ir.regions import problem_of
 from rtcc.machine import Machine
 from rtcc.pipeline.catalogue import NAMED_PIPELINES
-from rtcc.target import GENERIC, NO_HALOS, Candidate, Cost, Halos, Progress, Source, Target, unseen
+from rtcc.target import (
+    GENERIC,
+    NO_HALOS,
+    Candidate,
+    Cost,
+    Halos,
+    Progress,
+    Source,
+    Target,
+    WeightsName,
+    unseen,
+)
 from rtcc.targets.tvm.candidates import ALGORITHMS, Vectors, candidates_of
 from rtcc.targets.tvm.compile_kernels import compile_kernels
 from rtcc.targets.tvm.demand import Demand
@@ -120,12 +131,12 @@ class X86(Target):
         return {f"{name}.tir": text for name, text in tir_texts(module, self, SOURCES).items()}
 
     def emit(
-        self, module: Module, name: str, kernels: Mapping[str, bytes], *, external_weights: bool = False
+        self, module: Module, name: str, kernels: Mapping[str, bytes], *, weights: WeightsName | None = None
     ) -> Source:
         from rtcc.emission.emit_c import emit_c
 
         return emit_c(
-            module, name, self.machine, kernels, threads=self.threads, external_weights=external_weights,
+            module, name, self.machine, kernels, threads=self.threads, weights_name=weights,
             versions={"apache-tvm": version("apache-tvm")},
         )  # fmt: skip
 

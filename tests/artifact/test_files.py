@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import struct
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtcc.artifact import load
+from rtcc.artifact import Artifact, library, load
 from rtcc.artifact.elf import Elf
 from rtcc.artifact.library import check_file
 from rtcc.emission.emit_c import emit_c
@@ -25,6 +26,7 @@ from rtcc.emission.link import write_artifact
 from rtcc.emission.toolchain import Toolchain, find_toolchain
 from rtcc.errors import ArtifactError, CodegenError, InvalidInput, RtccError, ToolMissing, Unsupported
 from rtcc.machine import Machine
+from rtcc.target import beside, by_content
 from tests.artifact.plans import CASES, COUNT, SIZE, object_of, source_of
 
 ZEROS = {"x": np.zeros(COUNT, np.float32)}
@@ -83,7 +85,7 @@ def test_kernel_names_stay_visible_to_profilers(tmp_path: Path) -> None:
 
 
 def test_save_copies_the_artefact_and_its_header(tmp_path: Path) -> None:
-    path = write_artifact(source_of("mixed", external_weights=True), tmp_path / "model.so")
+    path = write_artifact(source_of("mixed", weights_name=beside), tmp_path / "model.so")
     other = tmp_path / "deeper"
     other.mkdir()
     with load(path) as artifact:
@@ -100,6 +102,58 @@ def test_save_copies_the_artefact_and_its_header(tmp_path: Path) -> None:
     with load(other / "copy.so") as artifact:
         np.testing.assert_array_equal(artifact.run(ZEROS)["y"], expected)
     assert sorted(p.name for p in other.iterdir()) == ["copy.h", "copy.so", "model.weights"]
+
+
+def test_artefacts_of_one_name_keep_their_own_weights(tmp_path: Path) -> None:
+    """Compiled from bytes, both are called "model": they can be saved into one folder all the same."""
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder, case in zip(folders, ("mixed", "scratch"), strict=True):
+        folder.mkdir()
+        source = source_of(case, weights_name=by_content)
+        with load(write_artifact(source, folder / "model.so")) as artifact:
+            artifact.save(tmp_path / f"{case}.so")
+    for case in ("mixed", "scratch"):
+        inputs = CASES[case].inputs(0)
+        with load(tmp_path / f"{case}.so") as artifact:
+            np.testing.assert_array_equal(artifact.run(inputs)["y"], CASES[case].expected(inputs)["y"])
+
+
+def test_saving_over_another_artefact_s_weights_is_refused(tmp_path: Path) -> None:
+    for folder in ("old", "new"):
+        (tmp_path / folder).mkdir()
+    old = write_artifact(source_of("mixed", name="net", weights_name=beside), tmp_path / "old" / "net.so")
+    with load(old) as artifact:
+        (tmp_path / "new" / "net.weights").write_bytes(b"of another artefact")
+        with pytest.raises(InvalidInput, match="which an artefact may need") as raised:
+            artifact.save(tmp_path / "new" / "other.so")
+        assert raised.value.code == "weights-taken"
+        assert [path.name for path in (tmp_path / "new").iterdir()] == ["net.weights"]
+        with load(artifact.save(tmp_path / "new" / "net.so")) as saved:  # its own: both are replaced
+            saved.run(ZEROS)
+
+
+@pytest.mark.parametrize("stem", ["a-b", "a_b", 'q"\\uo', "é ☃??", "%s\n"])
+def test_weights_are_named_as_the_file(tmp_path: Path, stem: str) -> None:
+    path = write_artifact(source_of("mixed", name=stem, weights_name=beside), tmp_path / f"{stem}.so")
+    assert (tmp_path / f"{stem}.weights").exists()
+    with load(path) as artifact:
+        assert artifact.info.weights_file == f"{stem}.weights"
+        artifact.run(ZEROS)
+
+
+def test_what_is_known_of_opened_files_does_not_grow(tmp_path: Path) -> None:
+    path = tmp_path / "model.so"
+    held: list[Artifact] = []
+    for number in range(12):
+        write_artifact(source_of(("mixed", "scratch")[number % 2]), path)
+        held = [*held[-2:], load(path)]
+        assert (held[-1].run(ZEROS)["y"] == number % 2).all()
+    del held
+    gc.collect()
+    write_artifact(source_of("mixed"), tmp_path / "other.so")
+    with load(tmp_path / "other.so"):
+        mine = {name: files for name, files in library.loaded_files.items() if name.startswith(str(tmp_path))}
+        assert list(mine) == [str(tmp_path / "other.so")]
 
 
 def test_a_replaced_file_is_loaded_anew(tmp_path: Path) -> None:
@@ -143,7 +197,7 @@ def _no_tool(name: str) -> None:
 def test_external_weights_are_checked(
     tmp_path: Path, damage: Callable[[bytes], bytes | None], code: str
 ) -> None:
-    path = write_artifact(source_of("mixed", external_weights=True), tmp_path / "model.so")
+    path = write_artifact(source_of("mixed", weights_name=beside), tmp_path / "model.so")
     weights = tmp_path / "model.weights"
     with load(path) as artifact:
         inputs = CASES["mixed"].inputs(0)
@@ -178,7 +232,7 @@ def test_what_strip_makes_of_it_is_refused(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_compilation_are_refused(tmp_path: Path) -> None:
-    path = write_artifact(source_of("mixed", external_weights=True), tmp_path / "model.so")
+    path = write_artifact(source_of("mixed", weights_name=beside), tmp_path / "model.so")
     weights = tmp_path / "model.weights"
     words = np.frombuffer(weights.read_bytes(), np.float32)
     weights.write_bytes((words * 2).tobytes())
@@ -195,7 +249,7 @@ def test_sets_of_files_stay_together(tmp_path: Path, monkeypatch: pytest.MonkeyP
         put(source, destination)
 
     monkeypatch.setattr(os, "replace", slow)
-    sources = [source_of(case, external_weights=True) for case in ("mixed", "branch")]
+    sources = [source_of(case, weights_name=beside) for case in ("mixed", "branch")]
     writers = [
         threading.Thread(target=write_artifact, args=(source, tmp_path / "model.so")) for source in sources
     ]
@@ -320,7 +374,7 @@ def test_a_missing_compiler_is_named_with_a_way_out(monkeypatch: pytest.MonkeyPa
 def test_ziglang_links_where_no_compiler_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if find_spec("ziglang") is None:
         pytest.skip("ziglang is not installed")
-    source = source_of("mixed", external_weights=True)
+    source = source_of("mixed", weights_name=beside)
     monkeypatch.setattr("rtcc.emission.toolchain.shutil.which", _no_tool)
     monkeypatch.delenv("CC", raising=False)
     path = write_artifact(source, tmp_path / "model.so")

@@ -123,3 +123,22 @@ def test_lists_that_are_no_array(model: Path) -> None:
     artifact = rtcc.compile(model)
     with pytest.raises(InvalidInput, match="no array can be made of it"):
         artifact.run({"x": [[1.0], [1.0, 2.0]]})
+
+
+FORKED = """
+import os, sys, rtcc
+artifact = rtcc.compile(sys.argv[1])
+if os.fork() == 0:
+    sys.exit(0)
+os.wait()
+with rtcc.load(artifact.save(sys.argv[2])) as copy:
+    print(artifact.path.parent.exists(), artifact.path.parent, flush=True)
+"""
+
+
+def test_a_forked_child_leaves_its_parent_s_files_alone(model: Path) -> None:
+    """The child ends as any program does, and lets go of what it was born with."""
+    command = [sys.executable, "-c", FORKED, str(model), str(model.with_suffix(".so"))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.startswith("True "), done.stderr
+    assert not Path(done.stdout.split(maxsplit=1)[1].strip()).exists()
