@@ -11,10 +11,10 @@ a process of its own.
 Tolerances. Two float32 runtimes add the same terms in different orders, so neither is right and their
 errors are random alike; rtcc may be `FACTOR` times as far from the exact answer as ONNX Runtime is, and
 never has to be nearer than `FLOOR` of the largest magnitude: softmax turns an error of 5e-6 in logits around
-10, which both have, into anything below 5e-5 of a probability, as luck has it. AlexNet comes to 4e-6 with
-direct convolutions and to 1e-5 with Winograd's, which the default chooses. Denormals, which rtcc flushes, are
-far below. Where integers come out, equality is asked for. Where ONNX Runtime is far from the exact answer
-(`Deviation.is_sound`), that answer is in doubt, and nothing is right.
+10, which both have, into anything below 5e-5 of a probability, as luck has it: over four inputs of AlexNet
+ONNX Runtime comes to 1e-6, 1e-5, 5e-6 and 2e-5, and rtcc to 1e-6, 1e-5, 5e-6 and 1e-5. Denormals, which rtcc
+flushes, are far below. Where integers come out, equality is asked for. Where ONNX Runtime is far from the
+exact answer (`Deviation.is_sound`), that answer is in doubt, and nothing is right.
 """
 
 import argparse

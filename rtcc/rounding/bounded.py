@@ -185,7 +185,7 @@ def total(x: Bounded, axes: tuple[int, ...]) -> Bounded:
     with np.errstate(all="ignore"):
         magnitudes = np.sum(x.magnitude, axis=axes, keepdims=True)
         errors = np.sum(x.error, axis=axes, keepdims=True)
-        error = (1 + growth(count, x.unit)) * errors + growth(count, x.unit) * magnitudes
+        error = (1 + sum_error(count, x.unit)) * errors + sum_error(count, x.unit) * magnitudes
         return Bounded(np.sum(x.value, axis=axes, keepdims=True), known(error) + count * x.unit.tiny, x.unit)
 
 
@@ -199,7 +199,7 @@ def largest(x: Bounded, axes: tuple[int, ...]) -> Bounded:
     return Bounded(most(x.value)[0], moved, x.unit)
 
 
-def growth(roundings: int, unit: Unit) -> float:
+def sum_error(roundings: int, unit: Unit) -> float:
     """By what part of Σ|terms| a sum of products can be off after so many roundings, in any order.
 
     At worst n·u / (1 - n·u), which Higham's section 3.1 calls gamma_n. Roundings are near enough independent

@@ -3,7 +3,7 @@
 - What only moves, picks or compares elements is exact: its results are as far off as what was picked.
 - What is elementwise is taken as mixed forward-backward stable (Higham, section 1.5): the computed result is
   near the exact one of operands moved by a few roundings. How far that moves it is found by moving them.
-- A sum of products has the error growth(n)·Σ|terms|; the operator run on magnitudes gives Σ|terms|, and on
+- A sum of products has the error sum_error(n)·Σ|terms|; the operator run on magnitudes gives Σ|terms|, and on
   magnitudes and errors together what the operands' errors add.
 - The rest is done step by step: `rows.py`, `sampled.py`.
 """
@@ -35,8 +35,8 @@ from rtcc.rounding.bounded import (
     Rule,
     Unit,
     finite,
-    growth,
     known,
+    sum_error,
     unit_of,
 )
 from rtcc.rounding.bounded import movement as moved_by
@@ -139,7 +139,7 @@ def sums(count: Callable[[Any], int]) -> Rule:
         loosened = terms
         if not all(each is None or each.is_exact for each in operands):
             loosened = evaluate(*(_largest_magnitudes(each) for each in operands))
-        part, tiny = growth(roundings, _unit(op)), roundings * _unit(op).tiny
+        part, tiny = sum_error(roundings, _unit(op)), roundings * _unit(op).tiny
         with np.errstate(all="ignore"):
             return [known((1 + part) * high - low) + tiny for high, low in zip(loosened, terms, strict=True)]
 
@@ -160,7 +160,7 @@ def gemm(op: nn.Gemm, operands: Operands, results: Sequence[Array]) -> Errors:
         return exact(op, operands, results)
     roundings = 2 * op.left.type.sizes[0 if op.transA else 1] + 4
     with np.errstate(all="ignore"):
-        error = known((1 + growth(roundings, _unit(op))) * parts[1] - parts[0])
+        error = known((1 + sum_error(roundings, _unit(op))) * parts[1] - parts[0])
         return [error + roundings * _unit(op).tiny]
 
 
@@ -175,7 +175,7 @@ def winograd(op: WinogradConv, operands: Operands, results: Sequence[Array]) -> 
             parts.append(op.magnitudes(data, weight, bias))
     roundings = 2 * op.weight.type.sizes[1] + 6 * sum(each.points for each in op.transforms) + 1
     with np.errstate(all="ignore"):
-        error = known((1 + growth(roundings, _unit(op))) * parts[1] - parts[0])
+        error = known((1 + sum_error(roundings, _unit(op))) * parts[1] - parts[0])
         return [error + roundings * _unit(op).tiny]
 
 
@@ -191,7 +191,7 @@ def fourier(op: FftConv, operands: Operands, results: Sequence[Array]) -> Errors
         if not all(each is None or each.is_exact for each in operands):
             high = op.tile_magnitudes(data.magnitude + data.error, weight.value, ends[1])
         roundings = 2 * op.weight.type.sizes[1] + int(ROUNDINGS * log2(prod(op.tile))) + 4
-        error = known((1 + growth(roundings, _unit(op))) * high - low)
+        error = known((1 + sum_error(roundings, _unit(op))) * high - low)
         return [error + roundings * _unit(op).tiny]
 
 
@@ -203,17 +203,17 @@ def scattered(op: Any, operands: Operands, results: Sequence[Array]) -> Errors:
 
 
 def determinant(op: nn.Det, operands: Operands, results: Sequence[Array]) -> Errors:
-    """Elimination gives the determinant of a matrix moved by growth(n)·|L|·|U| (Higham, theorem 9.3).
+    """Elimination gives the determinant of a matrix moved by sum_error(n)·|L|·|U| (Higham, theorem 9.3).
 
-    That moves a row by n times growth(n) of its length, and by Hadamard's inequality the determinant by less
-    than n times that part of the product of the rows' lengths.
+    That moves a row by n times sum_error(n) of its length, and by Hadamard's inequality the determinant by
+    less than n times that part of the product of the rows' lengths.
     """
     data = operands[0]
     assert data is not None
     size = data.value.shape[-1]
     lengths = np.sqrt(np.sum(np.square(data.magnitude + data.error), axis=-1))
     moved = np.max(data.error / np.maximum(lengths[..., None], data.unit.tiny), axis=(-1, -2), initial=0.0)
-    part = size * (size * growth(2 * size, data.unit) + size * moved)
+    part = size * (size * sum_error(2 * size, data.unit) + size * moved)
     return [part * np.prod(lengths, axis=-1) + data.unit.tiny]
 
 

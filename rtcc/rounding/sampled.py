@@ -16,7 +16,7 @@ from rtcc.ir.op import Array
 from rtcc.ir.ops.regions_of_interest import RoiAlign
 from rtcc.ir.ops.sampling import DeformConv, GridSample
 from rtcc.ir.ops.window import convolve, per_channel
-from rtcc.rounding.bounded import Bounded, finite, growth, known, movement
+from rtcc.rounding.bounded import Bounded, finite, known, movement, sum_error
 
 COORDINATE = 8.0
 """Roundings of a coordinate between the operand and the place that is read."""
@@ -42,7 +42,7 @@ def grid_sample(
     return [
         _of_coordinates(op, operands, 1, grid.looser(moved))
         + _of_data(op, operands)
-        + growth(4 * taps**axes, data.unit) * magnitudes
+        + sum_error(4 * taps**axes, data.unit) * magnitudes
         + data.unit.tiny
     ]
 
@@ -59,7 +59,7 @@ def roi_align(op: RoiAlign, operands: Sequence[Bounded | None], results: Sequenc
     return [
         _of_coordinates(op, operands, 1, looser)
         + _of_data(op, operands)
-        + growth(samples, data.unit) * magnitudes
+        + sum_error(samples, data.unit) * magnitudes
         + data.unit.tiny
     ]
 
@@ -78,7 +78,7 @@ def deform_conv(
     factor = 1.0 if mask is None else float(np.max(mask.magnitude + mask.error, initial=0.0))
     terms = factor * convolve(flat, weight.magnitude + weight.error, window, op.group)
     at = max(sizes[2:]) + float(np.max(offset.magnitude, initial=0.0))
-    part = growth(8 * prod(weight.value.shape[1:]), unit) + 4 * COORDINATE * unit.roundoff * at
+    part = sum_error(8 * prod(weight.value.shape[1:]), unit) + 4 * COORDINATE * unit.roundoff * at
     error: Array = part * terms + 4 * float(np.max(offset.error, initial=0.0)) * terms
     if bias is not None:
         error = error + per_channel(unit.roundoff * 4 * bias.magnitude + bias.error, 4)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import astuple, dataclass, field, replace
-from math import log2, prod, sqrt
+from math import log2, prod
 
 from rtcc.ir import DType, Layout, Op, TensorType
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.fft_conv import ROUNDINGS, FftConv
-from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv, growth
+from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv, amplification
+from rtcc.rounding.bounded import SINGLE, sum_error
 from rtcc.target import GENERIC, Candidate, Cost, Halos, Illegal, Transformed
 from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.tvm.kernels import fft_tiles, matmul_tiles, winograd_tiles
@@ -40,6 +41,7 @@ from rtcc.targets.tvm.problems import (
     turned,
     winograd_problem,
 )
+from rtcc.targets.tvm.summation import TRANSFORMED_CHANNELS, block_length, roundings
 
 ALGORITHMS: dict[str, str] = {
     "direct": "convolution over channel blocks: a tile of pixels and filters stays in registers",
@@ -57,9 +59,6 @@ ALGORITHMS: dict[str, str] = {
 
 GENERIC_CYCLES = 8.0
 """Of one multiply-add of plain loops times lanes: measured 0.15 to 0.9 with 16 lanes, more in bad cases."""
-
-ERROR_FACTOR = 4.0
-"""Standard deviations, so to speak, that a bound allows; see `sum_error`."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +95,9 @@ def candidates_of(
             return ()
 
 
-def sum_error(terms: int) -> float:
-    """Bound on the rounding error of a float32 sum of products, relative to Σ|terms|.
-
-    λ·√n·u with u = 2⁻²⁴: Higham and Mary, "A new approach to probabilistic rounding error analysis" (2019),
-    theorem 2.4; it fails with a probability below 2·exp(-λ²/2) where roundings are independent.
-    """
-    return ERROR_FACTOR * sqrt(max(1, terms)) * 2.0**-24
+def error_of_sum(terms: int) -> float:
+    """Bound on the rounding error of a float32 sum of products, relative to Σ|terms|."""
+    return sum_error(roundings(terms, block_length(terms)), SINGLE)
 
 
 # -------------------------------------------------------------------------------------------- convolution
@@ -208,7 +203,7 @@ class _Convolution:
         rank = self.conv.data.type.rank
         blocked = Layout.blocked(rank, self.vectors.lanes)
         return Candidate(
-            algorithm, self.price(demand), sum_error(self._terms()), astuple(tile),
+            algorithm, self.price(demand), error_of_sum(self._terms()), astuple(tile),
             {0: blocked, 1: weights, 2: self.bias}, blocked, self._border(),
         )  # fmt: skip
 
@@ -266,8 +261,9 @@ class _Winograd:
     @property
     def error(self) -> float:
         """As docs/arithmetic.md has it."""
-        terms = self.problem.conv.channels + 4 * max(self.problem.points)
-        return growth(self.problem.outputs, self.problem.conv.kernel) * sum_error(terms)
+        products = roundings(self.problem.conv.channels, TRANSFORMED_CHANNELS)
+        each = sum_error(products + 4 * max(self.problem.points), SINGLE)
+        return amplification(self.problem.outputs, self.problem.conv.kernel) * each
 
 
 # -------------------------------------------------------------------------------------- Fourier transforms
@@ -296,7 +292,7 @@ def _fft_candidate(
     conv, lanes = problem.conv, vectors.lanes
     blocked, bias = Layout.blocked(rank, lanes), Layout(((0, lanes),), (0,))
     weights = Layout(((0, tile.blocks * lanes), (2, 1), (1, 1), (3, 1)), (0,))
-    error = sum_error(int(conv.channels / conv.groups + ROUNDINGS * log2(prod(points))))
+    error = sum_error(conv.channels // conv.groups + int(ROUNDINGS * log2(prod(points))), SINGLE)
     return Candidate(
         "fft", price(fft_demand(problem, tile, vectors.cache)), error, astuple(tile),
         {0: blocked, 1: weights, 2: bias}, blocked, (), Transformed(FftConv.name, points),
@@ -321,7 +317,7 @@ def _matmul_candidates(
     if packed:
         columns = 0 if isinstance(op, nn.Gemm) and op.transB else 1
         layouts = {1: Layout(((columns, tile.vectors * vectors.lanes), (1 - columns, 1)), (columns,))}
-    return Candidate("matmul", cost, sum_error(inner), astuple(tile), layouts), generic
+    return Candidate("matmul", cost, error_of_sum(inner), astuple(tile), layouts), generic
 
 
 def _matmul_illegal(op: nn.Gemm | nn.MatMul, constants: Container[int]) -> str | None:
@@ -357,4 +353,4 @@ def _generic(op: nn.Conv | nn.Gemm | nn.MatMul, terms: int, vectors: Vectors, pr
     data, weights = (0 if v is None else v.type.storage_bytes for v in op.operands[:2])
     streams = (Stream(data), Stream(weights, is_constant=True), Stream(op.type.storage_bytes))
     demand = Demand(GENERIC_CYCLES / vectors.lanes * work / 2, streams, max(1, op.type.elements))
-    return Candidate(GENERIC, price(demand), sum_error(terms))
+    return Candidate(GENERIC, price(demand), error_of_sum(terms))

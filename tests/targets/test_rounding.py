@@ -14,7 +14,7 @@ from rtcc.interpreter import interpret_graph
 from rtcc.ir import Constant, Graph, Op
 from rtcc.pipeline.inputs import random_kernel_inputs
 from rtcc.rounding.analysis import analysed
-from rtcc.rounding.bounded import SINGLE, Bounded, distance, growth, total
+from rtcc.rounding.bounded import SINGLE, Bounded, distance, sum_error, total
 from rtcc.rounding.rows import FORMULAS
 from rtcc.rounding.rules import errors_of, has_rule
 from rtcc.targets.tvm.lower.rules import RULES
@@ -76,11 +76,11 @@ def test_all_formulas_are_tested() -> None:
     assert {kind.name for kind in set(FORMULAS) - tested} <= elsewhere
 
 
-def test_growth() -> None:
+def test_error_of_sums() -> None:
     u = SINGLE.roundoff
-    assert growth(1, SINGLE) == pytest.approx(u, rel=1e-6)
-    assert growth(10, SINGLE) == pytest.approx(10 * u, rel=1e-5)
-    assert growth(10_000, SINGLE) == pytest.approx(600 * u, rel=1e-3)
+    assert sum_error(1, SINGLE) == pytest.approx(u, rel=1e-6)
+    assert sum_error(10, SINGLE) == pytest.approx(10 * u, rel=1e-5)
+    assert sum_error(10_000, SINGLE) == pytest.approx(600 * u, rel=1e-3)
 
 
 def test_errors_of_terms_are_added_in_full() -> None:

@@ -6,14 +6,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rtcc.targets.tvm.kernels import direct_conv, matmul
+from rtcc.ir.ops.winograd import amplification, transformed_filter
+from rtcc.targets.tvm.kernels import direct_conv, matmul, nchw_conv, winograd_conv
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
-from rtcc.targets.tvm.kernels.conv_tiles import direct_tile
+from rtcc.targets.tvm.kernels.conv_tiles import direct_tile, nchw_tile
 from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem, MatmulTile, choose_tile
-from rtcc.targets.tvm.summation import BLOCK, LONGEST, block_length
+from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem, WinogradTile, scratch_bytes
+from rtcc.targets.tvm.summation import BLOCK, LONGEST, TRANSFORMED_CHANNELS, block_length, roundings
 from tests.targets.kernels import blocked, run
 from tests.targets.lowered import Kernels
-from tests.targets.packed import direct_weights, matmul_weights
+from tests.targets.packed import direct_weights, matmul_weights, nchw_weights, winograd_weights
 
 U = 2.0**-24
 TERM = np.float32(0.1)
@@ -56,6 +58,33 @@ def test_convolutions(kernel: int) -> None:
     result = run(direct_conv.make(p, None, tile), 16, [blocked(data, p.input), packed], p.output.shape)
     exact = 9216 * float(TERM)
     assert np.abs(result - exact).max() <= bound(9216) * exact
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_convolutions_of_plain_pictures(kernel: int) -> None:
+    channels = 9216 // kernel**2
+    p = ConvProblem(1, channels, kernel, kernel + 1, 16, (kernel, kernel))
+    data, weights = np.full((1, channels, kernel, kernel + 1), TERM), np.ones((16, channels, kernel, kernel))
+    packed = nchw_weights(weights.astype(np.float32), p, nchw_tile(p, 32))
+    result = run(nchw_conv.make(p), 16, [data, packed], p.output.shape)
+    exact = 9216 * float(TERM)
+    assert np.abs(result - exact).max() <= bound(9216) * exact
+
+
+@pytest.mark.parametrize("outputs", [2, 4])
+def test_winograd(outputs: int) -> None:
+    channels, size = 9216, outputs + 2
+    p = WinogradProblem(ConvProblem(1, channels, size, size, 16, (3, 3)), (outputs, outputs))
+    tile = WinogradTile(1, 1)
+    weights = np.zeros((16, channels, 3, 3), np.float32)
+    weights[:, :, 1, 1] = 1
+    packed = winograd_weights(transformed_filter(weights, p.outputs).astype(np.float32), p, tile)
+    data = np.full((1, channels, size, size), TERM)
+    func = winograd_conv.make(p, None, tile)
+    result = run(func, 16, [blocked(data, p.conv.input), packed], p.conv.output.shape, scratch_bytes(p, tile))
+    exact = channels * float(TERM)
+    steps = roundings(channels, TRANSFORMED_CHANNELS) + 4 * size
+    assert np.abs(result - exact).max() <= amplification(p.outputs, (3, 3)) * steps * U * exact
 
 
 REDUCTIONS = {

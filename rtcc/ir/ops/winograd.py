@@ -10,9 +10,9 @@ for networks: A. Lavin and S. Gray, arXiv:1509.09308). The matrices come from To
 polynomials are multiplied by evaluating them at a - 1 points and infinity, and transposing that turns
 products into correlations.
 
-The points decide how much rounding grows. For F(4, 3) the usual 0, ±1, ±2 make the largest error eight times
-a direct sum's; 0, ±√½, ±√2 make it twice: their powers stay near 1, and p·q = 1 saves products besides. The
-others below are likewise those of least `growth` on a grid, rounded.
+The points decide how much rounding grows. For F(4, 3) the usual 0, ±1, ±2 make the largest error four
+times as large as 0, ±√½, ±√2 do: their powers stay near 1, and p·q = 1 saves products besides. The
+others below are likewise those of least `amplification` on a grid, rounded.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def transformed_filter(weight: NDArray[Any], tile: tuple[int, ...]) -> NDArray[n
     return (flat @ matrix.T).reshape(*weight.shape[:2], *(one.points for one in each))
 
 
-def growth(tile: tuple[int, ...], taps: tuple[int, ...]) -> float:
+def amplification(tile: tuple[int, ...], taps: tuple[int, ...]) -> float:
     """How much larger rounding errors become than those of a direct sum over as many terms.
 
     tile: outputs along each axis; taps: the filter's.

@@ -13,14 +13,14 @@ from math import prod
 
 from tvm import tirx
 
-from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, splat, vector
+from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, bounded, splat, vector
 from rtcc.targets.tvm.kernels import narrow_conv
 from rtcc.targets.tvm.kernels.access import tap_bounds
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile, Tiling
 from rtcc.targets.tvm.kernels.conv_tiles import nchw_illegal, nchw_tile
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
-from rtcc.targets.tvm.summation import BLOCK
+from rtcc.targets.tvm.summation import block_length
 
 
 def make(problem: ConvProblem, epilogue: Epilogue | None = None, tile: Tile | None = None) -> tirx.PrimFunc:
@@ -68,15 +68,19 @@ class _NchwConv:
     def _reduce(
         self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, acc: Accumulators, x: Index
     ) -> None:
-        """Add all products to the accumulators; a long sum channel by channel (`summation`)."""
-        kernel, channels = row.kernel, self.problem.channels
-        apart = channels * prod(self.problem.kernel) > 2 * BLOCK
-        with kernel.serial("c", channels) as c:
-            partial = row.accumulators(acc.pixels) if apart else acc
-            self._channel(row, data, weights, partial, x, c)
-            if apart:
-                with kernel.unrolled("m", acc.pixels) as m, kernel.unrolled("j", acc.blocks) as j:
-                    acc.add(kernel, m, j, partial.buffer[partial.place(m, j)])
+        """Add all products to the accumulators; a long sum in parts of whole channels (`summation`)."""
+        kernel, channels, taps = row.kernel, self.problem.channels, prod(self.problem.kernel)
+        part = max(1, block_length(channels * taps) // taps)
+        if part >= channels:
+            with kernel.serial("c", channels) as c:
+                self._channel(row, data, weights, acc, x, c)
+            return
+        with kernel.serial("part", -(-channels // part)) as number:
+            partial, begin = row.accumulators(acc.pixels), kernel.bind("begin", number * part)
+            with kernel.serial("c", bounded(part, channels, begin), begin) as c:
+                self._channel(row, data, weights, partial, x, c)
+            with kernel.unrolled("m", acc.pixels) as m, kernel.unrolled("j", acc.blocks) as j:
+                acc.add(kernel, m, j, partial.buffer[partial.place(m, j)])
 
     def _channel(
         self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, acc: Accumulators, x: Index, c: Index

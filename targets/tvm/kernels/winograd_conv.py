@@ -9,7 +9,7 @@ batch, row by row, and done by blocks whose transformed inputs and products stay
         V[p, cb, t] = (Bᵀ d B)[p]                                # all points p of each tile and input block
         for group of output channels:
             for p, t by register tile:
-                M[t, j, p] = Σ_c V[p, t, c] · weights[group, p, c, j]
+                M[t, j, p] = Σ_c V[p, t, c] · weights[group, p, c, j]    # in parts (`summation`)
             for t, j:
                 output[tile t] = epilogue(Aᵀ M[t, j] A)
 
@@ -36,6 +36,7 @@ from rtcc.targets.tvm.kernels.winograd_tiles import (
     scratch_bytes,
     winograd_illegal,
 )
+from rtcc.targets.tvm.summation import TRANSFORMED_CHANNELS
 
 AHEAD_FLOATS = 2048
 """How far ahead weights are asked for. They come from the third cache or from memory, in one long stream that
@@ -226,15 +227,25 @@ class _Products:
                 kernel.store(block.scratch, [place], acc.buffer[acc.place(m, j)])
 
     def _sums(self, point: Index, group: Index, first: Index) -> Accumulators:
-        """The products of a register tile, summed over the channels."""
-        block, kernel, tile, lanes = self.block, self.block.kernel, self.block.tile, self.block.lanes
-        buffer = kernel.local("acc", (tile.tiles * tile.blocks * lanes,))
-        acc = Accumulators(buffer, tile.tiles, tile.blocks, lanes)
-        with kernel.unrolled("i", tile.tiles * tile.blocks) as i:
-            kernel.store(buffer, [vector(i * lanes, lanes)], splat(0.0, lanes))
-        conv = block.problem.conv
+        """The products of a register tile, summed over the channels; many channels in parts."""
+        conv = self.block.problem.conv
+        part = TRANSFORMED_CHANNELS // conv.lanes
+        if conv.input.blocks <= part:
+            return self._part(point, group, first, 0, conv.input.blocks)
+        kernel, sums = self.block.kernel, self._zeros("sums")
+        with kernel.serial("part", -(-conv.input.blocks // part)) as number:
+            begin = kernel.bind("begin", number * part)
+            products = self._part(point, group, first, begin, bounded(part, conv.input.blocks, begin))
+            with kernel.unrolled("m", sums.pixels) as m, kernel.unrolled("j", sums.blocks) as j:
+                sums.add(kernel, m, j, products.buffer[products.place(m, j)])
+        return sums
+
+    def _part(self, point: Index, group: Index, first: Index, begin: Index, count: Index) -> Accumulators:
+        """The products of a register tile, summed over `count` channel blocks from `begin`."""
+        block, kernel, lanes, conv = self.block, self.block.kernel, self.block.lanes, self.block.problem.conv
+        acc = self._zeros("acc")
         with (
-            kernel.serial("cb", conv.input.blocks) as cb,
+            kernel.serial("cb", count, begin) as cb,
             kernel.serial("c", bounded(lanes, conv.channels, cb * lanes)) as c,
         ):
             channel = kernel.bind("channel", cb * lanes + c)
@@ -245,6 +256,15 @@ class _Products:
                 weight = self.weights[group, point, channel, vector(j * lanes, lanes)]
                 acc.add(kernel, m, j, value * weight)
         return acc
+
+    def _zeros(self, name: str) -> Accumulators:
+        """The accumulators of a register tile."""
+        kernel, tile, lanes = self.block.kernel, self.block.tile, self.block.lanes
+        count = tile.tiles * tile.blocks
+        buffer = kernel.local(name, (count * lanes,))
+        with kernel.unrolled("i", count) as i:
+            kernel.store(buffer, [vector(i * lanes, lanes)], splat(0.0, lanes))
+        return Accumulators(buffer, tile.tiles, tile.blocks, lanes)
 
 
 @dataclass(frozen=True)

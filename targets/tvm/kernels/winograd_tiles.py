@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from math import prod
 
-from rtcc.ir.ops.winograd import POINTS, Transform, growth, transform
+from rtcc.ir.ops.winograd import POINTS, Transform, amplification, transform
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, cycles_per_step
 from rtcc.targets.tvm.kernels.shares import uneven
 
@@ -136,7 +136,7 @@ def winograd_illegal(problem: ConvProblem, outputs: tuple[int, int]) -> str | No
     pairs = [pair for pair in zip(outputs, problem.kernel, strict=True) if pair != (1, 1)]
     if any(m == 1 or taps == 1 or m + taps - 1 not in POINTS for m, taps in pairs):
         return f"the kernel is {kernel}, too large for tiles of {outputs[0]}x{outputs[1]}"
-    grows = growth(outputs, problem.kernel)
+    grows = amplification(outputs, problem.kernel)
     if grows > MOST_GROWTH:
         return f"rounding errors grow {grows:.1f} times with {kernel} taps, more than {MOST_GROWTH:g}"
     return None

@@ -12,7 +12,8 @@ from rtcc.errors import InvalidModel
 from rtcc.interpreter import interpret
 from rtcc.ir import DType, Graph, Module, TensorType
 from rtcc.ir.ops.nn import Conv
-from rtcc.ir.ops.winograd import OUTPUTS, POINTS, WinogradConv, growth, transform, transformed_filter
+from rtcc.ir.ops.winograd import OUTPUTS, POINTS, WinogradConv, amplification, transform, transformed_filter
+from rtcc.rounding.bounded import SINGLE, sum_error
 from rtcc.text import parse_module, print_module
 
 Case = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]
@@ -124,7 +125,7 @@ def drawn(kind: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
 def test_error_stays_below_the_documented_bound(
     tile: tuple[int, int], taps: tuple[int, int], kind: str
 ) -> None:
-    """4·√(C + 4·points)·u·growth, of the largest sum of its terms' magnitudes (docs/arithmetic.md)."""
+    """`sum_error` times the amplification, of the largest Σ|terms| (docs/arithmetic.md)."""
     shape, channels = (1, 96, 24, 24), 96
     data = drawn(kind, shape)
     module = both((shape, (16, channels, *taps), tile, (1, 1, 1, 1)), DType.F32)
@@ -136,7 +137,7 @@ def test_error_stays_below_the_documented_bound(
     graph.return_(graph.append(Conv(graph.parameters[0], weight, pads=(1, 1, 1, 1))).result)
     (terms,) = interpret(magnitudes, {"x": np.abs(data.astype(np.float64))}).values()
     points = max(tile[0] + taps[0], tile[1] + taps[1]) - 1
-    bound = 4 * (channels + 4 * points) ** 0.5 * 2.0**-24 * growth(tile, taps)
+    bound = sum_error(channels + 4 * points, SINGLE) * amplification(tile, taps)
     assert np.abs(found - exact).max() <= bound * terms.max()
 
 
@@ -155,12 +156,12 @@ def test_magnitudes_are_those_of_its_terms(name: str) -> None:
     np.testing.assert_allclose(op.magnitudes(single, first), np.abs(op.compute(single, first)), atol=1e-12)
 
 
-def test_growth_is_as_documented() -> None:
-    assert growth((2, 2), (3, 3)) == pytest.approx(1.667, abs=1e-3)
-    assert growth((4, 4), (3, 3)) == pytest.approx(7.125, abs=1e-3)
-    assert growth((3, 3), (2, 2)) == pytest.approx(2.0, abs=1e-3)
-    assert growth((4, 1), (5, 1)) == pytest.approx(5.454, abs=1e-3)
-    assert growth((1, 1), (1, 1)) == 1
+def test_amplification_is_as_documented() -> None:
+    assert amplification((2, 2), (3, 3)) == pytest.approx(1.667, abs=1e-3)
+    assert amplification((4, 4), (3, 3)) == pytest.approx(7.125, abs=1e-3)
+    assert amplification((3, 3), (2, 2)) == pytest.approx(2.0, abs=1e-3)
+    assert amplification((4, 1), (5, 1)) == pytest.approx(5.454, abs=1e-3)
+    assert amplification((1, 1), (1, 1)) == 1
 
 
 @pytest.mark.parametrize(
