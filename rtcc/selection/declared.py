@@ -12,6 +12,7 @@ from typing import Any
 from rtcc.errors import InvalidInput
 from rtcc.ir import Graph, Layout, Module, Op, Value
 from rtcc.ir.ops.fused import Fused
+from rtcc.ir.ops.plan import Launch
 from rtcc.ir.regions import anchor_of
 from rtcc.target import GENERIC, Candidate, Halos, Illegal, Target
 
@@ -24,7 +25,8 @@ def check_choices(module: Module, target: Target) -> None:
 
     bad-algorithm: no such algorithm, or not legal for its op. bad-tile: not as many numbers as the algorithm
     takes, or numbers out of range. bad-layout: operands or result stored otherwise than the algorithm reads
-    and writes them, or otherwise than with one axis in blocks where there is none.
+    and writes them, or otherwise than with one axis in blocks where there is none. bad-scratch: a launch
+    with another amount of scratch memory than its kernel takes.
     """
     is_laid_out = any(text.partition("{")[0] == LAYING_OUT for text in module.after)
     for body, attributes, what in _bodies(module):
@@ -39,6 +41,19 @@ def check_choices(module: Module, target: Target) -> None:
         else:
             assert anchor is not None
             _check_operands(anchor, body, candidate, what)
+    _check_scratch(module, target)
+
+
+def _check_scratch(module: Module, target: Target) -> None:
+    """Every launch gives its kernel what scratch memory it takes, or none where it takes none."""
+    needed = {name: target.scratch_bytes(kernel) for name, kernel in module.kernels.items()}
+    for op in module.walk():
+        if not isinstance(op, Launch):
+            continue
+        found, wanted = op.scratch_bytes, needed[op.kernel]
+        if found < wanted or bool(op.scratch) != bool(wanted):
+            message = f"a launch of kernel @{op.kernel} has {found} bytes of scratch, it takes {wanted}"
+            raise _bad("scratch", message)
 
 
 def _bodies(module: Module) -> Iterator[tuple[Graph, Mapping[str, Any], str]]:

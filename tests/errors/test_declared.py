@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,39 @@ def test_a_tile_that_cannot_be_is_refused_by_code_generation(dump: Path, old: st
     module = start(edited(dump, old, new), Options()).module
     refused = [kernel for kernel in module.kernels.values() if refusal(kernel)]
     assert [refusal(kernel) for kernel in refused] == ["bad-tile"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ((1000, 1, 1, 1), "it keeps [0-9]+ vectors, expected at most 256"),
+        ((1, 1, 10**6, 1), "there are 9"),
+        ((1, 1, 1, 10**9), "have no 1000000000 parts"),
+    ],
+)
+def test_winograd_s_blocks_that_cannot_be(winograd: Path, change: tuple[int, ...], reason: str) -> None:
+    found = re.search(r'algorithm = "winograd4", tile = \[([0-9,]+)\]', winograd.read_text())
+    assert found is not None
+    numbers = list(map(int, found[1].split(",")))
+    new = [number * factor for number, factor in zip(numbers, change, strict=True)]
+    old, text = found[0], found[0].replace(found[1], ",".join(map(str, new)))
+    module = start(edited(winograd, old, text), Options()).module
+    (kernel,) = (each for each in module.kernels.values() if each.attributes.get("tile") == tuple(new))
+    with pytest.raises(RtccError, match=reason) as raised:
+        lower_kernel(kernel, parse_target(TARGET))
+    assert (raised.value.code, raised.value.where) == ("bad-tile", "second")
+
+
+@pytest.mark.parametrize("new", ["scratch_bytes = 64", "scratch_bytes = 0"])
+def test_a_plan_with_too_little_scratch_is_refused(winograd: Path, new: str) -> None:
+    """The kernel would write past it, over another tensor."""
+    (plan,) = winograd.parent.glob("*-plan-memory.rtir")
+    found = re.search(r"scratch_bytes = [0-9]+", plan.read_text())
+    assert found is not None
+    start(plan, Options())
+    with pytest.raises(RtccError, match="bytes of scratch, it takes") as raised:
+        start(edited(plan, found[0], new), Options())
+    assert raised.value.code == "bad-scratch"
 
 
 def refusal(kernel: Graph) -> str:

@@ -31,7 +31,7 @@ from rtcc.targets.tvm.kernels import (
     winograd_conv,
 )
 from rtcc.targets.tvm.kernels.conv_problem import Tile
-from rtcc.targets.tvm.kernels.conv_tiles import tile_illegal
+from rtcc.targets.tvm.kernels.conv_tiles import blocking_illegal, tile_illegal
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
 from rtcc.targets.tvm.kernels.fft_tiles import FftTile
 from rtcc.targets.tvm.kernels.matmul_tiles import MatmulTile
@@ -229,9 +229,9 @@ def _winograd(graph: Graph, op: WinogradConv, target: Target) -> tirx.PrimFunc:
     lanes, halos = _blocks_of(graph, op)
     logical = _without_height if op.type.rank == 3 else _same
     epilogue = RegionEpilogue(graph, op, [op.data, op.weight], logical)
-    tile = WinogradTile(*graph.attributes["tile"])
-    _require_tile(op, tile, op.weight.type, 0, tile.blocks * lanes)
-    problem = winograd_problem(op, lanes, halos)
+    tile, problem = WinogradTile(*graph.attributes["tile"]), winograd_problem(op, lanes, halos)
+    reason = blocking_illegal(tile, problem.tiles, problem.conv.output.blocks)
+    _require_tile(op, tile, op.weight.type, 0, tile.blocks * lanes, reason)
     return finished(winograd_conv.make(problem, epilogue, tile), graph, epilogue)
 
 
@@ -241,9 +241,10 @@ def _fft(graph: Graph, op: FftConv, target: Target) -> tirx.PrimFunc:
     logical = _turned if is_turned(op) else _same
     logical = _without_height if op.type.rank == 3 else logical
     epilogue = RegionEpilogue(graph, op, [op.data, op.weight], logical)
-    tile = FftTile(*graph.attributes["tile"])
-    _require_tile(op, tile, op.weight.type, 0, tile.blocks * lanes)
-    return finished(fft_conv.make(fft_problem(op, lanes, halos), epilogue, tile), graph, epilogue)
+    tile, problem = FftTile(*graph.attributes["tile"]), fft_problem(op, lanes, halos)
+    reason = blocking_illegal(tile, problem.tiles, problem.conv.output.blocks, vectors=2)
+    _require_tile(op, tile, op.weight.type, 0, tile.blocks * lanes, reason)
+    return finished(fft_conv.make(problem, epilogue, tile), graph, epilogue)
 
 
 def _blocks_of(graph: Graph, op: WinogradConv | FftConv) -> tuple[int, Halos]:
