@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 from rtcc.errors import InvalidInput
-from rtcc.ir import Constant, Graph, Layout, Module, Op, Value
+from rtcc.ir import Constant, Module, Op
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.fused import Fused
 from rtcc.ir.ops.winograd import WinogradConv
-from rtcc.ir.regions import anchor_of, computes_operand, constant_slots, flow_graphs, operand_index
-from rtcc.ir.roles import Role
+from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs, operand_index
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import reassociates
+from rtcc.selection.access import obstacle
 from rtcc.selection.decision import Decision, Offer
+from rtcc.selection.plan import Planner
 from rtcc.target import Candidate, Target, Transformed, target_of
 
 AUTO = "auto"
@@ -31,13 +32,13 @@ _FORMS = {WinogradConv.name: WinogradConv, FftConv.name: FftConv}
 class SelectConv(Pass):
     """Choose the algorithm of each convolution and matrix product by the target's predicted costs.
 
-    The target lists every algorithm with its cost or why it is not legal; the cheapest legal one is written
-    down as the region's `algorithm` and `tile`, a conversion of its first operand counted in. conv: an
-    algorithm for all convolutions in place of the cheapest. layers: `NODE=ALGORITHM` for single layers, by
-    ONNX node name. max_error: forbids algorithms whose error bound is larger (0: none is forbidden).
-    transforms=false: forbids those that compute with transformed weights, as -O1 does. Where
-    the algorithm is one of them, the convolution becomes `nn.winograd_conv` or `nn.fft_conv` with its weight
-    transformed:
+    The target lists every algorithm with its cost or why it is not legal. What makes the whole graph
+    cheapest, conversions between layouts counted in (`rtcc/selection/plan.py`), is written down as each
+    region's `algorithm` and `tile`. conv: an algorithm for all convolutions in place of the cheapest. layers:
+    `NODE=ALGORITHM` for single layers, by ONNX node name. max_error: forbids algorithms whose error bound is
+    larger (0: none is forbidden). transforms=false: forbids those that compute with transformed weights, as
+    -O1 does. Where the algorithm is one of them, the convolution becomes `nn.winograd_conv` or `nn.fft_conv`
+    with its weight transformed:
 
     conv(x, #w, b)  →  winograd_conv(x, #w.winograd4, b) {tile = [4,4]}
 
@@ -56,24 +57,41 @@ class SelectConv(Pass):
     transforms: bool = True
 
     def run(self, module: Module) -> bool:
-        chosen = list(self._choices(module))
-        for op, decision in chosen:
-            candidate = decision.chosen.candidate
+        chosen = [item for planner, _ in self._planners(module) for item in planner.plan().chosen.items()]
+        known: dict[tuple[Constant, Transformed], Constant] = {}
+        for op, offer in chosen:
+            candidate = offer.candidate
             op.attributes |= {"algorithm": candidate.algorithm}
             op.attributes |= {"tile": candidate.tile} if candidate.tile else {}
-            if candidate.transformed:
-                _transform(module, op, candidate.transformed)
+            if candidate.transformed and isinstance(anchor_of(op.body), nn.Conv):
+                _transform(module, op, candidate.transformed, known)
         return bool(chosen)
 
     def explain(self, module: Module) -> tuple[Decision, ...]:
-        return tuple(decision for _, decision in self._choices(module))
+        return tuple(
+            choices[op].decision(taken, partial(planner.elsewhere, plan, op))
+            for planner, choices in self._planners(module)
+            for plan in [planner.plan()]
+            for op, taken in plan.chosen.items()
+        )
 
-    def _choices(self, module: Module) -> Iterator[tuple[Fused, Decision]]:
+    def _planners(self, module: Module) -> Iterator[tuple[Planner, dict[Fused, Choosing]]]:
+        """The planner of each graph, and the choice at each of its anchors."""
         target = target_of(module)
         wishes = _Wishes(self.conv, _by_layer(self.layers), self.max_error, self.transforms)
         wishes.require_known(target, module)
         for graph in flow_graphs(module):
-            yield from _Selection(target, graph, wishes).decisions()
+            choices: dict[Fused, Choosing] = {}
+
+            def offers(op: Fused, anchor: Op, choices: dict[Fused, Choosing] = choices) -> tuple[Offer, ...]:
+                found = target.candidates(anchor, constant_slots(op, anchor))
+                if not found:
+                    return ()
+                each = tuple(Offer(candidate, wishes.refusal(op, anchor, candidate)) for candidate in found)
+                choices[op] = Choosing(anchor, each, wishes.algorithm(anchor))
+                return choices[op].open()
+
+            yield Planner(graph, target, offers), choices
 
 
 @dataclass(frozen=True)
@@ -99,6 +117,14 @@ class _Wishes:
                 hint = f"did you mean {', '.join(near)}?" if near else "--explain lists the layers by name"
                 raise InvalidInput("unknown-layer", f"no layer is named {layer!r}", hint=hint)
 
+    def refusal(self, op: Fused, anchor: Op, candidate: Candidate) -> str:
+        """Why a candidate may not be taken for a region, or ""."""
+        if self.max_error and candidate.error > self.max_error:
+            return f"its error bound {candidate.error:.1e} is above {self.max_error:g}"
+        if candidate.transformed and not self.transforms:
+            return "transforms=false forbids transformed weights"
+        return obstacle(op.body, anchor, candidate)
+
     def algorithm(self, anchor: Op) -> str:
         """What is asked for an anchor: an algorithm's name, or AUTO."""
         for node in anchor.location.nodes:
@@ -107,116 +133,67 @@ class _Wishes:
         return self.conv if isinstance(anchor, nn.Conv) else AUTO
 
 
-@dataclass
-class _Selection:
-    """Decisions for one graph, in its order; `stored` is how each value will probably lie in memory."""
-
-    target: Target
-    graph: Graph
-    wishes: _Wishes
-    stored: dict[Value, Layout] = field(default_factory=dict["Value", "Layout"])
-
-    def decisions(self) -> Iterator[tuple[Fused, Decision]]:
-        for op in self.graph.ops:
-            if not isinstance(op, Fused):
-                continue
-            anchor = anchor_of(op.body)
-            found = self.target.candidates(anchor, constant_slots(op, anchor)) if anchor else ()
-            if anchor is None or not found:
-                self._pass_on(op)
-                continue
-            decision = _Choice(
-                anchor, tuple(self._offer(op, anchor, each) for each in found), self.wishes
-            ).decision
-            if decision.chosen.candidate.result_layout is not None:
-                self.stored[op.result] = decision.chosen.candidate.result_layout
-            yield op, decision
-
-    def _offer(self, op: Fused, anchor: Op, candidate: Candidate) -> Offer:
-        limit = self.wishes.max_error
-        refusal = ""
-        if limit and candidate.error > limit:
-            refusal = f"its error bound {candidate.error:.1e} is above {limit:g}"
-        if candidate.transformed and not self.wishes.transforms:
-            refusal = "transforms=false forbids transformed weights"
-        inside = [slot for slot in candidate.operand_layouts if computes_operand(anchor, slot)]
-        if inside:
-            refusal = f"it reads operand {inside[0]} from memory, and the region computes that itself"
-        if candidate.result_layout and _is_read_plain_and_again(op, anchor, candidate):
-            refusal = "it reads operand 0 plain, and the region reads that once more in the result's blocks"
-        return Offer(candidate, self._conversion(op, anchor, candidate), refusal)
-
-    def _conversion(self, op: Fused, anchor: Op, candidate: Candidate) -> float:
-        """Seconds to store the first operand as the candidate reads it."""
-        index = operand_index(anchor, 0)
-        wanted = candidate.operand_layouts.get(0)
-        if index is None or wanted == self.stored.get(op.inputs[index]):
-            return 0.0
-        type = op.inputs[index].type.with_layout(self.stored.get(op.inputs[index]))
-        return self.target.conversion_cost(type, wanted).total
-
-    def _pass_on(self, op: Fused) -> None:
-        """Blocks flow on through regions whose kernels take any layout."""
-        members = list(op.body.ops)[:-1]
-        if len(op.results) != 1:
-            return
-        if all(m.role is Role.ELEMENTWISE or self.target.layout_agnostic(m) for m in members):
-            for value in op.inputs:
-                if value in self.stored and value.type.rank == op.result.type.rank:
-                    self.stored[op.result] = self.stored[value]
-                    return
-
-
-def _is_read_plain_and_again(op: Fused, anchor: Op, candidate: Candidate) -> bool:
-    """Whether the anchor would have its first operand plain, and another op of the region reads it too."""
-    index = operand_index(anchor, 0)
-    if index is None or candidate.operand_layouts.get(0, Layout) is not None:
-        return False
-    return any(user is not anchor for user in op.body.parameters[index].users)
-
-
 @dataclass(frozen=True)
-class _Choice:
-    """One anchor's offers, and which of them is taken."""
+class Choosing:
+    """The choice among the offers for one anchor."""
 
     anchor: Op
     offers: tuple[Offer, ...]
-    wishes: _Wishes
+    wanted: str
+    """An algorithm's name, or AUTO."""
 
-    @cached_property
-    def decision(self) -> Decision:
-        """The offer taken, and why."""
-        wanted = self.wishes.algorithm(self.anchor)
-        chosen, reason = self._cheapest() if wanted == AUTO else (self._forced(wanted), "asked for")
-        operands = list(self.anchor.present_operands)[:2]
-        problem = " ".join(str(value.type) for value in (*operands, *self.anchor.results))
-        return Decision(self.anchor.location.nodes, self.anchor.name, problem, self.offers, chosen, reason)
+    def open(self) -> tuple[Offer, ...]:
+        """What the plan may choose from: the offers that may be taken, or the one asked for."""
+        legal = tuple(offer for offer in self.offers if not offer.obstacle)
+        if self.wanted != AUTO:
+            return (self._asked_for(legal),)
+        if not legal:
+            reasons = "; ".join(f"{offer.candidate.algorithm}: {offer.obstacle}" for offer in self.offers)
+            raise InvalidInput("no-algorithm", f"no algorithm may compute {self.anchor.name}: {reasons}",
+                               where=self._where, hint="allow a larger --max-error")  # fmt: skip
+        return legal
+
+    def _asked_for(self, legal: tuple[Offer, ...]) -> Offer:
+        for offer in legal:
+            if offer.candidate.algorithm == self.wanted:
+                return offer
+        found = [offer.obstacle for offer in self.offers if offer.candidate.algorithm == self.wanted]
+        names = ", ".join(offer.candidate.algorithm for offer in legal)
+        reason = found[0] if found else f"it does not compute {self.anchor.name}"
+        raise InvalidInput("illegal-algorithm", f"{self.wanted} cannot be used: {reason}",
+                           where=self._where, hint=f"legal here: {names}")  # fmt: skip
 
     @property
     def _where(self) -> str | None:
         return str(self.anchor.location) or None
 
-    def _cheapest(self) -> tuple[Offer, str]:
-        legal = sorted(
-            (offer for offer in self.offers if not offer.obstacle), key=lambda offer: offer.seconds
-        )
-        if not legal:
-            reasons = "; ".join(f"{offer.candidate.algorithm}: {offer.obstacle}" for offer in self.offers)
-            raise InvalidInput("no-algorithm", f"no algorithm may compute {self.anchor.name}: {reasons}",
-                               where=self._where, hint="allow a larger --max-error")  # fmt: skip
-        if len(legal) == 1:
-            return legal[0], "the only one that is legal"
-        return legal[0], f"{legal[1].seconds / max(legal[0].seconds, 1e-12):.1f} times as fast as the next"
+    def decision(self, taken: Offer, elsewhere: Callable[[Offer], float]) -> Decision:
+        """What the plan took, and why; elsewhere: what another offer would cost the rest of the graph."""
+        offers = [
+            offer if offer is taken or self.wanted != AUTO else replace(offer, elsewhere=elsewhere(offer))
+            for offer in self.offers
+        ]
+        reason = "asked for" if self.wanted != AUTO else _reason(taken, offers)
+        operands = list(self.anchor.present_operands)[:2]
+        problem = " ".join(str(value.type) for value in (*operands, *self.anchor.results))
+        location = self.anchor.location
+        return Decision(location.nodes, self.anchor.name, problem, tuple(offers), taken, reason)
 
-    def _forced(self, wanted: str) -> Offer:
-        for offer in self.offers:
-            if offer.candidate.algorithm == wanted and not offer.obstacle:
-                return offer
-        found = [offer.obstacle for offer in self.offers if offer.candidate.algorithm == wanted]
-        names = ", ".join(offer.candidate.algorithm for offer in self.offers if not offer.obstacle)
-        reason = found[0] if found else f"it does not compute {self.anchor.name}"
-        raise InvalidInput("illegal-algorithm", f"{wanted} cannot be used: {reason}",
-                           where=self._where, hint=f"legal here: {names}")  # fmt: skip
+
+def _reason(taken: Offer, offers: Sequence[Offer]) -> str:
+    """Why an offer is part of the plan."""
+    others = [offer for offer in offers if not offer.obstacle and offer is not taken]
+    if not others:
+        return "the only one that is legal"
+    fastest = min(others, key=lambda offer: offer.candidate.seconds)
+    gained = taken.candidate.seconds - fastest.candidate.seconds
+    if gained > 0:
+        return (
+            f"{fastest.candidate.algorithm} alone would be {gained * 1e6:.2f} µs faster, "
+            f"and cost {fastest.elsewhere * 1e6:.2f} µs elsewhere"
+        )
+    following = min(offer.seconds for offer in others)
+    return f"{following / max(taken.seconds, 1e-12):.1f} times as fast as the next"
 
 
 def _by_layer(texts: tuple[str, ...]) -> dict[str, str]:
@@ -231,17 +208,25 @@ def _by_layer(texts: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _transform(module: Module, op: Fused, wanted: Transformed) -> None:
-    """Replace a region's convolution by the operator that computes with transformed weights."""
+def _transform(
+    module: Module, op: Fused, wanted: Transformed, known: dict[tuple[Constant, Transformed], Constant]
+) -> None:
+    """Replace a region's convolution by the operator that computes with transformed weights.
+
+    known: weights that are transformed already, for layers that share them.
+    """
     conv, form = anchor_of(op.body), _FORMS[wanted.operator]
     assert isinstance(conv, nn.Conv)
     index = operand_index(conv, 1)
     assert index is not None, "its weights are a constant operand"
     weight = op.inputs[index]
     assert isinstance(weight, Constant)
-    array = form.transformed(weight.array, wanted.tile).astype(weight.type.dtype.numpy)
-    name = f"{weight.symbol}.{form.algorithm}{max(wanted.tile)}"
-    transformed = module.add_constant(name, array, weight.type.with_shape(array.shape))
+    transformed = known.get((weight, wanted))
+    if transformed is None:
+        array = form.transformed(weight.array, wanted.tile).astype(weight.type.dtype.numpy)
+        name = f"{weight.symbol}.{form.algorithm}{max(wanted.tile)}"
+        transformed = module.add_constant(name, array, weight.type.with_shape(array.shape))
+        known[weight, wanted] = transformed
     parameter = op.body.parameters[index]
     assert parameter.has_one_use, "constant_slots promises the anchor weights of its own"
     new = form.of(conv, transformed, weight.type.sizes[2:], wanted.tile)

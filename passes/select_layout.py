@@ -7,30 +7,29 @@ from dataclasses import dataclass, field
 
 from rtcc.errors import InvalidInput
 from rtcc.ir import Constant, Graph, Layout, Module, Op, Return, TensorType, Value
-from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.fused import ConvertLayout, Fused
 from rtcc.ir.ops.movement import Concat, Slice
-from rtcc.ir.regions import anchor_of, computes_operand, constant_slots, flow_graphs, operand_index
-from rtcc.ir.roles import Role
+from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs, operand_index
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import exact
+from rtcc.selection.access import along_channels, obstacle
+from rtcc.selection.decision import Offer, Placed
+from rtcc.selection.plan import Conversion, Plan, Planner
 from rtcc.target import GENERIC, NO_HALOS, Candidate, Cost, Halos, Target, target_of
-
-_PLAIN_LOOPS = Candidate(GENERIC, Cost(0.0))
-"""What a region is compiled to where the target has but one way, or none was chosen."""
 
 
 @dataclass(frozen=True)
 class SelectLayout(Pass):
-    """Give every edge the storage layout that follows from the algorithms chosen.
+    """Give every edge the storage layout that is cheapest for the algorithms chosen.
 
-    The target says which layouts an anchor's algorithm wants; no algorithm means plain loops. A convolution
-    whose algorithm works on channel blocks gets blocked operands and a blocked result; ops
-    that take any layout (elementwise, pooling, concatenation) pass the blocks on where a reader uses them;
-    where a reader needs plain storage, one `tensor.convert_layout` region per value and layout is put in
-    between. Constants are stored as their reader wants them. Zero borders (halo) are the largest that any
-    reader asks for; tiles are settled with them. A region of control flow is a graph of its own: what goes in
-    and comes out is plain.
+    The target says which layouts an anchor's algorithm wants; no algorithm means plain loops. How everything
+    else is stored is planned for the whole graph as select-conv did (`rtcc/selection/plan.py`), now with the
+    algorithms that the regions declare. Where a reader needs another layout than a value is stored in, one
+    `tensor.convert_layout` region per value and layout is put in between. Constants are stored as their
+    reader wants them. Zero borders (halo) are the largest that any reader asks for; tiles are settled with
+    them. A region of control flow is a graph of its own: what goes in and comes out is plain.
+
+    Errors (InvalidInput): illegal-algorithm.
     """
 
     exactness = exact
@@ -40,95 +39,79 @@ class SelectLayout(Pass):
         target = target_of(module)
         changed = False
         for graph in flow_graphs(module):
-            selection = _Selection(module, target, graph)
-            selection.choose()
-            selection.drop_unused_blocks()
-            selection.widen_borders()
-            selection.settle()
-            selection.apply()
-            changed |= selection.changed
+            storage = _Storage(module, target, graph, _plan(graph, target))
+            storage.widen_borders()
+            storage.settle_tiles()
+            storage.apply()
+            changed |= storage.changed
         return changed
+
+    def explain(self, module: Module) -> tuple[Placed, ...]:
+        target = target_of(module)
+        plans = (_plan(graph, target) for graph in flow_graphs(module))
+        return tuple(_placed(conversion, plan.block) for plan in plans for conversion in plan.conversions)
+
+
+def _plan(graph: Graph, target: Target) -> Plan:
+    """The plan for the algorithms that the regions of a graph declare."""
+
+    def offers(op: Fused, anchor: Op) -> tuple[Offer, ...]:
+        candidate = _declared(op, anchor, target, NO_HALOS)
+        return () if candidate is None else (Offer(candidate),)
+
+    return Planner(graph, target, offers).plan()
+
+
+def _declared(op: Fused, anchor: Op, target: Target, halos: Halos) -> Candidate | None:
+    """The candidate whose algorithm a region declares; None where the target has but one way."""
+    algorithm = op.algorithm or GENERIC
+    listed = target.candidates(anchor, constant_slots(op, anchor), halos)
+    if not listed and algorithm == GENERIC:
+        return None
+    legal = [each for each in listed if isinstance(each.cost, Cost) and not obstacle(op.body, anchor, each)]
+    for candidate in legal:
+        if candidate.algorithm == algorithm:
+            return candidate
+    message = f"{algorithm} cannot compute {anchor.name} here"
+    names = ", ".join(each.algorithm for each in legal)
+    raise InvalidInput("illegal-algorithm", message, where=str(anchor.location) or None,
+                       hint=f"legal: {names}; select-conv chooses")  # fmt: skip
+
+
+def _placed(conversion: Conversion, block: int) -> Placed:
+    type = conversion.value.type
+    types = type, type.with_layout(Layout.blocked(type.rank, block))
+    source, result = types if conversion.in_blocks else types[::-1]
+    readers = dict.fromkeys(node for op in conversion.readers for node in op.location.nodes)
+    name = conversion.value.name or ""
+    return Placed(name, str(source), str(result), conversion.seconds, tuple(readers))
 
 
 @dataclass
-class _Selection:
-    """Decisions for one graph: the candidate chosen for each region, a layout per value."""
+class _Storage:
+    """The layouts of one graph as they are written down."""
 
     module: Module
     target: Target
     graph: Graph
-    choices: dict[Fused, Candidate] = field(default_factory=dict["Fused", "Candidate"])
-    anchors: dict[Fused, Op | None] = field(default_factory=dict["Fused", "Op | None"])
-    layouts: dict[Value, Layout] = field(default_factory=dict["Value", "Layout"])
+    plan: Plan
     borders: dict[Value, tuple[int, ...]] = field(default_factory=dict["Value", "tuple[int, ...]"])
     converted: dict[tuple[Value, Layout | None], Value] = field(
         default_factory=dict["tuple[Value, Layout | None]", "Value"]
     )
 
+    def __post_init__(self) -> None:
+        self.choices = {op: offer.candidate for op, offer in self.plan.chosen.items()}
+
     @property
     def changed(self) -> bool:
         """Whether anything was decided."""
-        return bool(self.layouts or self.converted)
+        return bool(self.plan.stored or self.converted)
 
-    # ---- which values are stored in blocks
-
-    def choose(self) -> None:
-        """Ask the target what every anchor's algorithm wants, and let blocked layouts flow on."""
-        for op in self.graph.ops:
-            if not isinstance(op, Fused):
-                continue
-            anchor = self.anchors[op] = anchor_of(op.body)
-            choice = self.choices[op] = self._candidate(op, NO_HALOS)
-            if choice.result_layout is not None:
-                self.layouts[op.result] = choice.result_layout
-            elif (layout := self._inherited(op, anchor)) is not None:
-                self.layouts[op.result] = layout
-
-    def _candidate(self, op: Fused, halos: Halos) -> Candidate:
-        """What the target says of the region's algorithm."""
-        anchor = self.anchors[op]
-        if anchor is None or op.algorithm in ("", GENERIC):
-            return _PLAIN_LOOPS
-        listed = self.target.candidates(anchor, constant_slots(op, anchor), halos)
-        found = [c for c in listed if not any(computes_operand(anchor, s) for s in c.operand_layouts)]
-        for candidate in found:
-            if candidate.algorithm == op.algorithm and isinstance(candidate.cost, Cost):
-                return candidate
-        legal = [each.algorithm for each in found if isinstance(each.cost, Cost)]
-        message = f"{op.algorithm} cannot compute {anchor.name} here"
-        raise InvalidInput("illegal-algorithm", message, where=str(anchor.location) or None,
-                           hint=f"legal: {', '.join(legal)}; select-conv chooses")  # fmt: skip
-
-    def drop_unused_blocks(self) -> None:
-        """Have elementwise and moving ops write plain results where nobody goes on in blocks."""
-        for op in reversed(self.choices):
-            anchor = self.anchors[op]
-            if op.result not in self.layouts or not (anchor is None or isinstance(anchor, Concat)):
-                continue
-            readers = (user for user in op.result.users if isinstance(user, Fused))
-            if not any(reader.result in self.layouts for reader in readers):
-                del self.layouts[op.result]
-
-    def _inherited(self, op: Fused, anchor: Op | None) -> Layout | None:
-        """The blocked layout that an op of any layout takes over from what it reads."""
-        if len(op.results) != 1 or op.result.type.rank < 3 or not self._takes_any_layout(op):
-            return None
-        blocked = [v for v in op.inputs if v in self.layouts and v.type.rank == op.result.type.rank]
-        if anchor is None and not _moves(op):
-            blocked = [v for v in blocked if v.type.shape == op.result.type.shape]
-        if not blocked or (isinstance(anchor, Concat) and not _is_mostly(anchor, blocked, op)):
-            return None
-        layout = self.layouts[blocked[0]]
-        return layout if not isinstance(anchor, Concat) or _cuts_between_blocks(anchor, layout) else None
-
-    def _takes_any_layout(self, op: Fused) -> bool:
-        """Whether a region's general loops can give a blocked result."""
-        return all(m.role is Role.ELEMENTWISE or self.target.layout_agnostic(m) for m in _members(op))
-
-    def _reads_any_layout(self, op: Fused) -> bool:
-        """Whether a region with a plain result can read its operands as they are stored."""
-        walked = (Role.ELEMENTWISE, Role.MOVEMENT)
-        return all(m.role in walked or self.target.layout_agnostic(m) for m in _members(op))
+    @property
+    def regions(self) -> list[Fused]:
+        """The fused regions, in order."""
+        return [op for op in self.graph.ops if isinstance(op, Fused)]
 
     # ---- borders
 
@@ -136,7 +119,7 @@ class _Selection:
         """Give each blocked value the widest border that a reader needs, and parts of one buffer the same."""
         for op, choice in self.choices.items():
             if any(choice.border):
-                index = self._operand_index(op, 0)
+                index = operand_index(self._anchor(op), 0)
                 assert index is not None, "no candidate has an operand that lies in no memory"
                 self._widen(op.inputs[index], choice.border)
         for tied in self._tied():
@@ -145,12 +128,15 @@ class _Selection:
                 for value in tied:
                     self._widen(value, border)
 
-    def settle(self) -> None:
+    def settle_tiles(self) -> None:
         """Ask the target once more, now that the borders are known: tiles depend on them."""
         for op, choice in self.choices.items():
-            if choice.result_layout is not None:
-                halos = Halos(self._border_of(op, 0, choice), self.borders.get(op.result, ()))
-                self.choices[op] = self._candidate(op, halos)
+            if choice.result_layout is None:
+                continue
+            anchor, halos = self._anchor(op), Halos(self._border_of(op, 0), self.borders.get(op.result, ()))
+            settled = _declared(op, anchor, self.target, halos)
+            assert settled is not None, "what was listed without borders is listed with them"
+            self.choices[op] = settled
 
     def _widen(self, value: Value, border: tuple[int, ...]) -> None:
         known = self.borders.get(value, (0,) * len(border))
@@ -159,13 +145,13 @@ class _Selection:
     def _tied(self) -> Iterator[list[Value]]:
         """Groups of blocked values that can be parts of one buffer: operands and results of concat, slice."""
         group: dict[Value, list[Value]] = {}
-        for op in self.choices:
+        for op in self.regions:
             member = _only_member(op)
-            if not isinstance(member, Concat | Slice) or op.result not in self.layouts:
+            if not isinstance(member, Concat | Slice) or op.result not in self.plan.stored:
                 continue
             together: dict[Value, None] = {}
             for value in (op.result, *op.inputs):
-                if value in self.layouts:
+                if value in self.plan.stored:
                     together |= dict.fromkeys(group.get(value, [value]))
             merged = list(together)
             for value in merged:
@@ -176,30 +162,30 @@ class _Selection:
                 seen.add(id(merged))
                 yield merged
 
-    def _border_of(self, op: Fused, slot: int, choice: Candidate) -> tuple[int, ...]:
+    def _border_of(self, op: Fused, slot: int) -> tuple[int, ...]:
         """The border of an operand that the region reads in blocks."""
-        if choice.operand_layouts.get(slot) is None:
+        if self.choices[op].operand_layouts.get(slot) is None:
             return ()
-        index = self._operand_index(op, slot)
+        index = operand_index(self._anchor(op), slot)
         return () if index is None else self.borders.get(op.inputs[index], ())
 
-    def _operand_index(self, op: Fused, slot: int) -> int | None:
-        """Which operand of the region is its anchor's operand `slot`; None for none."""
-        anchor = self.anchors[op]
-        assert anchor is not None
-        return operand_index(anchor, slot)
+    def _anchor(self, op: Fused) -> Op:
+        anchor = anchor_of(op.body)
+        assert anchor is not None, "regions without an anchor have no candidates"
+        return anchor
 
     # ---- writing it down
 
     def apply(self) -> None:
         """Write the layouts into the types, converting operands where they differ."""
-        for op, choice in self.choices.items():
-            op.attributes |= {"tile": choice.tile} if choice.tile else {}
-            if op.results and op.result in self.layouts:
-                _set_result_type(op, self._final(op.result, self.layouts[op.result]))
-        for op, choice in self.choices.items():
+        for op in self.regions:
+            tile = self.choices[op].tile if op in self.choices else ()
+            op.attributes |= {"tile": tile} if tile else {}
+            if op.results and op.result in self.plan.stored:
+                _set_result_type(op, self._final(op.result, self._blocks(op.result)))
+        for op in self.regions:
             for index, value in enumerate(op.inputs):
-                wanted = self._wanted(op, choice, index, value)
+                wanted = self._wanted(op, index, value)
                 if wanted != value.type.layout:
                     op.set_operand(index, self._convert(value, wanted, op))
                 op.body.parameters[index].type = op.inputs[index].type
@@ -214,20 +200,32 @@ class _Selection:
                         if isinstance(inner, Return) and value.name:
                             plain.name, value.name = value.name, f"{value.name}.blocked"
 
-    def _wanted(self, op: Fused, choice: Candidate, index: int, value: Value) -> Layout | None:
-        """The layout in which a region reads an operand: as it is, unless target or result say otherwise."""
-        for slot, layout in choice.operand_layouts.items():
-            if self._operand_index(op, slot) == index:
-                return None if layout is None else self._final(value, layout).layout
+    def _wanted(self, op: Fused, index: int, value: Value) -> Layout | None:
+        """The layout in which a region reads an operand: what its candidate names, else what is planned."""
+        named = self._named(op, index)
+        if named is not None:
+            return None if named[0] is None else self._final(value, named[0]).layout
+        if (op, index) in self.plan.read:
+            return self._final(value, self._blocks(value)).layout
         result = op.result.type if op.results else None
         if result is None or result.layout is None:
-            return value.type.layout if self._reads_any_layout(op) else None
-        is_part = isinstance(self.anchors[op], Concat) and value.type.rank == result.rank
-        if value.type.layout is None and is_part:
-            return result.layout
-        if value.type.layout is None and value.type.shape == result.shape:
-            return self._final(value, Layout(result.layout.outer, result.layout.inner)).layout
-        return value.type.layout or _along_channels(value.type, result)
+            return None
+        if isinstance(value, Constant) and value.type.rank == result.rank:
+            return _beside(value.type, result, is_part=isinstance(anchor_of(op.body), Concat))
+        return along_channels(value.type, result, result.layout) if value.type.rank < result.rank else None
+
+    def _named(self, op: Fused, index: int) -> tuple[Layout | None] | None:
+        """The layout that the region's candidate names for an operand; None where it names none."""
+        if op not in self.choices:
+            return None
+        for slot, layout in self.choices[op].operand_layouts.items():
+            if operand_index(self._anchor(op), slot) == index:
+                return (layout,)
+        return None
+
+    def _blocks(self, value: Value) -> Layout:
+        """A value's layout in blocks of channels, without a border."""
+        return Layout.blocked(value.type.rank, self.plan.block)
 
     def _final(self, value: Value, layout: Layout) -> TensorType:
         """The type of a value under a layout, its border widened to what the readers need."""
@@ -263,42 +261,23 @@ class _Selection:
         return fused.result
 
 
-def _members(op: Fused) -> list[Op]:
-    return list(op.body.ops)[:-1]
-
-
 def _only_member(op: Fused) -> Op | None:
     first = next(op.body.ops)
     return first if first.next is op.body.terminator else None
-
-
-def _moves(op: Fused) -> bool:
-    return any(member.role is Role.MOVEMENT for member in _members(op))
 
 
 def _is_inside_fused(op: Op) -> bool:
     return op.graph is not None and isinstance(op.graph.parent, Fused)
 
 
-def _is_mostly(concat: Concat, blocked: list[Value], op: Fused) -> bool:
-    """Whether at least half of what a concatenation reads is stored in blocks already."""
-    ready = sum(value.type.elements for value in blocked)
-    return 2 * ready >= op.result.type.elements
-
-
-def _cuts_between_blocks(concat: Concat, layout: Layout) -> bool:
-    """Whether every part of a concatenation begins with a whole block."""
-    axis = normal_axis(concat, concat.axis, concat.type.rank)
-    return all(value.type.sizes[axis] % layout.blocks[axis] == 0 for value in concat.inputs[:-1])
-
-
-def _along_channels(type: TensorType, result: TensorType) -> Layout | None:
-    """The layout of an operand with one value per channel of a blocked result: whole blocks like it."""
+def _beside(type: TensorType, result: TensorType, *, is_part: bool) -> Layout | None:
+    """The layout of a constant beside a result in blocks of its rank."""
     assert result.layout is not None
-    axis = 1 - (result.rank - type.rank)
-    if axis < 0 or type.shape[axis] != result.shape[1]:
-        return None
-    return Layout.blocked(type.rank, result.layout.blocks[1], axis)
+    if is_part:
+        return result.layout
+    if type.shape == result.shape:
+        return Layout(result.layout.outer, result.layout.inner)
+    return along_channels(type, result, result.layout)
 
 
 def _set_result_type(op: Fused, type: TensorType) -> None:

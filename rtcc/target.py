@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -197,6 +197,10 @@ class Target(ABC):
     @abstractmethod
     def conversion_cost(self, type: TensorType, layout: Layout | None) -> Cost:
         """What it costs to store a tensor of that type in another layout."""
+
+    @abstractmethod
+    def loops_cost(self, body: Graph, operands: Sequence[Layout | None], result: Layout | None) -> Cost:
+        """What a region costs that `candidates` lists nothing for, its operands and result stored so."""
 
     @abstractmethod
     def scratch_bytes(self, kernel: Graph) -> int:

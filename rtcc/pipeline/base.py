@@ -10,7 +10,7 @@ from rtcc.ir import LEVELS, Module
 from rtcc.pipeline.exactness import Exactness, exact
 
 if TYPE_CHECKING:
-    from rtcc.selection.decision import Decision
+    from rtcc.selection.decision import Decision, Placed
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Pass:
         """Transform the module in place; say whether anything changed."""
         raise NotImplementedError(f"{type(self).__name__} does not define run()")
 
-    def explain(self, module: Module) -> tuple[Decision, ...]:
-        """What `run` would decide for single layers of this module, and why; changes nothing."""
+    def explain(self, module: Module) -> tuple[Decision | Placed, ...]:
+        """What `run` would decide for this module's layers, and why, and convert; changes nothing."""
         return ()
 
     def declared_exactness(self) -> Exactness:

@@ -11,13 +11,13 @@ from rtcc.target import Candidate, Illegal
 class Offer:
     """A candidate as it stands in one graph.
 
-    conversion: seconds to bring its first operand into the layout that it reads. refusal: why it may not be
-    taken although it could be compiled, or "".
+    elsewhere: seconds that conversions and other regions would take more than as planned if it were taken,
+    the rest planned anew. refusal: why it may not be taken although it could be compiled, or "".
     """
 
     candidate: Candidate
-    conversion: float = 0.0
     refusal: str = ""
+    elsewhere: float = 0.0
 
     @property
     def obstacle(self) -> str:
@@ -27,8 +27,8 @@ class Offer:
 
     @property
     def seconds(self) -> float:
-        """Predicted seconds, conversion included."""
-        return self.candidate.seconds + self.conversion
+        """Predicted seconds, the rest of the graph counted in."""
+        return self.candidate.seconds + self.elsewhere
 
 
 @dataclass(frozen=True)
@@ -41,3 +41,14 @@ class Decision:
     offers: tuple[Offer, ...]
     chosen: Offer
     reason: str
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A conversion that was placed: of which value, from type to type, predicted seconds, for which nodes."""
+
+    value: str
+    source: str
+    result: str
+    seconds: float
+    readers: tuple[str, ...]

@@ -14,6 +14,7 @@ from rtcc.ir import Graph, Layout, Module, Op, Value
 from rtcc.ir.ops.fused import Fused
 from rtcc.ir.ops.plan import Launch
 from rtcc.ir.regions import anchor_of
+from rtcc.selection.access import along_channels, layouts_read, obstacle
 from rtcc.target import GENERIC, Candidate, Halos, Illegal, Target
 
 LAYING_OUT = "select-layout"
@@ -40,7 +41,7 @@ def check_choices(module: Module, target: Target) -> None:
             _check_forms([*body.parameters, *body.returned], what)
         else:
             assert anchor is not None
-            _check_operands(anchor, body, candidate, what)
+            _check_operands(anchor, body, candidate, target, what)
     _check_scratch(module, target)
 
 
@@ -101,31 +102,40 @@ def _check_tile(tile: Any, candidate: Candidate, what: str) -> None:
             raise _bad("tile", f"{what}: the tile {numbers} has {found}, expected {min(1, number)} or more")
 
 
-def _check_operands(anchor: Op, body: Graph, candidate: Candidate, what: str) -> None:
-    """Operands and result are stored as the candidate says; what else the region reads, like the result."""
+def _check_operands(anchor: Op, body: Graph, candidate: Candidate, target: Target, what: str) -> None:
+    """Operands and result are stored as the candidate says, what else the region reads as goes with them."""
     result = body.returned[0]
     _check_layout(result, candidate.result_layout, what)
+    if reason := obstacle(body, anchor, candidate):
+        raise _bad("layout", f"{what}: {candidate.algorithm!r} cannot be used: {reason}")
     own: dict[Value, int] = {}
     for slot, value in enumerate(anchor.operands):
         if value is None or slot not in candidate.operand_layouts:
             continue
-        if value not in body.parameters:
-            raise _bad(
-                "layout", f"{what}: {candidate.algorithm!r} reads operand {slot} from memory, it is computed"
-            )
         own[value] = slot
         _check_layout(value, candidate.operand_layouts[slot], what, is_tiled=slot == 1)
     if any(candidate.border) and not _covers(_halo_of(anchor.operands[0]), candidate.border):
         found, wanted = list(_halo_of(anchor.operands[0])), list(candidate.border)
         message = f"{what}: {candidate.algorithm!r} reads a border of {wanted} around its first operand"
         raise _bad("layout", f"{message}, the halo is {found}")
-    others = [value for value in body.parameters if value not in own]
-    _check_forms(others, what)
-    for value in others:
-        if value.type.layout and max(value.type.layout.blocks) != _block(result):
-            raise _bad(
-                "layout", f"{what}: {value!r} is not stored in the result's blocks of {_block(result)}"
-            )
+    for index, value in enumerate(body.parameters):
+        if value not in own:
+            _check_other(index, body, candidate, target, what)
+
+
+def _check_other(index: int, body: Graph, candidate: Candidate, target: Target, what: str) -> None:
+    """What a region reads beside its anchor's own operands is stored as `layouts_read` allows."""
+    value, result = body.parameters[index], body.returned[0].type
+    _check_forms([value], what)
+    if value.type.rank == result.rank:
+        fits = (value.type.layout is not None) in layouts_read(body, index, candidate, target)
+        fits = fits and _block(value) in (1, _block(body.returned[0]))
+    else:
+        layout = candidate.result_layout
+        wanted = along_channels(value.type, result, layout) if layout and value.type.rank else None
+        fits = value.type.layout == wanted
+    if not fits:
+        raise _bad("layout", f"{what}: {value!r} is not stored as goes with a result that is {result}")
 
 
 def _check_layout(value: Value, wanted: Layout | None, what: str, *, is_tiled: bool = False) -> None:

@@ -139,7 +139,8 @@ class Energy:
                 graph.add_edge("source", variable, capacity=slope)
             elif slope < 0:
                 graph.add_edge(variable, "sink", capacity=-slope)
-        _, (zeros, _) = cast("Any", networkx).minimum_cut(graph, "source", "sink")
+        search: Any = cast("Any", networkx).algorithms.flow.boykov_kolmogorov
+        _, (zeros, _) = cast("Any", networkx).minimum_cut(graph, "source", "sink", flow_func=search)
         return tuple(variable in graph and variable not in zeros for variable in range(len(slopes)))
 
 

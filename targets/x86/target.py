@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
@@ -27,6 +27,7 @@ from rtcc.target import (
 from rtcc.targets.tvm.candidates import ALGORITHMS, Vectors, candidates_of
 from rtcc.targets.tvm.compile_kernels import compile_kernels
 from rtcc.targets.tvm.demand import Demand
+from rtcc.targets.tvm.loops_demand import loops_demand
 from rtcc.targets.tvm.problems import is_agnostic, scratch_bytes
 from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
 from rtcc.targets.x86.cost import WAKING_SECONDS, conversion_cost, cost_of, kernel_seconds, tasks_of
@@ -92,6 +93,9 @@ class X86(Target):
 
     def conversion_cost(self, type: TensorType, layout: Layout | None) -> Cost:
         return conversion_cost(type, layout, self.model)
+
+    def loops_cost(self, body: Graph, operands: Sequence[Layout | None], result: Layout | None) -> Cost:
+        return self._price(loops_demand(body, operands, result, self.lanes(DType.F32)))
 
     def _price(self, demand: Demand) -> Cost:
         alone = cost_of(demand, self.model, 1)

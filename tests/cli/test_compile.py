@@ -200,7 +200,7 @@ def test_forces_algorithms(rtcc: Run, lenet: Path, tmp_path: Path) -> None:
 def test_writes_decisions_as_json(rtcc: Run, lenet: Path, tmp_path: Path) -> None:
     done = rtcc("compile", lenet, "-o", tmp_path / "l.so", "--explain-json", tmp_path / "why.json")
     assert done.code == 0, done.errors
-    layers = json.loads((tmp_path / "why.json").read_text())
+    layers = json.loads((tmp_path / "why.json").read_text())["layers"]
     assert [layer["nodes"] for layer in layers] == [["conv1"], ["conv2"], ["fc1"], ["fc2"], ["fc3"]]
 
 

@@ -19,7 +19,7 @@ from rtcc.pipeline.run import RunOptions, run_pipeline
 from rtcc.pipeline.text import parse_pipeline
 from rtcc.target import parse_target
 from rtcc.targets.tvm.lower.compile import lower_kernel
-from rtcc.text import read_module
+from rtcc.text import parse_module, read_module
 
 TARGET = "x86:skylake-avx512"
 
@@ -198,6 +198,32 @@ def test_other_choices_that_fit_together_are_taken(dump: Path) -> None:
     assert start(dump, Options()).module.level == "kernels"
     for old, new in ((TILE, "tile = [5,2,1,3,1]"), (HALO, "halo=[3,2,1,4]")):
         start(edited(dump, old, new), Options())
+
+
+RESIDUAL = """// rtir 1  level=graph  target=x86:skylake-avx512
+const #w : f32[16,16,1,1] = splat(0.25)
+graph @main(%x: f32[1,16,8,8], %r: f32[1,16,8,8]) {
+  %a = nn.conv(%x, #w) : f32[1,16,8,8] loc("conv")
+  %y = math.add(%a, %r) : f32[1,16,8,8] loc("residual")
+  return(%y)
+}
+"""
+
+
+def test_what_is_added_to_a_result_in_blocks_must_lie_in_blocks(tmp_path: Path) -> None:
+    """A micro-kernel reads it by vectors of channels: plain rows would be taken for them."""
+    module = parse_module(RESIDUAL)
+    run_pipeline(module, "fuse,select-conv{conv=direct},select-layout", RunOptions(dump_dir=tmp_path))
+    path = tmp_path / "03-select-layout.rtir"
+    text = path.read_text()
+    given, taken = "%r.blocked) {algorithm", "%r_1: f32[1,16,8,8]{NC/16HWc16})"
+    assert given in text
+    assert taken in text
+    assert start(path, Options()).module.level == "fused"
+    path.write_text(text.replace(given, "%r) {algorithm").replace(taken, "%r_1: f32[1,16,8,8])"))
+    with pytest.raises(RtccError, match="goes with a result") as raised:
+        start(path, Options())
+    assert raised.value.code == "bad-layout"
 
 
 def test_a_grouped_convolution_s_tile_must_divide_its_groups(tmp_path: Path) -> None:

@@ -87,12 +87,16 @@ def _imbalance(problem: ConvProblem, tile: Tile, tasks: int) -> float:
     return uneven(steps, tasks, work_before(rows, tile.rows, tiling.groups))
 
 
-def pixel_cycles(problem: ConvProblem, tile: Tile) -> float:
-    """Cycles that one reduction step takes for one pixel of all output channels of a group."""
+def pixel_cycles(problem: ConvProblem, tile: Tile, *, is_near: bool = False) -> float:
+    """Cycles that one reduction step takes for one pixel of all output channels of a group.
+
+    is_near: leave out what it takes to bring the pixel near, which tells tiles apart.
+    """
     width = tile.joined * problem.output_width
     blocks = -(-problem.filters // problem.groups // problem.lanes)
     steps_per_line = problem.lanes * problem.kernel[0] * problem.kernel[1]
-    cycles = cycles_per_step(width, tile.pixels, tile.blocks, first_use=2.0 / steps_per_line)
+    first_use = 0.0 if is_near else 2.0 / steps_per_line
+    cycles = cycles_per_step(width, tile.pixels, tile.blocks, first_use)
     return -(-blocks // tile.blocks) * cycles / width
 
 

@@ -1,0 +1,215 @@
+"""Plans of small graphs against every choice there is, and what a plan says of itself."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from rtcc.ir import Constant, DType, Graph, Layout, Module, Op, TensorType, Value
+from rtcc.ir.ops.activation import Relu
+from rtcc.ir.ops.fused import Fused
+from rtcc.ir.ops.math import Add
+from rtcc.ir.ops.movement import Concat
+from rtcc.ir.ops.nn import Conv
+from rtcc.ir.ops.pooling import MaxPool
+from rtcc.ir.ops.softmax import Softmax
+from rtcc.ir.regions import anchor_of, constant_slots
+from rtcc.passes.select_conv import AUTO, Choosing
+from rtcc.pipeline.run import RunOptions, run_pipeline
+from rtcc.selection.access import layouts_read, may_write_blocks, obstacle
+from rtcc.selection.decision import Offer, Placed
+from rtcc.selection.explanation import decisions_text
+from rtcc.selection.plan import Planner
+from rtcc.target import GENERIC, NO_HALOS, Candidate, Cost, Halos
+from rtcc.targets.x86.target import X86
+from rtcc.text import parse_module
+
+BLOCK = 16
+
+
+class Moody(X86):
+    """An x86 whose costs of algorithms and conversions are random, so that every layout is best somewhere."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__("skylake-avx512", {})
+        self.seed = seed
+
+    def _random(self, *what: object) -> float:
+        return random.Random(repr((self.seed, *what))).uniform(1e-6, 2e-5)
+
+    def candidates(self, anchor: Op, constants: object, halos: Halos = NO_HALOS) -> tuple[Candidate, ...]:
+        found = super().candidates(anchor, constants, halos)  # pyright: ignore[reportArgumentType]
+        name = anchor.location.nodes
+        return tuple(
+            replace(each, cost=Cost(self._random(name, each.algorithm)))
+            if isinstance(each.cost, Cost)
+            else each
+            for each in found
+        )
+
+    def conversion_cost(self, type: TensorType, layout: Layout | None) -> Cost:
+        return Cost(self._random(str(type), str(layout)))
+
+
+def random_module(seed: int) -> Module:
+    """Six operators over pictures of 16 channels, each reading earlier ones; the last two are returned."""
+    source = random.Random(seed)
+    module = Module()
+    graph = module.add_graph(Graph("main", [("x", TensorType(DType.F32, (1, BLOCK, 6, 6)))]))
+    values: list[Value] = [graph.parameters[0]]
+
+    def weight(channels: int) -> Constant:
+        return module.add_constant("w", np.full((BLOCK, channels, 1, 1), 0.1, np.float32))
+
+    for number in range(6):
+        left, right = (source.choice(values[-4:]) for _ in range(2))
+        match source.randrange(6):
+            case 0:
+                op = MaxPool(left, kernel_shape=(3, 3), pads=(1, 1, 1, 1))
+            case 1:
+                op = Add(left, right)
+            case 2:
+                op = Softmax(left, axis=1)
+            case 3:
+                joined = graph.append(Concat(left, right, axis=1)).result
+                op = Conv(joined, weight(2 * BLOCK))
+            case _:
+                op = Conv(left, weight(BLOCK))
+        op.location = type(op.location)((f"n{number}",))
+        values.append(graph.append(op).result)
+    graph.return_(*(graph.append(Relu(value)).result for value in values[-2:]))
+    module.target = "x86:skylake-avx512"
+    run_pipeline(module, "eliminate-dead,fuse")
+    return module
+
+
+def offers_of(target: X86, op: Fused, anchor: Op) -> tuple[Offer, ...]:
+    found = target.candidates(anchor, constant_slots(op, anchor))
+    return tuple(Offer(each, obstacle(op.body, anchor, each)) for each in found)
+
+
+class Choice(NamedTuple):
+    """One way to compute a region: seconds, whether the result is in blocks, and which operands are."""
+
+    seconds: float
+    writes: bool
+    reads: dict[int, bool]
+
+
+def choices_of(target: X86, op: Fused) -> Iterator[Choice]:
+    """Every way to compute a region, by nothing but the target's words and the rules of access."""
+    anchor = anchor_of(op.body)
+    offers = offers_of(target, op, anchor) if anchor is not None else ()
+    candidates = [offer.candidate for offer in offers if not offer.obstacle]
+    if not offers:
+        blocks = Layout.blocked(4, BLOCK)
+        layouts = [None, blocks] if may_write_blocks(op.body, blocks, target) else [None]
+        candidates = [Candidate(GENERIC, Cost(0.0), result_layout=layout) for layout in layouts]
+    open_ones = [index for index, value in enumerate(op.inputs) if not isinstance(value, Constant)]
+    for candidate in candidates:
+        for read in product(*(layouts_read(op.body, index, candidate, target) for index in open_ones)):
+            reads = dict(zip(open_ones, read, strict=True))
+            seconds = candidate.seconds
+            if not offers:
+                layouts = [Layout.blocked(4, BLOCK) if reads.get(n) else None for n in range(len(op.inputs))]
+                seconds = target.loops_cost(op.body, layouts, candidate.result_layout).total
+            yield Choice(seconds, candidate.result_layout is not None, reads)
+
+
+def least_of_all(target: X86, graph: Graph) -> float:
+    """Seconds of the best of all combinations of choices."""
+    regions = [op for op in graph.ops if isinstance(op, Fused)]
+    return min(
+        seconds_of(target, graph, dict(zip(regions, combination, strict=True)))
+        for combination in product(*(list(choices_of(target, op)) for op in regions))
+    )
+
+
+def seconds_of(target: X86, graph: Graph, choices: dict[Fused, Choice]) -> float:
+    total = sum(choice.seconds for choice in choices.values())
+    for value in [graph.parameters[0], *(op.result for op in choices)]:
+        producer = value.producer
+        stored = isinstance(producer, Fused) and choices[producer].writes
+        wanted = {
+            choices[use.op].reads[use.slot] if isinstance(use.op, Fused) else False for use in value.uses
+        }
+        if wanted - {stored}:
+            plain, blocks = value.type, value.type.with_layout(Layout.blocked(4, BLOCK))
+            source, other = (blocks, plain) if stored else (plain, blocks)
+            total += target.conversion_cost(source, other.layout).total
+    return total
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_plan_costs_as_much_as_the_best_of_all_choices(seed: int) -> None:
+    target, module = Moody(seed), random_module(seed)
+    planner = Planner(module.main, target, lambda op, anchor: offers_of(target, op, anchor))
+    plan = planner.plan()
+    assert plan.is_optimal
+    if not planner.block:
+        assert not plan.chosen
+        assert not plan.stored
+        return
+    assert plan.seconds == pytest.approx(least_of_all(target, module.main), rel=1e-6)
+
+
+def test_other_offers_cost_the_whole_no_less() -> None:
+    seen: list[float] = []
+    for seed in range(6):
+        target, module = Moody(seed), random_module(seed)
+        planner = Planner(module.main, target, lambda op, anchor, t=target: offers_of(t, op, anchor))
+        plan = planner.plan()
+        for op, taken in plan.chosen.items():
+            anchor = anchor_of(op.body)
+            assert anchor is not None
+            for offer in offers_of(target, op, anchor):
+                if not offer.obstacle:
+                    whole = offer.candidate.seconds + planner.elsewhere(plan, op, offer)
+                    seen.append(whole - taken.candidate.seconds)
+    assert min(seen) > -1e-12
+    assert max(seen) > 1e-6
+
+
+SHARED = """// rtir 1  level=graph  target=x86:skylake-avx512
+const #w : f32[16,16,3,3] = splat(0.25)
+graph @main(%x: f32[1,16,32,32]) {
+  %y = nn.conv(%x, #w) {pads = [1,1,1,1]} : f32[1,16,32,32] loc("a")
+  %p = nn.softmax(%y) {axis = 1} : f32[1,16,32,32] loc("p")
+  %q = nn.softmax(%y) {axis = 2} : f32[1,16,32,32] loc("q")
+  return(%p, %q)
+}
+"""
+
+
+def test_readers_share_a_conversion_which_is_explained() -> None:
+    report = run_pipeline(parse_module(SHARED), "fuse,select-conv,select-layout", RunOptions(explain=True))
+    placed = next(each for each in report.decisions if isinstance(each, Placed) and each.value == "y")
+    assert placed.readers == ("p", "q")
+    assert (placed.source, placed.result) == ("f32[1,16,32,32]{NC/16HWc16}", "f32[1,16,32,32]")
+    assert 1e-7 < placed.seconds < 1e-4
+    text = decisions_text(report.decisions)
+    assert "conversions: 2" in text
+    assert "f32[1,16,32,32]{NC/16HWc16} → f32[1,16,32,32] for p, q" in text
+
+
+def test_an_algorithm_that_is_slower_by_itself_says_why() -> None:
+    reasons: list[str] = []
+    for seed in range(12):
+        target, module = Moody(seed), random_module(seed)
+        planner = Planner(module.main, target, lambda op, anchor, t=target: offers_of(t, op, anchor))
+        plan = planner.plan()
+        for op, taken in plan.chosen.items():
+            anchor = anchor_of(op.body)
+            assert anchor is not None
+            choice = Choosing(anchor, offers_of(target, op, anchor), AUTO)
+            found = choice.decision(taken, lambda offer, p=planner, n=plan, o=op: p.elsewhere(n, o, offer))
+            fastest = min(o.candidate.seconds for o in found.offers if not o.obstacle)
+            assert ("alone would be" in found.reason) == (taken.candidate.seconds > fastest)
+            reasons.append(found.reason)
+    assert any("elsewhere" in reason for reason in reasons)
