@@ -48,7 +48,7 @@ class SelectConv(Pass):
     Errors (InvalidInput): unknown-algorithm, unknown-layer, illegal-algorithm, no-algorithm.
     """
 
-    exactness = reassociates(1e-5)
+    exactness = reassociates(1e-5, spreads=True)
     requires = ("fused",)
 
     conv: str = AUTO

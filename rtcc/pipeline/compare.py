@@ -10,7 +10,8 @@ more, of the output's usual move (stochastic arithmetic, as CESTAC). A reorderin
 anew, move an output no further than such a change of the terms. Only finite moves measure anything: where a
 perturbed run overflows or leaves a function's domain, a finite result is held to the other moves. A result
 that is not finite is right if a perturbed run gave just that at that place, and one that is finite where the
-module's own was not, if a perturbed run's was finite there too.
+module's own was not, if a perturbed run's was finite there too. Where a pass declares that it spreads what is
+not finite, and some value of the module's own run is not, any result may be so.
 
 approximates(metric, bound): in float64, the metric of each output must not exceed the bound.
 
@@ -23,14 +24,14 @@ within the allowance.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtcc.errors import RtccError
-from rtcc.interpreter import Precision, interpret, output_names
+from rtcc.interpreter import Observer, Precision, interpret, output_names
 from rtcc.ir import Constant, DType, Module, Value
 from rtcc.ir.ops.math import Pow
 from rtcc.pipeline.exactness import Approximates, Exact, Exactness, Reassociates
@@ -72,7 +73,13 @@ def compare(before: Module, after: Module, exactness: Exactness, feeds: Feeds) -
     precision: Precision = "native" if isinstance(exactness, Exact) else "f64"
     pointed = _pointed_at(before) if isinstance(exactness, Reassociates) else {}
     watched = _returning_pointed_at(before) if pointed else before
-    expected = _run(watched, feeds, precision)
+    not_finite: list[Value] = []
+
+    def note(value: Value, array: Array) -> None:
+        if array.dtype.kind in "fc" and not np.isfinite(array).all():
+            not_finite.append(value)
+
+    expected = _run(watched, feeds, precision, note)
     try:
         found = _run(after, feeds, precision)
     except (MemoryError, RecursionError):
@@ -85,6 +92,8 @@ def compare(before: Module, after: Module, exactness: Exactness, feeds: Feeds) -
             return tuple(_same_bits(*each) for each in zip(names, expected, found, strict=True))
         case Reassociates():
             allowances = _measured_allowances(watched, feeds, expected, _scaled(exactness.rtol, before))
+            if exactness.spreads and not_finite:
+                allowances = [replace(each, spreads=True) for each in allowances]
             return _compare_reassociated(before, names, expected, found, allowances)
         case Approximates():
             return tuple(
@@ -92,8 +101,10 @@ def compare(before: Module, after: Module, exactness: Exactness, feeds: Feeds) -
             )
 
 
-def _run(module: Module, feeds: Feeds, precision: Precision) -> list[Array]:
-    return list(interpret(module, feeds, precision=precision).values())
+def _run(
+    module: Module, feeds: Feeds, precision: Precision, observe: Observer | None = None
+) -> list[Array]:
+    return list(interpret(module, feeds, precision=precision, observe=observe).values())
 
 
 # ---- exact
@@ -151,10 +162,14 @@ def _distance(before: Array, after: Array) -> Array:
 
 @dataclass(frozen=True)
 class Allowance:
-    """How far each element of an output may move, and what perturbed runs gave there that is not finite."""
+    """How far each element of an output may move, and what perturbed runs gave there that is not finite.
+
+    spreads: whether any element may be no longer finite.
+    """
 
     most: Array
     others: tuple[Array, ...] = ()
+    spreads: bool = False
 
     def taken(self, indices: Array, axis: int) -> Array:
         """The finite allowance of the elements that indices point at."""
@@ -165,6 +180,7 @@ class Allowance:
         excused = np.zeros(found.shape, bool)
         if found.dtype.kind in "fc":
             finite = np.isfinite(found)
+            excused |= ~finite & self.spreads
             for other in self.others:
                 excused |= ~finite & ((found == other) | (np.isnan(found) & np.isnan(other)))
                 excused |= finite & np.isfinite(other) & ~np.isfinite(expected)

@@ -20,12 +20,14 @@ class Reassociates:
     Both sides are interpreted in float64; outputs may differ by rtol·Σ|terms| where Σ|terms| are
     the magnitudes that were added up, as rtcc/pipeline/compare.py measures them. Constants that the pass
     computed and rounded to their own type count as such differences, so rtol is about that type's precision.
+    spreads: where some value of a run is not finite, NaN and infinities may reach further than before.
     """
 
     rtol: float
+    spreads: bool = False
 
     def __str__(self) -> str:
-        return f"reassociates(rtol={self.rtol:g})"
+        return f"reassociates(rtol={self.rtol:g}{', spreads' if self.spreads else ''})"
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ Exactness = Exact | Reassociates | Approximates
 exact = Exact()
 
 
-def reassociates(rtol: float) -> Reassociates:
-    """Sums are reordered; compared in float64 against rtol·Σ|terms|."""
-    return Reassociates(rtol)
+def reassociates(rtol: float, *, spreads: bool = False) -> Reassociates:
+    """Sums are reordered; compared in float64 against rtol·Σ|terms|. spreads: what is not finite spreads."""
+    return Reassociates(rtol, spreads)
 
 
 def approximates(metric: str, bound: float) -> Approximates:

@@ -17,17 +17,22 @@ from rtcc.ir import DType, Graph, Op, Value
 from rtcc.ir.dtype import Kind
 from rtcc.ir.op import Array
 from rtcc.ir.ops import nn, quant
+from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.regions_of_interest import RoiAlign
 from rtcc.ir.ops.sampling import DeformConv, GridSample
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.ir.roles import Role
 from rtcc.pipeline.inputs import index_bound, random_kernel_inputs, seeded
 
-OFTEN, SELDOM = 2, 48
-"""One element in so many becomes special: where results have operands of their own, or share them."""
+SHARED = 8
+"""How many elements become special at most where many results share one; half of them where none does."""
 
 DENORMAL = {DType.F16: 2.0**-24, DType.BF16: 2.0**-130, DType.F32: 2.0**-140, DType.F64: 2.0**-1060}
 """A number below the normal ones of each type."""
+
+
+FILTERED = (nn.Conv, nn.ConvTranspose, WinogradConv, FftConv, quant.ConvInteger, DeformConv)
+"""Operators whose second operand is a filter."""
 
 
 def special_kernel_inputs(kernel: Graph, seed: int = 0) -> list[Array] | None:
@@ -35,20 +40,21 @@ def special_kernel_inputs(kernel: Graph, seed: int = 0) -> list[Array] | None:
     is_local = all(op.role in (Role.ELEMENTWISE, Role.MOVEMENT) for op in list(kernel.ops)[:-1])
     feeds = random_kernel_inputs(kernel, seed)
     found = [
-        _with_specials(parameter, feed, seed, OFTEN if is_local else SELDOM)
+        _with_specials(parameter, feed, seed, feed.size // 2 if is_local else SHARED)
         for parameter, feed in zip(kernel.parameters, feeds, strict=True)
     ]
     return found if any(new is not old for new, old in zip(found, feeds, strict=True)) else None
 
 
-def _with_specials(parameter: Value, feed: Array, seed: int, one_in: int) -> Array:
+def _with_specials(parameter: Value, feed: Array, seed: int, most: int) -> Array:
     specials = _specials(parameter)
     if not specials.size or not feed.size:
         return feed
     generator = seeded(seed, f"special {parameter.index}")
-    chosen = generator.integers(0, one_in, feed.shape) == 0
-    chosen.reshape(-1)[generator.integers(0, feed.size)] = True
-    return np.where(chosen, specials[generator.integers(0, len(specials), feed.shape)], feed)
+    found = feed.copy()
+    places = generator.permutation(feed.size)[: max(1, min(most, feed.size // 2))]
+    found.reshape(-1)[places] = specials[generator.integers(0, len(specials), len(places))]
+    return found
 
 
 def _specials(parameter: Value) -> Array:
@@ -67,7 +73,7 @@ def _specials(parameter: Value) -> Array:
 
 def _is_spared(op: Op, slot: int) -> bool:
     """Whether an operand is a filter, or sampled at computed coordinates."""
-    if isinstance(op, (nn.Conv, nn.ConvTranspose, WinogradConv, quant.ConvInteger, DeformConv)) and slot == 1:
+    if isinstance(op, FILTERED) and slot == 1:
         return True
     return isinstance(op, (GridSample, RoiAlign, DeformConv)) and slot == 0
 
@@ -88,21 +94,21 @@ def _flushed(feed: Array) -> Array:
 
 
 def undetermined(kernel: Graph, feeds: Sequence[Array]) -> list[Array]:
-    """For each result where anything is right: in tiles of Winograd's that read a number that is not finite.
+    """For each result where anything is right: in transformed tiles that read a number that is not finite.
 
-    All between the tile and the result is elementwise.
+    The interpreter computes with whole tiles too. All between a tile and the result is elementwise.
     """
     of_tiles: list[Array] = []
 
     def note(value: Value, array: Array) -> None:
-        if isinstance(value.producer, WinogradConv):
-            of_tiles.append(np.isnan(array))
+        if isinstance(value.producer, (WinogradConv, FftConv)):
+            of_tiles.append(~np.isfinite(array))
 
-    results = interpret_graph(kernel, feeds, observe=note) if _has_winograd(kernel) else ()
+    results = interpret_graph(kernel, feeds, observe=note) if _has_tiles(kernel) else ()
     if not of_tiles:
         return [np.zeros(value.type.sizes, bool) for value in kernel.returned]
     return [np.broadcast_to(of_tiles[0], result.shape) for result in results]
 
 
-def _has_winograd(kernel: Graph) -> bool:
-    return any(isinstance(op, WinogradConv) for op in kernel.ops)
+def _has_tiles(kernel: Graph) -> bool:
+    return any(isinstance(op, (WinogradConv, FftConv)) for op in kernel.ops)

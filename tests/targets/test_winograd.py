@@ -10,13 +10,14 @@ import pytest
 
 import rtcc
 from rtcc.compiler import Options, start
-from rtcc.errors import InvalidInput
+from rtcc.errors import CodegenError, InvalidInput
 from rtcc.interpreter import interpret
 from rtcc.ir import DType, Graph, Module, TensorType
 from rtcc.ir.ops.activation import Relu
+from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.nn import Conv
-from rtcc.ir.ops.winograd import OUTPUTS, transformed_filter
+from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv, transformed_filter
 from rtcc.targets.tvm.kernels import winograd_conv
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.winograd_tiles import (
@@ -25,7 +26,11 @@ from rtcc.targets.tvm.kernels.winograd_tiles import (
     scratch_bytes,
     winograd_illegal,
 )
+from rtcc.verification.check import compare, stored
+from rtcc.verification.check import expected as expected_results
+from rtcc.verification.special import special_kernel_inputs
 from tests.targets.kernels import blocked, run
+from tests.targets.lowered import Kernels
 from tests.targets.packed import winograd_weights
 from tests.targets.test_microkernels import BiasRelu, Residual, convolved, expected_with_bias, numbers
 
@@ -206,3 +211,69 @@ def test_refused_for_other_kernels() -> None:
     graph.return_(graph.append(Conv(graph.parameters[0], weight)).result)
     with pytest.raises(InvalidInput, match="the kernel is 7x7"):
         start(module, Options(conv="winograd4")).lower()
+
+
+TILED = {"winograd2": 3, "winograd4": 3, "fft": 7}
+"""Taps along each axis, by algorithm."""
+
+
+def with_one(value: float, algorithm: str, taps: int) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+    """What an artefact gives for a picture with one such number, what direct sums give in float64; a tile."""
+    module = Module()
+    graph = module.add_graph(Graph("main", [("x", TensorType(DType.F32, (1, 16, 40, 40)))]))
+    weight = module.add_constant("w", numbers(16, 16, taps, taps))
+    pads = (taps // 2,) * 4
+    result = graph.append(Conv(graph.parameters[0], weight, pads=pads)).result
+    result.name = "y"
+    graph.return_(result)
+    data = numbers(1, 16, 40, 40)
+    data[0, 3, 17, 22] = value
+    compilation = start(module, Options(conv=algorithm))
+    compilation.lower()
+    ops = [op for kernel in compilation.module.kernels.values() for op in kernel.ops]
+    (tile,) = (op.tile if isinstance(op, WinogradConv) else op.outputs
+               for op in ops if isinstance(op, WinogradConv | FftConv))  # fmt: skip
+    with rtcc.compile(module, conv=algorithm, verify_each=True, verify_kernels=True) as artifact:
+        return artifact.run({"x": data})["y"], interpret(module, {"x": data}, precision="f64")["y"], tile
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("algorithm", TILED)
+def test_what_is_not_finite_stays_in_its_tiles(algorithm: str, value: float) -> None:
+    """docs/arithmetic.md: a tile's outputs are NaN, infinite or right; those of other tiles are untouched."""
+    taps = TILED[algorithm]
+    found, expected, tile = with_one(value, algorithm, taps)
+    finite = np.isfinite(found)
+    assert not finite[~np.isfinite(expected)].any()
+    allowed = 1e-5 * np.abs(expected[np.isfinite(expected)]).max()
+    assert (np.abs(found[finite] - expected[finite]) <= allowed).all()
+    reading = [
+        np.repeat([m * n <= at + taps // 2 < m * (n + 1) + taps - 1 for n in range(40)], m)[:40]
+        for at, m in zip((17, 22), tile, strict=True)
+    ]
+    inside = np.outer(*reading)
+    assert finite[:, :, ~inside].all()
+    assert 0 < (~finite[0, 0]).sum() <= inside.sum()
+
+
+def test_verification_sees_a_wrong_tile_beside_one_that_is_not_finite() -> None:
+    module = network("3x3")
+    compilation = start(module, Options(conv="winograd4"))
+    compilation.lower()
+    kernels = Kernels.of(compilation.module)
+    named = compilation.module.kernels.items()
+    (name,) = (name for name, kernel in named if kernel.attributes.get("algorithm") == "winograd4")
+    feeds = special_kernel_inputs(kernels.kernel(name), seed=1)
+    assert feeds is not None
+    wanted = expected_results(kernels.kernel(name), feeds)
+    code, results = kernels.run(name, feeds)
+    assert code == 0
+    compare(name, wanted, results)
+    held = np.flatnonzero(~stored(kernels.kernel(name).returned[0].type, wanted[0].free) & (results[0] != 0))
+    assert 0 < held.size < results[0].size
+    for place in held[:: held.size // 10]:
+        wrong = results[0].copy()
+        wrong.reshape(-1)[place] *= 1.5
+        if np.isfinite(wrong.reshape(-1)[place]):
+            with pytest.raises(CodegenError, match="elements are wrong"):
+                compare(name, wanted, [wrong])

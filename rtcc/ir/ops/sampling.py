@@ -27,7 +27,8 @@ Inside = Callable[[Array, int], Array]
 class GridSample(ComputedOp):
     """[N, C, spatial…] read at coordinates [N, out…, n], -1 … 1 across each axis (ONNX GridSample).
 
-    The grid's last axis counts the spatial axes from the last. A NaN coordinate lies outside.
+    The grid's last axis counts the spatial axes from the last. A NaN coordinate lies outside, one step
+    before the first element; one to be reflected that is infinite, too.
     """
 
     name = "nn.grid_sample"
@@ -54,8 +55,9 @@ class GridSample(ComputedOp):
         for axis, size in enumerate(data.shape[2:]):
             at = grid[..., data.ndim - 3 - axis]
             at = (at + 1) / 2 * (size - 1) if self.align_corners else ((at + 1) * size - 1) / 2
+            is_nowhere = ~np.isfinite(at) if self.padding_mode == "reflection" else np.isnan(at)
             # far outside: any such place gives the same, and infinities have no fraction
-            at = np.clip(np.where(np.isnan(at), -1, at), -FARTHEST, FARTHEST)
+            at = np.clip(np.where(is_nowhere, -1, at), -FARTHEST, FARTHEST)
             coordinates.append(np.rint(at) if self.mode == "nearest" else at)
         return sampled(data, coordinates, self.mode, self._inside)
 

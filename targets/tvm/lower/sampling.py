@@ -165,7 +165,9 @@ def _grid_sample(graph: Graph, op: sampling.GridSample, target: Target) -> tirx.
         size, half = vm.constant(sizes[axis], x), vm.constant(0.5, x)
         one = vm.constant(1, x)
         at = (x + one) * half * (size - one) if op.align_corners else ((x + one) * size - one) * half
-        at = lowering.builder.bind("coordinate", tirx.Select(vm.is_nan(x), vm.constant(-1, x), at))
+        reflects = op.padding_mode == "reflection"
+        is_nowhere = vm.is_nan(x - vm.exact(x)) if reflects else vm.is_nan(x)
+        at = lowering.builder.bind("coordinate", tirx.Select(is_nowhere, vm.constant(-1, x), at))
         if op.mode == "nearest":
             return lowering.builder.bind("nearest", tirx.nearbyint(at))
         return lowering.builder.bind("inside", moved(at, sizes[axis]))
