@@ -47,7 +47,7 @@ def _parted_inputs(fused: Fused) -> list[Value]:
     """
     body, inputs = fused.body, list[Value](fused.inputs)
     for op in list(body.ops):
-        if op.role is not Role.ANCHOR:
+        if op.role is not Role.ANCHOR and "algorithm" not in fused.attributes:
             continue
         for slot in range(len(op.operands)):
             value = op.operands[slot]

@@ -22,6 +22,7 @@ BUILT_IN: dict[str, str] = {
     "fold-batch-norm": "rtcc.passes.fold_batch_norm:FoldBatchNorm",
     "fold-constants": "rtcc.passes.fold_constants:FoldConstants",
     "fuse": "rtcc.passes.fuse:Fuse",
+    "fuse-attention": "rtcc.passes.fuse_attention:FuseAttention",
     "inline-control": "rtcc.passes.inline_control:InlineControl",
     "legalize": "rtcc.passes.legalize:Legalize",
     "outline-kernels": "rtcc.passes.outline_kernels:OutlineKernels",

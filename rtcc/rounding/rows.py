@@ -12,9 +12,20 @@ from typing import Any
 import numpy as np
 
 from rtcc.ir.op import Array
-from rtcc.ir.ops import normalization, pooling, reduce, softmax
+from rtcc.ir.ops import attention, normalization, pooling, reduce, softmax
 from rtcc.ir.ops.axes import normal_axis
-from rtcc.rounding.bounded import Bounded, absolute, exponential, largest, logarithm, root, stored, total
+from rtcc.rounding.bounded import (
+    Bounded,
+    absolute,
+    exponential,
+    growth,
+    known,
+    largest,
+    logarithm,
+    root,
+    stored,
+    total,
+)
 
 Formula = Callable[..., Bounded | tuple[Bounded, ...]]
 """An op and its operands to its first results."""
@@ -33,6 +44,34 @@ def log_softmax_rows(op: softmax.LogSoftmax, data: Bounded) -> Bounded:
     shifted = stored(data - largest(data, axes), dtype)
     powers = stored(exponential(shifted), dtype)
     return shifted - stored(logarithm(stored(total(powers, axes), dtype)), dtype)
+
+
+def token_attention(
+    op: attention.TokenAttention, query: Bounded, key: Bounded, value: Bounded, mask: Bounded | None = None
+) -> Bounded:
+    """Powers of the masked scores, times the values, over the powers' sums."""
+    query, key, value = (_of_both(each, _heads_first) for each in (query, key, value))
+    scores = _product(query, _of_both(key, _transposed) * op.scale)
+    scores = scores if mask is None else scores + mask
+    powers = exponential(scores - largest(scores, (3,)))
+    return _of_both(_product(powers, value) * (1 / total(powers, (3,))), _heads_first)
+
+
+def _heads_first(array: Array) -> Array:
+    return array.transpose(0, 2, 1, 3)
+
+
+def _transposed(array: Array) -> Array:
+    return array.swapaxes(2, 3)
+
+
+def _product(left: Bounded, right: Bounded) -> Bounded:
+    """The matrix product: off by growth(2·depth) of its terms' magnitudes, and by what the operands are."""
+    roundings = 2 * left.value.shape[-1]
+    magnitudes = np.matmul(left.magnitude, right.magnitude)
+    loosened = np.matmul(left.magnitude + left.error, right.magnitude + right.error)
+    error = known((1 + growth(roundings, left.unit)) * loosened - magnitudes) + roundings * left.unit.tiny
+    return Bounded(np.matmul(left.value, right.value), error, left.unit)
 
 
 def mean(data: Bounded, axes: tuple[int, ...]) -> Bounded:
@@ -124,6 +163,7 @@ def reduced_log_sum_exp(op: reduce.ReduceLogSumExp, data: Bounded, *_: Bounded |
 
 
 FORMULAS: dict[type[Any], Formula] = {
+    attention.TokenAttention: token_attention,
     softmax.Softmax: softmax_rows,
     softmax.LogSoftmax: log_softmax_rows,
     normalization.LayerNormalization: layer_normalization,

@@ -11,12 +11,14 @@ from math import log2, prod
 
 from rtcc.ir import DType, Layout, Op, TensorType
 from rtcc.ir.ops import nn
+from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.fft_conv import ROUNDINGS, FftConv
 from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv, amplification
 from rtcc.rounding.bounded import SINGLE, sum_error
 from rtcc.target import GENERIC, Candidate, Cost, Halos, Illegal, Transformed
 from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.tvm.kernels import fft_tiles, matmul_tiles, winograd_tiles
+from rtcc.targets.tvm.kernels.attention_problem import attention_demand, attention_illegal
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
 from rtcc.targets.tvm.kernels.conv_demand import depthwise_demand, direct_demand, nchw_demand
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile
@@ -38,6 +40,7 @@ from rtcc.targets.tvm.problems import (
     fft_problem,
     is_column,
     matmul_problem,
+    token_attention_problem,
     turned,
     winograd_problem,
 )
@@ -53,6 +56,7 @@ ALGORITHMS: dict[str, str] = {
     },
     "fft": "convolution by Fourier transforms of tiles, dense or depthwise, for large kernels",
     "matmul": "matrix product: a tile of rows and columns stays in registers; constants are packed",
+    "attention": "products and softmax of attention in one kernel, whose scores stay in the first cache",
     GENERIC: "plain loops over plain tensors, as the operator defines them",
 }
 """What `candidates_of` can give, and what it is."""
@@ -91,6 +95,8 @@ def candidates_of(
             return _fft_candidates(anchor, 1 in constants, halos, vectors, price)
         case nn.Gemm() | nn.MatMul():
             return _matmul_candidates(anchor, constants, vectors, price)
+        case TokenAttention():
+            return (_attention_candidate(anchor, vectors, price),)
         case _:
             return ()
 
@@ -318,6 +324,17 @@ def _matmul_candidates(
         columns = 0 if isinstance(op, nn.Gemm) and op.transB else 1
         layouts = {1: Layout(((columns, tile.vectors * vectors.lanes), (1 - columns, 1)), (columns,))}
     return Candidate("matmul", cost, error_of_sum(inner), astuple(tile), layouts), generic
+
+
+def _attention_candidate(op: TokenAttention, vectors: Vectors, price: Price) -> Candidate:
+    problem = token_attention_problem(op, vectors.lanes)
+    reason = attention_illegal(problem)
+    if op.type.dtype is not DType.F32:
+        reason = f"the kernel computes in f32, this is {op.type.dtype.value}"
+    if reason is not None:
+        return Candidate("attention", Illegal(reason))
+    error = sum_error(problem.size) + sum_error(problem.length)
+    return Candidate("attention", price(attention_demand(problem)), error, (problem.rows,))
 
 
 def _matmul_illegal(op: nn.Gemm | nn.MatMul, constants: Container[int]) -> str | None:

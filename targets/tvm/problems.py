@@ -8,10 +8,12 @@ from math import prod
 from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Layout, Op
 from rtcc.ir.ops import nn, pooling
+from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.target import NO_HALOS, Halos
-from rtcc.targets.tvm.kernels import fft_tiles, matmul_tiles, winograd_tiles
+from rtcc.targets.tvm.kernels import attention_problem, fft_tiles, matmul_tiles, winograd_tiles
+from rtcc.targets.tvm.kernels.attention_problem import AttentionProblem
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.fft_tiles import FftProblem, FftTile
 from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem, MatmulTile, Right
@@ -52,6 +54,8 @@ def scratch_bytes(kernel: Graph, lanes: int) -> int:
             case nn.MatMul():
                 problem = matmul_problem(op, lanes, packed=op.right.type.layout is not None)
                 return matmul_tiles.scratch_bytes(problem, MatmulTile(*tile))
+            case TokenAttention():
+                return attention_problem.scratch_bytes(token_attention_problem(op, lanes, *tile))
             case WinogradConv():
                 return winograd_tiles.scratch_bytes(winograd_problem(op, lanes), WinogradTile(*tile))
             case FftConv():
@@ -189,6 +193,14 @@ def matmul_problem(op: nn.Gemm | nn.MatMul, lanes: int, *, packed: bool) -> Matm
         left[-2], right[-1], left[-1], batch, shares_left=prod(left[:-2]) < batch,
         shares_right=prod(right[:-2]) < batch, right=Right.PLAIN, lanes=lanes,
     )  # fmt: skip
+
+
+def token_attention_problem(op: TokenAttention, lanes: int, tile: int = 0) -> AttentionProblem:
+    """Attention as its kernel takes it; tile: rows of a block."""
+    batch, steps, heads, size = op.query.type.sizes
+    _, length, _, width = op.value.type.sizes
+    mask = None if op.mask is None else op.mask.type.sizes
+    return AttentionProblem(batch, heads, steps, length, size, width, op.scale, mask, lanes, tile)
 
 
 # ---------------------------------------------------------------------------------- one or two spatial axes

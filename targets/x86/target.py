@@ -120,8 +120,9 @@ class X86(Target):
 
     def pipeline(self, level: str) -> str:
         options = {"-O0": f"{{conv={GENERIC}}}", "-O1": "{transforms=false}"}.get(level, "")
+        attention = ",fuse-attention" if level == "-O2" else ""
         before, after = (
-            "legalize,fold-constants,expand-loops,fuse",
+            f"legalize,fold-constants,expand-loops{attention},fuse",
             "select-layout,outline-kernels,plan-memory",
         )
         return ",".join((NAMED_PIPELINES[level], before, f"select-conv{options}", after))

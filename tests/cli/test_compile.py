@@ -56,6 +56,7 @@ LOWERING = [
     "legalize",
     "fold-constants",
     "expand-loops",
+    "fuse-attention",
     "fuse",
     "select-conv",
     "select-layout",
@@ -71,7 +72,7 @@ LOWERING = [
         ("", LOWERING),
         ("eliminate-dead,fold-constants", ["eliminate-dead", "fold-constants", *LOWERING]),
         ("legalize,simplify", ["legalize", "simplify", *LOWERING[1:]]),
-        ("fuse{most_ops=8}", ["fuse{most_ops=8}", *LOWERING[4:]]),
+        ("fuse{most_ops=8}", ["fuse{most_ops=8}", *LOWERING[5:]]),
         (",".join(LOWERING[3:]), LOWERING[3:]),
     ],
 )

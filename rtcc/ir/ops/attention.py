@@ -127,6 +127,51 @@ class Attention(ComputedOp):
         return (batch, heads, length, hidden // heads)
 
 
+class TokenAttention(ComputedOp):
+    """softmax(Q·Kᵀ·scale + mask)·V for each head, the heads side by side in their tokens.
+
+    query [batch, steps, heads, size], key [batch, length, heads, size], value [batch, length, heads, width];
+    the mask is broadcast to [batch, heads, steps, length]. Result: [batch, steps, heads, width]. This is how
+    products write queries, keys and values and read the result, so that no head is split off or joined by
+    copying. A query that may see no key gives NaN, as a softmax of infinities does.
+    """
+
+    name = "nn.token_attention"
+    role = Role.OPAQUE
+    query, key, value = operand(), operand(), operand()
+    mask = optional_operand()
+    scale = attribute(1.0)
+
+    def infer(self) -> tuple[TensorType, ...]:
+        for given in self.present_operands:
+            self.require(given, FLOATS, "an operand")
+            if given.type.rank != 4 or given.type.dtype is not self.query.type.dtype:
+                raise self.fail(f"needs four axes of {self.query.type.dtype.value}, found {given.type}")
+        batch, steps, heads, size = self.query.type.shape
+        length, width = self.value.type.shape[1], self.value.type.shape[3]
+        if self.key.type.shape != (batch, length, heads, size):
+            raise self.fail(f"the key must be {(batch, length, heads, size)}, found {self.key.type}")
+        if self.value.type.shape != (batch, length, heads, width):
+            raise self.fail(f"the value must be {(batch, length, heads, width)}, found {self.value.type}")
+        scores = (batch, heads, steps, length)
+        if self.mask is not None and any(
+            given not in (1, wanted) for given, wanted in zip(self.mask.type.shape, scores, strict=True)
+        ):
+            raise self.fail(f"the mask must fit {scores}, found {self.mask.type}")
+        return (self.query.type.with_shape((batch, steps, heads, width)),)
+
+    def operations(self) -> int:
+        batch, steps, heads, size = self.query.type.sizes
+        _, length, _, width = self.value.type.sizes
+        return 2 * batch * heads * steps * length * (size + width)
+
+    def compute(self, query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
+        query, key, value = (each.transpose(0, 2, 1, 3) for each in (query, key, value))
+        scores = np.matmul(query, key.swapaxes(2, 3) * query.dtype.type(self.scale))
+        weights = softmax(scores if mask is None else scores + mask, -1)
+        return np.matmul(weights, value).transpose(0, 2, 1, 3)
+
+
 class RotaryEmbedding(SameType):
     """Pairs of elements of each head rotated by the angle of their position (ONNX RotaryEmbedding).
 

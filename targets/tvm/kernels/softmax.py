@@ -45,7 +45,7 @@ def make(rows: int, count: int, lanes: int, epilogue: Epilogue | None = None) ->
         def element(start: Index, length: int) -> Expr:
             return data[row, vector(start, length)]
 
-        most = _combined(kernel, count, lanes, float("-inf"), tirx.Max, element)
+        most = combined(kernel, count, lanes, float("-inf"), tirx.Max, element)
 
         def power(start: Index, length: int) -> Expr:
             place = vector(start, length)
@@ -53,7 +53,7 @@ def make(rows: int, count: int, lanes: int, epilogue: Epilogue | None = None) ->
             kernel.store(output, [row, place], vector_math.exp_below_one(shifted))
             return output[row, place]
 
-        total = _combined(kernel, count, lanes, 0.0, lambda a, b: a + b, power)
+        total = combined(kernel, count, lanes, 0.0, lambda a, b: a + b, power)
         scale = kernel.kept(tirx.FloatImm("float32", 1.0) / total)
 
         def store(start: Index, length: int) -> None:
@@ -68,7 +68,7 @@ def make(rows: int, count: int, lanes: int, epilogue: Epilogue | None = None) ->
     return kernel.finish()
 
 
-def _combined(
+def combined(
     kernel: FunctionBuilder,
     count: int,
     lanes: int,

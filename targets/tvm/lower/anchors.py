@@ -12,6 +12,7 @@ from tvm import tirx
 from rtcc.errors import InvalidInput
 from rtcc.ir import Constant, DType, Graph, Layout, Op, TensorType, Value
 from rtcc.ir.ops import nn, pooling
+from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.softmax import Softmax
@@ -20,6 +21,7 @@ from rtcc.target import GENERIC, Halos, Target
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr, splat, vector
 from rtcc.targets.tvm.kernels import (
+    attention,
     depthwise_conv,
     direct_conv,
     fft_conv,
@@ -30,6 +32,7 @@ from rtcc.targets.tvm.kernels import (
     softmax,
     winograd_conv,
 )
+from rtcc.targets.tvm.kernels.attention_problem import attention_illegal
 from rtcc.targets.tvm.kernels.conv_problem import Tile
 from rtcc.targets.tvm.kernels.conv_tiles import blocking_illegal, tile_illegal
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
@@ -47,6 +50,7 @@ from rtcc.targets.tvm.problems import (
     is_turned,
     matmul_problem,
     pool_problem,
+    token_attention_problem,
     winograd_problem,
 )
 
@@ -338,3 +342,14 @@ def _is_vector_softmax(graph: Graph, op: Softmax, lanes: int) -> bool:
         and softmax.suits(op.type.sizes[-1], lanes)
         and all(each is op or each.elementwise for each in list(graph.ops)[:-1])
     )
+
+
+@kernel_rule(TokenAttention)
+def _token_attention(graph: Graph, op: TokenAttention, target: Target) -> tirx.PrimFunc:
+    tile = graph.attributes.get("tile", (0,))
+    problem = token_attention_problem(op, target.lanes(DType.F32), *tile)
+    if reason := attention_illegal(problem):
+        hint = "fuse-attention asks first whether there is a kernel: write the products out"
+        raise InvalidInput("bad-tile", f"{op.name}: {reason}", where=str(op.location) or None, hint=hint)
+    func, own = attention.make(problem), [value for value in op.operands if value is not None]
+    return finished(func, graph, RegionEpilogue(graph, op, own, _same))

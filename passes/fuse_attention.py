@@ -1,0 +1,107 @@
+"""fuse-attention: attention over heads as one operator, where the target has a kernel for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rtcc.ir import DType, Module, Value
+from rtcc.ir.ops import math
+from rtcc.ir.ops.attention import TokenAttention
+from rtcc.ir.ops.axes import normal_axis
+from rtcc.ir.ops.movement import Transpose
+from rtcc.ir.ops.nn import MatMul
+from rtcc.ir.ops.softmax import Softmax
+from rtcc.passes.raise_patterns import product_of
+from rtcc.pipeline.base import Pass
+from rtcc.pipeline.exactness import reassociates
+from rtcc.pipeline.rewriter import Rewriter, apply, rewrite
+from rtcc.target import Illegal, Target, target_of
+
+HEADS_FIRST, NUMBERS_BEFORE_TOKENS = (0, 2, 1, 3), (0, 2, 3, 1)
+"""From [batch, tokens, heads, size] to what products want on the left and, of keys, on the right."""
+
+
+@dataclass(frozen=True)
+class FuseAttention(Pass):
+    """Make one operator of two products with a softmax between, and of the transposes around them.
+
+    transpose(mat_mul(softmax(mat_mul(transpose(q), transpose(k))·c + mask), transpose(v)))
+      →  token_attention(q, k, v, mask) {scale = c}
+
+    The factor may stand on either side of the first product, or on both. Only where the target's candidates
+    for the new operator hold a legal one.
+    """
+
+    exactness = reassociates(1e-5)
+
+    def run(self, module: Module) -> bool:
+        target = target_of(module)
+
+        @rewrite(Transpose)
+        def fuse(op: Transpose, rw: Rewriter) -> None:
+            found = attention_of(op)
+            if found is None:
+                return
+            if is_offered(found, target):
+                rw.replace(op, found)
+            else:
+                found.drop_operands()
+
+        return apply(module, (fuse,), self.name)
+
+
+def is_offered(op: TokenAttention, target: Target) -> bool:
+    """Whether the target has a kernel."""
+    return any(not isinstance(each.cost, Illegal) for each in target.candidates(op, ()))
+
+
+def attention_of(op: Transpose) -> TokenAttention | None:
+    """The operator that a transpose of heads ends, not yet in the graph."""
+    weighted = op.data.producer
+    if _before(op.result, HEADS_FIRST) is None or not isinstance(weighted, MatMul) or not op.data.has_one_use:
+        return None
+    value, weights = _before(weighted.right, HEADS_FIRST), weighted.left.producer
+    if value is None or not isinstance(weights, Softmax) or not weights.result.has_one_use:
+        return None
+    if normal_axis(weights, weights.axis, weights.type.rank) != 3 or weights.type.dtype is not DType.F32:
+        return None
+    for scores, mask in _masked(weights.data):
+        found = _scaled_product(scores)
+        if found is not None and (mask is None or (mask.type.rank == 4 and mask.type.is_static)):
+            query, key, scale = found
+            return TokenAttention(query, key, value, mask, scale=scale)
+    return None
+
+
+def _before(value: Value, permutation: tuple[int, ...]) -> Value | None:
+    """x, where the value is x transposed so, and static."""
+    op = value.producer
+    if not isinstance(op, Transpose) or not value.type.is_static or value.type.rank != 4:
+        return None
+    return op.data if tuple(op.permutation(4)) == permutation else None
+
+
+def _masked(value: Value) -> list[tuple[Value, Value | None]]:
+    """The scores and their mask, in each way that the value can be read."""
+    op = value.producer
+    if not isinstance(op, math.Add):
+        return [(value, None)]
+    if not value.has_one_use:
+        return []
+    return [(op.left, op.right), (op.right, op.left)]
+
+
+def _scaled_product(scores: Value) -> tuple[Value, Value, float] | None:
+    """Queries, keys and factor, where the value is their scaled product."""
+    outer = product_of(scores)
+    product = outer.factors[0].producer if len(outer.factors) == 1 else None
+    if not isinstance(product, MatMul) or not product.result.has_one_use or not scores.has_one_use:
+        return None
+    sides = [product_of(product.left), product_of(product.right)]
+    if any(len(side.factors) != 1 for side in sides):
+        return None
+    query = _before(sides[0].factors[0], HEADS_FIRST)
+    key = _before(sides[1].factors[0], NUMBERS_BEFORE_TOKENS)
+    if query is None or key is None:
+        return None
+    return query, key, outer.constant * sides[0].constant * sides[1].constant
