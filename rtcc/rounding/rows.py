@@ -18,12 +18,12 @@ from rtcc.rounding.bounded import (
     Bounded,
     absolute,
     exponential,
-    growth,
     known,
     largest,
     logarithm,
     root,
     stored,
+    sum_error,
     total,
 )
 
@@ -66,11 +66,11 @@ def _transposed(array: Array) -> Array:
 
 
 def _product(left: Bounded, right: Bounded) -> Bounded:
-    """The matrix product: off by growth(2·depth) of its terms' magnitudes, and by what the operands are."""
+    """The matrix product: off by sum_error(2·depth) of its terms, and by what its operands are off."""
     roundings = 2 * left.value.shape[-1]
     magnitudes = np.matmul(left.magnitude, right.magnitude)
     loosened = np.matmul(left.magnitude + left.error, right.magnitude + right.error)
-    error = known((1 + growth(roundings, left.unit)) * loosened - magnitudes) + roundings * left.unit.tiny
+    error = known((1 + sum_error(roundings, left.unit)) * loosened - magnitudes) + roundings * left.unit.tiny
     return Bounded(np.matmul(left.value, right.value), error, left.unit)
 
 

@@ -333,7 +333,7 @@ def _attention_candidate(op: TokenAttention, vectors: Vectors, price: Price) -> 
         reason = f"the kernel computes in f32, this is {op.type.dtype.value}"
     if reason is not None:
         return Candidate("attention", Illegal(reason))
-    error = sum_error(problem.size) + sum_error(problem.length)
+    error = error_of_sum(problem.size) + error_of_sum(problem.length)
     return Candidate("attention", price(attention_demand(problem)), error, (problem.rows,))
 
 

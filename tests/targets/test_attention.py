@@ -14,6 +14,7 @@ from rtcc.errors import InvalidInput
 from rtcc.interpreter import interpret
 from rtcc.ir import DType, Graph, Module, TensorType
 from rtcc.ir.ops.attention import TokenAttention
+from rtcc.pipeline.run import run_pipeline
 from rtcc.rounding.bounded import Bounded
 from rtcc.rounding.rows import token_attention
 from rtcc.targets.tvm.kernels import attention
@@ -49,7 +50,7 @@ def result_of(p: AttentionProblem) -> tuple[np.ndarray, np.ndarray]:
     shape = (p.batch, p.steps, p.heads, p.width)
     found = run(attention.make(p), p.lanes, operands, shape, scratch_bytes(p))
     graph = Graph("main", [(f"x{n}", TensorType(DType.F64, each.shape)) for n, each in enumerate(operands)])
-    op = graph.append(TokenAttention(*graph.parameters, scale=p.scale))
+    op = TokenAttention(*graph.parameters, scale=p.scale)
     return found, op.compute(*(each.astype(np.float64) for each in operands))
 
 
@@ -71,7 +72,7 @@ def test_results_do_not_depend_on_the_blocks(lanes: int) -> None:
 def test_the_bound_is_of_the_operator_and_holds_in_single_precision() -> None:
     shapes = [(2, 9, 3, 8), (2, 11, 3, 8), (2, 11, 3, 16), (2, 1, 9, 11)]
     graph = Graph("main", [(f"x{n}", TensorType(DType.F32, shape)) for n, shape in enumerate(shapes)])
-    op = graph.append(TokenAttention(*graph.parameters, scale=0.5))
+    op = TokenAttention(*graph.parameters, scale=0.5)
     feeds = [numbers(*shape) * 2 for shape in shapes]
     bounded = token_attention(op, *(Bounded.exact(feed.astype(np.float64)) for feed in feeds))
     np.testing.assert_allclose(
@@ -144,9 +145,9 @@ def test_exact_pipelines_leave_it_alone() -> None:
 
 
 def test_an_edited_tile_is_refused() -> None:
-    compilation = start(module_of(), Options(threads=1))
-    compilation.lower()
-    text = print_module(compilation.module)
+    module = module_of()
+    run_pipeline(module, "fuse-attention,fuse,select-conv,select-layout,outline-kernels")
+    text = print_module(module)
     assert "tile = [12]" in text
     with pytest.raises(InvalidInput, match="25 rows"):
         rtcc.compile(parse_module(text.replace("tile = [12]", "tile = [25]")))
