@@ -49,8 +49,9 @@ class PlanMemory(Pass):
             lives = Lives(sharing)
             lives.walk(graph)
             arena = assign_offsets(lives.all)
-            if 0 < self.max_workspace < arena:
-                raise _too_large(lives, arena, self.max_workspace)
+            needed = arena + (target.threads - 1) * lives.scratch_of_other_threads
+            if 0 < self.max_workspace < needed:
+                raise _too_large(lives, needed, self.max_workspace)
             _write_places(graph, lives)
             live_bytes = peak(lives.all)[0]
             graph.attributes |= {"workspace": arena, "const": launches.const_bytes, "live_bytes": live_bytes}

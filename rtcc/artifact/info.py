@@ -47,7 +47,10 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class ArtifactInfo:
-    """Everything that `<name>_info` returns."""
+    """Everything that `<name>_info` returns.
+
+    workspace_bytes: with one thread; every further one takes `thread_bytes` more.
+    """
 
     name: str
     inputs: tuple[TensorInfo, ...]
@@ -57,6 +60,7 @@ class ArtifactInfo:
     features: tuple[str, ...]
     threads: int
     workspace_bytes: int
+    thread_bytes: int
     weights_bytes: int
     weights_file: str | None
     state: dict[str, str]

@@ -159,7 +159,8 @@ def summary(compilation: Compilation) -> str:
     assert compilation.source is not None
     info = compilation.source.info
     kernels = len(compilation.module.kernels)
-    return f"target {info.target}, {kernels} kernels, workspace {info.workspace_bytes} bytes"
+    workspace = info.workspace_bytes + (info.threads - 1) * info.thread_bytes
+    return f"target {info.target}, {kernels} kernels, workspace {workspace} bytes"
 
 
 def explanation(compilation: Compilation) -> str:

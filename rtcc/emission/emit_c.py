@@ -95,6 +95,7 @@ def emit_c(
         features=tuple(sorted(machine.features)),
         threads=threads,
         workspace_bytes=_head_bytes(threads) + _arena_bytes(graph, steps),
+        thread_bytes=_thread_bytes(steps) if threads > 1 else 0,
         weights_bytes=len(weights),
         weights_file=weights_name(name, hashes["weights"]) if weights_name and weights else None,
         state=state_of(graph),
@@ -179,6 +180,12 @@ def _arena_bytes(graph: Graph, steps: Iterable[Step]) -> int:
     return -(-planned // 64) * 64
 
 
+def _thread_bytes(steps: Iterable[Step]) -> int:
+    """What every thread but the first needs of its own: the most scratch of a divided call."""
+    needed = (call.scratch.bytes for call in _calls(steps) if call.scratch is not None and call.tasks > 1)
+    return -(-max(needed, default=0) // 64) * 64
+
+
 def _code(
     info: ArtifactInfo,
     machine: Machine,
@@ -215,6 +222,7 @@ def _configuration(info: ArtifactInfo, weights: bytes, serial: bool) -> str:
         ("RTCC_POOL", int(not serial)),
         ("RTCC_HEAD_BYTES", head),
         ("RTCC_ARENA_BYTES", info.workspace_bytes - head),
+        ("RTCC_THREAD_BYTES", info.thread_bytes),
         ("RTCC_INPUT_COUNT", len(info.inputs)),
         ("RTCC_OUTPUT_COUNT", len(info.outputs)),
         ("RTCC_EXTERNAL_BYTES", len(weights) if info.weights_file else 0),

@@ -87,9 +87,8 @@ def header_text(info: ArtifactInfo) -> str:
         enum_text(),
         TABLE,
         f"#define {upper}_THREADS_MAX {info.threads}",
-        f"/* The same for every number of threads: memory is laid out when compiling, for {info.threads}. */",
         f"#define {upper}_WORKSPACE_BYTES(threads) "
-        f"((size_t){info.workspace_bytes}u + 0u * (size_t)(threads))",
+        f"((size_t){info.workspace_bytes}u + {info.thread_bytes}u * (size_t)((threads) - 1))",
         "",
         *_tensor_lines(upper, "INPUT", info.inputs),
         *_tensor_lines(upper, "OUTPUT", info.outputs),

@@ -330,8 +330,8 @@ static int32_t rtcc_check_overlap(const void *const *inputs, void *const *output
 
 static size_t rtcc_workspace_bytes(int threads)
 {
-    (void)threads;
-    return (size_t)RTCC_HEAD_BYTES + RTCC_ARENA_BYTES;
+    const size_t others = threads > 1 ? (size_t)(threads - 1) : 0;
+    return (size_t)RTCC_HEAD_BYTES + RTCC_ARENA_BYTES + RTCC_THREAD_BYTES * others;
 }
 
 /* ---- exported functions; model.h documents them ---- */

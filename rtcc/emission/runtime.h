@@ -6,6 +6,7 @@
  *   RTCC_POOL              1 where some launch is split between threads; with 0 no operating system is needed
  *   RTCC_HEAD_BYTES        room for struct rtcc_workspace, a multiple of 64
  *   RTCC_ARENA_BYTES       the planned memory, a multiple of 64
+ *   RTCC_THREAD_BYTES      scratch memory of every thread but the first, a multiple of 64
  *   RTCC_EXTERNAL_BYTES    size of the weights file beside the artefact; 0 where the weights are embedded
  *
  * Everything here is static: an artefact is one translation unit and its kernels.
@@ -35,7 +36,7 @@ struct rtcc_worker {
 };
 #endif
 
-/* The start of the caller's memory; the arena follows it. */
+/* The start of the caller's memory; the arena follows it, then what each thread but the first has of its own. */
 struct rtcc_workspace {
     uint64_t magic;                 /* RTCC_MAGIC while initialised */
     const void *self;               /* its own address: a copied workspace is not a workspace */

@@ -50,15 +50,14 @@ class Address:
 
 @dataclass(frozen=True)
 class Call:
-    """One kernel call, divided into at most `tasks` parts; part t has scratch at `scratch.offset + t *
-    scratch_bytes`.
+    """One kernel call, divided into at most `tasks` parts; the first has its scratch at `scratch`, the others
+    in memory of their thread's own.
     """
 
     kernel: str
     reads: tuple[Address, ...]
     writes: tuple[Address, ...]
     scratch: Address | None
-    scratch_bytes: int
     tasks: int
     comment: str
 
@@ -214,9 +213,9 @@ def _call(op: Launch, scope: _Scope) -> Call:
     if op.scratch:
         place = Place.parse(op.scratch)
         assert place.space is Space.WORKSPACE, f"{op!r} has its scratch outside the workspace"
-        scratch = Address(Base.ARENA, place.offset, op.scratch_bytes * op.tasks)
+        scratch = Address(Base.ARENA, place.offset, op.scratch_bytes)
     comment = str(op.location) or op.kernel
-    return Call(str(op.kernel), reads, writes, scratch, op.scratch_bytes, op.tasks, comment)
+    return Call(str(op.kernel), reads, writes, scratch, op.tasks, comment)
 
 
 def _if(op: PlanIf, scope: _Scope) -> If:

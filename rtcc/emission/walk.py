@@ -189,7 +189,7 @@ class _Writer:
         arguments = [task, tasks, *map(_pointer, step.reads), *map(_pointer, step.writes)]
         if step.scratch is not None:
             base = _pointer(step.scratch)
-            arguments.append(base if task == "0" else f"{base} + (size_t)task * {step.scratch_bytes}")
+            arguments.append(base if task == "0" else f"task == 0 ? {base} : own")
         self.line(f"if ({guards}) /* {comment_text(step.comment)} */")
         self.line(f"    {self.symbols[step.kernel]}({', '.join([*arguments, '&code'])});")
 
@@ -208,9 +208,11 @@ def walk_text(steps: Sequence[Step], symbols: Mapping[str, str], threads: int) -
             "{",
             "    char *const arena = (char *)w + RTCC_HEAD_BYTES;",
             "    const char *const weights = RTCC_WEIGHTS(w);",
+            "    char *const own = arena + RTCC_ARENA_BYTES",
+            "                      + RTCC_THREAD_BYTES * (size_t)(task == 0 ? 0 : task - 1);",
             "    const int32_t tasks = w->threads;",
             "    int32_t code = 0;",
-            "    (void)task, (void)tasks, (void)in, (void)out, (void)arena, (void)weights;",
+            "    (void)task, (void)tasks, (void)in, (void)out, (void)arena, (void)weights, (void)own;",
             *writer.lines,
             "    return rtcc_barrier(w, code);",
             "}",

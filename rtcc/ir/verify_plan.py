@@ -132,8 +132,7 @@ class _Plan:
         if not op.scratch:
             return
         place = self._parse(op, op.scratch)
-        size = op.scratch_bytes * op.tasks
-        scratch = Buffer(place, size, op, self.position, self.position, "its scratch")
+        scratch = Buffer(place, op.scratch_bytes, op, self.position, self.position, "its scratch")
         self._check_bounds(scratch)
         self.buffers.append(scratch)
 

@@ -41,8 +41,7 @@ class Lives:
                     for value in op.results:
                         self._touch(value)
                     if op.scratch:
-                        size = op.scratch_bytes * op.tasks
-                        self.scratch[op] = Buffer(size, self.position, self.position)
+                        self.scratch[op] = Buffer(op.scratch_bytes, self.position, self.position)
                 case Join():
                     self._touch(op.result)
                 case PlanIf():
@@ -56,6 +55,11 @@ class Lives:
     def all(self) -> list[Buffer]:
         """Every buffer, scratch included."""
         return [*self.buffers.values(), *self.scratch.values()]
+
+    @property
+    def scratch_of_other_threads(self) -> int:
+        """Bytes that each thread but the first needs besides the arena: the most of a divided launch."""
+        return max((buffer.bytes for op, buffer in self.scratch.items() if op.tasks > 1), default=0)
 
     def _around(self, op: PlanIf | PlanLoop, values: tuple[Value, ...]) -> None:
         """Walk the regions; the values are needed from before them to after them."""

@@ -20,7 +20,7 @@ from rtcc.artifact.codes import BY_NAME
 from rtcc.artifact.library import Table, open_table
 from rtcc.emission.link import write_artifact
 from rtcc.errors import ArtifactError, InvalidInput
-from tests.artifact.plans import CASES, COUNT, source_of
+from tests.artifact.plans import CASES, COUNT, SLOT, source_of
 
 Loader = Callable[..., Artifact]
 
@@ -92,6 +92,13 @@ def test_description(opened: Loader) -> None:
     assert (artifact.info.target, artifact.info.features, artifact.info.threads) == ("x86:test", ("sse2",), 4)
     assert artifact.workspace_bytes() == artifact.workspace_bytes(1) == artifact.info.workspace_bytes
     assert set(artifact.info.hashes) == {"model", "kernels", "weights"}
+
+
+def test_each_further_thread_takes_its_scratch_memory(opened: Loader) -> None:
+    artifact = opened("scratch")
+    sizes = [artifact.workspace_bytes(threads) for threads in (1, 2, 3, 4)]
+    assert sizes == [artifact.info.workspace_bytes + n * SLOT for n in range(4)]
+    assert artifact.info.thread_bytes == SLOT
 
 
 def test_bind_runs_on_the_buffers_it_was_given(opened: Loader) -> None:

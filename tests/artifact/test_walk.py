@@ -24,7 +24,7 @@ def arena(slot: int) -> Address:
 
 
 def call(reads: list[int], writes: list[int], tasks: int = 4) -> Call:
-    return Call("k", tuple(map(arena, reads)), tuple(map(arena, writes)), None, 0, tasks, "k")
+    return Call("k", tuple(map(arena, reads)), tuple(map(arena, writes)), None, tasks, "k")
 
 
 def outline(*steps: Step, threads: int = 4) -> str:
@@ -72,13 +72,13 @@ def test_a_loop_condition_is_complete_before_every_thread_reads_it() -> None:
 
 
 def test_outputs_may_be_the_buffers_of_inputs() -> None:
-    first = Call("k", (Address(Base.INPUT, 0, 64),), (arena(0),), None, 0, 4, "k")
-    second = Call("k", (arena(1),), (Address(Base.OUTPUT, 0, 64),), None, 0, 4, "k")
+    first = Call("k", (Address(Base.INPUT, 0, 64),), (arena(0),), None, 4, "k")
+    second = Call("k", (arena(1),), (Address(Base.OUTPUT, 0, 64),), None, 4, "k")
     assert outline(first, second) == "k|k"
 
 
 def test_scratch_counts_as_written() -> None:
-    first = Call("k", (arena(0),), (arena(1),), arena(2), 16, 4, "k")
+    first = Call("k", (arena(0),), (arena(1),), arena(2), 4, "k")
     assert outline(first, call([2], [3])) == "k|k"
 
 

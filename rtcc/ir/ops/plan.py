@@ -74,8 +74,8 @@ class Launch(Op):
     """One run of a kernel; results are written where `places` says.
 
     The C function takes (task, tasks, operands…, results…[, scratch]). `tasks` is how many ways its
-    outer loop can be split (1: it runs on the first thread alone). `scratch` is one area per task,
-    each `scratch_bytes` long, one after the other.
+    outer loop can be split (1: it runs on the first thread alone). `scratch` is the first thread's area
+    of `scratch_bytes`; each further thread has one of its own behind the arena, for all launches.
     """
 
     name = "plan.launch"
