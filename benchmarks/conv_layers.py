@@ -13,13 +13,11 @@ Regret is how much longer the algorithm that was chosen takes than the fastest o
 """
 
 import argparse
-import ctypes
 import json
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,17 +28,15 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from rtcc.compiler import Compilation, Options, start
+from rtcc.compiler import Options, start
 from rtcc.ir import DType, Graph, Module, TensorType
 from rtcc.ir.ops.activation import Relu
 from rtcc.ir.ops.nn import Conv
 from rtcc.passes.select_conv import SelectConv
-from rtcc.pipeline.inputs import random_kernel_inputs
 from rtcc.pipeline.run import run_pipeline
 from rtcc.pipeline.text import parse_pipeline
 from rtcc.target import Candidate
-from rtcc.verification.check import stored
-from rtcc.verification.library import link_kernels
+from rtcc.tuning.timing import Run, addresses, bound, kernel_arrays, least_seconds, scratch
 
 BURST_SECONDS = 0.01
 COLD_BYTES = 96 << 20
@@ -146,74 +142,30 @@ def candidates(layer: Layer) -> list[Candidate]:
     return [each for each in legal if each.seconds <= FAR_OFF * legal[0].seconds]
 
 
-def kernel_of(layer: Layer, algorithm: str, folder: Path) -> Callable[[], object]:
+def kernel_of(layer: Layer, algorithm: str, folder: Path) -> Run:
     """A function that runs the layer's kernel, on buffers that lie as in an artefact."""
     compilation = start(layer.module(), Options(conv=algorithm))
     compilation.lower()
-    name = next(
-        n for n, k in compilation.module.kernels.items() if k.attributes.get("algorithm") == algorithm
-    )
-    pointer, kernel = _linked(compilation, name, folder), compilation.module.kernels[name]
-    feeds = random_kernel_inputs(kernel)
-    arrays = [stored(p.type, feed) for p, feed in zip(kernel.parameters, feeds, strict=True)]
-    arrays += [np.zeros(value.type.physical_shape, np.float32) for value in kernel.returned]
-    scratch = compilation.target.scratch_bytes(kernel)
-    arrays += [np.zeros(scratch // 4, np.float32)] if scratch else []
-    arrays = [_aligned(array) for array in arrays]
-    code = np.zeros(1, np.int32)
-    arguments = [ctypes.c_int32(0), ctypes.c_int32(1)]
-    arguments += [ctypes.c_void_p(array.ctypes.data) for array in (*arrays, code)]
-
-    def run(held: Sequence[Any] = (arrays, code)) -> object:
-        return pointer(*arguments)
-
-    return run
-
-
-def _linked(compilation: Compilation, name: str, folder: Path) -> Any:
-    objects = compilation.target.compile_kernels(compilation.module)
-    library = ctypes.CDLL(str(link_kernels({name: objects[name]}, compilation.target.machine, folder)))
-    return ctypes.CFUNCTYPE(ctypes.c_int32)((ctypes.c_void_p * 1).in_dll(library, "rtcc_kernels")[0] or 0)
-
-
-def _aligned(array: Any) -> Any:
-    """A copy that begins at a multiple of 64 bytes."""
-    room = np.empty(array.nbytes + 64, np.uint8)
-    begin = -room.ctypes.data % 64
-    copy = room[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
-def measure(runners: dict[str, Callable[[], object]], rounds: int, cold: bool) -> dict[str, float]:
-    """Least CPU seconds of one run of each, in turns."""
-    far = np.ones(COLD_BYTES // 8)
-    least: dict[str, float] = {}
-    for _ in range(rounds):
-        for name, run in runners.items():
-            spent = 0.0
-            while spent < BURST_SECONDS:
-                if cold:
-                    far.sum()
-                begun = time.thread_time()
-                run()
-                seconds = time.thread_time() - begun
-                least[name] = min(least.get(name, seconds), seconds)
-                spent += max(seconds, BURST_SECONDS / 50)
-    return least
+    kernels, target = compilation.module.kernels, compilation.target
+    name = next(n for n, k in kernels.items() if k.attributes.get("algorithm") == algorithm)
+    objects = target.compile_kernels(compilation.module)
+    address = addresses({name: objects[name]}, target, folder)[name]
+    return bound(address, [*kernel_arrays(kernels[name]), *scratch(target.scratch_bytes(kernels[name]))])
 
 
 def measured(layer: Layer, rounds: int, cold: bool) -> Result:
     """All algorithms of one layer."""
     legal = candidates(layer)
     result = Result(layer, legal[0].algorithm, predicted={each.algorithm: each.seconds for each in legal})
-    runners: dict[str, Callable[[], object]] = {}
+    runners: dict[str, Run] = {}
     with tempfile.TemporaryDirectory() as name:
         for candidate in legal:
             folder = Path(name) / candidate.algorithm
             folder.mkdir()
             runners[candidate.algorithm] = kernel_of(layer, candidate.algorithm, folder)
-        result.seconds = measure(runners, rounds, cold)
+        far = np.ones(COLD_BYTES // 8)
+        between = (lambda name: far.sum()) if cold else None
+        result.seconds = least_seconds(runners, rounds, BURST_SECONDS, between)
     return result
 
 

@@ -20,20 +20,17 @@ caches and memory and wait for each other is not in it, so the figures hold on a
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -45,16 +42,13 @@ from rtcc.compiler import Options, read_model, start
 from rtcc.ir import DType, Graph, Module
 from rtcc.ir.ops.plan import Launch
 from rtcc.measure import pinned
-from rtcc.pipeline.inputs import random_kernel_inputs
 from rtcc.target import Target
-from rtcc.verification.check import stored
+from rtcc.tuning.timing import Run, addresses, aligned, bound, kernel_arrays, least_seconds, scratch
 from rtcc.verification.kernels import scratch_of
-from rtcc.verification.library import link_kernels
 
 MULTIPLY_ADDS = 12
 """Independent chains of the peak's loop: latency times ports, and some."""
 PEAK_STEPS = 100_000
-BURST_SECONDS = 0.004
 PEAK = "peak"
 
 Part = tuple[str, int, int]
@@ -105,28 +99,24 @@ def measure(module: Module, objects: Mapping[str, bytes], target: Target, rounds
     """Every kernel's figures, in the order of the first launch."""
     ops = [op for op in module.walk() if isinstance(op, Launch)]
     launches, parts = Counter(op.kernel for op in ops), {str(op.kernel): op.tasks for op in ops}
-    scratch = scratch_of(module)
+    scratches = scratch_of(module)
     with tempfile.TemporaryDirectory() as folder:
         everything = {**objects, PEAK: peak_kernel(target)}
-        path = link_kernels(everything, target.machine, Path(folder))
-        library = ctypes.CDLL(str(path))
-        table = (ctypes.c_void_p * len(everything)).in_dll(library, "rtcc_kernels")
-        runners: dict[Part, Callable[[], None]] = {}
+        runners: dict[Part, Run] = {}
         moved: dict[str, int] = {}
-        for name, address in zip(everything, table, strict=True):
+        for name, address in addresses(everything, target, Path(folder)).items():
             if name == PEAK:
                 arrays = [aligned(np.full(2, 0.5, np.float32)), aligned(np.zeros(4096, np.float32))]
             elif name in launches:
-                arrays = arrays_of(module.kernels[name])
+                arrays = kernel_arrays(module.kernels[name])
             else:
                 continue
             moved[name] = sum(array.nbytes for array in arrays)
-            if scratch.get(name):
-                arrays.append(aligned(np.zeros(scratch[name], np.uint8)))
+            arrays += scratch(scratches.get(name, 0))
             for tasks in {1, parts.get(name, 1)}:
                 for task in range(tasks):
-                    runners[name, task, tasks] = bound(int(address or 0), arrays, task, tasks)
-        seconds = least(runners, rounds)
+                    runners[name, task, tasks] = bound(address, arrays, task, tasks)
+        seconds = least_seconds(runners, rounds)
     peak = 2 * MULTIPLY_ADDS * target.lanes(DType.F32) * PEAK_STEPS / seconds[PEAK, 0, 1] / 1e9
     found: list[Layer] = []
     for name, count in launches.items():
@@ -146,57 +136,6 @@ def algorithm_of(kernel: Graph) -> str:
     if kernel.attributes.get("tile"):
         return f"{kernel.attributes['algorithm']} {'x'.join(map(str, kernel.attributes['tile']))}"
     return ", ".join(dict.fromkeys(op.name.partition(".")[2] for op in kernel.ops if op.results))
-
-
-def arrays_of(kernel: Graph) -> list[NDArray[Any]]:
-    """Random operands and room for the results, in storage order, aligned to cache lines."""
-    operands = [
-        stored(parameter.type, array)
-        for parameter, array in zip(kernel.parameters, random_kernel_inputs(kernel), strict=True)
-    ]
-    results = [np.zeros(r.type.physical_shape, r.type.dtype.numpy) for r in kernel.returned]
-    return [aligned(array) for array in (*operands, *results)]
-
-
-def aligned(array: NDArray[Any]) -> NDArray[Any]:
-    """A copy that begins at a cache line."""
-    room = np.zeros(array.nbytes + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
-def bound(address: int, arrays: Sequence[NDArray[Any]], task: int, tasks: int) -> Callable[[], None]:
-    """A call of one part of a kernel; the arrays live as long as it does."""
-    code = ctypes.c_int32(0)
-    pointers = [array.ctypes.data for array in arrays]
-    types = [ctypes.c_int32, ctypes.c_int32, *(ctypes.c_void_p for _ in pointers), ctypes.c_void_p]
-    function = ctypes.CFUNCTYPE(ctypes.c_int32, *types)(address)
-    given = (task, tasks, *pointers, ctypes.addressof(code))
-    values = [kind(value) for kind, value in zip(types, given, strict=True)]
-
-    def run(_kept: object = (arrays, code)) -> None:
-        function(*values)
-
-    return run
-
-
-def least(runners: Mapping[Part, Callable[[], None]], rounds: int) -> dict[Part, float]:
-    """Seconds of the fastest call of each, in turns of short bursts."""
-
-    def burst(run: Callable[[], None], calls: int) -> float:
-        started = time.thread_time()
-        for _ in range(calls):
-            run()
-        return (time.thread_time() - started) / calls
-
-    calls = {name: max(1, int(BURST_SECONDS / burst(run, 3))) for name, run in runners.items()}
-    best = dict.fromkeys(runners, float("inf"))
-    for _ in range(rounds):
-        for name, run in runners.items():
-            best[name] = min(best[name], burst(run, calls[name]))
-    return best
 
 
 def table_of(name: str, layers: Sequence[Layer], share: float, threads: int) -> Table:

@@ -63,6 +63,7 @@ class SelectConv(Pass):
             candidate = offer.candidate
             op.attributes |= {"algorithm": candidate.algorithm}
             op.attributes |= {"tile": candidate.tile} if candidate.tile else {}
+            op.attributes |= {"measured": candidate.measured} if candidate.measured else {}
             if candidate.transformed and isinstance(anchor_of(op.body), nn.Conv):
                 _transform(module, op, candidate.transformed, known)
         return bool(chosen)

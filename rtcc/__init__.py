@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rtcc.text import print_module as print_module
     from rtcc.text import read_module as read_module
     from rtcc.text import write_module as write_module
+    from rtcc.tuning.tuner import tune as tune
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ _PUBLIC = {
     "print_module": "rtcc.text",
     "read": "rtcc.onnx",
     "read_module": "rtcc.text",
+    "tune": "rtcc.tuning.tuner",
     "write": "rtcc.onnx",
     "write_module": "rtcc.text",
 }

@@ -26,6 +26,7 @@ from rtcc.target import (
     by_content,
     parse_target,
     unseen,
+    with_setting,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Options:
     algorithm of all convolutions (`rtcc targets NAME` lists them); layers: that of single layers, by the name
     of the ONNX node. max_error: forbids algorithms with a larger error bound; 0 forbids none. explain: keep
     in the report what was decided and why. external_weights: keep the weights in a file beside the artefact.
+    tuned: file of measurements (`rtcc tune`) that count more than predicted times.
     """
 
     target: str | None = None
@@ -67,6 +69,7 @@ class Options:
     max_error: float = 0.0
     explain: bool = False
     external_weights: bool = False
+    tuned: Path | None = None
 
 
 @dataclass
@@ -317,14 +320,24 @@ def start(model: Any, options: Options) -> Compilation:
 
 def _wanted_target(options: Options, module: Module) -> str:
     """The text of the target asked for: the one given, or the one that the module was dumped for."""
-    if options.threads == 1:
-        return options.target or module.target or DEFAULT_TARGET
-    if "threads=" in (options.target or ""):
-        message = f"threads are given twice: {options.threads} and in {options.target!r}"
-        raise InvalidInput("threads", message, hint="leave one of the two out")
-    head, *settings = (options.target or module.target or DEFAULT_TARGET).split(",")
-    others = [each for each in settings if not each.startswith("threads=")]
-    return ",".join([head, *others, f"threads={options.threads}"])
+    text = options.target or module.target or DEFAULT_TARGET
+    if options.threads != 1:
+        if "threads=" in (options.target or ""):
+            message = f"threads are given twice: {options.threads} and in {options.target!r}"
+            raise InvalidInput("threads", message, hint="leave one of the two out")
+        text = with_setting(text, "threads", str(options.threads))
+    return text if options.tuned is None else _tuned_target(text, options.tuned)
+
+
+def _tuned_target(text: str, path: Path) -> str:
+    """The target's text with the hash of a file's measurements; InvalidInput where they are of another."""
+    from rtcc.tuning.store import OPTION, keep, read_tuning
+
+    tuning, target = read_tuning(path), str(parse_target(with_setting(text, OPTION, "")))
+    if tuning.target != target:
+        message = f"this was measured for {tuning.target}, and the model is compiled for {target}"
+        raise InvalidInput("tuning-target", message, where=str(path), hint="measure on that: rtcc tune MODEL")
+    return with_setting(target, OPTION, keep(tuning))
 
 
 def compile(model: Any, target: str | None = None, **options: Any) -> Artifact:

@@ -108,7 +108,8 @@ class Candidate:
     says how it is obtained). operand_layouts maps operand index → layout (None: plain); operands not named
     take what they have. result_layout: None for plain. border is the zero halo that the first operand must
     bring along (ONNX pads order), () for none. transformed: what the convolution first becomes, if anything;
-    the layouts are for the operands of that.
+    the layouts are for the operands of that. measured: seconds that it took on the machine, where somebody
+    measured it; they count in place of the cost, which is predicted.
     """
 
     algorithm: str
@@ -119,11 +120,14 @@ class Candidate:
     result_layout: Layout | None = None
     border: tuple[int, ...] = ()
     transformed: Transformed | None = None
+    measured: float | None = None
 
     @property
     def seconds(self) -> float:
-        """Predicted seconds; infinitely many where the algorithm is not legal."""
-        return self.cost.total if isinstance(self.cost, Cost) else inf
+        """Measured seconds, else predicted ones; infinitely many where the algorithm is not legal."""
+        if not isinstance(self.cost, Cost):
+            return inf
+        return self.cost.total if self.measured is None else self.measured
 
 
 GENERIC = "generic"
@@ -193,6 +197,12 @@ class Target(ABC):
         to learn which borders are needed, and again with the halos that all readers together ask for:
         legality and layouts other than constants' must be the same both times, tiles may differ.
         """
+
+    def tiles(
+        self, anchor: Op, candidate: Candidate, constants: Container[int]
+    ) -> tuple[tuple[int, ...], ...]:
+        """Tiles that a candidate could have and that may be fast, its own first; measuring tells."""
+        return (candidate.tile,)
 
     @abstractmethod
     def conversion_cost(self, type: TensorType, layout: Layout | None) -> Cost:
@@ -266,6 +276,13 @@ def parse_target(text: str) -> Target:
                                hint=f"options are written key=value; known: {known}")  # fmt: skip
         options[key] = value
     return kind(cpu, options)
+
+
+def with_setting(text: str, key: str, value: str) -> str:
+    """The target's text with one option set to a value, in place of what it said; "" takes it away."""
+    head, *settings = text.split(",")
+    others = [each for each in settings if not each.startswith(f"{key}=")]
+    return ",".join([head, *others, *([f"{key}={value}"] if value else [])])
 
 
 def target_of(module: Module) -> Target:

@@ -60,6 +60,10 @@ StateOption = Annotated[
 ThreadsOption = Annotated[
     int, typer.Option("--threads", min=1, metavar="N", help="Threads that one run may use.")
 ]
+TunedOption = Annotated[
+    Path | None,
+    typer.Option("--tuned", metavar="FILE", help="Measurements to choose by, as `rtcc tune` writes them."),
+]
 LoadOption = Annotated[
     list[Path] | None,
     typer.Option("--load", metavar="FILE", help="Python file with passes of your own; repeatable."),
@@ -113,7 +117,7 @@ class Reading:
 
 
 class Compiling(Reading):
-    """How the user wants a model compiled: besides, with how many threads and which state."""
+    """How the user wants a model compiled: besides, with how many threads, which state and measurements."""
 
     def __init__(
         self,
@@ -123,11 +127,14 @@ class Compiling(Reading):
         value: ValueOption = None,
         state: StateOption = None,
         threads: ThreadsOption = 1,
+        tuned: TunedOption = None,
     ) -> None:
         super().__init__(target, shape, dim, value)
         self.state = parse_state(state)
         self.threads = threads
+        self.tuned = tuned
         self.given += ["--state"] if state else []
+        self.given += ["--tuned"] if tuned else []
 
     def options(self, **others: Any) -> Options:
         """What the compiler is told, the sizes and values included."""
@@ -135,7 +142,7 @@ class Compiling(Reading):
 
         return Options(
             target=self.target, threads=self.threads, shapes=self.shapes, dims=self.dims, values=self.values,
-            state=self.state, **others,
+            state=self.state, tuned=self.tuned, **others,
         )  # fmt: skip
 
 

@@ -8,3 +8,4 @@ from rtcc.cli import info as info
 from rtcc.cli import listing as listing
 from rtcc.cli import opt as opt
 from rtcc.cli import run as run
+from rtcc.cli import tune as tune

@@ -27,7 +27,7 @@ class Offer:
 
     @property
     def seconds(self) -> float:
-        """Predicted seconds, the rest of the graph counted in."""
+        """Measured seconds, else predicted ones, the rest of the graph counted in."""
         return self.candidate.seconds + self.elsewhere
 
 

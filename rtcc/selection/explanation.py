@@ -18,6 +18,7 @@ def decisions_text(decisions: Iterable[Decision | Placed]) -> str:
 
     Predicted microseconds: in all, then by term; `elsewhere` is what the rest of the graph would take more.
     Then the conversions that were placed, each with what it takes.
+    Where a candidate was measured, that counts in the first column, and stands behind the predicted terms.
     """
     columns = "".join(f"{name:>15}" for name in (*TERMS, "elsewhere", "error bound"))
     lines = [f"{'layer, predicted µs':24}{'total':>12}{columns}"]
@@ -53,8 +54,10 @@ def _row(offer: Offer) -> str:
         return f"{candidate.algorithm:20}{'illegal':>12}   {offer.obstacle}"
     terms = (*(getattr(candidate.cost, term) for term in TERMS), offer.elsewhere)
     numbers = "".join(f"{seconds * 1e6:15.2f}" for seconds in terms)
-    refusal = f"   refused: {offer.refusal}" if offer.refusal else ""
-    return f"{candidate.algorithm:20}{offer.seconds * 1e6:12.2f}{numbers}{candidate.error:15.1e}{refusal}"
+    remark = f"   refused: {offer.refusal}" if offer.refusal else ""
+    if candidate.measured is not None:
+        remark = f"   measured {candidate.measured * 1e6:.2f}{remark}"
+    return f"{candidate.algorithm:20}{offer.seconds * 1e6:12.2f}{numbers}{candidate.error:15.1e}{remark}"
 
 
 def decisions_json(decisions: Iterable[Decision | Placed]) -> str:
@@ -80,8 +83,10 @@ def _candidate(offer: Offer) -> dict[str, Any]:
     if not isinstance(candidate.cost, Cost):
         return {"algorithm": candidate.algorithm, "illegal": candidate.cost.reason}
     terms = {term: getattr(candidate.cost, term) for term in TERMS}
-    refused = {"refused": offer.refusal} if offer.refusal else {}
+    remarks: dict[str, Any] = {"refused": offer.refusal} if offer.refusal else {}
+    if candidate.measured is not None:
+        remarks["measured"] = candidate.measured
     return {
         "algorithm": candidate.algorithm, "seconds": offer.seconds, **terms, "elsewhere": offer.elsewhere,
-        "error": candidate.error, "tile": list(candidate.tile), **refused,
+        "error": candidate.error, "tile": list(candidate.tile), **remarks,
     }  # fmt: skip

@@ -36,6 +36,7 @@ from rtcc.targets.tvm.kernels.matmul_demand import matmul_demand
 from rtcc.targets.tvm.kernels.winograd_demand import winograd_demand
 from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem, tile_outputs, winograd_illegal
 from rtcc.targets.tvm.problems import (
+    bordered_problem,
     conv_problem,
     fft_problem,
     is_column,
@@ -146,9 +147,7 @@ class _Convolution:
     @property
     def _problem(self) -> ConvProblem:
         """The problem as a kernel over blocks has it: with the border that it asks for."""
-        problem = conv_problem(self.conv, self.vectors.lanes, self.halos)
-        widest = tuple(map(max, problem.input_halo, problem.needed_halo))
-        return replace(problem, input_halo=(widest[0], widest[1], widest[2], widest[3]))
+        return bordered_problem(self.conv, self.vectors.lanes, self.halos)
 
     def _direct(self) -> Candidate:
         problem, vectors = self._problem, self.vectors

@@ -82,6 +82,13 @@ def conv_problem(conv: nn.Conv, lanes: int, halos: Halos) -> ConvProblem:
     return turned(problem) if is_column(conv) else problem
 
 
+def bordered_problem(conv: nn.Conv, lanes: int, halos: Halos) -> ConvProblem:
+    """As a kernel over blocks has it: with the border that its padding asks for."""
+    problem = conv_problem(conv, lanes, halos)
+    widest = tuple(map(max, problem.input_halo, problem.needed_halo))
+    return replace(problem, input_halo=(widest[0], widest[1], widest[2], widest[3]))
+
+
 def winograd_problem(op: WinogradConv, lanes: int, halos: Halos = NO_HALOS) -> WinogradProblem:
     """A convolution by Winograd's algorithm as its micro-kernel takes it."""
     data, result, window = op.data.type, op.type, op.window

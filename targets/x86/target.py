@@ -30,8 +30,10 @@ from rtcc.targets.tvm.demand import Demand
 from rtcc.targets.tvm.loops_demand import loops_demand
 from rtcc.targets.tvm.problems import is_agnostic, scratch_bytes
 from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
+from rtcc.targets.tvm.tiles import tiles_of, with_measurements
 from rtcc.targets.x86.cost import WAKING_SECONDS, conversion_cost, cost_of, kernel_seconds, tasks_of
 from rtcc.targets.x86.cpus import CPUS, Cpu, host_cpu
+from rtcc.tuning.store import OPTION, kept, measurements_of
 
 MOST_THREADS = 256
 
@@ -45,7 +47,10 @@ class X86(Target):
     name: ClassVar[str] = "x86"
     cpus: ClassVar[tuple[str, ...]] = tuple(CPUS)
 
-    options: ClassVar[dict[str, str]] = {"threads": "the most threads that one run may use; 1 by default"}
+    options: ClassVar[dict[str, str]] = {
+        "threads": "the most threads that one run may use; 1 by default",
+        OPTION: "the hash of measurements to choose by, as `rtcc tune` makes them",
+    }
     algorithms: ClassVar[dict[str, str]] = ALGORITHMS
 
     def __init__(self, cpu: str, options: Mapping[str, str]) -> None:
@@ -86,10 +91,22 @@ class X86(Target):
     ) -> tuple[Candidate, ...]:
         problem = (*problem_of(anchor, constants), halos)
         if problem not in self._candidates:
-            cpu = self.model
-            vectors = Vectors(self.lanes(DType.F32), cpu.vector_registers, cpu.l2, self.threads)
-            self._candidates[problem] = candidates_of(anchor, constants, halos, vectors, self._price)
+            found = candidates_of(anchor, constants, halos, self._vectors, self._price)
+            if name := self.settings.get(OPTION):
+                measured = measurements_of(kept(name), anchor, constants)
+                found = with_measurements(found, measured, anchor, halos, self._vectors)
+            self._candidates[problem] = found
         return self._candidates[problem]
+
+    @property
+    def _vectors(self) -> Vectors:
+        cpu = self.model
+        return Vectors(self.lanes(DType.F32), cpu.vector_registers, cpu.l2, self.threads)
+
+    def tiles(
+        self, anchor: Op, candidate: Candidate, constants: Container[int]
+    ) -> tuple[tuple[int, ...], ...]:
+        return tiles_of(anchor, candidate, constants, self._vectors)
 
     def conversion_cost(self, type: TensorType, layout: Layout | None) -> Cost:
         return conversion_cost(type, layout, self.model)

@@ -12,7 +12,7 @@ import rtcc as package
 from rtcc.cli.run import describe, file_names
 from tests.cli.conftest import Run
 
-COMMANDS = ("compile", "run", "bench", "info", "opt", "passes", "targets", "doctor", "demo")
+COMMANDS = ("compile", "run", "bench", "info", "opt", "passes", "targets", "tune", "doctor", "demo")
 
 
 def test_help_names_every_command(rtcc: Run) -> None:

@@ -27,13 +27,15 @@ class Fused(RegionOp):
     """A region compiled as one kernel: one anchor with elementwise prologue and epilogue.
 
     The region's parameters stand for the operands; it reads no other outer value than constants
-    that decide shapes or code. `algorithm` and `tile` are the target's choices for this instance.
+    that decide shapes or code. `algorithm` and `tile` are the target's choices for this instance; `measured`
+    says that they come from measurement, and the seconds that it found (0: they were predicted).
     """
 
     name = "control.fused"
     inputs = variadic_operand()
     algorithm = attribute("")
     tile = ints()
+    measured = attribute(0.0)
 
     @property
     def body(self) -> Graph:

@@ -58,7 +58,14 @@ def depthwise_illegal(problem: ConvProblem) -> str | None:
 
 @functools.cache
 def direct_tile(problem: ConvProblem, registers: int, cache: int = 1 << 20, tasks: int = 1) -> Tile:
-    """The tile with the least estimated time.
+    """The tile with the least estimated time; arguments as `direct_tiles` has them."""
+    return direct_tiles(problem, registers, cache, tasks, 1)[0]
+
+
+def direct_tiles(
+    problem: ConvProblem, registers: int, cache: int = 1 << 20, tasks: int = 1, count: int = 1
+) -> list[Tile]:
+    """The register tiles with the least estimated time, each with its best blocks, the best first.
 
     `registers` is 32 for AVX-512 and NEON, 16 for AVX2; `cache` the bytes of the cache next to the first
     (L2); `tasks` how many threads share the work.
@@ -75,8 +82,11 @@ def direct_tile(problem: ConvProblem, registers: int, cache: int = 1 << 20, task
         for most in range(1, (registers - nt - 1) // nt + 1)
     }
     ordered = sorted(candidates, key=lambda tile: (tile.joined, tile.pixels, tile.blocks))
-    best = min(ordered, key=lambda tile: pixel_cycles(problem, tile) * _imbalance(problem, tile, tasks))
-    return _with_cache_blocks(problem, best, cache // 2, tasks)
+    ordered.sort(key=lambda tile: pixel_cycles(problem, tile) * _imbalance(problem, tile, tasks))
+    first: dict[tuple[int, int], Tile] = {}
+    for tile in ordered:
+        first.setdefault((tile.pixels, tile.blocks), tile)
+    return [_with_cache_blocks(problem, tile, cache // 2, tasks) for tile in list(first.values())[:count]]
 
 
 def _imbalance(problem: ConvProblem, tile: Tile, tasks: int) -> float:
@@ -176,7 +186,12 @@ def blocking_illegal(by: Blocking, tiles: int, channel_blocks: int, vectors: int
 
 @functools.cache
 def nchw_tile(problem: ConvProblem, registers: int) -> Tile:
-    """The register tile with the least estimated time; smaller than `direct_conv`'s.
+    """The register tile with the least estimated time."""
+    return nchw_tiles(problem, registers)[0]
+
+
+def nchw_tiles(problem: ConvProblem, registers: int) -> list[Tile]:
+    """Register tiles by their estimated time; smaller than `direct_conv`'s.
 
     LLVM unrolls the short loop over the taps and shares the pixels that neighbouring taps read, which takes
     registers: measured best at five eighths of them for accumulators.
@@ -191,7 +206,7 @@ def nchw_tile(problem: ConvProblem, registers: int) -> Tile:
     def cost(tile: Tile) -> float:
         return cycles_per_step(problem.output_width, tile.pixels, tile.blocks) * -(-blocks // tile.blocks)
 
-    return min(candidates, key=cost)
+    return sorted(dict.fromkeys(candidates), key=cost)
 
 
 @functools.cache
@@ -211,3 +226,12 @@ def depthwise_tile(problem: ConvProblem, registers: int, tasks: int = 1) -> Tile
         return round(_imbalance(problem, tile, tasks) + (foreign if tasks > 1 else 0.0), 2), -rows
 
     return Tile(pixels, 1, rows=min(range(1, height + 1), key=rank))
+
+
+def depthwise_tiles(problem: ConvProblem, registers: int, tasks: int = 1) -> list[Tile]:
+    """Tiles of other widths beside the usual one, which comes first."""
+    usual = depthwise_tile(problem, registers, tasks)
+    most = [6, 8, 12, 14, max(1, registers - problem.kernel[1] - 2)]
+    widths = [split_evenly(problem.output_width, each)[0] for each in most if each <= registers]
+    others = [dataclasses.replace(usual, pixels=width) for width in widths]
+    return list(dict.fromkeys([usual, *others]))

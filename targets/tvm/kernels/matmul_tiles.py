@@ -78,9 +78,16 @@ def scratch_bytes(problem: MatmulProblem, tile: MatmulTile) -> int:
 
 
 def choose_tile(problem: MatmulProblem, registers: int, cache: int = 1 << 20, tasks: int = 1) -> MatmulTile:
-    """The tile with the least estimated time; arguments as `direct_conv.choose_tile`'s."""
+    """The tile with the least estimated time; arguments as `conv_tiles.direct_tiles`'s."""
+    return best_tiles(problem, registers, cache, tasks, 1)[0]
+
+
+def best_tiles(
+    problem: MatmulProblem, registers: int, cache: int = 1 << 20, tasks: int = 1, count: int = 1
+) -> list[MatmulTile]:
+    """The tiles with the least estimated time, the best first."""
     if problem.right is Right.TRANSPOSED and not copies_right(problem):
-        return MatmulTile(1, 1)
+        return [MatmulTile(1, 1)]
     candidates = {
         (split_evenly(problem.rows, most)[0], nt)
         for nt in range(1, min(8, problem.vectors) + 1)
@@ -97,9 +104,10 @@ def choose_tile(problem: MatmulProblem, registers: int, cache: int = 1 << 20, ta
         cycles = cycles_per_step(problem.rows, rows, nt, first_use=2.0 / problem.lanes)
         return groups * cycles * sharing * far * (1.5 if _rows_in_one_set(problem, rows) > 8 else 1.0)
 
-    rows, nt = min(sorted(candidates), key=cost)
-    steps = min(4, -(-8 // (rows * nt)))
-    return MatmulTile(rows, nt, steps, _row_group(problem, rows, nt, cache // 2, tasks))
+    return [
+        MatmulTile(rows, nt, min(4, -(-8 // (rows * nt))), _row_group(problem, rows, nt, cache // 2, tasks))
+        for rows, nt in sorted(sorted(candidates), key=cost)[:count]
+    ]
 
 
 def _rows_in_one_set(problem: MatmulProblem, rows: int) -> int:

@@ -146,9 +146,20 @@ def winograd_illegal(problem: ConvProblem, outputs: tuple[int, int]) -> str | No
 def choose_tile(
     problem: WinogradProblem, registers: int, second_cache: int = 1 << 20, tasks: int = 1
 ) -> WinogradTile:
-    """The blocks with the least estimated time; arguments as `conv_tiles.direct_tile`'s."""
+    """The blocks with the least estimated time; arguments as `conv_tiles.direct_tiles`'s."""
+    return best_tiles(problem, registers, second_cache, tasks)[0]
+
+
+def best_tiles(
+    problem: WinogradProblem, registers: int, second_cache: int = 1 << 20, tasks: int = 1
+) -> list[WinogradTile]:
+    """For each register tile the blocks with the least estimated time, the best first."""
     candidates = _candidates(problem, registers, tasks)
-    return min(candidates, key=lambda tile: cycles(problem, tile, second_cache, tasks))
+    ordered = sorted(candidates, key=lambda tile: cycles(problem, tile, second_cache, tasks))
+    first: dict[tuple[int, int], WinogradTile] = {}
+    for tile in ordered:
+        first.setdefault((tile.tiles, tile.blocks), tile)
+    return list(first.values())
 
 
 def _candidates(problem: WinogradProblem, registers: int, tasks: int) -> Iterator[WinogradTile]:

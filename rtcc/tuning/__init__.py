@@ -1,0 +1,1 @@
+"""Measuring how fast kernels are on this machine, and choosing by it."""

@@ -1,0 +1,260 @@
+"""Measure what the kernels of a model take, and write it where `rtcc compile --tuned` finds it.
+
+For each anchor that can be computed in several ways, every legal algorithm with a few tiles is compiled as it
+would be within the model and run alone, in turns. A kernel is noted, in the file too, once all of its ways
+are measured: whoever stops loses no more than one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rtcc.compiler import Compilation, Options, remaining, start
+from rtcc.errors import InvalidInput
+from rtcc.files import require_folder
+from rtcc.ir import Constant, Graph, Module, Op, Value, clone_graph
+from rtcc.ir.ops import nn
+from rtcc.ir.ops.fused import Call, Fused
+from rtcc.ir.regions import anchor_of, computes_operand, constant_slots, flow_graphs
+from rtcc.pipeline.run import RunOptions, run_pipeline
+from rtcc.pipeline.text import parse_pipeline
+from rtcc.target import Candidate, Cost, Target, with_setting
+from rtcc.tuning.store import OPTION, Measurement, Tuning, kernel_key, read_tuning, use
+from rtcc.tuning.timing import Stopwatch, Timed
+
+CHOOSING = "select-conv"
+"""The pass that chooses by what is measured here."""
+
+FAR_OFF = 3.0
+"""Algorithms predicted to take so many times the best are not measured."""
+
+Watch = Callable[[Mapping[str, Timed]], dict[str, float]]
+"""Seconds of kernels, by name."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Kernels measured and in all, ways measured by this call, the layer that comes next ("" at the end)."""
+
+    done: int
+    total: int
+    ways: int
+    layer: str
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Seconds of one run in the kernels that were measured: as predicted to be best, and as is best."""
+
+    predicted: float
+    measured: float
+
+
+@dataclass
+class Work:
+    """One anchor to be measured: a region that has it, how often the model has it, and its ways."""
+
+    key: str
+    region: Fused
+    anchor: Op
+    uses: int = 0
+    ways: list[Candidate] = field(default_factory=list[Candidate])
+
+    @property
+    def seconds(self) -> float:
+        """Predicted, in one run of the model."""
+        return self.uses * min(way.seconds for way in self.ways)
+
+
+def tune(
+    model: Any,
+    output: str | Path,
+    target: str | None = None,
+    *,
+    progress: Callable[[Progress], None] = lambda progress: None,
+    watch: Watch | None = None,
+    **options: Any,
+) -> Gain:
+    """Measure the kernels of a model on this machine and write what they took to `output`.
+
+    A file that is there is gone on with. options: as `rtcc.compile` takes them (threads, shapes, dims,
+    values). watch: what measures, by default this machine's clock. Raises InvalidInput: tuning-target where
+    the file is of another target, tuning-damaged, tuning-version; and what `rtcc.compile` raises.
+    """
+    output = Path(output)
+    require_folder(output)
+    compilation = start(model, Options(target=target, **options))
+    tuner = _Tuner(compilation, _begun(output, compilation.target), watch)
+    works = tuner.works()
+    left = [work for work in works if work.key not in tuner.tuning.kernels]
+    ways = 0
+    for number, work in enumerate(left):
+        progress(Progress(len(works) - len(left) + number, len(works), ways, str(work.anchor.location)))
+        measured = tuner.measured(work)
+        for key, found in measured.items():
+            tuner.tuning.add(key, found)
+        ways += len(measured[work.key])
+        tuner.tuning.write(output)
+    tuner.tuning.write(output)
+    progress(Progress(len(works), len(works), ways, ""))
+    return tuner.gain(works)
+
+
+def _begun(output: Path, target: Target) -> Tuning:
+    """What the file holds already, or nothing yet."""
+    if not output.exists():
+        return Tuning(str(target))
+    tuning = read_tuning(output)
+    if tuning.target != str(target):
+        message = f"this holds measurements for {tuning.target}, and these would be for {target}"
+        raise InvalidInput("tuning-target", message, where=str(output), hint="give another file: -o FILE")
+    return tuning
+
+
+@dataclass(frozen=True)
+class _Form:
+    """One way to compute an anchor, lowered: the key of what the anchor became, its kernel, and which of the
+    kernel's operands are no constants.
+    """
+
+    key: str
+    kernel: Graph
+    activations: tuple[int, ...]
+
+
+class _Tuner:
+    """One model's kernels, compiled one way after the other."""
+
+    def __init__(self, compilation: Compilation, tuning: Tuning, watch: Watch | None) -> None:
+        self._module, self._target = compilation.module, compilation.target
+        if OPTION in self._target.settings:
+            raise InvalidInput("tuning-target", f"{self._target} is tuned already", hint="leave tuned= out")
+        passes = remaining(self._target.pipeline("-O2"), self._module)
+        names = [each.name for each in passes]
+        if CHOOSING not in names:
+            message = f"the algorithms of this module are chosen already, it is at level {self._module.level}"
+            raise InvalidInput("tuning-level", message, hint="give the ONNX model")
+        run_pipeline(self._module, passes[: names.index(CHOOSING)], RunOptions())
+        weights = sum(constant.type.storage_bytes for constant in self._module.constants.values())
+        self._watch = watch or Stopwatch(self._target, weights)
+        self.tuning = tuning
+
+    def works(self) -> list[Work]:
+        """What there is to measure, what takes longest first."""
+        found: dict[str, Work] = {}
+        for region, anchor in _anchors(self._module):
+            constants = constant_slots(region, anchor)
+            ways = _ways(self._target, region, anchor)
+            if len(ways) > 1:
+                key = kernel_key(anchor, constants)
+                found.setdefault(key, Work(key, region, anchor, 0, ways)).uses += 1
+        return sorted(found.values(), key=lambda work: -work.seconds)
+
+    def measured(self, work: Work) -> dict[str, list[Measurement]]:
+        """Seconds of each way of computing an anchor, by key: its own, and those of what it becomes."""
+        ways = {f"way{number}": way for number, way in enumerate(work.ways)}
+        forms = {name: self._lowered(work, way) for name, way in ways.items()}
+        module = Module(level="kernels", target=str(self._target))
+        module.kernels = {name: form.kernel for name, form in forms.items()}
+        codes = self._target.compile_kernels(module)
+        timed = {name: Timed(form.kernel, codes[name], form.activations) for name, form in forms.items()}
+        seconds = self._watch(timed)
+        found: dict[str, list[Measurement]] = {work.key: []}
+        for name, way in ways.items():
+            assert isinstance(way.cost, Cost)
+            taken = Measurement(way.algorithm, way.tile, _rounded(seconds[name] + way.cost.communication))
+            for key in {work.key, forms[name].key}:
+                found.setdefault(key, []).append(taken)
+        return found
+
+    def _lowered(self, work: Work, way: Candidate) -> _Form:
+        """An anchor's region as a kernel of its own, computed in one way."""
+        module = _alone(work.region, self._module)
+        forced = {work.key: (Measurement(way.algorithm, way.tile, 0.0),)}
+        asked = f"{{conv={way.algorithm}}}" if isinstance(work.anchor, nn.Conv) else ""
+        self._run(module, f"{CHOOSING}{asked}", forced)
+        ((region, anchor),) = _anchors(module)
+        key = kernel_key(anchor, constant_slots(region, anchor))
+        self._run(module, "select-layout,outline-kernels", {**forced, key: forced[work.key]})
+        fitting = [
+            (call, kernel) for call in module.main.ops
+            if isinstance(call, Call) and (kernel := module.kernels[call.kernel])
+            and _way_of(kernel) == (way.algorithm, way.tile)
+        ]  # fmt: skip
+        assert len(fitting) == 1, f"{way.algorithm} {way.tile} was asked for, {list(module.kernels)} came out"
+        call, kernel = fitting[0]
+        activations = (n for n, value in enumerate(call.inputs) if not isinstance(value, Constant))
+        return _Form(key, kernel, tuple(activations))
+
+    def _run(self, module: Module, pipeline: str, forced: Mapping[str, tuple[Measurement, ...]]) -> None:
+        """Run passes for the target with nothing measured but what is to be chosen."""
+        chosen = use(Tuning(str(self._target), dict(forced)))
+        module.target = with_setting(str(self._target), OPTION, chosen)
+        run_pipeline(module, list(parse_pipeline(pipeline)), RunOptions(verify=False))
+
+    def gain(self, works: list[Work]) -> Gain:
+        """What the measurements say of the choices."""
+        predicted = measured = 0.0
+        for work in works:
+            seconds = {(each.algorithm, each.tile): each.seconds for each in self.tuning.kernels[work.key]}
+            usual = min(work.ways, key=lambda way: way.seconds)
+            best = min(seconds.values())
+            predicted += work.uses * seconds.get((usual.algorithm, usual.tile), best)
+            measured += work.uses * best
+        return Gain(predicted, measured)
+
+
+def _way_of(kernel: Graph) -> tuple[object, object]:
+    return kernel.attributes.get("algorithm"), kernel.attributes.get("tile", ())
+
+
+def _rounded(seconds: float) -> float:
+    """In four digits, which is more than clocks are worth."""
+    return float(f"{seconds:.3e}")
+
+
+def _anchors(module: Module) -> Iterator[tuple[Fused, Op]]:
+    """Every region that has an anchor, with it."""
+    for graph in flow_graphs(module):
+        for op in graph.ops:
+            if isinstance(op, Fused) and (anchor := anchor_of(op.body)) is not None:
+                yield op, anchor
+
+
+def _ways(target: Target, region: Fused, anchor: Op) -> list[Candidate]:
+    """Every algorithm that may be the fastest, with every tile that may be; the predicted tile first."""
+    constants = constant_slots(region, anchor)
+    legal = [
+        each for each in target.candidates(anchor, constants)
+        if isinstance(each.cost, Cost) and not any(computes_operand(anchor, s) for s in each.operand_layouts)
+    ]  # fmt: skip
+    limit = FAR_OFF * min((each.seconds for each in legal), default=0.0)
+    near = [each for each in legal if each.seconds <= limit]
+    return [
+        Candidate(each.algorithm, each.cost, each.error, tile, each.operand_layouts, each.result_layout)
+        for each in near
+        for tile in target.tiles(anchor, each, constants)
+    ]
+
+
+def _alone(region: Fused, module: Module) -> Module:
+    """A module that has one region only; what it reads and is no constant comes in as inputs."""
+    alone = Module(level=module.level)
+    inputs = [value for value in dict.fromkeys(region.inputs) if not isinstance(value, Constant)]
+    graph = alone.add_graph(Graph("main", [(f"x{n}", value.type) for n, value in enumerate(inputs)]))
+    mapping: dict[Value, Value] = dict(zip(inputs, graph.parameters, strict=True))
+    inner = (value for op in region.body.walk() for value in op.present_operands)
+    for value in (*region.inputs, *inner):
+        if isinstance(value, Constant) and value not in mapping:
+            mapping[value] = alone.add_constant(value.symbol, value.data, value.type)
+    copy = Fused(
+        *(mapping[value] for value in region.inputs),
+        regions=[clone_graph(region.body, mapping)],
+        location=region.location,
+    )
+    graph.append(copy)
+    graph.return_(*copy.results)
+    return alone

@@ -1,0 +1,123 @@
+"""Other tiles than the predicted one: which an algorithm could have, and a candidate with one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import astuple, replace
+from typing import Any
+
+from rtcc.ir import Layout, Op
+from rtcc.ir.ops import nn
+from rtcc.ir.ops.winograd import WinogradConv
+from rtcc.target import NO_HALOS, Candidate, Cost, Halos, Illegal
+from rtcc.targets.tvm.candidates import Vectors
+from rtcc.targets.tvm.kernels import matmul_tiles, winograd_tiles
+from rtcc.targets.tvm.kernels.blocked import NO_HALO
+from rtcc.targets.tvm.kernels.conv_problem import Tile
+from rtcc.targets.tvm.kernels.conv_tiles import depthwise_tiles, direct_tiles, nchw_tiles, tile_illegal
+from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem, tile_outputs
+from rtcc.targets.tvm.problems import bordered_problem, conv_problem, is_column, matmul_problem, turned
+from rtcc.tuning.store import Measurement
+
+MOST_TILES = 6
+"""Of one algorithm, for one anchor."""
+
+
+def tiles_of(
+    anchor: Op, candidate: Candidate, constants: Container[int], vectors: Vectors
+) -> tuple[tuple[int, ...], ...]:
+    """Tiles that may be fast, as `Target.tiles` has it."""
+    if isinstance(candidate.cost, Illegal) or not candidate.tile:
+        return (candidate.tile,)
+    found = dict.fromkeys([candidate.tile, *map(astuple, _best(anchor, candidate, constants, vectors))])
+    return tuple(found)[:MOST_TILES]
+
+
+def _best(anchor: Op, candidate: Candidate, constants: Container[int], vectors: Vectors) -> Sequence[Any]:
+    registers, cache, threads = vectors.registers, vectors.cache, vectors.threads
+    match anchor:
+        case nn.Conv() if candidate.transformed and candidate.transformed.operator == WinogradConv.name:
+            conv = conv_problem(anchor, vectors.lanes, NO_HALOS)
+            conv = turned(conv) if is_column(anchor) else conv
+            outputs = tile_outputs(conv, max(candidate.transformed.tile))
+            return winograd_tiles.best_tiles(WinogradProblem(conv, outputs), registers, cache, threads)
+        case nn.Conv() if candidate.algorithm in ("direct", "nchw", "depthwise"):
+            problem = bordered_problem(anchor, vectors.lanes, NO_HALOS)
+            if candidate.algorithm == "direct":
+                return direct_tiles(problem, registers, cache, threads, MOST_TILES)
+            if candidate.algorithm == "nchw":
+                return nchw_tiles(replace(problem, input_halo=NO_HALO), registers)
+            return depthwise_tiles(problem, registers, threads)
+        case nn.Gemm() | nn.MatMul():
+            packed = 1 in constants and anchor.right.type.rank == 2
+            product = matmul_problem(anchor, vectors.lanes, packed=packed)
+            return matmul_tiles.best_tiles(product, registers, cache, threads, MOST_TILES)
+        case _:
+            return ()
+
+
+def with_measurements(
+    candidates: Sequence[Candidate],
+    measured: Mapping[str, Sequence[Measurement]],
+    anchor: Op,
+    halos: Halos,
+    vectors: Vectors,
+) -> tuple[Candidate, ...]:
+    """The candidates, each with the fastest tile that was measured and fits, and the seconds it took.
+
+    Costs of those that were not measured, being predicted far off, grow as much as the measured ones' did: on
+    a machine that is slower than predicted they would look fast.
+    """
+    found = [_fastest(each, measured.get(each.algorithm, ()), anchor, halos, vectors) for each in candidates]
+    slower = max((_slowness(each) for each in found), default=1.0)
+    return tuple(each if each.measured is not None else _slowed(each, slower) for each in found)
+
+
+def _slowness(candidate: Candidate) -> float:
+    """How many times longer than predicted a measured candidate took; 1 for others, and for faster ones."""
+    if candidate.measured is None or isinstance(candidate.cost, Illegal):
+        return 1.0
+    return max(1.0, candidate.measured / candidate.cost.total)
+
+
+def _slowed(candidate: Candidate, times: float) -> Candidate:
+    cost = candidate.cost
+    if isinstance(cost, Illegal) or times == 1.0:
+        return candidate
+    terms = (cost.compute, cost.memory, cost.communication)
+    return replace(candidate, cost=Cost(*(times * seconds for seconds in terms)))
+
+
+def _fastest(
+    candidate: Candidate, measured: Sequence[Measurement], anchor: Op, halos: Halos, vectors: Vectors
+) -> Candidate:
+    if isinstance(candidate.cost, Illegal):
+        return candidate
+    for each in measured:
+        if each.tile == candidate.tile or _fits(candidate, each.tile, anchor, halos, vectors):
+            return replace(_retiled(candidate, each.tile, vectors.lanes), measured=each.seconds)
+    return candidate
+
+
+def _fits(candidate: Candidate, tile: tuple[int, ...], anchor: Op, halos: Halos, vectors: Vectors) -> bool:
+    """Whether the anchor can be cut into such tiles with those borders."""
+    if len(tile) != len(candidate.tile) or len(tile) < 2 or tile[0] < 1 or tile[1] < 1 or min(tile) < 0:
+        return False
+    if candidate.transformed is not None:
+        return candidate.transformed.operator == WinogradConv.name
+    if isinstance(anchor, nn.Conv):
+        return tile_illegal(bordered_problem(anchor, vectors.lanes, halos), Tile(*tile)) is None
+    return True
+
+
+def _retiled(candidate: Candidate, tile: tuple[int, ...], lanes: int) -> Candidate:
+    """The candidate with another tile: its weights lie in the order in which a tile reads them.
+
+    Every micro-kernel's tile has at its second place how many vectors of results lie side by side.
+    """
+    weights = candidate.operand_layouts.get(1)
+    if tile == candidate.tile or weights is None:
+        return replace(candidate, tile=tile)
+    (axis, _), *rest = weights.outer
+    layouts = {**candidate.operand_layouts, 1: Layout(((axis, tile[1] * lanes), *rest), weights.inner)}
+    return replace(candidate, tile=tile, operand_layouts=layouts)
