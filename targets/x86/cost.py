@@ -7,6 +7,8 @@ where a tile starts and the hardware's prefetchers have nothing to go by yet.
 
 from __future__ import annotations
 
+from math import prod
+
 from rtcc.ir import DType, Graph, Layout, TensorType
 from rtcc.target import Cost
 from rtcc.targets.tvm.demand import Demand, Stream
@@ -24,8 +26,8 @@ WAKING_SECONDS = 50e-6
 LOOP_CYCLES = 1.0
 """Of one operation of plain loops, or of one element that they move: measured 0.5 to 3."""
 
-CONVERSION_CYCLES = 1.3
-"""Of one element stored in another layout, measured."""
+SQUARE_CYCLES, ELEMENT_CYCLES = 0.3, 1.2
+"""Of one element stored in another layout, measured: by squares in registers, and where there is no room."""
 
 FLOPS_PER_LANE = 4
 """Of a cycle: two multiply-adds."""
@@ -64,9 +66,11 @@ def kernel_seconds(kernel: Graph, cpu: Cpu) -> float:
 
 
 def conversion_cost(type: TensorType, layout: Layout | None, cpu: Cpu) -> Cost:
-    """Reading a tensor as it lies and writing it in another layout; one vector at a time is put together."""
+    """Reading a tensor as it lies and writing it in another layout."""
     written = type.with_layout(layout).storage_bytes
-    cycles = LAUNCH_CYCLES + CONVERSION_CYCLES * written / type.dtype.bytes
+    has_room = type.rank > 2 and prod(type.sizes[2:]) >= cpu.vector_bits // DType.F32.bits
+    each = SQUARE_CYCLES if has_room and type.dtype is DType.F32 else ELEMENT_CYCLES
+    cycles = LAUNCH_CYCLES + each * written / type.dtype.bytes
     return cost_of(Demand(cycles, (Stream(type.storage_bytes), Stream(written))), cpu, 1)
 
 

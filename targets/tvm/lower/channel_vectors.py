@@ -22,11 +22,14 @@ CHANNELS = 1
 def suits(graph: Graph) -> bool:
     """Whether a kernel is elementwise ops and resampling of f32 alone, all in blocks like the result's."""
     result = graph.returned[0].type
-    if len(graph.returned) != 1 or result.layout is None:
-        return False
+    return len(graph.returned) == 1 and result.layout is not None and computes(graph, result)
+
+
+def computes(graph: Graph, result: TensorType) -> bool:
+    """Whether a result in such blocks follows, block by block, from operands that lie like it."""
     tables = {v for op in graph.ops if isinstance(op, Resample) for v in (op.indices, op.weights)}
     return all(_has_vectors(op) for op in list(graph.ops)[:-1]) and all(
-        value in tables or _lies_alike(value, result) for value in (*graph.parameters, *graph.returned)
+        value in tables or _lies_alike(value, result) for value in graph.parameters
     )
 
 

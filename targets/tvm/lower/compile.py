@@ -11,10 +11,10 @@ from pathlib import Path
 from tvm import tirx
 
 from rtcc.errors import Unsupported
-from rtcc.ir import Graph
+from rtcc.ir import DType, Graph
 from rtcc.target import Target, parse_target
 from rtcc.targets.tvm.build import build_object, target_of, tir_text
-from rtcc.targets.tvm.lower import channel_vectors, loops
+from rtcc.targets.tvm.lower import channel_vectors, loops, squares
 from rtcc.targets.tvm.lower.rules import Kind, rule_of
 from rtcc.text import parse_module
 
@@ -59,4 +59,7 @@ def lower_kernel(kernel: Graph, target: Target) -> tirx.PrimFunc:
             return rule.function(kernel, op, target)
     if channel_vectors.suits(kernel):
         return channel_vectors.map_kernel(kernel)
+    lanes = target.lanes(DType.F32)
+    if squares.suits(kernel, lanes):
+        return squares.map_kernel(kernel, lanes)
     return loops.map_kernel(kernel)
