@@ -24,6 +24,14 @@ SQUARES = {
       %a = tensor.convert_layout(%x) : f32[2,32,48]{V}
       return(%a)
     }""",
+    "packed_signal_with_border": """(%x: f32[2,20,33]) {
+      %a = tensor.convert_layout(%x) : f32[2,20,33]{V halo=[2,3]}
+      return(%a)
+    }""",
+    "unpacked_signal": """(%x: f32[2,20,33]{V halo=[2,3]}, %s: f32[2,20,1]{V}) {
+      %a = math.mul(%x, %s) : f32[2,20,33]
+      return(%a)
+    }""",
     "unpacked": """(%x: f32[2,24,2,40]{L halo=[1,0,1,3]}) {
       %a = tensor.convert_layout(%x) : f32[2,24,2,40]
       return(%a)

@@ -69,7 +69,7 @@ def _row(graph: Graph) -> int:
 
 
 def _joined(graph: Graph) -> Graph:
-    """The kernel over [N, C, 1, pixels] where its operands are pictures or one pixel, without borders."""
+    """The kernel over [N, C, 1, pixels] where its operands are signals, borderless pictures or pixels."""
     values = [*graph.parameters, *(result for op in graph.ops for result in op.results)]
     picture = graph.returned[0].type.sizes[2:]
     for value in values:
@@ -77,19 +77,21 @@ def _joined(graph: Graph) -> Graph:
         is_whole = len(sizes) == 2 + len(picture) and sizes[2:] in (picture, (1,) * len(picture))
         if not is_whole and prod(sizes) != 1:
             return graph
-        if value.type.layout is not None and value.type.layout.halo:
+        if value.type.layout is not None and value.type.layout.halo and len(picture) > 1:
             return graph
     return _with_types(graph, {value: _one_row(value.type) for value in values})
 
 
 def _one_row(type: TensorType) -> TensorType:
-    """The type with its spatial axes joined to one, behind one of size 1."""
+    """The type with its spatial axes joined to one, behind one of size 1; only a signal has a border."""
     if type.rank < 3:
         return type
     shape = (*type.sizes[:2], 1, prod(type.sizes[2:]))
     if type.layout is None:
         return TensorType(type.dtype, shape)
-    return TensorType(type.dtype, shape, Layout.blocked(4, max(type.layout.blocks)))
+    before, after = type.layout.halo_of(2)
+    layout = Layout.blocked(4, max(type.layout.blocks), halo=(0, before, 0, after))
+    return TensorType(type.dtype, shape, layout)
 
 
 def _with_types(graph: Graph, types: dict[Value, TensorType]) -> Graph:
