@@ -41,6 +41,7 @@ def direct_demand(problem: ConvProblem, tile: Tile, cache: int) -> Demand:
     rounds = -(-problem.reduction_blocks // tile.depth) if tile.depth else 1
     rows_of_input = 4 * problem.channels * problem.width * problem.strides[0] * tile.joined * tile.rows
     pixel = pixel_cycles(problem, tile, is_near=True)  # measured: waiting for inputs is hidden, or in streams
+    pixel *= _nearness(4 * steps * tile.blocks * problem.lanes)
     cycles = pixels * (steps * problem.groups * pixel + STORE_CYCLES * blocks * rounds)
     return Demand(
         cycles + TILE_CYCLES * rounds * pixels / tile.pixels * tiling.groups,
@@ -59,8 +60,7 @@ def nchw_demand(problem: ConvProblem, tile: Tile, cache: int) -> Demand:
     rows = problem.batch * problem.output_height
     steps = problem.channels * _taps(problem)
     row = cycles_per_step(problem.output_width, tile.pixels, tile.blocks)
-    if 4 * steps * tile.blocks * problem.lanes <= NEAR_BYTES:
-        row *= NEAR_WEIGHTS
+    row *= _nearness(4 * steps * tile.blocks * problem.lanes)
     vectors = rows * problem.output_width * problem.output.blocks
     tiles = rows * tiling.groups * -(-problem.output_width // tile.pixels)
     weights = 4.0 * steps * problem.output.blocks * problem.lanes
@@ -91,6 +91,11 @@ def depthwise_demand(problem: ConvProblem, tile: Tile) -> Demand:
         ),
         problem.batch * problem.output.blocks * problem.output_height,
     )
+
+
+def _nearness(weights: int) -> float:
+    """What a step costs less where so many bytes of weights, those of a tile, stay in the first cache."""
+    return NEAR_WEIGHTS if weights <= NEAR_BYTES else 1.0
 
 
 def _taps(problem: ConvProblem) -> int:
