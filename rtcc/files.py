@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
 import shlex
+import shutil
+import stat
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from rtcc.errors import InvalidInput
 
 LONGEST_NAME = 40
 """Characters of a file's name that a temporary one keeps; a name in a folder has at most 255 bytes."""
+
+COPIED_BYTES = 4 << 20
+"""Of a file at a time."""
 
 
 def replace_file(path: Path, contents: bytes, mode: int = 0o666) -> None:
@@ -24,11 +31,25 @@ def replace_file(path: Path, contents: bytes, mode: int = 0o666) -> None:
 
 @dataclass(frozen=True)
 class NewFile:
-    """What a path is to hold. mode: its permissions, less the process's umask."""
+    """What a path is to hold: bytes, or a file that is moved there. mode: its permissions, less the umask."""
 
     path: Path
-    contents: bytes
+    contents: bytes | bytearray | Path
     mode: int = 0o666
+
+
+def _take_over(stream: BinaryIO, source: Path, path: Path) -> None:
+    """Move a file over the one open at `path`, whose permissions stay; copied from another file system."""
+    mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+    try:
+        os.replace(source, path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with source.open("rb") as contents:
+            shutil.copyfileobj(contents, stream, COPIED_BYTES)
+    else:
+        os.chmod(path, mode)
 
 
 def replace_files(files: Sequence[NewFile]) -> None:
@@ -47,7 +68,10 @@ def replace_files(files: Sequence[NewFile]) -> None:
             at = file.path
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             with os.fdopen(os.open(temporary, flags, file.mode), "wb") as stream:
-                stream.write(file.contents)
+                if isinstance(file.contents, Path):
+                    _take_over(stream, file.contents, temporary)
+                else:
+                    stream.write(file.contents)
         for file, (temporary, target) in zip(files, written, strict=True):
             at = file.path
             os.replace(temporary, target)

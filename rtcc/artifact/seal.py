@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
+from pathlib import Path
 
 MARK = b"rtccseal"
 _DIGEST = 32
 
 
-def sealed(contents: bytes) -> bytes:
-    """The file's contents with the checksum at their end."""
-    return contents + hashlib.sha256(contents).digest() + MARK
+def seal(path: Path) -> None:
+    """Put the checksum of a file at its end."""
+    with path.open("r+b") as file:
+        digest = hashlib.file_digest(file, "sha256").digest()
+        file.seek(0, os.SEEK_END)
+        file.write(digest + MARK)
 
 
 def is_whole(data: bytes | mmap.mmap) -> bool | None:

@@ -24,7 +24,7 @@ class Checksum:
     sum_of_sums: int
 
 
-def blob_of(module: Module, *, embedded: bool = True) -> bytes:
+def blob_of(module: Module, *, embedded: bool = True) -> bytearray:
     """Every `plan.constant`'s bytes at its place, in its storage layout; gaps are zero, the size a multiple
     of 64. Unsupported where they are to be embedded and code could not reach them.
     """
@@ -38,10 +38,11 @@ def blob_of(module: Module, *, embedded: bool = True) -> bytes:
     if embedded:
         require_embeddable(size)
     blob = bytearray(-(-size // ALIGNMENT) * ALIGNMENT)
+    room = np.frombuffer(blob or b"", np.uint8)
     for offset, op in sorted(pieces.items()):
-        stored = _stored(op)
-        blob[offset : offset + stored.nbytes] = stored.tobytes()
-    return bytes(blob)
+        stored = np.ascontiguousarray(_stored(op))
+        room[offset : offset + stored.nbytes] = stored.reshape(-1).view(np.uint8)
+    return blob
 
 
 def _stored(op: PlanConstant) -> NDArray[np.generic]:
@@ -52,7 +53,7 @@ def _stored(op: PlanConstant) -> NDArray[np.generic]:
     return array
 
 
-def checksum(blob: bytes) -> Checksum:
+def checksum(blob: bytes | bytearray) -> Checksum:
     """The checksum of a blob, whose size is a multiple of 8."""
     total = sum_of_sums = 0
     words = np.frombuffer(blob, "<u8")

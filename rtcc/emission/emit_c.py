@@ -45,7 +45,7 @@ class ModelSource:
     info: ArtifactInfo
     code: str
     header: str
-    weights: bytes
+    weights: bytes | bytearray
     objects: dict[str, bytes]
     machine: Machine
 
@@ -189,7 +189,7 @@ def _thread_bytes(steps: Iterable[Step]) -> int:
 def _code(
     info: ArtifactInfo,
     machine: Machine,
-    weights: bytes,
+    weights: bytes | bytearray,
     steps: tuple[Step, ...],
     symbols: Mapping[str, str],
     shapes: str,
@@ -212,7 +212,7 @@ def _code(
     return "\n".join(parts)
 
 
-def _configuration(info: ArtifactInfo, weights: bytes, serial: bool) -> str:
+def _configuration(info: ArtifactInfo, weights: bytes | bytearray, serial: bool) -> str:
     head = _head_bytes(info.threads)
     rows: list[tuple[str, object]] = [
         ("RTCC_ENTRY(suffix)", f"{info.name}_##suffix"),
@@ -270,7 +270,7 @@ def _updates(info: ArtifactInfo) -> list[int]:
     return [sources.get(tensor.name, -1) for tensor in info.outputs] or [-1]
 
 
-def _weights_text(info: ArtifactInfo, weights: bytes) -> str:
+def _weights_text(info: ArtifactInfo, weights: bytes | bytearray) -> str:
     if info.weights_file or not weights:
         return (
             f"#define RTCC_WEIGHTS(w) {'((w)->weights)' if info.weights_file else '((const char *)NULL)'}\n"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from rtcc.artifact.seal import sealed
+from rtcc.artifact.seal import seal
 from rtcc.emission.emit_c import WEIGHTS_OBJECT, ModelSource
 from rtcc.emission.toolchain import Toolchain, find_toolchain
 from rtcc.errors import InvalidInput
@@ -35,27 +35,28 @@ def write_artifact(source: ModelSource, path: str | Path, toolchain: Toolchain |
     path = Path(path)
     require_destination(path)
     toolchain = toolchain or find_toolchain(source.machine)
-    library = _built(source, path, toolchain)
     files = [NewFile(path.with_suffix(".h"), source.header.encode("ascii"))]
     if source.info.weights_file:
         files.append(NewFile(path.with_name(source.info.weights_file), source.weights))
-    with alone_in(path.parent):
-        replace_files([*files, library])
+    with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
+        library = _built(source, path, toolchain, Path(folder))
+        with alone_in(path.parent):
+            replace_files([*files, library])
     return path
 
 
-def _built(source: ModelSource, path: Path, toolchain: Toolchain) -> NewFile:
+def _built(source: ModelSource, path: Path, toolchain: Toolchain, folder: Path) -> NewFile:
     """The library, compiled and linked in a folder of its own."""
-    with tempfile.TemporaryDirectory(prefix="rtcc-") as name:
-        folder = Path(name)
-        try:
-            _write_inputs(source, folder)
-        except OSError as error:
-            error.filename = error.filename or name
-            raise
-        if path.suffix == ".so":
-            return NewFile(path, sealed(_shared(source, toolchain, folder, path.name).read_bytes()), 0o777)
-        return NewFile(path, _static(source, toolchain, folder).read_bytes())
+    try:
+        _write_inputs(source, folder)
+        if path.suffix != ".so":
+            return NewFile(path, _static(source, toolchain, folder))
+        library = _shared(source, toolchain, folder, path.name)
+        seal(library)
+    except OSError as error:
+        error.filename = error.filename or str(folder)
+        raise
+    return NewFile(path, library, 0o777)
 
 
 def require_destination(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from zlib import crc32
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from rtcc.target import Target
 MOST_ROUNDS = 2**31 - 1
 """The largest trip count that bounds a loop; exporters write 2^63 - 1 for "until the condition fails"."""
 
+SAMPLED_ELEMENTS = 1024
+"""Of a constant at most, before it is compared with another as a whole."""
+
 UNPLACED = str(Place(Space.WORKSPACE, 0))
 
 
@@ -32,7 +36,9 @@ class Launches:
     target: Target
     main: Graph
     const_bytes: int = 0
-    _placed: dict[tuple[str, str, str], Value] = field(default_factory=dict["tuple[str, str, str]", "Value"])
+    _placed: dict[tuple[str, int], list[tuple[Constant, Value]]] = field(
+        default_factory=dict["tuple[str, int]", "list[tuple[Constant, Value]]"]
+    )
     _trues: dict[tuple[int, ...], Constant] = field(default_factory=dict["tuple[int, ...]", Constant])
     _copies: dict[TensorType, str] = field(default_factory=dict[TensorType, str])
 
@@ -205,14 +211,24 @@ class Launches:
 
     def _placed_constant(self, constant: Constant, first: Op) -> Value:
         """One `plan.constant` per distinct content, so tied and equal weights lie in the artefact once."""
-        if constant.content not in self._placed:
-            place = Place(Space.CONST, self.const_bytes)
-            op = PlanConstant(constant, place=str(place), types=[constant.type])
-            op.result.name = constant.name
-            self.main.insert_before(first, op)
-            self.const_bytes += aligned(constant.type.storage_bytes)
-            self._placed[constant.content] = op.result
-        return self._placed[constant.content]
+        alike = self._placed.setdefault((str(constant.type), _sample(constant)), [])
+        for other, value in alike:
+            if other is constant or other.content == constant.content:
+                return value
+        op = PlanConstant(constant, place=str(Place(Space.CONST, self.const_bytes)), types=[constant.type])
+        op.result.name = constant.name
+        self.main.insert_before(first, op)
+        self.const_bytes += aligned(constant.type.storage_bytes)
+        alike.append((constant, op.result))
+        return op.result
+
+
+def _sample(constant: Constant) -> int:
+    """A checksum of some elements, equal for equal constants; hashing all of them takes time."""
+    if constant.type.dtype is DType.STRING:
+        return 0
+    flat = constant.data.reshape(-1)
+    return crc32(flat[:: 1 + flat.size // SAMPLED_ELEMENTS].tobytes())
 
 
 def replace(old: Op, new: Op) -> None:

@@ -401,3 +401,19 @@ def test_unsupported_memory_is_refused() -> None:
 
 def test_sizes_are_what_the_header_says() -> None:
     assert f"#define MODEL_INPUT_X_BYTES {SIZE}u" in source_of("mixed").header
+
+
+def test_from_another_file_system_it_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it cannot be moved in place, with the permissions that it would have had."""
+    moved = write_artifact(source_of("branch"), tmp_path / "moved.so")
+    move = os.replace
+
+    def refusing(source: str | Path, target: str | Path) -> None:
+        if Path(source).name == "model.so":
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", refusing)
+    copied = write_artifact(source_of("branch"), tmp_path / "copied.so")
+    assert copied.stat().st_mode == moved.stat().st_mode
+    assert load(copied).run(ZEROS).keys() == load(moved).run(ZEROS).keys()

@@ -15,6 +15,7 @@ from rtcc.errors import RtccError, Unsupported
 from rtcc.interpreter import interpret
 from rtcc.ir import DType, Graph, Location, Module, TensorType
 from rtcc.ir.ops import math, selection
+from rtcc.ir.ops.plan import PlanConstant
 from rtcc.ir.verify import verify
 from rtcc.passes.outline_kernels import structure
 from rtcc.pipeline.run import RunOptions, run_pipeline
@@ -250,3 +251,29 @@ def test_control_flow_that_cannot_be_bounded_is_refused() -> None:
     with pytest.raises(Unsupported, match="trip count") as caught:
         run_pipeline(module, LOWERING, QUIET)
     assert caught.value.code == "unbounded-loop"
+
+
+TWICE = """// rtir 1  level=graph  target=x86:skylake-avx512
+const #a : f32[4096] = splat(0.5)
+const #b : f32[4096] = splat(0.5)
+graph @main(%x: f32[4096]) {
+  %s = math.add(%x, #a) : f32[4096]
+  %y = math.mul(%s, #b) : f32[4096]
+  return(%y)
+}
+"""
+
+
+@pytest.mark.parametrize(("changed", "places"), [(None, 1), (1, 2), (4095, 2)])
+def test_equal_constants_lie_in_one_place(changed: int | None, places: int) -> None:
+    """Also those that differ where no sample is taken are told apart."""
+    module = parse_module(TWICE)
+    random = np.random.default_rng(0).standard_normal(4096).astype(np.float32)
+    other = random.copy()
+    if changed is not None:
+        other[changed] += 1
+    for symbol, array in (("a", random), ("b", other)):
+        constant = module.constants.pop(symbol)
+        constant.replace_uses(module.add_constant(symbol, array))
+    run_pipeline(module, "fuse,select-conv,select-layout,outline-kernels,plan-memory")
+    assert sum(isinstance(op, PlanConstant) for op in module.main.ops) == places
