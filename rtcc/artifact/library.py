@@ -109,7 +109,11 @@ def open_table(path: Path) -> Table:
         try:
             library = ctypes.CDLL(spelling, mode=os.RTLD_NOW | os.RTLD_LOCAL)
             table = Table.in_dll(library, TABLE_SYMBOL)
-        except (OSError, ValueError) as error:  # ValueError: no such symbol, or a message that is not UTF-8
+            size, wanted = table.size, ctypes.sizeof(Table)
+            if size < wanted:
+                _ctypes.dlclose(library._handle)
+                raise ValueError(f"its table has {size} bytes, expected {wanted} or more")
+        except (OSError, ValueError) as error:  # ValueError: too small, or a message that is not UTF-8
             _released.append((name, loaded))
             raise ArtifactError(
                 "cannot-load", f"the dynamic loader refuses the artefact: {error}", where=str(path)

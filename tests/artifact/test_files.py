@@ -156,6 +156,14 @@ def test_what_is_known_of_opened_files_does_not_grow(tmp_path: Path) -> None:
         assert list(mine) == [str(tmp_path / "other.so")]
 
 
+def test_a_table_that_is_too_small_is_refused(tmp_path: Path) -> None:
+    """docs/stability.md: the table starts with its size, and a loader reads no further."""
+    (tmp_path / "small.c").write_text("#include <stddef.h>\nsize_t rtcc_artifact_v1[1] = {sizeof(size_t)};")
+    subprocess.run(["gcc", "-shared", "-fPIC", "small.c", "-o", "small.so"], cwd=tmp_path, check=True)
+    with pytest.raises(ArtifactError, match="its table has 8 bytes"):
+        library.open_table(tmp_path / "small.so")
+
+
 def test_a_replaced_file_is_loaded_anew(tmp_path: Path) -> None:
     path = write_artifact(source_of("mixed"), tmp_path / "model.so")
     with load(path) as first:

@@ -60,6 +60,8 @@ def micro_kernels(request: pytest.FixtureRequest) -> Kernels:
     graph.return_(graph.append(MatMul(second.result, dense)).result)
     compilation = start(module, Options(conv=request.param))
     compilation.lower()
+    kernels = compilation.module.kernels.values()
+    assert request.param in [kernel.attributes.get("algorithm") for kernel in kernels]
     return Kernels.of(compilation.module)
 
 
@@ -161,7 +163,6 @@ def test_one_wrong_bit_of_what_is_not_rounded_is_caught(kernels: Kernels, name: 
 
 def test_corrupted_micro_kernels_are_caught(micro_kernels: Kernels) -> None:
     algorithms = [kernel.attributes.get("algorithm") for kernel in micro_kernels.module.kernels.values()]
-    assert {"direct", "winograd4"} & set(algorithms)
     assert "matmul" in algorithms
     for name, kernel in micro_kernels.module.kernels.items():
         feeds = with_small_row(random_kernel_inputs(kernel, seed=3))
