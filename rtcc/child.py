@@ -68,7 +68,7 @@ class Child:
 
     It imports from where this process does, and never from the current folder (-P), which may hold a
     stranger's files beside a stranger's model. The folder of its temporary files is cleared here, as it may
-    die at any moment, and by itself, as this process may. Ctrl-C is for this process to answer.
+    die at any moment, and by itself, as this process may. Ctrl-C and SIGTERM are for this process to answer.
     """
 
     def __init__(self) -> None:
@@ -204,7 +204,8 @@ def _read_frame(stream: IO[bytes]) -> bytes:
 
 def serve(folder: str) -> None:
     """Run calls until the parent closes the pipe. Standard output is the pipe: nothing else prints to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group: we leave when the parent does
+        signal.signal(number, signal.SIG_IGN)
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(sys.stdin.buffer, requests, folder), daemon=True).start()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

@@ -351,14 +351,25 @@ def _fit_all(
     arrays: Mapping[str, ArrayLike], tensors: tuple[Tensor, ...], side: str, *, copy: bool
 ) -> list[NDArray[Any]]:
     """The given arrays in the artefact's order, checked; names must match one to one."""
+    if not _is_mapping(arrays):
+        message = f"expected the {side}s as a dictionary of arrays by name, found {type(arrays).__name__}"
+        raise InvalidInput("not-a-mapping", message, hint=_names_of(tensors, side))
     if len(arrays) != len(tensors) or any(tensor.name not in arrays for tensor in tensors):
         raise _unfit_names(arrays, tensors, side)
     return [_fit(arrays[tensor.name], tensor, copy=copy) for tensor in tensors]
 
 
+def _is_mapping(given: Any) -> bool:
+    return type(given) is dict or isinstance(given, Mapping)
+
+
+def _names_of(tensors: tuple[Tensor, ...], side: str) -> str:
+    return f"the {side}s are: {', '.join(repr(tensor.name) for tensor in tensors) or 'none'}"
+
+
 def _unfit_names(arrays: Mapping[str, ArrayLike], tensors: tuple[Tensor, ...], side: str) -> InvalidInput:
     """The error for names that do not match one to one."""
-    hint = f"the {side}s are: {', '.join(repr(tensor.name) for tensor in tensors) or 'none'}"
+    hint = _names_of(tensors, side)
     names = {tensor.name for tensor in tensors}
     for name in arrays:
         if name not in names:

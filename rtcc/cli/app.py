@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -72,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         from rtcc.cli import commands as commands  # registers every command
 
-        with within_limits("this command"):
+        with within_limits("this command"), _leaving_on_sigterm():
             app(rest, prog_name="rtcc")
     except (RtccError, OSError) as error:
         if verbose:
@@ -86,6 +91,23 @@ def main(arguments: list[str] | None = None) -> None:
             traceback.print_exc()
         typer.echo(_internal_error(fault, verbose), err=True)
         raise SystemExit(INTERNAL) from None
+
+
+@contextmanager
+def _leaving_on_sigterm() -> Generator[None]:
+    """Answer SIGTERM with the exit code that shells have for it, once temporary files are deleted."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _internal_error(fault: Exception, verbose: bool) -> str:

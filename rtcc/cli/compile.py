@@ -102,6 +102,7 @@ def compile_(
     """
     from rtcc.compiler import start, write
     from rtcc.emission.link import require_destination
+    from rtcc.files import require_folder
 
     load_plugins(load)
     output = output or model.with_suffix(".so")
@@ -112,6 +113,8 @@ def compile_(
         explain=explain or explain_json is not None, **parse_conv(conv),
     )  # fmt: skip
     require_destination(output)
+    if explain_json is not None:
+        require_folder(explain_json)
     with progress(f"reading {model.name}") as say:
         compilation = start(model, options)
         say("running passes")

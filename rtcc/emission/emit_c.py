@@ -7,6 +7,7 @@ configuration  +  cpu.c  +  runtime.h  +  tables and launch list  +  runtime.c  
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -241,7 +242,7 @@ def _configuration(info: ArtifactInfo, weights: bytes | bytearray, serial: bool)
 def _c_text(text: str) -> str:
     """A C string of the text's bytes."""
     plain = "".join(
-        chr(b) if (chr(b).isalnum() and b < 128) or b in b" ._-" else f"\\{b:03o}" for b in text.encode()
+        chr(b) if (chr(b).isalnum() and b < 128) or b in b" ._-" else f"\\{b:03o}" for b in os.fsencode(text)
     )
     return f'"{plain}"'
 

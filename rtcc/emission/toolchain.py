@@ -28,7 +28,7 @@ class Toolchain:
 
     def run(self, command: Sequence[str], folder: Path) -> None:
         """Run one command in a folder. Raises `ArtifactError` `link-failed` with what the tool wrote."""
-        environment = {**os.environ, "LC_ALL": "C", "ZERO_AR_DATE": "1"}
+        environment = {**os.environ, "LC_ALL": "C", "ZERO_AR_DATE": "1", "TMPDIR": str(folder)}
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, check=False
         )

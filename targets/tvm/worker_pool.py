@@ -24,6 +24,9 @@ IDLE_SECONDS = 20.0
 MOST_KERNELS = 500
 """After so many kernels a worker is replaced, so that what TVM keeps cannot pile up."""
 
+WRITE_FAILED = "IO failure on output stream"
+"""What LLVM says before it ends the process."""
+
 COMPILE: Callable[[Job], bytes] = object_of
 """What workers do."""
 
@@ -99,8 +102,8 @@ class _Worker:
 def call_for_kernel(child: Child, name: str, function: Callable[[Job], Result], job: Job) -> Result:
     """What a function of a worker makes of a kernel.
 
-    Raises `CodegenError` naming the kernel: codegen-crashed, codegen-timeout, codegen-failed; or the
-    function's own error.
+    Raises `CodegenError` naming the kernel: codegen-crashed, codegen-timeout, codegen-failed, disk-full; or
+    the function's own error.
     """
     where = f"kernel @{name}"
     try:
@@ -116,6 +119,10 @@ def call_for_kernel(child: Child, name: str, function: Callable[[Job], Result], 
             message = f"generating code for {where} timed out after {MOST_SECONDS:g} s"
             hint = "--dump-ir shows the kernel: make it smaller, as with fuse{most_ops=8}; please report it"
             raise CodegenError("codegen-timeout", message, where=where, hint=hint) from death
+        if WRITE_FAILED in death.said:
+            message = f"the object of {where} could not be written: {death.said.rpartition(': ')[2]}"
+            hint = "free some space in $TMPDIR"
+            raise CodegenError("disk-full", message, where=where, hint=hint) from death
         message = f"generating code for {where} ended with {death}"
         hint = "--dump-ir shows the kernel; please report it"
         raise CodegenError("codegen-crashed", message, where=where, hint=hint) from death

@@ -132,7 +132,7 @@ def test_saving_over_another_artefact_s_weights_is_refused(tmp_path: Path) -> No
             saved.run(ZEROS)
 
 
-@pytest.mark.parametrize("stem", ["a-b", "a_b", 'q"\\uo', "é ☃??", "%s\n"])
+@pytest.mark.parametrize("stem", ["a-b", "a_b", 'q"\\uo', "é ☃??", "%s\n", "\udcff"])
 def test_weights_are_named_as_the_file(tmp_path: Path, stem: str) -> None:
     path = write_artifact(source_of("mixed", name=stem, weights_name=beside), tmp_path / f"{stem}.so")
     assert (tmp_path / f"{stem}.weights").exists()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,3 +145,56 @@ def test_a_forked_child_leaves_its_parent_s_files_alone(model: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.startswith("True "), done.stderr
     assert not Path(done.stdout.split(maxsplit=1)[1].strip()).exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_compilation_leaves_nothing(model: Path, number: int, code: int) -> None:
+    """Sent to the whole group, workers included, as a terminal and a service manager do."""
+    temporary = model.parent / "temporary"
+    temporary.mkdir()
+    environment = {**os.environ, "RTCC_CACHE": str(model.parent / "cache"), "TMPDIR": str(temporary)}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "rtcc", "compile", str(model)], env=environment, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(temporary.glob("rtcc-child-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    os.killpg(process.pid, number)
+    assert process.wait(30) == code
+    while list(temporary.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not list(temporary.iterdir())
+    assert not model.with_suffix(".so").exists()
+
+
+def test_a_disk_that_fills_up_under_a_worker(model: Path) -> None:
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)); "
+        "from rtcc.cli import main; main(sys.argv[1:])"
+    )
+    environment = {**os.environ, "RTCC_CACHE": str(model.parent / "cache")}
+    command = [sys.executable, "-c", code, "compile", str(model)]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error[disk-full]: the object of kernel @"), done.stderr
+    assert [path for path in model.parent.rglob("*") if path.is_file()] == [model]
+
+
+@pytest.mark.parametrize("given", [None, 5, "x", [np.ones((3, 8), np.float32)]])
+def test_inputs_that_are_no_dictionary(model: Path, given: Any) -> None:
+    artifact = rtcc.compile(model)
+    for call in (artifact.run, artifact.bind):
+        with pytest.raises(InvalidInput, match="expected the inputs as a dictionary") as raised:
+            call(given)
+        assert raised.value.code == "not-a-mapping"
+
+
+def test_explanations_go_to_a_folder_that_is_there(model: Path) -> None:
+    done = run(model, "compile", str(model), "--explain-json", str(model.parent / "missing" / "x.json"))
+    assert (done.returncode, done.stderr.startswith("error[no-such-folder]: ")) == (1, True)
+    assert not model.with_suffix(".so").exists()
