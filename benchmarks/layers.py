@@ -163,6 +163,17 @@ def table_of(name: str, layers: Sequence[Layer], share: float, threads: int) -> 
     return table
 
 
+def medians(layers: Sequence[Layer]) -> str:
+    """Of each micro-kernel, the median of what its kernels reach of the peak."""
+    found: dict[str, list[float]] = {}
+    for layer in layers:
+        name, _, tile = layer.algorithm.partition(" ")
+        if "x" in tile and not name.endswith(","):
+            found.setdefault(name, []).append(100 * layer.of_peak)
+    parts = (f"{name} {np.median(each):.0f}% ({len(each)})" for name, each in sorted(found.items()))
+    return f"median of peak (kernels): {', '.join(parts)}"
+
+
 def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Time every kernel of compiled networks alone.")
     parser.add_argument("models", nargs="+", metavar="MODEL")
@@ -191,6 +202,7 @@ def main(given: Sequence[str] | None = None) -> int:
         with pinned([options.core]):
             layers = measure(compilation.module, objects, target, options.rounds)
         console.print(table_of(name, layers, options.share, options.threads))
+        console.print(medians(layers), highlight=False)
         report[name] = [asdict(layer) for layer in layers]
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
