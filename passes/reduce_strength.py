@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rtcc.ir import Constant, Module, Value
-from rtcc.ir.ops.math import Add, Div, Mul, Pow, Reciprocal
+from rtcc.ir import Constant, DType, Module, Value
+from rtcc.ir.ops.cast import Cast
+from rtcc.ir.ops.indexing import Gather
+from rtcc.ir.ops.math import Add, Clip, Div, Equal, Mul, Pow, Reciprocal
 from rtcc.ir.ops.movement import Transpose
 from rtcc.ir.ops.nn import Gemm, MatMul
+from rtcc.ir.ops.shapes import Reshape
 from rtcc.pipeline import Pass, Rewriter, apply, reassociates, rewrite
 from rtcc.pipeline.constants import is_filled_with, is_zero
 
@@ -20,7 +23,8 @@ class ReduceStrength(Pass):
 
     pow(x, 2)  →  mul(x, x)          div(x, #c)  →  mul(x, #1/c)          add(add(x, #a), #b)  →  add(x, #a+b)
 
-    Differs by roundings and the sign of zero; NaN and infinities stay what they were.
+    A product with one-hot rows becomes a gather. Differs by roundings and the sign of zero; NaN and
+    infinities stay what they were.
     """
 
     exactness = reassociates(1e-6)
@@ -110,6 +114,47 @@ def _combined(op: Add | Mul, left: Constant, right: Constant, rw: Rewriter) -> C
     return rw.constant(joined, type, name=left.symbol)
 
 
+@rewrite(MatMul)
+def one_hot_product(op: MatMul, rw: Rewriter) -> None:
+    """mat_mul(cast(equal(x, #0…n-1)), #w)  →  gather(#0,w,0, clip(x, -1, n) + 1): rows of w, or of zeros"""
+    weight, picked = op.right, _picked_numbers(op.left)
+    if picked is None or not isinstance(weight, Constant) or weight.type.rank != 2:
+        return
+    table = weight.array
+    if not op.type.dtype.is_float or not np.isfinite(table).all() or not op.type.is_static:
+        return
+    rows, dtype = len(table), picked.type.dtype
+    edge = np.zeros((1, table.shape[1]), table.dtype)
+    data = rw.constant(np.concatenate([edge, table, edge]), name=f"{weight.symbol}.rows")
+    low, high, one, sizes = (
+        rw.constant(np.array(array, kind), name=name)
+        for array, kind, name in (
+            (-1, dtype.numpy, "before"), (rows, dtype.numpy, "after"), (1, dtype.numpy, "one"),
+            (op.type.sizes[:-1], np.int64, "positions"),
+        )
+    )  # fmt: skip
+    numbers = Reshape(picked, sizes, location=op.location)
+    inside = Clip(numbers.result, low, high, location=op.location)
+    index = Add(inside.result, one, location=op.location)
+    rw.replace(op, Gather(data, index.result, location=op.location))
+
+
+def _picked_numbers(value: Value) -> Value | None:
+    """x of [..., 1], where the value is 1 where x is the place on the last axis, and 0 elsewhere."""
+    cast = value.producer
+    equal = cast.data.producer if isinstance(cast, Cast) else None
+    if not isinstance(equal, Equal):
+        return None
+    for places, x in ((equal.left, equal.right), (equal.right, equal.left)):
+        if not isinstance(places, Constant) or x.type.dtype not in (DType.I32, DType.I64):
+            continue
+        count = places.type.sizes[-1] if places.type.rank else 0
+        is_counting = places.type.elements == count and np.array_equal(places.array.ravel(), np.arange(count))
+        if is_counting and x.type.rank == value.type.rank and x.type.shape[-1] == 1:
+            return x if value.type.shape == (*x.type.shape[:-1], count) else None
+    return None
+
+
 @rewrite(Gemm)
 def gemm_of_transposed(op: Gemm, rw: Rewriter) -> None:
     """gemm(transpose(a), b)  →  gemm(a, b) {transA = 1}, and likewise for b"""
@@ -152,5 +197,6 @@ RULES = (
     divide_by_constant,
     join_constants,
     gemm_of_transposed,
+    one_hot_product,
     mat_mul_of_transposed,
 )

@@ -14,7 +14,6 @@ from rtcc.errors import InvalidInput
 from rtcc.interpreter import interpret
 from rtcc.ir import DType, Graph, Module, TensorType
 from rtcc.ir.ops.attention import TokenAttention
-from rtcc.pipeline.run import run_pipeline
 from rtcc.rounding.bounded import Bounded
 from rtcc.rounding.rows import token_attention
 from rtcc.targets.tvm.kernels import attention
@@ -24,6 +23,7 @@ from rtcc.targets.tvm.kernels.attention_problem import (
     attention_illegal,
     scratch_bytes,
 )
+from rtcc.targets.tvm.lower.compile import lower_kernel
 from rtcc.text import parse_module, print_module
 from tests.targets.kernels import run
 from tests.targets.test_microkernels import numbers
@@ -145,9 +145,10 @@ def test_exact_pipelines_leave_it_alone() -> None:
 
 
 def test_an_edited_tile_is_refused() -> None:
-    module = module_of()
-    run_pipeline(module, "fuse-attention,fuse,select-conv,select-layout,outline-kernels")
-    text = print_module(module)
-    assert "tile = [12]" in text
+    compilation = start(module_of(), Options(threads=1))
+    compilation.lower()
+    (kernel,) = compilation.module.kernels.values()
+    assert kernel.attributes["tile"] == (12,)
+    kernel.attributes |= {"tile": (25,)}
     with pytest.raises(InvalidInput, match="25 rows"):
-        rtcc.compile(parse_module(text.replace("tile = [12]", "tile = [25]")))
+        lower_kernel(kernel, compilation.target)
