@@ -12,7 +12,7 @@ from rtcc.ir.ops.movement import Concat, Slice
 from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs, operand_index
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import exact
-from rtcc.selection.access import along_channels, obstacle
+from rtcc.selection.access import along_channels, obstacle, packing
 from rtcc.selection.decision import Offer, Placed
 from rtcc.selection.plan import Conversion, Plan, Planner
 from rtcc.target import GENERIC, NO_HALOS, Candidate, Cost, Halos, Target, target_of
@@ -49,7 +49,7 @@ class SelectLayout(Pass):
     def explain(self, module: Module) -> tuple[Placed, ...]:
         target = target_of(module)
         plans = (_plan(graph, target) for graph in flow_graphs(module))
-        return tuple(_placed(conversion, plan.block) for plan in plans for conversion in plan.conversions)
+        return tuple(_placed(conversion) for plan in plans for conversion in plan.conversions)
 
 
 def _plan(graph: Graph, target: Target) -> Plan:
@@ -78,10 +78,9 @@ def _declared(op: Fused, anchor: Op, target: Target, halos: Halos) -> Candidate 
                        hint=f"legal: {names}; select-conv chooses")  # fmt: skip
 
 
-def _placed(conversion: Conversion, block: int) -> Placed:
+def _placed(conversion: Conversion) -> Placed:
     type = conversion.value.type
-    types = type, type.with_layout(Layout.blocked(type.rank, block))
-    source, result = types if conversion.in_blocks else types[::-1]
+    source, result = (type.with_layout(layout) for layout in (conversion.source, conversion.result))
     readers = dict.fromkeys(node for op in conversion.readers for node in op.location.nodes)
     name = conversion.value.name or ""
     return Placed(name, str(source), str(result), conversion.seconds, tuple(readers))
@@ -212,7 +211,8 @@ class _Storage:
             return None
         if isinstance(value, Constant) and value.type.rank == result.rank:
             return _beside(value.type, result, is_part=isinstance(anchor_of(op.body), Concat))
-        return along_channels(value.type, result, result.layout) if value.type.rank < result.rank else None
+        loops = Candidate(GENERIC, Cost(0.0), result_layout=result.layout)
+        return packing(op.body, index, self.choices.get(op, loops))
 
     def _named(self, op: Fused, index: int) -> tuple[Layout | None] | None:
         """The layout that the region's candidate names for an operand; None where it names none."""

@@ -59,6 +59,21 @@ def layouts_read(body: Graph, index: int, candidate: Candidate, target: Target) 
     return (False, True)
 
 
+def packing(body: Graph, index: int, candidate: Candidate) -> Layout | None:
+    """How a region has a vector, or another operand of lower rank than its result, that goes along channels.
+
+    It is stored plain by whoever makes it, and packed in whole blocks for the region, zeros behind the last
+    channel. None for operands that are read as `layouts_read` says.
+    """
+    parameter, anchor, result = body.parameters[index], anchor_of(body), body.returned[0].type
+    for slot, layout in candidate.operand_layouts.items():
+        if anchor is not None and operand_index(anchor, slot) == index:
+            return layout if parameter.type.rank < LEAST_BLOCKED_RANK else None
+    if candidate.result_layout is None or parameter.type.rank >= result.rank:
+        return None
+    return along_channels(parameter.type, result, candidate.result_layout)
+
+
 def may_write_blocks(body: Graph, layout: Layout, target: Target) -> bool:
     """Whether general loops, or kernels that take any layout, can give a region's result in such blocks."""
     result = body.returned[0].type

@@ -14,7 +14,7 @@ from rtcc.ir import Graph, Layout, Module, Op, Value
 from rtcc.ir.ops.fused import Fused
 from rtcc.ir.ops.plan import Launch
 from rtcc.ir.regions import anchor_of
-from rtcc.selection.access import along_channels, layouts_read, obstacle
+from rtcc.selection.access import layouts_read, obstacle, packing
 from rtcc.target import GENERIC, Candidate, Halos, Illegal, Target
 
 LAYING_OUT = "select-layout"
@@ -131,9 +131,7 @@ def _check_other(index: int, body: Graph, candidate: Candidate, target: Target, 
         fits = (value.type.layout is not None) in layouts_read(body, index, candidate, target)
         fits = fits and _block(value) in (1, _block(body.returned[0]))
     else:
-        layout = candidate.result_layout
-        wanted = along_channels(value.type, result, layout) if layout and value.type.rank else None
-        fits = value.type.layout == wanted
+        fits = value.type.layout == packing(body, index, candidate)
     if not fits:
         raise _bad("layout", f"{what}: {value!r} is not stored as goes with a result that is {result}")
 

@@ -20,7 +20,7 @@ from rtcc.ir import Constant, Graph, Layout, Op, Value
 from rtcc.ir.ops.fused import Fused
 from rtcc.ir.regions import anchor_of, operand_index
 from rtcc.ir.views import stores_alike
-from rtcc.selection.access import layouts_read, may_write_blocks
+from rtcc.selection.access import layouts_read, may_write_blocks, packing
 from rtcc.selection.decision import Offer
 from rtcc.selection.energy import Energy, Labelling, Table
 from rtcc.target import GENERIC, Candidate, Cost, Target
@@ -38,10 +38,11 @@ READ_PLAIN: Table = ((0.0, 0.0), (inf, inf))
 
 @dataclass(frozen=True)
 class Conversion:
-    """A value that is stored in one layout and read in another: once more, in blocks or plain."""
+    """A value that is stored in one layout and read in another (borders left out): once for all readers."""
 
     value: Value
-    in_blocks: bool
+    source: Layout | None
+    result: Layout | None
     seconds: float
     readers: tuple[Op, ...]
 
@@ -88,6 +89,7 @@ class Planner:
         self.plain = self.energy.variable((0.0, inf))
         self.stored: dict[Value, int] = {}
         self.readers: dict[Value, list[tuple[int, Op]]] = {}
+        self.packed: dict[tuple[Value, Layout], list[tuple[int, Op]]] = {}
         self.regions: dict[Fused, _Region] = {}
         listed = {op: _listed(op, offers) for op in graph.ops if isinstance(op, Fused)}
         self.block = _block_of(offer for each in listed.values() for offer in each)
@@ -95,6 +97,10 @@ class Planner:
             self._add_region(op, each)
         for value in self._values():
             self._add_conversions(value)
+        for (value, layout), readers in self.packed.items():
+            packed = self.energy.variable((0.0, self._seconds(value, None, layout)))
+            for stored, _ in readers:
+                self.energy.add_pair(stored, packed, ((0.0, 0.0), (inf, 0.0)))
 
     def plan(self) -> Plan:
         """The cheapest plan."""
@@ -145,6 +151,10 @@ class Planner:
             variable = self.energy.variable() if is_data else self._reading(region, index, offers)
             region.read[index] = variable
             self.readers.setdefault(value, []).append((variable, op))
+            packings = {packing(op.body, index, offer.candidate) for offer in offers if not offer.obstacle}
+            for layout in packings:
+                if layout is not None:
+                    self.packed.setdefault((value, layout), []).append((region.stored, op))
         least = {way: self._least(region, way, offers) for way in WAYS}
         data = self.plain if region.data is None else region.read[region.data]
         table = (least[WAYS[0]], least[WAYS[1]]), (least[WAYS[2]], least[WAYS[3]])
@@ -225,7 +235,8 @@ class Planner:
         readers = list(dict.fromkeys(variable for variable, _ in self.readers[value] if variable != stored))
         if not readers:
             return
-        into, out = self._conversion_cost(value, True), self._conversion_cost(value, False)
+        blocks_of_value = self._blocks(value)
+        into, out = self._seconds(value, None, blocks_of_value), self._seconds(value, blocks_of_value, None)
         if len(readers) == 1:
             self.energy.add_pair(stored, readers[0], ((0.0, into), (out, 0.0)))
             return
@@ -236,21 +247,34 @@ class Planner:
             self.energy.add_pair(reader, blocks, ((0.0, 0.0), (inf, 0.0)))
             self.energy.add_pair(reader, plain, ((0.0, inf), (0.0, 0.0)))
 
-    def _conversion_cost(self, value: Value, in_blocks: bool) -> float:
-        """Seconds to store a value once more, in blocks or plain; none where that is the same bytes."""
-        if not self.block or value.type.rank < 2:
+    def _blocks(self, value: Value) -> Layout | None:
+        """The layout of a value in blocks; None where it has too few axes, or nothing is in blocks."""
+        return Layout.blocked(value.type.rank, self.block) if self.block and value.type.rank >= 2 else None
+
+    def _seconds(self, value: Value, source: Layout | None, result: Layout | None) -> float:
+        """What storing a value once more in another layout takes; nothing where that is the same bytes."""
+        stored = value.type.with_layout(source)
+        if stores_alike(stored, value.type.with_layout(result)):
             return 0.0
-        plain, blocks = value.type, value.type.with_layout(Layout.blocked(value.type.rank, self.block))
-        source, other = (plain, blocks) if in_blocks else (blocks, plain)
-        return 0.0 if stores_alike(source, other) else self.target.conversion_cost(source, other.layout).total
+        return self.target.conversion_cost(stored, result).total
 
     def _conversions(self, labels: Sequence[bool]) -> Iterable[Conversion]:
         for value, readers in self.readers.items():
-            in_blocks = not labels[self.stored.get(value, self.plain)]
-            wanting = [op for variable, op in readers if labels[variable] is in_blocks]
+            stored = labels[self.stored.get(value, self.plain)]
+            wanting = [op for variable, op in readers if labels[variable] is not stored]
             if wanting:
-                seconds = self._conversion_cost(value, in_blocks)
-                yield Conversion(value, in_blocks, seconds, tuple(dict.fromkeys(wanting)))
+                layouts = (self._blocks(value), None) if stored else (None, self._blocks(value))
+                yield self._conversion(value, *layouts, wanting)
+        for (value, layout), readers in self.packed.items():
+            wanting = [op for variable, op in readers if labels[variable]]
+            if wanting:
+                yield self._conversion(value, None, layout, wanting)
+
+    def _conversion(
+        self, value: Value, source: Layout | None, result: Layout | None, readers: Iterable[Op]
+    ) -> Conversion:
+        seconds = self._seconds(value, source, result)
+        return Conversion(value, source, result, seconds, tuple(dict.fromkeys(readers)))
 
     # ---- solutions
 

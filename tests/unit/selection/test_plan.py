@@ -13,7 +13,7 @@ import pytest
 
 from rtcc.ir import Constant, DType, Graph, Layout, Module, Op, TensorType, Value
 from rtcc.ir.ops.activation import Relu
-from rtcc.ir.ops.fused import Fused
+from rtcc.ir.ops.fused import ConvertLayout, Fused
 from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.movement import Concat
 from rtcc.ir.ops.nn import Conv
@@ -213,3 +213,41 @@ def test_an_algorithm_that_is_slower_by_itself_says_why() -> None:
             assert ("alone would be" in found.reason) == (taken.candidate.seconds > fastest)
             reasons.append(found.reason)
     assert any("elsewhere" in reason for reason in reasons)
+
+
+GATED = """// rtir 1  level=graph  target=x86:skylake-avx512
+const #w : f32[64,64,1,1] = splat(0.25)
+graph @main(%x: f32[1,64,8,8], %g: f32[{gate}], %h: f32[1,64,1,1], %m: f32[8,8]) {{
+  %a = nn.conv(%x, #w) : f32[1,64,8,8] loc("a")
+  %s = math.sigmoid(%g) : f32[{gate}] loc("s")
+  %b = math.mul(%a, %s) : f32[1,64,8,8] loc("b")
+  %c = nn.conv(%b, #w) : f32[1,64,8,8] loc("c")
+  %d = math.mul(%c, %s) : f32[1,64,8,8] loc("d")
+  %e = math.mul(%d, %h) : f32[1,64,8,8] loc("e")
+  %y = math.mul(%e, %m) : f32[1,64,8,8] loc("y")
+  return(%y)
+}}
+"""
+
+
+@pytest.mark.parametrize("gate", ["64,1,1", "60,1,1", "1,1", "8,8", "1,64,1,1", "64,8,8"])
+@pytest.mark.parametrize("conv", ["auto", "direct", "generic"])
+def test_what_is_explained_is_what_is_placed(gate: str, conv: str) -> None:
+    """Operands of other ranks too, which are packed along the channels, once for all readers."""
+    text = GATED.format(gate=gate).replace("64,", "60,") if gate == "60,1,1" else GATED.format(gate=gate)
+    module = parse_module(text)
+    report = run_pipeline(module, f"fuse,select-conv{{conv={conv}}},select-layout", RunOptions(explain=True))
+    explained = [(each.source, each.result) for each in report.decisions if isinstance(each, Placed)]
+    converted = [(str(op.data.type), str(op.type)) for op in module.walk() if isinstance(op, ConvertLayout)]
+    assert sorted(converted) == sorted(explained)
+
+
+def test_random_modules_have_the_conversions_of_their_plan() -> None:
+    for seed in range(8):
+        module = random_module(seed)
+        report = run_pipeline(module, "select-conv,select-layout", RunOptions(explain=True))
+        explained = [(each.source, each.result) for each in report.decisions if isinstance(each, Placed)]
+        converted = [
+            (str(op.data.type), str(op.type)) for op in module.walk() if isinstance(op, ConvertLayout)
+        ]
+        assert sorted(converted) == sorted(explained)
