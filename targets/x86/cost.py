@@ -7,9 +7,10 @@ where a tile starts and the hardware's prefetchers have nothing to go by yet.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
 
-from rtcc.ir import DType, Graph, Layout, TensorType
+from rtcc.ir import DType, Graph, Layout, Op, TensorType, Value
 from rtcc.target import Cost
 from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.x86.cpus import Cpu
@@ -54,14 +55,23 @@ def tasks_of(seconds: float, threads: int) -> int:
 
 
 def kernel_seconds(kernel: Graph, cpu: Cpu) -> float:
-    """About how long a kernel takes on one thread: its arithmetic, by plain loops or at most of the peak."""
-    lanes = cpu.vector_bits // DType.F32.bits
-    work = sum(op.operations() for op in kernel.ops)
-    moved = sum(value.type.storage_bytes for value in (*kernel.parameters, *kernel.returned))
+    """About how long a kernel takes on one thread: its arithmetic, by plain loops or at the peak."""
+    work, values = sum(op.operations() for op in kernel.ops), (*kernel.parameters, *kernel.returned)
     if "tile" in kernel.attributes:
-        cycles = work / (FLOPS_PER_LANE * lanes)
-    else:
-        cycles = LOOP_CYCLES * max(work, sum(value.type.elements for value in kernel.returned))
+        return _peak_seconds(work, values, cpu)
+    cycles = LOOP_CYCLES * max(work, sum(value.type.elements for value in kernel.returned))
+    return _peak_seconds(0, values, cpu) + cycles / (cpu.gigahertz * 1e9)
+
+
+def anchor_seconds(anchor: Op, cpu: Cpu) -> float:
+    """About how long a micro-kernel takes for an anchor on one thread."""
+    return _peak_seconds(anchor.operations(), (*anchor.present_operands, *anchor.results), cpu)
+
+
+def _peak_seconds(work: int, values: Iterable[Value], cpu: Cpu) -> float:
+    """Arithmetic as fast as a core can do it, and all values once to or from the second cache."""
+    cycles = work / (FLOPS_PER_LANE * (cpu.vector_bits // DType.F32.bits))
+    moved = sum(value.type.storage_bytes for value in values)
     return (cycles + moved / cpu.reach.l2_bytes_per_cycle) / (cpu.gigahertz * 1e9)
 
 

@@ -31,7 +31,14 @@ from rtcc.targets.tvm.loops_demand import loops_demand
 from rtcc.targets.tvm.problems import is_agnostic, scratch_bytes
 from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
 from rtcc.targets.tvm.tiles import tiles_of, with_measurements
-from rtcc.targets.x86.cost import WAKING_SECONDS, conversion_cost, cost_of, kernel_seconds, tasks_of
+from rtcc.targets.x86.cost import (
+    WAKING_SECONDS,
+    anchor_seconds,
+    conversion_cost,
+    cost_of,
+    kernel_seconds,
+    tasks_of,
+)
 from rtcc.targets.x86.cpus import CPUS, Cpu, host_cpu
 from rtcc.tuning.store import OPTION, kept, measurements_of
 
@@ -91,22 +98,24 @@ class X86(Target):
     ) -> tuple[Candidate, ...]:
         problem = (*problem_of(anchor, constants), halos)
         if problem not in self._candidates:
-            found = candidates_of(anchor, constants, halos, self._vectors, self._price)
+            vectors = self._vectors(anchor)
+            found = candidates_of(anchor, constants, halos, vectors, self._price)
             if name := self.settings.get(OPTION):
                 measured = measurements_of(kept(name), anchor, constants)
-                found = with_measurements(found, measured, anchor, halos, self._vectors)
+                found = with_measurements(found, measured, anchor, halos, vectors)
             self._candidates[problem] = found
         return self._candidates[problem]
 
-    @property
-    def _vectors(self) -> Vectors:
+    def _vectors(self, anchor: Op) -> Vectors:
+        """What tiles depend on; the threads are as many as the anchor is worth dividing among."""
         cpu = self.model
-        return Vectors(self.lanes(DType.F32), cpu.vector_registers, cpu.l2, self.threads)
+        tasks = tasks_of(anchor_seconds(anchor, cpu), self.threads)
+        return Vectors(self.lanes(DType.F32), cpu.vector_registers, cpu.l2, tasks)
 
     def tiles(
         self, anchor: Op, candidate: Candidate, constants: Container[int]
     ) -> tuple[tuple[int, ...], ...]:
-        return tiles_of(anchor, candidate, constants, self._vectors)
+        return tiles_of(anchor, candidate, constants, self._vectors(anchor))
 
     def conversion_cost(self, type: TensorType, layout: Layout | None) -> Cost:
         return conversion_cost(type, layout, self.model)

@@ -128,6 +128,16 @@ def test_kernels_that_only_move_are_divided_too() -> None:
     assert set(found) == {2}
 
 
+def test_tiles_of_small_anchors_are_those_for_one_thread() -> None:
+    text = """graph @main(%x: f32[8,64], %w: f32[64,64]) {
+  %y = nn.mat_mul(%x, %w) : f32[8,64]
+  return(%y)
+}"""
+    plans = [planned(text, threads) for threads in (1, 8)]
+    tiles = [[kernel.attributes["tile"] for kernel in plan.kernels.values()] for plan in plans]
+    assert tiles[0] == tiles[1]
+
+
 def test_small_models_stay_on_one_thread() -> None:
     assert set(divisions(chain("64,48", "48,64", 4), 2)) == {1}
 
