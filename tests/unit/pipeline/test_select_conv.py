@@ -157,3 +157,21 @@ def test_an_operand_computed_in_the_region_cannot_be_asked_for_in_blocks(text: s
     with pytest.raises(InvalidInput) as raised:
         run_pipeline(parse_module(text), forced)
     assert raised.value.code == "illegal-algorithm"
+
+
+TIED = """// rtir 1  level=graph  target=x86:skylake-avx512
+const #w : f32[64,64,3,3] = splat(0.25)
+graph @main(%x: f32[1,64,32,32]) {
+  %a = nn.conv(%x, #w) {pads = [1,1,1,1]} : f32[1,64,32,32] loc("a")
+  %y = nn.conv(%a, #w) {pads = [1,1,1,1]} : f32[1,64,32,32] loc("b")
+  return(%y)
+}
+"""
+
+
+@pytest.mark.parametrize("conv", ["winograd4", "direct"])
+def test_tied_weights_are_transformed_and_packed_once(conv: str) -> None:
+    module = parse_module(TIED)
+    run_pipeline(module, f"fuse,select-conv{{conv={conv}}},select-layout,outline-kernels,plan-memory")
+    (constant,) = module.constants.values()
+    assert constant.symbol.endswith(".packed")
