@@ -50,6 +50,13 @@ KERNELS |= {
         "%z = math.where(%n, %y, %x) : f32[16]", "return(%z)",
     ),
     "not_less": chain("%c = math.less(%x, %y) : bool[16]", "%n = math.not(%c) : bool[16]", "return(%n)"),
+    "half": """(%x: f16[16], %y: f16[16]) {
+  %a = math.sub(%x, %x) : f16[16]
+  %b = math.div(%y, %y) : f16[16]
+  %c = math.add(%a, %b) : f16[16]
+  return(%c)
+}
+""",
     "joined": """(%x: f32[16], %y: f32[16]) {
   %a = math.sub(%x, %x) : f32[16]
   %b = math.mul(%y, #zero) : f32[16]

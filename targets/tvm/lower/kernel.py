@@ -257,19 +257,19 @@ def emit(op: Op, *operands: Expr | None) -> Expr:
     assert rule.kind is Kind.SCALAR, f"{op.name} is not elementwise"
     if rule.keeps_bits:
         return rule.function(op, *operands)
-    wide = [None if x is None else widened(x) for x in _distinct(operands)]
-    return narrowed(rule.function(op, *wide), op.type)
+    return narrowed(rule.function(op, *_distinct(operands)), op.type)
 
 
 def _distinct(operands: tuple[Expr | None, ...]) -> list[Expr | None]:
-    """The operands, repeated and constant ones hidden: TVM simplifies x - x, x / x, x == x and 0 · x as if x
-    were a number, and refuses x / 0.
+    """The operands widened, repeated and constant ones hidden: TVM simplifies x - x, x / x, x == x and 0 · x
+    as if x were a number, and refuses x / 0.
     """
     found: list[Expr | None] = []
     for x in operands:
-        is_float = x is not None and vm.scalar_type(x) in ("float32", "float64")
+        wide = None if x is None else widened(x)
         is_known = isinstance(x, tirx.FloatImm) or any(_is_same(x, other) for other in operands[: len(found)])
-        found.append(vm.exact(x) if is_float and is_known else x)
+        is_float = wide is not None and vm.scalar_type(wide) in ("float32", "float64")
+        found.append(vm.exact(wide) if is_float and is_known else wide)
     return found
 
 
