@@ -17,7 +17,7 @@ from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv, amplification
 from rtcc.rounding.bounded import SINGLE, sum_error
 from rtcc.target import GENERIC, Candidate, Cost, Halos, Illegal, Transformed
 from rtcc.targets.tvm.demand import Demand, Stream
-from rtcc.targets.tvm.kernels import fft_tiles, matmul_tiles, winograd_tiles
+from rtcc.targets.tvm.kernels import fft_tiles, im2col_tiles, matmul_tiles, winograd_tiles
 from rtcc.targets.tvm.kernels.attention_problem import attention_demand, attention_illegal
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
 from rtcc.targets.tvm.kernels.conv_demand import depthwise_demand, direct_demand, nchw_demand
@@ -32,13 +32,16 @@ from rtcc.targets.tvm.kernels.conv_tiles import (
 )
 from rtcc.targets.tvm.kernels.fft_demand import fft_demand
 from rtcc.targets.tvm.kernels.fft_tiles import FftProblem, FftTile, fft_illegal
+from rtcc.targets.tvm.kernels.im2col_tiles import im2col_demand, im2col_illegal
 from rtcc.targets.tvm.kernels.matmul_demand import matmul_demand
 from rtcc.targets.tvm.kernels.winograd_demand import winograd_demand
 from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem, tile_outputs, winograd_illegal
 from rtcc.targets.tvm.problems import (
+    IM2COL,
     bordered_problem,
     conv_problem,
     fft_problem,
+    im2col_problem,
     is_column,
     matmul_problem,
     token_attention_problem,
@@ -56,6 +59,7 @@ ALGORITHMS: dict[str, str] = {
         for m in OUTPUTS
     },
     "fft": "convolution by Fourier transforms of tiles, dense or depthwise, for large kernels",
+    IM2COL: "convolution of plain tensors by gathered panels: narrow groups, dilations, three spatial axes",
     "matmul": "matrix product: a tile of rows and columns stays in registers; constants are packed",
     "attention": "products and softmax of attention in one kernel, whose scores stay in the first cache",
     GENERIC: "plain loops over plain tensors, as the operator defines them",
@@ -128,10 +132,11 @@ class _Convolution:
         reason = self._no_micro_kernel()
         if reason is not None:
             names = ("direct", "nchw", "depthwise", *_WINOGRAD, "fft")
-            return (*(Candidate(name, Illegal(f"{name}: {reason}")) for name in names), self._generic())
+            illegal = (Candidate(name, Illegal(f"{name}: {reason}")) for name in names)
+            return *illegal, self._im2col(), self._generic()
         winograd = (self._winograd(outputs) for outputs in OUTPUTS)
         others = (self._direct(), self._nchw(), self._depthwise())
-        return *others, *winograd, self._fft(), self._generic()
+        return *others, *winograd, self._fft(), self._im2col(), self._generic()
 
     def _no_micro_kernel(self) -> str | None:
         """Why no micro-kernel can do the convolution, whatever its algorithm."""
@@ -199,6 +204,28 @@ class _Convolution:
         points = problem.points[4 - data.type.rank :]
         points = points[::-1] if is_column(self.conv) else points
         return _fft_candidate(problem, tile, vectors, self.price, data.type.rank, points)
+
+    def _im2col(self) -> Candidate:
+        conv, vectors = self.conv, self.vectors
+        if reason := self._no_panels():
+            return Candidate(IM2COL, Illegal(f"{IM2COL}: {reason}"))
+        problem = im2col_problem(conv, vectors.lanes)
+        tile = im2col_tiles.choose_tile(problem, vectors.registers, vectors.cache, vectors.threads)
+        return Candidate(
+            IM2COL, self.price(im2col_demand(problem, tile)), error_of_sum(self._terms()), astuple(tile),
+            {0: None, 1: None},
+        )  # fmt: skip
+
+    def _no_panels(self) -> str | None:
+        """Why no panels can be gathered, or None."""
+        data = self.conv.data.type
+        if data.dtype is not DType.F32:
+            return f"micro-kernels compute in f32, this is {data.dtype.value}"
+        if data.rank > 5:
+            return f"panels are of one to three spatial axes, these are {data.rank - 2}"
+        if 0 in (*self.conv.type.sizes, *self.conv.weight.type.sizes):
+            return "an operand or the result has no elements"
+        return im2col_illegal(im2col_problem(self.conv, self.vectors.lanes))
 
     def _generic(self) -> Candidate:
         return _generic(self.conv, self._terms(), self.vectors, self.price)

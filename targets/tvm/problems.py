@@ -12,15 +12,26 @@ from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.target import NO_HALOS, Halos
-from rtcc.targets.tvm.kernels import attention_problem, fft_tiles, matmul_tiles, winograd_tiles
+from rtcc.targets.tvm.kernels import (
+    attention_problem,
+    fft_tiles,
+    im2col_tiles,
+    matmul_tiles,
+    winograd_tiles,
+)
 from rtcc.targets.tvm.kernels.attention_problem import AttentionProblem
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.fft_tiles import FftProblem, FftTile
+from rtcc.targets.tvm.kernels.im2col_tiles import Im2colProblem, Im2colTile
 from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem, MatmulTile, Right
 from rtcc.targets.tvm.kernels.pool_problem import PoolProblem, Reduction
+from rtcc.targets.tvm.kernels.window import Window
 from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem, WinogradTile
 
 Quad = tuple[int, int, int, int]
+
+IM2COL = "im2col"
+"""The algorithm that computes `nn.conv` on plain tensors, by panels."""
 
 _WALKED_IN_BLOCKS = frozenset(
     f"tensor.{name}" for name in ("convert_layout", "concat", "slice", "pad", "resample")
@@ -58,6 +69,8 @@ def scratch_bytes(kernel: Graph, lanes: int) -> int:
                 return attention_problem.scratch_bytes(token_attention_problem(op, lanes, *tile))
             case WinogradConv():
                 return winograd_tiles.scratch_bytes(winograd_problem(op, lanes), WinogradTile(*tile))
+            case nn.Conv() if kernel.attributes.get("algorithm") == IM2COL:
+                return im2col_tiles.scratch_bytes(im2col_problem(op, lanes), Im2colTile(*tile))
             case FftConv():
                 return fft_tiles.scratch_bytes(fft_problem(op, lanes), FftTile(*tile))
             case _:
@@ -119,6 +132,19 @@ def fft_problem(op: FftConv, lanes: int, halos: Halos = NO_HALOS) -> FftProblem:
             where=str(op.location) or None, hint="give the tile two points along the width",
         )  # fmt: skip
     return FftProblem(turned(problem), (1, rows))
+
+
+def im2col_problem(conv: nn.Conv, lanes: int) -> Im2colProblem:
+    """A convolution of plain tensors as its micro-kernel takes it."""
+    data, kernel = conv.data.type.sizes, conv.weight.type.sizes[2:]
+    pads, strides, dilations = conv.geometry()
+    count = len(kernel)
+    axes = [
+        Window(data[2 + n], kernel[n], strides[n], dilations[n], pads[n], pads[count + n])
+        for n in range(count)
+    ]
+    a, b, c = [Window(1, 1)] * (3 - count) + axes
+    return Im2colProblem(data[0], conv.group, data[1], conv.type.sizes[1], len(data), (a, b, c), lanes)
 
 
 def is_turned(op: FftConv) -> bool:

@@ -25,6 +25,7 @@ from rtcc.targets.tvm.kernels import (
     depthwise_conv,
     direct_conv,
     fft_conv,
+    im2col_conv,
     matmul,
     matmul_tiles,
     nchw_conv,
@@ -37,6 +38,7 @@ from rtcc.targets.tvm.kernels.conv_problem import Tile
 from rtcc.targets.tvm.kernels.conv_tiles import blocking_illegal, tile_illegal
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
 from rtcc.targets.tvm.kernels.fft_tiles import FftTile
+from rtcc.targets.tvm.kernels.im2col_tiles import Im2colTile
 from rtcc.targets.tvm.kernels.matmul_tiles import MatmulTile
 from rtcc.targets.tvm.kernels.winograd_tiles import WinogradTile
 from rtcc.targets.tvm.lower import reduction, rows, windows
@@ -44,8 +46,10 @@ from rtcc.targets.tvm.lower.kernel import emit, integer, literal, storage_type
 from rtcc.targets.tvm.lower.movement import split_index
 from rtcc.targets.tvm.lower.rules import kernel_rule
 from rtcc.targets.tvm.problems import (
+    IM2COL,
     conv_problem,
     fft_problem,
+    im2col_problem,
     is_column,
     is_turned,
     matmul_problem,
@@ -189,7 +193,7 @@ def _result_layout(graph: Graph) -> Layout | None:
 
 def _require_tile(
     op: Op,
-    tile: Tile | MatmulTile | WinogradTile | FftTile,
+    tile: Tile | MatmulTile | WinogradTile | FftTile | Im2colTile,
     weights: TensorType,
     axis: int,
     block: int,
@@ -214,6 +218,8 @@ def _conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
     layout = _result_layout(graph)
     if graph.attributes.get("algorithm", GENERIC) == GENERIC:
         return reduction.general_conv(graph, op, target)
+    if graph.attributes["algorithm"] == IM2COL:
+        return _im2col(graph, op, target)
     assert layout is not None
     epilogue = RegionEpilogue(graph, op, [op.data, op.weight], _conv_coordinates(op))
     halos = Halos(op.data.type.layout.halo if op.data.type.layout else (), layout.halo)
@@ -226,6 +232,16 @@ def _conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
     )  # fmt: skip
     func = _CONVOLUTIONS[algorithm].make(problem, epilogue, tile)
     return finished(func, graph, epilogue)
+
+
+def _im2col(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
+    epilogue = RegionEpilogue(graph, op, [op.data, op.weight], _same)
+    tile = Im2colTile(*graph.attributes["tile"])
+    held = tile.filters * tile.vectors
+    reason = f"it keeps {held} vectors, expected at most 32" if held > 32 else None
+    _require_tile(op, tile, op.weight.type, 0, 1, reason)
+    problem = im2col_problem(op, target.lanes(op.type.dtype))
+    return finished(im2col_conv.make(problem, epilogue, tile), graph, epilogue)
 
 
 @kernel_rule(WinogradConv)
