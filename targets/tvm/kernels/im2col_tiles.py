@@ -17,13 +17,13 @@ from rtcc.targets.tvm.kernels.window import Window
 
 FLOAT_BYTES = 4
 
-GATHER_CYCLES = 2.0
+GATHER_CYCLES = 1.0
 """Of one vector that is copied into a panel."""
 
-STRIDED_CYCLES = 1.0
+STRIDED_CYCLES = 0.2
 """Of one element that is copied into a panel where the last stride is not 1."""
 
-ROW_CYCLES = 8.0
+ROW_CYCLES = 3.0
 """Of one row of a panel, for each row of results."""
 
 FINISH_CYCLES = 4.0
