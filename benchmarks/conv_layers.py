@@ -2,11 +2,13 @@
 
     python benchmarks/conv_layers.py                          50 layers of eight models, one thread
     python benchmarks/conv_layers.py --models vgg16 --cold --json out.json
+    python benchmarks/conv_layers.py --models large --far-off 100
 
 Each layer is compiled with each algorithm that the target calls legal, and its kernel alone is run: bursts
 in turns, one core, the least CPU time of each counts, so that other processes on the machine add little but
 noise. Layouts are as within a network: no conversion is measured, and none is counted in what is chosen.
-Plain loops are left out where they are predicted to be far off. --cold reads more than the caches hold before
+What is predicted to be far off is left out. The layers "large" are of large kernels: dense, depthwise, one
+axis. --cold reads more than the caches hold before
 each run, as the other layers of a network do.
 
 Regret is how much longer the algorithm that was chosen takes than the fastest one.
@@ -41,7 +43,7 @@ from rtcc.tuning.timing import Run, addresses, bound, kernel_arrays, least_secon
 BURST_SECONDS = 0.01
 COLD_BYTES = 96 << 20
 FAR_OFF = 4.0
-"""Plain loops predicted to take so many times the best are not measured."""
+"""What is predicted to take so many times the best is not measured."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,14 @@ LAYERS = [
     *_layers("shufflenet", (24, 56, 56, 112, ONE, 1, 2), (112, 28, 28, 112, (3, 3), 1, 112),
              (512, 14, 14, 512, (3, 3), 1, 32), (256, 28, 28, 256, (3, 3), 1, 32)),
 ]  # fmt: skip
+LARGE = [
+    *_layers("large", (64, 56, 56, 64, (5, 5)), (64, 56, 56, 64, (7, 7)), (16, 112, 112, 16, (7, 7)),
+             (128, 28, 28, 128, (7, 7)), (256, 14, 14, 256, (7, 7)), (32, 56, 56, 32, (11, 11)),
+             (16, 56, 56, 16, (31, 31)), (3, 112, 112, 16, (31, 31)), (96, 56, 56, 96, (7, 7), 1, 96),
+             (128, 56, 56, 128, (13, 13), 1, 128), (128, 56, 56, 128, (31, 31), 1, 128),
+             (256, 28, 28, 256, (29, 29), 1, 256), (512, 14, 14, 512, (27, 27), 1, 512),
+             (64, 1, 4000, 64, (1, 31)), (256, 1, 1000, 256, (1, 31), 1, 256)),
+]  # fmt: skip
 
 
 @dataclass
@@ -132,14 +142,14 @@ class Result:
         return self.seconds[self.chosen] / self.seconds[self.best] - 1
 
 
-def candidates(layer: Layer) -> list[Candidate]:
-    """The legal algorithms, by predicted time without conversions."""
+def candidates(layer: Layer, far_off: float) -> list[Candidate]:
+    """The legal algorithms, by predicted time without conversions, up to so many times the best."""
     compilation = start(layer.module(), Options())
     run_pipeline(compilation.module, list(parse_pipeline("fuse")))
     (decision,) = SelectConv().explain(compilation.module)
     legal = [offer.candidate for offer in decision.offers if not offer.obstacle]
     legal.sort(key=lambda candidate: candidate.seconds)
-    return [each for each in legal if each.seconds <= FAR_OFF * legal[0].seconds]
+    return [each for each in legal if each.seconds <= far_off * legal[0].seconds]
 
 
 def kernel_of(layer: Layer, algorithm: str, folder: Path) -> Run:
@@ -153,9 +163,9 @@ def kernel_of(layer: Layer, algorithm: str, folder: Path) -> Run:
     return bound(address, [*kernel_arrays(kernels[name]), *scratch(target.scratch_bytes(kernels[name]))])
 
 
-def measured(layer: Layer, rounds: int, cold: bool) -> Result:
+def measured(layer: Layer, rounds: int, cold: bool, far_off: float) -> Result:
     """All algorithms of one layer."""
-    legal = candidates(layer)
+    legal = candidates(layer, far_off)
     result = Result(layer, legal[0].algorithm, predicted={each.algorithm: each.seconds for each in legal})
     runners: dict[str, Run] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -187,8 +197,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = sorted({layer.model for layer in LAYERS})
-    parser.add_argument("--models", nargs="*", choices=names, help="whose layers; default: all")
+    names = sorted({layer.model for layer in (*LAYERS, *LARGE)})
+    parser.add_argument("--models", nargs="*", choices=names, help="whose layers; default: the eight models'")
+    parser.add_argument("--far-off", type=float, default=FAR_OFF, help="how many times the best to measure")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cold", action="store_true", help="empty the caches before each run")
     parser.add_argument("--core", type=int, default=0, help="the core to run on")
@@ -197,9 +208,9 @@ def main() -> None:
     os.sched_setaffinity(0, {options.core})
     console = Console(width=None if sys.stdout.isatty() else 160)
     results: list[Result] = []
-    for layer in LAYERS:
-        if not options.models or layer.model in options.models:
-            results.append(measured(layer, options.rounds, options.cold))
+    for layer in (*LAYERS, *LARGE):
+        if layer.model in (options.models or {each.model for each in LAYERS}):
+            results.append(measured(layer, options.rounds, options.cold, options.far_off))
             console.print(
                 f"{layer.model} {layer.text}: {results[-1].chosen}, regret {results[-1].regret:.0%}"
             )

@@ -23,13 +23,11 @@ SIZES = (8, 10, 12, 16, 20, 24, 32, 40, 48, 64)
 FEWEST_TAPS = 4
 """Kernels of fewer taps along both axes have better ways."""
 
-REAL_CYCLES, COMPLEX_CYCLES = 1.4, 3.0
-"""Of one point and halving of a transform of real numbers, or of complex ones."""
+REAL_CYCLES, COMPLEX_CYCLES = 0.19, 0.39
+"""Of one point of a transform of real numbers, or of complex ones, times its halvings squared: larger ones
+leave the registers."""
 
-MOVE_CYCLES = 2.5
-"""Of one vector that is loaded, transformed and stored, besides."""
-
-STORE_CYCLES = 2.0
+STORE_CYCLES = 1.0
 """Of one vector of results."""
 
 PANEL_CYCLES = 0.4
@@ -38,10 +36,10 @@ PANEL_CYCLES = 0.4
 FIRST_CACHE = 32 << 10
 """Bytes of weights that stay in the first cache beside a register tile's inputs."""
 
-WEIGHT_CYCLES, DRAM_WEIGHT_CYCLES = 1.0, 6.0
+WEIGHT_CYCLES, DRAM_WEIGHT_CYCLES = 0.5, 6.0
 """Of one vector of weights that comes from the third cache, or from memory, for each block."""
 
-THIRD_CACHE = 12 << 20
+THIRD_CACHE = 16 << 20
 """Bytes of weights from which on they come from memory."""
 
 FAR_CYCLES = 2.0
@@ -259,7 +257,7 @@ def compute_cycles(problem: FftProblem, tile: FftTile) -> float:
     """Estimated cycles with operands in near caches; register tiles are computed whole."""
     conv, forward, backward = problem.conv, _forward_cycles(problem), _backward_cycles(problem)
     if problem.is_depthwise:
-        return problem.tiles * conv.input.blocks * (forward + backward + 4.0 * problem.pairs)
+        return problem.tiles * conv.input.blocks * (forward + backward)
     whole, rest = divmod(problem.tiles, tile.block)
     register_tiles = whole * tile.groups + -(-rest // tile.tiles)
     step = max(2.0 * tile.tiles * tile.blocks, tile.tiles + tile.blocks, 4.0) + 0.1 * tile.tiles
@@ -285,12 +283,12 @@ def _backward_cycles(problem: FftProblem) -> float:
 
 def _row_cycles(problem: FftProblem) -> float:
     rows, columns = problem.points
-    middle = max(0, rows // 2 - 1) * columns * (COMPLEX_CYCLES * log2(columns) + 2 * MOVE_CYCLES)
+    middle = max(0, rows // 2 - 1) * columns * COMPLEX_CYCLES * log2(columns) ** 2
     return middle + problem.spectrum.real_rows * _real_cycles(columns)
 
 
 def _real_cycles(points: int) -> float:
-    return points * (REAL_CYCLES * log2(points) + MOVE_CYCLES)
+    return points * REAL_CYCLES * log2(points) ** 2
 
 
 def _far_cycles(problem: FftProblem, tile: FftTile, second_cache: int) -> float:
