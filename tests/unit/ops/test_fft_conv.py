@@ -13,6 +13,7 @@ from rtcc.interpreter import interpret
 from rtcc.ir import DType, Graph, Module, TensorType
 from rtcc.ir.ops.fft_conv import ROUNDINGS, FftConv, Spectrum, transformed_filter
 from rtcc.ir.ops.nn import Conv
+from rtcc.rounding.bounded import SINGLE, sum_error
 from rtcc.text import parse_module, print_module
 from tests.unit.ops.test_winograd import KINDS, drawn
 
@@ -87,7 +88,7 @@ def test_spectra_go_there_and_back(rows: int, columns: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["7x7", "7x7 small tiles", "31x31 depthwise", "15x15 few channels"])
 def test_error_stays_below_the_documented_bound(name: str, kind: str) -> None:
-    """4·√(C + 4·log2(points))·u of the largest sum of its terms' magnitudes (docs/arithmetic.md)."""
+    """That of C + 4·log2(points) roundings, of the largest Σ|terms| (docs/arithmetic.md)."""
     case: Case = {
         "7x7": ((1, 48, 24, 24), (8, 48, 7, 7), (16, 16), (3, 3, 3, 3), 1),
         "7x7 small tiles": ((1, 48, 24, 24), (8, 48, 7, 7), (8, 8), (3, 3, 3, 3), 1),
@@ -102,7 +103,7 @@ def test_error_stays_below_the_documented_bound(name: str, kind: str) -> None:
     weight = module.constants["w"].array.astype(np.float64)
     conv = next(op for op in module.main.ops if isinstance(op, Conv))
     terms = conv.compute(np.abs(data.astype(np.float64)), np.abs(weight))
-    bound = 4 * (weight.shape[1] + ROUNDINGS * log2(prod(op.tile))) ** 0.5 * 2.0**-24
+    bound = sum_error(weight.shape[1] + int(ROUNDINGS * log2(prod(op.tile))), SINGLE)
     worst = np.abs(found - exact).max() / terms.max()
     assert worst <= bound
 
