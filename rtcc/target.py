@@ -104,7 +104,7 @@ class Transformed:
 class Candidate:
     """One way to compile an anchor: the algorithm, its tile, the layouts it needs, and what it costs.
 
-    error: bound on a result's rounding error relative to the result's largest Σ|terms| (docs/arithmetic.md
+    error: bound on a result's rounding error relative to the largest Σ|weight|·max|data| (docs/arithmetic.md
     says how it is obtained). operand_layouts maps operand index → layout (None: plain); operands not named
     take what they have. result_layout: None for plain. border is the zero halo that the first operand must
     bring along (ONNX pads order), () for none. transformed: what the convolution first becomes, if anything;

@@ -59,8 +59,13 @@ def bounded(step: int, extent: int, start: Index) -> Index:
 
 
 def share(extent: int, task: Expr, tasks: Expr) -> tuple[Expr, Expr]:
-    """First iteration and one past the last of a task's share of `extent` iterations."""
-    bounds = [tirx.truncdiv(count * tirx.IntImm("int32", extent), tasks) for count in (task, task + 1)]
+    """First iteration and one past the last of a task's share of `extent` iterations.
+
+    ⌊task · extent / tasks⌋, without the product: that may exceed 31 bits.
+    """
+    whole = tirx.truncdiv(tirx.IntImm("int32", extent), tasks)
+    rest = tirx.truncmod(tirx.IntImm("int32", extent), tasks)
+    bounds = [count * whole + tirx.truncdiv(count * rest, tasks) for count in (task, task + 1)]
     return bounds[0], bounds[1]
 
 

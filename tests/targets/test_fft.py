@@ -17,9 +17,19 @@ from rtcc.ir.ops.activation import Relu
 from rtcc.ir.ops.fft_conv import transformed_filter
 from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.nn import Conv
+from rtcc.selection.decision import Decision
 from rtcc.targets.tvm.kernels import fft_conv
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
-from rtcc.targets.tvm.kernels.fft_tiles import FftProblem, FftTile, fft_illegal, scratch_bytes
+from rtcc.targets.tvm.kernels.fft_tiles import (
+    MOST_SCRATCH,
+    MOST_WEIGHTS,
+    FftProblem,
+    FftTile,
+    choose,
+    fft_illegal,
+    scratch_bytes,
+    weight_bytes,
+)
 from tests.targets.kernels import blocked, run
 from tests.targets.packed import fft_weights
 from tests.targets.test_microkernels import BiasRelu, Residual, convolved, expected_with_bias, numbers
@@ -124,10 +134,41 @@ def test_results_do_not_depend_on_the_blocking(lanes: int) -> None:
         (ConvProblem(1, 32, 8, 8, 32, (7, 7), groups=2), "groups"),
         (ConvProblem(1, 16, 8, 8, 16, (3, 3)), "3x3"),
         (ConvProblem(1, 16, 80, 80, 16, (1, 65)), "at most 64"),
+        (ConvProblem(1, 1024, 32, 32, 1024, (15, 15)), "would take 1024 MiB, more than 256"),
     ],
 )
 def test_what_it_cannot_do(problem: ConvProblem, word: str) -> None:
     assert word in (fft_illegal(problem) or "")
+
+
+def test_weights_and_scratch_keep_their_bounds() -> None:
+    problem = ConvProblem(1, 512, 28, 28, 512, (7, 7), pads=THREE)
+    assert fft_illegal(problem) is None
+    chosen, tile = choose(problem, 32)
+    assert weight_bytes(chosen, tile) <= MOST_WEIGHTS
+    assert scratch_bytes(chosen, tile) <= MOST_SCRATCH
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "taps", "group"), [("fft", 31, 16), ("fft", 7, 1), ("winograd4", 3, 1), ("direct", 3, 1)]
+)
+def test_errors_go_with_the_magnitude_of_data_and_weights(algorithm: str, taps: int, group: int) -> None:
+    """One large number that no result has a term of: the bound is of max |x| times a filter's sum of |w|."""
+    weights = np.zeros((16, 16 // group, taps, taps), np.float32)
+    weights[:, :, -1, -1] = 1
+    module = Module()
+    graph = module.add_graph(Graph("main", [("x", TensorType(DType.F32, (1, 16, 40, 40)))]))
+    weight, pads = module.add_constant("w", weights), (taps // 2,) * 4
+    graph.return_(graph.append(Conv(graph.parameters[0], weight, pads=pads, group=group)).result)
+    data = np.ones((1, 16, 40, 40), np.float32)
+    data[0, :, 0, 0] = 1e6
+    (expected,) = interpret(module, {"x": data}, precision="f64").values()
+    compilation = start(module, Options(conv=algorithm, explain=True))
+    compilation.lower()
+    (decision,) = (each for each in compilation.report.decisions if isinstance(each, Decision))
+    (found,) = rtcc.compile(module, conv=algorithm).run({"x": data}).values()
+    scale = 1e6 * np.abs(weights).sum(axis=(1, 2, 3)).max()
+    assert np.abs(found - expected).max() <= decision.chosen.candidate.error * scale
 
 
 WHOLE = {

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from tvm import tirx
 
 from rtcc.compiler import Options, start
 from rtcc.ir import Module
 from rtcc.ir.ops.plan import Launch
 from rtcc.target import parse_target
+from rtcc.targets.tvm.function_builder import share
 from rtcc.targets.tvm.kernels import matmul_tiles, winograd_tiles
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile, Tiling
 from rtcc.targets.tvm.kernels.conv_tiles import depthwise_tile, direct_tile
@@ -91,6 +93,14 @@ def test_tasks_get_bands_of_rows_of_a_depthwise_convolution(size: int, rows: int
     problem = ConvProblem(1, 192, size, size, 192, (3, 3), pads=pads, groups=192, input_halo=pads)
     assert depthwise_tile(problem, 32).rows == size
     assert depthwise_tile(problem, 32, tasks=2).rows == rows
+
+
+@pytest.mark.parametrize(("extent", "tasks"), [(40_000_000, 64), (2**31 - 1, 256), (7, 3), (2, 5), (0, 4)])
+def test_shares_of_many_steps_do_not_overflow(extent: int, tasks: int) -> None:
+    for task in (0, 1, tasks // 2, tasks - 1):
+        bounds = share(extent, tirx.IntImm("int32", task), tirx.IntImm("int32", tasks))
+        found = [int(bound) for bound in bounds]
+        assert found == [task * extent // tasks, (task + 1) * extent // tasks]
 
 
 def test_a_tile_for_one_task_may_be_uneven() -> None:

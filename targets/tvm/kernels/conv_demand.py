@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile, Tiling, cycles_per_step
-from rtcc.targets.tvm.kernels.conv_tiles import pixel_cycles
+from rtcc.targets.tvm.kernels.conv_tiles import NARROW_VECTORS, is_narrow, pixel_cycles
 
 STORE_CYCLES = 1.0
 """Of one vector of results: the epilogue and the store."""
@@ -59,8 +59,11 @@ def nchw_demand(problem: ConvProblem, tile: Tile, cache: int) -> Demand:
     tiling = Tiling(problem.output, tile.blocks)
     rows = problem.batch * problem.output_height
     steps = problem.channels * _taps(problem)
-    row = cycles_per_step(problem.output_width, tile.pixels, tile.blocks)
-    row *= _nearness(4 * steps * tile.blocks * problem.lanes)
+    if is_narrow(problem):
+        row = _narrow_cycles(problem)
+    else:
+        row = cycles_per_step(problem.output_width, tile.pixels, tile.blocks)
+        row *= _nearness(4 * steps * tile.blocks * problem.lanes)
     vectors = rows * problem.output_width * problem.output.blocks
     tiles = rows * tiling.groups * -(-problem.output_width // tile.pixels)
     weights = 4.0 * steps * problem.output.blocks * problem.lanes
@@ -74,6 +77,15 @@ def nchw_demand(problem: ConvProblem, tile: Tile, cache: int) -> Demand:
             Stream(_output_bytes(problem)),
         ),
         rows,
+    )
+
+
+def _narrow_cycles(problem: ConvProblem) -> float:
+    """Of one tap of one row of `narrow_conv`; the last vector of a row overlaps the one before."""
+    whole, rest = divmod(-(-problem.output_width // problem.lanes), NARROW_VECTORS)
+    filters = problem.filters
+    return whole * cycles_per_step(filters, filters, NARROW_VECTORS) + (
+        cycles_per_step(filters, filters, rest) if rest else 0.0
     )
 
 

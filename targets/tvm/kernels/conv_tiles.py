@@ -209,6 +209,17 @@ def nchw_tiles(problem: ConvProblem, registers: int) -> list[Tile]:
     return sorted(dict.fromkeys(candidates), key=cost)
 
 
+NARROW_VECTORS = 2
+"""Vectors of pixels in a tile of `narrow_conv`: 12 accumulators for 6 filters, enough to hide the latency."""
+
+
+def is_narrow(problem: ConvProblem) -> bool:
+    """Whether `nchw_conv` has vectors along the row: possible, and less work than blocks of channels."""
+    sides = problem.pads[1] == problem.window(1).overhang == 0
+    room = problem.output_width >= problem.lanes and problem.filters <= problem.lanes // 2
+    return sides and room and problem.strides[1] == 1
+
+
 @functools.cache
 def depthwise_tile(problem: ConvProblem, registers: int, tasks: int = 1) -> Tile:
     """As many pixels as leave registers for the taps of one row and the pixels that they read.

@@ -51,6 +51,9 @@ MOST_REGISTER_TILES = 8
 MOST_SCRATCH = 8 << 20
 """Bytes of scratch from which on tiles are not considered."""
 
+MOST_WEIGHTS = 256 << 20
+"""Bytes of transformed weights from which on tiles are not considered: an artefact holds them."""
+
 
 @dataclass(frozen=True)
 class FftProblem:
@@ -171,6 +174,11 @@ def fft_illegal(problem: ConvProblem) -> str | None:
         return f"the kernel is {problem.kernel[0]}x{problem.kernel[1]}, too small to gain"
     if max(problem.kernel) > SIZES[-1]:
         return f"the kernel is {problem.kernel[0]}x{problem.kernel[1]}, tiles have at most {SIZES[-1]} points"
+    smallest = FftProblem(problem, next(_points(problem)))
+    if (size := weight_bytes(smallest, FftTile())) > MOST_WEIGHTS:
+        return f"the transformed weights would take {size >> 20} MiB, more than {MOST_WEIGHTS >> 20}"
+    if (size := scratch_bytes(smallest, FftTile())) > MOST_SCRATCH:
+        return f"a tile's spectra take {size >> 20} MiB, more than {MOST_SCRATCH >> 20}"
     return None
 
 
@@ -179,9 +187,15 @@ def choose(
     problem: ConvProblem, registers: int, second_cache: int = 1 << 20, tasks: int = 1
 ) -> tuple[FftProblem, FftTile]:
     """The points and blocks with the least estimated time; arguments as `conv_tiles.direct_tile`'s."""
-    sized = (FftProblem(problem, points) for points in _points(problem))
-    chosen = [(each, choose_tile(each, registers, second_cache, tasks)) for each in sized]
+    sized = [FftProblem(problem, points) for points in _points(problem)]
+    fitting = [each for each in sized if _fits(each, FftTile())]
+    chosen = [(each, choose_tile(each, registers, second_cache, tasks)) for each in fitting]
     return min(chosen, key=lambda pair: cycles(*pair, second_cache, tasks))
+
+
+def _fits(problem: FftProblem, tile: FftTile) -> bool:
+    """Whether weights and scratch keep their bounds."""
+    return weight_bytes(problem, tile) <= MOST_WEIGHTS and scratch_bytes(problem, tile) <= MOST_SCRATCH
 
 
 def _points(problem: ConvProblem) -> Iterator[tuple[int, int]]:
@@ -206,9 +220,8 @@ def choose_tile(problem: FftProblem, registers: int, second_cache: int = 1 << 20
     """The blocks with the least estimated time for such points."""
     if problem.is_depthwise:
         return FftTile()
-    candidates = list(_blockings(problem, registers, tasks))
-    small = [tile for tile in candidates if scratch_bytes(problem, tile) <= MOST_SCRATCH]
-    return min(small or candidates[:1], key=lambda tile: cycles(problem, tile, second_cache, tasks))
+    fitting = [tile for tile in _blockings(problem, registers, tasks) if _fits(problem, tile)]
+    return min(fitting or [FftTile()], key=lambda tile: cycles(problem, tile, second_cache, tasks))
 
 
 def _blockings(problem: FftProblem, registers: int, tasks: int) -> Iterator[FftTile]:

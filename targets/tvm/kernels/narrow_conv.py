@@ -14,27 +14,18 @@ from tvm import tirx
 from rtcc.targets.tvm.function_builder import Expr, Index, splat, vector
 from rtcc.targets.tvm.kernels.access import tap_bounds
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
+from rtcc.targets.tvm.kernels.conv_tiles import NARROW_VECTORS
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
 from rtcc.targets.tvm.kernels.panel import transposed
-
-VECTORS = 2
-"""Vectors of pixels in a tile: with 6 filters 12 accumulators, enough to hide the latency."""
-
-
-def suits(problem: ConvProblem) -> bool:
-    """Whether vectors along the row are possible and do less work than channel blocks."""
-    sides = problem.pads[1] == problem.window(1).overhang == 0
-    room = problem.output_width >= problem.lanes and problem.filters <= problem.lanes // 2
-    return sides and room and problem.strides[1] == 1
 
 
 def emit_row(row: OutputRow, problem: ConvProblem, data: tirx.Buffer, weights: tirx.Buffer) -> None:
     """One output row; `weights` is [1][C][R][S][b], as `nchw_conv` packs it."""
-    lanes, width, step = problem.lanes, problem.output_width, VECTORS * problem.lanes
+    lanes, width, step = problem.lanes, problem.output_width, NARROW_VECTORS * problem.lanes
     whole = width // step
     if whole:
         with row.kernel.serial("xt", whole) as xt:
-            _tile(row, problem, data, weights, [xt * step + v * lanes for v in range(VECTORS)])
+            _tile(row, problem, data, weights, [xt * step + v * lanes for v in range(NARROW_VECTORS)])
     rest = list(range(whole * step, width - lanes + 1, lanes))
     if width % lanes:
         rest.append(width - lanes)

@@ -17,7 +17,7 @@ from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, bounded, s
 from rtcc.targets.tvm.kernels import narrow_conv
 from rtcc.targets.tvm.kernels.access import tap_bounds
 from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile, Tiling
-from rtcc.targets.tvm.kernels.conv_tiles import nchw_illegal, nchw_tile
+from rtcc.targets.tvm.kernels.conv_tiles import is_narrow, nchw_illegal, nchw_tile
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
 from rtcc.targets.tvm.summation import block_length
@@ -49,7 +49,7 @@ class _NchwConv:
             with kernel.serial("kb", tiling.groups) as kb:
                 row = OutputRow(kernel, tiling, output, finish, n, kb, y)
                 row.zero_halo()
-                if narrow_conv.suits(problem):
+                if is_narrow(problem):
                     narrow_conv.emit_row(row, problem, data, weights)
                 else:
                     self._tiles(row, data, weights)
