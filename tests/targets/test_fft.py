@@ -165,6 +165,7 @@ def test_errors_go_with_the_magnitude_of_data_and_weights(algorithm: str, taps: 
     (expected,) = interpret(module, {"x": data}, precision="f64").values()
     compilation = start(module, Options(conv=algorithm, explain=True))
     compilation.lower()
+    assert compilation.report is not None
     (decision,) = (each for each in compilation.report.decisions if isinstance(each, Decision))
     (found,) = rtcc.compile(module, conv=algorithm).run({"x": data}).values()
     scale = 1e6 * np.abs(weights).sum(axis=(1, 2, 3)).max()
