@@ -140,7 +140,12 @@ def echo(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
 
 def is_running(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    """Whether it exists and is no zombie; its first thread is one as soon as the others are told to end."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().split()[2]
+        return state != "Z" or len(os.listdir(f"/proc/{pid}/task")) > 1
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def ends(pid: int) -> bool:
@@ -208,7 +213,10 @@ time.sleep(float(sys.argv[1]))
 def test_no_worker_outlives_its_parent(seconds: str) -> None:
     """Neither one that ends nor one that is killed."""
     command = [sys.executable, "-c", PARENT, seconds]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    folders = os.pathsep.join(path for path in sys.path if path)
+    parent = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": folders}
+    )
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
     if seconds != "0":
