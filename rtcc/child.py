@@ -96,6 +96,7 @@ class Child:
             self.process.stderr,
         )
         self._said: list[str] = []
+        self._is_stopped = False
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -129,8 +130,8 @@ class Child:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process has not ended."""
-        return self.process.poll() is None
+        """Whether the process has not ended, nor been told to."""
+        return not self._is_stopped and self.process.poll() is None
 
     def kill(self) -> None:
         """End the process at once, whatever it is at."""
@@ -159,6 +160,7 @@ class Child:
 
     def _stop_late(self, is_late: threading.Event) -> None:
         is_late.set()
+        self._is_stopped = True
         self.process.kill()
 
     def _died(self, is_late: bool) -> ChildDied:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from rtcc.child import Child
 from rtcc.errors import CodegenError, RtccError, Unsupported
 from rtcc.ir import DType, Graph, Location, Module, TensorType
 from rtcc.ir.ops.math import Add
@@ -352,3 +353,14 @@ def test_sources_that_change_under_a_running_program(
         compile_kernels(module(), parse_target("x86"), (package,))
     assert raised.value.code == "sources-changed"
     assert not any((tmp_path / "kernels").rglob("*"))
+
+
+def test_a_child_told_to_stop_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its signal may be on the way when the answer of the call before has come."""
+    with Child() as child:
+        monkeypatch.setattr(child.process, "kill", lambda: None)
+        assert child.call(10, os.getpid) == child.process.pid
+        assert child.is_alive
+        child.call(0.05, time.sleep, 0.5)
+        assert not child.is_alive
+        monkeypatch.undo()
