@@ -17,6 +17,9 @@ from rtcc.ir.regions import anchor_of
 from rtcc.selection.access import layouts_read, obstacle, packing
 from rtcc.target import GENERIC, Candidate, Halos, Illegal, Target
 
+CHOOSING = "select-conv"
+"""The pass after which anchors have their algorithms."""
+
 LAYING_OUT = "select-layout"
 """The pass after which types have their layouts."""
 
@@ -29,10 +32,14 @@ def check_choices(module: Module, target: Target) -> None:
     and writes them, or otherwise than with one axis in blocks where there is none. bad-scratch: a launch
     with another amount of scratch memory than its kernel takes.
     """
-    is_laid_out = any(text.partition("{")[0] == LAYING_OUT for text in module.after)
+    passes = {text.partition("{")[0] for text in module.after}
+    is_laid_out = LAYING_OUT in passes
     for body, attributes, what in _bodies(module):
         anchor = anchor_of(body)
-        candidate = None if anchor is None else _declared(anchor, body, attributes, target, what)
+        is_open = CHOOSING not in passes and "algorithm" not in attributes
+        candidate = (
+            None if anchor is None or is_open else _declared(anchor, body, attributes, target, what)
+        )
         if candidate is not None:
             _check_tile(attributes.get("tile", ()), candidate, what)
         if not is_laid_out:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,6 +143,19 @@ def test_exact_pipelines_leave_it_alone() -> None:
         compilation = start(module_of(), Options(pipeline=level))
         compilation.lower()
         assert "nn.token_attention" not in print_module(compilation.module)
+
+
+def test_compilation_goes_on_from_every_stage(tmp_path: Path) -> None:
+    """Also from between fusion and select-conv: nothing is declared yet, and plain loops there are none."""
+    compilation = start(module_of(), Options(threads=1, dump_ir=tmp_path))
+    compilation.lower()
+    stages = sorted(tmp_path.glob("*.rtir"))
+    assert any("token_attention" in stage.read_text() for stage in stages)
+    for stage in stages:
+        again = start(stage, Options(threads=1))
+        again.lower()
+        chosen = [kernel.attributes.get("algorithm") for kernel in again.module.kernels.values()]
+        assert "attention" in chosen, stage.name
 
 
 def test_an_edited_tile_is_refused() -> None:
