@@ -62,3 +62,6 @@ def tune(
         f"these kernels alone take {gain.predicted * 1e3:.3f} ms a run as predicted to be best, "
         f"{gain.measured * 1e3:.3f} ms as measured to be best"
     )
+    for each in gain.failed:
+        way = f"{each.algorithm} {'x'.join(map(str, each.tile))}".strip()
+        typer.echo(f"warning: {each.layer}: {way} is not to be taken: {each.reason}", err=True)

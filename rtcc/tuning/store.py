@@ -12,7 +12,7 @@ from collections.abc import Container, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,15 @@ HASH_DIGITS = 16
 
 @dataclass(frozen=True)
 class Measurement:
-    """Seconds of one run of a kernel as it is computed by an algorithm with a tile."""
+    """Seconds of one run of a kernel as it is computed by an algorithm with a tile.
+
+    failure: how it ended where it did not come back ("signal SIGSEGV"); its seconds are infinitely many then.
+    """
 
     algorithm: str
     tile: tuple[int, ...]
     seconds: float
+    failure: str = ""
 
 
 @dataclass
@@ -58,7 +62,10 @@ class Tuning:
 
     def _content(self) -> dict[str, Any]:
         rows = {
-            key: {f"{each.algorithm} {'x'.join(map(str, each.tile))}": each.seconds for each in measured}
+            key: {
+                f"{each.algorithm} {'x'.join(map(str, each.tile))}": each.failure or each.seconds
+                for each in measured
+            }
             for key, measured in sorted(self.kernels.items())
         }
         return {"rtcc tuning": FORMAT, "rtcc": rtcc.__version__, "target": self.target, "kernels": rows}
@@ -103,12 +110,15 @@ def _parsed(row: Any, where: str) -> Tuning:
     return tuning
 
 
-def _measurement(way: str, seconds: Any) -> Measurement:
-    """`"direct 14x2x0x7x1"`: the algorithm and its tile, if it has one."""
-    algorithm, _, tile = way.partition(" ")
-    if not isfinite(seconds) or seconds < 0:
-        raise ValueError(f"{seconds} seconds")
-    return Measurement(algorithm, tuple(map(int, tile.split("x") if tile else ())), float(seconds))
+def _measurement(way: str, found: Any) -> Measurement:
+    """way: as in "direct 14x2x0x7x1", the algorithm and its tile, if any; found: seconds, or a failure."""
+    algorithm, _, written = way.partition(" ")
+    tile = tuple(map(int, written.split("x") if written else ()))
+    if isinstance(found, str):
+        return Measurement(algorithm, tile, inf, found)
+    if not isfinite(found) or found < 0:
+        raise ValueError(f"{found} seconds")
+    return Measurement(algorithm, tile, float(found))
 
 
 def _damaged(where: str, found: str) -> InvalidInput:

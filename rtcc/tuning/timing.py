@@ -17,7 +17,7 @@ from rtcc.ir import DType, Graph
 from rtcc.pipeline.inputs import random_kernel_inputs
 from rtcc.target import Target
 from rtcc.verification.check import stored
-from rtcc.verification.library import link_kernels
+from rtcc.verification.library import link_kernels, open_library
 
 BURST_SECONDS = 0.004
 LINE = 64
@@ -65,8 +65,11 @@ def bound(address: int, arrays: Sequence[NDArray[Any]], task: int = 0, tasks: in
 
 
 def addresses(objects: Mapping[str, bytes], target: Target, folder: Path) -> dict[str, int]:
-    """Where the kernels lie, once linked in a folder and loaded into this process, which keeps them."""
-    library = ctypes.CDLL(str(link_kernels(objects, target.machine, folder)))
+    """Where the kernels lie, once linked in a folder and loaded into this process, which keeps them.
+
+    Raises CodegenError `cpu-unsupported` where this machine cannot run them.
+    """
+    library = open_library(link_kernels(objects, target.machine, folder))
     table = (ctypes.c_void_p * max(1, len(objects))).in_dll(library, "rtcc_kernels")
     return {name: int(address or 0) for name, address in zip(objects, table, strict=False)}
 
@@ -121,8 +124,16 @@ class Timed:
     activations: tuple[int, ...]
 
 
+@dataclass
+class _Prepared:
+    """A kernel ready to run: a call of each of its parts, and the arrays that a run leaves near."""
+
+    parts: list[Run]
+    near: Arrays
+
+
 class Stopwatch:
-    """Times sets of kernels of one target as if they ran within a model.
+    """Times sets of kernels of one target as if they ran within a model, in this process.
 
     other_bytes: weights of the model, which other layers read before a layer runs again. Where they exceed
     the near caches, as many bytes are read before each call, and then what the kernel before has just left.
@@ -132,29 +143,38 @@ class Stopwatch:
         self._target, self._rounds = target, rounds
         others = min(other_bytes, MOST_OTHER_BYTES)
         self._others = np.ones(others // 8) if other_bytes > NEAR_BYTES else None
+        self._kernels: dict[str, _Prepared] = {}
 
-    def __call__(self, kernels: Mapping[str, Timed]) -> dict[str, float]:
-        """Seconds of each kernel, of its longest part where it is divided among threads."""
+    def prepare(self, kernels: Mapping[str, Timed]) -> None:
+        """Load a set of kernels in place of the one before, divided among threads as in a model."""
         memory: dict[tuple[int, int], NDArray[Any]] = {}
-        runners: dict[tuple[str, int], Run] = {}
-        near: dict[str, Arrays] = {}
+        self._kernels = {}
         with tempfile.TemporaryDirectory(prefix="rtcc-tune-") as folder:
             codes = {name: timed.code for name, timed in kernels.items()}
             found = addresses(codes, self._target, Path(folder))
-            for name, timed in kernels.items():
-                kernel, tasks = timed.kernel, self._target.tasks(timed.kernel)
-                arrays = _shared_arrays(kernel, memory)
-                near[name] = [arrays[i] for i in timed.activations] + arrays[len(kernel.parameters) :]
-                arrays += scratch(self._target.scratch_bytes(kernel))
-                for task in range(tasks):
-                    runners[name, task] = bound(found[name], arrays, task, tasks)
+        for name, timed in kernels.items():
+            kernel, tasks = timed.kernel, self._target.tasks(timed.kernel)
+            arrays = _shared_arrays(kernel, memory)
+            near = [arrays[i] for i in timed.activations] + arrays[len(kernel.parameters) :]
+            arrays += scratch(self._target.scratch_bytes(kernel))
+            parts = [bound(found[name], arrays, task, tasks) for task in range(tasks)]
+            self._kernels[name] = _Prepared(parts, near)
 
-            def pass_by(part: tuple[str, int]) -> None:
-                self._pass_by(near[part[0]])
+    def attempt(self, name: str) -> None:
+        """Run every part of a kernel once."""
+        for run in self._kernels[name].parts:
+            run()
 
-            between = None if self._others is None else pass_by
-            seconds = least_seconds(runners, self._rounds, between=between)
-        return {name: max(s for (n, _), s in seconds.items() if n == name) for name in kernels}
+    def seconds(self, names: Sequence[str]) -> dict[str, float]:
+        """What each kernel takes, its longest part where it is divided among threads."""
+        runners = {(name, task): run for name in names for task, run in enumerate(self._kernels[name].parts)}
+
+        def pass_by(part: tuple[str, int]) -> None:
+            self._pass_by(self._kernels[part[0]].near)
+
+        between = None if self._others is None else pass_by
+        seconds = least_seconds(runners, self._rounds, between=between)
+        return {name: max(s for (n, _), s in seconds.items() if n == name) for name in names}
 
     def _pass_by(self, near: Arrays) -> None:
         """Leave the caches as the rest of a model does."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from rtcc.pipeline.run import RunOptions, run_pipeline
 from rtcc.pipeline.text import parse_pipeline
 from rtcc.target import Candidate, Cost, Target, with_setting
 from rtcc.tuning.store import OPTION, Measurement, Tuning, kernel_key, read_tuning, use
-from rtcc.tuning.timing import Stopwatch, Timed
+from rtcc.tuning.timing import Timed
+from rtcc.tuning.watch import ChildWatch, Failure
 
 CHOOSING = "select-conv"
 """The pass that chooses by what is measured here."""
@@ -31,8 +33,8 @@ CHOOSING = "select-conv"
 FAR_OFF = 3.0
 """Algorithms predicted to take so many times the best are not measured."""
 
-Watch = Callable[[Mapping[str, Timed]], dict[str, float]]
-"""Seconds of kernels, by name."""
+Watch = Callable[[Mapping[str, Timed]], Mapping[str, float | Failure]]
+"""Seconds of kernels, by name, or how they failed."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,25 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Failed:
+    """A way to compute a layer whose kernel did not come back, so that it is not taken."""
+
+    layer: str
+    algorithm: str
+    tile: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Gain:
-    """Seconds of one run in the kernels that were measured: as predicted to be best, and as is best."""
+    """Seconds of one run in the kernels that were measured: as predicted to be best, and as is best.
+
+    failed: the ways that could not be measured.
+    """
 
     predicted: float
     measured: float
+    failed: tuple[Failed, ...] = ()
 
 
 @dataclass
@@ -81,19 +97,30 @@ def tune(
     """Measure the kernels of a model on this machine and write what they took to `output`.
 
     A file that is there is gone on with. options: as `rtcc.compile` takes them (threads, shapes, dims,
-    values). watch: what measures, by default this machine's clock. Raises InvalidInput: tuning-target where
+    values). watch: what measures, by default this machine's clock, in a process of its own: a kernel that
+    crashes or does not end is one of the result's `failed`. Raises InvalidInput: tuning-target where
     the file is of another target, tuning-damaged, tuning-version; and what `rtcc.compile` raises.
     """
     output = Path(output)
     require_folder(output)
     compilation = start(model, Options(target=target, **options))
-    tuner = _Tuner(compilation, _begun(output, compilation.target), watch)
+    tuner = _Tuner(compilation, _begun(output, compilation.target))
     works = tuner.works()
+    if watch is not None:
+        return _measured(tuner, works, output, progress, watch)
+    with ChildWatch(compilation.target, tuner.weight_bytes) as clock:
+        return _measured(tuner, works, output, progress, clock)
+
+
+def _measured(
+    tuner: _Tuner, works: list[Work], output: Path, progress: Callable[[Progress], None], watch: Watch
+) -> Gain:
+    """Measure what the file does not have yet, and note it kernel by kernel."""
     left = [work for work in works if work.key not in tuner.tuning.kernels]
     ways = 0
     for number, work in enumerate(left):
         progress(Progress(len(works) - len(left) + number, len(works), ways, str(work.anchor.location)))
-        measured = tuner.measured(work)
+        measured = tuner.measured(work, watch)
         for key, found in measured.items():
             tuner.tuning.add(key, found)
         ways += len(measured[work.key])
@@ -128,7 +155,7 @@ class _Form:
 class _Tuner:
     """One model's kernels, compiled one way after the other."""
 
-    def __init__(self, compilation: Compilation, tuning: Tuning, watch: Watch | None) -> None:
+    def __init__(self, compilation: Compilation, tuning: Tuning) -> None:
         self._module, self._target = compilation.module, compilation.target
         if OPTION in self._target.settings:
             raise InvalidInput("tuning-target", f"{self._target} is tuned already", hint="leave tuned= out")
@@ -138,8 +165,7 @@ class _Tuner:
             message = f"the algorithms of this module are chosen already, it is at level {self._module.level}"
             raise InvalidInput("tuning-level", message, hint="give the ONNX model")
         run_pipeline(self._module, passes[: names.index(CHOOSING)], RunOptions())
-        weights = sum(constant.type.storage_bytes for constant in self._module.constants.values())
-        self._watch = watch or Stopwatch(self._target, weights)
+        self.weight_bytes = sum(each.type.storage_bytes for each in self._module.constants.values())
         self.tuning = tuning
 
     def works(self) -> list[Work]:
@@ -153,7 +179,7 @@ class _Tuner:
                 found.setdefault(key, Work(key, region, anchor, 0, ways)).uses += 1
         return sorted(found.values(), key=lambda work: -work.seconds)
 
-    def measured(self, work: Work) -> dict[str, list[Measurement]]:
+    def measured(self, work: Work, watch: Watch) -> dict[str, list[Measurement]]:
         """Seconds of each way of computing an anchor, by key: its own, and those of what it becomes."""
         ways = {f"way{number}": way for number, way in enumerate(work.ways)}
         forms = {name: self._lowered(work, way) for name, way in ways.items()}
@@ -161,11 +187,10 @@ class _Tuner:
         module.kernels = {name: form.kernel for name, form in forms.items()}
         codes = self._target.compile_kernels(module)
         timed = {name: Timed(form.kernel, codes[name], form.activations) for name, form in forms.items()}
-        seconds = self._watch(timed)
+        answers = watch(timed)
         found: dict[str, list[Measurement]] = {work.key: []}
         for name, way in ways.items():
-            assert isinstance(way.cost, Cost)
-            taken = Measurement(way.algorithm, way.tile, _rounded(seconds[name] + way.cost.communication))
+            taken = _measurement(way, answers[name])
             for key in {work.key, forms[name].key}:
                 found.setdefault(key, []).append(taken)
         return found
@@ -198,22 +223,29 @@ class _Tuner:
     def gain(self, works: list[Work]) -> Gain:
         """What the measurements say of the choices."""
         predicted = measured = 0.0
+        failed: list[Failed] = []
         for work in works:
-            seconds = {(each.algorithm, each.tile): each.seconds for each in self.tuning.kernels[work.key]}
+            found, layer = self.tuning.kernels[work.key], str(work.anchor.location)
+            bad = (each for each in found if each.failure)
+            failed += [Failed(layer, each.algorithm, each.tile, each.failure) for each in bad]
+            seconds = {(each.algorithm, each.tile): each.seconds for each in found if not each.failure}
             usual = min(work.ways, key=lambda way: way.seconds)
-            best = min(seconds.values())
+            best = min(seconds.values(), default=0.0)
             predicted += work.uses * seconds.get((usual.algorithm, usual.tile), best)
             measured += work.uses * best
-        return Gain(predicted, measured)
+        return Gain(predicted, measured, tuple(failed))
+
+
+def _measurement(way: Candidate, found: float | Failure) -> Measurement:
+    """What was found of one way, in four digits, which is more than clocks are worth."""
+    if isinstance(found, Failure):
+        return Measurement(way.algorithm, way.tile, inf, found.reason)
+    assert isinstance(way.cost, Cost)
+    return Measurement(way.algorithm, way.tile, float(f"{found + way.cost.communication:.3e}"))
 
 
 def _way_of(kernel: Graph) -> tuple[object, object]:
     return kernel.attributes.get("algorithm"), kernel.attributes.get("tile", ())
-
-
-def _rounded(seconds: float) -> float:
-    """In four digits, which is more than clocks are worth."""
-    return float(f"{seconds:.3e}")
 
 
 def _anchors(module: Module) -> Iterator[tuple[Fused, Op]]:

@@ -42,6 +42,18 @@ def link_kernels(objects: Mapping[str, bytes], machine: Machine, folder: Path) -
     return folder / "kernels.so"
 
 
+def open_library(path: Path) -> ctypes.CDLL:
+    """Load linked kernels; CodegenError `cpu-unsupported` where this machine's CPU cannot run them."""
+    library = ctypes.CDLL(str(path))
+    if library.rtcc_kernels_refused():
+        raise CodegenError(
+            "cpu-unsupported",
+            "this machine's CPU lacks instructions that the kernels were compiled for",
+            hint="run them on a machine that has them, or compile for this one: --target x86",
+        )
+    return library
+
+
 class KernelLibrary:
     """A shared object of kernels, loaded into this process.
 
@@ -55,14 +67,8 @@ class KernelLibrary:
         """
         self._scratch = dict(scratch or {})
         self._numbers = {name: number for number, name in enumerate(names)}
-        self._library = ctypes.CDLL(str(path))
+        self._library = open_library(path)
         self._table = (ctypes.c_void_p * max(1, len(names))).in_dll(self._library, "rtcc_kernels")
-        if self._library.rtcc_kernels_refused():
-            raise CodegenError(
-                "cpu-unsupported",
-                "this machine's CPU lacks instructions that the kernels were compiled for",
-                hint="verify them on a machine that has them, or compile for this one: --target x86",
-            )
 
     def run(
         self,

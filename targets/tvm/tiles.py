@@ -66,7 +66,8 @@ def with_measurements(
     """The candidates, each with the fastest tile that was measured and fits, and the seconds it took.
 
     Costs of those that were not measured, being predicted far off, grow as much as the measured ones' did: on
-    a machine that is slower than predicted they would look fast.
+    a machine that is slower than predicted they would look fast. An algorithm of which a kernel failed, with
+    whatever tile, is not legal.
     """
     found = [_fastest(each, measured.get(each.algorithm, ()), anchor, halos, vectors) for each in candidates]
     slower = max((_slowness(each) for each in found), default=1.0)
@@ -93,6 +94,10 @@ def _fastest(
 ) -> Candidate:
     if isinstance(candidate.cost, Illegal):
         return candidate
+    for each in measured:
+        if each.failure:
+            reason = f"measured with the tile {list(each.tile)}, its kernel failed: {each.failure}"
+            return replace(candidate, cost=Illegal(reason))
     for each in measured:
         if each.tile == candidate.tile or _fits(candidate, each.tile, anchor, halos, vectors):
             return replace(_retiled(candidate, each.tile, vectors.lanes), measured=each.seconds)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rtcc.tuning.tuner import Gain, Progress
+from rtcc.tuning.tuner import Failed, Gain, Progress
 from tests.cli.conftest import Run
 
 
@@ -33,6 +33,16 @@ def test_tune_writes_what_compile_takes(rtcc: Run, tmp_path: Path) -> None:
     refused = rtcc("compile", model, "--tuned", model)
     assert refused.code == 1
     assert "error[tuning-damaged]" in refused.errors
+
+
+def test_a_kernel_that_failed_is_said(rtcc: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = Failed("conv4", "direct", (14, 2), "its process ended with signal SIGSEGV")
+    monkeypatch.setattr("rtcc.tuning.tuner.tune", lambda *words, **options: Gain(1.0, 1.0, (failed,)))  # pyright: ignore
+    done = rtcc("tune", tmp_path / "model.onnx")
+    assert done.code == 0
+    assert done.errors == (
+        "warning: conv4: direct 14x2 is not to be taken: its process ended with signal SIGSEGV\n"
+    )
 
 
 def test_a_stopped_tune_says_how_to_go_on(rtcc: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

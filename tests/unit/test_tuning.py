@@ -12,10 +12,12 @@ import pytest
 
 import rtcc
 from rtcc.compiler import Options, start
+from rtcc.emission.toolchain import find_toolchain
 from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Module, TensorType
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.activation import Relu
+from rtcc.machine import Machine
 from rtcc.selection.explanation import decisions_json, decisions_text
 from rtcc.target import parse_target
 from rtcc.targets.x86 import X86
@@ -24,6 +26,7 @@ from rtcc.tuning import store
 from rtcc.tuning.store import Tuning, read_tuning
 from rtcc.tuning.timing import Stopwatch, Timed, aligned, least_seconds
 from rtcc.tuning.tuner import Gain, Progress, Watch, tune
+from rtcc.tuning.watch import ChildWatch, Failure
 
 TARGET = "x86:znver5"
 CHANNELS, FILTERS, SIDE = 16, 40, 12
@@ -52,7 +55,7 @@ class FakeWatch:
         self.seconds, self.stop_at = seconds, stop_at
         self.asked: list[list[tuple[str, tuple[int, ...]]]] = []
 
-    def __call__(self, kernels: Mapping[str, Timed]) -> dict[str, float]:
+    def __call__(self, kernels: Mapping[str, Timed]) -> Mapping[str, float | Failure]:
         if len(self.asked) == self.stop_at:
             raise KeyboardInterrupt
         found = {name: timed.kernel.attributes for name, timed in kernels.items()}
@@ -166,9 +169,9 @@ def test_a_kernel_in_parts_takes_what_its_longest_does(monkeypatch: pytest.Monke
     )
     monkeypatch.setattr(X86, "tasks", lambda self, kernel: 2)  # pyright: ignore
     name, kernel = next(iter(module.kernels.items()))
-    code = target.compile_kernels(module)[name]
-    found = Stopwatch(target, 0)({name: Timed(kernel, code, (0,))})
-    assert list(found.values()) == [3.0]
+    watch = Stopwatch(target, 0)
+    watch.prepare({name: Timed(kernel, target.compile_kernels(module)[name], (0,))})
+    assert watch.seconds([name]) == {name: 3.0}
 
 
 def test_what_runs_in_between_is_not_counted() -> None:
@@ -177,6 +180,85 @@ def test_what_runs_in_between_is_not_counted() -> None:
     assert order == ["-", "a"] * (len(order) // 2)
     assert found["a"] < 0.01
     assert aligned(np.ones(3, np.float32)).ctypes.data % 64 == 0
+
+
+# ----------------------------------------------------------------------------------- kernels that are wrong
+
+FAILING = {
+    "crash": "*(volatile int *)0 = 1;",
+    "leave": "_Exit(3);",
+    "loop": "for (;;) y[0] += 1;",
+    "crash again": "static int runs; if (runs++ > 2) *(volatile int *)0 = 1;",
+}
+"""What kernels do in place of their work; the last one fails only after a few runs."""
+
+
+def compiled_c(body: str, folder: Path) -> bytes:
+    """The object of a kernel (x, y) of 8 floats."""
+    parameters = "int task, int tasks, const float *x, float *y, int *code"
+    code = f"#include <stdlib.h>\nint k({parameters}) {{ y[0] = x[0]; {body} return 0; }}\n"
+    (folder / "k.c").write_text(code)
+    toolchain = find_toolchain(Machine.host())
+    toolchain.run([*toolchain.compile, "-O1", "-w", "-fPIC", "-c", "k.c", "-o", "k.o"], folder)
+    return (folder / "k.o").read_bytes()
+
+
+def copying_kernel() -> Graph:
+    type = TensorType(DType.F32, (8,))
+    kernel = Graph("k", [("x", type)])
+    kernel.return_(kernel.append(Relu(kernel.parameters[0])).result)
+    return kernel
+
+
+def test_kernels_that_fail_cost_only_themselves(tmp_path: Path) -> None:
+    codes = {name: compiled_c(body, tmp_path) for name, body in (*FAILING.items(), ("right", ""))}
+    kernels = {name: Timed(copying_kernel(), code, (0,)) for name, code in codes.items()}
+    with ChildWatch(parse_target("x86"), 0, most_seconds=0.5) as watch:
+        found = watch(kernels)
+        again = watch({"right": kernels["right"]})
+    assert found["crash"] == found["crash again"] == Failure("its process ended with signal SIGSEGV")
+    assert found["leave"] == Failure("its process ended with exit code 3")
+    assert found["loop"] == Failure("it did not end: it was stopped after 0.5 s")
+    for seconds in (found["right"], again["right"]):
+        assert isinstance(seconds, float)
+        assert 0 < seconds < 0.1
+
+
+class Failing(FakeWatch):
+    """All kernels of one algorithm fail, or all there are."""
+
+    def __init__(self, algorithm: str = "") -> None:
+        super().__init__(preferring(algorithm))
+        self.algorithm = algorithm
+
+    def __call__(self, kernels: Mapping[str, Timed]) -> dict[str, float | Failure]:
+        names = {name: str(timed.kernel.attributes["algorithm"]) for name, timed in kernels.items()}
+        failed = Failure("its process ended with signal SIGSEGV")
+        return {name: failed if each.startswith(self.algorithm) else 1e-3 for name, each in names.items()}
+
+
+@pytest.mark.usefixtures("no_code")
+def test_what_failed_is_noted_and_never_taken(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    predicted, _ = conv_choice(lowered(None))
+    gain = tuned(path, Failing(predicted))
+    assert {(each.algorithm, each.reason) for each in gain.failed} == {
+        (predicted, "its process ended with signal SIGSEGV")
+    }
+    assert 0 < gain.measured < 1
+    assert tuned(path, FakeWatch(preferring(predicted))).failed == gain.failed  # noted: nothing is left to do
+    assert conv_choice(lowered(path))[0] not in ("", predicted)
+    with pytest.raises(InvalidInput, match=f"{predicted} cannot be used: .* its kernel failed: .*SIGSEGV"):
+        lowered(path, conv=predicted)
+
+
+@pytest.mark.usefixtures("no_code")
+def test_where_all_that_was_measured_failed_something_else_is_taken(tmp_path: Path) -> None:
+    gain = tuned(tmp_path / "t.json", Failing())
+    assert gain.measured == 0
+    algorithm, _ = conv_choice(lowered(tmp_path / "t.json"))
+    assert algorithm
+    assert algorithm not in {each.algorithm for each in gain.failed}
 
 
 # ---------------------------------------------------------------------------------------------------- use
