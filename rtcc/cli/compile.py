@@ -138,7 +138,7 @@ def parse_size(text: str | None) -> int | None:
 
 
 def parse_conv(texts: list[str] | None) -> dict[str, Any]:
-    """`["direct", "conv1=nchw"]` → {"conv": "direct", "layers": {"conv1": "nchw"}}."""
+    """`["direct", "conv1=direct_plain"]` → {"conv": "direct", "layers": {"conv1": "direct_plain"}}."""
     layers = {
         layer: name for layer, equals, name in (text.rpartition("=") for text in texts or []) if equals
     }
@@ -173,10 +173,10 @@ def explanation(compilation: Compilation) -> str:
     module, report = compilation.module, compilation.report
     assert report is not None
     lines = [str(report), "", *([decisions_text(report.decisions), ""] if report.decisions else [])]
-    lines += [f"{'kernel':44} {'algorithm':10} {'tile':10} operators"]
+    lines += [f"{'kernel':44} {'algorithm':12} {'tile':10} operators"]
     for name, kernel in module.kernels.items():
         algorithm = str(kernel.attributes.get("algorithm", "")) or "generic"
         tile = "x".join(map(str, kernel.attributes.get("tile", ()))) or "-"
         operators = " ".join(op.name.split(".")[-1] for op in list(kernel.ops)[:-1])
-        lines.append(f"{name[:44]:44} {algorithm:10} {tile:10} {operators}")
+        lines.append(f"{name[:44]:44} {algorithm:12} {tile:10} {operators}")
     return "\n".join(lines)

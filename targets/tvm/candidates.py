@@ -17,25 +17,31 @@ from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv, amplification
 from rtcc.rounding.bounded import SINGLE, sum_error
 from rtcc.target import GENERIC, Candidate, Cost, Halos, Illegal, Transformed
 from rtcc.targets.tvm.demand import Demand, Stream
-from rtcc.targets.tvm.kernels import fft_tiles, im2col_tiles, matmul_tiles, winograd_tiles
-from rtcc.targets.tvm.kernels.attention_problem import attention_demand, attention_illegal
+from rtcc.targets.tvm.kernels.attention.attention_problem import attention_demand, attention_illegal
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
-from rtcc.targets.tvm.kernels.conv_demand import depthwise_demand, direct_demand, nchw_demand
-from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile
-from rtcc.targets.tvm.kernels.conv_tiles import (
+from rtcc.targets.tvm.kernels.convolution import im2col_tiles
+from rtcc.targets.tvm.kernels.convolution.conv_demand import depthwise_demand, direct_demand, plain_demand
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
     depthwise_illegal,
     depthwise_tile,
     direct_illegal,
     direct_tile,
-    nchw_illegal,
-    nchw_tile,
+    plain_illegal,
+    plain_tile,
 )
-from rtcc.targets.tvm.kernels.fft_demand import fft_demand
-from rtcc.targets.tvm.kernels.fft_tiles import FftProblem, FftTile, fft_illegal
-from rtcc.targets.tvm.kernels.im2col_tiles import im2col_demand, im2col_illegal
-from rtcc.targets.tvm.kernels.matmul_demand import matmul_demand
-from rtcc.targets.tvm.kernels.winograd_demand import winograd_demand
-from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem, tile_outputs, winograd_illegal
+from rtcc.targets.tvm.kernels.convolution.im2col_tiles import im2col_demand, im2col_illegal
+from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
+from rtcc.targets.tvm.kernels.matrix_product.matmul_demand import matmul_demand
+from rtcc.targets.tvm.kernels.transformed import fft_tiles, winograd_tiles
+from rtcc.targets.tvm.kernels.transformed.fft_demand import fft_demand
+from rtcc.targets.tvm.kernels.transformed.fft_tiles import FftProblem, FftTile, fft_illegal
+from rtcc.targets.tvm.kernels.transformed.winograd_demand import winograd_demand
+from rtcc.targets.tvm.kernels.transformed.winograd_tiles import (
+    WinogradProblem,
+    tile_outputs,
+    winograd_illegal,
+)
 from rtcc.targets.tvm.problems import (
     IM2COL,
     bordered_problem,
@@ -52,7 +58,7 @@ from rtcc.targets.tvm.summation import TRANSFORMED_CHANNELS, block_length, round
 
 ALGORITHMS: dict[str, str] = {
     "direct": "convolution over channel blocks: a tile of pixels and filters stays in registers",
-    "nchw": "convolution of a plain input of few channels, into channel blocks",
+    "direct_plain": "convolution of a plain input of few channels, into channel blocks",
     "depthwise": "convolution with one filter per channel, over channel blocks",
     **{
         f"winograd{m}": f"convolution of 2 to {9 - m} taps an axis by transformed tiles of {m} outputs"
@@ -131,11 +137,11 @@ class _Convolution:
     def candidates(self) -> tuple[Candidate, ...]:
         reason = self._no_micro_kernel()
         if reason is not None:
-            names = ("direct", "nchw", "depthwise", *_WINOGRAD, "fft")
+            names = ("direct", "direct_plain", "depthwise", *_WINOGRAD, "fft")
             illegal = (Candidate(name, Illegal(f"{name}: {reason}")) for name in names)
             return *illegal, self._im2col(), self._generic()
         winograd = (self._winograd(outputs) for outputs in OUTPUTS)
-        others = (self._direct(), self._nchw(), self._depthwise())
+        others = (self._direct(), self._plain(), self._depthwise())
         return *others, *winograd, self._fft(), self._im2col(), self._generic()
 
     def _no_micro_kernel(self) -> str | None:
@@ -162,13 +168,15 @@ class _Convolution:
         weights = self._weights(tile.blocks * vectors.lanes, vectors.lanes)
         return self._blocked("direct", tile, weights, direct_demand(problem, tile, vectors.cache))
 
-    def _nchw(self) -> Candidate:
+    def _plain(self) -> Candidate:
         problem = replace(self._problem, input_halo=NO_HALO)
-        if reason := nchw_illegal(problem):
-            return Candidate("nchw", Illegal(reason))
-        tile = nchw_tile(problem, self.vectors.registers)
+        if reason := plain_illegal(problem):
+            return Candidate("direct_plain", Illegal(reason))
+        tile = plain_tile(problem, self.vectors.registers)
         weights = self._weights(tile.blocks * self.vectors.lanes, 1)
-        candidate = self._blocked("nchw", tile, weights, nchw_demand(problem, tile, self.vectors.cache))
+        candidate = self._blocked(
+            "direct_plain", tile, weights, plain_demand(problem, tile, self.vectors.cache)
+        )
         return replace(candidate, operand_layouts={0: None, 1: weights, 2: self.bias}, border=())
 
     def _depthwise(self) -> Candidate:

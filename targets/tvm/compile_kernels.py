@@ -97,5 +97,3 @@ def _constants(kernel: Graph) -> list[Constant]:
 def _longest_first(jobs: dict[str, Job]) -> dict[str, Job]:
     """Big kernels first, so that the last worker does not end alone with the biggest; ties by name."""
     return dict(sorted(jobs.items(), key=lambda item: (-len(item[1].text), item[0])))
-
-

@@ -12,21 +12,18 @@ from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.target import NO_HALOS, Halos
-from rtcc.targets.tvm.kernels import (
-    attention_problem,
-    fft_tiles,
-    im2col_tiles,
-    matmul_tiles,
-    winograd_tiles,
-)
-from rtcc.targets.tvm.kernels.attention_problem import AttentionProblem
-from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
-from rtcc.targets.tvm.kernels.fft_tiles import FftProblem, FftTile
-from rtcc.targets.tvm.kernels.im2col_tiles import Im2colProblem, Im2colTile
-from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem, MatmulTile, Right
-from rtcc.targets.tvm.kernels.pool_problem import PoolProblem, Reduction
+from rtcc.targets.tvm.kernels.attention import attention_problem
+from rtcc.targets.tvm.kernels.attention.attention_problem import AttentionProblem
+from rtcc.targets.tvm.kernels.convolution import im2col_tiles
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
+from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem, Im2colTile
+from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, MatmulTile, Right
+from rtcc.targets.tvm.kernels.pooling.pool_problem import PoolProblem, Reduction
+from rtcc.targets.tvm.kernels.transformed import fft_tiles, winograd_tiles
+from rtcc.targets.tvm.kernels.transformed.fft_tiles import FftProblem, FftTile
+from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, WinogradTile
 from rtcc.targets.tvm.kernels.window import Window
-from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem, WinogradTile
 
 Quad = tuple[int, int, int, int]
 

@@ -11,11 +11,17 @@ from rtcc.ir.ops import nn
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.target import NO_HALOS, Candidate, Cost, Halos, Illegal
 from rtcc.targets.tvm.candidates import Vectors
-from rtcc.targets.tvm.kernels import matmul_tiles, winograd_tiles
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
-from rtcc.targets.tvm.kernels.conv_problem import Tile
-from rtcc.targets.tvm.kernels.conv_tiles import depthwise_tiles, direct_tiles, nchw_tiles, tile_illegal
-from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem, tile_outputs
+from rtcc.targets.tvm.kernels.convolution.conv_problem import Tile
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
+    depthwise_tiles,
+    direct_tiles,
+    plain_tiles,
+    tile_illegal,
+)
+from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
+from rtcc.targets.tvm.kernels.transformed import winograd_tiles
+from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, tile_outputs
 from rtcc.targets.tvm.problems import bordered_problem, conv_problem, is_column, matmul_problem, turned
 from rtcc.tuning.store import Measurement
 
@@ -41,12 +47,12 @@ def _best(anchor: Op, candidate: Candidate, constants: Container[int], vectors: 
             conv = turned(conv) if is_column(anchor) else conv
             outputs = tile_outputs(conv, max(candidate.transformed.tile))
             return winograd_tiles.best_tiles(WinogradProblem(conv, outputs), registers, cache, threads)
-        case nn.Conv() if candidate.algorithm in ("direct", "nchw", "depthwise"):
+        case nn.Conv() if candidate.algorithm in ("direct", "direct_plain", "depthwise"):
             problem = bordered_problem(anchor, vectors.lanes, NO_HALOS)
             if candidate.algorithm == "direct":
                 return direct_tiles(problem, registers, cache, threads, MOST_TILES)
-            if candidate.algorithm == "nchw":
-                return nchw_tiles(replace(problem, input_halo=NO_HALO), registers)
+            if candidate.algorithm == "direct_plain":
+                return plain_tiles(replace(problem, input_halo=NO_HALO), registers)
             return depthwise_tiles(problem, registers, threads)
         case nn.Gemm() | nn.MatMul():
             packed = 1 in constants and anchor.right.type.rank == 2

@@ -34,7 +34,7 @@ def test_explains_passes_and_kernels(rtcc: Run, lenet: Path, tmp_path: Path) -> 
     done = rtcc("compile", lenet, "-o", tmp_path / "l.so", "--explain")
     assert done.code == 0, done.errors
     assert "select-layout" in done.output
-    assert "nchw" in done.output
+    assert "direct_plain" in done.output
 
 
 def test_verifies_each_pass_and_kernel(rtcc: Run, lenet: Path, tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_forces_algorithms(rtcc: Run, lenet: Path, tmp_path: Path) -> None:
     assert refused.code == 1
     assert refused.errors.startswith("error[illegal-algorithm]: depthwise cannot be used: ")
     assert "at: conv1" in refused.errors
-    assert rtcc("compile", lenet, "--conv", "direct", "--conv", "nchw").code == 2
+    assert rtcc("compile", lenet, "--conv", "direct", "--conv", "direct_plain").code == 2
 
 
 def test_writes_decisions_as_json(rtcc: Run, lenet: Path, tmp_path: Path) -> None:

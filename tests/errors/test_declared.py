@@ -76,7 +76,7 @@ EDITS = {
     "a product's algorithm": (DIRECT, 'algorithm = "matmul"', "bad-algorithm"),
     "a convolution's algorithm": ('algorithm = "matmul"', DIRECT, "bad-algorithm"),
     "an algorithm that is not legal": ('algorithm = "depthwise"', DIRECT, "bad-algorithm"),
-    "an algorithm over plain data": (DIRECT, 'algorithm = "nchw"', "bad-layout"),
+    "an algorithm over plain data": (DIRECT, 'algorithm = "direct_plain"', "bad-layout"),
     "no algorithm": (f"{DIRECT}, ", "", "bad-tile"),
     "no tile": (f", {TILE}", "", "bad-tile"),
     "a short tile": (TILE, "tile = [12,2]", "bad-tile"),

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile
-from rtcc.targets.tvm.kernels.fft_tiles import FftProblem, FftTile
-from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem, MatmulTile
-from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem, WinogradTile
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, MatmulTile
+from rtcc.targets.tvm.kernels.transformed.fft_tiles import FftProblem, FftTile
+from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, WinogradTile
 
 
 def depthwise_weights(weights: NDArray[Any], problem: ConvProblem) -> NDArray[Any]:
@@ -22,7 +22,7 @@ def depthwise_weights(weights: NDArray[Any], problem: ConvProblem) -> NDArray[An
     return np.ascontiguousarray(padded.reshape(-1, problem.lanes, rows, taps).transpose(0, 2, 3, 1))
 
 
-def nchw_weights(weights: NDArray[Any], problem: ConvProblem, tile: Tile) -> NDArray[Any]:
+def plain_weights(weights: NDArray[Any], problem: ConvProblem, tile: Tile) -> NDArray[Any]:
     """ONNX weights [K][C][R][S]  →  [K/(nt·b)][C][R][S][nt·b], zero-padded."""
     columns = tile.blocks * problem.lanes
     filters = weights.shape[0]

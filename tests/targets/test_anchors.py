@@ -24,7 +24,7 @@ CONVOLUTIONS: dict[str, Form] = {
     "3x3 with padding": ((1, 20, 7, 9), (24, 20, 3, 3), {"pads": (1, 1, 1, 1)}, "direct"),
     "strided": ((2, 16, 9, 9), (16, 16, 3, 3), {"pads": (1, 1, 0, 0), "strides": (2, 2)}, "direct"),
     "dilated": ((1, 16, 9, 9), (16, 16, 3, 3), {"dilations": (2, 2)}, "direct"),
-    "first layer": ((1, 3, 12, 12), (8, 3, 5, 5), {"pads": (2, 2, 2, 2), "strides": (2, 2)}, "nchw"),
+    "first layer": ((1, 3, 12, 12), (8, 3, 5, 5), {"pads": (2, 2, 2, 2), "strides": (2, 2)}, "direct_plain"),
     "depthwise": ((1, 24, 8, 8), (24, 1, 3, 3), {"pads": (1, 1, 1, 1), "group": 24}, "depthwise"),
     "grouped by blocks": ((1, 32, 6, 6), (32, 16, 3, 3), {"group": 2}, "direct"),
     "grouped finely": ((1, 12, 6, 6), (12, 4, 3, 3), {"group": 3}, "generic"),

@@ -17,8 +17,8 @@ from rtcc.ir import DType, Graph, Module, TensorType
 from rtcc.ir.ops.attention import TokenAttention
 from rtcc.rounding.bounded import Bounded
 from rtcc.rounding.rows import token_attention
-from rtcc.targets.tvm.kernels import attention
-from rtcc.targets.tvm.kernels.attention_problem import (
+from rtcc.targets.tvm.kernels.attention import attention
+from rtcc.targets.tvm.kernels.attention.attention_problem import (
     MOST_ROWS,
     AttentionProblem,
     attention_illegal,

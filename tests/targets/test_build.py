@@ -14,10 +14,11 @@ import pytest
 
 from rtcc.artifact.elf import Elf
 from rtcc.errors import CodegenError
+from rtcc.targets.tvm import kernels
 from rtcc.targets.tvm.build import KERNEL_SYMBOL, build_object, target_of, tir_text
 from rtcc.targets.tvm.function_builder import FunctionBuilder, splat, vector
-from rtcc.targets.tvm.kernels import direct_conv
-from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
+from rtcc.targets.tvm.kernels.convolution import direct_conv
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
 
 PRINT_HASH = """
 import hashlib
@@ -91,12 +92,16 @@ def test_alignment_promises_are_refused() -> None:
         build_object(tirx.PrimFunc([*func.params[:2], strict], body), target_of("haswell"))
 
 
-def test_packages_load_without_tvm() -> None:
-    names = ["kernels.conv_tiles", "kernels.matmul_tiles", "kernels.pool_problem"]
-    modules = ", ".join(f"rtcc.targets.tvm.{name}" for name in names)
+def test_what_decides_loads_without_tvm() -> None:
+    folder = Path(kernels.__path__[0])
+    files = [path for kind in ("problem", "tiles", "demand") for path in sorted(folder.rglob(f"*_{kind}.py"))]
+    assert len(files) > 8
+    names = (".".join(path.relative_to(folder).with_suffix("").parts) for path in files)
+    modules = ", ".join(f"{kernels.__name__}.{name}" for name in names)
     subprocess.run(
         [sys.executable, "-c", f"import sys, {modules}; assert 'tvm' not in sys.modules"], check=True
     )
+
 
 
 def test_bare_name_is_refused() -> None:

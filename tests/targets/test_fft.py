@@ -18,9 +18,9 @@ from rtcc.ir.ops.fft_conv import transformed_filter
 from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.nn import Conv
 from rtcc.selection.decision import Decision
-from rtcc.targets.tvm.kernels import fft_conv
-from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
-from rtcc.targets.tvm.kernels.fft_tiles import (
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
+from rtcc.targets.tvm.kernels.transformed import fft_conv
+from rtcc.targets.tvm.kernels.transformed.fft_tiles import (
     MOST_SCRATCH,
     MOST_WEIGHTS,
     FftProblem,

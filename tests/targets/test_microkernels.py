@@ -10,20 +10,28 @@ import numpy as np
 import pytest
 
 from rtcc.targets.tvm import vector_math
-from rtcc.targets.tvm.kernels import depthwise_conv, direct_conv, matmul, nchw_conv, pool, softmax
-from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile
-from rtcc.targets.tvm.kernels.conv_tiles import depthwise_tile, direct_illegal, direct_tile, nchw_tile
+from rtcc.targets.tvm.kernels.attention import softmax
+from rtcc.targets.tvm.kernels.convolution import depthwise_conv, direct_conv, plain_conv
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
+    depthwise_tile,
+    direct_illegal,
+    direct_tile,
+    plain_tile,
+)
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
-from rtcc.targets.tvm.kernels.matmul_tiles import (
+from rtcc.targets.tvm.kernels.matrix_product import matmul
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import (
     MatmulProblem,
     MatmulTile,
     Right,
     choose_tile,
     scratch_bytes,
 )
-from rtcc.targets.tvm.kernels.pool_problem import PoolProblem, Reduction
+from rtcc.targets.tvm.kernels.pooling import pool
+from rtcc.targets.tvm.kernels.pooling.pool_problem import PoolProblem, Reduction
 from tests.targets.kernels import blocked, close, run
-from tests.targets.packed import depthwise_weights, direct_weights, matmul_weights, nchw_weights
+from tests.targets.packed import depthwise_weights, direct_weights, matmul_weights, plain_weights
 
 REGISTERS = {16: 32, 8: 16}
 lengths = pytest.mark.parametrize("lanes", [16, 8])
@@ -145,7 +153,7 @@ def test_direct_conv_says_what_it_cannot_do() -> None:
     assert "blocks of 16" in (direct_illegal(grouped) or "")
 
 
-NCHW = {
+PLAIN = {
     "first layer of ResNet, narrower": ConvProblem(
         1, 3, 38, 60, 64, (7, 7), (2, 2), pads=(3, 3, 3, 3), output_halo=(1, 1, 1, 1)
     ),
@@ -163,14 +171,14 @@ NCHW = {
 
 
 @lengths
-@pytest.mark.parametrize("name", NCHW)
-def test_nchw_conv(name: str, lanes: int) -> None:
-    p = replace(NCHW[name], lanes=lanes)
-    tile = nchw_tile(p, REGISTERS[lanes])
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_conv(name: str, lanes: int) -> None:
+    p = replace(PLAIN[name], lanes=lanes)
+    tile = plain_tile(p, REGISTERS[lanes])
     data, weights = numbers(p.batch, p.channels, p.height, p.width), numbers(p.filters, p.channels, *p.kernel)
     bias = numbers(p.output.blocks * lanes)
-    func = nchw_conv.make(p, BiasRelu(len(bias)), tile)
-    result = run(func, lanes, [data, nchw_weights(weights, p, tile), bias], p.output.shape)
+    func = plain_conv.make(p, BiasRelu(len(bias)), tile)
+    result = run(func, lanes, [data, plain_weights(weights, p, tile), bias], p.output.shape)
     close(result, expected_with_bias(data, weights, bias, p), weights[0].size)
 
 

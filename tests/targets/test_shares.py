@@ -10,12 +10,14 @@ from rtcc.ir import Module
 from rtcc.ir.ops.plan import Launch
 from rtcc.target import parse_target
 from rtcc.targets.tvm.function_builder import share
-from rtcc.targets.tvm.kernels import matmul_tiles, winograd_tiles
-from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile, Tiling
-from rtcc.targets.tvm.kernels.conv_tiles import depthwise_tile, direct_tile
-from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem, Right
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_tile, direct_tile
+from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, Right
 from rtcc.targets.tvm.kernels.shares import uneven, work_before
-from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem
+from rtcc.targets.tvm.kernels.tiling import Tiling
+from rtcc.targets.tvm.kernels.transformed import winograd_tiles
+from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem
 from rtcc.text import parse_module
 
 CONVOLUTIONS = {

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 
 from rtcc.ir.ops.winograd import amplification, transformed_filter
-from rtcc.targets.tvm.kernels import direct_conv, matmul, nchw_conv, winograd_conv
-from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
-from rtcc.targets.tvm.kernels.conv_tiles import direct_tile, nchw_tile
-from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem, MatmulTile, choose_tile
-from rtcc.targets.tvm.kernels.winograd_tiles import WinogradProblem, WinogradTile, scratch_bytes
+from rtcc.targets.tvm.kernels.convolution import direct_conv, plain_conv
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import direct_tile, plain_tile
+from rtcc.targets.tvm.kernels.matrix_product import matmul
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, MatmulTile, choose_tile
+from rtcc.targets.tvm.kernels.transformed import winograd_conv
+from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, WinogradTile, scratch_bytes
 from rtcc.targets.tvm.summation import BLOCK, LONGEST, TRANSFORMED_CHANNELS, block_length, roundings
 from tests.targets.kernels import blocked, run
 from tests.targets.lowered import Kernels
-from tests.targets.packed import direct_weights, matmul_weights, nchw_weights, winograd_weights
+from tests.targets.packed import direct_weights, matmul_weights, plain_weights, winograd_weights
 
 U = 2.0**-24
 TERM = np.float32(0.1)
@@ -65,8 +67,8 @@ def test_convolutions_of_plain_pictures(kernel: int) -> None:
     channels = 9216 // kernel**2
     p = ConvProblem(1, channels, kernel, kernel + 1, 16, (kernel, kernel))
     data, weights = np.full((1, channels, kernel, kernel + 1), TERM), np.ones((16, channels, kernel, kernel))
-    packed = nchw_weights(weights.astype(np.float32), p, nchw_tile(p, 32))
-    result = run(nchw_conv.make(p), 16, [data, packed], p.output.shape)
+    packed = plain_weights(weights.astype(np.float32), p, plain_tile(p, 32))
+    result = run(plain_conv.make(p), 16, [data, packed], p.output.shape)
     exact = 9216 * float(TERM)
     assert np.abs(result - exact).max() <= bound(9216) * exact
 

@@ -18,9 +18,9 @@ from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.nn import Conv
 from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv, transformed_filter
-from rtcc.targets.tvm.kernels import winograd_conv
-from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
-from rtcc.targets.tvm.kernels.winograd_tiles import (
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
+from rtcc.targets.tvm.kernels.transformed import winograd_conv
+from rtcc.targets.tvm.kernels.transformed.winograd_tiles import (
     WinogradProblem,
     WinogradTile,
     scratch_bytes,

@@ -279,7 +279,7 @@ def test_an_error_limit_forbids_what_is_fastest(tmp_path: Path) -> None:
     assert not conv_choice(lowered(tmp_path / "t.json", max_error=bound))[0].startswith("winograd")
 
 
-@pytest.mark.parametrize("algorithm", ["direct", "nchw", "winograd2", "winograd4", "matmul"])
+@pytest.mark.parametrize("algorithm", ["direct", "direct_plain", "winograd2", "winograd4", "matmul"])
 def test_every_tile_computes_the_same(
     algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,13 +1,32 @@
-"""Parametrised micro-kernels, one file per algorithm: `make(problem, epilogue, tile) -> PrimFunc`.
+"""Parametrised micro-kernels: `make(problem, epilogue, tile) -> PrimFunc`, a folder per family of algorithms.
 
-| file | what it computes | its problem, tile and packing (without TVM) |
-|---|---|---|
-| direct_conv | any convolution over blocked activations | convolution, conv_tiles |
-| depthwise_conv | one filter per channel | convolution, conv_tiles |
-| nchw_conv, narrow_conv | first layer: plain input, blocked output | convolution, conv_tiles |
-| matmul, dot, panel | matrix products, batched, constants packed or not | matmul_tiles |
-| pool | maximum, average, global | pooling |
+In each family `…_problem` says what a kernel is told, `…_tiles` how the work is cut up and which problems are
+legal, `…_demand` what that asks of a machine; only what emits code needs TVM.
 
-`blocked` is the activation layout, `window` a sliding window along one axis, `access` and `output_row` what
-kernels over blocked activations share, `epilogue` how other work joins a kernel at its stores.
+| module | what it has |
+|---|---|
+| convolution.conv_problem | what every convolution is told: shapes, pads, borders, the register tile |
+| convolution.conv_tiles, convolution.conv_demand | of the direct and depthwise ones |
+| convolution.direct_conv | any convolution over blocked activations; groups in whole blocks |
+| convolution.depthwise_conv | one filter per channel, over blocked activations |
+| convolution.plain_conv | `direct_plain`: plain input, blocked output; a network's first layer |
+| convolution.narrow_conv | its rows where there are few filters |
+| convolution.im2col_conv, convolution.im2col_tiles | plain tensors, gathered: narrow groups, three axes |
+| transformed.winograd_conv, transformed.winograd_tiles, transformed.winograd_demand | Winograd's |
+| transformed.constant_matrix | a transform's matrix times vectors, with few operations |
+| transformed.fft_conv, transformed.fft_tiles, transformed.fft_demand | convolution by Fourier transforms |
+| transformed.tile_fft | the transforms of a tile, along its height and its width |
+| transformed.unrolled_fft | transforms of a few vectors, every butterfly written out |
+| matrix_product.matmul, matrix_product.matmul_tiles, matrix_product.matmul_demand | batched or packed |
+| matrix_product.dot | few rows times a transposed matrix |
+| attention.attention, attention.attention_problem | softmax(Q·Kᵀ·scale + mask)·V, the scores never stored |
+| attention.softmax | softmax over rows |
+| pooling.pool, pooling.pool_problem | maximum, average, global |
+| blocked, blocked_access | activations in blocks of channels, and how kernels read and write them |
+| window, window_taps | a sliding window along one axis, and which of its taps fall inside |
+| tiling | how results are cut into register tiles, and what a step of one takes |
+| output_row | a row of blocked results, tile by tile |
+| panel | columns copied or transposed for a product's inner loop |
+| epilogue | how other work joins a kernel at its stores |
+| shares | how evenly steps are shared out among tasks |
 """

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat, vector
-from rtcc.targets.tvm.kernels.access import block_at, zero_halo_of_row, zero_padding
-from rtcc.targets.tvm.kernels.conv_problem import Tiling
+from rtcc.targets.tvm.kernels.blocked_access import block_at, zero_halo_of_row, zero_padding
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Position
+from rtcc.targets.tvm.kernels.tiling import Tiling
 from rtcc.targets.tvm.kernels.window import Window
 
 

@@ -20,27 +20,19 @@ from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.target import GENERIC, Halos, Target
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr, splat, vector
-from rtcc.targets.tvm.kernels import (
-    attention,
-    depthwise_conv,
-    direct_conv,
-    fft_conv,
-    im2col_conv,
-    matmul,
-    matmul_tiles,
-    nchw_conv,
-    pool,
-    softmax,
-    winograd_conv,
-)
-from rtcc.targets.tvm.kernels.attention_problem import attention_illegal
-from rtcc.targets.tvm.kernels.conv_problem import Tile
-from rtcc.targets.tvm.kernels.conv_tiles import blocking_illegal, tile_illegal
+from rtcc.targets.tvm.kernels.attention import attention, softmax
+from rtcc.targets.tvm.kernels.attention.attention_problem import attention_illegal
+from rtcc.targets.tvm.kernels.convolution import depthwise_conv, direct_conv, im2col_conv, plain_conv
+from rtcc.targets.tvm.kernels.convolution.conv_problem import Tile
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import blocking_illegal, tile_illegal
+from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colTile
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
-from rtcc.targets.tvm.kernels.fft_tiles import FftTile
-from rtcc.targets.tvm.kernels.im2col_tiles import Im2colTile
-from rtcc.targets.tvm.kernels.matmul_tiles import MatmulTile
-from rtcc.targets.tvm.kernels.winograd_tiles import WinogradTile
+from rtcc.targets.tvm.kernels.matrix_product import matmul, matmul_tiles
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulTile
+from rtcc.targets.tvm.kernels.pooling import pool
+from rtcc.targets.tvm.kernels.transformed import fft_conv, winograd_conv
+from rtcc.targets.tvm.kernels.transformed.fft_tiles import FftTile
+from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradTile
 from rtcc.targets.tvm.lower import reduction, rows, windows
 from rtcc.targets.tvm.lower.kernel import emit, integer, literal, storage_type
 from rtcc.targets.tvm.lower.movement import split_index
@@ -58,7 +50,7 @@ from rtcc.targets.tvm.problems import (
     winograd_problem,
 )
 
-_CONVOLUTIONS = {"direct": direct_conv, "depthwise": depthwise_conv, "nchw": nchw_conv}
+_CONVOLUTIONS = {"direct": direct_conv, "depthwise": depthwise_conv, "direct_plain": plain_conv}
 
 
 class RegionEpilogue:

@@ -16,8 +16,8 @@ from tvm import tirx
 from rtcc.ir import DType, Graph, Layout, TensorType, Value
 from rtcc.ir.ops.fused import ConvertLayout
 from rtcc.targets.tvm.function_builder import Expr, Index, splat, vector
-from rtcc.targets.tvm.kernels.access import zero_halo_of_row
 from rtcc.targets.tvm.kernels.blocked import Blocked
+from rtcc.targets.tvm.kernels.blocked_access import zero_halo_of_row
 from rtcc.targets.tvm.kernels.panel import transposed
 from rtcc.targets.tvm.lower import channel_vectors
 from rtcc.targets.tvm.lower.channel_vectors import CHANNELS

@@ -36,7 +36,7 @@ def decided(options: str = "", threads: str = "") -> list[Decision]:
 def test_the_cheapest_legal_candidate_is_taken() -> None:
     found = decided()
     assert [d.nodes for d in found] == [("first",), ("body",), ("deep",)]
-    assert [d.chosen.candidate.algorithm for d in found] == ["nchw", "winograd3", "depthwise"]
+    assert [d.chosen.candidate.algorithm for d in found] == ["direct_plain", "winograd3", "depthwise"]
     for decision in found:
         legal = [offer for offer in decision.offers if not offer.obstacle]
         assert decision.chosen in legal
@@ -46,7 +46,7 @@ def test_the_cheapest_legal_candidate_is_taken() -> None:
 
 def test_no_weight_is_transformed_where_that_is_forbidden() -> None:
     found = decided("{transforms=false}")
-    assert [d.chosen.candidate.algorithm for d in found] == ["nchw", "direct", "depthwise"]
+    assert [d.chosen.candidate.algorithm for d in found] == ["direct_plain", "direct", "depthwise"]
     assert "transforms=false" in parse_target("x86:skylake-avx512").pipeline("-O1")
 
 
@@ -74,7 +74,7 @@ def test_two_threads_compute_faster_and_communicate() -> None:
 
 def test_what_the_rest_of_the_graph_would_pay_counts() -> None:
     offers = {offer.candidate.algorithm: offer for offer in decided()[1].offers}
-    assert offers["direct"].elsewhere == 0 < offers["nchw"].elsewhere < offers["generic"].elsewhere
+    assert offers["direct"].elsewhere == 0 < offers["direct_plain"].elsewhere < offers["generic"].elsewhere
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_what_the_rest_of_the_graph_would_pay_counts() -> None:
         ("{conv=depthwise}", "illegal-algorithm", "not depthwise"),
         ("{conv=matmul}", "illegal-algorithm", "does not compute nn.conv"),
         ('{layers=["boddy=direct"]}', "unknown-layer", "did you mean body?"),
-        ('{layers=["deep=nchw"]}', "illegal-algorithm", "at: deep"),
+        ('{layers=["deep=direct_plain"]}', "illegal-algorithm", "at: deep"),
         ("{layers=[body]}", "bad-layer", "LAYER=ALGORITHM"),
         ("{max_error=1e-9}", "no-algorithm", "above 1e-09"),
     ],
@@ -97,22 +97,22 @@ def test_wishes_that_cannot_be_met(options: str, code: str, words: str) -> None:
 
 
 def test_a_layer_has_its_own_way() -> None:
-    found = decided('{conv=generic,layers=["body=nchw","deep=auto"]}')
-    assert [d.chosen.candidate.algorithm for d in found] == ["generic", "nchw", "depthwise"]
+    found = decided('{conv=generic,layers=["body=direct_plain","deep=auto"]}')
+    assert [d.chosen.candidate.algorithm for d in found] == ["generic", "direct_plain", "depthwise"]
     assert found[0].reason == "asked for"
 
 
 def test_the_explanation_says_all_of_it() -> None:
     found = decided()
     first, body, deep = decisions_text(found).split("nn.conv")[1:]
-    assert "→ nchw" in first
+    assert "→ direct_plain" in first
     assert "→ winograd3" in body
     assert (
         "depthwise                illegal   64 filters in 1 groups over 64 channels are not depthwise" in body
     )
-    assert "nchw                     illegal   the channels are in groups" in deep
+    assert "direct_plain             illegal   the channels are in groups" in deep
     layers = json.loads(decisions_json(found))["layers"]
-    assert [layer["chosen"] for layer in layers] == ["nchw", "winograd3", "depthwise"]
+    assert [layer["chosen"] for layer in layers] == ["direct_plain", "winograd3", "depthwise"]
     by_name = {candidate["algorithm"]: candidate for candidate in layers[1]["candidates"]}
     assert by_name["depthwise"]["illegal"]
     assert by_name["direct"]["seconds"] == pytest.approx(

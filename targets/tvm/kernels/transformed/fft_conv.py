@@ -32,10 +32,9 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, bounded, share, splat, vector
-from rtcc.targets.tvm.kernels.access import block_at, zero_halo_of_row, zero_padding
+from rtcc.targets.tvm.kernels.blocked_access import block_at, zero_halo_of_row, zero_padding
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue, Position
-from rtcc.targets.tvm.kernels.fft_tile import TileTransform
-from rtcc.targets.tvm.kernels.fft_tiles import (
+from rtcc.targets.tvm.kernels.transformed.fft_tiles import (
     FftProblem,
     FftScratch,
     FftTile,
@@ -43,7 +42,8 @@ from rtcc.targets.tvm.kernels.fft_tiles import (
     channel_groups,
     fft_illegal,
 )
-from rtcc.targets.tvm.kernels.fourier import Complex
+from rtcc.targets.tvm.kernels.transformed.tile_fft import TileTransform
+from rtcc.targets.tvm.kernels.transformed.unrolled_fft import Complex
 
 AHEAD_FLOATS = 2048
 """How far ahead weights are asked for: one long stream that a core does not run ahead of by itself."""

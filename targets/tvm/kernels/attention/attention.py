@@ -32,14 +32,14 @@ from rtcc.targets.tvm.function_builder import (
     splat,
     vector,
 )
-from rtcc.targets.tvm.kernels.attention_problem import (
+from rtcc.targets.tvm.kernels.attention.attention_problem import (
     TILE_ROWS,
     AttentionProblem,
     attention_illegal,
     parts_of_scratch,
 )
+from rtcc.targets.tvm.kernels.attention.softmax import combined
 from rtcc.targets.tvm.kernels.panel import transposed
-from rtcc.targets.tvm.kernels.softmax import combined
 
 AHEAD = 16
 """How many positions ahead keys and values are asked for, whose heads lie apart."""

@@ -12,7 +12,7 @@ from functools import cache
 from math import prod
 
 from rtcc.targets.tvm.demand import Demand, Stream
-from rtcc.targets.tvm.kernels.conv_problem import cycles_per_step
+from rtcc.targets.tvm.kernels.tiling import cycles_per_step
 from rtcc.targets.tvm.kernels.window import Window
 
 FLOAT_BYTES = 4

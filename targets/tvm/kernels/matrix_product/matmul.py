@@ -36,9 +36,9 @@ from rtcc.targets.tvm.function_builder import (
     splat,
     vector,
 )
-from rtcc.targets.tvm.kernels import dot
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue, Position
-from rtcc.targets.tvm.kernels.matmul_tiles import (
+from rtcc.targets.tvm.kernels.matrix_product import dot
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import (
     MatmulProblem,
     MatmulTile,
     Right,

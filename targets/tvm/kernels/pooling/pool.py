@@ -14,12 +14,13 @@ from tvm import tirx
 
 from rtcc.targets.tvm import vector_math
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, bounded, splat
-from rtcc.targets.tvm.kernels.access import block_at, padded_taps, tap_bounds
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
-from rtcc.targets.tvm.kernels.conv_problem import Tiling, split_evenly
+from rtcc.targets.tvm.kernels.blocked_access import block_at
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
-from rtcc.targets.tvm.kernels.pool_problem import PoolProblem, Reduction
+from rtcc.targets.tvm.kernels.pooling.pool_problem import PoolProblem, Reduction
+from rtcc.targets.tvm.kernels.tiling import Tiling, split_evenly
+from rtcc.targets.tvm.kernels.window_taps import padded_taps, tap_bounds
 
 BANDS = 8
 """Into how many bands of rows the output is divided, each for all channels: tasks share bands, as those of

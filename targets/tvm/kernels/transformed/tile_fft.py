@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat, vector
-from rtcc.targets.tvm.kernels.access import block_at
-from rtcc.targets.tvm.kernels.fft_tiles import FftProblem, FftScratch
-from rtcc.targets.tvm.kernels.fourier import Complex, Fourier
+from rtcc.targets.tvm.kernels.blocked_access import block_at
+from rtcc.targets.tvm.kernels.transformed.fft_tiles import FftProblem, FftScratch
+from rtcc.targets.tvm.kernels.transformed.unrolled_fft import Complex, UnrolledFft
 
 Pairs = Callable[[Index, Sequence[Complex]], None]
 """Takes neighbouring pairs of a spectrum from the given number on."""
@@ -60,7 +60,7 @@ class TileTransform:
                     kernel.store(column, [vector(i * self.lanes, self.lanes)], value)
                 self._zero(column, high, rows)
                 values = [column[vector(i * self.lanes, self.lanes)] for i in range(rows)]
-                real, imaginary = Fourier(kernel).spectrum(values)
+                real, imaginary = UnrolledFft(kernel).spectrum(values)
                 for u, (a, b) in enumerate(zip(real, imaginary, strict=True)):
                     first, second = self._rows_of(u)
                     kernel.store(self.scratch, self._at(first, j), a)
@@ -90,7 +90,7 @@ class TileTransform:
                 imaginary.append(self.scratch[tuple(self._at(second, j))] if first != second else None)
             height = self.problem.outputs[0]
             column = kernel.local("column", (height * self.lanes,))
-            for i, value in enumerate(Fourier(kernel).signal(real, imaginary, rows)[:height]):
+            for i, value in enumerate(UnrolledFft(kernel).signal(real, imaginary, rows)[:height]):
                 kernel.store(column, [vector(i * self.lanes, self.lanes)], value)
             store(j, column)
 
@@ -138,14 +138,14 @@ class TileTransform:
         """The spectrum of one of the real rows: the pair of real numbers, the other pairs."""
         columns = self.problem.points[1]
         values = [self.scratch[tuple(self._at(r, j))] for j in range(columns)]
-        real, imaginary = Fourier(self.kernel).spectrum(values)
+        real, imaginary = UnrolledFft(self.kernel).spectrum(values)
         return (real[0], real[-1]), list(zip(real[1:-1], imaginary[1:-1], strict=True))
 
     def _real_row_back(self, r: Index, first: Complex, rest: Sequence[Complex]) -> None:
         columns = self.problem.points[1]
         real = [first[0], *(a for a, _ in rest), first[1]]
         imaginary = [None, *(b for _, b in rest), None]
-        found = Fourier(self.kernel).signal(real, imaginary, columns)
+        found = UnrolledFft(self.kernel).signal(real, imaginary, columns)
         for j, value in enumerate(found[: self.problem.outputs[1]]):
             self.kernel.store(self.scratch, self._at(r, j), value)
 
@@ -153,10 +153,10 @@ class TileTransform:
         columns = self.problem.points[1]
         real = [self.scratch[tuple(self._at(2 * u, j))] for j in range(columns)]
         imaginary = [self.scratch[tuple(self._at(2 * u + 1, j))] for j in range(columns)]
-        return Fourier(self.kernel).transform(list(zip(real, imaginary, strict=True)), -1)
+        return UnrolledFft(self.kernel).transform(list(zip(real, imaginary, strict=True)), -1)
 
     def _complex_row_back(self, u: Index, row: Sequence[Complex]) -> None:
-        found = Fourier(self.kernel).transform(row, 1)
+        found = UnrolledFft(self.kernel).transform(row, 1)
         for j, (real, imaginary) in enumerate(found[: self.problem.outputs[1]]):
             self.kernel.store(self.scratch, self._at(2 * u, j), real)
             self.kernel.store(self.scratch, self._at(2 * u + 1, j), imaginary)

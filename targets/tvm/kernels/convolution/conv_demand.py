@@ -7,8 +7,9 @@ kernels' times on a Zen 5 with AVX-512, see docs/algorithms.md.
 from __future__ import annotations
 
 from rtcc.targets.tvm.demand import Demand, Stream
-from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile, Tiling, cycles_per_step
-from rtcc.targets.tvm.kernels.conv_tiles import NARROW_VECTORS, is_narrow, pixel_cycles
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import NARROW_VECTORS, is_narrow, pixel_cycles
+from rtcc.targets.tvm.kernels.tiling import Tiling, cycles_per_step
 
 STORE_CYCLES = 1.0
 """Of one vector of results: the epilogue and the store."""
@@ -54,8 +55,8 @@ def direct_demand(problem: ConvProblem, tile: Tile, cache: int) -> Demand:
     )
 
 
-def nchw_demand(problem: ConvProblem, tile: Tile, cache: int) -> Demand:
-    """`nchw_conv`: row by row, all weights for each; channels on one set of the cache evict each other."""
+def plain_demand(problem: ConvProblem, tile: Tile, cache: int) -> Demand:
+    """`plain_conv`: row by row, all weights for each; channels on one set of the cache evict each other."""
     tiling = Tiling(problem.output, tile.blocks)
     rows = problem.batch * problem.output_height
     steps = problem.channels * _taps(problem)

@@ -27,7 +27,7 @@ TINY = 1e-12
 """Sines and cosines below are 0."""
 
 
-class Fourier:
+class UnrolledFft:
     """Writes transforms into a kernel; N must have no factors but 2 and small odd ones."""
 
     def __init__(self, kernel: FunctionBuilder) -> None:

@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, bounded, splat, vector
-from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile, Tiling
-from rtcc.targets.tvm.kernels.conv_tiles import direct_illegal, direct_tile
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import direct_illegal, direct_tile
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
+from rtcc.targets.tvm.kernels.tiling import Tiling
 from rtcc.targets.tvm.summation import block_length
 
 AHEAD_FLOATS = 1024

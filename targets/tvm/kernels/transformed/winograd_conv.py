@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, bounded, share, splat, vector
-from rtcc.targets.tvm.kernels.access import block_at, zero_halo_of_row, zero_padding
+from rtcc.targets.tvm.kernels.blocked_access import block_at, zero_halo_of_row, zero_padding
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue, Position
-from rtcc.targets.tvm.kernels.linear import multiplied
 from rtcc.targets.tvm.kernels.output_row import Accumulators
-from rtcc.targets.tvm.kernels.winograd_tiles import (
+from rtcc.targets.tvm.kernels.transformed.constant_matrix import multiplied
+from rtcc.targets.tvm.kernels.transformed.winograd_tiles import (
     WinogradProblem,
     WinogradTile,
     channel_groups,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rtcc.targets.tvm.demand import Demand, Stream
-from rtcc.targets.tvm.kernels.winograd_tiles import (
+from rtcc.targets.tvm.kernels.transformed.winograd_tiles import (
     FLOAT_BYTES,
     WinogradProblem,
     WinogradTile,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rtcc.targets.tvm.demand import Demand, Stream
-from rtcc.targets.tvm.kernels.conv_problem import cycles_per_step
-from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem, MatmulTile, Right
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, MatmulTile, Right
+from rtcc.targets.tvm.kernels.tiling import cycles_per_step
 
 
 def matmul_demand(problem: MatmulProblem, tile: MatmulTile, cache: int) -> Demand:

@@ -87,9 +87,7 @@ def attention_illegal(problem: AttentionProblem) -> str | None:
     if problem.width % problem.lanes:
         return f"the values have {problem.width} columns, not whole vectors of {problem.lanes}"
     if not problem.lanes <= problem.length <= LONGEST or problem.size > LONGEST:
-        return (
-            f"it sums {problem.length} keys of {problem.size} numbers, at most {LONGEST} are possible"
-        )
+        return f"it sums {problem.length} keys of {problem.size} numbers, at most {LONGEST} are possible"
     if problem.rows > min(MOST_ROWS, problem.steps):
         return f"a block has {problem.rows} rows, expected at most {min(MOST_ROWS, problem.steps)}"
     keys, values, _, _ = parts_of_scratch(problem)

@@ -14,24 +14,25 @@ from math import prod
 from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, bounded, splat, vector
-from rtcc.targets.tvm.kernels import narrow_conv
-from rtcc.targets.tvm.kernels.access import tap_bounds
-from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile, Tiling
-from rtcc.targets.tvm.kernels.conv_tiles import is_narrow, nchw_illegal, nchw_tile
+from rtcc.targets.tvm.kernels.convolution import narrow_conv
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import is_narrow, plain_illegal, plain_tile
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
+from rtcc.targets.tvm.kernels.tiling import Tiling
+from rtcc.targets.tvm.kernels.window_taps import tap_bounds
 from rtcc.targets.tvm.summation import block_length
 
 
 def make(problem: ConvProblem, epilogue: Epilogue | None = None, tile: Tile | None = None) -> tirx.PrimFunc:
     """The kernel (task, tasks, input, weights, *epilogue parameters, output)."""
-    reason = nchw_illegal(problem)
+    reason = plain_illegal(problem)
     assert reason is None, reason
-    return _NchwConv(problem, tile or nchw_tile(problem, 32 if problem.lanes == 16 else 16)).build(epilogue)
+    return _PlainConv(problem, tile or plain_tile(problem, 32 if problem.lanes == 16 else 16)).build(epilogue)
 
 
 @dataclass(frozen=True)
-class _NchwConv:
+class _PlainConv:
     problem: ConvProblem
     tile: Tile
 

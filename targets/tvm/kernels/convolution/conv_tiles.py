@@ -11,14 +11,9 @@ import functools
 from typing import Protocol
 
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
-from rtcc.targets.tvm.kernels.conv_problem import (
-    ConvProblem,
-    Tile,
-    Tiling,
-    cycles_per_step,
-    split_evenly,
-)
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.shares import uneven, work_before
+from rtcc.targets.tvm.kernels.tiling import Tiling, cycles_per_step, split_evenly
 
 MOST_ACCUMULATORS = 256
 """Vectors that a tile may keep: several times any register file; what is more leaves the stack."""
@@ -37,8 +32,8 @@ def direct_illegal(problem: ConvProblem) -> str | None:
     return None
 
 
-def nchw_illegal(problem: ConvProblem) -> str | None:
-    """Why `nchw_conv` cannot do the convolution, or None."""
+def plain_illegal(problem: ConvProblem) -> str | None:
+    """Why `plain_conv` cannot do the convolution, or None."""
     if problem.groups != 1:
         return "the channels are in groups"
     if problem.input_halo != NO_HALO:
@@ -185,12 +180,12 @@ def blocking_illegal(by: Blocking, tiles: int, channel_blocks: int, vectors: int
 
 
 @functools.cache
-def nchw_tile(problem: ConvProblem, registers: int) -> Tile:
+def plain_tile(problem: ConvProblem, registers: int) -> Tile:
     """The register tile with the least estimated time."""
-    return nchw_tiles(problem, registers)[0]
+    return plain_tiles(problem, registers)[0]
 
 
-def nchw_tiles(problem: ConvProblem, registers: int) -> list[Tile]:
+def plain_tiles(problem: ConvProblem, registers: int) -> list[Tile]:
     """Register tiles by their estimated time; smaller than `direct_conv`'s.
 
     LLVM unrolls the short loop over the taps and shares the pixels that neighbouring taps read, which takes
@@ -214,7 +209,7 @@ NARROW_VECTORS = 2
 
 
 def is_narrow(problem: ConvProblem) -> bool:
-    """Whether `nchw_conv` has vectors along the row: possible, and less work than blocks of channels."""
+    """Whether `plain_conv` has vectors along the row: possible, and less work than blocks of channels."""
     sides = problem.pads[1] == problem.window(1).overhang == 0
     room = problem.output_width >= problem.lanes and problem.filters <= problem.lanes // 2
     return sides and room and problem.strides[1] == 1

@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, bounded, splat, vector
-from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue, Position
-from rtcc.targets.tvm.kernels.im2col_tiles import (
+from rtcc.targets.tvm.kernels.convolution.im2col_tiles import (
     Im2colProblem,
     Im2colTile,
     im2col_illegal,
@@ -29,6 +28,7 @@ from rtcc.targets.tvm.kernels.im2col_tiles import (
     scratch_bytes,
     width,
 )
+from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue, Position
 from rtcc.targets.tvm.kernels.panel import pieces
 from rtcc.targets.tvm.summation import block_length
 

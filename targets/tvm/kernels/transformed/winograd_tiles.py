@@ -12,8 +12,9 @@ from functools import cache, cached_property
 from math import prod
 
 from rtcc.ir.ops.winograd import POINTS, Transform, amplification, transform
-from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, cycles_per_step
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.shares import uneven
+from rtcc.targets.tvm.kernels.tiling import cycles_per_step
 
 FLOAT_BYTES = 4
 

@@ -1,5 +1,5 @@
 # pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-"""Reading and writing blocked activations: indices, bounds, and the zeros around the image."""
+"""Reading and writing blocked activations: indices, and the zeros around the image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat, vector
 from rtcc.targets.tvm.kernels.blocked import Blocked
-from rtcc.targets.tvm.kernels.window import Window
 
 
 def block_at(form: Blocked, n: Index, block: Index, y: Index, x: Index) -> list[Index]:
@@ -46,23 +45,3 @@ def zero_halo_of_row(
         if count:
             with kernel.when(tirx.EQ(y, edge)), kernel.serial("row", count) as row:
                 zeros(first + row, 0, wide)
-
-
-def tap_bounds(window: Window, position: Index) -> tuple[Index, Index]:
-    """The first tap inside the data at a position, and one past the last; numbers where always the same."""
-    if window.before == window.overhang == 0:
-        return 0, window.taps
-    origin = position * window.stride - window.before
-    first = tirx.Max(tirx.IntImm("int32", 0), tirx.floordiv(window.dilation - 1 - origin, window.dilation))
-    end = tirx.floordiv(window.extent - 1 - origin, window.dilation) + 1
-    return first, tirx.Min(tirx.IntImm("int32", window.taps), end)
-
-
-def padded_taps(window: Window, position: Index) -> Index:
-    """How many taps fall inside the data or its padding: what a padded average divides by."""
-    if window.overhang <= window.after:
-        return window.taps
-    room = window.extent + window.after + window.before - 1 - position * window.stride
-    if isinstance(room, int):
-        return min(window.taps, room // window.dilation + 1)
-    return tirx.Min(tirx.IntImm("int32", window.taps), tirx.floordiv(room, window.dilation) + 1)

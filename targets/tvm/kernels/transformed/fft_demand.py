@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rtcc.targets.tvm.demand import Demand, Stream
-from rtcc.targets.tvm.kernels.fft_tiles import (
+from rtcc.targets.tvm.kernels.transformed.fft_tiles import (
     FLOAT_BYTES,
     FftProblem,
     FftTile,

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from rtcc.targets.tvm.kernels.conv_problem import cycles_per_step, split_evenly
 from rtcc.targets.tvm.kernels.shares import uneven, work_before
+from rtcc.targets.tvm.kernels.tiling import cycles_per_step, split_evenly
 
 FEW_ROWS = 4
 """Up to so many rows a right-hand activation is read where it lies."""

@@ -12,15 +12,15 @@ from __future__ import annotations
 from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import Expr, Index, splat, vector
-from rtcc.targets.tvm.kernels.access import tap_bounds
-from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
-from rtcc.targets.tvm.kernels.conv_tiles import NARROW_VECTORS
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import NARROW_VECTORS
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
 from rtcc.targets.tvm.kernels.panel import transposed
+from rtcc.targets.tvm.kernels.window_taps import tap_bounds
 
 
 def emit_row(row: OutputRow, problem: ConvProblem, data: tirx.Buffer, weights: tirx.Buffer) -> None:
-    """One output row; `weights` is [1][C][R][S][b], as `nchw_conv` packs it."""
+    """One output row; `weights` is [1][C][R][S][b], as `plain_conv` packs it."""
     lanes, width, step = problem.lanes, problem.output_width, NARROW_VECTORS * problem.lanes
     whole = width // step
     if whole:

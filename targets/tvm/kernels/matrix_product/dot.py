@@ -11,7 +11,7 @@ from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, splat, vector
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue, Position
-from rtcc.targets.tvm.kernels.matmul_tiles import MatmulProblem
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem
 from rtcc.targets.tvm.kernels.panel import pieces
 
 

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, bounded, vector
-from rtcc.targets.tvm.kernels.access import block_at
-from rtcc.targets.tvm.kernels.conv_problem import ConvProblem, Tile, Tiling
-from rtcc.targets.tvm.kernels.conv_tiles import depthwise_illegal, depthwise_tile
+from rtcc.targets.tvm.kernels.blocked_access import block_at
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_illegal, depthwise_tile
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
+from rtcc.targets.tvm.kernels.tiling import Tiling
 
 UNROLLED_TAPS = 25
 """Filters of more taps loop over their rows."""

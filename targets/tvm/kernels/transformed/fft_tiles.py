@@ -12,7 +12,7 @@ from functools import cache
 from math import log2, prod
 
 from rtcc.ir.ops.fft_conv import Spectrum
-from rtcc.targets.tvm.kernels.conv_problem import ConvProblem
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.shares import uneven
 
 FLOAT_BYTES = 4

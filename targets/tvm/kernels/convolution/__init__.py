@@ -1,0 +1,1 @@
+"""Convolutions that sum products of taps, without a transform: direct, depthwise, over plain data, im2col."""

@@ -1,0 +1,1 @@
+"""Matrix products, batched or with a packed constant."""

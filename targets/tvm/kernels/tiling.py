@@ -1,0 +1,48 @@
+"""How a kernel's results are cut into register tiles, and what one step of a tile takes; needs no TVM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rtcc.targets.tvm.kernels.blocked import Blocked
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How an output is cut into tiles: `blocks` channel blocks at once, `joined` rows as one."""
+
+    out: Blocked
+    blocks: int
+    joined: int = 1
+
+    @property
+    def groups(self) -> int:
+        """Groups of channel blocks; the last may be smaller."""
+        return -(-self.out.blocks // self.blocks)
+
+    @property
+    def form(self) -> Blocked:
+        """The output as the tiles see it, rows joined."""
+        return self.out.joined(self.joined)
+
+
+def split_evenly(extent: int, most: int) -> tuple[int, int]:
+    """(tile, remainder): tiles of equal length at most `most`, and the shorter last one (0 if none)."""
+    count = -(-extent // most)
+    tile = -(-extent // count)
+    return tile, extent % tile
+
+
+def cycles_per_step(width: int, pixels: int, blocks: int, first_use: float = 0.0) -> float:
+    """Estimated cycles of one reduction step over a row of `width` pixels cut into tiles of pixels by blocks.
+
+    Two multiply-adds or two loads a cycle, four cycles of latency to hide. Weights come from the second cache
+    as a rule, hence their price; `first_use` is a pixel's for being brought near, spread over its uses.
+    """
+
+    def tile(count: int) -> float:
+        cycles = max(count * blocks / 2, (count + blocks) / 2, 4.0)
+        return cycles + (0.05 + first_use) * count + 0.2 * blocks
+
+    whole, rest = divmod(width, pixels)
+    return whole * tile(pixels) + (tile(rest) if rest else 0.0)

@@ -1,0 +1,1 @@
+"""Convolutions that transform tiles, multiply matrices and transform back: Winograd's and Fourier's."""
