@@ -7,8 +7,9 @@ import os
 import shutil
 import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -41,13 +42,16 @@ class Tensor:
 class _Workspace:
     """Aligned memory in which one run at a time can happen, its threads started."""
 
-    def __init__(self, table: Table, threads: int) -> None:
+    def __init__(self, table: Table, threads: int, counts: tuple[int, int]) -> None:
+        """counts: of inputs and outputs."""
         size = table.workspace_bytes(threads)
         self.memory = np.empty(size + _ALIGNMENT, np.uint8)
         self.address = Pointer(-(-self.memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT)
         self.bytes = size
         self.threads = threads
         self.table = table
+        self._call = table.run
+        self._inputs, self._outputs = (_Pointers(count) for count in counts)
         self.start()
         self.finish = weakref.finalize(self, _finish, table, self.address, self.memory)
 
@@ -55,18 +59,39 @@ class _Workspace:
         """(Re)initialise: state starts at zero."""
         check(self.table, self.table.init(self.address, self.bytes, self.threads))
 
-    def run(self, inputs: Any, outputs: Any) -> None:
-        """Run once."""
-        code = self.table.run(self.address, inputs, outputs)
+    def run(self, inputs: Iterable[NDArray[Any]], outputs: Iterable[NDArray[Any]]) -> None:
+        """Run once on these arrays, which fit."""
+        self._inputs.point(inputs)
+        self._outputs.point(outputs)
+        code = self._call(self.address, self._inputs.address, self._outputs.address)
         if code:
-            self.settle(code, inputs, outputs)
+            self.settle(code)
 
-    def settle(self, code: int, inputs: Any, outputs: Any) -> None:
+    def bound(self, inputs: Iterable[NDArray[Any]], outputs: Iterable[NDArray[Any]]) -> Callable[[], int]:
+        """What runs on these arrays and gives the code; the workspace is then theirs."""
+        self._inputs.point(inputs)
+        self._outputs.point(outputs)
+        return partial(self._call, self.address, self._inputs.address, self._outputs.address)
+
+    def settle(self, code: int) -> None:
         """After a run that gave a code: raise its error, or run with new threads where a fork lost them."""
         if code == _FORKED:
             self.start()
-            code = self.table.run(self.address, inputs, outputs)
+            code = self._call(self.address, self._inputs.address, self._outputs.address)
         check(self.table, code)
+
+
+class _Pointers:
+    """The array of pointers that a run takes; ctypes passes its address faster than the array."""
+
+    def __init__(self, count: int) -> None:
+        self._array = (Pointer * max(1, count))()
+        self.address = Pointer(ctypes.addressof(self._array))
+
+    def point(self, arrays: Iterable[NDArray[Any]]) -> None:
+        """Point at the arrays' elements."""
+        for index, array in enumerate(arrays):
+            self._array[index] = _address(array)
 
 
 class Artifact:
@@ -106,8 +131,8 @@ class Artifact:
             )
         self.inputs = tuple(_tensor(t) for t in self.info.inputs)
         self.outputs = tuple(_tensor(t) for t in self.info.outputs)
-        self._output_names = tuple(tensor.name for tensor in self.outputs)
-        self._symbolic = [n for n, t in enumerate(self.info.outputs) if t.symbolic is not None]
+        self._results = tuple((tensor.name, tensor.shape, tensor.dtype) for tensor in self.outputs)
+        self._symbolic = [(n, t.name) for n, t in enumerate(self.info.outputs) if t.symbolic is not None]
         if folder is not None:
             weakref.finalize(self, _remove, folder, os.getpid())
         self._is_closed = False
@@ -121,15 +146,15 @@ class Artifact:
         model cannot take.
         """
         arrays = _fit_all(inputs, self.inputs, "input", copy=True)
-        results = [np.empty(tensor.shape, tensor.dtype) for tensor in self.outputs]
+        results = {name: np.empty(shape, dtype) for name, shape, dtype in self._results}
         workspace = self._take()
         try:
-            workspace.run(_pointers(arrays), _pointers(results))
-            for index in self._symbolic:
-                results[index] = self._shaped(workspace, index, results[index])
+            workspace.run(arrays, results.values())
+            for index, name in self._symbolic:
+                results[name] = self._shaped(workspace, index, results[name])
         finally:
             self._give(workspace)
-        return dict(zip(self._output_names, results, strict=True))
+        return results
 
     def bind(
         self, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]] | None = None
@@ -246,7 +271,7 @@ class Artifact:
         if self._is_closed:
             raise ArtifactError("closed", "the artefact is closed", where=str(self.path))
         try:
-            return _Workspace(self._table, self.threads)
+            return _Workspace(self._table, self.threads, (len(self.inputs), len(self.outputs)))
         except ArtifactError as error:
             features = ", ".join(self.info.features) or "no extra features"
             hint = f"it was compiled for {self.info.target}, with {features}"
@@ -285,14 +310,13 @@ class Binding:
         self.outputs = {tensor.name: array for tensor, array in zip(artifact.outputs, outputs, strict=True)}
         workspace = artifact._new_workspace()  # pyright: ignore[reportPrivateUsage]
         self._workspace, self._artifact = workspace, artifact
-        self._function = workspace.table.run
-        self._arguments = (workspace.address, _pointers(inputs), _pointers(outputs))
+        self._run = workspace.bound(inputs, outputs)
 
     def __call__(self) -> None:
         """Run once. Raises as `Artifact.run` does for data the model cannot take."""
-        code = self._function(*self._arguments)
+        code = self._run()
         if code:
-            self._workspace.settle(code, *self._arguments[1:])
+            self._workspace.settle(code)
 
     def close(self) -> None:
         """Stop the binding's threads; its buffers stay."""
@@ -333,34 +357,34 @@ def _tensor(info: TensorInfo) -> Tensor:
     return Tensor(info.name, info.shape, info.numpy)
 
 
-def _pointers(arrays: list[NDArray[Any]]) -> ctypes.Array[ctypes.c_void_p]:
-    return (Pointer * max(1, len(arrays)))(*map(_address, arrays))
-
-
 _BYTE = ctypes.c_char
 
 
 def _address(array: NDArray[Any]) -> int:
     """Where an array's elements begin; `array.ctypes` is five times slower, but takes any array."""
-    if array.nbytes and array.flags.writeable:
+    try:
         return ctypes.addressof(_BYTE.from_buffer(array))  # pyright: ignore[reportArgumentType]
-    return array.ctypes.data
+    except (TypeError, ValueError):  # read-only, or empty
+        return array.ctypes.data
 
 
 def _fit_all(
     arrays: Mapping[str, ArrayLike], tensors: tuple[Tensor, ...], side: str, *, copy: bool
 ) -> list[NDArray[Any]]:
     """The given arrays in the artefact's order, checked; names must match one to one."""
-    if not _is_mapping(arrays):
+    if type(arrays) is not dict and not _is_mapping(arrays):
         message = f"expected the {side}s as a dictionary of arrays by name, found {type(arrays).__name__}"
         raise InvalidInput("not-a-mapping", message, hint=_names_of(tensors, side))
-    if len(arrays) != len(tensors) or any(tensor.name not in arrays for tensor in tensors):
+    if len(arrays) != len(tensors):
         raise _unfit_names(arrays, tensors, side)
+    for tensor in tensors:
+        if tensor.name not in arrays:
+            raise _unfit_names(arrays, tensors, side)
     return [_fit(arrays[tensor.name], tensor, copy=copy) for tensor in tensors]
 
 
 def _is_mapping(given: Any) -> bool:
-    return type(given) is dict or isinstance(given, Mapping)
+    return isinstance(given, Mapping)
 
 
 def _names_of(tensors: tuple[Tensor, ...], side: str) -> str:

@@ -80,6 +80,8 @@ class ArtifactInfo:
             raise ValueError("another ABI version")
         for side in ("inputs", "outputs"):
             row[side] = tuple(_tensor(tensor) for tensor in row[side])
+            if len({tensor.name for tensor in row[side]}) < len(row[side]):
+                raise ValueError(f"two {side} have one name")
         row["features"] = tuple(row["features"])
         return ArtifactInfo(**row)
 

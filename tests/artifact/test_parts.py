@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,8 @@ def test_the_description_comes_back() -> None:
     assert ArtifactInfo.from_json(info.to_json()) == info
     with pytest.raises(ValueError, match="ABI"):
         ArtifactInfo.from_json(info.to_json().replace('"abi":1', '"abi":2'))
+    with pytest.raises(ValueError, match="two outputs have one name"):
+        ArtifactInfo.from_json(replace(info, outputs=info.outputs * 2).to_json())
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_the_artefact_itself_refuses_it() -> None:
     x, h, y, hn = (array.ctypes.data for array in buffers)
     with rtcc.compile(module, state=state) as artifact:
         step = artifact.bind(feeds_of(module))
-        workspace = step._arguments[0]  # pyright: ignore[reportPrivateUsage]
+        workspace = step._workspace.address  # pyright: ignore[reportPrivateUsage]
 
         def run(*addresses: int) -> int:
             ins, outs = ((ctypes.c_void_p * 2)(*pair) for pair in (addresses[:2], addresses[2:]))
