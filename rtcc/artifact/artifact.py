@@ -372,7 +372,7 @@ def _fit_all(
     arrays: Mapping[str, ArrayLike], tensors: tuple[Tensor, ...], side: str, *, copy: bool
 ) -> list[NDArray[Any]]:
     """The given arrays in the artefact's order, checked; names must match one to one."""
-    if type(arrays) is not dict and not _is_mapping(arrays):
+    if not _is_mapping(arrays):
         message = f"expected the {side}s as a dictionary of arrays by name, found {type(arrays).__name__}"
         raise InvalidInput("not-a-mapping", message, hint=_names_of(tensors, side))
     if len(arrays) != len(tensors):
@@ -384,7 +384,7 @@ def _fit_all(
 
 
 def _is_mapping(given: Any) -> bool:
-    return isinstance(given, Mapping)
+    return type(given) is dict or isinstance(given, Mapping)
 
 
 def _names_of(tensors: tuple[Tensor, ...], side: str) -> str:
