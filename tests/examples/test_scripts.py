@@ -63,8 +63,13 @@ def test_compile_time_is_measured_cold_and_warm(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     script = [sys.executable, "benchmarks/compile_time.py", "--models", "lenet", "--repeats", "1"]
     run(*script, "--folder", tmp_path, "--json", report)
-    (result,) = json.loads(report.read_text())["results"]
+    found = json.loads(report.read_text())
+    assert 0 < found["import_seconds"] < found["import_process"]
+    (result,) = found["results"]
     assert 0 < result["warm"] < result["cold"]
+    assert result["artefact_bytes"] < result["written_bytes"] < 10 * result["artefact_bytes"]
+    assert result["warm_peak_bytes"] < result["cold_peak_bytes"]  # which has workers with TVM in them
+    assert "memory" not in result["missed"]
 
 
 def test_train_lenet5_writes_a_model(tmp_path: Path) -> None:
