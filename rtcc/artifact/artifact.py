@@ -364,7 +364,7 @@ def _address(array: NDArray[Any]) -> int:
     """Where an array's elements begin; `array.ctypes` is five times slower, but takes any array."""
     try:
         return ctypes.addressof(_BYTE.from_buffer(array))  # pyright: ignore[reportArgumentType]
-    except (TypeError, ValueError):  # read-only, or empty
+    except (TypeError, ValueError):  # read-only, empty, or of a type foreign to NumPy (bfloat16)
         return array.ctypes.data
 
 

@@ -38,7 +38,7 @@ def blob_of(module: Module, *, embedded: bool = True) -> bytearray:
     if embedded:
         require_embeddable(size)
     blob = bytearray(-(-size // ALIGNMENT) * ALIGNMENT)
-    room = np.frombuffer(blob or b"", np.uint8)
+    room = np.frombuffer(blob, np.uint8) if blob else np.empty(0, np.uint8)
     for offset, op in sorted(pieces.items()):
         stored = np.ascontiguousarray(_stored(op))
         room[offset : offset + stored.nbytes] = stored.reshape(-1).view(np.uint8)

@@ -1,7 +1,8 @@
-"""rtcc as an ONNX backend, and ONNX's own suite through the interpreter.
+"""rtcc as an ONNX backend, and ONNX's own suite, interpreted and compiled.
 
-`suite_outcomes.txt` has every case that does not pass: how it ends, and the error's code. A case that ends
-otherwise, better or worse, fails here.
+`suite_outcomes.txt` has every case that the interpreter does not pass: how it ends, and the error's code;
+`suite_outcomes_compiled.txt` those that end otherwise compiled. A case
+that ends otherwise than written there, better or worse, fails here.
 """
 
 from __future__ import annotations
@@ -66,9 +67,9 @@ def test_run_node() -> None:
 
 
 def outcomes(folder: Path, *options: str) -> dict[str, tuple[str, str]]:
-    """How cases of the suite end, interpreted: outcome and the error's code, "-" where there is none."""
+    """How cases of the suite end: outcome and the error's code, "-" where there is none."""
     file = folder / "results.json"
-    command = [sys.executable, str(SUITE), "--interpret", "--json", str(file), *options]
+    command = [sys.executable, str(SUITE), "--json", str(file), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
     assert file.exists(), done.stdout + done.stderr
     found: dict[str, tuple[str, str]] = {}
@@ -79,19 +80,44 @@ def outcomes(folder: Path, *options: str) -> dict[str, tuple[str, str]]:
     return found
 
 
-def recorded() -> dict[str, tuple[str, str]]:
-    lines = (Path(__file__).parent / "suite_outcomes.txt").read_text().splitlines()
-    return {name: (outcome, code) for name, outcome, code in map(str.split, lines)}
+def recorded(*files: str) -> dict[str, tuple[str, str]]:
+    """What the files of outcomes say, later ones over earlier ones."""
+    lines = [
+        line.split() for file in files for line in (Path(__file__).parent / file).read_text().splitlines()
+    ]
+    return {name: (outcome, code) for name, outcome, code in lines}
 
 
-def test_sample_of_the_suite_interpreted(tmp_path: Path) -> None:
-    known, found = recorded(), outcomes(tmp_path, "--sample", "60", "--seed", "1")
-    assert len(found) == 60
+INTERPRETED = ("suite_outcomes.txt",)
+COMPILED = ("suite_outcomes.txt", "suite_outcomes_compiled.txt")
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "count"),
+    [
+        (INTERPRETED, ("--interpret", "--sample", "60", "--seed", "1"), 60),
+        (COMPILED, ("--sample", "60", "--seed", "2"), 60),
+        (
+            COMPILED,
+            ("--only", "tri[lu]_zero|shape_zero|than_end|bfloat16"),
+            15,
+        ),
+    ],
+    ids=["interpreted", "compiled", "compiled-empty-and-bfloat16"],
+)
+def test_sample_of_the_suite(
+    tmp_path: Path, files: tuple[str, ...], options: tuple[str, ...], count: int
+) -> None:
+    known, found = recorded(*files), outcomes(tmp_path, *options)
+    assert len(found) >= count
     assert found == {name: known.get(name, ("passed", "-")) for name in found}
 
 
 @pytest.mark.slow
-def test_the_suite_interpreted(tmp_path: Path) -> None:
-    known, found = recorded(), outcomes(tmp_path)
+@pytest.mark.parametrize(
+    ("files", "options"), [(INTERPRETED, ("--interpret",)), (COMPILED, ())], ids=["interpreted", "compiled"]
+)
+def test_the_suite(tmp_path: Path, files: tuple[str, ...], options: tuple[str, ...]) -> None:
+    known, found = recorded(*files), outcomes(tmp_path, *options)
     assert len(found) > 2000
     assert {name: ending for name, ending in found.items() if ending[0] != "passed"} == known
