@@ -12,8 +12,8 @@ from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.cast import Cast, CastLike
 from rtcc.passes.legalization import (
     attention,
+    dft,
     einsum,
-    fourier,
     quantization,
     recurrent,
     reductions,
@@ -75,5 +75,5 @@ RULES = (
     split_to_slices, cast_like_to_cast, dropout_to_identity, conv_transpose_to_conv,
     *attention.RULES, *einsum.RULES, *quantization.RULES, *recurrent.RULES, *reductions.RULES,
     *resampling.RULES,
-    *fourier.RULES,
+    *dft.RULES,
 )  # fmt: skip

@@ -16,9 +16,9 @@ from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs, operand_index
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import reassociates
-from rtcc.selection.access import obstacle
+from rtcc.selection.assignment import Assigner
 from rtcc.selection.decision import Decision, Offer
-from rtcc.selection.plan import Planner
+from rtcc.selection.layout_rules import obstacle
 from rtcc.target import Candidate, Target, Transformed, target_of
 
 AUTO = "auto"
@@ -33,14 +33,14 @@ class SelectConv(Pass):
     """Choose the algorithm of each convolution and matrix product by the target's predicted costs.
 
     The target lists every algorithm with its cost or why it is not legal. What makes the whole graph
-    cheapest, conversions between layouts counted in (`rtcc/selection/plan.py`), is written down as each
+    cheapest, conversions between layouts counted in (`rtcc/selection/assignment.py`), is written down as each
     region's `algorithm` and `tile`. conv: an algorithm for all convolutions in place of the cheapest. layers:
     `NODE=ALGORITHM` for single layers, by ONNX node name. max_error: forbids algorithms whose error bound is
     larger (0: none is forbidden). transforms=false: forbids those that compute with transformed weights, as
     -O1 does. Where the algorithm is one of them, the convolution becomes `nn.winograd_conv` or `nn.fft_conv`
     with its weight transformed:
 
-    conv(x, #w, b)  →  winograd_conv(x, #w.winograd4, b) {tile = [4,4]}
+    conv(x, #w, b)  →  winograd_conv(x, #w.winograd4, b) {outputs = [4,4]}
 
     Compared in float64 only the transformed weights differ, which are rounded to float32: at worst 69·2⁻²⁴
     (4e-6) of Σ|terms| for F(4x4, 3x3). What a kernel's own roundings add is the candidate's error bound.
@@ -57,7 +57,8 @@ class SelectConv(Pass):
     transforms: bool = True
 
     def run(self, module: Module) -> bool:
-        chosen = [item for planner, _ in self._planners(module) for item in planner.plan().chosen.items()]
+        found = [assigner.cheapest() for assigner, _ in self._assigners(module)]
+        chosen = [item for assignment in found for item in assignment.chosen.items()]
         known: dict[tuple[Constant, Transformed], Constant] = {}
         for op, offer in chosen:
             candidate = offer.candidate
@@ -70,14 +71,14 @@ class SelectConv(Pass):
 
     def explain(self, module: Module) -> tuple[Decision, ...]:
         return tuple(
-            choices[op].decision(taken, partial(planner.elsewhere, plan, op))
-            for planner, choices in self._planners(module)
-            for plan in [planner.plan()]
-            for op, taken in plan.chosen.items()
+            choices[op].decision(taken, partial(assigner.elsewhere, assignment, op))
+            for assigner, choices in self._assigners(module)
+            for assignment in [assigner.cheapest()]
+            for op, taken in assignment.chosen.items()
         )
 
-    def _planners(self, module: Module) -> Iterator[tuple[Planner, dict[Fused, Choosing]]]:
-        """The planner of each graph, and the choice at each of its anchors."""
+    def _assigners(self, module: Module) -> Iterator[tuple[Assigner, dict[Fused, Choosing]]]:
+        """The assigner of each graph, and the choice at each of its anchors."""
         target = target_of(module)
         wishes = _Wishes(self.conv, _by_layer(self.layers), self.max_error, self.transforms)
         wishes.require_known(target, module)
@@ -92,7 +93,7 @@ class SelectConv(Pass):
                 choices[op] = Choosing(anchor, each, wishes.algorithm(anchor))
                 return choices[op].open()
 
-            yield Planner(graph, target, offers), choices
+            yield Assigner(graph, target, offers), choices
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Choosing:
     """An algorithm's name, or AUTO."""
 
     def open(self) -> tuple[Offer, ...]:
-        """What the plan may choose from: the offers that may be taken, or the one asked for."""
+        """What the assignment may choose from: the offers that may be taken, or the one asked for."""
         legal = tuple(offer for offer in self.offers if not offer.obstacle)
         if self.wanted != AUTO:
             return (self._asked_for(legal),)
@@ -169,7 +170,7 @@ class Choosing:
         return str(self.anchor.location) or None
 
     def decision(self, taken: Offer, elsewhere: Callable[[Offer], float]) -> Decision:
-        """What the plan took, and why; elsewhere: what another offer would cost the rest of the graph."""
+        """What was taken, and why; elsewhere: what another offer would cost the rest of the graph."""
         offers = [
             offer if offer is taken or self.wanted != AUTO else replace(offer, elsewhere=elsewhere(offer))
             for offer in self.offers
@@ -182,7 +183,7 @@ class Choosing:
 
 
 def _reason(taken: Offer, offers: Sequence[Offer]) -> str:
-    """Why an offer is part of the plan."""
+    """Why an offer is part of the assignment."""
     others = [offer for offer in offers if not offer.obstacle and offer is not taken]
     if not others:
         return "the only one that is legal"
@@ -224,13 +225,13 @@ def _transform(
     assert isinstance(weight, Constant)
     transformed = known.get((weight, wanted))
     if transformed is None:
-        array = form.transformed(weight.array, wanted.tile).astype(weight.type.dtype.numpy)
-        name = f"{weight.symbol}.{form.algorithm}{max(wanted.tile)}"
+        array = form.transformed(weight.array, wanted.size).astype(weight.type.dtype.numpy)
+        name = f"{weight.symbol}.{form.algorithm}{max(wanted.size)}"
         transformed = module.add_constant(name, array, weight.type.with_shape(array.shape))
         known[weight, wanted] = transformed
     parameter = op.body.parameters[index]
     assert parameter.has_one_use, "constant_slots promises the anchor weights of its own"
-    new = form.of(conv, transformed, weight.type.sizes[2:], wanted.tile)
+    new = form.of(conv, transformed, weight.type.sizes[2:], wanted.size)
     op.set_operand(index, transformed)
     parameter.type = transformed.type
     new.set_operand(1, parameter)

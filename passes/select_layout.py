@@ -12,9 +12,9 @@ from rtcc.ir.ops.movement import Concat, Slice
 from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs, operand_index
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import exact
-from rtcc.selection.access import along_channels, obstacle, packing
+from rtcc.selection.assignment import Assigner, Assignment, Conversion
 from rtcc.selection.decision import Offer, Placed
-from rtcc.selection.plan import Conversion, Plan, Planner
+from rtcc.selection.layout_rules import along_channels, obstacle, packing
 from rtcc.target import GENERIC, NO_HALOS, Candidate, Cost, Halos, Target, target_of
 
 
@@ -23,11 +23,11 @@ class SelectLayout(Pass):
     """Give every edge the storage layout that is cheapest for the algorithms chosen.
 
     The target says which layouts an anchor's algorithm wants; no algorithm means plain loops. How everything
-    else is stored is planned for the whole graph as select-conv did (`rtcc/selection/plan.py`), now with the
-    algorithms that the regions declare. Where a reader needs another layout than a value is stored in, one
-    `tensor.convert_layout` region per value and layout is put in between. Constants are stored as their
-    reader wants them. Zero borders (halo) are the largest that any reader asks for; tiles are settled with
-    them. A region of control flow is a graph of its own: what goes in and comes out is plain.
+    else is stored is found for the whole graph as select-conv did (`rtcc/selection/assignment.py`), now
+    with the algorithms that the regions declare. Where a reader needs another layout than a value is stored
+    in, one `tensor.convert_layout` region per value and layout is put in between. Constants are stored as
+    their reader wants them. Zero borders (halo) are the largest that any reader asks for; tiles are settled
+    with them. A region of control flow is a graph of its own: what goes in and comes out is plain.
 
     Errors (InvalidInput): illegal-algorithm.
     """
@@ -39,7 +39,7 @@ class SelectLayout(Pass):
         target = target_of(module)
         changed = False
         for graph in flow_graphs(module):
-            storage = _Storage(module, target, graph, _plan(graph, target))
+            storage = _Storage(module, target, graph, _assignment(graph, target))
             storage.widen_borders()
             storage.settle_tiles()
             storage.apply()
@@ -48,18 +48,18 @@ class SelectLayout(Pass):
 
     def explain(self, module: Module) -> tuple[Placed, ...]:
         target = target_of(module)
-        plans = (_plan(graph, target) for graph in flow_graphs(module))
-        return tuple(_placed(conversion) for plan in plans for conversion in plan.conversions)
+        found = (_assignment(graph, target) for graph in flow_graphs(module))
+        return tuple(_placed(conversion) for assignment in found for conversion in assignment.conversions)
 
 
-def _plan(graph: Graph, target: Target) -> Plan:
-    """The plan for the algorithms that the regions of a graph declare."""
+def _assignment(graph: Graph, target: Target) -> Assignment:
+    """The assignment for the algorithms that the regions of a graph declare."""
 
     def offers(op: Fused, anchor: Op) -> tuple[Offer, ...]:
         candidate = _declared(op, anchor, target, NO_HALOS)
         return () if candidate is None else (Offer(candidate),)
 
-    return Planner(graph, target, offers).plan()
+    return Assigner(graph, target, offers).cheapest()
 
 
 def _declared(op: Fused, anchor: Op, target: Target, halos: Halos) -> Candidate | None:
@@ -93,19 +93,19 @@ class _Storage:
     module: Module
     target: Target
     graph: Graph
-    plan: Plan
+    assignment: Assignment
     borders: dict[Value, tuple[int, ...]] = field(default_factory=dict["Value", "tuple[int, ...]"])
     converted: dict[tuple[Value, Layout | None], Value] = field(
         default_factory=dict["tuple[Value, Layout | None]", "Value"]
     )
 
     def __post_init__(self) -> None:
-        self.choices = {op: offer.candidate for op, offer in self.plan.chosen.items()}
+        self.choices = {op: offer.candidate for op, offer in self.assignment.chosen.items()}
 
     @property
     def changed(self) -> bool:
         """Whether anything was decided."""
-        return bool(self.plan.stored or self.converted)
+        return bool(self.assignment.stored or self.converted)
 
     @property
     def regions(self) -> list[Fused]:
@@ -146,11 +146,11 @@ class _Storage:
         group: dict[Value, list[Value]] = {}
         for op in self.regions:
             member = _only_member(op)
-            if not isinstance(member, Concat | Slice) or op.result not in self.plan.stored:
+            if not isinstance(member, Concat | Slice) or op.result not in self.assignment.stored:
                 continue
             together: dict[Value, None] = {}
             for value in (op.result, *op.inputs):
-                if value in self.plan.stored:
+                if value in self.assignment.stored:
                     together |= dict.fromkeys(group.get(value, [value]))
             merged = list(together)
             for value in merged:
@@ -180,7 +180,7 @@ class _Storage:
         for op in self.regions:
             tile = self.choices[op].tile if op in self.choices else ()
             op.attributes |= {"tile": tile} if tile else {}
-            if op.results and op.result in self.plan.stored:
+            if op.results and op.result in self.assignment.stored:
                 _set_result_type(op, self._final(op.result, self._blocks(op.result)))
         for op in self.regions:
             for index, value in enumerate(op.inputs):
@@ -204,7 +204,7 @@ class _Storage:
         named = self._named(op, index)
         if named is not None:
             return None if named[0] is None else self._final(value, named[0]).layout
-        if (op, index) in self.plan.read:
+        if (op, index) in self.assignment.read:
             return self._final(value, self._blocks(value)).layout
         result = op.result.type if op.results else None
         if result is None or result.layout is None:
@@ -225,7 +225,7 @@ class _Storage:
 
     def _blocks(self, value: Value) -> Layout:
         """A value's layout in blocks of channels, without a border."""
-        return Layout.blocked(value.type.rank, self.plan.block)
+        return Layout.blocked(value.type.rank, self.assignment.block)
 
     def _final(self, value: Value, layout: Layout) -> TensorType:
         """The type of a value under a layout, its border widened to what the readers need."""

@@ -312,7 +312,7 @@ def start(model: Any, options: Options) -> Compilation:
         raise InvalidInput("other-target", message, hint=hint)
     module.target = str(target)
     if module.level != "graph":
-        from rtcc.selection.declared import check_choices
+        from rtcc.selection.check_choices import check_choices
 
         check_choices(module, target)
     return Compilation(options, module, target)

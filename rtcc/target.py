@@ -94,10 +94,13 @@ class Illegal:
 
 @dataclass(frozen=True)
 class Transformed:
-    """The operator with transformed weights that a convolution becomes, by its name, and that one's tile."""
+    """The operator with transformed weights that a convolution becomes, by its name, and its tiles' size.
+
+    size: along each spatial axis, outputs (`nn.winograd_conv`) or points (`nn.fft_conv`).
+    """
 
     operator: str
-    tile: tuple[int, ...]
+    size: tuple[int, ...]
 
 
 @dataclass(frozen=True)

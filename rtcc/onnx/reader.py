@@ -14,7 +14,7 @@ from rtcc.errors import InvalidInput, InvalidModel
 from rtcc.ir import Constant, Expression, Graph, Location, Module, TensorType, Value
 from rtcc.limits import within_limits
 from rtcc.onnx.builder import Builder
-from rtcc.onnx.declared import check_declared
+from rtcc.onnx.declared_types import check_declared
 from rtcc.onnx.functions import (
     DEEPEST_CALLS,
     actual_attributes,

@@ -20,12 +20,12 @@ from rtcc.errors import Unsupported
 from rtcc.ir import DType, Op
 from rtcc.ir.op import Array
 from rtcc.ir.ops import activation, cast, indexing, math, movement, nn, pooling, quant, reduce, shapes
+from rtcc.ir.ops.element_selection import TopK
 from rtcc.ir.ops.elementwise import Elementwise
 from rtcc.ir.ops.fft_conv import ROUNDINGS, FftConv
 from rtcc.ir.ops.fused import ConvertLayout, Resample
 from rtcc.ir.ops.regions_of_interest import RoiAlign
 from rtcc.ir.ops.sampling import DeformConv, GridSample
-from rtcc.ir.ops.selection import TopK
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.rounding import rows, sampled
 from rtcc.rounding.bounded import (
@@ -190,7 +190,7 @@ def fourier(op: FftConv, operands: Operands, results: Sequence[Array]) -> Errors
         high = low
         if not all(each is None or each.is_exact for each in operands):
             high = op.tile_magnitudes(data.magnitude + data.error, weight.value, ends[1])
-        roundings = 2 * op.weight.type.sizes[1] + int(ROUNDINGS * log2(prod(op.tile))) + 4
+        roundings = 2 * op.weight.type.sizes[1] + int(ROUNDINGS * log2(prod(op.points))) + 4
         error = known((1 + sum_error(roundings, _unit(op))) * high - low)
         return [error + roundings * _unit(op).tiny]
 

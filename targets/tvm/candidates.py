@@ -322,7 +322,7 @@ def _fft_candidates(
         return (Candidate("fft", Illegal(f"fft: {reason}")),)
     problem = fft_problem(op, vectors.lanes, halos)
     tile = fft_tiles.choose_tile(problem, vectors.registers, vectors.cache, vectors.threads)
-    return (_fft_candidate(problem, tile, vectors, price, op.data.type.rank, op.tile),)
+    return (_fft_candidate(problem, tile, vectors, price, op.data.type.rank, op.points),)
 
 
 def _fft_candidate(

@@ -12,7 +12,7 @@ from math import prod
 from rtcc.ir import Graph, Layout, Op, TensorType
 from rtcc.ir.ops import pooling
 from rtcc.ir.roles import Role
-from rtcc.selection.access import is_in_place
+from rtcc.selection.layout_rules import is_in_place
 from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.tvm.problems import is_agnostic
 

@@ -108,7 +108,7 @@ def winograd_problem(op: WinogradConv, lanes: int, halos: Halos = NO_HALOS) -> W
         kernel=_pair(window.kernel), pads=_quad(window.pads), lanes=lanes,
         input_halo=_quad(halos.operand), output_halo=_quad(halos.result),
     )  # fmt: skip
-    return WinogradProblem(problem, _pair(op.tile))
+    return WinogradProblem(problem, _pair(op.outputs))
 
 
 def fft_problem(op: FftConv, lanes: int, halos: Halos = NO_HALOS) -> FftProblem:
@@ -120,7 +120,7 @@ def fft_problem(op: FftConv, lanes: int, halos: Halos = NO_HALOS) -> FftProblem:
         kernel=_pair(window.kernel), pads=_quad(window.pads), groups=op.group, lanes=lanes,
         input_halo=_quad(halos.operand), output_halo=_quad(halos.result),
     )  # fmt: skip
-    rows, columns = _pair(op.tile)
+    rows, columns = _pair(op.points)
     if columns > 1:
         return FftProblem(problem, (rows, columns))
     if not is_turned(op):
@@ -146,7 +146,7 @@ def im2col_problem(conv: nn.Conv, lanes: int) -> Im2colProblem:
 
 def is_turned(op: FftConv) -> bool:
     """Whether data and result have width 1 and so do tiles."""
-    return op.type.rank == 4 and op.tile[1] == op.data.type.sizes[3] == op.type.sizes[3] == 1
+    return op.type.rank == 4 and op.points[1] == op.data.type.sizes[3] == op.type.sizes[3] == 1
 
 
 def is_column(conv: nn.Conv) -> bool:

@@ -45,7 +45,7 @@ def _best(anchor: Op, candidate: Candidate, constants: Container[int], vectors: 
         case nn.Conv() if candidate.transformed and candidate.transformed.operator == WinogradConv.name:
             conv = conv_problem(anchor, vectors.lanes, NO_HALOS)
             conv = turned(conv) if is_column(anchor) else conv
-            outputs = tile_outputs(conv, max(candidate.transformed.tile))
+            outputs = tile_outputs(conv, max(candidate.transformed.size))
             return winograd_tiles.best_tiles(WinogradProblem(conv, outputs), registers, cache, threads)
         case nn.Conv() if candidate.algorithm in ("direct", "direct_plain", "depthwise"):
             problem = bordered_problem(anchor, vectors.lanes, NO_HALOS)

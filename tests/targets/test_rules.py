@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rtcc.ir import Constant, DType, Op, TensorType, Value, symbol
-from rtcc.ir.ops import control, math, nn, normalization, selection, shapes
+from rtcc.ir.ops import control, element_selection, math, nn, normalization, shapes
 from rtcc.ir.roles import Role
 from rtcc.targets.tvm.lower.rules import RULES, Kind, rule_of, scalar_rule
 from rtcc.targets.tvm.support import why_no_kernel
@@ -71,7 +71,7 @@ def test_what_is_refused_and_what_is_not() -> None:
     assert why_no_kernel(shapes.Flatten(value(2, 3))) is None
     assert why_no_kernel(normalization.MeanVarianceNormalization(value(1, 2, 3, 3))) is None
     assert why_no_kernel(control.If(condition, regions=[], types=[])) is None
-    refused = why_no_kernel(selection.Compress(value(4), condition))
+    refused = why_no_kernel(element_selection.Compress(value(4), condition))
     assert refused is not None
     assert "depends on the data" in refused
     pooled = Op.registry["nn.max_roi_pool"](value(1, 2, 8, 8), rois, pooled_shape=(2, 2))

@@ -231,8 +231,7 @@ def with_one(value: float, algorithm: str, taps: int) -> tuple[np.ndarray, np.nd
     compilation = start(module, Options(conv=algorithm))
     compilation.lower()
     ops = [op for kernel in compilation.module.kernels.values() for op in kernel.ops]
-    (tile,) = (op.tile if isinstance(op, WinogradConv) else op.outputs
-               for op in ops if isinstance(op, WinogradConv | FftConv))  # fmt: skip
+    (tile,) = (op.outputs for op in ops if isinstance(op, WinogradConv | FftConv))
     with rtcc.compile(module, conv=algorithm, verify_each=True, verify_kernels=True) as artifact:
         return artifact.run({"x": data})["y"], interpret(module, {"x": data}, precision="f64")["y"], tile
 

@@ -5,6 +5,7 @@ from rtcc.ir.ops import attention as attention
 from rtcc.ir.ops import axes as axes
 from rtcc.ir.ops import cast as cast
 from rtcc.ir.ops import control as control
+from rtcc.ir.ops import element_selection as element_selection
 from rtcc.ir.ops import fft_conv as fft_conv
 from rtcc.ir.ops import fused as fused
 from rtcc.ir.ops import indexing as indexing
@@ -21,7 +22,6 @@ from rtcc.ir.ops import reduce as reduce
 from rtcc.ir.ops import regions_of_interest as regions_of_interest
 from rtcc.ir.ops import resize as resize
 from rtcc.ir.ops import sampling as sampling
-from rtcc.ir.ops import selection as selection
 from rtcc.ir.ops import shapes as shapes
 from rtcc.ir.ops import signal as signal
 from rtcc.ir.ops import softmax as softmax

@@ -93,13 +93,13 @@ class Spectrum:
         return result
 
 
-def transformed_filter(weight: NDArray[Any], tile: tuple[int, ...]) -> NDArray[np.float64]:
-    """conj(F w) / points of a weight [M, C, taps…], in float64: [M, C, pairs, 2]; tile: points per axis."""
-    filled = np.zeros((*weight.shape[:2], *tile))
+def transformed_filter(weight: NDArray[Any], points: tuple[int, ...]) -> NDArray[np.float64]:
+    """conj(F w) / points of a weight [M, C, taps…], in float64: [M, C, pairs, 2]; points: of a tile."""
+    filled = np.zeros((*weight.shape[:2], *points))
     filled[(slice(None), slice(None), *map(slice, weight.shape[2:]))] = weight
-    spectrum = Spectrum.of(tile)
+    spectrum = Spectrum.of(points)
     flat = filled.reshape(*weight.shape[:2], spectrum.rows, spectrum.columns)
-    found = spectrum.forward(flat) / prod(tile)
+    found = spectrum.forward(flat) / prod(points)
     signs = np.ones((spectrum.pairs, 2))
     signs[:, 1] = -1
     signs[: spectrum.real_rows] = 1
@@ -115,8 +115,9 @@ def smooth(points: int) -> bool:
 class FftConv(ComputedOp):
     """Convolution of [N, C, spatial…] by a transformed weight [M, C/group, pairs, 2], stride 1, no dilation.
 
-    tile: points along each spatial axis, even, or 1 along one axis whose kernel has one tap. kernel_shape:
-    taps along each. group: 1, or as many as channels and filters. The weight is `transformed_filter`'s.
+    points: of a tile along each spatial axis, even, or 1 along one axis whose kernel has one tap.
+    kernel_shape: taps along each. group: 1, or as many as channels and filters. The weight is
+    `transformed_filter`'s.
     Differs from `nn.conv` by rounding only; docs/arithmetic.md bounds it.
     """
 
@@ -125,7 +126,7 @@ class FftConv(ComputedOp):
     data = operand()
     weight = operand()
     bias = optional_operand()
-    tile = ints()
+    points = ints()
     kernel_shape = ints()
     pads = ints()
     group = attribute(1)
@@ -134,32 +135,32 @@ class FftConv(ComputedOp):
     """What its transformed weights are named after."""
 
     @staticmethod
-    def transformed(weight: NDArray[Any], tile: tuple[int, ...]) -> NDArray[np.float64]:
-        """A convolution's weight as this operator takes it, in float64."""
-        return transformed_filter(weight, tile)
+    def transformed(weight: NDArray[Any], size: tuple[int, ...]) -> NDArray[np.float64]:
+        """A convolution's weight as this operator takes it, in float64; size: points of a tile."""
+        return transformed_filter(weight, size)
 
     @classmethod
-    def of(cls, conv: Conv, weight: Value, kernel: tuple[int, ...], tile: tuple[int, ...]) -> FftConv:
-        """This operator in place of a convolution; weight: the transformed one, kernel: its taps before."""
+    def of(cls, conv: Conv, weight: Value, kernel: tuple[int, ...], size: tuple[int, ...]) -> FftConv:
+        """This operator in place of a convolution; weight: transformed; kernel: its taps; size: points."""
         return cls(
-            conv.data, weight, conv.bias, tile=tile, kernel_shape=kernel, pads=conv.geometry()[0],
+            conv.data, weight, conv.bias, points=size, kernel_shape=kernel, pads=conv.geometry()[0],
             group=conv.group,
         )  # fmt: skip
 
     @property
     def spectrum(self) -> Spectrum:
         """How spectra are stored."""
-        return Spectrum.of(self.tile)
+        return Spectrum.of(self.points)
 
     @property
     def outputs(self) -> tuple[int, ...]:
         """Outputs of a tile along each spatial axis."""
-        return tuple(points - taps + 1 for points, taps in zip(self.tile, self.kernel_shape, strict=True))
+        return tuple(points - taps + 1 for points, taps in zip(self.points, self.kernel_shape, strict=True))
 
     @property
     def window(self) -> Window:
         """The convolution's window: what an `nn.conv` of this weight would have."""
-        count = len(self.tile)
+        count = len(self.points)
         ones = (1,) * count
         return Window(self.kernel_shape, ones, ones, self.pads or (0,) * (2 * count))
 
@@ -167,9 +168,9 @@ class FftConv(ComputedOp):
         self.require(self.data, FLOATS, "the data")
         data, weight = self.data.type, self.weight.type
         count = data.rank - 2
-        if count not in (1, 2) or len(self.tile) != count or len(self.kernel_shape) != count:
-            raise self.fail(f"tile and kernel_shape need one or two spatial axes, found {data}")
-        self._check_tile()
+        if count not in (1, 2) or len(self.points) != count or len(self.kernel_shape) != count:
+            raise self.fail(f"points and kernel_shape need one or two spatial axes, found {data}")
+        self._check_points()
         if self.pads and (len(self.pads) != 2 * count or min(self.pads) < 0):
             raise self.fail(f"expected {2 * count} pads of at least 0, found {self.pads}")
         channels = data.shape[1]
@@ -185,21 +186,21 @@ class FftConv(ComputedOp):
             raise self.fail(f"the bias needs one element per output, found {self.bias.type}")
         return (data.with_shape((data.shape[0], weight.shape[0], *self.window.output_sizes(data.shape[2:]))),)
 
-    def _check_tile(self) -> None:
-        for points, taps in zip(self.tile, self.kernel_shape, strict=True):
+    def _check_points(self) -> None:
+        for points, taps in zip(self.points, self.kernel_shape, strict=True):
             single = points == taps == 1
             if not single and (points % 2 or not 1 <= taps <= points <= MOST_POINTS or not smooth(points)):
                 raise self.fail(
                     f"a tile needs 2ⁿ, 3·2ⁿ or 5·2ⁿ points, n > 0, at least as many as taps and at most "
-                    f"{MOST_POINTS}, found {self.tile} points for {self.kernel_shape} taps"
+                    f"{MOST_POINTS}, found {self.points} points for {self.kernel_shape} taps"
                 )
-        if prod(self.tile) == 1:
+        if prod(self.points) == 1:
             raise self.fail("a tile needs more than one point")
 
     def operations(self) -> int:
         """Those of the products; for each channel of data and result, also of the transforms."""
         weight = [upper_bound(size) for size in self.weight.type.shape]
-        points = prod(self.tile)
+        points = prod(self.points)
         terms = 2 * weight[1] + 5 * log2(points)
         return int(2 * self.type.elements * terms * points / prod(self.outputs))
 
@@ -226,18 +227,18 @@ class FftConv(ComputedOp):
         """The padded data cut into overlapping tiles: [N, C, tiles…, points…]."""
         count, pads = len(sizes), self.window.pads
         widths, steps = [(0, 0), (0, 0)], [slice(None), slice(None)]
-        for axis, (points, outputs) in enumerate(zip(self.tile, self.outputs, strict=True)):
+        for axis, (points, outputs) in enumerate(zip(self.points, self.outputs, strict=True)):
             starts = -(-sizes[axis] // outputs) * outputs
             reach = starts + points - outputs
             widths.append((pads[axis], max(0, reach - data.shape[2 + axis] - pads[axis])))
             steps.append(slice(0, starts, outputs))
         spatial = tuple(range(2, 2 + count))
-        windows = np.lib.stride_tricks.sliding_window_view(np.pad(data, widths), self.tile, axis=spatial)
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(data, widths), self.points, axis=spatial)
         return windows[tuple(steps)]
 
     def _products(self, tiles: Array, weight: Array) -> Array:
         """Tiles of all points of the results: [N, M, tiles…, points…]."""
-        count, spectrum = len(self.tile), self.spectrum
+        count, spectrum = len(self.points), self.spectrum
         batch, channels, grid = tiles.shape[0], tiles.shape[1], tiles.shape[2 : 2 + count]
         flat = np.ascontiguousarray(tiles).reshape(batch, channels, -1, spectrum.rows, spectrum.columns)
         spectra = spectrum.forward(flat)
@@ -245,7 +246,7 @@ class FftConv(ComputedOp):
             found = self._summed(spectra, weight)
         else:
             found = spectrum.product(spectra, weight.reshape(channels, 1, spectrum.pairs, 2))
-        return spectrum.inverse(found).reshape(batch, weight.shape[0], *grid, *self.tile)
+        return spectrum.inverse(found).reshape(batch, weight.shape[0], *grid, *self.points)
 
     def _summed(self, spectra: Array, weight: Array) -> Array:
         """Products [N, C, tiles, pairs, 2] by [M, C, pairs, 2] summed over C: [N, M, tiles, pairs, 2]."""

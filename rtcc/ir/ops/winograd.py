@@ -92,9 +92,9 @@ def _cleaned(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.abs(matrix - nearest) < 1e-12, nearest, matrix) + 0.0
 
 
-def transformed_filter(weight: NDArray[Any], tile: tuple[int, ...]) -> NDArray[np.float64]:
-    """G·g·Gᵀ of a weight [M, C, taps…] in float64: [M, C, points…]; tile: outputs along each spatial axis."""
-    each = [transform(*pair) for pair in zip(tile, weight.shape[2:], strict=True)]
+def transformed_filter(weight: NDArray[Any], outputs: tuple[int, ...]) -> NDArray[np.float64]:
+    """G·g·Gᵀ of a weight [M, C, taps…] in float64: [M, C, points…]; outputs: of a tile, along each axis."""
+    each = [transform(*pair) for pair in zip(outputs, weight.shape[2:], strict=True)]
     matrix = np.ones((1, 1))
     for one in each:
         matrix = np.kron(matrix, one.filter)
@@ -126,8 +126,8 @@ def _along(matrix: NDArray[Any], array: NDArray[Any], axis: int) -> NDArray[Any]
 class WinogradConv(ComputedOp):
     """Convolution of [N, C, spatial…] by a transformed weight [M, C, points…], stride 1.
 
-    tile: outputs computed together along each spatial axis: 2, 3 or 4, or 1 where the filter has one tap. The
-    weight is `transformed_filter`'s; along an axis it has tile + taps - 1 points.
+    outputs: of a tile along each spatial axis: 2, 3 or 4, or 1 where the filter has one tap. The weight is
+    `transformed_filter`'s; along an axis it has outputs + taps - 1 points.
     Differs from `nn.conv` by rounding only; docs/arithmetic.md bounds it.
     """
 
@@ -136,32 +136,32 @@ class WinogradConv(ComputedOp):
     data = operand()
     weight = operand()
     bias = optional_operand()
-    tile = ints()
+    outputs = ints()
     pads = ints()
 
     algorithm: ClassVar[str] = "winograd"
     """What its transformed weights are named after."""
 
     @staticmethod
-    def transformed(weight: NDArray[Any], tile: tuple[int, ...]) -> NDArray[np.float64]:
-        """A convolution's weight as this operator takes it, in float64."""
-        return transformed_filter(weight, tile)
+    def transformed(weight: NDArray[Any], size: tuple[int, ...]) -> NDArray[np.float64]:
+        """A convolution's weight as this operator takes it, in float64; size: outputs of a tile."""
+        return transformed_filter(weight, size)
 
     @classmethod
-    def of(cls, conv: Conv, weight: Value, kernel: tuple[int, ...], tile: tuple[int, ...]) -> WinogradConv:
-        """This operator in place of a convolution; weight: the transformed one, kernel: its taps before."""
-        return cls(conv.data, weight, conv.bias, tile=tile, pads=conv.geometry()[0])
+    def of(cls, conv: Conv, weight: Value, kernel: tuple[int, ...], size: tuple[int, ...]) -> WinogradConv:
+        """This operator in place of a convolution; weight: transformed; kernel: its taps; size: outputs."""
+        return cls(conv.data, weight, conv.bias, outputs=size, pads=conv.geometry()[0])
 
     @property
     def transforms(self) -> tuple[Transform, ...]:
         """Each spatial axis's transform."""
         points = (upper_bound(size) for size in self.weight.type.shape[2:])
-        return tuple(transform(m, a - m + 1) for m, a in zip(self.tile, points, strict=True))
+        return tuple(transform(m, a - m + 1) for m, a in zip(self.outputs, points, strict=True))
 
     @property
     def window(self) -> Window:
         """The convolution's window: what an `nn.conv` of this weight would have."""
-        count = len(self.tile)
+        count = len(self.outputs)
         kernel = tuple(t.points - t.outputs + 1 for t in self.transforms)
         ones = (1,) * count
         return Window(kernel, ones, ones, self.pads or (0,) * (2 * count))
@@ -170,15 +170,15 @@ class WinogradConv(ComputedOp):
         self.require(self.data, FLOATS, "the data")
         data, weight = self.data.type, self.weight.type
         count = data.rank - 2
-        if count < 1 or len(self.tile) != count or any(m not in (1, *OUTPUTS) for m in self.tile):
-            raise self.fail(f"tile needs 1, 2, 3 or 4 for each of {count} spatial axes, found {self.tile}")
+        if count < 1 or len(self.outputs) != count or any(m not in (1, *OUTPUTS) for m in self.outputs):
+            raise self.fail(f"outputs are 1, 2, 3 or 4 for each of {count} axes, found {self.outputs}")
         if self.pads and (len(self.pads) != 2 * count or min(self.pads) < 0):
             raise self.fail(f"expected {2 * count} pads of at least 0, found {self.pads}")
         if weight.rank != 2 + count or weight.shape[1] != data.shape[1]:
             raise self.fail(
                 f"the weight must be [M, {data.shape[1]}, {count} axes of points], found {weight}"
             )
-        for outputs, points in zip(self.tile, map(upper_bound, weight.shape[2:]), strict=True):
+        for outputs, points in zip(self.outputs, map(upper_bound, weight.shape[2:]), strict=True):
             if (points != 1) if outputs == 1 else (points not in POINTS or points <= outputs):
                 raise self.fail(f"there is no tile of {outputs} outputs with {points} points")
         operands = (self.weight, self.bias)
@@ -191,7 +191,7 @@ class WinogradConv(ComputedOp):
     def operations(self) -> int:
         """Those of the products; the transforms are a small part of them."""
         weight = [upper_bound(size) for size in self.weight.type.shape]
-        return 2 * self.type.elements * prod(weight[1:]) // prod(self.tile)
+        return 2 * self.type.elements * prod(weight[1:]) // prod(self.outputs)
 
     def compute(self, data: Array, weight: Array, bias: Array | None = None) -> Array:
         return self._filtered(data, weight, bias, self.transforms)
@@ -233,7 +233,7 @@ class WinogradConv(ComputedOp):
 
     def products(self, tiles: Array, weight: Array) -> Array:
         """Transformed tiles times transformed weight, summed over channels: [N, M, tiles…, points…]."""
-        count = len(self.tile)
+        count = len(self.outputs)
         points = weight.shape[2:]
         batch, channels, grid = tiles.shape[0], tiles.shape[1], tiles.shape[2 : 2 + count]
         flat = tiles.reshape(batch, channels, -1, prod(points))
@@ -247,5 +247,5 @@ class WinogradConv(ComputedOp):
         order = [0, 1, *(axis for n in range(count) for axis in (2 + n, 2 + count + n))]
         moved = tiles.transpose(order)
         grid = tiles.shape[2 : 2 + count]
-        whole = moved.reshape(*tiles.shape[:2], *(g * m for g, m in zip(grid, self.tile, strict=True)))
+        whole = moved.reshape(*tiles.shape[:2], *(g * m for g, m in zip(grid, self.outputs, strict=True)))
         return whole[(slice(None), slice(None), *(slice(0, size) for size in sizes))]

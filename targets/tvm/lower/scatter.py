@@ -10,7 +10,7 @@ from tvm import tirx
 
 from rtcc.ir import DType, Graph, Op, TensorType
 from rtcc.ir.dtype import Kind
-from rtcc.ir.ops import indexing, selection
+from rtcc.ir.ops import element_selection, indexing
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.target import Target
 from rtcc.targets.tvm import vector_math as vm
@@ -123,8 +123,8 @@ def _tensor_scatter(graph: Graph, op: indexing.TensorScatter, target: Target) ->
     return lowering.builder.finish({"tirx.noalias": False})
 
 
-@kernel_rule(selection.TopK)
-def _top_k(graph: Graph, op: selection.TopK, target: Target) -> tirx.PrimFunc:
+@kernel_rule(element_selection.TopK)
+def _top_k(graph: Graph, op: element_selection.TopK, target: Target) -> tirx.PrimFunc:
     """Each place takes the best element after the one before it: no memory besides, k passes over the row."""
     lowering = Lowering(graph)
     builder, sizes = lowering.builder, op.data.type.sizes
@@ -167,7 +167,7 @@ def _top_k(graph: Graph, op: selection.TopK, target: Target) -> tirx.PrimFunc:
     return builder.finish()
 
 
-def _precedes(op: selection.TopK, key: Expr, i: Expr, other: Expr, j: Expr) -> Expr:
+def _precedes(op: element_selection.TopK, key: Expr, i: Expr, other: Expr, j: Expr) -> Expr:
     """Whether element i comes before element j: the more extreme first, of equals the lower index."""
     ahead = less(other, key) if op.largest else less(key, other)
     return tirx.any(ahead, tirx.all(tirx.EQ(key, other), i < j))

@@ -10,7 +10,7 @@ import pytest
 from rtcc.errors import RtccError
 from rtcc.ir import Constant, DType, Op, TensorType, Value, symbol
 from rtcc.ir.op import Array
-from rtcc.ir.ops import indexing, math, movement, nn, pooling, quant, reduce, selection, shapes
+from rtcc.ir.ops import element_selection, indexing, math, movement, nn, pooling, quant, reduce, shapes
 from rtcc.ir.roles import Role
 from rtcc.ir.shape_value import known_shape_value
 from rtcc.ir.types import broadcast_shapes
@@ -110,9 +110,9 @@ def test_results_that_hold_positions() -> None:
     array = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
     data = Value(TensorType(DType.F32, (3, 5)))
     two = np.array([2], np.int64)
-    values, places = selection.TopK(data, Constant("k", two), results=2).evaluate(array, two)
+    values, places = element_selection.TopK(data, Constant("k", two), results=2).evaluate(array, two)
     np.testing.assert_array_equal(np.take_along_axis(array, places, -1), values)
-    assert selection.TopK.positions_result == 1
+    assert element_selection.TopK.positions_result == 1
     found = reduce.ArgMax(data, axis=1).evaluate(array)
     (where,) = found if isinstance(found, tuple) else (found,)
     np.testing.assert_array_equal(np.take_along_axis(array, where, 1)[:, 0], array.max(axis=1))

@@ -58,7 +58,7 @@ def both(case: Case, dtype: DType = DType.F64) -> Module:
 TEXT = """// rtir 1  level=graph
 const #w : f32[4,3,64,2] = splat(0.5)
 graph @main(%x: f32[1,3,8,8]) {
-  %y = nn.fft_conv(%x, #w) {kernel_shape = [3,5], pads = [1,2,1,2], tile = [8,16]} : f32[1,4,8,8]
+  %y = nn.fft_conv(%x, #w) {kernel_shape = [3,5], pads = [1,2,1,2], points = [8,16]} : f32[1,4,8,8]
   return(%y)
 }
 """
@@ -103,7 +103,7 @@ def test_error_stays_below_the_documented_bound(name: str, kind: str) -> None:
     weight = module.constants["w"].array.astype(np.float64)
     conv = next(op for op in module.main.ops if isinstance(op, Conv))
     terms = conv.compute(np.abs(data.astype(np.float64)), np.abs(weight))
-    bound = sum_error(weight.shape[1] + int(ROUNDINGS * log2(prod(op.tile))), SINGLE)
+    bound = sum_error(weight.shape[1] + int(ROUNDINGS * log2(prod(op.points))), SINGLE)
     worst = np.abs(found - exact).max() / terms.max()
     assert worst <= bound
 
@@ -128,14 +128,14 @@ def test_magnitudes_are_the_largest_of_a_tile(name: str) -> None:
 @pytest.mark.parametrize(
     ("weight", "attributes", "message"),
     [
-        ((4, 3, 64, 2), {"tile": (8, 16), "kernel_shape": (9, 3)}, "a tile needs"),
-        ((4, 3, 49, 2), {"tile": (14, 7), "kernel_shape": (3, 3)}, "a tile needs"),
-        ((4, 3, 64, 2), {"tile": (1, 128), "kernel_shape": (1, 9)}, "a tile needs"),
-        ((4, 3, 64, 2), {"tile": (128,), "kernel_shape": (3,)}, "one or two spatial axes"),
-        ((4, 3, 32, 2), {"tile": (8, 16), "kernel_shape": (3, 3)}, "the weight must be"),
-        ((4, 2, 64, 2), {"tile": (8, 16), "kernel_shape": (3, 3)}, "the weight must be"),
-        ((4, 3, 64, 2), {"tile": (8, 16), "kernel_shape": (3, 3), "pads": (1, 1)}, "expected 4 pads"),
-        ((4, 1, 64, 2), {"tile": (8, 16), "kernel_shape": (3, 3), "group": 3}, "group must be"),
+        ((4, 3, 64, 2), {"points": (8, 16), "kernel_shape": (9, 3)}, "a tile needs"),
+        ((4, 3, 49, 2), {"points": (14, 7), "kernel_shape": (3, 3)}, "a tile needs"),
+        ((4, 3, 64, 2), {"points": (1, 128), "kernel_shape": (1, 9)}, "a tile needs"),
+        ((4, 3, 64, 2), {"points": (128,), "kernel_shape": (3,)}, "one or two spatial axes"),
+        ((4, 3, 32, 2), {"points": (8, 16), "kernel_shape": (3, 3)}, "the weight must be"),
+        ((4, 2, 64, 2), {"points": (8, 16), "kernel_shape": (3, 3)}, "the weight must be"),
+        ((4, 3, 64, 2), {"points": (8, 16), "kernel_shape": (3, 3), "pads": (1, 1)}, "expected 4 pads"),
+        ((4, 1, 64, 2), {"points": (8, 16), "kernel_shape": (3, 3), "group": 3}, "group must be"),
     ],
 )
 def test_what_it_refuses(

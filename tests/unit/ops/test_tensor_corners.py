@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rtcc.errors import InvalidModel, RtccError
 from rtcc.ir import Constant, DType, Op, TensorType, Value
 from rtcc.ir.op import Array
+from rtcc.ir.ops.element_selection import Compress, NonMaxSuppression, NonZero, TopK, Unique
 from rtcc.ir.ops.indexing import (
     GatherElements,
     GatherND,
@@ -21,7 +22,6 @@ from rtcc.ir.ops.indexing import (
     TensorScatter,
 )  # fmt: skip
 from rtcc.ir.ops.movement import CenterCropPad, Concat, Pad, Slice, Split, Transpose, Trilu
-from rtcc.ir.ops.selection import Compress, NonMaxSuppression, NonZero, TopK, Unique
 from rtcc.ir.ops.shapes import ConstantOfShape, Expand, Range, Reshape, Shape, Squeeze, Unsqueeze
 
 

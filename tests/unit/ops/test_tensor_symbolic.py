@@ -10,10 +10,10 @@ import pytest
 from rtcc.errors import InvalidModel, RtccError, Unsupported
 from rtcc.ir import Constant, DType, Location, Op, TensorType, Value, symbol
 from rtcc.ir.ops.cast import Cast
+from rtcc.ir.ops.element_selection import Compress, NonZero, TopK, Unique
 from rtcc.ir.ops.indexing import Gather, OneHot
 from rtcc.ir.ops.math import Add, Div, Equal, Mul, Sub, Where
 from rtcc.ir.ops.movement import Concat, Pad, Slice, Split, Tile, Transpose
-from rtcc.ir.ops.selection import Compress, NonZero, TopK, Unique
 from rtcc.ir.ops.shapes import (
     ConstantOfShape,
     Expand,

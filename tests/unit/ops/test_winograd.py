@@ -47,7 +47,7 @@ def both(case: Case, dtype: DType = DType.F64) -> Module:
     data = graph.parameters[0]
     results = [
         graph.append(Conv(data, direct, bias, pads=pads)).result,
-        graph.append(WinogradConv(data, transformed, bias, tile=tile, pads=pads)).result,
+        graph.append(WinogradConv(data, transformed, bias, outputs=tile, pads=pads)).result,
     ]
     results[0].name, results[1].name = "direct", "winograd"
     graph.return_(*results)
@@ -57,7 +57,7 @@ def both(case: Case, dtype: DType = DType.F64) -> Module:
 TEXT = """// rtir 1  level=graph
 const #w : f32[4,3,6,4] = splat(0.5)
 graph @main(%x: f32[1,3,8,8]) {
-  %y = nn.winograd_conv(%x, #w) {pads = [1,1,1,1], tile = [4,2]} : f32[1,4,8,8]
+  %y = nn.winograd_conv(%x, #w) {outputs = [4,2], pads = [1,1,1,1]} : f32[1,4,8,8]
   return(%y)
 }
 """
@@ -167,14 +167,14 @@ def test_amplification_is_as_documented() -> None:
 @pytest.mark.parametrize(
     ("weight", "attributes", "message"),
     [
-        ((4, 3, 6, 6), {"tile": (5, 4)}, "tile needs"),
-        ((4, 3, 6, 6), {"tile": (4,)}, "tile needs"),
-        ((4, 3, 6, 9), {"tile": (4, 4)}, "no tile of 4 outputs with 9 points"),
-        ((4, 3, 6, 4), {"tile": (4, 4)}, "no tile of 4 outputs with 4 points"),
-        ((4, 3, 6, 6), {"tile": (4, 1)}, "no tile of 1 outputs with 6 points"),
-        ((4, 2, 6, 6), {"tile": (4, 4)}, "the weight must be"),
-        ((4, 3, 6, 6), {"tile": (4, 4), "pads": (1, 1)}, "expected 4 pads"),
-        ((4, 3, 6, 6), {"tile": (4, 4), "pads": (1, 1, -1, 1)}, "expected 4 pads"),
+        ((4, 3, 6, 6), {"outputs": (5, 4)}, "outputs are"),
+        ((4, 3, 6, 6), {"outputs": (4,)}, "outputs are"),
+        ((4, 3, 6, 9), {"outputs": (4, 4)}, "no tile of 4 outputs with 9 points"),
+        ((4, 3, 6, 4), {"outputs": (4, 4)}, "no tile of 4 outputs with 4 points"),
+        ((4, 3, 6, 6), {"outputs": (4, 1)}, "no tile of 1 outputs with 6 points"),
+        ((4, 2, 6, 6), {"outputs": (4, 4)}, "the weight must be"),
+        ((4, 3, 6, 6), {"outputs": (4, 4), "pads": (1, 1)}, "expected 4 pads"),
+        ((4, 3, 6, 6), {"outputs": (4, 4), "pads": (1, 1, -1, 1)}, "expected 4 pads"),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -14,7 +14,7 @@ import pytest
 from rtcc.errors import RtccError, Unsupported
 from rtcc.interpreter import interpret
 from rtcc.ir import DType, Graph, Location, Module, TensorType
-from rtcc.ir.ops import math, selection
+from rtcc.ir.ops import element_selection, math
 from rtcc.ir.ops.plan import PlanConstant
 from rtcc.ir.verify import verify
 from rtcc.passes.outline_kernels import structure
@@ -144,7 +144,7 @@ def test_corner_cases_of_outputs(text: str) -> None:
 def test_unknown_sizes_are_refused() -> None:
     module = Module(target=TARGET)
     graph = module.add_graph(Graph("main", [("x", Row)]))
-    found = graph.append(selection.NonZero(graph.parameters[0], location=Location(("where",)))).result
+    found = graph.append(element_selection.NonZero(graph.parameters[0], location=Location(("where",)))).result
     graph.return_(found)
     with pytest.raises(Unsupported) as caught:
         run_pipeline(module, "fuse,outline-kernels,plan-memory", QUIET)

@@ -1,4 +1,4 @@
-"""Plans of small graphs against every choice there is, and what a plan says of itself."""
+"""Assignments of small graphs against every choice there is, and what one says of itself."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from rtcc.ir.ops.softmax import Softmax
 from rtcc.ir.regions import anchor_of, constant_slots
 from rtcc.passes.select_conv import AUTO, Choosing
 from rtcc.pipeline.run import RunOptions, run_pipeline
-from rtcc.selection.access import layouts_read, may_write_blocks, obstacle
+from rtcc.selection.assignment import Assigner
 from rtcc.selection.decision import Offer, Placed
 from rtcc.selection.explanation import decisions_text
-from rtcc.selection.plan import Planner
+from rtcc.selection.layout_rules import layouts_read, may_write_blocks, obstacle
 from rtcc.target import GENERIC, NO_HALOS, Candidate, Cost, Halos
 from rtcc.targets.x86.target import X86
 from rtcc.text import parse_module
@@ -149,28 +149,28 @@ def seconds_of(target: X86, graph: Graph, choices: dict[Fused, Choice]) -> float
 @pytest.mark.parametrize("seed", range(20))
 def test_a_plan_costs_as_much_as_the_best_of_all_choices(seed: int) -> None:
     target, module = Moody(seed), random_module(seed)
-    planner = Planner(module.main, target, lambda op, anchor: offers_of(target, op, anchor))
-    plan = planner.plan()
-    assert plan.is_optimal
-    if not planner.block:
-        assert not plan.chosen
-        assert not plan.stored
+    assigner = Assigner(module.main, target, lambda op, anchor: offers_of(target, op, anchor))
+    assignment = assigner.cheapest()
+    assert assignment.is_optimal
+    if not assigner.block:
+        assert not assignment.chosen
+        assert not assignment.stored
         return
-    assert plan.seconds == pytest.approx(least_of_all(target, module.main), rel=1e-6)
+    assert assignment.seconds == pytest.approx(least_of_all(target, module.main), rel=1e-6)
 
 
 def test_other_offers_cost_the_whole_no_less() -> None:
     seen: list[float] = []
     for seed in range(6):
         target, module = Moody(seed), random_module(seed)
-        planner = Planner(module.main, target, lambda op, anchor, t=target: offers_of(t, op, anchor))
-        plan = planner.plan()
-        for op, taken in plan.chosen.items():
+        assigner = Assigner(module.main, target, lambda op, anchor, t=target: offers_of(t, op, anchor))
+        assignment = assigner.cheapest()
+        for op, taken in assignment.chosen.items():
             anchor = anchor_of(op.body)
             assert anchor is not None
             for offer in offers_of(target, op, anchor):
                 if not offer.obstacle:
-                    whole = offer.candidate.seconds + planner.elsewhere(plan, op, offer)
+                    whole = offer.candidate.seconds + assigner.elsewhere(assignment, op, offer)
                     seen.append(whole - taken.candidate.seconds)
     assert min(seen) > -1e-12
     assert max(seen) > 1e-6
@@ -202,13 +202,13 @@ def test_an_algorithm_that_is_slower_by_itself_says_why() -> None:
     reasons: list[str] = []
     for seed in range(12):
         target, module = Moody(seed), random_module(seed)
-        planner = Planner(module.main, target, lambda op, anchor, t=target: offers_of(t, op, anchor))
-        plan = planner.plan()
-        for op, taken in plan.chosen.items():
+        assigner = Assigner(module.main, target, lambda op, anchor, t=target: offers_of(t, op, anchor))
+        assignment = assigner.cheapest()
+        for op, taken in assignment.chosen.items():
             anchor = anchor_of(op.body)
             assert anchor is not None
             choice = Choosing(anchor, offers_of(target, op, anchor), AUTO)
-            found = choice.decision(taken, lambda offer, p=planner, n=plan, o=op: p.elsewhere(n, o, offer))
+            found = choice.decision(taken, lambda it, a=assigner, n=assignment, o=op: a.elsewhere(n, o, it))
             fastest = min(o.candidate.seconds for o in found.offers if not o.obstacle)
             assert ("alone would be" in found.reason) == (taken.candidate.seconds > fastest)
             reasons.append(found.reason)

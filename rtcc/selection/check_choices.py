@@ -14,7 +14,7 @@ from rtcc.ir import Graph, Layout, Module, Op, Value
 from rtcc.ir.ops.fused import Fused
 from rtcc.ir.ops.plan import Launch
 from rtcc.ir.regions import anchor_of
-from rtcc.selection.access import layouts_read, obstacle, packing
+from rtcc.selection.layout_rules import layouts_read, obstacle, packing
 from rtcc.target import GENERIC, Candidate, Halos, Illegal, Target
 
 CHOOSING = "select-conv"

@@ -123,7 +123,7 @@ def test_an_edited_dump_is_refused(dump: Path, name: str) -> None:
     [
         ('algorithm = "winograd4"', 'algorithm = "winograd2"', "bad-algorithm"),
         ('algorithm = "winograd4"', DIRECT, "bad-algorithm"),
-        ("tile = [4,4]", "tile = [2,2]", "invalid-ir"),
+        ("outputs = [4,4]", "outputs = [2,2]", "invalid-ir"),
         ("HWCn32}", "WHCn32}", "bad-layout"),
         (HALO, "halo=[1,1,1,0]", "bad-layout"),
     ],

@@ -1,4 +1,4 @@
-"""One plan for a graph: the algorithm of each region and how each value is stored, at the least cost in all.
+"""The algorithm of each region and the layout of each value of a graph, at the least cost in all.
 
 Every value has a variable, plain or in blocks of channels, and so has whatever a region reads. A region costs
 what the cheapest of its offers costs for what it reads and writes. Between what is stored and what is read
@@ -7,7 +7,7 @@ stands the cost of a conversion, which all readers share: one more variable says
     stored ── cost ──→ blocks wanted ←── read by one
                                      ←── read by another
 
-That is an `Energy`, whose minimum cut is the plan.
+That is an `Energy`, whose minimum cut is the assignment.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from rtcc.ir import Constant, Graph, Layout, Op, Value
 from rtcc.ir.ops.fused import Fused
 from rtcc.ir.regions import anchor_of, operand_index
 from rtcc.ir.views import stores_alike
-from rtcc.selection.access import layouts_read, may_write_blocks, packing
 from rtcc.selection.decision import Offer
 from rtcc.selection.energy import Energy, Labelling, Table
+from rtcc.selection.layout_rules import layouts_read, may_write_blocks, packing
 from rtcc.target import GENERIC, Candidate, Cost, Target
 
 Offers = Callable[[Fused, Op], Sequence[Offer]]
@@ -48,12 +48,12 @@ class Conversion:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What was found for a graph.
+class Assignment:
+    """What was found for a graph: an algorithm for each region, a layout for each value.
 
     chosen: the offer taken for each region that has offers. stored: the values in blocks. read: the operands,
     (region, index), that are read in blocks. block: channels in a block, 0 where nothing is in blocks.
-    seconds: predicted for all of it. is_optimal: whether no plan is known to be cheaper.
+    seconds: predicted for all of it. is_optimal: whether no assignment is known to be cheaper.
     """
 
     chosen: dict[Fused, Offer]
@@ -80,7 +80,7 @@ class _Region:
     read: dict[int, int] = field(default_factory=dict[int, int])
 
 
-class Planner:
+class Assigner:
     """The energy of one graph, and what its variables stand for."""
 
     def __init__(self, graph: Graph, target: Target, offers: Offers) -> None:
@@ -102,12 +102,12 @@ class Planner:
             for stored, _ in readers:
                 self.energy.add_pair(stored, packed, ((0.0, 0.0), (inf, 0.0)))
 
-    def plan(self) -> Plan:
-        """The cheapest plan."""
+    def cheapest(self) -> Assignment:
+        """The cheapest assignment."""
         found = self._solved()
         assert found.cost < inf, "every region has an offer that may be taken, and any value can be converted"
         labels = found.labels
-        return Plan(
+        return Assignment(
             {op: self._taken(region, labels) for op, region in self.regions.items() if region.offers},
             frozenset(value for value, variable in self.stored.items() if labels[variable]),
             frozenset(
@@ -122,14 +122,14 @@ class Planner:
             found.is_optimal,
         )
 
-    def elsewhere(self, plan: Plan, op: Fused, offer: Offer) -> float:
-        """Seconds that conversions and other regions would take more than in the plan if that were taken."""
-        region, taken = self.regions[op], plan.chosen[op]
+    def elsewhere(self, assignment: Assignment, op: Fused, offer: Offer) -> float:
+        """Seconds that conversions and other regions would take more than assigned if that were taken."""
+        region, taken = self.regions[op], assignment.chosen[op]
         ways = self._ways(region, offer)
         if not ways or ways == self._ways(region, taken):
             return 0.0
         rest = min(self._forced(region, way) - self._least(region, way) for way in ways)
-        return rest - (plan.seconds - taken.candidate.seconds)
+        return rest - (assignment.seconds - taken.candidate.seconds)
 
     # ---- regions
 
@@ -292,7 +292,7 @@ class Planner:
         return min(fitting, key=lambda offer: offer.candidate.seconds)
 
     def _forced(self, region: _Region, way: Way) -> float:
-        """Seconds of the cheapest plan in which a region reads and writes in one way."""
+        """Seconds of the cheapest assignment in which a region reads and writes in one way."""
         energy = Energy(list(self.energy.single), dict(self.energy.pairs))
         variables = (self.plain if region.data is None else region.read[region.data], region.stored)
         for variable, label in zip(variables, way, strict=True):
