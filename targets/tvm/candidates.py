@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from math import log2, prod
 
-from rtcc.ir import DType, Layout, Op, TensorType
+from rtcc.ir import DType, Layout, Op
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.fft_conv import ROUNDINGS, FftConv
@@ -33,10 +33,13 @@ from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import im2col_demand, im2col_illegal
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
 from rtcc.targets.tvm.kernels.matrix_product.matmul_demand import matmul_demand
-from rtcc.targets.tvm.kernels.transformed import fft_tiles, winograd_tiles
-from rtcc.targets.tvm.kernels.transformed.fft_demand import fft_demand
-from rtcc.targets.tvm.kernels.transformed.fft_tiles import FftProblem, FftTile, fft_illegal
-from rtcc.targets.tvm.kernels.transformed.winograd_demand import winograd_demand
+from rtcc.targets.tvm.kernels.transformed.fft_tiles import FftProblem, choose_points, fft_illegal
+from rtcc.targets.tvm.kernels.transformed.transformed_demand import transformed_demand
+from rtcc.targets.tvm.kernels.transformed.transformed_tiles import (
+    Blocking,
+    TransformedProblem,
+    choose_blocking,
+)
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import (
     WinogradProblem,
     tile_outputs,
@@ -99,11 +102,8 @@ def candidates_of(
     match anchor:
         case nn.Conv():
             return _Convolution(anchor, 1 in constants, halos, vectors, price).candidates()
-        case WinogradConv():
-            return _Winograd(anchor.data.type, anchor.type, winograd_problem(anchor, vectors.lanes, halos),
-                             vectors, price).candidates(1 in constants)  # fmt: skip
-        case FftConv():
-            return _fft_candidates(anchor, 1 in constants, halos, vectors, price)
+        case WinogradConv() | FftConv():
+            return _given_candidates(anchor, 1 in constants, halos, vectors, price)
         case nn.Gemm() | nn.MatMul():
             return _matmul_candidates(anchor, constants, vectors, price)
         case TokenAttention():
@@ -194,10 +194,7 @@ class _Convolution:
         tile = tile_outputs(conv, outputs)
         if reason := winograd_illegal(conv, tile):
             return Candidate(name, Illegal(f"{name}: {reason}"))
-        form = _Winograd(
-            self.conv.data.type, self.conv.type, WinogradProblem(conv, tile), self.vectors, self.price
-        )
-        return form.candidate(name)
+        return _winograd_candidate(WinogradProblem(conv, tile), self.conv, self.vectors, self.price)
 
     def _fft(self) -> Candidate:
         """The candidate for the operator that the convolution would be made into."""
@@ -208,10 +205,10 @@ class _Convolution:
         )
         if reason := fft_illegal(conv):
             return Candidate("fft", Illegal(f"fft: {reason}"))
-        problem, tile = fft_tiles.choose(conv, vectors.registers, vectors.cache, vectors.threads)
+        problem, tile = choose_points(conv, vectors.registers, vectors.cache, vectors.threads)
         points = problem.points[4 - data.type.rank :]
         points = points[::-1] if is_column(self.conv) else points
-        return _fft_candidate(problem, tile, vectors, self.price, data.type.rank, points)
+        return _fft_candidate(problem, tile, self.conv, points, vectors, self.price)
 
     def _im2col(self) -> Candidate:
         conv, vectors = self.conv, self.vectors
@@ -264,78 +261,64 @@ class _Convolution:
         return prod(self.conv.weight.type.sizes[1:])
 
 
-@dataclass(frozen=True)
-class _Winograd:
-    """One convolution by Winograd's algorithm, of operands and results of such types."""
-
-    data: TensorType
-    result: TensorType
-    problem: WinogradProblem
-    vectors: Vectors
-    price: Price
-
-    def candidates(self, has_constant_weights: bool) -> tuple[Candidate, ...]:
-        """The one way to compute `nn.winograd_conv`."""
-        name = f"winograd{max(self.problem.outputs)}"
-        reason = None
-        if self.data.dtype is not DType.F32 or self.data.rank not in (3, 4) or 0 in self.result.sizes:
-            reason = f"micro-kernels compute pictures in f32, this is {self.data}"
-        elif not has_constant_weights:
-            reason = "the weights are not constants of this layer's own"
-        return (self.candidate(name) if reason is None else Candidate(name, Illegal(f"{name}: {reason}")),)
-
-    def candidate(self, name: str) -> Candidate:
-        vectors, problem, rank = self.vectors, self.problem, self.data.rank
-        tile = winograd_tiles.choose_tile(problem, vectors.registers, vectors.cache, vectors.threads)
-        conv, outputs = problem.conv, problem.outputs[4 - rank :]
-        blocked, bias = Layout.blocked(rank, vectors.lanes), Layout(((0, vectors.lanes),), (0,))
-        spatial = tuple((axis, 1) for axis in range(2, rank))
-        weights = Layout(((0, tile.blocks * vectors.lanes), *spatial, (1, 1)), (0,))
-        border = conv.needed_halo if rank == 4 else (conv.needed_halo[1], conv.needed_halo[3])
-        return Candidate(
-            name, self.price(winograd_demand(problem, tile, vectors.cache)), self.error,
-            astuple(tile), {0: blocked, 1: weights, 2: bias}, blocked, border,
-            Transformed(WinogradConv.name, outputs),
-        )  # fmt: skip
-
-    @property
-    def error(self) -> float:
-        """As docs/arithmetic.md has it."""
-        products = roundings(self.problem.conv.channels, TRANSFORMED_CHANNELS)
-        each = sum_error(products + 4 * max(self.problem.points), SINGLE)
-        return amplification(self.problem.outputs, self.problem.conv.kernel) * each
+# ------------------------------------------------------------------------------------------ transformed tiles
 
 
-# -------------------------------------------------------------------------------------- Fourier transforms
-
-
-def _fft_candidates(
-    op: FftConv, has_constant_weights: bool, halos: Halos, vectors: Vectors, price: Price
+def _given_candidates(
+    op: WinogradConv | FftConv, has_constant_weights: bool, halos: Halos, vectors: Vectors, price: Price
 ) -> tuple[Candidate, ...]:
-    """The one way to compute `nn.fft_conv`."""
+    """The one way to compute an operator whose weights are transformed already."""
+    is_winograd = isinstance(op, WinogradConv)
+    name = f"winograd{max(op.outputs)}" if is_winograd else "fft"
     reason = None
-    if op.data.type.dtype is not DType.F32 or 0 in op.type.sizes:
+    if op.data.type.dtype is not DType.F32 or op.data.type.rank not in (3, 4) or 0 in op.type.sizes:
         reason = f"micro-kernels compute pictures in f32, this is {op.data.type}"
     elif not has_constant_weights:
         reason = "the weights are not constants of this layer's own"
     if reason is not None:
-        return (Candidate("fft", Illegal(f"fft: {reason}")),)
+        return (Candidate(name, Illegal(f"{name}: {reason}")),)
+    if is_winograd:
+        return (_winograd_candidate(winograd_problem(op, vectors.lanes, halos), op, vectors, price),)
     problem = fft_problem(op, vectors.lanes, halos)
-    tile = fft_tiles.choose_tile(problem, vectors.registers, vectors.cache, vectors.threads)
-    return (_fft_candidate(problem, tile, vectors, price, op.data.type.rank, op.points),)
+    by = choose_blocking(problem, vectors.registers, vectors.cache, vectors.threads)
+    return (_fft_candidate(problem, by, op, op.points, vectors, price),)
+
+
+def _winograd_candidate(problem: WinogradProblem, op: Op, vectors: Vectors, price: Price) -> Candidate:
+    """op: what is computed, an `nn.conv` or what it is made into."""
+    by = choose_blocking(problem, vectors.registers, vectors.cache, vectors.threads)
+    conv, rank = problem.conv, op.type.rank
+    points = tuple((axis, 1) for axis in range(2, rank))
+    weights = Layout(((0, by.blocks * vectors.lanes), *points, (1, 1)), (0,))
+    each = sum_error(roundings(conv.channels, TRANSFORMED_CHANNELS) + 4 * max(problem.points), SINGLE)
+    error = amplification(problem.outputs, conv.kernel) * each  # as docs/arithmetic.md has it
+    border = conv.needed_halo if rank == 4 else (conv.needed_halo[1], conv.needed_halo[3])
+    form = Transformed(WinogradConv.name, problem.outputs[4 - rank :])
+    name = f"winograd{max(problem.outputs)}"
+    return replace(_transformed(name, problem, by, weights, form, vectors, price), error=error, border=border)
 
 
 def _fft_candidate(
-    problem: FftProblem, tile: FftTile, vectors: Vectors, price: Price, rank: int, points: tuple[int, ...]
+    problem: FftProblem, by: Blocking, op: Op, points: tuple[int, ...], vectors: Vectors, price: Price
 ) -> Candidate:
-    """points: of a tile along each spatial axis of the operator."""
-    conv, lanes = problem.conv, vectors.lanes
-    blocked, bias = Layout.blocked(rank, lanes), Layout(((0, lanes),), (0,))
-    weights = Layout(((0, tile.blocks * lanes), (2, 1), (1, 1), (3, 1)), (0,))
+    """op: what is computed; points: of a tile along each of its spatial axes."""
+    conv = problem.conv
+    weights = Layout(((0, by.blocks * vectors.lanes), (2, 1), (1, 1), (3, 1)), (0,))
     error = sum_error(conv.channels // conv.groups + int(ROUNDINGS * log2(prod(points))), SINGLE)
+    form = Transformed(FftConv.name, points)
+    return replace(_transformed("fft", problem, by, weights, form, vectors, price), error=error)
+
+
+def _transformed(
+    name: str, problem: TransformedProblem, by: Blocking, weights: Layout, form: Transformed,
+    vectors: Vectors, price: Price,
+) -> Candidate:  # fmt: skip
+    """A candidate over channel blocks with transformed weights, its error and border left open."""
+    rank = 2 + len(form.size)
+    blocked, bias = Layout.blocked(rank, vectors.lanes), Layout(((0, vectors.lanes),), (0,))
     return Candidate(
-        "fft", price(fft_demand(problem, tile, vectors.cache)), error, astuple(tile),
-        {0: blocked, 1: weights, 2: bias}, blocked, (), Transformed(FftConv.name, points),
+        name, price(transformed_demand(problem, by)), tile=astuple(by),
+        operand_layouts={0: blocked, 1: weights, 2: bias}, result_layout=blocked, transformed=form,
     )  # fmt: skip
 
 

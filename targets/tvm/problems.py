@@ -20,9 +20,10 @@ from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem, Im2
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, MatmulTile, Right
 from rtcc.targets.tvm.kernels.pooling.pool_problem import PoolProblem, Reduction
-from rtcc.targets.tvm.kernels.transformed import fft_tiles, winograd_tiles
-from rtcc.targets.tvm.kernels.transformed.fft_tiles import FftProblem, FftTile
-from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, WinogradTile
+from rtcc.targets.tvm.kernels.transformed import transformed_tiles
+from rtcc.targets.tvm.kernels.transformed.fft_tiles import FftProblem
+from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking
+from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem
 from rtcc.targets.tvm.kernels.window import Window
 
 Quad = tuple[int, int, int, int]
@@ -65,11 +66,11 @@ def scratch_bytes(kernel: Graph, lanes: int) -> int:
             case TokenAttention():
                 return attention_problem.scratch_bytes(token_attention_problem(op, lanes, *tile))
             case WinogradConv():
-                return winograd_tiles.scratch_bytes(winograd_problem(op, lanes), WinogradTile(*tile))
+                return transformed_tiles.scratch_bytes(winograd_problem(op, lanes), Blocking(*tile))
             case nn.Conv() if kernel.attributes.get("algorithm") == IM2COL:
                 return im2col_tiles.scratch_bytes(im2col_problem(op, lanes), Im2colTile(*tile))
             case FftConv():
-                return fft_tiles.scratch_bytes(fft_problem(op, lanes), FftTile(*tile))
+                return transformed_tiles.scratch_bytes(fft_problem(op, lanes), Blocking(*tile))
             case _:
                 pass
     return 0

@@ -20,7 +20,7 @@ from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
     tile_illegal,
 )
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
-from rtcc.targets.tvm.kernels.transformed import winograd_tiles
+from rtcc.targets.tvm.kernels.transformed.transformed_tiles import best_blockings
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, tile_outputs
 from rtcc.targets.tvm.problems import bordered_problem, conv_problem, is_column, matmul_problem, turned
 from rtcc.tuning.store import Measurement
@@ -46,7 +46,7 @@ def _best(anchor: Op, candidate: Candidate, constants: Container[int], vectors: 
             conv = conv_problem(anchor, vectors.lanes, NO_HALOS)
             conv = turned(conv) if is_column(anchor) else conv
             outputs = tile_outputs(conv, max(candidate.transformed.size))
-            return winograd_tiles.best_tiles(WinogradProblem(conv, outputs), registers, cache, threads)
+            return best_blockings(WinogradProblem(conv, outputs), registers, cache, threads)
         case nn.Conv() if candidate.algorithm in ("direct", "direct_plain", "depthwise"):
             problem = bordered_problem(anchor, vectors.lanes, NO_HALOS)
             if candidate.algorithm == "direct":

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, MatmulTile
-from rtcc.targets.tvm.kernels.transformed.fft_tiles import FftProblem, FftTile
-from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, WinogradTile
+from rtcc.targets.tvm.kernels.transformed.fft_tiles import FftProblem
+from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking
+from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem
 
 
 def depthwise_weights(weights: NDArray[Any], problem: ConvProblem) -> NDArray[Any]:
@@ -55,7 +56,7 @@ def matmul_weights(weights: NDArray[Any], problem: MatmulProblem, tile: MatmulTi
     )
 
 
-def winograd_weights(transformed: NDArray[Any], problem: WinogradProblem, tile: WinogradTile) -> NDArray[Any]:
+def winograd_weights(transformed: NDArray[Any], problem: WinogradProblem, tile: Blocking) -> NDArray[Any]:
     """Transformed weights [M, C, rows, columns]  →  [M/(nt·b)][rows][columns][C][nt·b], zero-padded."""
     columns = tile.blocks * problem.conv.lanes
     filters, channels = transformed.shape[:2]
@@ -65,7 +66,7 @@ def winograd_weights(transformed: NDArray[Any], problem: WinogradProblem, tile: 
     return np.ascontiguousarray(padded.reshape(shape).transpose(0, 3, 4, 2, 1))
 
 
-def fft_weights(transformed: NDArray[Any], problem: FftProblem, tile: FftTile) -> NDArray[Any]:
+def fft_weights(transformed: NDArray[Any], problem: FftProblem, tile: Blocking) -> NDArray[Any]:
     """[M, C, pairs, 2]  →  [M/(nt·b)][pairs][C][2][nt·b]; depthwise [C/b][pairs][2][b]; zero-padded."""
     columns = (1 if problem.is_depthwise else tile.blocks) * problem.conv.lanes
     filters, channels, pairs, _ = transformed.shape

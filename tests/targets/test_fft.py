@@ -24,12 +24,10 @@ from rtcc.targets.tvm.kernels.transformed.fft_tiles import (
     MOST_SCRATCH,
     MOST_WEIGHTS,
     FftProblem,
-    FftTile,
-    choose,
+    choose_points,
     fft_illegal,
-    scratch_bytes,
-    weight_bytes,
 )
+from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking, scratch_bytes, weight_bytes
 from tests.targets.kernels import blocked, run
 from tests.targets.packed import fft_weights
 from tests.targets.test_microkernels import BiasRelu, Residual, convolved, expected_with_bias, numbers
@@ -39,44 +37,44 @@ ONE, TWO, THREE, FIVE = (1, 1, 1, 1), (2, 2, 2, 2), (3, 3, 3, 3), (5, 5, 5, 5)
 ERROR = 1e-6
 """Of the largest result."""
 
-CASES: dict[str, tuple[ConvProblem, tuple[int, int], FftTile]] = {
+CASES: dict[str, tuple[ConvProblem, tuple[int, int], Blocking]] = {
     "whole tiles": (
-        ConvProblem(1, 32, 20, 20, 32, (7, 7), pads=THREE, output_halo=ONE), (16, 16), FftTile(3, 2)
+        ConvProblem(1, 32, 20, 20, 32, (7, 7), pads=THREE, output_halo=ONE), (16, 16), Blocking(3, 2)
     ),
     "edges, batch, channels not whole blocks, wide halos": (
         ConvProblem(2, 20, 9, 11, 40, (5, 5), pads=TWO, input_halo=ONE, output_halo=(2, 1, 0, 3)),
-        (8, 10), FftTile(2, 2, groups=2),
+        (8, 10), Blocking(2, 2, groups=2),
     ),
     "two splits, uneven pads": (
         ConvProblem(2, 20, 13, 15, 72, (6, 4), pads=(0, 2, 1, 1), output_halo=(0, 1, 0, 0)),
-        (12, 8), FftTile(3, 1, groups=2, splits=2),
+        (12, 8), Blocking(3, 1, groups=2, splits=2),
     ),
     "a row of taps": (
-        ConvProblem(1, 20, 3, 60, 24, (1, 15), pads=(0, 7, 0, 7)), (1, 32), FftTile(3, 2)
+        ConvProblem(1, 20, 3, 60, 24, (1, 15), pads=(0, 7, 0, 7)), (1, 32), Blocking(3, 2)
     ),
     "a column of taps": (
-        ConvProblem(1, 20, 21, 5, 24, (15, 1), pads=(7, 0, 7, 0)), (24, 2), FftTile(3, 2)
+        ConvProblem(1, 20, 21, 5, 24, (15, 1), pads=(7, 0, 7, 0)), (24, 2), Blocking(3, 2)
     ),
     "an image smaller than a tile": (
-        ConvProblem(1, 16, 2, 1, 16, (5, 5), pads=(4, 4, 4, 4)), (8, 8), FftTile(4, 1)
+        ConvProblem(1, 16, 2, 1, 16, (5, 5), pads=(4, 4, 4, 4)), (8, 8), Blocking(4, 1)
     ),
     "pads wider than the filter": (
-        ConvProblem(1, 16, 4, 4, 16, (4, 4), pads=(9, 0, 6, 4)), (8, 8), FftTile(2, 1)
+        ConvProblem(1, 16, 4, 4, 16, (4, 4), pads=(9, 0, 6, 4)), (8, 8), Blocking(2, 1)
     ),
     "depthwise": (
         ConvProblem(2, 20, 17, 19, 20, (9, 7), pads=(4, 3, 4, 3), groups=20, input_halo=ONE, output_halo=TWO),
-        (20, 16), FftTile(),
+        (20, 16), Blocking(),
     ),
     "depthwise of 31 taps": (
-        ConvProblem(1, 16, 40, 40, 16, (31, 31), pads=(15, 15, 15, 15), groups=16), (48, 64), FftTile()
+        ConvProblem(1, 16, 40, 40, 16, (31, 31), pads=(15, 15, 15, 15), groups=16), (48, 64), Blocking()
     ),
     "depthwise row": (
-        ConvProblem(1, 24, 2, 50, 24, (1, 31), pads=(0, 15, 0, 15), groups=24), (1, 40), FftTile()
+        ConvProblem(1, 24, 2, 50, 24, (1, 31), pads=(0, 15, 0, 15), groups=24), (1, 40), Blocking()
     ),
 }  # fmt: skip
 
 
-def result_of(p: FftProblem, tile: FftTile, epilogue, extra: list[np.ndarray]):
+def result_of(p: FftProblem, tile: Blocking, epilogue, extra: list[np.ndarray]):
     """What the kernel gives for seeded data and weights, and those."""
     conv = p.conv
     data = numbers(conv.batch, conv.channels, conv.height, conv.width)
@@ -113,7 +111,7 @@ def test_residual(lanes: int) -> None:
     other = numbers(2, 32, 9, 10)
     epilogue = Residual(form.shape, form.halo)
     p = FftProblem(conv, (12, 12))
-    result, data, weights = result_of(p, FftTile(2, 2), epilogue, [blocked(other, form)])
+    result, data, weights = result_of(p, Blocking(2, 2), epilogue, [blocked(other, form)])
     close_enough(result, blocked(convolved(data, weights, conv) + other, conv.output), p)
 
 
@@ -121,7 +119,7 @@ def test_residual(lanes: int) -> None:
 def test_results_do_not_depend_on_the_blocking(lanes: int) -> None:
     conv = ConvProblem(1, 24, 13, 13, 64, (5, 5), pads=TWO, lanes=lanes)
     p = FftProblem(conv, (8, 8))
-    tiles = [FftTile(2, 2), FftTile(3, 1, 2), FftTile(1, 2, 4, 2)]
+    tiles = [Blocking(2, 2), Blocking(3, 1, 2), Blocking(1, 2, 4, 2)]
     first, *others = (result_of(p, tile, None, [])[0] for tile in tiles)
     assert all(np.array_equal(first, other) for other in others)
 
@@ -144,7 +142,7 @@ def test_what_it_cannot_do(problem: ConvProblem, word: str) -> None:
 def test_weights_and_scratch_keep_their_bounds() -> None:
     problem = ConvProblem(1, 512, 28, 28, 512, (7, 7), pads=THREE)
     assert fft_illegal(problem) is None
-    chosen, tile = choose(problem, 32)
+    chosen, tile = choose_points(problem, 32)
     assert weight_bytes(chosen, tile) <= MOST_WEIGHTS
     assert scratch_bytes(chosen, tile) <= MOST_SCRATCH
 

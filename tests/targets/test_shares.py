@@ -16,7 +16,7 @@ from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, Right
 from rtcc.targets.tvm.kernels.shares import uneven, work_before
 from rtcc.targets.tvm.kernels.tiling import Tiling
-from rtcc.targets.tvm.kernels.transformed import winograd_tiles
+from rtcc.targets.tvm.kernels.transformed import transformed_tiles
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem
 from rtcc.text import parse_module
 
@@ -81,8 +81,8 @@ def test_tasks_share_winograd_evenly(size: int, tasks: int) -> None:
     pads = (1, 1, 1, 1)
     conv = ConvProblem(1, 64, size, size, 64, (3, 3), pads=pads, input_halo=pads)
     problem = WinogradProblem(conv, (4, 4))
-    tile = winograd_tiles.choose_tile(problem, 32, tasks=tasks)
-    groups = winograd_tiles.channel_groups(problem, tile)
+    tile = transformed_tiles.choose_blocking(problem, 32, tasks=tasks)
+    groups = transformed_tiles.channel_groups(problem, tile)
     register_tiles = -(-problem.tiles // tile.tiles)
     blocks = [min(tile.groups, register_tiles - first) for first in range(0, register_tiles, tile.groups)]
     parts = [(s + 1) * groups // tile.splits - s * groups // tile.splits for s in range(tile.splits)]

@@ -13,7 +13,8 @@ from rtcc.targets.tvm.kernels.convolution.conv_tiles import direct_tile, plain_t
 from rtcc.targets.tvm.kernels.matrix_product import matmul
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, MatmulTile, choose_tile
 from rtcc.targets.tvm.kernels.transformed import winograd_conv
-from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, WinogradTile, scratch_bytes
+from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking, scratch_bytes
+from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem
 from rtcc.targets.tvm.summation import BLOCK, LONGEST, TRANSFORMED_CHANNELS, block_length, roundings
 from tests.targets.kernels import blocked, run
 from tests.targets.lowered import Kernels
@@ -77,7 +78,7 @@ def test_convolutions_of_plain_pictures(kernel: int) -> None:
 def test_winograd(outputs: int) -> None:
     channels, size = 9216, outputs + 2
     p = WinogradProblem(ConvProblem(1, channels, size, size, 16, (3, 3)), (outputs, outputs))
-    tile = WinogradTile(1, 1)
+    tile = Blocking(1, 1)
     weights = np.zeros((16, channels, 3, 3), np.float32)
     weights[:, :, 1, 1] = 1
     packed = winograd_weights(transformed_filter(weights, p.outputs).astype(np.float32), p, tile)

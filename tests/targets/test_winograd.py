@@ -20,12 +20,8 @@ from rtcc.ir.ops.nn import Conv
 from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv, transformed_filter
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.transformed import winograd_conv
-from rtcc.targets.tvm.kernels.transformed.winograd_tiles import (
-    WinogradProblem,
-    WinogradTile,
-    scratch_bytes,
-    winograd_illegal,
-)
+from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking, scratch_bytes
+from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, winograd_illegal
 from rtcc.verification.check import compare, stored
 from rtcc.verification.check import expected as expected_results
 from rtcc.verification.special import special_kernel_inputs
@@ -39,47 +35,47 @@ ONE = (1, 1, 1, 1)
 ERROR = {2: 1e-6, 3: 1e-6, 4: 3e-6}
 """Of the largest result, by the outputs of a tile."""
 
-CASES: dict[str, tuple[ConvProblem, tuple[int, int], WinogradTile]] = {
+CASES: dict[str, tuple[ConvProblem, tuple[int, int], Blocking]] = {
     "whole tiles, all inputs within the halo": (
         ConvProblem(1, 32, 12, 16, 32, (3, 3), pads=ONE, input_halo=ONE, output_halo=ONE),
-        (4, 4), WinogradTile(6, 2),
+        (4, 4), Blocking(6, 2),
     ),
     "edges, batch, channels not whole blocks, wide halos": (
         ConvProblem(2, 20, 9, 11, 40, (3, 3), pads=ONE, input_halo=ONE, output_halo=(2, 1, 0, 3)),
-        (4, 4), WinogradTile(5, 2, groups=2),
+        (4, 4), Blocking(5, 2, groups=2),
     ),
     "no halo, two splits": (
         ConvProblem(2, 20, 9, 11, 72, (3, 3), pads=(0, 2, 1, 1), output_halo=(0, 1, 0, 0)),
-        (2, 2), WinogradTile(5, 1, groups=2, splits=2),
+        (2, 2), Blocking(5, 1, groups=2, splits=2),
     ),
     "a row of taps": (
         ConvProblem(1, 20, 9, 11, 40, (1, 3), pads=(0, 1, 0, 1), output_halo=(0, 1, 0, 0)),
-        (1, 4), WinogradTile(5, 1, groups=2),
+        (1, 4), Blocking(5, 1, groups=2),
     ),
     "a column of taps": (
         ConvProblem(1, 20, 9, 11, 40, (3, 1), pads=(1, 0, 1, 0), input_halo=ONE),
-        (4, 1), WinogradTile(5, 2, groups=2, splits=2),
+        (4, 1), Blocking(5, 2, groups=2, splits=2),
     ),
     "an image smaller than a tile": (
-        ConvProblem(1, 16, 2, 1, 16, (3, 3), pads=ONE), (4, 4), WinogradTile(4, 1)
+        ConvProblem(1, 16, 2, 1, 16, (3, 3), pads=ONE), (4, 4), Blocking(4, 1)
     ),
     "pads wider than the filter": (
-        ConvProblem(1, 16, 4, 4, 16, (3, 3), pads=(5, 0, 6, 4)), (4, 4), WinogradTile(4, 1)
+        ConvProblem(1, 16, 4, 4, 16, (3, 3), pads=(5, 0, 6, 4)), (4, 4), Blocking(4, 1)
     ),
     "2x2 taps": (
         ConvProblem(1, 20, 9, 11, 40, (2, 2), pads=ONE, output_halo=(0, 1, 0, 0)),
-        (3, 3), WinogradTile(5, 2, groups=2),
+        (3, 3), Blocking(5, 2, groups=2),
     ),
     "2x4 taps, mixed tiles": (
-        ConvProblem(2, 20, 9, 11, 24, (2, 4), pads=(0, 2, 1, 1), input_halo=ONE), (4, 2), WinogradTile(5, 1)
+        ConvProblem(2, 20, 9, 11, 24, (2, 4), pads=(0, 2, 1, 1), input_halo=ONE), (4, 2), Blocking(5, 1)
     ),
     "a column of 5 taps": (
-        ConvProblem(1, 20, 22, 1, 40, (5, 1), pads=(2, 0, 1, 0)), (4, 1), WinogradTile(5, 2, splits=2)
+        ConvProblem(1, 20, 22, 1, 40, (5, 1), pads=(2, 0, 1, 0)), (4, 1), Blocking(5, 2, splits=2)
     ),
 }  # fmt: skip
 
 
-def result_of(p: WinogradProblem, tile: WinogradTile, epilogue, extra: list[np.ndarray]):
+def result_of(p: WinogradProblem, tile: Blocking, epilogue, extra: list[np.ndarray]):
     """What the kernel gives for seeded data and weights, and those."""
     conv = p.conv
     data = numbers(conv.batch, conv.channels, conv.height, conv.width)
@@ -117,7 +113,7 @@ def test_residual(lanes: int) -> None:
     other = numbers(2, 32, 6, 7)
     epilogue = Residual(form.shape, form.halo)
     p = WinogradProblem(conv, (4, 4))
-    result, data, weights = result_of(p, WinogradTile(4, 2), epilogue, [blocked(other, form)])
+    result, data, weights = result_of(p, Blocking(4, 2), epilogue, [blocked(other, form)])
     close_enough(result, blocked(convolved(data, weights, conv) + other, conv.output), p)
 
 
@@ -125,7 +121,7 @@ def test_residual(lanes: int) -> None:
 def test_results_do_not_depend_on_the_blocking(lanes: int) -> None:
     conv = ConvProblem(1, 24, 13, 13, 64, (3, 3), pads=ONE, lanes=lanes, input_halo=ONE)
     p = WinogradProblem(conv, (4, 4))
-    tiles = [WinogradTile(4, 2), WinogradTile(3, 1, 2), WinogradTile(5, 2, 4, 2)]
+    tiles = [Blocking(4, 2), Blocking(3, 1, 2), Blocking(5, 2, 4, 2)]
     first, *others = (result_of(p, tile, None, [])[0] for tile in tiles)
     assert all(np.array_equal(first, other) for other in others)
 

@@ -12,9 +12,11 @@ legal, `…_demand` what that asks of a machine; only what emits code needs TVM.
 | convolution.plain_conv | `direct_plain`: plain input, blocked output; a network's first layer |
 | convolution.narrow_conv | its rows where there are few filters |
 | convolution.im2col_conv, convolution.im2col_tiles | plain tensors, gathered: narrow groups, three axes |
-| transformed.winograd_conv, transformed.winograd_tiles, transformed.winograd_demand | Winograd's |
+| transformed.transformed_tiles, transformed.transformed_demand | blocks of tiles, what they take |
+| transformed.tile_blocks | the loops over blocks of tiles, around transforms and products |
+| transformed.winograd_conv, transformed.winograd_tiles | Winograd's convolution |
 | transformed.constant_matrix | a transform's matrix times vectors, with few operations |
-| transformed.fft_conv, transformed.fft_tiles, transformed.fft_demand | convolution by Fourier transforms |
+| transformed.fft_conv, transformed.fft_tiles | convolution by Fourier transforms |
 | transformed.tile_fft | the transforms of a tile, along its height and its width |
 | transformed.unrolled_fft | transforms of a few vectors, every butterfly written out |
 | matrix_product.matmul, matrix_product.matmul_tiles, matrix_product.matmul_demand | batched or packed |

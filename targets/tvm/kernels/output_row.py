@@ -39,6 +39,21 @@ class Accumulators:
         place = self.place(m, j)
         kernel.store(self.buffer, [place], self.buffer[place] + value)
 
+    def add_all(self, kernel: FunctionBuilder, other: Accumulators) -> None:
+        """Add as many sums to these, vector by vector."""
+        with kernel.unrolled("m", self.pixels) as m, kernel.unrolled("j", self.blocks) as j:
+            self.add(kernel, m, j, other.buffer[other.place(m, j)])
+
+    @staticmethod
+    def cleared(
+        kernel: FunctionBuilder, name: str, pixels: int, blocks: int, lanes: int, start: float = 0.0
+    ) -> Accumulators:
+        """New accumulators, each lane set to `start`."""
+        buffer = kernel.local(name, (pixels * blocks * lanes,))
+        with kernel.unrolled("i", pixels * blocks) as i:
+            kernel.store(buffer, [vector(i * lanes, lanes)], splat(start, lanes))
+        return Accumulators(buffer, pixels, blocks, lanes)
+
 
 Reduce = Callable[[Accumulators, Index], None]
 """Adds a tile's products to its accumulators, which begin at the given column."""
@@ -91,11 +106,8 @@ class OutputRow:
 
     def accumulators(self, pixels: int, start: float = 0.0) -> Accumulators:
         """Accumulators for a tile, each lane set to `start`."""
-        lanes = self.tiling.out.lanes
-        acc = self.kernel.local("acc", (pixels * self.tiling.blocks * lanes,))
-        with self.kernel.unrolled("i", pixels * self.tiling.blocks) as i:
-            self.kernel.store(acc, [vector(i * lanes, lanes)], splat(start, lanes))
-        return Accumulators(acc, pixels, self.tiling.blocks, lanes)
+        blocks, lanes = self.tiling.blocks, self.tiling.out.lanes
+        return Accumulators.cleared(self.kernel, "acc", pixels, blocks, lanes, start)
 
     def store(self, acc: Accumulators, x: Index) -> None:
         """Finish a tile that begins at column x and store it."""

@@ -24,15 +24,14 @@ from rtcc.targets.tvm.kernels.attention import attention, softmax
 from rtcc.targets.tvm.kernels.attention.attention_problem import attention_illegal
 from rtcc.targets.tvm.kernels.convolution import depthwise_conv, direct_conv, im2col_conv, plain_conv
 from rtcc.targets.tvm.kernels.convolution.conv_problem import Tile
-from rtcc.targets.tvm.kernels.convolution.conv_tiles import blocking_illegal, tile_illegal
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import tile_illegal
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colTile
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
 from rtcc.targets.tvm.kernels.matrix_product import matmul, matmul_tiles
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulTile
 from rtcc.targets.tvm.kernels.pooling import pool
 from rtcc.targets.tvm.kernels.transformed import fft_conv, winograd_conv
-from rtcc.targets.tvm.kernels.transformed.fft_tiles import FftTile
-from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradTile
+from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking, blocking_illegal
 from rtcc.targets.tvm.lower import reduction, rows, windows
 from rtcc.targets.tvm.lower.kernel import emit, integer, literal, storage_type
 from rtcc.targets.tvm.lower.movement import split_index
@@ -185,7 +184,7 @@ def _result_layout(graph: Graph) -> Layout | None:
 
 def _require_tile(
     op: Op,
-    tile: Tile | MatmulTile | WinogradTile | FftTile | Im2colTile,
+    tile: Tile | MatmulTile | Blocking | Im2colTile,
     weights: TensorType,
     axis: int,
     block: int,
@@ -241,10 +240,9 @@ def _winograd(graph: Graph, op: WinogradConv, target: Target) -> tirx.PrimFunc:
     lanes, halos = _blocks_of(graph, op)
     logical = _without_height if op.type.rank == 3 else _same
     epilogue = RegionEpilogue(graph, op, [op.data, op.weight], logical)
-    tile, problem = WinogradTile(*graph.attributes["tile"]), winograd_problem(op, lanes, halos)
-    reason = blocking_illegal(tile, problem.tiles, problem.conv.output.blocks)
-    _require_tile(op, tile, op.weight.type, 0, tile.blocks * lanes, reason)
-    return finished(winograd_conv.make(problem, epilogue, tile), graph, epilogue)
+    by, problem = Blocking(*graph.attributes["tile"]), winograd_problem(op, lanes, halos)
+    _require_tile(op, by, op.weight.type, 0, by.blocks * lanes, blocking_illegal(problem, by))
+    return finished(winograd_conv.make(problem, epilogue, by), graph, epilogue)
 
 
 @kernel_rule(FftConv)
@@ -253,10 +251,9 @@ def _fft(graph: Graph, op: FftConv, target: Target) -> tirx.PrimFunc:
     logical = _turned if is_turned(op) else _same
     logical = _without_height if op.type.rank == 3 else logical
     epilogue = RegionEpilogue(graph, op, [op.data, op.weight], logical)
-    tile, problem = FftTile(*graph.attributes["tile"]), fft_problem(op, lanes, halos)
-    reason = blocking_illegal(tile, problem.tiles, problem.conv.output.blocks, vectors=2)
-    _require_tile(op, tile, op.weight.type, 0, tile.blocks * lanes, reason)
-    return finished(fft_conv.make(problem, epilogue, tile), graph, epilogue)
+    by, problem = Blocking(*graph.attributes["tile"]), fft_problem(op, lanes, halos)
+    _require_tile(op, by, op.weight.type, 0, by.blocks * lanes, blocking_illegal(problem, by))
+    return finished(fft_conv.make(problem, epilogue, by), graph, epilogue)
 
 
 def _blocks_of(graph: Graph, op: WinogradConv | FftConv) -> tuple[int, Halos]:

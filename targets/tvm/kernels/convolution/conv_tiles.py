@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Protocol
 
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
@@ -146,36 +145,6 @@ def tile_illegal(problem: ConvProblem, tile: Tile) -> str | None:
     blocks = -(-problem.filters // problem.groups // problem.lanes)
     if problem.groups > 1 and blocks % tile.blocks:
         return f"{tile.blocks} blocks at a time do not divide the {blocks} of a group"
-    return None
-
-
-class Blocking(Protocol):
-    """How a convolution by transformed tiles is cut up: `WinogradTile`, `FftTile`."""
-
-    @property
-    def tiles(self) -> int: ...
-    @property
-    def blocks(self) -> int: ...
-    @property
-    def groups(self) -> int: ...
-    @property
-    def splits(self) -> int: ...
-
-
-def blocking_illegal(by: Blocking, tiles: int, channel_blocks: int, vectors: int = 1) -> str | None:
-    """Why transformed tiles cannot be taken together so, or None.
-
-    tiles, channel_blocks: of the whole result. vectors: that one product takes.
-    """
-    if min(by.tiles, by.blocks, by.groups, by.splits) < 1:
-        return "its numbers must be at least 1"
-    held = by.tiles * by.blocks * vectors
-    if held > MOST_ACCUMULATORS:
-        return f"it keeps {held} vectors, expected at most {MOST_ACCUMULATORS}"
-    if by.groups > -(-tiles // by.tiles):
-        return f"it joins {by.groups} times {by.tiles} tiles, there are {tiles}"
-    if by.splits > -(-channel_blocks // by.blocks):
-        return f"{channel_blocks} blocks of channels, {by.blocks} at a time, have no {by.splits} parts"
     return None
 
 

@@ -126,8 +126,7 @@ class _DirectConv:
             partial = row.accumulators(acc.pixels)
             begin = first + part * room
             self._products(row, data, weights, partial, x, begin, tirx.Min(room, first + count - begin))
-            with kernel.unrolled("m", acc.pixels) as m, kernel.unrolled("j", acc.blocks) as j:
-                acc.add(kernel, m, j, partial.buffer[partial.place(m, j)])
+            acc.add_all(kernel, partial)
 
     def _products(
         self,

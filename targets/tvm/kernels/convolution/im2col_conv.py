@@ -29,6 +29,7 @@ from rtcc.targets.tvm.kernels.convolution.im2col_tiles import (
     width,
 )
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue, Position
+from rtcc.targets.tvm.kernels.output_row import Accumulators
 from rtcc.targets.tvm.kernels.panel import pieces
 from rtcc.targets.tvm.summation import block_length
 
@@ -147,16 +148,13 @@ class _Im2colConv:
             for m in range(tile.filters):
                 for j in range(tile.vectors):
                     place = self._sum(m) + first + j * lanes
-                    kernel.store(self.scratch, [vector(place, lanes)], sums[self._register(m, j)])
+                    kernel.store(self.scratch, [vector(place, lanes)], sums.buffer[sums.place(m, j)])
 
     def _sum(self, m: Index) -> Index:
         """Where the sums of a filter begin."""
         return (self.problem.depth + m) * self.width
 
-    def _register(self, m: int, j: int):
-        return vector((m * self.tile.vectors + j) * self.problem.lanes, self.problem.lanes)
-
-    def _sums(self, filters: list[Index], first: Index) -> tirx.Buffer:
+    def _sums(self, filters: list[Index], first: Index) -> Accumulators:
         """Σ_k weights[m, k] · panel[k, p] for a register tile; long sums by blocks."""
         kernel, depth = self.kernel, self.problem.depth
         block = block_length(depth)
@@ -169,22 +167,16 @@ class _Im2colConv:
             begin = kernel.bind("begin", number * block)
             sums = self._cleared("sums")
             self._block(sums, filters, first, begin, bounded(block, depth, begin))
-            for m in range(self.tile.filters):
-                for j in range(self.tile.vectors):
-                    place = self._register(m, j)
-                    kernel.store(total, [place], total[place] + sums[place])
+            total.add_all(kernel, sums)
         return total
 
-    def _cleared(self, name: str) -> tirx.Buffer:
+    def _cleared(self, name: str) -> Accumulators:
+        """Accumulators of a register tile, a filter's vectors of pixels side by side."""
         tile, lanes = self.tile, self.problem.lanes
-        buffer = self.kernel.local(name, (tile.filters * tile.vectors * lanes,))
-        for m in range(tile.filters):
-            for j in range(tile.vectors):
-                self.kernel.store(buffer, [self._register(m, j)], splat(0.0, lanes))
-        return buffer
+        return Accumulators.cleared(self.kernel, name, tile.filters, tile.vectors, lanes)
 
     def _block(
-        self, sums: tirx.Buffer, filters: list[Index], first: Index, begin: Index, count: Index
+        self, sums: Accumulators, filters: list[Index], first: Index, begin: Index, count: Index
     ) -> None:
         """Add the products of `count` terms from `begin`."""
         kernel, lanes = self.kernel, self.problem.lanes
@@ -192,9 +184,8 @@ class _Im2colConv:
             for m, number in enumerate(filters):
                 weight = splat(self.weights[number, k], lanes)
                 for j in range(self.tile.vectors):
-                    place = self._register(m, j)
                     value = self.scratch[vector(k * self.width + first + j * lanes, lanes)]
-                    kernel.store(sums, [place], sums[place] + weight * value)
+                    sums.add(kernel, m, j, weight * value)
 
     # ---- the results
 

@@ -80,8 +80,7 @@ class _PlainConv:
             partial, begin = row.accumulators(acc.pixels), kernel.bind("begin", number * part)
             with kernel.serial("c", bounded(part, channels, begin), begin) as c:
                 self._channel(row, data, weights, partial, x, c)
-            with kernel.unrolled("m", acc.pixels) as m, kernel.unrolled("j", acc.blocks) as j:
-                acc.add(kernel, m, j, partial.buffer[partial.place(m, j)])
+            acc.add_all(kernel, partial)
 
     def _channel(
         self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, acc: Accumulators, x: Index, c: Index

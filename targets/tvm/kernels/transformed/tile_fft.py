@@ -19,7 +19,8 @@ from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat, vector
 from rtcc.targets.tvm.kernels.blocked_access import block_at
-from rtcc.targets.tvm.kernels.transformed.fft_tiles import FftProblem, FftScratch
+from rtcc.targets.tvm.kernels.transformed.fft_tiles import FftProblem
+from rtcc.targets.tvm.kernels.transformed.tile_blocks import overlap
 from rtcc.targets.tvm.kernels.transformed.unrolled_fft import Complex, UnrolledFft
 
 Pairs = Callable[[Index, Sequence[Complex]], None]
@@ -32,7 +33,6 @@ class TileTransform:
 
     kernel: FunctionBuilder
     problem: FftProblem
-    sizes: FftScratch
     scratch: tirx.Buffer
 
     @property
@@ -41,14 +41,14 @@ class TileTransform:
         return self.problem.conv.lanes
 
     def _at(self, row: Index, column: Index) -> list[Expr]:
-        return [vector(row * self.sizes.row + column * self.lanes, self.lanes)]
+        return [vector(row * self.problem.row_floats + column * self.lanes, self.lanes)]
 
     # ---- along the height
 
     def columns(self, data: tirx.Buffer, n: Index, cb: Index, top: Index, left: Index) -> None:
         """Transform every column of the tile whose inputs begin at (top, left); zeros outside the image."""
         kernel, conv, (rows, columns) = self.kernel, self.problem.conv, self.problem.points
-        low, high = _overlap(kernel, top, rows, conv.height)
+        low, high = overlap(kernel, top, rows, conv.height)
         with kernel.serial("j", columns) as j:
             x = kernel.bind("x", left + j)
             inside = kernel.bind("inside", tirx.And(tirx.GE(x, 0), tirx.LT(x, conv.width)))
@@ -164,10 +164,3 @@ class TileTransform:
     def _product(self, x: Complex, w: Complex) -> Complex:
         (a, b), (c, d) = x, w
         return self.kernel.kept(a * c - b * d), self.kernel.kept(a * d + b * c)
-
-
-def _overlap(kernel: FunctionBuilder, start: Index, count: int, extent: int) -> tuple[Index, Index]:
-    """First and end of the elements start, start + 1… (`count` of them) that are within 0 and extent."""
-    zero, most = tirx.IntImm("int32", 0), tirx.IntImm("int32", count)
-    first = kernel.bind("low", tirx.Min(most, tirx.Max(zero, -start)))
-    return first, kernel.bind("high", tirx.Max(first, tirx.Min(most, extent - start)))
