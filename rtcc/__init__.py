@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rtcc.interpreter import interpret as interpret
     from rtcc.onnx import read as read
     from rtcc.onnx import write as write
+    from rtcc.quantization.quantizer import quantize as quantize
     from rtcc.session import Session as Session
     from rtcc.text import parse_module as parse_module
     from rtcc.text import print_module as print_module
@@ -35,6 +36,7 @@ _PUBLIC = {
     "load": "rtcc.artifact",
     "parse_module": "rtcc.text",
     "print_module": "rtcc.text",
+    "quantize": "rtcc.quantization.quantizer",
     "read": "rtcc.onnx",
     "read_module": "rtcc.text",
     "tune": "rtcc.tuning.tuner",

@@ -25,7 +25,9 @@ INTERRUPTED = 130
 INTERNAL = 70
 """Exit code of a fault in rtcc itself: EX_SOFTWARE of sysexits.h."""
 
-COMMANDS = ("compile", "run", "bench", "info", "opt", "passes", "targets", "tune", "doctor", "demo")
+COMMANDS = (
+    "compile", "run", "bench", "info", "opt", "passes", "targets", "quantize", "tune", "doctor", "demo",
+)  # fmt: skip
 """Every command, in the order in which help lists them."""
 
 

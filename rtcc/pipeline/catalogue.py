@@ -27,6 +27,7 @@ BUILT_IN: dict[str, str] = {
     "legalize": "rtcc.passes.legalize:Legalize",
     "outline-kernels": "rtcc.passes.outline_kernels:OutlineKernels",
     "plan-memory": "rtcc.passes.plan_memory:PlanMemory",
+    "quantize": "rtcc.passes.quantize:Quantize",
     "raise-patterns": "rtcc.passes.raise_patterns:RaisePatterns",
     "reduce-strength": "rtcc.passes.reduce_strength:ReduceStrength",
     "select-conv": "rtcc.passes.select_conv:SelectConv",

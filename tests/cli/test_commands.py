@@ -12,7 +12,9 @@ import rtcc as package
 from rtcc.cli.run import describe, file_names
 from tests.cli.conftest import Run
 
-COMMANDS = ("compile", "run", "bench", "info", "opt", "passes", "targets", "tune", "doctor", "demo")
+COMMANDS = (
+    "compile", "run", "bench", "info", "opt", "passes", "targets", "quantize", "tune", "doctor", "demo",
+)  # fmt: skip
 
 
 def test_help_names_every_command(rtcc: Run) -> None:

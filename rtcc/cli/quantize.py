@@ -1,0 +1,137 @@
+"""`rtcc quantize`: a model in fewer bits, its ranges from data, with a report on what that costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rtcc.cli.app import INTERRUPTED, app
+from rtcc.cli.arguments import ModelArgument, Reading, with_options_of
+from rtcc.cli.progress import progress
+from rtcc.errors import InvalidInput
+from rtcc.quantization.scheme import Activations, Calibration, Form, Placement, Scheme
+
+if TYPE_CHECKING:
+    from rtcc.quantization.quantizer import Quantized, Step
+    from rtcc.quantization.report import Report
+
+TABLE_WIDTH = 110
+"""Columns of the report where standard output is no terminal."""
+
+EXAMPLES = """
+\b
+Examples:
+  rtcc quantize model.onnx --data samples.npz               writes model.int8.onnx
+  rtcc quantize model.onnx --data images.py -o small.onnx --calibration entropy --report report.json
+  rtcc quantize model.onnx --scheme weights-int4 --block 64  needs no data
+"""
+
+
+@app.command("quantize", short_help="Make a model's weights and activations integers.", epilog=EXAMPLES)
+@with_options_of(Reading)
+def quantize_(
+    model: ModelArgument,
+    asked: Reading,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="PATH", help="Samples: an .npz, a folder of them, or a Python file."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="FILE.onnx or FILE.rtir; MODEL.SCHEME.onnx by default."),
+    ] = None,
+    scheme: Annotated[Scheme, typer.Option(help="What becomes what.")] = Scheme.INT8,
+    calibration: Annotated[Calibration, typer.Option(help="How ranges are chosen.")] = Calibration.MSE,
+    percentile: Annotated[
+        float, typer.Option(help="The share, in per cent, that --calibration percentile keeps.")
+    ] = 99.99,
+    activations: Annotated[Activations, typer.Option(help="Their type.")] = Activations.U8,
+    form: Annotated[Form, typer.Option(help="Activations' scale and zero point.")] = Form.AFFINE,
+    weights: Annotated[Form, typer.Option(help="Weights' scale and zero point.")] = Form.SYMMETRIC,
+    per_tensor: Annotated[bool, typer.Option("--per-tensor", help="One scale for a whole weight.")] = False,
+    block: Annotated[
+        int,
+        typer.Option(metavar="N", help="Elements that share a scale, for weights-int8 and -int4; 0: none."),
+    ] = 32,
+    placement: Annotated[
+        Placement, typer.Option(help="fused: as kernels take it; every: after each operator.")
+    ] = Placement.FUSED,
+    products: Annotated[
+        bool, typer.Option("--products", help="Quantise products of two activations too.")
+    ] = False,
+    keep_float: Annotated[
+        list[str] | None,
+        typer.Option("--keep-float", metavar="LAYER", help="Leave a layer as it is; repeatable."),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, metavar="N", help="Take the first N; all by default.")
+    ] = None,
+    compare: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Samples to compare both models on; 0: none.")
+    ] = 32,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write the report there, as JSON.")
+    ] = None,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", metavar="DIR", help="Draw the distributions there.")
+    ] = None,
+) -> None:
+    """Quantise MODEL and write it as ONNX with QuantizeLinear and DequantizeLinear, or as text.
+
+    Ctrl-C stops it; the same command goes on where it stopped.
+    """
+    from rtcc.files import replace_file, require_folder
+    from rtcc.quantization.quantizer import quantize
+    from rtcc.quantization.report import make_report
+
+    output = output or model.with_suffix(f".{scheme}.onnx")
+    if output.suffix not in (".rtir", ".onnx"):
+        raise InvalidInput("unknown-suffix", f"{output.name!r} ends neither in .rtir nor in .onnx")
+    for path in (output, *([report] if report else [])):
+        require_folder(path)
+    state = output.with_name(f"{output.name}.calibration")
+    with progress(f"reading {model.name}") as say:
+        last = 0
+
+        def shown(step: Step) -> None:
+            nonlocal last
+            last = step.samples
+            say(f"{step.doing}, {step.samples} samples")
+
+        try:
+            found = quantize(
+                model, data, shapes=asked.shapes, dims=asked.dims, values=asked.values, samples=samples,
+                state=state, target=asked.target, progress=shown, scheme=scheme, calibration=calibration,
+                percentile=percentile, activations=activations, form=form, weights=weights,
+                per_channel=not per_tensor, block=block, placement=placement, products=products,
+                keep_float=tuple(keep_float or ()),
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            typer.echo(f"{output}: stopped after {last} samples; run it again to go on", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        found.write(output)
+        state.unlink(missing_ok=True)
+        made = make_report(found, compare=compare, target=asked.target, progress=shown)
+    _show(found, made)
+    if report is not None:
+        replace_file(report, made.to_json().encode())
+    if plots is not None:
+        from rtcc.quantization.plots import plot
+
+        typer.echo(f"{plots}: {len(plot(made, plots))} pictures")
+    typer.echo(f"{output}: {output.stat().st_size:,} bytes")
+
+
+def _show(found: Quantized, made: Report) -> None:
+    """The tables and the summary, on standard output."""
+    from rich.console import Console
+
+    console = Console() if Console().is_terminal else Console(width=TABLE_WIDTH)
+    for table in made.tables():
+        console.print(table)
+    if found.outcome.resumed:
+        typer.echo(f"resumed     after {found.outcome.resumed} samples of an interrupted run")
+    for line in made.summary():
+        typer.echo(line)

@@ -1,0 +1,294 @@
+"""Samples for calibration, training and metrics, from what `--data` names, checked against a model's inputs.
+
+An `.npz` (one array per input, the first axis the samples; `labels` optional), a folder of such files, or a
+Python file with `def samples() -> Iterator[dict[str, ndarray]]` and, for a figure of merit,
+`def metric(run: Callable[[dict], dict]) -> float` (higher is better). Arrays of an `.npz` have the input's
+rank, of which the first axis is cut into batches of the input's size, or one axis more. What a script yields
+are whole inputs. Files are read one at a time, and one sample is held beside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import traceback
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtcc.errors import InvalidInput
+from rtcc.interpreter import fits, input_names
+from rtcc.ir import Graph, TensorType
+
+Feeds = dict[str, NDArray[Any]]
+Runner = Callable[[Feeds], Mapping[str, NDArray[Any]]]
+Metric = Callable[[Runner], float]
+
+LABELS = "labels"
+"""The array of an `.npz` that no input takes: the right class of each sample."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Samples that fit a model's inputs.
+
+    name: what errors call it. identity: a hash that changes when the samples do, as far as files tell.
+    metric: a figure of merit of anything that runs like the model, None where the data have none.
+    """
+
+    name: str
+    identity: str
+    inputs: Mapping[str, TensorType]
+    source: Callable[[], Iterator[Mapping[str, Any]]]
+    metric: Metric | None = None
+
+    def samples(self, start: int = 0, most: int | None = None) -> Iterator[Feeds]:
+        """The samples from number `start` up to (not including) `most`, each checked as it comes.
+
+        InvalidInput: data-input (names), data-shape, data-type, data-not-finite, data-script.
+        """
+        for number, sample in enumerate(self.source()):
+            if most is not None and number >= most:
+                return
+            if number >= start:
+                yield self._checked(number, sample)
+
+    def _checked(self, number: int | None, sample: Mapping[str, Any]) -> Feeds:
+        where = f"{self.name}, " + ("run by metric()" if number is None else f"sample {number}")
+        if sample.keys() != self.inputs.keys():
+            raise _wrong_names(where, sample, self.inputs)
+        return {name: checked_array(sample[name], type, name, where) for name, type in self.inputs.items()}
+
+    def measured(self, run: Runner) -> float | None:
+        """The metric of what `run` computes, None where there is none; InvalidInput `metric-failed`."""
+        if self.metric is None:
+            return None
+
+        def checked(feeds: Feeds) -> Mapping[str, NDArray[Any]]:
+            return run(self._checked(None, feeds))
+
+        try:
+            found = float(self.metric(checked))
+        except InvalidInput:
+            raise
+        except Exception as error:
+            raise _script_failed("metric-failed", "metric()", error, self.name) from error
+        if not np.isfinite(found):
+            raise InvalidInput(
+                "metric-failed", f"metric() gave {found}; expected a finite number", where=self.name
+            )
+        return found
+
+
+def checked_array(array: Any, type: TensorType, name: str, where: str) -> NDArray[Any]:
+    """One input's array of its type; integers become floats where the input takes floats."""
+    found, wanted = np.asarray(array), type.dtype.numpy
+    if not fits(type, found.shape, {}):
+        message = f"input {name} takes {type}, the sample has the shape {list(found.shape)}"
+        raise InvalidInput("data-shape", message, where=where, hint="scale or crop the data first")
+    kinds = (found.dtype.kind, wanted.kind)
+    if not (np.can_cast(found.dtype, wanted, "same_kind") or (kinds[0] in "iub" and type.dtype.is_float)):
+        message = f"input {name} takes {type}, the sample is of {found.dtype}"
+        raise InvalidInput(
+            "data-type", message, where=where, hint=f"convert it: array.astype({wanted.name!r})"
+        )
+    found = np.ascontiguousarray(found.astype(wanted, copy=False)).reshape(found.shape)
+    if type.dtype.is_float and not np.isfinite(found).all():
+        bad = int(found.size - np.isfinite(found).sum())
+        message = f"input {name} has {bad} of {found.size} elements that are NaN or infinite"
+        raise InvalidInput("data-not-finite", message, where=where, hint="leave that sample out, or mend it")
+    return found
+
+
+def open_data(path: str | Path, main: Graph) -> Data:
+    """The data of a path, for the inputs of a graph.
+
+    InvalidInput: data-missing, data-form (no `.npz`, folder or `.py`), data-empty, data-input, data-shape.
+    """
+    path = Path(path)
+    inputs = dict(zip(input_names(main), (each.type for each in main.parameters), strict=True))
+    if not path.exists():
+        raise InvalidInput("data-missing", f"there is no file or folder {str(path)!r}")
+    if path.is_dir():
+        files = sorted(path.glob("*.npz"))
+        if not files:
+            hint = "put .npz files there, one array per input, the first axis the samples"
+            raise InvalidInput("data-empty", "the folder holds no .npz file", where=str(path), hint=hint)
+        return _from_files(files, str(path), inputs)
+    if path.suffix == ".npz":
+        return _from_files([path], str(path), inputs)
+    if path.suffix == ".py":
+        return _from_script(path, inputs)
+    raise InvalidInput("data-form", f"{path.name!r} is no .npz, no folder of such files and no Python file")
+
+
+def from_arrays(arrays: Mapping[str, NDArray[Any]], main: Graph) -> Data:
+    """Data of arrays in memory, one per input, the first axis the samples; `labels` as in an `.npz`."""
+    inputs = dict(zip(input_names(main), (each.type for each in main.parameters), strict=True))
+    parts = [cast("Mapping[str, NDArray[Any]]", {name: np.asarray(a) for name, a in arrays.items()})]
+    digest = hashlib.sha256()
+    for name, array in parts[0].items():
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return _from_parts(lambda: iter(parts), "the arrays", digest.hexdigest(), inputs)
+
+
+# ------------------------------------------------------------------------------------------ arrays and files
+
+
+def _from_files(files: Sequence[Path], name: str, inputs: Mapping[str, TensorType]) -> Data:
+    def parts() -> Iterator[Mapping[str, NDArray[Any]]]:
+        return (_read(file) for file in files)
+
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+    return _from_parts(parts, name, digest.hexdigest(), inputs)
+
+
+def _read(file: Path) -> Mapping[str, NDArray[Any]]:
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise InvalidInput(
+            "data-damaged", f"not an .npz of plain arrays: {error}", where=str(file)
+        ) from error
+
+
+def _from_parts(
+    parts: Callable[[], Iterator[Mapping[str, NDArray[Any]]]],
+    name: str,
+    identity: str,
+    inputs: Mapping[str, TensorType],
+) -> Data:
+    def source() -> Iterator[Feeds]:
+        for part in parts():
+            for feeds, _ in _cut(part, inputs, name):
+                yield feeds
+
+    first = next(parts())
+    metric = None
+    if LABELS in first and LABELS not in inputs:
+        metric = _accuracy(lambda: (pair for part in parts() for pair in _cut(part, inputs, name)))
+    return Data(name, identity, inputs, source, metric)
+
+
+def _cut(
+    part: Mapping[str, NDArray[Any]], inputs: Mapping[str, TensorType], where: str
+) -> Iterator[tuple[Feeds, NDArray[Any] | None]]:
+    """The samples of one file, each with its labels."""
+    given = {name: array for name, array in part.items() if name in inputs or name != LABELS}
+    if given.keys() != inputs.keys():
+        raise _wrong_names(where, given, inputs)
+    batches = {name: _batch(given[name], type, name, where) for name, type in inputs.items()}
+    counts = {name: len(given[name]) // (batch or 1) for name, batch in batches.items()}
+    if len(set(counts.values())) > 1:
+        shown = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise InvalidInput(
+            "data-shape", f"the inputs have different numbers of samples: {shown}", where=where
+        )
+    labels = None if LABELS in inputs else part.get(LABELS)
+    if labels is not None and len(labels) != len(given[next(iter(inputs))]):
+        message = f"there are {len(labels)} labels for {len(given[next(iter(inputs))])} samples"
+        raise InvalidInput("data-shape", message, where=where)
+    for number in range(next(iter(counts.values()), 0)):
+        feeds = {name: _sample(given[name], batch, number) for name, batch in batches.items()}
+        width = next(iter(batches.values())) or 1
+        yield feeds, None if labels is None else labels[number * width : (number + 1) * width]
+
+
+def _batch(array: NDArray[Any], type: TensorType, name: str, where: str) -> int | None:
+    """How many entries of the first axis make a sample; None where each entry is one whole input."""
+    if array.ndim == type.rank + 1:
+        return None
+    if array.ndim != type.rank or type.rank == 0:
+        message = f"input {name} takes {type}, the data have the shape {list(array.shape)}"
+        hint = "the first axis is that of the samples"
+        raise InvalidInput("data-shape", message, where=where, hint=hint)
+    first = type.shape[0]
+    return first if isinstance(first, int) and first > 0 else 1
+
+
+def _sample(array: NDArray[Any], batch: int | None, number: int) -> NDArray[Any]:
+    return array[number] if batch is None else array[number * batch : (number + 1) * batch]
+
+
+def _accuracy(pairs: Callable[[], Iterator[tuple[Feeds, NDArray[Any] | None]]]) -> Metric:
+    """The share of samples for which the first output is largest at the label."""
+
+    def metric(run: Runner) -> float:
+        right = total = 0
+        for feeds, labels in pairs():
+            assert labels is not None
+            scores = next(iter(run(feeds).values()))
+            found = np.asarray(scores).reshape(len(labels), -1).argmax(axis=1)
+            right += int((found == labels).sum())
+            total += len(labels)
+        return right / total
+
+    return metric
+
+
+def _wrong_names(where: str, found: Mapping[str, Any], inputs: Mapping[str, TensorType]) -> InvalidInput:
+    message = (
+        f"the data are for {', '.join(found) or 'nothing'}; the inputs are {', '.join(inputs) or 'none'}"
+    )
+    return InvalidInput("data-input", message, where=where, hint="name the arrays as the model's inputs")
+
+
+# -------------------------------------------------------------------------------------------------- scripts
+
+
+def _from_script(path: Path, inputs: Mapping[str, TensorType]) -> Data:
+    script = _import(path)
+    samples, metric = getattr(script, "samples", None), getattr(script, "metric", None)
+    if not callable(samples):
+        hint = "def samples(): yield {'input': array}"
+        raise InvalidInput(
+            "data-script", "the file defines no function samples()", where=str(path), hint=hint
+        )
+    makes = cast("Callable[[], Iterator[Any]]", samples)
+
+    def source() -> Iterator[Mapping[str, Any]]:
+        try:
+            for number, sample in enumerate(makes()):
+                if not isinstance(sample, Mapping):
+                    found = type(sample).__name__
+                    message = f"sample {number} is of type {found}; expected a dictionary of arrays"
+                    raise InvalidInput("data-script", message, where=str(path))
+                yield cast("Mapping[str, Any]", sample)
+        except InvalidInput:
+            raise
+        except Exception as error:
+            raise _script_failed("data-script", "samples()", error, str(path)) from error
+
+    identity = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Data(str(path), identity, inputs, source, cast("Metric", metric) if callable(metric) else None)
+
+
+def _import(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"rtcc_data_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise _script_failed("data-script", "importing it", error, str(path)) from error
+    return module
+
+
+def _script_failed(code: str, what: str, error: Exception, path: str) -> InvalidInput:
+    """The error of a script, with the line of it that was reached last."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+    line = error.lineno if isinstance(error, SyntaxError) else (frames[-1].lineno if frames else None)
+    where = path if line is None else f"{path}:{line}"
+    return InvalidInput(code, f"{what} raised {type(error).__name__}: {error}", where=where)

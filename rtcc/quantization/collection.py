@@ -1,0 +1,142 @@
+"""Distributions of values over samples, gathered so that an interruption costs seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import rtcc
+from rtcc.data import Data
+from rtcc.errors import InvalidInput
+from rtcc.files import replace_file
+from rtcc.ir import Module, Value
+from rtcc.quantization.histogram import Histogram
+from rtcc.quantization.running import Probe, probe
+from rtcc.text import print_module
+
+SECONDS_BETWEEN_SAVES = 10.0
+"""What an interruption that gives no notice costs at most."""
+
+Progress = Callable[[int], None]
+"""Told the number of samples seen."""
+
+
+def unseen(samples: int) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass
+class Distributions:
+    """Histograms of values by number, over so many samples. engine: how the model was run."""
+
+    histograms: list[Histogram]
+    samples: int = 0
+    engine: str = ""
+    resumed: int = 0
+    """Samples that an earlier, interrupted run had seen."""
+
+
+@dataclass(frozen=True)
+class Collecting:
+    """How distributions are gathered.
+
+    most: samples to take, None for all. state: a file that holds what was gathered until all is; a run with
+    the same model, values and data goes on from it.
+    """
+
+    most: int | None = None
+    state: Path | None = None
+    target: str | None = None
+    progress: Progress = field(default=unseen)
+
+
+def collect(module: Module, values: Sequence[Value], data: Data, how: Collecting) -> Distributions:
+    """The distributions of values of a module over samples.
+
+    InvalidInput: what `Data.samples` raises; no-data; activation-not-finite (an overflow inside the model).
+    """
+    key = _key(module, values, data)
+    found = _resumed(how.state, key, len(values))
+    watch = probe(module, values, how.target)
+    found.engine = watch.engine
+    saved = time.monotonic()
+    try:
+        for feeds in data.samples(found.samples, how.most):
+            _add(found, watch, values, feeds, f"{data.name}, sample {found.samples}")
+            found.samples += 1
+            how.progress(found.samples)
+            if how.state is not None and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                _save(how.state, key, found)
+                saved = time.monotonic()
+    except BaseException:
+        if how.state is not None and found.samples > found.resumed:
+            _save(how.state, key, found)
+        raise
+    if not found.samples:
+        raise InvalidInput("no-data", "there is no sample to calibrate with", where=data.name,
+                           hint="give --data a file or script with some samples")  # fmt: skip
+    return found
+
+
+def _add(
+    found: Distributions, watch: Probe, values: Sequence[Value], feeds: dict[str, NDArray[Any]], where: str
+) -> None:
+    """Count one sample's arrays, all of them or none."""
+    arrays = watch.watched(feeds)
+    for value, array in zip(values, arrays, strict=True):
+        if not np.isfinite(array).all():
+            message = f"{value.name} becomes infinite or NaN in the float model"
+            hint = "leave the sample out, or the layers that read it: --keep-float LAYER"
+            raise InvalidInput("activation-not-finite", message, where=where, hint=hint)
+    for histogram, array in zip(found.histograms, arrays, strict=True):
+        histogram.add(array)
+
+
+# ------------------------------------------------------------------------------------------ what was gathered
+
+
+def _key(module: Module, values: Sequence[Value], data: Data) -> str:
+    """A hash of all that the distributions depend on."""
+    names = ",".join(str(value.name) for value in values)
+    text = f"{rtcc.__version__}\n{print_module(module)}\n{names}\n{data.identity}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _save(path: Path, key: str, found: Distributions) -> None:
+    arrays: dict[str, NDArray[Any]] = {"key": np.array(key), "samples": np.array(found.samples)}
+    for number, histogram in enumerate(found.histograms):
+        arrays |= {f"{number}.{name}": array for name, array in histogram.arrays().items()}
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)  # pyright: ignore[reportArgumentType]
+    replace_file(path, stream.getvalue())
+
+
+def _resumed(path: Path | None, key: str, count: int) -> Distributions:
+    """What a file holds for this key; nothing where it is of another model, of other data, or not there."""
+    fresh = Distributions([Histogram() for _ in range(count)])
+    if path is None or not path.exists():
+        return fresh
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            if str(arrays["key"]) != key:
+                return fresh
+            histograms = [
+                Histogram.of_arrays(
+                    {name: arrays[f"{number}.{name}"] for name in ("counts", "whole", "numbers")}
+                )
+                for number in range(count)
+            ]
+            samples = int(arrays["samples"])
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        message = f"this is no state of a calibration, or a damaged one: {error}"
+        raise InvalidInput("calibration-damaged", message, where=str(path), hint="delete it") from error
+    return Distributions(histograms, samples, resumed=samples)

@@ -1,0 +1,271 @@
+"""Which values are quantised, so that integer kernels find integers on all their sides.
+
+Demand starts at the linear layers (convolutions, matrix products with constant weights): their inputs are
+quantised. From there it goes backwards, as far as integers stay integers:
+
+- what only moves elements (reshape, transpose, concat, nearest resize, max pool) is quantised before and
+  after, with one scale for all its sides: it then moves bytes, and concat joins without rescaling;
+- an average pool and a residual addition are quantised before and after, each with its own scale;
+- a layer's own result is quantised after its activation, never between the two: convolution, bias, residual
+  addition and activation are one kernel, which has the exact sum in 32 bits and rounds once. So of the two
+  operands of an addition, one that is the result of a layer and read nowhere else is not quantised
+  (`Placement.FUSED`; TensorRT and OpenVINO fuse the same). Runtimes that match single operators (QLinearConv
+  of ONNX Runtime wants a QuantizeLinear right after it) get a pair there with `Placement.EVERY`.
+
+Everything else keeps float32 and reads dequantised values: softmax, normalisations, additions that lead to
+those, and the model's results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from rtcc.errors import InvalidInput
+from rtcc.ir import Constant, DType, Graph, Op, Value
+from rtcc.ir.ops.activation import Relu
+from rtcc.ir.ops.elementwise import Elementwise
+from rtcc.ir.ops.math import Add, Clip, Identity
+from rtcc.ir.ops.movement import Concat, Pad
+from rtcc.ir.ops.nn import Conv, ConvTranspose, Gemm, MatMul
+from rtcc.ir.ops.pooling import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
+from rtcc.ir.ops.resize import Resize
+from rtcc.quantization.scheme import Placement, Settings
+
+Linear = Conv | ConvTranspose | Gemm | MatMul
+KEEPS_VALUES = (MaxPool, GlobalMaxPool)
+"""Their results are elements of their operand, though not at declared places."""
+AVERAGES = (AveragePool, GlobalAveragePool)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear op with a constant weight: which operand is which, and the axis of the output channels."""
+
+    op: Linear
+    data: Value
+    weight: Constant
+    weight_slot: int
+    channel_axis: int | None
+    sum_axis: int
+    """The axis along which products are summed up."""
+    bias: Constant | None = None
+    """An addend per output channel; None where there is none, or none that can join the integer sum."""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return str(self.op.location) or self.op.result.name or self.op.name
+
+
+@dataclass
+class Placed:
+    """What is quantised: layers, and values in the order of the graph, those of one scale in one group."""
+
+    layers: list[Layer] = field(default_factory=list[Layer])
+    groups: list[list[Value]] = field(default_factory=list["list[Value]"])
+
+    @property
+    def values(self) -> Iterator[Value]:
+        """All quantised values."""
+        return (value for group in self.groups for value in group)
+
+
+def place(main: Graph, settings: Settings) -> Placed:
+    """Which values of a graph to quantise under these settings; InvalidInput `no-such-layer` for a name."""
+    layers = list(linear_layers(main))
+    _require_named(layers, settings.keep_float)
+    chosen = [each for each in layers if not is_named(each.op, settings.keep_float)]
+    demand = _Demand(settings, {each.op for each in chosen})
+    for each in chosen:
+        demand.ask(each.data)
+    if settings.products:
+        for op in main.ops:
+            if isinstance(op, MatMul) and not any(isinstance(v, Constant) for v in op.present_operands):
+                demand.ask(op.left)
+                demand.ask(op.right)
+    if settings.placement is Placement.EVERY:
+        results = set(main.returned)
+        for value in (activated(each.op) for each in chosen):
+            if value not in results:
+                demand.ask(value)
+    order = {value: number for number, value in enumerate(values_of(main))}
+    groups = [sorted(group, key=order.__getitem__) for group in demand.groups()]
+    return Placed(chosen, sorted(groups, key=lambda group: order[group[0]]))
+
+
+def values_of(main: Graph) -> Iterator[Value]:
+    """Parameters and results of a graph in order, those of nested regions left out."""
+    yield from main.parameters
+    for op in main.ops:
+        yield from op.results
+
+
+def linear_layers(main: Graph) -> Iterator[Layer]:
+    """The linear ops of a graph whose weights are constant float32 arrays."""
+    for op in main.ops:
+        found = _layer(op)
+        if found is not None and found.weight.type.dtype is DType.F32 and found.data.type.dtype is DType.F32:
+            yield found
+
+
+def _layer(op: Op) -> Layer | None:
+    match op:
+        case Conv() if isinstance(op.weight, Constant):
+            return Layer(op, op.data, op.weight, 1, 0, 1, _bias(op.bias))
+        case ConvTranspose() if isinstance(op.weight, Constant):
+            axis = 1 if op.group == 1 else None  # a group's channels share an entry of axis 1
+            return Layer(op, op.data, op.weight, 1, axis, 0, None if axis is None else _bias(op.bias))
+        case Gemm() if isinstance(op.right, Constant) and not op.transA:
+            axis = 0 if op.transB else 1
+            plain = op.alpha == 1 and op.beta == 1
+            return Layer(op, op.left, op.right, 1, axis, 1 - axis, _bias(op.addend) if plain else None)
+        case MatMul() if isinstance(op.right, Constant) and op.right.type.rank >= 2:
+            rank = op.right.type.rank
+            return Layer(op, op.left, op.right, 1, rank - 1, rank - 2)
+        case _:
+            return None
+
+
+def _bias(value: Value | None) -> Constant | None:
+    is_vector = isinstance(value, Constant) and value.type.rank == 1 and value.type.dtype is DType.F32
+    return value if is_vector and isinstance(value, Constant) else None
+
+
+def is_named(op: Op, names: Iterable[str]) -> bool:
+    """Whether an op is called one of these: by an ONNX node that it stems from, or by its result."""
+    known = {*op.location.nodes, *(result.name for result in op.results)}
+    return any(name in known for name in names)
+
+
+def _require_named(layers: list[Layer], names: tuple[str, ...]) -> None:
+    for name in names:
+        if not any(is_named(each.op, [name]) for each in layers):
+            some = ", ".join(each.name for each in layers[:5])
+            hint = f"the layers are {some}{', …' if len(layers) > 5 else ''}" if layers else None
+            raise InvalidInput("no-such-layer", f"no linear layer is called {name!r}", hint=hint)
+
+
+def activated(op: Op) -> Value:
+    """A layer's result after what alone reads it and only clips, as saturating integers do."""
+    value = op.result
+    while value.has_one_use and isinstance(user := value.uses[0].op, Relu | Clip):
+        value = user.result
+    return value
+
+
+def is_activation(op: Op) -> bool:
+    """Whether an op is elementwise in one value that is not constant."""
+    if not isinstance(op, Elementwise) or op.regions or isinstance(op, Identity):
+        return False
+    return sum(not isinstance(value, Constant) for value in op.present_operands) == 1
+
+
+def same_elements(op: Op) -> list[Value] | None:
+    """The operands whose elements are those of the result (zeros put between count as such), else None."""
+    match op:
+        case MaxPool() | GlobalMaxPool():
+            return [op.data]
+        case Resize() if op.mode == "nearest" and op.extrapolation_value == 0:
+            return [op.data]
+        case Pad() if op.mode != "constant" or _is_zero(op.constant_value):
+            return [op.data]
+        case Concat():
+            return list(op.inputs)
+        case _:
+            moved = [v for i, v in enumerate(op.operands) if v is not None and op.is_moved_operand(i)]
+            return moved if len(moved) == 1 else None
+
+
+def _is_zero(value: Value | None) -> bool:
+    return value is None or (isinstance(value, Constant) and not value.array.any())
+
+
+class _Demand:
+    """Values to be quantised, and which of them share a scale: found backwards from what asks for them."""
+
+    def __init__(self, settings: Settings, layers: set[Linear]) -> None:
+        self._every = settings.placement is Placement.EVERY
+        self._layers = layers
+        self._leader: dict[Value, Value] = {}
+        self._asked: set[Value] = set()
+
+    def groups(self) -> list[list[Value]]:
+        """The values found, by scale."""
+        found: dict[Value, list[Value]] = {}
+        for value in self._leader:
+            found.setdefault(self._find(value), []).append(value)
+        return list(found.values())
+
+    def ask(self, wanted: Value) -> None:
+        """Quantise a value, and what has to be quantised before it so that integers stay integers."""
+        pending = [wanted]
+        while pending:
+            value = pending.pop()
+            if not is_quantizable(value) or value in self._asked:
+                continue
+            self._asked.add(value)
+            self._leader.setdefault(value, value)
+            pending.extend(self._before(value))
+
+    def _before(self, value: Value) -> list[Value]:
+        """What must be quantised too once a value is."""
+        op = value.producer
+        if op is None:
+            return []
+        activation = None
+        while is_activation(op) and (data := _variable(op)).producer is not None and data.has_one_use:
+            activation, op = op, data.producer
+        if isinstance(op, Add):
+            return self._before_addition(op, activation)
+        if isinstance(op, AVERAGES):
+            return [op.data]
+        sources = same_elements(op)
+        if not sources or not all(map(is_quantizable, sources)):
+            return []
+        if activation is None:
+            for source in sources:
+                self._share(source, value)
+        return sources
+
+    def _before_addition(self, op: Add, activation: Op | None) -> list[Value]:
+        """The operands of a residual addition that are quantised: not the one whose layer does the adding."""
+        operands = [op.left, op.right]
+        if not all(map(is_quantizable, operands)) or op.left.type != op.right.type:
+            return []
+        fused = [v for v in operands if v.has_one_use and v.producer in self._layers]
+        if self._every or not fused:
+            return operands
+        last = fused[-1] if len(fused) == 1 else _later(fused[0], fused[1])
+        return [v for v in operands if v is not last]
+
+    def _share(self, value: Value, other: Value) -> None:
+        """Note that two values have one scale; the first may be asked for yet."""
+        for each in (value, other):
+            self._leader.setdefault(each, each)
+        self._leader[self._find(value)] = self._find(other)
+
+    def _find(self, value: Value) -> Value:
+        while self._leader[value] is not value:
+            value = self._leader[value]
+        return value
+
+
+def is_quantizable(value: Value) -> bool:
+    """Whether a value is a float32 activation."""
+    return not isinstance(value, Constant) and value.type.dtype is DType.F32
+
+
+def _variable(op: Op) -> Value:
+    """The one operand of an activation that is not constant."""
+    return next(value for value in op.present_operands if not isinstance(value, Constant))
+
+
+def _later(left: Value, right: Value) -> Value:
+    """The one of two results of a graph that is computed last."""
+    op = left.producer
+    while op is not None:
+        if op is right.producer:
+            return right
+        op = op.next
+    return left

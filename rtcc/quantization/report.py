@@ -1,0 +1,291 @@
+"""What quantising did to a model: per tensor, per layer, per output, in bytes; as a table and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtcc.data import Data
+from rtcc.interpreter import output_names
+from rtcc.ir import Module, Value
+from rtcc.quantization.histogram import Histogram
+from rtcc.quantization.placement import values_of
+from rtcc.quantization.quantizer import Quantized, Step, unwatched
+from rtcc.quantization.ranges import squared_error
+from rtcc.quantization.running import probe
+from rtcc.quantization.weights import signal_to_noise
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COMPARED = 32
+"""Samples on which the quantised model is compared with the float one."""
+
+PLOTTED_BINS = 256
+"""Bars of a plotted histogram."""
+
+
+@dataclass(frozen=True)
+class TensorRow:
+    """A quantised activation. own_sqnr: of its own rounding and clipping, in dB, from the distribution.
+
+    sqnr: of the tensor in the quantised model, with the errors of all before it; None if not measured.
+    """
+
+    name: str
+    dtype: str
+    low: float
+    high: float
+    scale: float
+    zero_point: int
+    seen_low: float | None
+    seen_high: float | None
+    own_sqnr: float | None
+    sqnr: float | None
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """A layer with a quantised weight. weight_sqnr, output_sqnr: in dB; the latter None if not measured."""
+
+    name: str
+    operator: str
+    weight: str
+    shape: tuple[int, ...]
+    dtype: str
+    scales: int
+    smallest_scale: float
+    largest_scale: float
+    weight_sqnr: float
+    output_sqnr: float | None
+
+
+@dataclass(frozen=True)
+class OutputRow:
+    """A result of the model. top1: the share of vectors along the last axis whose largest element agrees."""
+
+    name: str
+    sqnr: float
+    top1: float | None
+
+
+@dataclass
+class Report:
+    """All of it. bytes_before, bytes_after: of constants. engine: how the float model was run to calibrate.
+
+    metric_before, metric_after: what the data measure, where they do.
+    """
+
+    settings: dict[str, Any]
+    samples: int
+    compared: int
+    engine: str
+    bytes_before: int
+    bytes_after: int
+    tensors: list[TensorRow] = field(default_factory=list[TensorRow])
+    layers: list[LayerRow] = field(default_factory=list[LayerRow])
+    outputs: list[OutputRow] = field(default_factory=list[OutputRow])
+    metric_before: float | None = None
+    metric_after: float | None = None
+    histograms: dict[str, Histogram] = field(default_factory=dict[str, Histogram])
+
+    def to_json(self) -> str:
+        """Everything, histograms as counts of PLOTTED_BINS bins; infinite decibels are null."""
+        rows: dict[str, Any] = {k: v for k, v in vars(self).items() if k != "histograms"}
+        for name in ("tensors", "layers", "outputs"):
+            rows[name] = [asdict(row) for row in rows[name]]
+        rows["histograms"] = {name: coarse(each) for name, each in self.histograms.items()}
+        return json.dumps(_finite(rows), indent=1) + "\n"
+
+    def tables(self) -> list[Table]:
+        """Activations, then layers, for a terminal."""
+        from rich.table import Table
+
+        tensors = Table(title="activations")
+        for column in ("tensor", "type", "range", "scale", "zero", "own dB", "dB"):
+            tensors.add_column(column, justify="left" if column in ("tensor", "type") else "right")
+        for row in self.tensors:
+            shown = f"{row.low:.4g} … {row.high:.4g}"
+            tensors.add_row(row.name, row.dtype, shown, f"{row.scale:.4g}", str(row.zero_point),
+                            _decibels(row.own_sqnr), _decibels(row.sqnr))  # fmt: skip
+        layers = Table(title="layers")
+        for column in ("layer", "operator", "weight", "type", "scales", "weight dB", "output dB"):
+            layers.add_column(column, justify="right" if "dB" in column or column == "scales" else "left")
+        for layer in self.layers:
+            shape = "x".join(map(str, layer.shape))
+            layers.add_row(layer.name, layer.operator, shape, layer.dtype, str(layer.scales),
+                           _decibels(layer.weight_sqnr), _decibels(layer.output_sqnr))  # fmt: skip
+        return [table for table in (tensors, layers) if table.row_count]
+
+    def summary(self) -> list[str]:
+        """The model as a whole, in lines."""
+        lines = [f"constants   {self.bytes_before:,} bytes before, {self.bytes_after:,} after"]
+        if self.samples:
+            lines.append(f"calibrated  on {self.samples} samples, {self.engine}")
+        for row in self.outputs:
+            top1 = "" if row.top1 is None else f", top-1 agrees in {row.top1:.2%}"
+            lines.append(f"output      {row.name}: {_decibels(row.sqnr)} dB{top1} ({self.compared} samples)")
+        if self.metric_before is not None and self.metric_after is not None:
+            lines.append(f"metric      {self.metric_before:.4f} before, {self.metric_after:.4f} after")
+        return lines
+
+
+def make_report(
+    quantized: Quantized, *, compare: int = COMPARED, metric: bool = True, target: str | None = None,
+    progress: Callable[[Step], None] = unwatched,
+) -> Report:  # fmt: skip
+    """The report on a quantised model; compare: samples to run both models on (0, or without data: none)."""
+    outcome, data = quantized.outcome, quantized.data
+    settings = {name: str(value) if isinstance(value, str) else value
+                for name, value in vars(quantized.settings).items()}  # fmt: skip
+    report = Report(
+        settings, outcome.samples, 0, outcome.engine,
+        constant_bytes(quantized.float_module), constant_bytes(quantized.module),
+    )  # fmt: skip
+    noise: dict[str, float] = {}
+    if data is not None and compare:
+        progress(Step("comparing"))
+        noise = _compare(quantized, data, compare, target, report, progress)
+        if metric and data.metric is not None:
+            progress(Step("measuring the metric"))
+            report.metric_before = data.measured(
+                probe(quantized.float_module, [], target, keep_outputs=True).run
+            )
+            report.metric_after = data.measured(probe(quantized.module, [], target, keep_outputs=True).run)
+    _add_tensors(report, quantized, noise)
+    _add_layers(report, quantized, noise)
+    return report
+
+
+def constant_bytes(module: Module) -> int:
+    """Bytes of all constants as a file stores them, 4-bit ones two to a byte."""
+    return sum(-(-c.data.size * c.type.dtype.bits // 8) for c in module.constants.values() if c.use_count)
+
+
+def _compare(
+    quantized: Quantized, data: Data, most: int, target: str | None, report: Report,
+    progress: Callable[[Step], None],
+) -> dict[str, float]:  # fmt: skip
+    """Decibels by the name of each value that is quantised or a layer's; outputs go to the report."""
+    inserted = quantized.outcome.inserted
+    wanted = [*(t.name for t in inserted.tensors), *(each.output for each in inserted.layers)]
+    names = list(dict.fromkeys(wanted))
+    before, after = _by_name(quantized.float_module), _by_name(quantized.module)
+    restored = {t.name: t.restored for t in quantized.outcome.inserted.tensors}
+    names = [name for name in names if name in before and name in after]
+    left = probe(quantized.float_module, [before[n] for n in names], target, keep_outputs=True)
+    right = probe(quantized.module, [restored.get(n, after[n]) for n in names], target, keep_outputs=True)
+    outputs = output_names(quantized.float_module.main)
+    powers = {name: np.zeros(2) for name in (*names, *(f"output {n}" for n in outputs))}
+    agreed: dict[str, list[int]] = {name: [0, 0] for name in outputs}
+    for feeds in data.samples(most=most):
+        exact, found = left.run(feeds), right.run(feeds)
+        for name, one, other in zip(names, left.names, right.names, strict=True):
+            powers[name] += _powers(exact[one], found[other])
+        for name in outputs:
+            powers[f"output {name}"] += _powers(exact[name], found[name])
+            _count_agreement(agreed[name], exact[name], found[name])
+        report.compared += 1
+        progress(Step("comparing", report.compared))
+    for name in outputs:
+        same, total = agreed[name]
+        decibels = signal_to_noise(*powers[f"output {name}"])
+        report.outputs.append(OutputRow(name, decibels, same / total if total else None))
+    return {name: signal_to_noise(*powers[name]) for name in names}
+
+
+def _powers(exact: NDArray[Any], found: NDArray[Any]) -> NDArray[np.float64]:
+    """Σ x² and Σ (x - y)²; elements that are not finite in either are left out."""
+    one, other = exact.astype(np.float64).reshape(-1), found.astype(np.float64).reshape(-1)
+    usable = np.isfinite(one) & np.isfinite(other)
+    one, other = one[usable], other[usable]
+    difference = one - other
+    return np.array([one @ one, difference @ difference])
+
+
+def _count_agreement(counts: list[int], exact: NDArray[Any], found: NDArray[Any]) -> None:
+    if exact.ndim and exact.shape[-1] > 1 and exact.dtype.kind == "f":
+        same = exact.argmax(axis=-1) == found.argmax(axis=-1)
+        counts[0] += int(np.sum(same))
+        counts[1] += int(np.size(same))
+
+
+def _by_name(module: Module) -> dict[str, Value]:
+    return {value.name: value for value in values_of(module.main) if value.name is not None}
+
+
+def _add_tensors(report: Report, quantized: Quantized, noise: dict[str, float]) -> None:
+    for tensor in quantized.outcome.inserted.tensors:
+        chosen = tensor.parameters
+        histogram = quantized.outcome.histograms.get(tensor.name)
+        own = None
+        if histogram is not None:
+            report.histograms[tensor.name] = histogram
+            error = squared_error(histogram, tensor.range, float(chosen.scale)) * histogram.count
+            own = signal_to_noise(histogram.squares, error)
+        report.tensors.append(
+            TensorRow(
+                tensor.name,
+                chosen.dtype.value,
+                tensor.range.low,
+                tensor.range.high,
+                float(chosen.scale),
+                int(chosen.zero_point),
+                None if histogram is None else histogram.low,
+                None if histogram is None else histogram.high,
+                own,
+                noise.get(tensor.name),
+            )
+        )
+
+
+def _add_layers(report: Report, quantized: Quantized, noise: dict[str, float]) -> None:
+    for layer in quantized.outcome.inserted.layers:
+        scale, before = layer.after.parameters.scale, layer.before.astype(np.float64)
+        powers = _powers(before, layer.restored)
+        report.layers.append(
+            LayerRow(
+                layer.name,
+                layer.operator,
+                layer.weight,
+                layer.before.shape,
+                layer.after.parameters.dtype.value,
+                int(scale.size),
+                float(scale.min()),
+                float(scale.max()),
+                signal_to_noise(*powers),
+                noise.get(layer.output),
+            )
+        )
+
+
+def coarse(histogram: Histogram) -> dict[str, Any]:
+    """Counts of PLOTTED_BINS equal bins between the extremes; zeros are in the bin they fall in."""
+    low, high = min(histogram.low, 0.0), max(histogram.high, 0.0)
+    high = high if high > low else low + 1.0
+    held = histogram.counts > 0
+    counts, _ = np.histogram(
+        np.append(np.clip(histogram.centres[held], low, high), 0.0), PLOTTED_BINS, (low, high),
+        weights=np.append(histogram.counts[held], histogram.zeros),
+    )  # fmt: skip
+    return {"low": low, "high": high, "counts": counts.astype(int).tolist()}
+
+
+def _finite(item: Any) -> Any:
+    """The same with None for numbers that JSON has no form for."""
+    if isinstance(item, float):
+        return item if np.isfinite(item) else None
+    if isinstance(item, dict):
+        return {str(key): _finite(value) for key, value in item.items()}  # pyright: ignore
+    if isinstance(item, list | tuple):
+        return [_finite(each) for each in item]  # pyright: ignore
+    return item
+
+
+def _decibels(number: float | None) -> str:
+    return "-" if number is None else f"{number:.1f}"

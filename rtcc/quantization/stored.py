@@ -1,0 +1,164 @@
+"""Schemes that need no data: weights stored in fewer bits, and matrix products quantised as they run."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rtcc.ir import Constant, DType, Module, Op, Value
+from rtcc.ir.ops.cast import Cast
+from rtcc.ir.ops.indexing import Gather
+from rtcc.ir.ops.math import Add, Mul
+from rtcc.ir.ops.nn import Gemm, MatMul
+from rtcc.ir.ops.quant import DynamicQuantizeLinear, MatMulInteger
+from rtcc.pipeline import Rewriter
+from rtcc.quantization.insertion import Inserted, QuantizedLayer, dequantized_weight, place
+from rtcc.quantization.placement import Layer, is_named, linear_layers
+from rtcc.quantization.scheme import Form, Scheme, Settings
+from rtcc.quantization.weights import QuantizedWeight, quantize_blocks, quantize_weight
+
+SMALLEST_STORED = 256
+"""Elements from which a weight is stored in fewer bits: smaller ones save less than their scales cost."""
+
+
+def store_weights(module: Module, settings: Settings, pass_name: str) -> Inserted:
+    """Store weights of linear layers, and tables that rows are gathered from, in 8 or 4 bits, in place."""
+    rw, found = Rewriter(module, pass_name), Inserted()
+    dtype = DType.I8 if settings.scheme is Scheme.WEIGHTS_INT8 else DType.I4
+    done: dict[tuple[Constant, int], Value] = {}
+    for op, weight, slot, channel, summed in _stored(module, settings):
+        key = (weight, summed)
+        if key not in done:
+            made = _stored_weight(weight, dtype, settings, channel, summed)
+            done[key] = dequantized_weight(rw, weight, made, before=op)
+            found.layers.append(
+                QuantizedLayer(_name_of(op), op.name, weight.symbol, op.result.name or "", weight.array, made)
+            )
+        rw.set_operand(op, slot, done[key])
+    rw.tidy_constants()
+    return found
+
+
+def _stored_weight(
+    weight: Constant, dtype: DType, settings: Settings, channel: int | None, summed: int
+) -> QuantizedWeight:
+    """Blocks along the sum where it is longer than one, else a scale per channel."""
+    block = settings.block
+    if block and settings.weights is not Form.NORMALIZED and weight.type.sizes[summed] > block:
+        return quantize_blocks(weight.array, dtype, settings.weights, summed, block)
+    axis = channel if settings.per_channel else None
+    return quantize_weight(weight.array, dtype, settings.weights, axis)
+
+
+def _stored(module: Module, settings: Settings) -> list[tuple[Op, Constant, int, int | None, int]]:
+    """Ops with weights worth storing: the operand's slot, the axes of the channels and of the sum."""
+    found: list[tuple[Op, Constant, int, int | None, int]] = [
+        (each.op, each.weight, each.weight_slot, each.channel_axis, each.sum_axis)
+        for each in linear_layers(module.main)
+        if not is_named(each.op, settings.keep_float)
+    ]
+    for op in module.main.ops:
+        if isinstance(op, Gather) and isinstance(op.data, Constant) and op.data.type.dtype is DType.F32:
+            rank = op.data.type.rank
+            if rank >= 2 and op.axis in (0, -rank) and not is_named(op, settings.keep_float):
+                found.append((op, op.data, 0, 0, rank - 1))
+    return [each for each in found if each[1].type.elements >= SMALLEST_STORED]
+
+
+def narrow_floats(module: Module, settings: Settings, pass_name: str) -> bool:
+    """Store float32 constants as float16 or bfloat16, cast where they are read; whether any was.
+
+    Those with elements beyond the range of float16 stay float32.
+    """
+    rw = Rewriter(module, pass_name)
+    dtype = DType.F16 if settings.scheme is Scheme.FLOAT16 else DType.BF16
+    done: dict[Constant, Value] = {}
+    for op in list(module.main.ops):
+        for slot, value in enumerate(op.operands):
+            if not isinstance(value, Constant) or not _is_worth_narrowing(op, slot, value, dtype):
+                continue
+            if value not in done:
+                narrow = rw.constant(value.data.astype(dtype.numpy), value.type.with_dtype(dtype),
+                                     name=f"{value.symbol}.{dtype.value}")  # fmt: skip
+                cast = Cast(narrow, to="f32")
+                cast.result.name = f"{value.symbol}.f32"
+                done[value] = place(rw, cast, before=op)
+            rw.set_operand(op, slot, done[value])
+    rw.tidy_constants()
+    return bool(done)
+
+
+def _is_worth_narrowing(op: Op, slot: int, value: Constant, dtype: DType) -> bool:
+    if value.type.dtype is not DType.F32 or value.type.elements < SMALLEST_STORED:
+        return False
+    if op.is_static_operand(slot):
+        return False
+    limit = 65504.0 if dtype is DType.F16 else 3.3e38
+    return bool(np.abs(value.data).max(initial=0.0) <= limit)
+
+
+def quantize_dynamically(module: Module, settings: Settings, pass_name: str) -> Inserted:
+    """Make matrix products with constant weights integer products, of activations quantised as they come.
+
+        mat_mul(x, #w)  →  cast(mat_mul_integer(xq, #wq, x zero)) · (x scale · #w scale)
+
+    with xq, x scale, x zero = dynamic_quantize_linear(x), as ONNX Runtime's dynamic quantisation has it.
+    """
+    rw, found = Rewriter(module, pass_name), Inserted()
+    quantized: dict[Value, DynamicQuantizeLinear] = {}
+    for layer in list(linear_layers(module.main)):
+        if not _is_plain_product(layer) or is_named(layer.op, settings.keep_float):
+            continue
+        if layer.data not in quantized:
+            dynamic = DynamicQuantizeLinear(layer.data)
+            place(rw, dynamic, before=layer.op)
+            quantized[layer.data] = dynamic
+        weight = _dynamic_weight(layer, settings)
+        found.layers.append(
+            QuantizedLayer(
+                layer.name,
+                layer.op.name,
+                layer.weight.symbol,
+                layer.op.result.name or "",
+                layer.weight.array,
+                weight,
+                is_transposed=layer.channel_axis == 0,
+            )
+        )
+        _replace_product(rw, layer, quantized[layer.data], weight)
+    rw.tidy_constants()
+    return found
+
+
+def _is_plain_product(layer: Layer) -> bool:
+    op = layer.op
+    if isinstance(op, Gemm):
+        return op.alpha == 1 and op.beta == 1
+    return isinstance(op, MatMul) and layer.weight.type.rank == 2
+
+
+def _dynamic_weight(layer: Layer, settings: Settings) -> QuantizedWeight:
+    """The weight [K, N] in 8 bits."""
+    array = layer.weight.array
+    if layer.channel_axis == 0:
+        array = array.T
+    return quantize_weight(array, DType.I8, settings.weights, 1 if settings.per_channel else None)
+
+
+def _replace_product(
+    rw: Rewriter, layer: Layer, dynamic: DynamicQuantizeLinear, weight: QuantizedWeight
+) -> None:
+    op, stem, chosen = layer.op, layer.weight.symbol, weight.parameters
+    data, scale, zero = dynamic.results
+    integers = rw.constant(np.ascontiguousarray(weight.data), name=f"{stem}.q")
+    weight_zero = rw.constant(chosen.zero_point, name=f"{stem}.zero_point")
+    weight_scale = rw.constant(chosen.scale, name=f"{stem}.scale")
+    total = MatMulInteger(data, integers, zero, weight_zero, location=op.location)
+    real = Cast(total.result, to="f32", location=op.location)
+    factor = Mul(scale, weight_scale, location=op.location)
+    product = Mul(real.result, factor.result, location=op.location)
+    addend = op.addend if isinstance(op, Gemm) else None
+    rw.replace(op, product if addend is None else Add(product.result, addend, location=op.location))
+
+
+def _name_of(op: Op) -> str:
+    return str(op.location) or op.result.name or op.name

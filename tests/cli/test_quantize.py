@@ -1,0 +1,100 @@
+"""`rtcc quantize`: what it writes and prints, that it is quiet in a pipe, stops and goes on."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rtcc as package
+from rtcc.quantization.quantizer import Step
+from tests.cli.conftest import Run
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 60 of the digits that come with the demo, as bytes, with labels."""
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    with as_file(files("rtcc") / "demo" / "mnist_held_out.npz") as packaged, np.load(packaged) as arrays:
+        np.savez(path, **{name: arrays[name][:60] for name in arrays.files})
+    return path
+
+
+def test_a_quantised_model_is_smaller_as_good_and_described(
+    rtcc: Run, lenet: Path, digits: Path, tmp_path: Path
+) -> None:
+    output, report, plots = tmp_path / "small.onnx", tmp_path / "report.json", tmp_path / "plots"
+    words = ("quantize", lenet, "--data", digits, "-o", output, "--report", report)
+    done = rtcc(*words, "--plots", plots, "--calibration", "min-max")
+    assert done.code == 0, done.errors
+    assert done.errors == ""
+    for shown in ("conv1", "6x1x5x5", "0 … 255", "calibrated  on 60 samples, compiled", "top-1 agrees"):
+        assert shown in done.output
+    assert output.stat().st_size < lenet.stat().st_size / 3
+    assert not output.with_name("small.onnx.calibration").exists()
+    assert len(list(plots.glob("*.png"))) == 8
+    told = json.loads(report.read_text())
+    assert told["metric_before"] == told["metric_after"]
+    assert told["bytes_after"] < told["bytes_before"] / 3
+    assert len(told["histograms"]["r1"]["counts"]) == 256
+    again = tmp_path / "again.onnx"
+    assert rtcc(*words[:5], again, "--compare", "0", "--calibration", "min-max").code == 0
+    assert again.read_bytes() == output.read_bytes()
+
+
+def test_weights_alone_need_no_data(rtcc: Run, lenet: Path, tmp_path: Path) -> None:
+    output = tmp_path / "small.rtir"
+    done = rtcc("quantize", lenet, "--scheme", "weights-int4", "--block", "16", "-o", output)
+    assert done.code == 0, done.errors
+    assert "i4" in done.output
+    assert "block_size = 16" in output.read_text()
+
+
+def test_the_pass_does_the_same(rtcc: Run, lenet: Path, digits: Path, tmp_path: Path) -> None:
+    pipeline = f"-O1,quantize{{scheme=int8,calibration=mse,data={digits}}}"
+    done = rtcc("opt", lenet, f"--pipeline={pipeline}", "-o", tmp_path / "passed.rtir")
+    assert done.code == 0, done.errors
+    found = rtcc("quantize", lenet, "--data", digits, "-o", tmp_path / "commanded.rtir", "--compare", "0")
+    assert found.code == 0, found.errors
+    left, right = (package.read_module(tmp_path / f"{n}.rtir") for n in ("passed", "commanded"))
+    body = [package.print_module(module).partition("\n")[2] for module in (left, right)]
+    assert body[0] == body[1]
+
+
+def test_a_stopped_calibration_says_how_to_go_on_and_does(
+    rtcc: Run, lenet: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rtcc.quantization import quantizer
+
+    real, output = quantizer.quantize, tmp_path / "small.onnx"
+
+    def stopped(*words: Any, progress: Any, **options: Any) -> Any:
+        def told(step: Step) -> None:
+            progress(step)
+            if step.samples == 20:
+                raise KeyboardInterrupt
+
+        return real(*words, progress=told, **options)
+
+    monkeypatch.setattr(quantizer, "quantize", stopped)
+    done = rtcc("quantize", lenet, "--data", digits, "-o", output)
+    assert done.code == 130
+    assert "small.onnx: stopped after 20 samples; run it again to go on" in done.errors
+    assert not output.exists()
+    monkeypatch.setattr(quantizer, "quantize", real)
+    done = rtcc("quantize", lenet, "--data", digits, "-o", output, "--compare", "0")
+    assert done.code == 0
+    assert "resumed     after 20 samples" in done.output
+    assert output.exists()
+
+
+def test_errors_come_before_the_work(rtcc: Run, lenet: Path, tmp_path: Path) -> None:
+    assert "error[no-data]" in rtcc("quantize", lenet, "-o", tmp_path / "x.onnx").errors
+    assert "error[unknown-suffix]" in rtcc("quantize", lenet, "-o", tmp_path / "x.txt").errors
+    missing = rtcc("quantize", lenet, "--data", tmp_path / "none.npz", "-o", tmp_path / "x.onnx")
+    assert "error[data-missing]" in missing.errors
+    assert rtcc("quantize", lenet, "--scheme", "int3").code == 2

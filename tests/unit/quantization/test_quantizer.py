@@ -1,0 +1,250 @@
+"""Whole models: what is exported runs in ONNX Runtime, calibration goes on where it stopped, and errors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rtcc
+from rtcc.data import from_arrays
+from rtcc.errors import InvalidInput, RtccError
+from rtcc.ir import Module
+from rtcc.quantization.collection import Collecting, collect
+from rtcc.quantization.placement import place
+from rtcc.quantization.quantizer import Quantized
+from rtcc.quantization.report import make_report
+from rtcc.quantization.scheme import Settings
+from rtcc.quantization.weights import signal_to_noise
+from rtcc.text import parse_module, read_module
+
+
+def network() -> Module:
+    """Convolution, residual block, pool, product: every kind of pair, with a channel of zeros and biases."""
+    module = parse_module(
+        "// rtir 1  level=graph\n"
+        "const #w1 : f32[8,3,3,3] = splat(0.0)\nconst #b1 : f32[8] = splat(0.0)\n"
+        "const #w2 : f32[8,8,3,3] = splat(0.0)\nconst #w3 : f32[10,8] = splat(0.0)\n"
+        "const #b3 : f32[10] = splat(0.0)\n"
+        "graph @main(%x: f32[1,3,12,12]) {\n"
+        '  %c1 = nn.conv(%x, #w1, #b1) {pads = [1,1,1,1]} : f32[1,8,12,12] loc("conv1")\n'
+        "  %r1 = math.relu(%c1) : f32[1,8,12,12]\n"
+        '  %c2 = nn.conv(%r1, #w2) {pads = [1,1,1,1]} : f32[1,8,12,12] loc("conv2")\n'
+        "  %a = math.add(%c2, %r1) : f32[1,8,12,12]\n"
+        "  %r2 = math.relu(%a) : f32[1,8,12,12]\n"
+        "  %p = nn.global_average_pool(%r2) : f32[1,8,1,1]\n"
+        "  %f = tensor.flatten(%p) : f32[1,8]\n"
+        '  %y = nn.gemm(%f, #w3, #b3) {transB = 1} : f32[1,10] loc("fc")\n'
+        "  return(%y)\n}\n"
+    )
+    generator = np.random.default_rng(7)
+    for name, constant in list(module.constants.items()):
+        data = generator.standard_normal(constant.type.sizes).astype(np.float32) / 3
+        if name == "w1":
+            data[4] = 0
+        constant.replace_uses(made := module.add_constant(f"{name}.filled", data))
+        del module.constants[name]
+        assert made.use_count
+    return module
+
+
+def pictures(count: int) -> dict[str, Any]:
+    return {"x": np.random.default_rng(1).standard_normal((count, 3, 12, 12)).astype(np.float32)}
+
+
+def onnxruntime_answers(quantized: Quantized, folder: Path, feeds: dict[str, Any]) -> tuple[Any, list[str]]:
+    """What ONNX Runtime computes for each sample, and its operators once it has fused them."""
+    import onnx as plain_onnx
+    import onnxruntime as plain_onnxruntime
+
+    onnx: Any = plain_onnx
+    onnxruntime: Any = plain_onnxruntime
+    path, fused = folder / "model.onnx", folder / "fused.onnx"
+    quantized.write(path)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(fused)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    session = onnxruntime.InferenceSession(path, options)
+    answers = [session.run(None, {"x": each[None]})[0] for each in feeds["x"]]
+    return np.concatenate(answers), [node.op_type for node in onnx.load(fused).graph.node]
+
+
+def interpreted(module: Module, feeds: dict[str, Any]) -> Any:
+    return np.concatenate([rtcc.interpret(module, {"x": each[None]})["y"] for each in feeds["x"]])
+
+
+def decibels(exact: Any, found: Any) -> float:
+    return signal_to_noise(float((exact**2).sum()), float(((exact - found) ** 2).sum()))
+
+
+@pytest.mark.parametrize(
+    ("options", "least"),
+    [
+        ({}, 30),
+        ({"calibration": "min-max"}, 30),
+        ({"calibration": "entropy"}, 20),
+        ({"calibration": "percentile", "percentile": 99.9}, 20),
+        ({"activations": "s8", "form": "symmetric"}, 27),
+        ({"activations": "i16", "form": "symmetric"}, 35),
+        ({"form": "linear"}, 30),
+        ({"weights": "normalized", "activations": "i16"}, 40),
+        ({"per_channel": False}, 27),
+        ({"placement": "every"}, 28),
+    ],
+)
+def test_exported_models_run_in_onnxruntime_as_they_do_here(
+    options: dict[str, Any], least: float, tmp_path: Path
+) -> None:
+    feeds = pictures(8)
+    quantized = rtcc.quantize(network(), feeds, **options)
+    exact, found = interpreted(quantized.float_module, feeds), interpreted(quantized.module, feeds)
+    assert decibels(exact, found) > least
+    answers, _ = onnxruntime_answers(quantized, tmp_path, feeds)
+    assert decibels(found, answers) > 38 or np.abs(found - answers).max() < 1e-3 * np.abs(found).max()
+    again = interpreted(rtcc.read(tmp_path / "model.onnx"), feeds)
+    assert np.array_equal(found, again)
+
+
+def test_onnxruntime_finds_integer_operators_in_what_is_exported(tmp_path: Path) -> None:
+    _, operators = onnxruntime_answers(rtcc.quantize(network(), pictures(4)), tmp_path, pictures(1))
+    assert operators.count("QLinearConv") == 1
+    quantized = rtcc.quantize(network(), pictures(4), placement="every")
+    _, operators = onnxruntime_answers(quantized, tmp_path, pictures(1))
+    found = Counter(operators)
+    assert found["QLinearConv"] == 2
+    assert found["QLinearAdd"] == found["QGemm"] == found["QLinearGlobalAveragePool"] == 1
+    assert not {"Conv", "Gemm", "Add", "Relu"} & found.keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "least"),
+    [
+        ({"scheme": "dynamic"}, 35),
+        ({"scheme": "weights-int8", "block": 0}, 40),
+        ({"scheme": "weights-int4", "block": 4}, 15),
+        ({"scheme": "float16"}, 60),
+        ({"scheme": "bfloat16"}, 40),
+    ],
+)
+def test_schemes_without_data(options: dict[str, Any], least: float, tmp_path: Path) -> None:
+    feeds = pictures(4)
+    quantized = rtcc.quantize(network(), **options)
+    exact, found = interpreted(quantized.float_module, feeds), interpreted(quantized.module, feeds)
+    assert decibels(exact, found) > least
+    answers, _ = onnxruntime_answers(quantized, tmp_path, feeds)
+    assert decibels(found, answers) > 50
+    assert make_report(quantized).bytes_after < make_report(quantized).bytes_before
+
+
+def test_text_reads_back_as_it_was(tmp_path: Path) -> None:
+    quantized = rtcc.quantize(network(), pictures(4))
+    quantized.write(tmp_path / "model.rtir")
+    again = read_module(tmp_path / "model.rtir")
+    assert np.array_equal(interpreted(again, pictures(2)), interpreted(quantized.module, pictures(2)))
+    with pytest.raises(InvalidInput, match="unknown-suffix"):
+        quantized.write(tmp_path / "model.txt")
+
+
+# -------------------------------------------------------------------------------------------- interruptions
+
+
+class Stopped(Exception):
+    """What stops a calibration in these tests."""
+
+
+def stop_at(number: int) -> Any:
+    def told(seen: int) -> None:
+        if seen == number:
+            raise Stopped
+
+    return told
+
+
+def test_an_interrupted_calibration_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+    module, feeds = network(), pictures(9)
+    data, values = from_arrays(feeds, module.main), list(place(module.main, Settings()).values)
+    whole = collect(module, values, data, Collecting())
+    state = tmp_path / "state"
+    with pytest.raises(Stopped):
+        collect(module, values, data, Collecting(state=state, progress=stop_at(5)))
+    seen: list[int] = []
+    rest = collect(module, values, data, Collecting(state=state, progress=seen.append))
+    assert (rest.resumed, seen) == (5, [6, 7, 8, 9])
+    for one, other in zip(whole.histograms, rest.histograms, strict=True):
+        assert np.array_equal(one.counts, other.counts)
+        assert (one.low, one.high, one.zeros) == (other.low, other.high, other.zeros)
+
+
+def test_what_was_gathered_from_other_data_is_not_used(tmp_path: Path) -> None:
+    module = network()
+    values = list(place(module.main, Settings()).values)
+    state = tmp_path / "state"
+    with pytest.raises(Stopped):
+        collect(module, values, from_arrays(pictures(9), module.main),
+                Collecting(state=state, progress=stop_at(5)))  # fmt: skip
+    other = from_arrays({"x": pictures(9)["x"] * 2}, module.main)
+    assert collect(module, values, other, Collecting(state=state)).resumed == 0
+    state.write_bytes(b"PK\x03\x04")
+    with pytest.raises(InvalidInput, match="calibration-damaged"):
+        collect(module, values, other, Collecting(state=state))
+
+
+# --------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("feeds", "options", "code"),
+    [
+        (None, {}, "no-data"),
+        (pictures(0), {}, "no-data"),
+        ({"x": pictures(2)["x"] * np.nan}, {}, "data-not-finite"),
+        ({"x": pictures(2)["x"][:, :1]}, {}, "data-shape"),
+        ({"x": pictures(2)["x"].clip(-1, 1) * np.float32(3e38)}, {}, "activation-not-finite"),
+        (pictures(2), {"calibration": "magic"}, "quantize-option"),
+        (pictures(2), {"colour": "red"}, "quantize-option"),
+        (pictures(2), {"keep_float": ("conv9",)}, "no-such-layer"),
+        (pictures(2), {"keep_float": ("conv1", "conv2", "fc")}, "nothing-to-quantize"),
+    ],
+)
+def test_errors(feeds: Any, options: dict[str, Any], code: str) -> None:
+    with pytest.raises(RtccError) as raised:
+        rtcc.quantize(network(), feeds, **options)
+    assert raised.value.code == code
+
+
+def test_constant_inputs_and_channels_are_kept(tmp_path: Path) -> None:
+    feeds = {"x": np.zeros((3, 3, 12, 12), np.float32)}
+    quantized = rtcc.quantize(network(), feeds)
+    exact, found = interpreted(quantized.float_module, feeds), interpreted(quantized.module, feeds)
+    assert decibels(exact, found) > 30
+    answers, _ = onnxruntime_answers(quantized, tmp_path, feeds)
+    assert decibels(found, answers) > 38
+
+
+# --------------------------------------------------------------------------------------------------- report
+
+
+def test_the_report_has_every_tensor_and_layer(tmp_path: Path) -> None:
+    feeds = {**pictures(6), "labels": np.zeros(6, int)}
+    quantized = rtcc.quantize(network(), feeds)
+    report = make_report(quantized)
+    assert [row.name for row in report.tensors] == ["x", "r1", "r2", "p", "f"]
+    assert [row.name for row in report.layers] == ["conv1", "conv2", "fc"]
+    for row in report.tensors:
+        assert row.own_sqnr is not None
+        assert row.sqnr is not None
+        assert row.own_sqnr > 25
+        assert row.sqnr > 25
+    (output,) = report.outputs
+    exact, found = interpreted(quantized.float_module, feeds), interpreted(quantized.module, feeds)
+    assert output.sqnr == pytest.approx(decibels(exact, found), abs=0.5)
+    assert report.compared == 6
+    assert report.metric_before == (exact.argmax(axis=1) == 0).mean()
+    text = report.to_json()
+    assert '"engine": "compiled"' in text
+    assert "NaN" not in text
+    assert "Infinity" not in text
