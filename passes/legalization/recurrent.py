@@ -82,8 +82,10 @@ class _Layer:
         self.length, self.batch, self.hidden = _sizes(op)
         self.functions = op.functions(direction)
         self.dtype = DType.F32 if op.x.type.dtype in (DType.F16, DType.BF16) else op.x.type.dtype
-        self.recurrent = self._weights(op.r)
-        self.input_bias, self.recurrent_bias = self._biases()
+        self.is_reset_late = isinstance(op, GRU) and bool(op.linear_before_reset)
+        self.input_bias, bias = self._biases()
+        self.recurrent = self._by_product(self._weights(op.r), 1)
+        self.biases = self._by_product(bias, 0)
         peepholes = op.p if isinstance(op, LSTM) else None
         self.peepholes = None if peepholes is None else self._row(peepholes, 3 * self.hidden)
 
@@ -127,12 +129,12 @@ class _Layer:
             case GRU():
                 return [self._gru(row, state[0])]
             case _:
-                total = self._sum(row, state[0], self.recurrent, self.recurrent_bias)
+                total = self._sum(row, state[0])
                 return [self._apply(self.functions[0], total)]
 
     def _lstm(self, row: Value, h: Value, c: Value) -> list[Value]:
         write, (f, g, last) = self.write, self.functions
-        total = self._sum(row, h, self.recurrent, self.recurrent_bias)
+        total = self._sum(row, h)
         i = self._apply(f, self._peeped(self._gate(total, 0), 0, c))
         assert isinstance(self.op, LSTM)
         if self.op.input_forget:
@@ -146,22 +148,27 @@ class _Layer:
 
     def _gru(self, row: Value, h: Value) -> Value:
         write, (f, g), hidden = self.write, self.functions, self.hidden
-        assert isinstance(self.op, GRU)
-        first, second = (0, 2 * hidden), (2 * hidden, 3 * hidden)
-        weights = [write.part(self.recurrent, 1, *bounds) for bounds in (first, second)]
-        biases = [write.part(self.recurrent_bias, 0, *bounds) for bounds in (first, second)]
-        gates = self._sum(write.part(row, 1, *first), h, weights[0], biases[0])
-        z, reset = (self._apply(f, self._gate(gates, index)) for index in range(2))
-        if self.op.linear_before_reset:
-            inner = write.mul(reset, write.add(write.matmul(h, weights[1]), biases[1]))
+        from_x = [write.part(row, 1, *bounds) for bounds in ((0, 2 * hidden), (2 * hidden, 3 * hidden))]
+        if self.is_reset_late:
+            total = self._product(h, 0)
+            gates = write.add(from_x[0], write.part(total, 1, 0, 2 * hidden))
+            z, reset = (self._apply(f, self._gate(gates, index)) for index in range(2))
+            inner = write.mul(reset, self._gate(total, 2))
         else:
-            inner = write.add(write.matmul(write.mul(reset, h), weights[1]), biases[1])
-        new = self._apply(g, write.add(write.part(row, 1, *second), inner))
+            gates = self._sum(from_x[0], h)
+            z, reset = (self._apply(f, self._gate(gates, index)) for index in range(2))
+            inner = self._product(write.mul(reset, h), 1)
+        new = self._apply(g, write.add(from_x[1], inner))
         kept = write.mul(z, h)
         return write.add(write.mul(write.sub(write.number(1, self.dtype), z), new), kept)
 
-    def _sum(self, row: Value, h: Value, weights: Value, bias: Value) -> Value:
-        return self.write.add(self.write.add(row, self.write.matmul(h, weights)), bias)
+    def _sum(self, row: Value, h: Value) -> Value:
+        """row + h·r + bias"""
+        return self.write.add(self.write.add(row, self.write.matmul(h, self.recurrent[0])), self.biases[0])
+
+    def _product(self, h: Value, index: int) -> Value:
+        """h·r + bias, by one of the step's products."""
+        return self.write.add(self.write.matmul(h, self.recurrent[index]), self.biases[index])
 
     def _gate(self, gates: Value, index: int) -> Value:
         return self.write.part(gates, 1, index * self.hidden, (index + 1) * self.hidden)
@@ -188,6 +195,19 @@ class _Layer:
         wide = self.write.widened(weights)
         one = self.write.part(wide, 0, self.direction, self.direction + 1)
         return self.write.transpose(self.write.reshape(one, *weights.type.sizes[1:]), 1, 0)
+
+    def _by_product(self, table: Value, axis: int) -> list[Value]:
+        """The parts of a table of all gates that the products of one step take, cut once for all steps: a GRU
+        that resets its state before the product needs one for z and r, and then one for h.
+        """
+        hidden = self.hidden
+        if self.is_reset_late or not isinstance(self.op, GRU):
+            return [table]
+        bounds = ((0, 2 * hidden), (2 * hidden, 3 * hidden))
+        if isinstance(table, Constant):
+            parts = np.split(table.array, [2 * hidden], axis)
+            return [self.write.array(part, self.dtype) for part in parts]
+        return [self.write.part(table, axis, *each) for each in bounds]
 
     def _biases(self) -> tuple[Value, Value]:
         count = self.op.gates * self.hidden

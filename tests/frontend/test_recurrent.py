@@ -10,6 +10,9 @@ from onnx import ModelProto, helper
 
 import rtcc
 from rtcc.errors import InvalidModel, RtccError
+from rtcc.ir import Constant
+from rtcc.ir.ops.movement import Slice
+from rtcc.ir.ops.nn import MatMul
 from rtcc.ir.verify import verify
 from rtcc.passes.legalize import Legalize
 from tests.frontend.models import (
@@ -90,6 +93,19 @@ def test_layers(op: str, given: tuple[str, ...], attributes: dict[str, Any]) -> 
     verify(module)
     assert not {"nn.rnn", "nn.gru", "nn.lstm"} & set(op_names(module))
     assert_same(interpreted(module, feeds), expected)
+
+
+@pytest.mark.parametrize(("late", "products"), [(0, 2), (1, 1)])
+def test_weights_of_a_gru_are_cut_once_for_all_steps(late: int, products: int) -> None:
+    model, _ = layer("GRU", given=("b",), linear_before_reset=late)
+    module = rtcc.read(model)
+    Legalize().run(module)
+    ops = list(module.main.walk())
+    cut = [op.data for op in ops if isinstance(op, Slice) and isinstance(op.data, Constant)]
+    assert all(len(data.type.sizes) == 1 for data in cut)  # the biases, once
+    weights = [op.right for op in ops if isinstance(op, MatMul)]
+    assert len(weights) == 1 + products * LENGTH
+    assert len(set(weights)) == 1 + products
 
 
 def test_results_that_nobody_wants() -> None:
