@@ -16,6 +16,7 @@ from rtcc.ir.ops.fft_conv import ROUNDINGS, FftConv
 from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv, amplification
 from rtcc.rounding.bounded import SINGLE, sum_error
 from rtcc.target import GENERIC, Candidate, Cost, Halos, Illegal, Transformed
+from rtcc.targets.tvm.caches import Caches
 from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.tvm.kernels.attention.attention_problem import attention_demand, attention_illegal
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
@@ -81,11 +82,11 @@ GENERIC_CYCLES = 8.0
 
 @dataclass(frozen=True)
 class Vectors:
-    """What tiles depend on: float32 lanes, vector registers, bytes of the second cache, threads."""
+    """What tiles depend on: float32 lanes, vector registers, the caches of a core, threads."""
 
     lanes: int
     registers: int
-    cache: int
+    caches: Caches
     threads: int
 
 
@@ -164,9 +165,9 @@ class _Convolution:
         problem, vectors = self._problem, self.vectors
         if reason := direct_illegal(problem):
             return Candidate("direct", Illegal(reason))
-        tile = direct_tile(problem, vectors.registers, vectors.cache, vectors.threads)
+        tile = direct_tile(problem, vectors.registers, vectors.caches.second, vectors.threads)
         weights = self._weights(tile.blocks * vectors.lanes, vectors.lanes)
-        return self._blocked("direct", tile, weights, direct_demand(problem, tile, vectors.cache))
+        return self._blocked("direct", tile, weights, direct_demand(problem, tile, vectors.caches.second))
 
     def _plain(self) -> Candidate:
         problem = replace(self._problem, input_halo=NO_HALO)
@@ -175,7 +176,7 @@ class _Convolution:
         tile = plain_tile(problem, self.vectors.registers)
         weights = self._weights(tile.blocks * self.vectors.lanes, 1)
         candidate = self._blocked(
-            "direct_plain", tile, weights, plain_demand(problem, tile, self.vectors.cache)
+            "direct_plain", tile, weights, plain_demand(problem, tile, self.vectors.caches.second)
         )
         return replace(candidate, operand_layouts={0: None, 1: weights, 2: self.bias}, border=())
 
@@ -205,7 +206,7 @@ class _Convolution:
         )
         if reason := fft_illegal(conv):
             return Candidate("fft", Illegal(f"fft: {reason}"))
-        problem, tile = choose_points(conv, vectors.registers, vectors.cache, vectors.threads)
+        problem, tile = choose_points(conv, vectors.registers, vectors.caches, vectors.threads)
         points = problem.points[4 - data.type.rank :]
         points = points[::-1] if is_column(self.conv) else points
         return _fft_candidate(problem, tile, self.conv, points, vectors, self.price)
@@ -215,7 +216,7 @@ class _Convolution:
         if reason := self._no_panels():
             return Candidate(IM2COL, Illegal(f"{IM2COL}: {reason}"))
         problem = im2col_problem(conv, vectors.lanes)
-        tile = im2col_tiles.choose_tile(problem, vectors.registers, vectors.cache, vectors.threads)
+        tile = im2col_tiles.choose_tile(problem, vectors.registers, vectors.caches.second, vectors.threads)
         return Candidate(
             IM2COL, self.price(im2col_demand(problem, tile)), error_of_sum(self._terms()), astuple(tile),
             {0: None, 1: None},
@@ -280,13 +281,13 @@ def _given_candidates(
     if is_winograd:
         return (_winograd_candidate(winograd_problem(op, vectors.lanes, halos), op, vectors, price),)
     problem = fft_problem(op, vectors.lanes, halos)
-    by = choose_blocking(problem, vectors.registers, vectors.cache, vectors.threads)
+    by = choose_blocking(problem, vectors.registers, vectors.caches, vectors.threads)
     return (_fft_candidate(problem, by, op, op.points, vectors, price),)
 
 
 def _winograd_candidate(problem: WinogradProblem, op: Op, vectors: Vectors, price: Price) -> Candidate:
     """op: what is computed, an `nn.conv` or what it is made into."""
-    by = choose_blocking(problem, vectors.registers, vectors.cache, vectors.threads)
+    by = choose_blocking(problem, vectors.registers, vectors.caches, vectors.threads)
     conv, rank = problem.conv, op.type.rank
     points = tuple((axis, 1) for axis in range(2, rank))
     weights = Layout(((0, by.blocks * vectors.lanes), *points, (1, 1)), (0,))
@@ -317,7 +318,7 @@ def _transformed(
     rank = 2 + len(form.size)
     blocked, bias = Layout.blocked(rank, vectors.lanes), Layout(((0, vectors.lanes),), (0,))
     return Candidate(
-        name, price(transformed_demand(problem, by)), tile=astuple(by),
+        name, price(transformed_demand(problem, by, vectors.caches)), tile=astuple(by),
         operand_layouts={0: blocked, 1: weights, 2: bias}, result_layout=blocked, transformed=form,
     )  # fmt: skip
 
@@ -334,8 +335,8 @@ def _matmul_candidates(
         return Candidate("matmul", Illegal(reason)), generic
     packed = 1 in constants and op.right.type.rank == 2
     problem = matmul_problem(op, vectors.lanes, packed=packed)
-    tile = matmul_tiles.choose_tile(problem, vectors.registers, vectors.cache, vectors.threads)
-    cost = price(matmul_demand(problem, tile, vectors.cache))
+    tile = matmul_tiles.choose_tile(problem, vectors.registers, vectors.caches.second, vectors.threads)
+    cost = price(matmul_demand(problem, tile, vectors.caches.second))
     layouts: Mapping[int, Layout | None] = {}
     if packed:
         columns = 0 if isinstance(op, nn.Gemm) and op.transB else 1

@@ -40,13 +40,13 @@ def tiles_of(
 
 
 def _best(anchor: Op, candidate: Candidate, constants: Container[int], vectors: Vectors) -> Sequence[Any]:
-    registers, cache, threads = vectors.registers, vectors.cache, vectors.threads
+    registers, cache, threads = vectors.registers, vectors.caches.second, vectors.threads
     match anchor:
         case nn.Conv() if candidate.transformed and candidate.transformed.operator == WinogradConv.name:
             conv = conv_problem(anchor, vectors.lanes, NO_HALOS)
             conv = turned(conv) if is_column(anchor) else conv
             outputs = tile_outputs(conv, max(candidate.transformed.size))
-            return best_blockings(WinogradProblem(conv, outputs), registers, cache, threads)
+            return best_blockings(WinogradProblem(conv, outputs), registers, vectors.caches, threads)
         case nn.Conv() if candidate.algorithm in ("direct", "direct_plain", "depthwise"):
             problem = bordered_problem(anchor, vectors.lanes, NO_HALOS)
             if candidate.algorithm == "direct":

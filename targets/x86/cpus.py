@@ -22,7 +22,7 @@ _ZEN3 = _V3 | frozenset("adx aes pclmul sha vaes vpclmulqdq".split())
 
 @dataclass(frozen=True)
 class Reach:
-    """What one core draws from farther off, sustained; only the cost model reads this, and ratios matter.
+    """What one core draws from farther off, sustained; only costs and tiles go by this, and ratios matter.
 
     l3: bytes of the last cache that one core may fill. Rates are about three quarters of the peak in the
     vendors' manuals: Intel 248966 (L2 64, L3 16 to 32 bytes a cycle), AMD 56305, 57647 and 58455 (L2 32, from

@@ -24,6 +24,7 @@ from rtcc.target import (
     WeightsName,
     unseen,
 )
+from rtcc.targets.tvm.caches import Caches
 from rtcc.targets.tvm.candidates import ALGORITHMS, Vectors, candidates_of
 from rtcc.targets.tvm.compile_kernels import compile_kernels
 from rtcc.targets.tvm.demand import Demand
@@ -110,7 +111,8 @@ class X86(Target):
         """What tiles depend on; the threads are as many as the anchor is worth dividing among."""
         cpu = self.model
         tasks = tasks_of(anchor_seconds(anchor, cpu), self.threads)
-        return Vectors(self.lanes(DType.F32), cpu.vector_registers, cpu.l2, tasks)
+        caches = Caches(cpu.l1, cpu.l2, cpu.reach.l3)
+        return Vectors(self.lanes(DType.F32), cpu.vector_registers, caches, tasks)
 
     def tiles(
         self, anchor: Op, candidate: Candidate, constants: Container[int]

@@ -18,6 +18,7 @@ from rtcc.ir.ops.fft_conv import transformed_filter
 from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.nn import Conv
 from rtcc.selection.decision import Decision
+from rtcc.targets.tvm.caches import Caches
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.transformed import fft_conv
 from rtcc.targets.tvm.kernels.transformed.fft_tiles import (
@@ -142,7 +143,7 @@ def test_what_it_cannot_do(problem: ConvProblem, word: str) -> None:
 def test_weights_and_scratch_keep_their_bounds() -> None:
     problem = ConvProblem(1, 512, 28, 28, 512, (7, 7), pads=THREE)
     assert fft_illegal(problem) is None
-    chosen, tile = choose_points(problem, 32)
+    chosen, tile = choose_points(problem, 32, Caches(48 << 10, 1 << 20, 32 << 20))
     assert weight_bytes(chosen, tile) <= MOST_WEIGHTS
     assert scratch_bytes(chosen, tile) <= MOST_SCRATCH
 

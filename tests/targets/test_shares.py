@@ -9,6 +9,7 @@ from rtcc.compiler import Options, start
 from rtcc.ir import Module
 from rtcc.ir.ops.plan import Launch
 from rtcc.target import parse_target
+from rtcc.targets.tvm.caches import Caches
 from rtcc.targets.tvm.function_builder import share
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_tile, direct_tile
@@ -19,6 +20,8 @@ from rtcc.targets.tvm.kernels.tiling import Tiling
 from rtcc.targets.tvm.kernels.transformed import transformed_tiles
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem
 from rtcc.text import parse_module
+
+CACHES = Caches(48 << 10, 1 << 20, 32 << 20)
 
 CONVOLUTIONS = {
     "14x14 expansion": ConvProblem(1, 96, 14, 14, 576, (1, 1)),
@@ -81,7 +84,7 @@ def test_tasks_share_winograd_evenly(size: int, tasks: int) -> None:
     pads = (1, 1, 1, 1)
     conv = ConvProblem(1, 64, size, size, 64, (3, 3), pads=pads, input_halo=pads)
     problem = WinogradProblem(conv, (4, 4))
-    tile = transformed_tiles.choose_blocking(problem, 32, tasks=tasks)
+    tile = transformed_tiles.choose_blocking(problem, 32, CACHES, tasks)
     groups = transformed_tiles.channel_groups(problem, tile)
     register_tiles = -(-problem.tiles // tile.tiles)
     blocks = [min(tile.groups, register_tiles - first) for first in range(0, register_tiles, tile.groups)]

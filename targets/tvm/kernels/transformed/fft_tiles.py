@@ -9,6 +9,7 @@ from math import log2
 from typing import ClassVar
 
 from rtcc.ir.ops.fft_conv import Spectrum
+from rtcc.targets.tvm.caches import Caches
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import (
     Blocking,
@@ -50,7 +51,6 @@ class FftProblem(TransformedProblem):
     parts: ClassVar[int] = 2
     product_cycles: ClassVar[float] = 8.0
     dram_weight_cycles: ClassVar[float] = 6.0
-    third_cache: ClassVar[int] = 16 << 20
 
     @property
     def points(self) -> tuple[int, int]:
@@ -124,13 +124,13 @@ def fft_illegal(problem: ConvProblem) -> str | None:
 
 @cache
 def choose_points(
-    problem: ConvProblem, registers: int, second_cache: int = 1 << 20, tasks: int = 1
+    problem: ConvProblem, registers: int, caches: Caches, tasks: int = 1
 ) -> tuple[FftProblem, Blocking]:
-    """The points and blocks with the least estimated time; arguments as `conv_tiles.direct_tile`'s."""
+    """The points and blocks with the least estimated time; arguments as `choose_blocking`'s."""
     sized = [FftProblem(problem, points) for points in _points(problem)]
     fitting = [each for each in sized if each.fits(Blocking())]
-    chosen = [(each, choose_blocking(each, registers, second_cache, tasks)) for each in fitting]
-    return min(chosen, key=lambda pair: cycles(*pair, second_cache, tasks))
+    chosen = [(each, choose_blocking(each, registers, caches, tasks)) for each in fitting]
+    return min(chosen, key=lambda pair: cycles(*pair, caches, tasks))
 
 
 def _points(problem: ConvProblem) -> Iterator[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rtcc.targets.tvm.caches import Caches
 from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import (
     FLOAT_BYTES,
@@ -15,7 +16,7 @@ from rtcc.targets.tvm.kernels.transformed.transformed_tiles import (
 )
 
 
-def transformed_demand(problem: TransformedProblem, by: Blocking) -> Demand:
+def transformed_demand(problem: TransformedProblem, by: Blocking, caches: Caches) -> Demand:
     """Block by block all weights; a depthwise convolution's once."""
     conv, weights = problem.conv, weight_bytes(problem, by)
     stream = Stream(weights, is_constant=True)
@@ -25,7 +26,7 @@ def transformed_demand(problem: TransformedProblem, by: Blocking) -> Demand:
     source, out = conv.input, conv.output
     pixels = conv.batch * conv.lanes * FLOAT_BYTES
     return Demand(
-        compute_cycles(problem, by),
+        compute_cycles(problem, by, caches),
         (
             stream,
             Stream(pixels * source.blocks * source.height * source.width),

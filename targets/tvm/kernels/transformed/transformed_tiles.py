@@ -17,6 +17,7 @@ from functools import cache
 from math import prod
 from typing import ClassVar
 
+from rtcc.targets.tvm.caches import Caches
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import MOST_ACCUMULATORS
 from rtcc.targets.tvm.kernels.shares import uneven
@@ -28,9 +29,6 @@ FAR_CYCLES = 2.0
 
 PANEL_CYCLES = 0.4
 """Of one vector of weights, for each register tile, where those of a group exceed the first cache."""
-
-FIRST_CACHE = 32 << 10
-"""Bytes of weights that stay in the first cache beside a register tile's inputs."""
 
 WEIGHT_CYCLES = 0.5
 """Of one vector of weights that comes from the third cache, for each block."""
@@ -74,9 +72,6 @@ class TransformedProblem(ABC):
 
     dram_weight_cycles: ClassVar[float]
     """Of one vector of weights that comes from memory, for each block."""
-
-    third_cache: ClassVar[int]
-    """Bytes of weights from which on they come from memory."""
 
     @property
     @abstractmethod
@@ -209,21 +204,21 @@ def blocking_illegal(problem: TransformedProblem, by: Blocking) -> str | None:
 
 @cache
 def choose_blocking(
-    problem: TransformedProblem, registers: int, second_cache: int = 1 << 20, tasks: int = 1
+    problem: TransformedProblem, registers: int, caches: Caches, tasks: int = 1
 ) -> Blocking:
-    """The blocking with the least estimated time; arguments as `conv_tiles.direct_tiles`'s."""
-    return best_blockings(problem, registers, second_cache, tasks)[0]
+    """The blocking with the least estimated time; registers and tasks as `direct_tiles` has them."""
+    return best_blockings(problem, registers, caches, tasks)[0]
 
 
 def best_blockings(
-    problem: TransformedProblem, registers: int, second_cache: int = 1 << 20, tasks: int = 1
+    problem: TransformedProblem, registers: int, caches: Caches, tasks: int = 1
 ) -> list[Blocking]:
     """For each register tile the blocking with the least estimated time, the best first."""
     if problem.is_depthwise:
         return [Blocking()]
     fitting = [by for by in _blockings(problem, registers, tasks) if problem.fits(by)]
     first: dict[tuple[int, int], Blocking] = {}
-    for by in sorted(fitting or [Blocking()], key=lambda by: cycles(problem, by, second_cache, tasks)):
+    for by in sorted(fitting or [Blocking()], key=lambda by: cycles(problem, by, caches, tasks)):
         first.setdefault((by.tiles, by.blocks), by)
     return list(first.values())
 
@@ -240,9 +235,9 @@ def _blockings(problem: TransformedProblem, registers: int, tasks: int) -> Itera
                     yield Blocking(tiles, blocks, groups, splits)
 
 
-def cycles(problem: TransformedProblem, by: Blocking, second_cache: int, tasks: int = 1) -> float:
+def cycles(problem: TransformedProblem, by: Blocking, caches: Caches, tasks: int = 1) -> float:
     """Estimated cycles of the busiest of `tasks` cores, what memory adds included."""
-    total = compute_cycles(problem, by) + _far_cycles(problem, by, second_cache)
+    total = compute_cycles(problem, by, caches) + _far_cycles(problem, by, caches)
     return total / tasks * imbalance(problem, by, tasks)
 
 
@@ -261,7 +256,7 @@ def imbalance(problem: TransformedProblem, by: Blocking, tasks: int) -> float:
     return uneven(units(problem, by), tasks, before)
 
 
-def compute_cycles(problem: TransformedProblem, by: Blocking) -> float:
+def compute_cycles(problem: TransformedProblem, by: Blocking, caches: Caches) -> float:
     """Estimated cycles with operands in near caches; register tiles are computed whole."""
     conv, (forward, backward) = problem.conv, problem.transform_cycles
     if problem.is_depthwise:
@@ -269,7 +264,7 @@ def compute_cycles(problem: TransformedProblem, by: Blocking) -> float:
     whole, rest = divmod(problem.tiles, by.block)
     register_tiles = whole * by.groups + -(-rest // by.tiles)
     step = problem.step_cycles(by)
-    if FLOAT_BYTES * problem.parts * conv.channels * by.blocks * conv.lanes > FIRST_CACHE:
+    if FLOAT_BYTES * problem.parts * conv.channels * by.blocks * conv.lanes > caches.weights_in_first:
         step += PANEL_CYCLES * problem.parts * by.blocks
     each = conv.channels * step + problem.product_cycles
     products = register_tiles * channel_groups(problem, by) * problem.products * each
@@ -277,17 +272,17 @@ def compute_cycles(problem: TransformedProblem, by: Blocking) -> float:
     return products + problem.tiles * transforms
 
 
-def _far_cycles(problem: TransformedProblem, by: Blocking, second_cache: int) -> float:
+def _far_cycles(problem: TransformedProblem, by: Blocking, caches: Caches) -> float:
     """What waiting for weights, and for transformed inputs that exceed the second cache, adds."""
     conv, weights, scratch = problem.conv, weight_bytes(problem, by), scratch_bytes(problem, by)
-    price = WEIGHT_CYCLES if weights <= problem.third_cache else problem.dram_weight_cycles
+    price = WEIGHT_CYCLES if weights <= caches.weights_in_third else problem.dram_weight_cycles
     vectors = weights / FLOAT_BYTES / conv.lanes
     if problem.is_depthwise:
         return vectors * price
     far = 0.0
-    if scratch + weights > second_cache:
+    if scratch + weights > caches.second:
         far += vectors * blocks_of_tiles(problem, by) * price
-    if scratch > second_cache * 5 // 8:
+    if scratch > caches.second * 5 // 8:
         inputs = problem.parts * problem.products * problem.tiles * conv.input.blocks
         far += FAR_CYCLES * inputs * channel_groups(problem, by)
     return far

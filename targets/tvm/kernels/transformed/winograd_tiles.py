@@ -30,7 +30,6 @@ class WinogradProblem(TransformedProblem):
     parts: ClassVar[int] = 1
     product_cycles: ClassVar[float] = 0.0
     dram_weight_cycles: ClassVar[float] = 3.0
-    third_cache: ClassVar[int] = 12 << 20
 
     @property
     def outputs(self) -> tuple[int, int]:
