@@ -353,7 +353,9 @@ def compile(model: Any, target: str | None = None, **options: Any) -> Artifact:
     compilation.lower()
     folder = Path(tempfile.mkdtemp(prefix="rtcc-"))
     try:
-        return Artifact(write(compilation, folder / f"{model_stem(model)}.so"), folder=folder)
+        path = write(compilation, folder / f"{model_stem(model)}.so")
+        del compilation  # and the weights in it
+        return Artifact(path, folder=folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -16,9 +16,9 @@ from rtcc.errors import ArtifactError
 MACHINES = {62: "x86_64", 183: "aarch64"}
 """Machine numbers of the ELF header, by the architecture that a target triple starts with."""
 
-_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
-_SECTION = struct.Struct("<IIQQQQIIQQ")
-_SYMBOL = struct.Struct("<IBBHQQ")
+HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+SECTION = struct.Struct("<IIQQQQIIQQ")
+SYMBOL = struct.Struct("<IBBHQQ")
 _SHT_SYMTAB, _SHT_NOBITS, _SHT_DYNSYM = 2, 8, 11
 _STB_WEAK, _STT_FUNC, _STV_HIDDEN = 2, 2, 2
 
@@ -59,9 +59,9 @@ class Elf:
                 f"expected a 64-bit little-endian ELF file, found {self.data[:6]!r} at its start",
                 where=what,
             )
-        if len(self.data) < _HEADER.size:
-            self._truncated(_HEADER.size)
-        fields = _HEADER.unpack_from(self.data)
+        if len(self.data) < HEADER.size:
+            self._truncated(HEADER.size)
+        fields = HEADER.unpack_from(self.data)
         self.machine = MACHINES.get(fields[2], f"machine {fields[2]}")
         self.sections = self._read_sections(fields[6], fields[12])
 
@@ -74,11 +74,11 @@ class Elf:
         )
 
     def _read_sections(self, offset: int, count: int) -> list[Section]:
-        if len(self.data) < offset + count * _SECTION.size:
-            self._truncated(offset + count * _SECTION.size)
+        if len(self.data) < offset + count * SECTION.size:
+            self._truncated(offset + count * SECTION.size)
         sections: list[Section] = []
-        for header in range(offset, offset + count * _SECTION.size, _SECTION.size):
-            _, kind, _, _, start, size, link, _, _, _ = _SECTION.unpack_from(self.data, header)
+        for header in range(offset, offset + count * SECTION.size, SECTION.size):
+            _, kind, _, _, start, size, link, _, _, _ = SECTION.unpack_from(self.data, header)
             if kind != _SHT_NOBITS and len(self.data) < start + size:
                 self._truncated(start + size)
             sections.append(Section(header, kind, start, size, link))
@@ -104,8 +104,8 @@ class Elf:
         strings = self.sections[table.link]
         text = self.data[strings.offset : strings.offset + strings.size]
         symbols: list[Symbol] = []
-        for row in range(table.offset + _SYMBOL.size, table.offset + table.size, _SYMBOL.size):
-            name, info, _, section, _, _ = _SYMBOL.unpack_from(self.data, row)
+        for row in range(table.offset + SYMBOL.size, table.offset + table.size, SYMBOL.size):
+            name, info, _, section, _, _ = SYMBOL.unpack_from(self.data, row)
             decoded = text[name : text.index(b"\0", name)].decode("utf-8", "replace")
             binding, kind = info >> 4, info & 15
             symbols.append(

@@ -44,7 +44,7 @@ def check_file(path: Path) -> None:
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             elf = Elf(data, str(path))
-            machine, seal = elf.machine, is_whole(data)
+            machine, seal = elf.machine, is_whole(file)
             is_artifact = seal is not False and TABLE_SYMBOL in elf.exported
     except OSError as error:
         raise ArtifactError(

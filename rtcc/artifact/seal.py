@@ -8,12 +8,13 @@ Loaders of ELF files ignore what follows the tables they know.
 from __future__ import annotations
 
 import hashlib
-import mmap
+import io
 import os
 from pathlib import Path
 
 MARK = b"rtccseal"
 _DIGEST = 32
+_PIECE = 1 << 20
 
 
 def seal(path: Path) -> None:
@@ -24,10 +25,24 @@ def seal(path: Path) -> None:
         file.write(digest + MARK)
 
 
-def is_whole(data: bytes | mmap.mmap) -> bool | None:
-    """Whether a file is what was sealed; None where it has no seal."""
-    end = len(data) - _DIGEST - len(MARK)
-    if end < 0 or data[-len(MARK) :] != MARK:
+def is_whole(file: io.BufferedReader) -> bool | None:
+    """Whether a file is what was sealed; None where it has no seal.
+
+    It is read in pieces: in a map its pages would count as this process's memory.
+    """
+    left = file.seek(0, os.SEEK_END) - _DIGEST - len(MARK)
+    if left < 0:
         return None
-    with memoryview(data) as view, view[:end] as contents:
-        return hashlib.sha256(contents).digest() == data[end : end + _DIGEST]
+    file.seek(left)
+    expected, mark = file.read(_DIGEST), file.read()
+    if mark != MARK:
+        return None
+    file.seek(0)
+    digest, piece = hashlib.sha256(), memoryview(bytearray(_PIECE))
+    while left:
+        count = file.readinto(piece[: min(left, _PIECE)])
+        if not count:
+            return False
+        digest.update(piece[:count])
+        left -= count
+    return digest.digest() == expected

@@ -40,17 +40,18 @@ def blob_of(module: Module, *, embedded: bool = True) -> bytearray:
     blob = bytearray(-(-size // ALIGNMENT) * ALIGNMENT)
     room = np.frombuffer(blob, np.uint8) if blob else np.empty(0, np.uint8)
     for offset, op in sorted(pieces.items()):
-        stored = np.ascontiguousarray(_stored(op))
-        room[offset : offset + stored.nbytes] = stored.reshape(-1).view(np.uint8)
+        _store(op, room[offset : offset + op.results[0].type.storage_bytes])
     return blob
 
 
-def _stored(op: PlanConstant) -> NDArray[np.generic]:
+def _store(op: PlanConstant, room: NDArray[np.uint8]) -> None:
+    """Write a constant in its storage order."""
     assert isinstance(op.data, Constant), f"{op!r} is not of a named constant"
-    layout = op.results[0].type.layout
-    array = layout.pack(op.data.array) if layout else np.asarray(op.data.array)
-    assert array.nbytes == op.results[0].type.storage_bytes, f"{op!r} stores {array.nbytes} bytes"
-    return array
+    layout, elements = op.results[0].type.layout, room.view(op.data.array.dtype)
+    if layout:
+        layout.pack_into(op.data.array, elements)
+    else:
+        elements.reshape(op.data.array.shape)[...] = op.data.array
 
 
 def checksum(blob: bytes | bytearray) -> Checksum:

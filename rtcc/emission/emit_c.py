@@ -23,6 +23,7 @@ from rtcc.emission.header import header_text, identifier
 from rtcc.emission.shapes import shape_function_text
 from rtcc.emission.steps import Base, Call, If, Loop, Step, is_serial, reads_and_writes, steps_of
 from rtcc.emission.walk import walk_text
+from rtcc.emission.weights import weights_text
 from rtcc.errors import InvalidInput
 from rtcc.interpreter import input_names, output_names
 from rtcc.ir import Graph, Module, Value
@@ -30,9 +31,6 @@ from rtcc.ir.dimension import upper_bound
 from rtcc.machine import Machine
 from rtcc.state import state_of
 from rtcc.target import WeightsName
-
-WEIGHTS_OBJECT = "weights.bin"
-"""What model.c calls the file whose bytes it embeds; it must lie in the compiler's working folder."""
 
 _HEAD_BYTES = 640
 _WORKER_BYTES = 32
@@ -113,6 +111,11 @@ def emit_c(
         f"{symbols[kernel]}.o": rename_and_hide(objects[kernel], kernel, symbols[kernel]) for kernel in used
     }
     return ModelSource(info, code, header_text(info), weights, renamed, machine)
+
+
+def weights_symbol(info: ArtifactInfo) -> str:
+    """What a static library calls its weights, as no other does."""
+    return f"rtcc_weights_{info.hashes['model'][:8]}"
 
 
 def _kernels(steps: Iterable[Step]) -> list[str]:
@@ -276,21 +279,7 @@ def _weights_text(info: ArtifactInfo, weights: bytes | bytearray) -> str:
         return (
             f"#define RTCC_WEIGHTS(w) {'((w)->weights)' if info.weights_file else '((const char *)NULL)'}\n"
         )
-    return "\n".join(
-        [
-            "__asm__(",
-            '    ".section .rodata\\n"',
-            '    ".balign 64\\n"',
-            '    ".type rtcc_weights, %object\\n"',
-            f'    ".size rtcc_weights, {len(weights)}\\n"',
-            '    "rtcc_weights:\\n"',
-            f'    ".incbin \\"{WEIGHTS_OBJECT}\\"\\n"',
-            '    ".previous\\n");',
-            'extern const char rtcc_weights[] __attribute__((visibility("hidden")));',
-            "#define RTCC_WEIGHTS(w) ((void)(w), rtcc_weights)",
-            "",
-        ]
-    )
+    return weights_text(weights_symbol(info))
 
 
 def _declarations(steps: Iterable[Step], symbols: Mapping[str, str]) -> str:

@@ -10,8 +10,9 @@ import tempfile
 from pathlib import Path
 
 from rtcc.artifact.seal import seal
-from rtcc.emission.emit_c import WEIGHTS_OBJECT, ModelSource
+from rtcc.emission.emit_c import ModelSource, weights_symbol
 from rtcc.emission.toolchain import Toolchain, find_toolchain
+from rtcc.emission.weights import append_weights, weights_address, write_weights_object
 from rtcc.errors import InvalidInput
 from rtcc.files import NewFile, alone_in, replace_files, require_folder
 
@@ -23,6 +24,9 @@ _LINK = (
     "-Wl,-Bsymbolic", "-Wl,-S", "-Wl,--gc-sections", "-Wl,--no-undefined", "-Wl,--as-needed",
     "-Wl,--version-script=exports.map",
 )  # fmt: skip
+
+WEIGHTS_OBJECT = "weights.o"
+"""The file of a static library that holds its weights; kernels' files are called otherwise."""
 
 
 def write_artifact(source: ModelSource, path: str | Path, toolchain: Toolchain | None = None) -> Path:
@@ -72,17 +76,20 @@ def require_destination(path: Path) -> None:
 
 def _write_inputs(source: ModelSource, folder: Path) -> None:
     (folder / "model.c").write_text(source.code, encoding="ascii")
-    if source.weights and not source.info.weights_file:
-        (folder / WEIGHTS_OBJECT).write_bytes(source.weights)
     for name, contents in source.objects.items():
         (folder / name).write_bytes(contents)
     exports = f"{{ global: {source.info.name}_*; rtcc_artifact_v1; local: *; }};\n"
     (folder / "exports.map").write_text(exports, encoding="ascii")
 
 
+def _embeds(source: ModelSource) -> bool:
+    return bool(source.weights) and not source.info.weights_file
+
+
 def _shared(source: ModelSource, toolchain: Toolchain, folder: Path, soname: str) -> Path:
     objects = sorted(source.objects)
-    _compile(toolchain, folder)
+    address = weights_address(source.objects.values())
+    _compile(toolchain, folder, *([f"-DRTCC_WEIGHTS_AT={address}"] if _embeds(source) else []))
     (folder / "objects.txt").write_text("\n".join(["model.o", *objects]), encoding="ascii")
     libraries = ["-lm", "-pthread"] if source.info.threads > 1 else ["-lm"]
     if source.info.weights_file:
@@ -102,15 +109,21 @@ def _shared(source: ModelSource, toolchain: Toolchain, folder: Path, soname: str
         ],
         folder,
     )
+    if _embeds(source):
+        append_weights(folder / "model.so", source.weights, address)
     return folder / "model.so"
 
 
 def _static(source: ModelSource, toolchain: Toolchain, folder: Path) -> Path:
     objects = sorted(source.objects)
     _compile(toolchain, folder)
+    if _embeds(source):
+        symbol, architecture = weights_symbol(source.info), source.machine.architecture
+        write_weights_object(folder / WEIGHTS_OBJECT, symbol, source.weights, architecture)
+        objects.append(WEIGHTS_OBJECT)
     toolchain.run([*toolchain.archive, "model.a", "model.o", *objects], folder)
     return folder / "model.a"
 
 
-def _compile(toolchain: Toolchain, folder: Path) -> None:
-    toolchain.run([*toolchain.compile, *_COMPILE, "-c", "model.c", "-o", "model.o"], folder)
+def _compile(toolchain: Toolchain, folder: Path, *more: str) -> None:
+    toolchain.run([*toolchain.compile, *_COMPILE, *more, "-c", "model.c", "-o", "model.o"], folder)

@@ -77,6 +77,15 @@ class Layout:
 
     def pack(self, array: NDArray[Any]) -> NDArray[Any]:
         """The array in storage order: logical shape in, `physical_shape` out, padding zero."""
+        return np.ascontiguousarray(self._moved(array)).reshape(self.physical_shape(array.shape))
+
+    def pack_into(self, array: NDArray[Any], room: NDArray[Any]) -> None:
+        """Write what `pack` gives into memory of as many elements, which is contiguous."""
+        moved = self._moved(array)
+        room.reshape(moved.shape)[...] = moved
+
+    def _moved(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The padded array's blocks in storage order; a view where nothing is padded."""
         widths: list[tuple[int, int]] = []
         split: list[int] = []
         for axis, extent in enumerate(array.shape):
@@ -88,8 +97,7 @@ class Layout:
         padded = np.pad(array, widths) if any(map(any, widths)) else array
         order = [2 * axis for axis, _ in self.outer] + [2 * axis + 1 for axis in self.inner]
         unit = [2 * axis + 1 for axis, block in enumerate(self.blocks) if block == 1]
-        moved = padded.reshape(split).transpose(order + unit)
-        return np.ascontiguousarray(moved).reshape(self.physical_shape(array.shape))
+        return padded.reshape(split).transpose(order + unit)
 
     def unpack(self, packed: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """The logical array of that shape from its storage order; the inverse of `pack`."""

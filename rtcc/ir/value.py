@@ -132,7 +132,7 @@ class Constant(Value):
         """Hash of the stored bytes, in logical row-major order (of strings: as a JSON list)."""
         if self.type.dtype is DType.STRING:
             return hashlib.sha256(json.dumps(self._data.reshape(-1).tolist()).encode()).hexdigest()
-        return hashlib.sha256(np.ascontiguousarray(self._data).tobytes()).hexdigest()
+        return hashlib.sha256(np.ascontiguousarray(self._data).reshape(-1).view(np.uint8).data).hexdigest()
 
     @property
     def content(self) -> tuple[str, str, str]:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtcc.emission.emit_c import WEIGHTS_OBJECT, ModelSource, emit_c
+from rtcc.emission.emit_c import ModelSource, emit_c, weights_symbol
 from rtcc.emission.link import write_artifact
+from rtcc.emission.weights import write_weights_object
 from rtcc.machine import Machine
 from tests.artifact.plans import CASES, object_of, source_of
 
@@ -25,11 +26,12 @@ def compile_program(
     """A C program with an artefact's source compiled in; `code` replaces the source's own."""
     (folder / "model.c").write_text(code or source.code)
     (folder / "model.h").write_text(source.header)
-    (folder / WEIGHTS_OBJECT).write_bytes(source.weights)
+    symbol, architecture = weights_symbol(source.info), source.machine.architecture
+    write_weights_object(folder / "weights.o", symbol, source.weights, architecture)
     for name, data in source.objects.items():
         (folder / name).write_bytes(data)
     command = [cc, "-std=gnu11", "-O1", "-g", *WARNINGS, *flags, "-I.", "model.c", str(HERE / program)]
-    command += [*source.objects, "-o", "program", "-lm", "-pthread"]
+    command += [*source.objects, "weights.o", "-o", "program", "-lm", "-pthread"]
     subprocess.run(command, cwd=folder, check=True)
     return folder / "program"
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from rtcc.emission.emit_c import emit_c
 from rtcc.emission.header import identifier
 from rtcc.emission.link import write_artifact
 from rtcc.emission.toolchain import Toolchain, find_toolchain
+from rtcc.emission.weights import SECTION_NAME
 from rtcc.errors import ArtifactError, CodegenError, InvalidInput, RtccError, ToolMissing, Unsupported
 from rtcc.machine import Machine
 from rtcc.target import beside, by_content
@@ -77,6 +78,61 @@ def test_a_shared_object_offers_its_functions_and_needs_only_libc(tmp_path: Path
     stack = next(line for line in dynamic.splitlines() if "GNU_STACK" in line)
     assert "RWE" not in stack
     assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def weights_in(path: Path) -> list[bytes]:
+    """The bytes of read-only segments of a library that are those of a section of weights."""
+    read = subprocess.run(["readelf", "-SW", path], capture_output=True, text=True, check=True).stdout
+    (row,) = (line.split("PROGBITS")[1].split() for line in read.splitlines() if SECTION_NAME in line)
+    listed = subprocess.run(["readelf", "-lW", path], capture_output=True, text=True, check=True).stdout
+    loads = [line.split() for line in listed.splitlines() if line.split()[:1] == ["LOAD"]]
+    data = path.read_bytes()
+    return [
+        data[int(offset, 16) : int(offset, 16) + int(size, 16)]
+        for _, offset, address, _, size, in_memory, flags, *_ in loads
+        if (int(address, 16), flags, in_memory) == (int(row[0], 16), "R", size)
+    ]
+
+
+def test_embedded_weights_are_a_segment_that_survives_strip(tmp_path: Path) -> None:
+    source = source_of("mixed")
+    path = write_artifact(source, tmp_path / "model.so")
+    assert weights_in(path) == [bytes(source.weights)]
+    assert path.read_bytes().count(bytes(source.weights)) == 1
+    subprocess.run(["strip", path], check=True)
+    assert weights_in(path) == [bytes(source.weights)]
+
+
+def test_a_static_library_has_its_weights_once(tmp_path: Path) -> None:
+    source = source_of("mixed")
+    path = write_artifact(source, tmp_path / "model.a")
+    assert path.read_bytes().count(bytes(source.weights)) == 1
+
+
+def test_weights_are_no_bytes_that_compiler_or_linker_read(tmp_path: Path) -> None:
+    """They are written once, into the file that is moved into place."""
+    source = source_of("mixed")
+    size, seen = len(source.weights), list[int]()
+
+    class Watching(Toolchain):
+        def run(self, command: Sequence[str], folder: Path) -> None:
+            super().run(command, folder)
+            seen.append(sum(bytes(source.weights) in each.read_bytes() for each in folder.iterdir()))
+
+    found = find_toolchain(source.machine)
+    write_artifact(source, tmp_path / "model.so", Watching(found.compile, found.archive))
+    assert size > 1000
+    assert seen == [0, 0]
+
+
+def test_a_linker_that_leaves_no_room_for_weights_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rtcc.emission.link.weights_address", lambda objects: 4096)  # pyright: ignore
+    with pytest.raises(ArtifactError, match="where weights are expected from 0x1000 on") as raised:
+        write_artifact(source_of("mixed"), tmp_path / "model.so")
+    assert raised.value.code == "link-failed"
+    assert not list(tmp_path.iterdir())
 
 
 def test_kernel_names_stay_visible_to_profilers(tmp_path: Path) -> None:
@@ -379,10 +435,13 @@ def test_a_missing_compiler_is_named_with_a_way_out(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_ziglang_links_where_no_compiler_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_external", [False, True])
+def test_ziglang_links_where_no_compiler_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_external: bool
+) -> None:
     if find_spec("ziglang") is None:
         pytest.skip("ziglang is not installed")
-    source = source_of("mixed", weights_name=beside)
+    source = source_of("mixed", weights_name=beside if is_external else None)
     monkeypatch.setattr("rtcc.emission.toolchain.shutil.which", _no_tool)
     monkeypatch.delenv("CC", raising=False)
     path = write_artifact(source, tmp_path / "model.so")
