@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from onnx import ValueInfoProto
 
 from rtcc.errors import InvalidModel, Unsupported
@@ -10,8 +12,13 @@ from rtcc.onnx.inputs import declared_type
 from rtcc.onnx.tensors import dtype_of
 
 
-def check_declared(value: Value, info: ValueInfoProto, where: str) -> None:
-    """InvalidModel where element type, rank or a fixed size contradict; open sizes pass."""
+def check_declared(
+    value: Value, info: ValueInfoProto, where: str, stated: Sequence[int | str] | None = None
+) -> None:
+    """InvalidModel where element type, rank or a fixed size contradict; open sizes pass.
+
+    stated: the caller's own sizes, which count in place of those that the model declares.
+    """
     kind = info.type.WhichOneof("value")
     if kind is None:
         return
@@ -30,18 +37,30 @@ def check_declared(value: Value, info: ValueInfoProto, where: str) -> None:
             f"{info.name!r} is declared {declared}, but its node gives {value.type}",
             where=where,
         )
-    if not tensor.HasField("shape"):
-        return
-    sizes = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in tensor.shape.dim]
+    if stated is not None:
+        sizes = [size if isinstance(size, int) else None for size in stated]
+        _require_shape(value, info.name, "given", sizes, where, "give the sizes that the model has")
+    elif tensor.HasField("shape"):
+        dims = tensor.shape.dim
+        sizes = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in dims]
+        example = "x".join(str(size) if isinstance(size, int) else "1" for size in value.type.shape)
+        hint = f"export the model again; or, where the node is right, say so: --shape {info.name}={example}"
+        _require_shape(value, info.name, "declared", sizes, where, hint)
+
+
+def _require_shape(
+    value: Value, name: str, by: str, sizes: Sequence[int | None], where: str, hint: str
+) -> None:
+    """InvalidModel unless the value has this rank and, where both are known, these sizes."""
     fits = len(sizes) == value.type.rank and all(
-        declared is None or not isinstance(found, int) or declared == found
-        for declared, found in zip(sizes, value.type.shape, strict=True)
+        expected is None or not isinstance(found, int) or expected == found
+        for expected, found in zip(sizes, value.type.shape, strict=True)
     )
     if not fits:
-        listed = ["?" if size is None else size for size in sizes]
+        listed = ", ".join("?" if size is None else str(size) for size in sizes)
         raise InvalidModel(
             "shape-mismatch",
-            f"{info.name!r} is declared with the shape {listed}, but its node gives {value.type}",
+            f"{name!r} is {by} with the shape [{listed}], but its node gives {value.type}",
             where=where,
-            hint="remove the stale shapes (value_info, outputs) or export the model again",
+            hint=hint,
         )

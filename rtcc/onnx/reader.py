@@ -42,10 +42,10 @@ def read(
 ) -> Module:
     """A module at the graph level from the path, bytes or protobuf of an ONNX model of opset 6 or newer.
 
-    shapes: sizes (or names) for an input's dimensions; dims: sizes for symbolic dimensions; values: inputs to
-    fix as constants, as arrays, numbers or lists of numbers. An initialiser that is also an input is a
-    constant, unless `shapes` names it. Operators come out in their newest form. The names of the outputs are
-    main's attribute `outputs`.
+    shapes: sizes (or names) for an input's dimensions, or for those of an output or inner value whose
+    declared shape is wrong; dims: sizes for symbolic dimensions; values: inputs to fix as constants, as
+    arrays, numbers or lists of numbers. An initialiser that is also an input is a constant, unless `shapes`
+    names it. Operators come out in their newest form. The outputs' names are main's attribute `outputs`.
     InvalidModel, Unsupported or InvalidInput name the node, the input or the file.
     """
     try:
@@ -104,14 +104,17 @@ class _Reader:
         wanted = [i for i in graph.input if i.name not in stored or i.name in {*(shapes or ()), *values}]
         fixed = fixed_values(wanted, values)
         given = {name: array.shape for name, array in fixed.items()}
-        types, bindings = input_types(wanted, {**(shapes or {}), **given}, dims)
+        declared = {info.name: info for info in graph.value_info}
+        results = {*declared, *(output.name for output in graph.output)} - {info.name for info in wanted}
+        self._stated = {name: sizes for name, sizes in (shapes or {}).items() if name in results}
+        of_inputs = {name: sizes for name, sizes in (shapes or {}).items() if name not in results}
+        types, bindings = input_types(wanted, of_inputs | given, dims)
         main = self.module.add_graph(Graph("main"))
         names: ChainMap[str, Value | None] = ChainMap({})
         for name, type in types:
             names[name] = (
                 self._fixed(name, type, fixed[name]) if name in fixed else main.add_parameter(type, name)
             )
-        declared = {info.name: info for info in graph.value_info}
         scope = _Scope(main, names, opset_versions(model), {}, declared, "", ())
         self._read_graph(graph, scope)
         main.attributes["outputs"] = tuple(output.name for output in graph.output)
@@ -146,7 +149,7 @@ class _Reader:
                     where=scope.path or f"graph {graph.name!r}",
                 )
             if not scope.path:
-                check_declared(value, output, f"output {output.name!r}")
+                check_declared(value, output, f"output {output.name!r}", self._stated.get(output.name))
             results.append(value)
         return results
 
@@ -180,7 +183,7 @@ class _Reader:
                 if value.producer is not None and value not in node.operands:
                     value.name = name
                 if name in scope.declared and not scope.path:
-                    check_declared(value, scope.declared[name], node.where)
+                    check_declared(value, scope.declared[name], node.where, self._stated.get(name))
 
     def _translated(self, node: Node, proto: NodeProto, scope: _Scope) -> Sequence[Value]:
         key = (proto.domain, proto.op_type, proto.overload)

@@ -296,6 +296,17 @@ def test_declared_types_that_contradict(shape: Any, dtype: Any, code: str, place
     assert error.where in ("node", "output 'y'")
 
 
+@pytest.mark.parametrize("place", ["output", "value_info"])
+def test_the_caller_may_say_that_a_declared_shape_is_wrong(place: str) -> None:
+    model = abs_model()
+    getattr(model.graph, place).append(value("y", (2, 4)))
+    if place == "output":
+        del model.graph.output[0]
+    assert rtcc.read(model, shapes={"y": (2, 3)}).main.returned[0].type.sizes == (2, 3)
+    with pytest.raises(InvalidModel, match=r"shape-mismatch.*is given with the shape \[2, 5\]"):
+        rtcc.read(model, shapes={"y": (2, 5)})
+
+
 # ---- absurd sizes
 
 
