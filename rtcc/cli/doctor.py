@@ -16,7 +16,6 @@ NEEDED = (
     "onnx-graphsurgeon",
     "apache-tvm",
     "numpy",
-    "networkx",
     "lark",
     "ml-dtypes",
     "typer",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import inf
 
 from rtcc.ir import Constant, Graph, Layout, Op, Value
@@ -21,7 +22,7 @@ from rtcc.ir.ops.fused import Fused
 from rtcc.ir.regions import anchor_of, operand_index
 from rtcc.ir.views import stores_alike
 from rtcc.selection.decision import Offer
-from rtcc.selection.energy import Energy, Labelling, Table
+from rtcc.selection.energy import Energy, Labelling, Solution, Table
 from rtcc.selection.layout_rules import layouts_read, may_write_blocks, packing
 from rtcc.target import GENERIC, Candidate, Cost, Target
 
@@ -128,8 +129,8 @@ class Assigner:
         ways = self._ways(region, offer)
         if not ways or ways == self._ways(region, taken):
             return 0.0
-        rest = min(self._forced(region, way) - self._least(region, way) for way in ways)
-        return rest - (assignment.seconds - taken.candidate.seconds)
+        more = min(self._excess(region, way) - self._least(region, way) for way in ways)
+        return more + taken.candidate.seconds
 
     # ---- regions
 
@@ -278,9 +279,13 @@ class Assigner:
 
     # ---- solutions
 
+    @cached_property
+    def _solution(self) -> Solution:
+        return self.energy.solved()
+
     def _solved(self) -> Labelling:
         if self.block:
-            return self.energy.minimised()
+            return self._solution.labelling
         labels = (False,) * len(self.energy.single)
         return Labelling(labels, self.energy.cost(labels), is_optimal=True)
 
@@ -291,14 +296,11 @@ class Assigner:
         fitting = [offer for offer in region.offers if way in self._ways(region, offer)]
         return min(fitting, key=lambda offer: offer.candidate.seconds)
 
-    def _forced(self, region: _Region, way: Way) -> float:
-        """Seconds of the cheapest assignment in which a region reads and writes in one way."""
-        energy = Energy(list(self.energy.single), dict(self.energy.pairs))
+    def _excess(self, region: _Region, way: Way) -> float:
+        """Seconds more of the cheapest assignment in which a region reads and writes in one way."""
         variables = (self.plain if region.data is None else region.read[region.data], region.stored)
-        for variable, label in zip(variables, way, strict=True):
-            if variable != self.plain:
-                energy.add(variable, (inf, 0.0) if label else (0.0, inf))
-        return energy.minimised().cost
+        wanted = {each: label for each, label in zip(variables, way, strict=True) if each != self.plain}
+        return self._solution.excess(wanted)
 
 
 def _listed(op: Fused, offers: Offers) -> tuple[Offer, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import inf, isfinite
-from typing import Any, cast
+
+from rtcc.selection.flow import Network
 
 Table = tuple[tuple[float, float], tuple[float, float]]
 """What two labels cost together, `table[first][second]`; inf where they cannot be had together."""
@@ -70,31 +71,35 @@ class Energy:
         singles = sum(costs[label] for costs, label in zip(self.single, labels, strict=True))
         return singles + sum(table[labels[a]][labels[b]] for (a, b), table in self.pairs.items())
 
-    def minimised(self) -> Labelling:
+    def solved(self) -> Solution:
         """The cheapest labelling; of several the one with the fewest variables labelled true.
 
         Its cost is infinite where none is possible.
         """
-        exact = self._in_whole_numbers()
+        exact, most = self._in_whole_numbers()
         mixed = [pair for pair, table in exact.pairs.items() if _excess(table) > 0]
         if len(mixed) > MOST_TRIED:
-            return self._descended(exact, mixed)
-        tried = (exact.cut(dict(zip(mixed, sides, strict=True))) for sides in _sides(len(mixed)))
-        labels = min(tried, key=exact.cost)
-        return Labelling(labels, self.cost(labels), is_optimal=True)
+            return Solution(self, self._descended(exact, mixed), most)
+        cuts = [_Cut(exact, dict(zip(mixed, sides, strict=True))) for sides in _sides(len(mixed))]
+        labels = min((cut.labels for cut in cuts), key=exact.cost)
+        return Solution(self, Labelling(labels, self.cost(labels), is_optimal=True), most, tuple(cuts))
+
+    def minimised(self) -> Labelling:
+        """The labelling that `solved` finds."""
+        return self.solved().labelling
 
     def _descended(self, exact: Energy, mixed: Sequence[tuple[int, int]]) -> Labelling:
         raised = {pair: exact.pairs[pair][0][1] >= exact.pairs[pair][1][0] for pair in mixed}
-        labels = exact.cut(raised)
+        labels = _Cut(exact, raised).labels
         while True:
             tight = {(a, b): not labels[b] if labels[a] != labels[b] else raised[a, b] for a, b in mixed}
-            better = exact.cut(tight)
+            better = _Cut(exact, tight).labels
             if exact.cost(better) >= exact.cost(labels):
                 return Labelling(labels, self.cost(labels), is_optimal=False)
             labels, raised = better, tight
 
-    def _in_whole_numbers(self) -> Energy:
-        """The same energy with costs rounded to whole numbers, and for inf one that exceeds all others."""
+    def _in_whole_numbers(self) -> tuple[Energy, int]:
+        """The same with costs rounded to whole numbers, and what stands for inf: more than all others."""
         tables = [*self.single, *(row for table in self.pairs.values() for row in table)]
         finite = [cost for costs in tables for cost in costs if isfinite(cost)]
         most = 1 + 2 * sum(round(abs(cost) * SCALE) for cost in finite)
@@ -106,7 +111,7 @@ class Energy:
         for (a, b), table in self.pairs.items():
             zeros, ones = ((whole(row[0]), whole(row[1])) for row in table)
             exact._add_legal(a, b, (zeros, ones), most)
-        return exact
+        return exact, most
 
     def _add_legal(self, first: int, second: int, table: Table, most: int) -> None:
         """Add a table; a label that nothing goes with is forbidden by itself, not by its pairs."""
@@ -118,30 +123,76 @@ class Energy:
             first, second, table = second, first, _transposed(table)
         self.add_pair(first, second, table)
 
-    def cut(self, raised: dict[tuple[int, int], bool]) -> tuple[bool, ...]:
-        """The labels by a minimum cut; raised: of a pair that is not submodular, whether t01 (or t10) is.
 
-        False is the side of the source.
-        """
-        import networkx  # takes a quarter of a second to import
+class _Cut:
+    """The minimum cut of an energy of whole numbers; raised: as `_raised`, of pairs that are not submodular.
 
-        graph: Any = cast("Any", networkx).DiGraph()
-        graph.add_nodes_from(["source", "sink"])
-        slopes = [one - zero for zero, one in self.single]
-        for (a, b), table in self.pairs.items():
-            table = _raised(table, raised[a, b]) if (a, b) in raised else table
+    Nodes are the variables, the source and the sink. Labels are false on the source's side.
+    """
+
+    def __init__(self, exact: Energy, raised: Mapping[tuple[int, int], bool]) -> None:
+        count = len(exact.single)
+        self.source, self.sink = count, count + 1
+        self._network = Network(count + 2)
+        bounds = {pair: _raised(exact.pairs[pair], first) for pair, first in raised.items()}
+        bounded = Energy(exact.single, {**exact.pairs, **bounds})
+        slopes = [one - zero for zero, one in exact.single]
+        for (a, b), table in bounded.pairs.items():
             slopes[a] += table[1][0] - table[0][0]
             slopes[b] += table[1][1] - table[1][0]
             if _excess(table) < 0:
-                graph.add_edge(a, b, capacity=-_excess(table))
+                self._network.add(a, b, int(-_excess(table)))
         for variable, slope in enumerate(slopes):
             if slope > 0:
-                graph.add_edge("source", variable, capacity=slope)
+                self._network.add(self.source, variable, int(slope))
             elif slope < 0:
-                graph.add_edge(variable, "sink", capacity=-slope)
-        search: Any = cast("Any", networkx).algorithms.flow.boykov_kolmogorov
-        _, (zeros, _) = cast("Any", networkx).minimum_cut(graph, "source", "sink", flow_func=search)
-        return tuple(variable in graph and variable not in zeros for variable in range(len(slopes)))
+                self._network.add(variable, self.sink, int(-slope))
+        self._network.push([self.source], [self.sink])
+        ones = self._network.reaching([self.sink])
+        self.labels = tuple(variable in ones for variable in range(count))
+        self.cost = bounded.cost(self.labels)
+
+    def forced(self, wanted: Mapping[int, bool]) -> float:
+        """What the cheapest labelling costs in which variables have these labels.
+
+        The source and the variables of its side are as one then, and so are the sink and those of its side:
+        what more can flow between them is what it costs more (Kohli and Torr, "Measuring uncertainty in graph
+        cut solutions", CVIU 2008).
+        """
+        if all(self.labels[variable] is label for variable, label in wanted.items()):
+            return self.cost
+        network = self._network.copy()
+        zeros, ones = ([v for v, label in wanted.items() if label is side] for side in (False, True))
+        more = network.push(zeros, [self.sink]) + network.push([self.source, *zeros], ones)
+        return self.cost + more
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The cheapest labelling of an energy, and what others cost."""
+
+    energy: Energy
+    labelling: Labelling
+    most: float
+    """What stands for inf in the cuts."""
+    cuts: tuple[_Cut, ...] = ()
+    """Under each bound; none where not all were tried."""
+
+    def excess(self, wanted: Mapping[int, bool]) -> float:
+        """How much more the cheapest labelling costs in which variables have these labels.
+
+        Where the labelling itself need not be the cheapest, another search is made, and may even find less.
+        """
+        if not self.cuts:
+            return self._searched(wanted) - self.labelling.cost
+        more = min(cut.forced(wanted) for cut in self.cuts) - min(cut.cost for cut in self.cuts)
+        return inf if more >= self.most / 2 else more / SCALE
+
+    def _searched(self, wanted: Mapping[int, bool]) -> float:
+        energy = Energy(list(self.energy.single), dict(self.energy.pairs))
+        for variable, label in wanted.items():
+            energy.add(variable, (inf, 0.0) if label else (0.0, inf))
+        return energy.minimised().cost
 
 
 def _sides(count: int) -> Iterator[tuple[bool, ...]]:

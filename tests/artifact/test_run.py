@@ -360,7 +360,7 @@ def test_loading_needs_no_compiler_packages(folder: Path) -> None:
     text = """
 import sys
 a.run(x)
-heavy = {"tvm", "onnx", "lark", "typer", "rich", "networkx", "onnx_graphsurgeon", "ml_dtypes"}
+heavy = {"tvm", "onnx", "lark", "typer", "rich", "onnx_graphsurgeon", "ml_dtypes"}
 print(sorted(heavy & set(sys.modules)))
 """
     out, _ = script(folder, text).communicate(timeout=20)

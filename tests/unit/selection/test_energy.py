@@ -48,6 +48,36 @@ def test_the_cut_is_as_cheap_as_the_best_of_all_labellings(mixed: int) -> None:
         assert found.cost == pytest.approx(least(energy), rel=1e-9)
 
 
+def least_with(energy: Energy, wanted: dict[int, bool]) -> float:
+    return min(
+        energy.cost(labels)
+        for labels in product((False, True), repeat=len(energy.single))
+        if all(labels[variable] is label for variable, label in wanted.items())
+    )
+
+
+@pytest.mark.parametrize("mixed", [0, 1, 4, MOST_TRIED + 6])
+def test_what_other_labels_cost_is_what_the_best_with_them_costs(mixed: int) -> None:
+    """One variable or two, with any labels, the cheapest labelling's own among them, and impossible ones."""
+    source = random.Random(mixed)
+    seen: list[float] = []
+    for seed in range(12):
+        energy = random_energy(seed, mixed)
+        solution = energy.solved()
+        for _ in range(8):
+            wanted = {source.randrange(7): source.random() < 0.5 for _ in range(2)}
+            excess, expected = solution.excess(wanted), least_with(energy, wanted) - solution.labelling.cost
+            if mixed <= MOST_TRIED or isinf(expected):
+                assert excess == pytest.approx(expected, abs=1e-9)
+            else:
+                assert excess >= expected - 1e-9
+            seen.append(excess)
+    assert any(map(isinf, seen))
+    if mixed <= MOST_TRIED:
+        assert min(seen) == 0.0
+    assert len({each for each in seen if 0 < each < inf}) > 20
+
+
 def test_many_pairs_that_are_not_submodular_give_a_sound_labelling() -> None:
     ratios: list[float] = []
     for seed in range(20):
