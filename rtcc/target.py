@@ -190,6 +190,10 @@ class Target(ABC):
     def fusible(self, anchor: Op, epilogue: Op) -> bool:
         """Whether the elementwise `epilogue` can run in the same kernel as `anchor`."""
 
+    def joins_pool(self, anchor: Op, algorithm: str, pool: Op) -> bool:
+        """Whether the kernel that computes `anchor` so can also pool what it has computed and finished."""
+        return False
+
     @abstractmethod
     def candidates(
         self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS

@@ -19,6 +19,12 @@ def anchor_of(body: Graph) -> Op | None:
     return None
 
 
+def joined_pool(body: Graph) -> Op | None:
+    """The pool that takes in what a region has computed and finished (`join-pools`), if there is one."""
+    anchors = [op for op in body.ops if op.role is Role.ANCHOR]
+    return anchors[1] if len(anchors) > 1 else None
+
+
 def constant_slots(op: Fused, anchor: Op) -> frozenset[int]:
     """Which operands of the anchor are constants that can be stored as this operand alone wants them."""
     outer = [

@@ -24,6 +24,7 @@ BUILT_IN: dict[str, str] = {
     "fuse": "rtcc.passes.fuse:Fuse",
     "fuse-attention": "rtcc.passes.fuse_attention:FuseAttention",
     "inline-control": "rtcc.passes.inline_control:InlineControl",
+    "join-pools": "rtcc.passes.join_pools:JoinPools",
     "legalize": "rtcc.passes.legalize:Legalize",
     "outline-kernels": "rtcc.passes.outline_kernels:OutlineKernels",
     "plan-memory": "rtcc.passes.plan_memory:PlanMemory",

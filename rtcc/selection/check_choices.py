@@ -13,7 +13,7 @@ from rtcc.errors import InvalidInput
 from rtcc.ir import Graph, Layout, Module, Op, Value
 from rtcc.ir.ops.fused import Fused
 from rtcc.ir.ops.plan import Launch
-from rtcc.ir.regions import anchor_of
+from rtcc.ir.regions import anchor_of, joined_pool
 from rtcc.selection.layout_rules import layouts_read, obstacle, packing
 from rtcc.target import GENERIC, Candidate, Halos, Illegal, Target
 
@@ -27,7 +27,8 @@ LAYING_OUT = "select-layout"
 def check_choices(module: Module, target: Target) -> None:
     """Raise InvalidInput unless every fused region and kernel declares what the target can generate.
 
-    bad-algorithm: no such algorithm, or not legal for its op. bad-tile: not as many numbers as the algorithm
+    bad-algorithm: no such algorithm, or not legal for its op, or a pool behind it that its kernel does not
+    take. bad-tile: not as many numbers as the algorithm
     takes, or numbers out of range. bad-layout: operands or result stored otherwise than the algorithm reads
     and writes them, or otherwise than with one axis in blocks where there is none. bad-scratch: a launch
     with another amount of scratch memory than its kernel takes.
@@ -37,6 +38,8 @@ def check_choices(module: Module, target: Target) -> None:
     for body, attributes, what in _bodies(module):
         anchor = anchor_of(body)
         is_open = CHOOSING not in passes and "algorithm" not in attributes
+        if anchor is not None:
+            _check_pool(anchor, body, attributes, target, what)
         candidate = (
             None if anchor is None or is_open else _declared(anchor, body, attributes, target, what)
         )
@@ -94,6 +97,13 @@ def _declared(
             "algorithm", f"{what}: {algorithm!r} is not legal for {anchor.name}: {candidate.cost.reason}"
         )
     return candidate
+
+
+def _check_pool(anchor: Op, body: Graph, attributes: Mapping[str, Any], target: Target, what: str) -> None:
+    """A pool stands behind an anchor only where the anchor's kernel pools."""
+    pool, algorithm = joined_pool(body), attributes.get("algorithm") or GENERIC
+    if pool is not None and not target.joins_pool(anchor, algorithm, pool):
+        raise _bad("algorithm", f"{what}: {algorithm!r} computes {anchor.name} without {pool.name} behind it")
 
 
 def _check_tile(tile: Any, candidate: Candidate, what: str) -> None:

@@ -17,10 +17,12 @@ from rtcc.ir import DType, Graph, Op, Value
 from rtcc.ir.dtype import Kind
 from rtcc.ir.op import Array
 from rtcc.ir.ops import nn, quant
+from rtcc.ir.ops.computed import ComputedOp
 from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.regions_of_interest import RoiAlign
 from rtcc.ir.ops.sampling import DeformConv, GridSample
 from rtcc.ir.ops.winograd import WinogradConv
+from rtcc.ir.regions import joined_pool
 from rtcc.ir.roles import Role
 from rtcc.pipeline.inputs import index_bound, random_kernel_inputs, seeded
 
@@ -96,7 +98,8 @@ def _flushed(feed: Array) -> Array:
 def undetermined(kernel: Graph, feeds: Sequence[Array]) -> list[Array]:
     """For each result where anything is right: in transformed tiles that read a number that is not finite.
 
-    The interpreter computes with whole tiles too. All between a tile and the result is elementwise.
+    The interpreter computes with whole tiles too. All between a tile and the result is elementwise, but for a
+    pool that joined.
     """
     of_tiles: list[Array] = []
 
@@ -107,6 +110,9 @@ def undetermined(kernel: Graph, feeds: Sequence[Array]) -> list[Array]:
     results = interpret_graph(kernel, feeds, observe=note) if _has_tiles(kernel) else ()
     if not of_tiles:
         return [np.zeros(value.type.sizes, bool) for value in kernel.returned]
+    pool = joined_pool(kernel)
+    if isinstance(pool, ComputedOp):
+        of_tiles = [pool.compute(of_tiles[0].astype(np.float32)) > 0]
     return [np.broadcast_to(of_tiles[0], result.shape) for result in results]
 
 

@@ -34,6 +34,12 @@ from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import im2col_demand, im2col_illegal
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
 from rtcc.targets.tvm.kernels.matrix_product.matmul_demand import matmul_demand
+from rtcc.targets.tvm.kernels.transformed import columns_tiles
+from rtcc.targets.tvm.kernels.transformed.columns_tiles import (
+    ColumnsProblem,
+    columns_demand,
+    columns_illegal,
+)
 from rtcc.targets.tvm.kernels.transformed.fft_tiles import FftProblem, choose_points, fft_illegal
 from rtcc.targets.tvm.kernels.transformed.transformed_demand import transformed_demand
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import (
@@ -47,6 +53,7 @@ from rtcc.targets.tvm.kernels.transformed.winograd_tiles import (
     winograd_illegal,
 )
 from rtcc.targets.tvm.problems import (
+    COLUMNS,
     IM2COL,
     bordered_problem,
     conv_problem,
@@ -66,6 +73,10 @@ ALGORITHMS: dict[str, str] = {
     "depthwise": "convolution with one filter per channel, over channel blocks",
     **{
         f"winograd{m}": f"convolution of 2 to {9 - m} taps an axis by transformed tiles of {m} outputs"
+        for m in OUTPUTS
+    },
+    **{
+        f"{COLUMNS}{m}": f"convolution of a plain input of few channels by transformed strips of {m} rows"
         for m in OUTPUTS
     },
     "fft": "convolution by Fourier transforms of tiles, dense or depthwise, for large kernels",
@@ -90,7 +101,7 @@ class Vectors:
     threads: int
 
 
-_WINOGRAD = tuple(f"winograd{outputs}" for outputs in OUTPUTS)
+_WINOGRAD = tuple(f"{name}{outputs}" for name in ("winograd", COLUMNS) for outputs in OUTPUTS)
 
 Price = Callable[[Demand], Cost]
 """A target's seconds for a demand."""
@@ -143,7 +154,8 @@ class _Convolution:
             return *illegal, self._im2col(), self._generic()
         winograd = (self._winograd(outputs) for outputs in OUTPUTS)
         others = (self._direct(), self._plain(), self._depthwise())
-        return *others, *winograd, self._fft(), self._im2col(), self._generic()
+        columns = (self._columns(outputs) for outputs in OUTPUTS)
+        return *others, *winograd, *columns, self._fft(), self._im2col(), self._generic()
 
     def _no_micro_kernel(self) -> str | None:
         """Why no micro-kernel can do the convolution, whatever its algorithm."""
@@ -196,6 +208,13 @@ class _Convolution:
         if reason := winograd_illegal(conv, tile):
             return Candidate(name, Illegal(f"{name}: {reason}"))
         return _winograd_candidate(WinogradProblem(conv, tile), self.conv, self.vectors, self.price)
+
+    def _columns(self, outputs: int) -> Candidate:
+        """The candidate for the operator that the convolution would be made into."""
+        conv, name = conv_problem(self.conv, self.vectors.lanes, self.halos), f"{COLUMNS}{outputs}"
+        if reason := columns_illegal(conv, outputs):
+            return Candidate(name, Illegal(f"{name}: {reason}"))
+        return _columns_candidate(ColumnsProblem(conv, outputs), self.vectors, self.price)
 
     def _fft(self) -> Candidate:
         """The candidate for the operator that the convolution would be made into."""
@@ -268,21 +287,52 @@ class _Convolution:
 def _given_candidates(
     op: WinogradConv | FftConv, has_constant_weights: bool, halos: Halos, vectors: Vectors, price: Price
 ) -> tuple[Candidate, ...]:
-    """The one way to compute an operator whose weights are transformed already."""
-    is_winograd = isinstance(op, WinogradConv)
-    name = f"winograd{max(op.outputs)}" if is_winograd else "fft"
+    """The ways to compute an operator whose weights are transformed already."""
+    names = ["fft"]
+    if isinstance(op, WinogradConv):
+        names = [f"{name}{max(op.outputs)}" for name in ("winograd", COLUMNS)]
     reason = None
     if op.data.type.dtype is not DType.F32 or op.data.type.rank not in (3, 4) or 0 in op.type.sizes:
         reason = f"micro-kernels compute pictures in f32, this is {op.data.type}"
     elif not has_constant_weights:
         reason = "the weights are not constants of this layer's own"
     if reason is not None:
-        return (Candidate(name, Illegal(f"{name}: {reason}")),)
-    if is_winograd:
-        return (_winograd_candidate(winograd_problem(op, vectors.lanes, halos), op, vectors, price),)
+        return tuple(Candidate(name, Illegal(f"{name}: {reason}")) for name in names)
+    if isinstance(op, WinogradConv):
+        return _winograd_candidates(op, winograd_problem(op, vectors.lanes, halos), vectors, price)
     problem = fft_problem(op, vectors.lanes, halos)
     by = choose_blocking(problem, vectors.registers, vectors.caches, vectors.threads)
     return (_fft_candidate(problem, by, op, op.points, vectors, price),)
+
+
+def _winograd_candidates(
+    op: WinogradConv, problem: WinogradProblem, vectors: Vectors, price: Price
+) -> tuple[Candidate, ...]:
+    """In blocks of channels, by tiles; and from a plain picture, by strips."""
+    conv, rows = problem.conv, max(op.outputs)
+    if any(outputs == 1 < taps for outputs, taps in zip(problem.outputs, conv.kernel, strict=True)):
+        by_tiles = Candidate(
+            f"winograd{rows}", Illegal(f"winograd{rows}: its tiles are strips, one column each")
+        )
+    else:
+        by_tiles = _winograd_candidate(problem, op, vectors, price)
+    reason = columns_illegal(conv, rows) if problem.outputs == (rows, 1) else "its tiles are no strips"
+    if reason is not None:
+        return by_tiles, Candidate(f"{COLUMNS}{rows}", Illegal(f"{COLUMNS}{rows}: {reason}"))
+    return by_tiles, _columns_candidate(ColumnsProblem(conv, rows), vectors, price)
+
+
+def _columns_candidate(problem: ColumnsProblem, vectors: Vectors, price: Price) -> Candidate:
+    conv, lanes = problem.conv, vectors.lanes
+    tile = columns_tiles.choose_tile(problem, vectors.registers)
+    blocked, bias = Layout.blocked(4, lanes), Layout(((0, lanes),), (0,))
+    weights = Layout(((0, lanes), (2, 1), (1, 1), (3, 1)), (0,))
+    products = sum_error(conv.channels * conv.kernel[1] + 4 * problem.points, SINGLE)
+    return Candidate(
+        f"{COLUMNS}{problem.outputs}", price(columns_demand(problem, tile, vectors.caches.second)),
+        amplification((problem.outputs, 1), conv.kernel) * products, astuple(tile),
+        {0: None, 1: weights, 2: bias}, blocked, (), Transformed(WinogradConv.name, (problem.outputs, 1)),
+    )  # fmt: skip
 
 
 def _winograd_candidate(problem: WinogradProblem, op: Op, vectors: Vectors, price: Price) -> Candidate:

@@ -11,6 +11,7 @@ from rtcc.ir.ops import nn, pooling
 from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.winograd import WinogradConv
+from rtcc.ir.regions import joined_pool
 from rtcc.target import NO_HALOS, Halos
 from rtcc.targets.tvm.kernels.attention import attention_problem
 from rtcc.targets.tvm.kernels.attention.attention_problem import AttentionProblem
@@ -20,7 +21,8 @@ from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem, Im2
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, MatmulTile, Right
 from rtcc.targets.tvm.kernels.pooling.pool_problem import PoolProblem, Reduction
-from rtcc.targets.tvm.kernels.transformed import transformed_tiles
+from rtcc.targets.tvm.kernels.transformed import columns_tiles, transformed_tiles
+from rtcc.targets.tvm.kernels.transformed.columns_tiles import ColumnsProblem, ColumnsTile, Pooling
 from rtcc.targets.tvm.kernels.transformed.fft_tiles import FftProblem
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem
@@ -30,6 +32,9 @@ Quad = tuple[int, int, int, int]
 
 IM2COL = "im2col"
 """The algorithm that computes `nn.conv` on plain tensors, by panels."""
+
+COLUMNS = "columns"
+"""What algorithms are called that are Winograd's along the columns alone; the rows of a strip follow."""
 
 _WALKED_IN_BLOCKS = frozenset(
     f"tensor.{name}" for name in ("convert_layout", "concat", "slice", "pad", "resample")
@@ -65,6 +70,9 @@ def scratch_bytes(kernel: Graph, lanes: int) -> int:
                 return matmul_tiles.scratch_bytes(problem, MatmulTile(*tile))
             case TokenAttention():
                 return attention_problem.scratch_bytes(token_attention_problem(op, lanes, *tile))
+            case WinogradConv() if is_columns(kernel.attributes.get("algorithm", "")):
+                columns = columns_problem(op, lanes, pool=joined_pool(kernel))
+                return columns_tiles.scratch_bytes(columns, ColumnsTile(*tile))
             case WinogradConv():
                 return transformed_tiles.scratch_bytes(winograd_problem(op, lanes), Blocking(*tile))
             case nn.Conv() if kernel.attributes.get("algorithm") == IM2COL:
@@ -110,6 +118,40 @@ def winograd_problem(op: WinogradConv, lanes: int, halos: Halos = NO_HALOS) -> W
         input_halo=_quad(halos.operand), output_halo=_quad(halos.result),
     )  # fmt: skip
     return WinogradProblem(problem, _pair(op.outputs))
+
+
+def columns_problem(
+    op: WinogradConv, lanes: int, halos: Halos = NO_HALOS, pool: Op | None = None
+) -> ColumnsProblem:
+    """A convolution by Winograd's algorithm along the columns; pool: what its results go through."""
+    conv = winograd_problem(op, lanes, halos).conv
+    return ColumnsProblem(conv, op.outputs[0], None if pool is None else _pooling(pool))
+
+
+def is_columns(algorithm: str) -> bool:
+    """Whether an algorithm is one of Winograd's along the columns."""
+    return algorithm.startswith(COLUMNS)
+
+
+def joins_pool(anchor: Op, algorithm: str, pool: Op, lanes: int) -> bool:
+    """Whether the micro-kernel of an anchor can pool what it has finished."""
+    if not (isinstance(anchor, WinogradConv) and is_columns(algorithm) and is_blocked_pool(pool)):
+        return False
+    found, conv = _pooling(pool), winograd_problem(anchor, lanes).conv
+    return found is not None and columns_tiles.pools(conv, anchor.outputs[0], found)
+
+
+def _pooling(pool: Op) -> Pooling | None:
+    """A pool over windows that do not overlap and lie inside the data, as micro-kernels join it."""
+    if not isinstance(pool, pooling.MaxPool | pooling.AveragePool) or len(pool.kernel_shape) != 2:
+        return None
+    pads, strides, dilations = pool.geometry()
+    rows, columns = pool.kernel_shape
+    sizes = pool.data.type.sizes[2:]
+    is_cut = pool.rounds_up and (sizes[0] % rows or sizes[1] % columns)
+    if any(pads) or strides != (rows, columns) or set(dilations) != {1} or is_cut:
+        return None
+    return Pooling(_pool_reduction(pool), rows, columns)
 
 
 def fft_problem(op: FftConv, lanes: int, halos: Halos = NO_HALOS) -> FftProblem:

@@ -22,7 +22,14 @@ from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import best_blockings
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, tile_outputs
-from rtcc.targets.tvm.problems import bordered_problem, conv_problem, is_column, matmul_problem, turned
+from rtcc.targets.tvm.problems import (
+    bordered_problem,
+    conv_problem,
+    is_column,
+    is_columns,
+    matmul_problem,
+    turned,
+)
 from rtcc.tuning.store import Measurement
 
 MOST_TILES = 6
@@ -42,6 +49,8 @@ def tiles_of(
 def _best(anchor: Op, candidate: Candidate, constants: Container[int], vectors: Vectors) -> Sequence[Any]:
     registers, cache, threads = vectors.registers, vectors.caches.second, vectors.threads
     match anchor:
+        case nn.Conv() if is_columns(candidate.algorithm):
+            return ()
         case nn.Conv() if candidate.transformed and candidate.transformed.operator == WinogradConv.name:
             conv = conv_problem(anchor, vectors.lanes, NO_HALOS)
             conv = turned(conv) if is_column(anchor) else conv

@@ -29,7 +29,7 @@ from rtcc.targets.tvm.candidates import ALGORITHMS, Vectors, candidates_of
 from rtcc.targets.tvm.compile_kernels import compile_kernels
 from rtcc.targets.tvm.demand import Demand
 from rtcc.targets.tvm.loops_demand import loops_demand
-from rtcc.targets.tvm.problems import is_agnostic, scratch_bytes
+from rtcc.targets.tvm.problems import is_agnostic, joins_pool, scratch_bytes
 from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
 from rtcc.targets.tvm.tiles import tiles_of, with_measurements
 from rtcc.targets.x86.cost import (
@@ -94,6 +94,9 @@ class X86(Target):
     def fusible(self, anchor: Op, epilogue: Op) -> bool:
         return joins_anchor(anchor, epilogue)
 
+    def joins_pool(self, anchor: Op, algorithm: str, pool: Op) -> bool:
+        return joins_pool(anchor, algorithm, pool, self.lanes(DType.F32))
+
     def candidates(
         self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS
     ) -> tuple[Candidate, ...]:
@@ -151,7 +154,7 @@ class X86(Target):
         attention = ",fuse-attention" if level == "-O2" else ""
         before, after = (
             f"legalize,fold-constants,expand-loops{attention},fuse",
-            "select-layout,outline-kernels,plan-memory",
+            "join-pools,select-layout,outline-kernels,plan-memory",
         )
         return ",".join((NAMED_PIPELINES[level], before, f"select-conv{options}", after))
 

@@ -59,6 +59,7 @@ LOWERING = [
     "fuse-attention",
     "fuse",
     "select-conv",
+    "join-pools",
     "select-layout",
     "outline-kernels",
     "plan-memory",

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import layers
 from benchmarks.models.networks import write_model
 
-ANCHORS = ("matmul", "direct_plain", "direct", "winograd", "fft", "im2col")
+ANCHORS = ("matmul", "direct_plain", "direct", "winograd", "columns", "fft", "im2col")
 """What convolutions and products are computed by; their share of the peak is given."""
 
 

@@ -69,10 +69,9 @@ class Transform:
 
 @cache
 def transform(outputs: int, taps: int) -> Transform:
-    """F(outputs, taps); F(1, 1) changes nothing. KeyError for tiles that have no points."""
-    if outputs == taps == 1:
-        one = np.ones((1, 1))
-        return Transform(one, one, one)
+    """F(outputs, taps); F(1, taps) is the sum tap by tap. KeyError for tiles that have no points."""
+    if outputs == 1:
+        return Transform(np.ones((1, taps)), np.eye(taps), np.eye(taps))
     count = outputs + taps - 1
     points = np.array(POINTS[count])
     output, filter_, input_ = np.zeros((outputs, count)), np.zeros((count, taps)), np.zeros((count, count))
@@ -126,8 +125,8 @@ def _along(matrix: NDArray[Any], array: NDArray[Any], axis: int) -> NDArray[Any]
 class WinogradConv(ComputedOp):
     """Convolution of [N, C, spatial…] by a transformed weight [M, C, points…], stride 1.
 
-    outputs: of a tile along each spatial axis: 2, 3 or 4, or 1 where the filter has one tap. The weight is
-    `transformed_filter`'s; along an axis it has outputs + taps - 1 points.
+    outputs: of a tile along each spatial axis: 2, 3 or 4, or 1 where products are summed tap by tap. The
+    weight is `transformed_filter`'s; along an axis it has outputs + taps - 1 points.
     Differs from `nn.conv` by rounding only; docs/arithmetic.md bounds it.
     """
 
@@ -179,7 +178,7 @@ class WinogradConv(ComputedOp):
                 f"the weight must be [M, {data.shape[1]}, {count} axes of points], found {weight}"
             )
         for outputs, points in zip(self.outputs, map(upper_bound, weight.shape[2:]), strict=True):
-            if (points != 1) if outputs == 1 else (points not in POINTS or points <= outputs):
+            if outputs > 1 and (points not in POINTS or points <= outputs):
                 raise self.fail(f"there is no tile of {outputs} outputs with {points} points")
         operands = (self.weight, self.bias)
         if any(value is not None and value.type.dtype is not data.dtype for value in operands):

@@ -15,6 +15,7 @@ legal, `…_demand` what that asks of a machine; only what emits code needs TVM.
 | transformed.transformed_tiles, transformed.transformed_demand | blocks of tiles, what they take |
 | transformed.tile_blocks | the loops over blocks of tiles, around transforms and products |
 | transformed.winograd_conv, transformed.winograd_tiles | Winograd's convolution |
+| transformed.columns_conv, transformed.columns_tiles | Winograd's along the columns, of plain input |
 | transformed.constant_matrix | a transform's matrix times vectors, with few operations |
 | transformed.fft_conv, transformed.fft_tiles | convolution by Fourier transforms |
 | transformed.tile_fft | the transforms of a tile, along its height and its width |

@@ -17,6 +17,7 @@ from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.softmax import Softmax
 from rtcc.ir.ops.winograd import WinogradConv
+from rtcc.ir.regions import joined_pool
 from rtcc.target import GENERIC, Halos, Target
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr, splat, vector
@@ -30,7 +31,9 @@ from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
 from rtcc.targets.tvm.kernels.matrix_product import matmul, matmul_tiles
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulTile
 from rtcc.targets.tvm.kernels.pooling import pool
-from rtcc.targets.tvm.kernels.transformed import fft_conv, winograd_conv
+from rtcc.targets.tvm.kernels.transformed import columns_conv, fft_conv, winograd_conv
+from rtcc.targets.tvm.kernels.transformed.columns_tiles import ColumnsTile
+from rtcc.targets.tvm.kernels.transformed.columns_tiles import tile_illegal as columns_tile_illegal
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking, blocking_illegal
 from rtcc.targets.tvm.lower import reduction, rows, windows
 from rtcc.targets.tvm.lower.kernel import emit, integer, literal, storage_type
@@ -38,10 +41,12 @@ from rtcc.targets.tvm.lower.movement import split_index
 from rtcc.targets.tvm.lower.rules import kernel_rule
 from rtcc.targets.tvm.problems import (
     IM2COL,
+    columns_problem,
     conv_problem,
     fft_problem,
     im2col_problem,
     is_column,
+    is_columns,
     is_turned,
     matmul_problem,
     pool_problem,
@@ -54,6 +59,8 @@ _CONVOLUTIONS = {"direct": direct_conv, "depthwise": depthwise_conv, "direct_pla
 
 class RegionEpilogue:
     """The ops after the anchor, as the epilogue of a micro-kernel: vectors in, vectors out.
+
+    A pool that joined the region is the micro-kernel's own; the epilogue is what comes before it.
 
     own: the anchor's operands that the micro-kernel reads itself. logical: from the micro-kernel's
     coordinates to those of the anchor's result, where the two differ.
@@ -80,10 +87,13 @@ class RegionEpilogue:
         """What the region makes of one vector of the anchor's result."""
         at = self.logical(at)
         known: dict[Value, Expr] = {self.anchor.result: self._with_addend(value, at, buffers)}
+        pool = joined_pool(self.graph)
         for op in list(self.graph.ops)[:-1]:
-            if op is not self.anchor:
+            if op is not self.anchor and op is not pool:
                 known[op.result] = emit(op, *(self._operand(v, op, known, at, buffers) for v in op.operands))
-        return known[self.graph.returned[0]]
+        last = self.graph.returned[0] if pool is None else pool.operands[0]
+        assert last is not None
+        return known[last]
 
     def _with_addend(self, value: Expr, at: Position, buffers: Sequence[tirx.Buffer]) -> Expr:
         """The anchor's own third operand added: a convolution's bias per channel, a gemm's addend."""
@@ -144,8 +154,10 @@ def _blocked_place(type: TensorType, index: Sequence[Expr], at: Position, axes: 
         else:
             channel = at.index[axes[axis]] if type.sizes[axis] != 1 else integer(0)
             outer.append(tirx.floordiv(channel, integer(lanes)))
-    inner = vector(0, lanes) if type.sizes[blocked] != 1 else integer(0)
-    return [*outer, inner]
+    if type.sizes[blocked] == 1:
+        return [*outer, integer(0)]
+    is_along = at.axis == axes[blocked]
+    return [*outer, vector(0, lanes) if is_along else tirx.floormod(at.index[axes[blocked]], integer(lanes))]
 
 
 def finished(func: tirx.PrimFunc, graph: Graph, epilogue: RegionEpilogue) -> tirx.PrimFunc:
@@ -184,7 +196,7 @@ def _result_layout(graph: Graph) -> Layout | None:
 
 def _require_tile(
     op: Op,
-    tile: Tile | MatmulTile | Blocking | Im2colTile,
+    tile: Tile | ColumnsTile | MatmulTile | Blocking | Im2colTile,
     weights: TensorType,
     axis: int,
     block: int,
@@ -237,12 +249,31 @@ def _im2col(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
 
 @kernel_rule(WinogradConv)
 def _winograd(graph: Graph, op: WinogradConv, target: Target) -> tirx.PrimFunc:
+    if is_columns(graph.attributes.get("algorithm", "")):
+        return _columns(graph, op)
     lanes, halos = _blocks_of(graph, op)
     logical = _without_height if op.type.rank == 3 else _same
     epilogue = RegionEpilogue(graph, op, [op.data, op.weight], logical)
     by, problem = Blocking(*graph.attributes["tile"]), winograd_problem(op, lanes, halos)
     _require_tile(op, by, op.weight.type, 0, by.blocks * lanes, blocking_illegal(problem, by))
     return finished(winograd_conv.make(problem, epilogue, by), graph, epilogue)
+
+
+def _columns(graph: Graph, op: WinogradConv) -> tirx.PrimFunc:
+    layout = _result_layout(graph)
+    if layout is None or op.data.type.layout is not None:
+        raise InvalidInput(
+            "bad-layout",
+            f"{graph.attributes['algorithm']} reads a plain picture and writes blocks of channels",
+            where=str(op.location) or None,
+            hint="select-layout chooses layouts: run it again",
+        )
+    lanes = layout.blocks[1]
+    epilogue = RegionEpilogue(graph, op, [op.data, op.weight], _same)
+    problem = columns_problem(op, lanes, Halos((), layout.halo), joined_pool(graph))
+    tile = ColumnsTile(*graph.attributes["tile"])
+    _require_tile(op, tile, op.weight.type, 0, tile.blocks * lanes, columns_tile_illegal(problem, tile))
+    return finished(columns_conv.make(problem, epilogue, tile), graph, epilogue)
 
 
 @kernel_rule(FftConv)

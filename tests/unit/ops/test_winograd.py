@@ -171,7 +171,6 @@ def test_amplification_is_as_documented() -> None:
         ((4, 3, 6, 6), {"outputs": (4,)}, "outputs are"),
         ((4, 3, 6, 9), {"outputs": (4, 4)}, "no tile of 4 outputs with 9 points"),
         ((4, 3, 6, 4), {"outputs": (4, 4)}, "no tile of 4 outputs with 4 points"),
-        ((4, 3, 6, 6), {"outputs": (4, 1)}, "no tile of 1 outputs with 6 points"),
         ((4, 2, 6, 6), {"outputs": (4, 4)}, "the weight must be"),
         ((4, 3, 6, 6), {"outputs": (4, 4), "pads": (1, 1)}, "expected 4 pads"),
         ((4, 3, 6, 6), {"outputs": (4, 4), "pads": (1, 1, -1, 1)}, "expected 4 pads"),
