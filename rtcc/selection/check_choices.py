@@ -40,9 +40,7 @@ def check_choices(module: Module, target: Target) -> None:
         is_open = CHOOSING not in passes and "algorithm" not in attributes
         if anchor is not None:
             _check_pool(anchor, body, attributes, target, what)
-        candidate = (
-            None if anchor is None or is_open else _declared(anchor, body, attributes, target, what)
-        )
+        candidate = None if anchor is None or is_open else _declared(anchor, body, attributes, target, what)
         if candidate is not None:
             _check_tile(attributes.get("tile", ()), candidate, what)
         if not is_laid_out:

@@ -201,8 +201,9 @@ def test_through_the_compiler(algorithm: str, pool: str) -> None:
     joined = (algorithm, ["nn.winograd_conv", "math.relu", f"nn.{pool}_pool"])
     assert joined in kernels(module, conv=algorithm)
     for threads in (1, 2):
-        checks = {"verify_each": True, "verify_kernels": True}
-        with rtcc.compile(module, conv=algorithm, threads=threads, **checks) as found:
+        with rtcc.compile(
+            module, conv=algorithm, threads=threads, verify_each=True, verify_kernels=True
+        ) as found:
             assert np.abs(found.run({"x": data})["y"] - expected).max() <= ERROR * np.abs(expected).max()
 
 

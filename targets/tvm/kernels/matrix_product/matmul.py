@@ -16,9 +16,9 @@ A matrix-vector product has few accumulators; then several steps of k go to accu
 the multiply-adds do not wait for each other. Long sums over k are cut into blocks (`summation`).
 
 Constants come from the third cache or from memory: while one group of columns is multiplied by several tiles
-of rows, the next one is asked for, a line or two with every few steps of k (measured: 89 % of the peak without,
-95 % with). Where there is one tile of rows every line is read once, in order: the hardware's prefetchers do
-as well, and requests of our own cost 5 to 20 %, from the second cache, the third and from memory alike.
+of rows, the next one is asked for, a line or two with every few steps of k (measured: 89 % of the peak
+without, 95 % with). Where there is one tile of rows every line is read once, in order: the hardware does as
+well, and requests of our own cost 5 to 20 %, from the second cache, the third and from memory alike.
 """
 
 from __future__ import annotations
