@@ -11,7 +11,7 @@ from rtcc.pipeline import Pass, approximates
 from rtcc.quantization.collection import Collecting
 from rtcc.quantization.quantizer import name_values, quantize_module
 from rtcc.quantization.ranges import Range
-from rtcc.quantization.scheme import Activations, Calibration, Form, Placement, Scheme, Settings
+from rtcc.quantization.scheme import Activations, Calibration, Equalization, Form, Placement, Scheme, Settings
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Quantize(Pass):
     block: int = 32
     placement: Placement = Placement.FUSED
     products: bool = False
+    bias_correction: bool = True
+    equalization: Equalization = Equalization.OFF
     keep_float: tuple[str, ...] = ()
     data: str = ""
     samples: int = 0

@@ -11,7 +11,7 @@ from rtcc.cli.app import INTERRUPTED, app
 from rtcc.cli.arguments import ModelArgument, Reading, with_options_of
 from rtcc.cli.progress import progress
 from rtcc.errors import InvalidInput
-from rtcc.quantization.scheme import Activations, Calibration, Form, Placement, Scheme
+from rtcc.quantization.scheme import Activations, Calibration, Equalization, Form, Placement, Scheme
 
 if TYPE_CHECKING:
     from rtcc.quantization.quantizer import Quantized, Step
@@ -61,6 +61,12 @@ def quantize_(
     products: Annotated[
         bool, typer.Option("--products", help="Quantise products of two activations too.")
     ] = False,
+    no_bias_correction: Annotated[
+        bool, typer.Option("--no-bias-correction", help="Leave the mean errors of layers in.")
+    ] = False,
+    equalization: Annotated[
+        Equalization, typer.Option(help="Bring channels of activations to like ranges.")
+    ] = Equalization.OFF,
     keep_float: Annotated[
         list[str] | None,
         typer.Option("--keep-float", metavar="LAYER", help="Leave a layer as it is; repeatable."),
@@ -106,6 +112,7 @@ def quantize_(
                 state=state, target=asked.target, progress=shown, scheme=scheme, calibration=calibration,
                 percentile=percentile, activations=activations, form=form, weights=weights,
                 per_channel=not per_tensor, block=block, placement=placement, products=products,
+                bias_correction=not no_bias_correction, equalization=equalization,
                 keep_float=tuple(keep_float or ()),
             )  # fmt: skip
         except KeyboardInterrupt:

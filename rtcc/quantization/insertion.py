@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from rtcc.ir import Constant, DType, Location, Module, Op, Return, Value
 from rtcc.ir.ops.quant import DequantizeLinear, QuantizeLinear
 from rtcc.pipeline import Rewriter
+from rtcc.quantization.means import Means, mean_error
 from rtcc.quantization.placement import Layer, Placed
 from rtcc.quantization.ranges import Range
-from rtcc.quantization.scheme import SMALLEST_SCALE, Parameters, Settings, parameters
+from rtcc.quantization.scheme import SMALLEST_SCALE, Parameters, Settings
 from rtcc.quantization.weights import QuantizedWeight, quantize_weight
 
 LARGEST_BIAS = 2.0**30
@@ -69,14 +70,25 @@ class Inserted:
 
 
 def insert_pairs(
-    module: Module, placed: Placed, ranges: Mapping[Value, Range], settings: Settings, pass_name: str
+    module: Module,
+    placed: Placed,
+    chosen: Mapping[Value, tuple[Range, Parameters]],
+    settings: Settings,
+    pass_name: str,
+    means: Mapping[Value, Means] | None = None,
 ) -> Inserted:
-    """Quantise what is placed, in place; ranges: of one value of each group at least."""
-    return _Insertion(module, settings, pass_name).run(placed, ranges)
+    """Quantise what is placed, in place; chosen: what became of one value of each group at least.
+
+    means: of inputs of layers, whose biases are corrected by them.
+    """
+    return _Insertion(module, settings, pass_name, means or {}).run(placed, chosen)
 
 
 class _Insertion:
-    def __init__(self, module: Module, settings: Settings, pass_name: str) -> None:
+    def __init__(
+        self, module: Module, settings: Settings, pass_name: str, means: Mapping[Value, Means]
+    ) -> None:
+        self._means = means
         self._rewriter = Rewriter(module, pass_name)
         self._main = module.main
         self._settings = settings
@@ -84,10 +96,10 @@ class _Insertion:
         self._weights: dict[tuple[Constant, int | None], tuple[Value, QuantizedWeight]] = {}
         self._found = Inserted()
 
-    def run(self, placed: Placed, ranges: Mapping[Value, Range]) -> Inserted:
+    def run(self, placed: Placed, chosen: Mapping[Value, tuple[Range, Parameters]]) -> Inserted:
         order = {value: number for number, value in enumerate(placed.values)}
         for group in placed.groups:
-            self._insert_group(group, next(ranges[value] for value in group if value in ranges))
+            self._insert_group(group, *next(chosen[value] for value in group if value in chosen))
         self._found.tensors.sort(key=lambda each: order[_source(each.restored)])
         floors = self._floors(placed.layers)
         for layer in placed.layers:
@@ -95,12 +107,8 @@ class _Insertion:
         self._rewriter.tidy_constants()
         return self._found
 
-    def _insert_group(self, group: list[Value], found: Range) -> None:
+    def _insert_group(self, group: list[Value], found: Range, chosen: Parameters) -> None:
         """Pairs on the values that have one scale."""
-        settings = self._settings
-        chosen = parameters(
-            np.array(found.low), np.array(found.high), settings.activations.dtype, settings.form
-        )
         stem = group[0].name or "activation"
         scale = self._rewriter.constant(chosen.scale, name=f"{stem}.scale")
         zero = self._rewriter.constant(chosen.zero_point, name=f"{stem}.zero_point")
@@ -147,9 +155,7 @@ class _Insertion:
         weight, found = self._weight(layer, floor)
         self._rewriter.set_operand(layer.op, layer.weight_slot, weight)
         data = self._parameters.get(layer.op.operands[0] or layer.data)
-        if layer.bias is not None and data is not None:
-            bias = self._bias(layer, layer.bias, data, found)
-            self._rewriter.set_operand(layer.op, 2, bias)
+        bias = self._corrected_bias(layer, found)
         self._found.layers.append(
             QuantizedLayer(
                 layer.name,
@@ -160,6 +166,23 @@ class _Insertion:
                 found,
             )
         )
+        if bias is None or (data is None and bias is layer.bias):
+            return
+        addend = bias if data is None else self._bias(layer, bias, data, found)
+        if len(layer.op.operands) > 2:
+            self._rewriter.set_operand(layer.op, 2, addend)
+        else:
+            self._rewriter.replace(layer.op, type(layer.op)(*layer.op.operands[:2], addend, like=layer.op))
+
+    def _corrected_bias(self, layer: Layer, weight: QuantizedWeight) -> Constant | None:
+        """The bias less the mean error of the layer's results, where means are known; else as it is."""
+        means = self._means.get(layer.data)
+        if means is None or not layer.takes_bias:
+            return layer.bias
+        error = mean_error(layer, means, weight.restored)
+        name = layer.bias.symbol if layer.bias is not None else f"{layer.weight.symbol}.bias"
+        old = 0.0 if layer.bias is None else layer.bias.array.astype(np.float64)
+        return self._rewriter.constant(np.asarray(old - error, np.float32), name=name)
 
     def _weight(self, layer: Layer, floor: NDArray[Any] | None) -> tuple[Value, QuantizedWeight]:
         """The dequantised weight, one for all layers that share it."""

@@ -53,6 +53,16 @@ class Layer:
     """An addend per output channel; None where there is none, or none that can join the integer sum."""
 
     @property
+    def takes_bias(self) -> bool:
+        """Whether the op adds a vector per output channel, or could."""
+        if self.bias is not None:
+            return True
+        plain = isinstance(self.op, Conv | ConvTranspose) or (
+            isinstance(self.op, Gemm) and self.op.alpha == 1 and self.op.beta == 1
+        )
+        return plain and len(self.op.operands) == 2 and self.channel_axis is not None
+
+    @property
     def name(self) -> str:
         """What reports call it."""
         return str(self.op.location) or self.op.result.name or self.op.name

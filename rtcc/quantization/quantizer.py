@@ -14,11 +14,13 @@ from rtcc.data import Data, from_arrays, open_data
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module, Value
 from rtcc.quantization.collection import Collecting, Distributions, collect
+from rtcc.quantization.equalization import equalize
 from rtcc.quantization.histogram import Histogram
 from rtcc.quantization.insertion import Inserted, insert_pairs
+from rtcc.quantization.means import Means, measure_means
 from rtcc.quantization.placement import Placed, place, values_of
 from rtcc.quantization.ranges import Range, choose_range
-from rtcc.quantization.scheme import Scheme, Settings
+from rtcc.quantization.scheme import Equalization, Parameters, Scheme, Settings, parameters
 from rtcc.quantization.stored import narrow_floats, quantize_dynamically, store_weights
 
 PREPARATION = (
@@ -53,6 +55,10 @@ class Outcome:
     engine: str = ""
     samples: int = 0
     resumed: int = 0
+    equalized: int = 0
+    """Activations whose channels were brought to like ranges."""
+    reference: Module | None = None
+    """The float module that was quantised, where it is not the one given: with other ranges of channels."""
     changed: bool = False
 
 
@@ -84,12 +90,19 @@ def quantize_module(
 def _quantize_with_ranges(
     module: Module, settings: Settings, data: Data | None, how: Collecting, given: Mapping[str, Range]
 ) -> Outcome:
+    equalized = 0
+    if settings.equalization is not Equalization.OFF:
+        if data is None:
+            raise InvalidInput("no-data", "equalisation needs data, and none is given")
+        equalized = equalize(module, data, how, settings.equalization, PASS_NAME)
+    reference = module.clone() if equalized else None
     placed = place(module.main, settings)
     if not placed.layers and not placed.groups:
         return Outcome()
     ranges = _given_ranges(placed, given)
     open_groups = [group for group in placed.groups if not any(value in ranges for value in group)]
-    outcome = Outcome(changed=True)
+    outcome = Outcome(changed=True, equalized=equalized, reference=reference)
+    means: dict[Value, Means] = {}
     if open_groups:
         if data is None:
             message = "ranges of activations come from data, and none is given"
@@ -101,8 +114,25 @@ def _quantize_with_ranges(
         outcome.engine, outcome.samples, outcome.resumed = found.engine, found.samples, found.resumed
         names = (value.name or "" for value in values)
         outcome.histograms = dict(zip(names, found.histograms, strict=True))
-    outcome.inserted = insert_pairs(module, placed, ranges, settings, PASS_NAME)
+    chosen = _parameters_of(placed, ranges, settings)
+    if settings.bias_correction and data is not None:
+        inputs = {layer.data: chosen[layer.data][1] for layer in placed.layers if layer.takes_bias}
+        means = measure_means(module, inputs, data, how)
+    outcome.inserted = insert_pairs(module, placed, chosen, settings, PASS_NAME, means)
     return outcome
+
+
+def _parameters_of(
+    placed: Placed, ranges: Mapping[Value, Range], settings: Settings
+) -> dict[Value, tuple[Range, Parameters]]:
+    """What each quantised value's scale and zero point are to be."""
+    found: dict[Value, tuple[Range, Parameters]] = {}
+    for group in placed.groups:
+        range = next(ranges[value] for value in group if value in ranges)
+        limits = np.array(range.low), np.array(range.high)
+        chosen = parameters(*limits, settings.activations.dtype, settings.form)
+        found |= dict.fromkeys(group, (range, chosen))
+    return found
 
 
 def _given_ranges(placed: Placed, given: Mapping[str, Range]) -> dict[Value, Range]:
@@ -188,7 +218,7 @@ def quantize(
         hint = "its weights must be float32 constants of convolutions or matrix products"
         raise InvalidInput("nothing-to-quantize", message, hint=hint)
     _verify(module)
-    return Quantized(module, before, outcome, settings, _data_of(data, module))
+    return Quantized(module, outcome.reference or before, outcome, settings, _data_of(data, module))
 
 
 def name_values(module: Module) -> None:

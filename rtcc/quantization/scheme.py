@@ -86,6 +86,16 @@ class Placement(StrEnum):
     """After each layer and addition too, as runtimes want it that match single operators."""
 
 
+class Equalization(StrEnum):
+    """Which activations' channels are brought to like ranges before they are quantised."""
+
+    OFF = "off"
+    FOLDED = "folded"
+    """Those made by constants that can take the factors."""
+    ALL = "all"
+    """The others too, by multiplications."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How to quantise.
@@ -93,7 +103,8 @@ class Settings:
     percentile: the share of elements, in per cent, that the range keeps. per_channel: weights have a scale
     per output channel. block: elements of a weight along its summation that share a scale (weights-int8,
     weights-int4), 0 for one scale a channel. keep_float: layers by the name of their ONNX node or output.
-    products: quantise matrix products of two activations too.
+    products: quantise matrix products of two activations too. bias_correction: take the mean error of
+    layers' results out, which needs data.
     """
 
     scheme: Scheme = Scheme.INT8
@@ -106,6 +117,8 @@ class Settings:
     block: int = 32
     placement: Placement = Placement.FUSED
     products: bool = False
+    bias_correction: bool = True
+    equalization: Equalization = Equalization.OFF
     keep_float: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
