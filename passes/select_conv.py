@@ -12,6 +12,7 @@ from rtcc.ir import Constant, Module, Op
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.fused import Fused
+from rtcc.ir.ops.integer import ConvSum
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs, operand_index
 from rtcc.pipeline.base import Pass
@@ -132,7 +133,7 @@ class _Wishes:
         for node in anchor.location.nodes:
             if node in self.layers:
                 return self.layers[node]
-        return self.conv if isinstance(anchor, nn.Conv) else AUTO
+        return self.conv if isinstance(anchor, nn.Conv | ConvSum) else AUTO
 
 
 @dataclass(frozen=True)

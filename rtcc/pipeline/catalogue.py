@@ -16,6 +16,7 @@ from rtcc.pipeline.base import Pass
 from rtcc.plugins import entry_points_of, load_class
 
 BUILT_IN: dict[str, str] = {
+    "convert-signedness": "rtcc.passes.convert_signedness:ConvertSignedness",
     "eliminate-common": "rtcc.passes.eliminate_common:EliminateCommon",
     "eliminate-dead": "rtcc.passes.eliminate_dead:EliminateDead",
     "expand-loops": "rtcc.passes.expand_loops:ExpandLoops",
@@ -26,6 +27,7 @@ BUILT_IN: dict[str, str] = {
     "inline-control": "rtcc.passes.inline_control:InlineControl",
     "join-pools": "rtcc.passes.join_pools:JoinPools",
     "legalize": "rtcc.passes.legalize:Legalize",
+    "lower-quantization": "rtcc.passes.lower_quantization:LowerQuantization",
     "outline-kernels": "rtcc.passes.outline_kernels:OutlineKernels",
     "plan-memory": "rtcc.passes.plan_memory:PlanMemory",
     "quantize": "rtcc.passes.quantize:Quantize",
@@ -42,8 +44,8 @@ NAMED_PIPELINES: dict[str, str] = {
     "-O0": "fold-constants,inline-control",
     "-O1": "fold-constants,inline-control,simplify,simplify-movement,fold-constants,eliminate-common,"
     "eliminate-dead",
-    "-O2": "fold-constants,inline-control,simplify,simplify-movement,fold-batch-norm,reduce-strength,"
-    "simplify,fold-constants,eliminate-common,eliminate-dead,raise-patterns",
+    "-O2": "convert-signedness,lower-quantization,fold-constants,inline-control,simplify,simplify-movement,"
+    "fold-batch-norm,reduce-strength,simplify,fold-constants,eliminate-common,eliminate-dead,raise-patterns",
 }
 """What runs at graph level. -O0: what is needed to emit; -O1: exact passes; -O2: the default.
 

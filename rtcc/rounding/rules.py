@@ -19,7 +19,19 @@ import numpy as np
 from rtcc.errors import Unsupported
 from rtcc.ir import DType, Op
 from rtcc.ir.op import Array
-from rtcc.ir.ops import activation, cast, indexing, math, movement, nn, pooling, quant, reduce, shapes
+from rtcc.ir.ops import (
+    activation,
+    cast,
+    indexing,
+    integer,
+    math,
+    movement,
+    nn,
+    pooling,
+    quant,
+    reduce,
+    shapes,
+)
 from rtcc.ir.ops.element_selection import TopK
 from rtcc.ir.ops.elementwise import Elementwise
 from rtcc.ir.ops.fft_conv import ROUNDINGS, FftConv
@@ -304,8 +316,9 @@ EXACT: tuple[type[Op], ...] = (
     indexing.TensorScatter, indexing.OneHot, ConvertLayout, shapes.Reshape, shapes.Flatten, shapes.Squeeze,
     shapes.Unsqueeze, shapes.Expand, shapes.ConstantOfShape, shapes.EyeLike, TopK, pooling.MaxPool,
     pooling.GlobalMaxPool, reduce.ReduceMax, reduce.ReduceMin, reduce.ArgReduction,
+    integer.ConvSum, integer.MatMulSum, integer.GlobalSum, integer.Requantize, integer.QuantizedAdd,
 )  # fmt: skip
-"""Operators whose results are elements of operands, or are decided by comparing them."""
+"""Operators whose results are elements of operands, decided by comparing them, or defined to the bit."""
 
 ARITHMETIC_OPS: tuple[type[Op], ...] = (
     math.Add, math.Sub, math.Mul, math.Div, math.Sqrt, math.Reciprocal,

@@ -13,6 +13,7 @@ from rtcc.ir import DType, Layout, Op
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.fft_conv import ROUNDINGS, FftConv
+from rtcc.ir.ops.integer import ConvSum
 from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv, amplification
 from rtcc.rounding.bounded import SINGLE, sum_error
 from rtcc.target import GENERIC, Candidate, Cost, Halos, Illegal, Transformed
@@ -32,6 +33,13 @@ from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
     plain_tile,
 )
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import im2col_demand, im2col_illegal
+from rtcc.targets.tvm.kernels.integer.integer_tiles import (
+    GROUP,
+    has_vnni,
+    integer_conv_demand,
+    integer_conv_illegal,
+    integer_conv_tile,
+)
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
 from rtcc.targets.tvm.kernels.matrix_product.matmul_demand import matmul_demand
 from rtcc.targets.tvm.kernels.transformed import columns_tiles
@@ -93,12 +101,13 @@ GENERIC_CYCLES = 8.0
 
 @dataclass(frozen=True)
 class Vectors:
-    """What tiles depend on: float32 lanes, vector registers, the caches of a core, threads."""
+    """What tiles depend on: float32 lanes, vector registers, caches of a core, threads, instructions."""
 
     lanes: int
     registers: int
     caches: Caches
     threads: int
+    features: frozenset[str] = frozenset()
 
 
 _WINOGRAD = tuple(f"{name}{outputs}" for name in ("winograd", COLUMNS) for outputs in OUTPUTS)
@@ -116,6 +125,9 @@ def candidates_of(
             return _Convolution(anchor, 1 in constants, halos, vectors, price).candidates()
         case WinogradConv() | FftConv():
             return _given_candidates(anchor, 1 in constants, halos, vectors, price)
+        case ConvSum():
+            has_constants = 1 in constants and 2 in constants
+            return _ConvolutionOfBytes(anchor, has_constants, halos, vectors, price).candidates()
         case nn.Gemm() | nn.MatMul():
             return _matmul_candidates(anchor, constants, vectors, price)
         case TokenAttention():
@@ -261,7 +273,7 @@ class _Convolution:
         blocked = Layout.blocked(rank, self.vectors.lanes)
         return Candidate(
             algorithm, self.price(demand), error_of_sum(self._terms()), astuple(tile),
-            {0: blocked, 1: weights, 2: self.bias}, blocked, self._border(),
+            {0: blocked, 1: weights, 2: self.bias}, blocked, border_of(self._problem, self.conv),
         )  # fmt: skip
 
     def _weights(self, filters: int, channels: int) -> Layout:
@@ -269,13 +281,6 @@ class _Convolution:
         taps = tuple((axis, 1) for axis in range(2, self.conv.data.type.rank))
         inner = (1, 0) if channels > 1 else (0,)
         return Layout(((0, filters), (1, channels), *taps), inner)
-
-    def _border(self) -> tuple[int, ...]:
-        """The zero border that the padding reads, in the convolution's own order of axes."""
-        top, left, bottom, right = self._problem.needed_halo
-        if is_column(self.conv):
-            top, left, bottom, right = left, top, right, bottom
-        return (top, left, bottom, right) if self.conv.data.type.rank == 4 else (left, right)
 
     def _terms(self) -> int:
         return prod(self.conv.weight.type.sizes[1:])
@@ -432,7 +437,60 @@ def _has_plain_batches(op: Op) -> bool:
     )
 
 
-def _generic(op: nn.Conv | nn.Gemm | nn.MatMul, terms: int, vectors: Vectors, price: Price) -> Candidate:
+# ---------------------------------------------------------------------------------------- sums of bytes
+
+
+@dataclass(frozen=True)
+class _ConvolutionOfBytes:
+    """One convolution of u8 by s8, and how each algorithm would do it."""
+
+    conv: ConvSum
+    has_constants: bool
+    halos: Halos
+    vectors: Vectors
+    price: Price
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        terms = prod(self.conv.weight.type.sizes[1:])
+        return self._direct(), _generic(self.conv, terms, self.vectors, self.price)
+
+    def _direct(self) -> Candidate:
+        conv, vectors, rank = self.conv, self.vectors, self.conv.type.rank
+        if reason := self._no_micro_kernel():
+            return Candidate("direct", Illegal(f"direct: {reason}"))
+        problem = bordered_problem(conv, vectors.lanes, self.halos)
+        if reason := integer_conv_illegal(problem):
+            return Candidate("direct", Illegal(reason))
+        tile = integer_conv_tile(problem, vectors.registers, vectors.caches.second, vectors.threads)
+        vnni = has_vnni(vectors.features, vectors.lanes)
+        demand = integer_conv_demand(problem, tile, vectors.caches.second, vnni=vnni)
+        blocked, taps = Layout.blocked(rank, vectors.lanes), tuple((axis, 1) for axis in range(2, rank))
+        weights = Layout(((0, tile.blocks * vectors.lanes), (1, GROUP), *taps), (0, 1))
+        offset = Layout.blocked(conv.offset.type.rank, vectors.lanes, axis=0)
+        layouts = {0: blocked, 1: weights, 2: offset}
+        return Candidate("direct", self.price(demand), 0.0, astuple(tile), layouts, blocked,
+                         border_of(problem, conv))  # fmt: skip
+
+    def _no_micro_kernel(self) -> str | None:
+        """Why no micro-kernel can do the convolution, whatever its algorithm."""
+        if self.conv.data.type.rank not in (3, 4):
+            return f"micro-kernels take one or two spatial axes, these are {self.conv.data.type.rank - 2}"
+        if 0 in self.conv.type.sizes:
+            return "the result has no elements"
+        return None if self.has_constants else "weights and offset are not constants of this layer's own"
+
+
+def border_of(problem: ConvProblem, conv: nn.Conv | ConvSum) -> tuple[int, ...]:
+    """The zero border that the padding reads, in the convolution's own order of axes."""
+    top, left, bottom, right = problem.needed_halo
+    if is_column(conv):
+        top, left, bottom, right = left, top, right, bottom
+    return (top, left, bottom, right) if conv.data.type.rank == 4 else (left, right)
+
+
+def _generic(
+    op: nn.Conv | ConvSum | nn.Gemm | nn.MatMul, terms: int, vectors: Vectors, price: Price
+) -> Candidate:
     """Plain loops: no tile, no blocks; the row of results that is summed at a time is in vectors."""
     work = op.operations()
     data, weights = (0 if v is None else v.type.storage_bytes for v in op.operands[:2])

@@ -38,6 +38,8 @@ FIRST_CACHE, SECOND_CACHE = 3, 2
 LINE_FLOATS = 16
 """Floats of a cache line."""
 
+LINE_BYTES = 64
+
 
 def vector(start: Index, lanes: int) -> Expr:
     """The index of `lanes` consecutive elements from `start` (`start` itself for one lane)."""
@@ -107,15 +109,15 @@ class FunctionBuilder:
         self.append(tirx.BufferStore(buffer, self._floated(value), list(index)))
 
     def prefetch(
-        self, buffer: tirx.Buffer, index: Sequence[Index], floats: int, cache: int = FIRST_CACHE
+        self, buffer: tirx.Buffer, index: Sequence[Index], count: int, cache: int = FIRST_CACHE
     ) -> None:
-        """Ask for the cache lines of so many floats of a row from its beginning; they need not exist."""
-        self.prefetch_from(buffer, (*index, 0), floats, cache)
+        """Ask for the cache lines of so many elements of a row from its beginning; they need not exist."""
+        self.prefetch_from(buffer, (*index, 0), count, cache)
 
-    def prefetch_from(self, buffer: tirx.Buffer, index: Sequence[Index], floats: int, cache: int) -> None:
-        """Ask for the cache lines of so many floats in storage order from an element."""
+    def prefetch_from(self, buffer: tirx.Buffer, index: Sequence[Index], count: int, cache: int) -> None:
+        """Ask for the cache lines of so many elements in storage order from one of them."""
         numbers = [tirx.IntImm("int32", number) for number in (READ, cache, DATA)]
-        for start in range(0, floats, LINE_FLOATS):
+        for start in range(0, count, LINE_BYTES * 8 // tvm.DataType(str(buffer.ty.dtype)).bits):
             place = tirx.address_of(buffer[(*index[:-1], index[-1] + start)])
             self.append(tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", place, *numbers)))
 

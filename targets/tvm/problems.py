@@ -10,6 +10,7 @@ from rtcc.ir import DType, Graph, Layout, Op
 from rtcc.ir.ops import nn, pooling
 from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.fft_conv import FftConv
+from rtcc.ir.ops.integer import QUANTIZED, ConvSum, GlobalSum
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.ir.regions import joined_pool
 from rtcc.target import NO_HALOS, Halos
@@ -40,7 +41,7 @@ _WALKED_IN_BLOCKS = frozenset(
     f"tensor.{name}" for name in ("convert_layout", "concat", "slice", "pad", "resample")
 )
 
-_POOLS = (pooling.MaxPool, pooling.AveragePool, pooling.GlobalAveragePool, pooling.GlobalMaxPool)
+_POOLS = (pooling.MaxPool, pooling.AveragePool, pooling.GlobalAveragePool, pooling.GlobalMaxPool, GlobalSum)
 
 
 def is_agnostic(op: Op) -> bool:
@@ -50,12 +51,10 @@ def is_agnostic(op: Op) -> bool:
 
 def is_blocked_pool(op: Op) -> bool:
     """Whether the pooling micro-kernel can do the op."""
-    return (
-        isinstance(op, _POOLS)
-        and len(op.results) == 1
-        and op.type.dtype is DType.F32
-        and op.type.rank in (3, 4)
-    )
+    if not isinstance(op, _POOLS) or len(op.results) != 1 or op.type.rank not in (3, 4):
+        return False
+    has_bytes = isinstance(op, pooling.MaxPool) and op.type.dtype in QUANTIZED
+    return op.type.dtype is DType.F32 or has_bytes or isinstance(op, GlobalSum)
 
 
 def scratch_bytes(kernel: Graph, lanes: int) -> int:
@@ -87,7 +86,7 @@ def scratch_bytes(kernel: Graph, lanes: int) -> int:
 # -------------------------------------------------------------------------------------------- convolution
 
 
-def conv_problem(conv: nn.Conv, lanes: int, halos: Halos) -> ConvProblem:
+def conv_problem(conv: nn.Conv | ConvSum, lanes: int, halos: Halos) -> ConvProblem:
     """A convolution as its micro-kernel takes it; a column (width 1) is turned into a row."""
     data, weight, result = conv.data.type, conv.weight.type, conv.type
     pads, strides, dilations = conv.geometry()
@@ -101,7 +100,7 @@ def conv_problem(conv: nn.Conv, lanes: int, halos: Halos) -> ConvProblem:
     return turned(problem) if is_column(conv) else problem
 
 
-def bordered_problem(conv: nn.Conv, lanes: int, halos: Halos) -> ConvProblem:
+def bordered_problem(conv: nn.Conv | ConvSum, lanes: int, halos: Halos) -> ConvProblem:
     """As a kernel over blocks has it: with the border that its padding asks for."""
     problem = conv_problem(conv, lanes, halos)
     widest = tuple(map(max, problem.input_halo, problem.needed_halo))
@@ -192,7 +191,7 @@ def is_turned(op: FftConv) -> bool:
     return op.type.rank == 4 and op.points[1] == op.data.type.sizes[3] == op.type.sizes[3] == 1
 
 
-def is_column(conv: nn.Conv) -> bool:
+def is_column(conv: nn.Conv | ConvSum) -> bool:
     """Whether data, kernel and result have width 1, so that rows and columns may change places."""
     if conv.data.type.rank != 4:
         return False
@@ -231,6 +230,7 @@ def pool_problem(pool: Op, layout: Layout) -> PoolProblem:
         height=height, width=width,
         kernel=(height, width), lanes=layout.blocks[1],
         input_halo=_quad(data.type.layout.halo if data.type.layout else ()), output_halo=_quad(layout.halo),
+        dtype=str(data.type.dtype.numpy),
     )  # fmt: skip
     if not isinstance(pool, pooling.Pool):
         return problem
@@ -245,6 +245,8 @@ def _pool_reduction(pool: Op) -> Reduction:
     match pool:
         case pooling.MaxPool() | pooling.GlobalMaxPool():
             return Reduction.MAXIMUM
+        case GlobalSum():
+            return Reduction.SUM
         case pooling.AveragePool() if pool.count_include_pad:
             return Reduction.PADDED_AVERAGE
         case _:

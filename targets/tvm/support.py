@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rtcc.ir import Constant, Op, RegionOp, Return
 from rtcc.ir.ops.fused import Call
+from rtcc.ir.ops.integer import SUMS
 from rtcc.ir.roles import Role
 from rtcc.ir.views import is_view
 
@@ -11,9 +12,11 @@ from rtcc.ir.views import is_view
 def joins_anchor(anchor: Op, epilogue: Op) -> bool:
     """Whether an elementwise op can run on the vectors that an anchor's micro-kernel has just computed.
 
-    It must keep their type: sums wait in the result's own buffer, and padding lanes are zeros of one type.
+    It must keep their type: sums wait in the result's own buffer. Integer sums never wait, they are quantised
+    or made floats there.
     """
-    return epilogue.elementwise and epilogue.type.dtype is anchor.results[0].type.dtype
+    keeps_type = epilogue.elementwise and epilogue.type.dtype is anchor.results[0].type.dtype
+    return keeps_type or (epilogue.elementwise and isinstance(anchor, SUMS))
 
 
 def why_no_kernel(op: Op) -> str | None:

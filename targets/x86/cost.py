@@ -79,7 +79,7 @@ def conversion_cost(type: TensorType, layout: Layout | None, cpu: Cpu) -> Cost:
     """Reading a tensor as it lies and writing it in another layout."""
     written = type.with_layout(layout).storage_bytes
     has_room = type.rank > 2 and prod(type.sizes[2:]) >= cpu.vector_bits // DType.F32.bits
-    each = SQUARE_CYCLES if has_room and type.dtype is DType.F32 else ELEMENT_CYCLES
+    each = SQUARE_CYCLES if has_room and type.dtype in (DType.F32, DType.U8, DType.I8) else ELEMENT_CYCLES
     cycles = LAUNCH_CYCLES + each * written / type.dtype.bytes
     return cost_of(Demand(cycles, (Stream(type.storage_bytes), Stream(written))), cpu, 1)
 

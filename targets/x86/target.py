@@ -115,7 +115,7 @@ class X86(Target):
         cpu = self.model
         tasks = tasks_of(anchor_seconds(anchor, cpu), self.threads)
         caches = Caches(cpu.l1, cpu.l2, cpu.reach.l3)
-        return Vectors(self.lanes(DType.F32), cpu.vector_registers, caches, tasks)
+        return Vectors(self.lanes(DType.F32), cpu.vector_registers, caches, tasks, cpu.features)
 
     def tiles(
         self, anchor: Op, candidate: Candidate, constants: Container[int]

@@ -37,6 +37,12 @@ WHOLE = {
       %a = tensor.convert_layout(%x) : f32[1,24,3,5]{L halo=[1,1,1,1]}
       return(%a)
     }""",
+    "bytes": """(%x: u8[1,24,3,5]{L halo=[1,1,1,1]}, %y: i8[1,24,3,5]{L}, %f: f32[], %z: u8[], %o: i8[]) {
+      %a = quant.add(%x, %f, %z, %y, %f, %o, %o) : i8[1,24,3,5]
+      %b = math.cast(%a) {to = "i32"} : i32[1,24,3,5]
+      %c = quant.requantize(%b, %f, %z) : u8[1,24,3,5]{L halo=[1,0,2,1]}
+      return(%c)
+    }""",
     "one_axis": """(%x: f32[2,9,7]{V}, %y: f32[2,9,1]{V}) {
       %a = math.sub(%x, %y) : f32[2,9,7]{V halo=[2,0]}
       return(%a)
@@ -55,8 +61,8 @@ LANE_BY_LANE = {
       %a = tensor.resample(%x, %i) {axis = 1} : f32[1,40,3,4]{L}
       return(%a)
     }""",
-    "integers": """(%x: i32[1,24,3,5]{L}, %y: i32[1,24,3,5]{L}) {
-      %a = math.add(%x, %y) : i32[1,24,3,5]{L}
+    "long_integers": """(%x: i64[1,24,3,5]{L}, %y: i64[1,24,3,5]{L}) {
+      %a = math.add(%x, %y) : i64[1,24,3,5]{L}
       return(%a)
     }""",
 }

@@ -46,6 +46,10 @@ SQUARES = {
       %c = math.hard_swish(%a) : f32[1,32,2,16]
       return(%c)
     }""",
+    "integers": """(%x: i32[1,24,3,16]{L}) {
+      %a = tensor.convert_layout(%x) : i32[1,24,3,16]
+      return(%a)
+    }""",
     "upsampled": """(%x: f32[1,20,3,16]{L}, %i: i32[32,1]) {
       %a = tensor.resample(%x, %i) {axis = 3} : f32[1,20,3,32]
       return(%a)
@@ -64,8 +68,8 @@ ELSEWHERE = {
       %a = tensor.convert_layout(%x) : f32[1,32,3,16]
       return(%a)
     }""",
-    "integers": """(%x: i32[1,24,3,16]{L}) {
-      %a = tensor.convert_layout(%x) : i32[1,24,3,16]
+    "long_integers": """(%x: i64[1,24,3,16]{L}) {
+      %a = tensor.convert_layout(%x) : i64[1,24,3,16]
       return(%a)
     }""",
 }

@@ -9,6 +9,7 @@ from rtcc.ir.ops import element_selection as element_selection
 from rtcc.ir.ops import fft_conv as fft_conv
 from rtcc.ir.ops import fused as fused
 from rtcc.ir.ops import indexing as indexing
+from rtcc.ir.ops import integer as integer
 from rtcc.ir.ops import linear_attention as linear_attention
 from rtcc.ir.ops import math as math
 from rtcc.ir.ops import movement as movement

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from tvm import tirx
 
+from rtcc.targets.tvm import vector_math
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat, vector
 from rtcc.targets.tvm.kernels.blocked import Blocked
 
@@ -19,7 +20,7 @@ def zero_padding(form: Blocked, block: Index, value: Expr) -> Expr:
     if not form.padded_lanes:
         return value
     inside = tirx.LT(vector(block * form.lanes, form.lanes), splat(form.channels, form.lanes, "int32"))
-    return tirx.Select(inside, value, splat(0.0, form.lanes))
+    return tirx.Select(inside, value, splat(0, form.lanes, vector_math.scalar_type(value)))
 
 
 def zero_halo_of_row(
@@ -30,7 +31,7 @@ def zero_halo_of_row(
     A kernel that calls this for every row it writes has written the whole halo.
     """
     top, left, bottom, right = form.halo
-    zero = splat(0.0, form.lanes)
+    zero = splat(0, form.lanes, str(buffer.ty.dtype))
     lane = vector(0, form.lanes)
     wide = left + form.width + right
 

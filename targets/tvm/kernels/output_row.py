@@ -46,12 +46,18 @@ class Accumulators:
 
     @staticmethod
     def cleared(
-        kernel: FunctionBuilder, name: str, pixels: int, blocks: int, lanes: int, start: float = 0.0
+        kernel: FunctionBuilder,
+        name: str,
+        pixels: int,
+        blocks: int,
+        lanes: int,
+        start: float = 0.0,
+        dtype: str = "float32",
     ) -> Accumulators:
         """New accumulators, each lane set to `start`."""
-        buffer = kernel.local(name, (pixels * blocks * lanes,))
+        buffer = kernel.local(name, (pixels * blocks * lanes,), dtype)
         with kernel.unrolled("i", pixels * blocks) as i:
-            kernel.store(buffer, [vector(i * lanes, lanes)], splat(start, lanes))
+            kernel.store(buffer, [vector(i * lanes, lanes)], splat(start, lanes, dtype))
         return Accumulators(buffer, pixels, blocks, lanes)
 
 
@@ -104,10 +110,10 @@ class OutputRow:
         if width % pixels:
             emit(len(whole) * pixels, width % pixels)
 
-    def accumulators(self, pixels: int, start: float = 0.0) -> Accumulators:
+    def accumulators(self, pixels: int, start: float = 0.0, dtype: str = "float32") -> Accumulators:
         """Accumulators for a tile, each lane set to `start`."""
         blocks, lanes = self.tiling.blocks, self.tiling.out.lanes
-        return Accumulators.cleared(self.kernel, "acc", pixels, blocks, lanes, start)
+        return Accumulators.cleared(self.kernel, "acc", pixels, blocks, lanes, start, dtype)
 
     def store(self, acc: Accumulators, x: Index) -> None:
         """Finish a tile that begins at column x and store it."""

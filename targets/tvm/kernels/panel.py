@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from tvm import tirx
 
+from rtcc.targets.tvm import vector_math
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat, vector
 
 
@@ -73,13 +74,14 @@ def transpose_panel(
 
 def transposed(kernel: FunctionBuilder, rows: list[Expr], lanes: int) -> list[Expr]:
     """The columns of a square of registers, by exchanging one bit of row and lane number after the other."""
-    square = kernel.local("square", (lanes, lanes))
+    dtype = vector_math.scalar_type(rows[0])
+    square = kernel.local("square", (lanes, lanes), dtype)
     whole = vector(0, lanes)
     for i, row in enumerate(rows):
         kernel.store(square, [i, whole], row)
     distance = lanes // 2
     while distance:
-        following = kernel.local("square", (lanes, lanes))
+        following = kernel.local("square", (lanes, lanes), dtype)
         upper = [lane if not lane & distance else lane - distance + lanes for lane in range(lanes)]
         lower = [lane + distance if not lane & distance else lane + lanes for lane in range(lanes)]
         for i in (i for i in range(lanes) if not i & distance):

@@ -2,7 +2,9 @@
 
 from rtcc.targets.tvm.lower import activation as activation
 from rtcc.targets.tvm.lower import anchors as anchors
+from rtcc.targets.tvm.lower import integer_anchors as integer_anchors
 from rtcc.targets.tvm.lower import movement as movement
+from rtcc.targets.tvm.lower import quantized as quantized
 from rtcc.targets.tvm.lower import reduction as reduction
 from rtcc.targets.tvm.lower import rows as rows
 from rtcc.targets.tvm.lower import sampling as sampling

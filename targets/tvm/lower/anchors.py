@@ -15,6 +15,7 @@ from rtcc.ir.ops import nn, pooling
 from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.fft_conv import FftConv
+from rtcc.ir.ops.integer import ConvSum, GlobalSum
 from rtcc.ir.ops.softmax import Softmax
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.ir.regions import joined_pool
@@ -169,8 +170,8 @@ def finished(func: tirx.PrimFunc, graph: Graph, epilogue: RegionEpilogue) -> tir
     return tirx.PrimFunc(ordered, func.body, func.ret_type, func.attrs, func.span)
 
 
-def _conv_coordinates(op: nn.Conv) -> Callable[[Position], Position]:
-    """From the micro-kernel's (n, c, y, x) to the coordinates of the result."""
+def conv_coordinates(op: nn.Conv | ConvSum) -> Callable[[Position], Position]:
+    """From a convolution kernel's (n, c, y, x) to the coordinates of the result."""
     if op.type.rank == 3:
         return _without_height
     return _turned if is_column(op) else _same
@@ -190,11 +191,12 @@ def _without_height(at: Position) -> Position:
     return Position((at.index[0], at.index[1], at.index[3]), at.axis, at.lanes)
 
 
-def _result_layout(graph: Graph) -> Layout | None:
+def result_layout(graph: Graph) -> Layout | None:
+    """How a kernel's result is stored."""
     return graph.returned[0].type.layout
 
 
-def _require_tile(
+def require_tile(
     op: Op,
     tile: Tile | ColumnsTile | MatmulTile | Blocking | Im2colTile,
     weights: TensorType,
@@ -218,18 +220,18 @@ def _require_tile(
 
 @kernel_rule(nn.Conv)
 def _conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
-    layout = _result_layout(graph)
+    layout = result_layout(graph)
     if graph.attributes.get("algorithm", GENERIC) == GENERIC:
         return reduction.general_conv(graph, op, target)
     if graph.attributes["algorithm"] == IM2COL:
         return _im2col(graph, op, target)
     assert layout is not None
-    epilogue = RegionEpilogue(graph, op, [op.data, op.weight], _conv_coordinates(op))
+    epilogue = RegionEpilogue(graph, op, [op.data, op.weight], conv_coordinates(op))
     halos = Halos(op.data.type.layout.halo if op.data.type.layout else (), layout.halo)
     algorithm, tile = graph.attributes["algorithm"], Tile(*graph.attributes["tile"])
     vectors = 1 if algorithm == "depthwise" else tile.blocks
     problem = conv_problem(op, layout.blocks[1], halos)
-    _require_tile(
+    require_tile(
         op, replace(tile, depth=tile.depth or 1), op.weight.type, 0, vectors * layout.blocks[1],
         tile_illegal(problem, tile),
     )  # fmt: skip
@@ -242,7 +244,7 @@ def _im2col(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
     tile = Im2colTile(*graph.attributes["tile"])
     held = tile.filters * tile.vectors
     reason = f"it keeps {held} vectors, expected at most 32" if held > 32 else None
-    _require_tile(op, tile, op.weight.type, 0, 1, reason)
+    require_tile(op, tile, op.weight.type, 0, 1, reason)
     problem = im2col_problem(op, target.lanes(op.type.dtype))
     return finished(im2col_conv.make(problem, epilogue, tile), graph, epilogue)
 
@@ -255,12 +257,12 @@ def _winograd(graph: Graph, op: WinogradConv, target: Target) -> tirx.PrimFunc:
     logical = _without_height if op.type.rank == 3 else _same
     epilogue = RegionEpilogue(graph, op, [op.data, op.weight], logical)
     by, problem = Blocking(*graph.attributes["tile"]), winograd_problem(op, lanes, halos)
-    _require_tile(op, by, op.weight.type, 0, by.blocks * lanes, blocking_illegal(problem, by))
+    require_tile(op, by, op.weight.type, 0, by.blocks * lanes, blocking_illegal(problem, by))
     return finished(winograd_conv.make(problem, epilogue, by), graph, epilogue)
 
 
 def _columns(graph: Graph, op: WinogradConv) -> tirx.PrimFunc:
-    layout = _result_layout(graph)
+    layout = result_layout(graph)
     if layout is None or op.data.type.layout is not None:
         raise InvalidInput(
             "bad-layout",
@@ -272,7 +274,7 @@ def _columns(graph: Graph, op: WinogradConv) -> tirx.PrimFunc:
     epilogue = RegionEpilogue(graph, op, [op.data, op.weight], _same)
     problem = columns_problem(op, lanes, Halos((), layout.halo), joined_pool(graph))
     tile = ColumnsTile(*graph.attributes["tile"])
-    _require_tile(op, tile, op.weight.type, 0, tile.blocks * lanes, columns_tile_illegal(problem, tile))
+    require_tile(op, tile, op.weight.type, 0, tile.blocks * lanes, columns_tile_illegal(problem, tile))
     return finished(columns_conv.make(problem, epilogue, tile), graph, epilogue)
 
 
@@ -283,13 +285,13 @@ def _fft(graph: Graph, op: FftConv, target: Target) -> tirx.PrimFunc:
     logical = _without_height if op.type.rank == 3 else logical
     epilogue = RegionEpilogue(graph, op, [op.data, op.weight], logical)
     by, problem = Blocking(*graph.attributes["tile"]), fft_problem(op, lanes, halos)
-    _require_tile(op, by, op.weight.type, 0, by.blocks * lanes, blocking_illegal(problem, by))
+    require_tile(op, by, op.weight.type, 0, by.blocks * lanes, blocking_illegal(problem, by))
     return finished(fft_conv.make(problem, epilogue, by), graph, epilogue)
 
 
 def _blocks_of(graph: Graph, op: WinogradConv | FftConv) -> tuple[int, Halos]:
     """Channels of a block, and the halos, of data and result; InvalidInput where they are plain."""
-    layout = _result_layout(graph)
+    layout = result_layout(graph)
     if layout is None or op.data.type.layout is None:
         raise InvalidInput(
             "bad-layout",
@@ -319,7 +321,7 @@ def _product(graph: Graph, op: nn.MatMul | nn.Gemm, target: Target) -> tirx.Prim
     tile = MatmulTile(*graph.attributes["tile"])
     columns = 0 if isinstance(op, nn.Gemm) and op.transB else op.right.type.rank - 1
     block = tile.vectors * problem.lanes if packed else 1
-    _require_tile(op, tile, op.right.type, columns, block, matmul_tiles.tile_illegal(tile))
+    require_tile(op, tile, op.right.type, columns, block, matmul_tiles.tile_illegal(tile))
     func = matmul.make(problem, epilogue, tile)
     return finished(func, graph, epilogue)
 
@@ -331,6 +333,13 @@ def _pool(graph: Graph, op: pooling.Pool, target: Target) -> tirx.PrimFunc:
     return windows.general_pool(graph, op, target)
 
 
+@kernel_rule(GlobalSum)
+def _global_sum(graph: Graph, op: GlobalSum, target: Target) -> tirx.PrimFunc:
+    if _is_blocked(graph, op):
+        return _blocked_pool(graph, op)
+    return windows.general_global_sum(graph, op, target)
+
+
 @kernel_rule(pooling.GlobalAveragePool, pooling.GlobalMaxPool, pooling.GlobalLpPool)
 def _global_pool(graph: Graph, op: pooling.GlobalPool, target: Target) -> tirx.PrimFunc:
     if _is_blocked(graph, op):
@@ -340,16 +349,17 @@ def _global_pool(graph: Graph, op: pooling.GlobalPool, target: Target) -> tirx.P
 
 def _is_blocked(graph: Graph, op: Op) -> bool:
     data = op.operands[0]
-    return data in graph.parameters and data.type.layout is not None and _result_layout(graph) is not None
+    return data in graph.parameters and data.type.layout is not None and result_layout(graph) is not None
 
 
 def _blocked_pool(graph: Graph, op: Op) -> tirx.PrimFunc:
-    layout, data = _result_layout(graph), op.operands[0]
+    layout, data = result_layout(graph), op.operands[0]
     assert layout is not None
     assert data is not None
     logical = _without_height if op.type.rank == 3 else _same
     epilogue = RegionEpilogue(graph, op, [data], logical)
-    return finished(pool.make(pool_problem(op, layout), epilogue), graph, epilogue)
+    output = storage_type(graph.returned[0].type)
+    return finished(pool.make(pool_problem(op, layout), epilogue, output), graph, epilogue)
 
 
 @kernel_rule(Softmax)

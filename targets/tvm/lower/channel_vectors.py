@@ -11,16 +11,19 @@ from tvm import tirx
 from rtcc.ir import DType, Graph, Op, TensorType, Value
 from rtcc.ir.ops.fused import ConvertLayout, Resample
 from rtcc.targets.tvm.function_builder import splat, vector
-from rtcc.targets.tvm.lower.kernel import Index, Lowering, integer
+from rtcc.targets.tvm.lower.kernel import Index, Lowering, integer, storage_type
 from rtcc.targets.tvm.lower.loops import for_each_place
 from rtcc.targets.tvm.lower.rules import Kind, rule_of
 
 CHANNELS = 1
 """The axis in blocks."""
 
+COMPUTED = (DType.F32, DType.I32, DType.U8, DType.I8)
+"""Element types of which a block is one vector."""
+
 
 def suits(graph: Graph) -> bool:
-    """Whether a kernel is elementwise ops and resampling of f32 alone, all in blocks like the result's."""
+    """Whether a kernel is elementwise ops and resampling alone, all in blocks like the result's."""
     result = graph.returned[0].type
     return len(graph.returned) == 1 and result.layout is not None and computes(graph, result)
 
@@ -40,7 +43,7 @@ def _has_vectors(op: Op) -> bool:
     rule = rule_of(op)
     is_elementwise = isinstance(op, ConvertLayout) or (rule is not None and rule.kind is Kind.SCALAR)
     values = (*op.present_operands, *op.results)
-    return is_elementwise and all(value.type.dtype is DType.F32 for value in values)
+    return is_elementwise and all(value.type.dtype in COMPUTED for value in values)
 
 
 def _lies_alike(value: Value, result: TensorType) -> bool:
@@ -62,7 +65,7 @@ def map_kernel(graph: Graph) -> tirx.PrimFunc:
     layout, channels = value.type.layout, value.type.sizes[CHANNELS]
     assert layout is not None
     lanes = layout.blocks[CHANNELS]
-    zero = splat(0.0, lanes)
+    zero = splat(0, lanes, storage_type(value.type))
 
     def place(outer: Index, index: Index | None) -> None:
         found = zero

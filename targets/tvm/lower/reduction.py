@@ -10,6 +10,7 @@ from tvm import tirx
 from rtcc.ir import DType, Graph, Op, TensorType, Value
 from rtcc.ir.dtype import Kind
 from rtcc.ir.ops import nn, quant, reduce
+from rtcc.ir.ops.integer import ConvSum, MatMulSum, Places
 from rtcc.target import Target
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr
@@ -144,7 +145,7 @@ def matrix_index(type: TensorType, batch: Index, row: Expr, column: Expr) -> Ind
     return (*(integer(0) if sizes[a] == 1 else i for a, i in enumerate(kept)), row, column)
 
 
-def general_matmul(graph: Graph, op: nn.MatMul, target: Target) -> tirx.PrimFunc:
+def general_matmul(graph: Graph, op: nn.MatMul | MatMulSum, target: Target) -> tirx.PrimFunc:
     """A matrix product of any ranks and element type, result columns accumulated side by side."""
     lowering = Lowering(graph)
     left, right = op.operands[0], op.operands[1]
@@ -159,7 +160,10 @@ def general_matmul(graph: Graph, op: nn.MatMul, target: Target) -> tirx.PrimFunc
         row = integer(0) if left_vector else kept.pop()
         a = (k,) if left_vector else matrix_index(left.type, tuple(kept), row, k)
         b = (k,) if right_vector else matrix_index(right.type, tuple(kept), k, column)
-        return widened(lowering.element(left, a)) * widened(lowering.element(right, b))
+        return element(lowering.element(left, a)) * element(lowering.element(right, b))
+
+    def element(value: Expr) -> Expr:
+        return value.astype("int32") if isinstance(op, MatMulSum) else widened(value)
 
     _columns(lowering, op, inner, term)
     return lowering.builder.finish()
@@ -235,8 +239,29 @@ def general_conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
     def product(source: Index, filter_: Index) -> Expr:
         return widened(lowering.element(op.data, source)) * widened(lowering.element(op.weight, filter_))
 
-    def finish(channel: Expr, value: Expr) -> Expr:
-        return value if op.bias is None else value + widened(lowering.element(op.bias, (channel,)))
+    def finish(index: Index, value: Expr) -> Expr:
+        return value if op.bias is None else value + widened(lowering.element(op.bias, (index[1],)))
+
+    _convolve(lowering, op, op.weight.type.sizes, product, finish)
+    return lowering.builder.finish()
+
+
+def general_conv_sum(
+    graph: Graph, op: ConvSum, target: Target, place_of: Callable[[Places, Expr], Expr]
+) -> tirx.PrimFunc:
+    """A convolution of bytes summed in int32, plus the offset of a result's filter and place."""
+    lowering = Lowering(graph)
+
+    def product(source: Index, filter_: Index) -> Expr:
+        data, weight = lowering.element(op.data, source), lowering.element(op.weight, filter_)
+        return data.astype("int32") * weight.astype("int32")
+
+    def finish(index: Index, value: Expr) -> Expr:
+        at = [index[1]]
+        for axis, places in enumerate(op.places()[: op.offset.type.rank - 1]):
+            is_one = op.offset.type.sizes[1 + axis] == 1
+            at.append(integer(0) if is_one else place_of(places, index[2 + axis]))
+        return value + lowering.element(op.offset, at)
 
     _convolve(lowering, op, op.weight.type.sizes, product, finish)
     return lowering.builder.finish()
@@ -258,20 +283,20 @@ def _conv_integer(graph: Graph, op: quant.ConvInteger, target: Target) -> tirx.P
         data = centred(op.data, op.data_zero_point, source, integer(0))
         return data * centred(op.weight, op.weight_zero_point, filter_, filter_[0])
 
-    _convolve(lowering, op, op.weight.type.sizes, product, lambda channel, value: value)
+    _convolve(lowering, op, op.weight.type.sizes, product, lambda index, value: value)
     return lowering.builder.finish()
 
 
 def _convolve(
     lowering: Lowering,
-    op: nn.Conv | quant.ConvInteger,
+    op: nn.Conv | quant.ConvInteger | ConvSum,
     weight: Sequence[int],
     product: Callable[[Index, Index], Expr],
-    finish: Callable[[Expr, Expr], Expr],
+    finish: Callable[[Index, Expr], Expr],
 ) -> None:
     """Every result row, its columns accumulated side by side over channels and taps.
 
-    product(data index, weight index) is one term; finish(output channel, sum) the result.
+    product(data index, weight index) is one term; finish(result index, sum) the result.
     """
     assert op.operands[0] is not None
     data, sizes = op.operands[0].type.sizes, op.type.sizes
@@ -301,7 +326,9 @@ def _convolve(
         accumulate_columns(
             lowering, op.type, sizes[-1], (channels, *kernel),
             lambda inner, column: term((*outer, column), inner), SUM,
-            lambda column, value: store_result(lowering, op, (*outer, column), finish(outer[1], value)),
+            lambda column, value: store_result(
+                lowering, op, (*outer, column), finish((*outer, column), value)
+            ),
         )  # fmt: skip
 
     task_loops(lowering, sizes[:-1], row)

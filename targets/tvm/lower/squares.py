@@ -21,8 +21,11 @@ from rtcc.targets.tvm.kernels.blocked_access import zero_halo_of_row
 from rtcc.targets.tvm.kernels.panel import transposed
 from rtcc.targets.tvm.lower import channel_vectors
 from rtcc.targets.tvm.lower.channel_vectors import CHANNELS
-from rtcc.targets.tvm.lower.kernel import Lowering, integer
+from rtcc.targets.tvm.lower.kernel import Lowering, integer, storage_type
 from rtcc.targets.tvm.lower.movement import split_index
+
+STORED = (DType.F32, DType.U8, DType.I8)
+"""Element types that are stored by squares."""
 
 
 def suits(graph: Graph, lanes: int) -> bool:
@@ -40,7 +43,7 @@ def map_kernel(graph: Graph, lanes: int) -> tirx.PrimFunc:
 def _to_blocks(graph: Graph, lanes: int) -> bool:
     """Whether the kernel does no more than store a plain tensor in blocks."""
     ops, result = list(graph.ops)[:-1], graph.returned[0].type
-    if len(ops) != 1 or not isinstance(ops[0], ConvertLayout) or result.dtype is not DType.F32:
+    if len(ops) != 1 or not isinstance(ops[0], ConvertLayout) or result.dtype not in STORED:
         return False
     is_new = graph.parameters[0].type.layout is None and _is_blocked(result, lanes)
     return is_new and _row(_joined(graph)) >= lanes
@@ -163,7 +166,7 @@ class _Packing(_Squares):
         source = lowering.buffers[lowering.graph.parameters[0]]
         first = block * integer(lanes)
         channels: list[Expr] = [source[(n, first + c, *row, vector(x, lanes))] for c in range(count)]
-        channels += [splat(0.0, lanes)] * (lanes - count)
+        channels += [splat(0, lanes, storage_type(self.value.type))] * (lanes - count)
         layout = self.value.type.layout
         assert layout is not None
         places = [index + layout.halo_of(2 + axis)[0] for axis, index in enumerate((*row, x))]

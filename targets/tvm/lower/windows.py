@@ -12,6 +12,7 @@ from tvm import tirx
 
 from rtcc.ir import Graph, Op
 from rtcc.ir.ops import nn, pooling
+from rtcc.ir.ops.integer import GlobalSum
 from rtcc.target import Target
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr
@@ -176,6 +177,21 @@ def general_global_pool(graph: Graph, op: pooling.GlobalPool, target: Target) ->
 
         value = accumulate(lowering, op.type, extents, term, combine)
         store_result(lowering, op, index, finish(value))
+
+    for_each_element(lowering, lowering.root, body)
+    return lowering.builder.finish()
+
+
+def general_global_sum(graph: Graph, op: GlobalSum, target: Target) -> tirx.PrimFunc:
+    """The sum of whole channels of bytes, in any layout."""
+    lowering = Lowering(graph)
+    extents = op.data.type.sizes[2:]
+
+    def body(index: Index) -> None:
+        def term(place: Index) -> Expr:
+            return lowering.element(op.data, (*index[:2], *place[: len(extents)])).astype("int32")
+
+        store_result(lowering, op, index, accumulate(lowering, op.type, extents, term, SUM))
 
     for_each_element(lowering, lowering.root, body)
     return lowering.builder.finish()

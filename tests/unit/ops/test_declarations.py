@@ -55,11 +55,23 @@ def test_what_reshapes_keeps_the_order(op_type: str) -> None:
         np.testing.assert_array_equal(result.reshape(-1), np.asarray(case.inputs[0]).reshape(-1))
 
 
+_BYTES = ((DType.U8, (2, 4, 3)), (DType.F32, (4, 1)), (DType.U8, ()))
+QUANTIZED = {
+    "quant.requantize": ((DType.I32, (2, 1, 3)), (DType.F32, (4, 1)), (DType.U8, ())),
+    "quant.add": (*_BYTES, *_BYTES, (DType.I8, ())),
+}
+"""Operands of elementwise operators whose operands are of several types."""
+
+
 @pytest.mark.parametrize("name", DECLARED)
 def test_elementwise_operators_broadcast(name: str) -> None:
     """An operator that claims to be elementwise has the broadcast shape of its operands."""
     operator = Op.registry[name]
     if operator.role is not Role.ELEMENTWISE:
+        return
+    if name in QUANTIZED:
+        values = [Value(TensorType(dtype, shape)) for dtype, shape in QUANTIZED[name]]
+        assert operator(*values).type.shape == (2, 4, 3)
         return
     shapes_given = [(2, 4, 3), (4, 1), (3,)]
     slots = [slot for slot in operator.operand_slots if not slot.optional]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from tvm import tirx
 
 from rtcc.targets.tvm import vector_math
@@ -27,32 +28,43 @@ BANDS = 8
 the convolutions around do, so that most of what a task reads it has written itself."""
 
 
-def make(problem: PoolProblem, epilogue: Epilogue | None = None) -> tirx.PrimFunc:
-    """The kernel (task, tasks, input, *epilogue parameters, output)."""
+def make(
+    problem: PoolProblem, epilogue: Epilogue | None = None, output: str = "float32"
+) -> tirx.PrimFunc:
+    """The kernel (task, tasks, input, *epilogue parameters, output); output: its element type."""
     if problem.kernel == (problem.height, problem.width) and problem.pads == NO_HALO:
-        return _Global(problem).build(epilogue)
-    return _Pool(problem).build(epilogue)
+        return _Global(problem).build(epilogue, output)
+    return _Pool(problem).build(epilogue, output)
 
 
 def _joined(reduction: Reduction, a: Expr, b: Expr) -> Expr:
-    return vector_math.maximum(a, b) if reduction is Reduction.MAXIMUM else a + b
+    if reduction is not Reduction.MAXIMUM:
+        return a + b
+    return vector_math.maximum(a, b) if "float" in vector_math.scalar_type(a) else tirx.Max(a, b)
 
 
-def _neutral(reduction: Reduction) -> float:
-    return float("-inf") if reduction is Reduction.MAXIMUM else 0.0
+def _neutral(problem: PoolProblem) -> float:
+    if problem.reduction is not Reduction.MAXIMUM:
+        return 0.0
+    return float("-inf") if "float" in problem.dtype else int(np.iinfo(problem.dtype).min)
+
+
+def _accumulated(problem: PoolProblem) -> str:
+    """The element type of sums and maxima."""
+    return "int32" if problem.reduction is Reduction.SUM else problem.dtype
 
 
 @dataclass(frozen=True)
 class _Pool:
     problem: PoolProblem
 
-    def build(self, epilogue: Epilogue | None) -> tirx.PrimFunc:
+    def build(self, epilogue: Epilogue | None, dtype: str) -> tirx.PrimFunc:
         problem, tiling = self.problem, Tiling(self.problem.output, 1)
         height, width = tiling.form.height, tiling.form.width
         kernel = FunctionBuilder()
-        data = kernel.buffer("input", problem.input.shape)
+        data = kernel.buffer("input", problem.input.shape, problem.dtype)
         finish = BoundEpilogue(kernel, epilogue)
-        output = kernel.buffer("output", tiling.form.shape)
+        output = kernel.buffer("output", tiling.form.shape, dtype)
         pixels = split_evenly(width, 8 if problem.lanes == 16 else 4)[0]
         rows = -(-height // BANDS)
         bands = -(-height // rows)
@@ -69,7 +81,7 @@ class _Pool:
 
     def _tile(self, row: OutputRow, data: tirx.Buffer, x: Index, pixels: int) -> None:
         kernel, problem, across = row.kernel, self.problem, self.problem.window(1)
-        acc = row.accumulators(pixels, _neutral(problem.reduction))
+        acc = row.accumulators(pixels, _neutral(problem), _accumulated(problem))
         first, end = tap_bounds(problem.window(0), row.y)
         first = kernel.bind("first", first)
         rows = kernel.bind("rows", end - first)
@@ -77,7 +89,7 @@ class _Pool:
         with kernel.serial("r", rows, first) as r:
             for s, inside in enumerate(taps):
                 self._tap(row, data, acc, x, r, s, inside)
-        if problem.reduction is not Reduction.MAXIMUM:
+        if problem.reduction in (Reduction.AVERAGE, Reduction.PADDED_AVERAGE):
             self._divide(row, acc, x, rows, taps)
         row.store(acc, x)
 
@@ -117,18 +129,18 @@ class _Global:
 
     problem: PoolProblem
 
-    def build(self, epilogue: Epilogue | None) -> tirx.PrimFunc:
+    def build(self, epilogue: Epilogue | None, dtype: str) -> tirx.PrimFunc:
         problem, tiling = self.problem, Tiling(self.problem.output, 1)
         kernel = FunctionBuilder()
-        data = kernel.buffer("input", problem.input.shape)
+        data = kernel.buffer("input", problem.input.shape, problem.dtype)
         finish = BoundEpilogue(kernel, epilogue)
-        output = kernel.buffer("output", tiling.form.shape)
+        output = kernel.buffer("output", tiling.form.shape, dtype)
         with kernel.tasks("step", problem.batch * tiling.groups) as step:
             block = kernel.bind("block", tirx.truncmod(step, tiling.groups))
             n = kernel.bind("n", tirx.truncdiv(step, tiling.groups))
             row = OutputRow(kernel, tiling, output, finish, n, block, tirx.IntImm("int32", 0))
             row.zero_halo()
-            acc = row.accumulators(1, _neutral(problem.reduction))
+            acc = row.accumulators(1, _neutral(problem), _accumulated(problem))
             self._reduce(row, data, acc)
             row.store(acc, 0)
         return kernel.finish()
@@ -136,11 +148,12 @@ class _Global:
     def _reduce(self, row: OutputRow, data: tirx.Buffer, acc: Accumulators) -> None:
         """Partial results of neighbouring columns hide the latency; then they are joined."""
         problem, kernel, reduction = self.problem, row.kernel, self.problem.reduction
-        partial = row.accumulators(min(8, problem.width), _neutral(reduction))
+        partial = row.accumulators(min(8, problem.width), _neutral(problem), _accumulated(problem))
 
         def take(y: Index, x: Index, count: int) -> None:
             with kernel.unrolled("m", count) as m:
                 value = data[tuple(block_at(problem.input, row.n, row.kb, y, x + m))]
+                value = value.astype(vector_math.typed(value, _accumulated(problem)))
                 place = partial.place(m, 0)
                 kernel.store(partial.buffer, [place], _joined(reduction, partial.buffer[place], value))
 
@@ -150,6 +163,6 @@ class _Global:
         with kernel.unrolled("m", partial.pixels) as m:
             joined = _joined(reduction, acc.buffer[place], partial.buffer[partial.place(m, 0)])
             kernel.store(acc.buffer, [place], joined)
-        if reduction is not Reduction.MAXIMUM:
+        if reduction in (Reduction.AVERAGE, Reduction.PADDED_AVERAGE):
             count = splat(float(problem.height * problem.width), acc.lanes)
             kernel.store(acc.buffer, [place], acc.buffer[place] / count)

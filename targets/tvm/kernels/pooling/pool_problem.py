@@ -14,6 +14,8 @@ class Reduction(Enum):
 
     MAXIMUM = "maximum"
     AVERAGE = "average"
+    SUM = "sum"
+    """Of bytes, in i32."""
     PADDED_AVERAGE = "padded_average"
     """Divides by the window's taps in the image and its padding (count_include_pad = 1)."""
 
@@ -35,6 +37,8 @@ class PoolProblem:
     lanes: int = 16
     input_halo: Halo = NO_HALO
     output_halo: Halo = NO_HALO
+    dtype: str = "float32"
+    """Element type of the input."""
 
     def window(self, axis: int) -> Window:
         """The window's movement along the height (0) or the width (1)."""

@@ -1,0 +1,1 @@
+"""What `lower-quantization` and `convert-signedness` are made of."""

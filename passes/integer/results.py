@@ -1,0 +1,154 @@
+"""What is quantised again: rounded in the kernel that computes it, or moved as integers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rtcc.ir import DType, Op, Value
+from rtcc.ir.ops.activation import Relu
+from rtcc.ir.ops.cast import Cast
+from rtcc.ir.ops.computed import integer_limits
+from rtcc.ir.ops.integer import QuantizedAdd, Requantize, add_factor
+from rtcc.ir.ops.math import Add, Clip, Max, Min, Mul, Sub
+from rtcc.ir.ops.movement import Concat, Slice, Transpose
+from rtcc.ir.ops.pooling import MaxPool
+from rtcc.ir.ops.quant import QuantizeLinear
+from rtcc.ir.ops.shapes import Flatten, Reshape, Squeeze, Unsqueeze
+from rtcc.passes.integer.sums import unscaled
+from rtcc.passes.integer.values import Parameters, Quantized, dequantized, target_of
+from rtcc.pipeline import Rewriter, rewrite
+from rtcc.pipeline.constants import uniform_value
+
+MOVING = (Flatten, Reshape, Squeeze, Unsqueeze, Transpose, Slice, MaxPool)
+"""Operators whose result elements are elements of their first operand."""
+
+
+@rewrite(QuantizeLinear)
+def quantize(op: QuantizeLinear, rw: Rewriter) -> None:
+    """quantize_linear(clamp(f(dequantize(x), …)))  →  clamp(integer f(x, …))"""
+    to = target_of(op)
+    if to is None or not op.type.is_static:
+        return
+    data, clamps = _unclamped(op.data)
+    found = _integers(data, to, rw)
+    if found is None:
+        return
+    for clamp in reversed(clamps):
+        found = _clamped(found, clamp, to, rw)
+    rw.replace(op, found)
+
+
+def _unclamped(value: Value) -> tuple[Value, list[Op]]:
+    """What is clamped by constants, and the ops that do, the last one first."""
+    clamps: list[Op] = []
+    while value.has_one_use and (op := value.producer) is not None and _is_clamp(op):
+        clamps.append(op)
+        (value, *_) = op.present_operands
+    return value, clamps
+
+
+def _is_clamp(op: Op) -> bool:
+    if isinstance(op, Clip):
+        return all(each is None or uniform_value(each) is not None for each in op.operands[1:])
+    return isinstance(op, Relu)
+
+
+def _clamped(found: Value, clamp: Op, to: Parameters, rw: Rewriter) -> Value:
+    """Quantising keeps order, so a clamp of quantised numbers has quantised bounds."""
+    low, high = integer_limits(to.dtype.numpy)
+    bounds = _bounds(clamp)
+    lowest = low if bounds[0] is None else to.of(bounds[0])
+    highest = high if bounds[1] is None else to.of(bounds[1])
+
+    def number(bound: int) -> Value:
+        return rw.constant(np.array(bound, to.dtype.numpy), name="bound")
+
+    if lowest > low:
+        found = Max(found, number(lowest)).result
+    return Min(found, number(highest)).result if highest < high else found
+
+
+def _bounds(clamp: Op) -> tuple[float | None, float | None]:
+    if isinstance(clamp, Relu):
+        return 0.0, None
+    assert isinstance(clamp, Clip)
+    low, high = (uniform_value(each) for each in (clamp.lowest, clamp.highest))
+    return None if low is None else float(low), None if high is None else float(high)
+
+
+def _integers(value: Value, to: Parameters, rw: Rewriter) -> Value | None:
+    """A value quantised, computed in integers; None where it is not known how."""
+    total = unscaled(value)
+    if total is not None:
+        return _requantized(total[0], total[1].array / to.scale, to, rw)
+    plain = dequantized(value)
+    if plain is not None:
+        return _rescaled(plain, to, rw)
+    op = value.producer
+    if op is None or not value.has_one_use:
+        return None
+    match op:
+        case Add() | Mul():
+            return _arithmetic(op, to, rw)
+        case Concat():
+            parts = [dequantized(each) for each in op.inputs]
+            whole = [each for each in parts if each is not None]
+            if len(whole) < len(parts):
+                return None
+            return Concat(*(_rescaled(each, to, rw) for each in whole), axis=op.axis).result
+        case Flatten() | Reshape() | Squeeze() | Unsqueeze() | Transpose() | Slice() | MaxPool():
+            return _moved(op, to, rw)
+        case _:
+            return None
+
+
+def _moved(op: Op, to: Parameters, rw: Rewriter) -> Value | None:
+    """A moving operator over integers."""
+    data = op.operands[0]
+    source = None if data is None else dequantized(data)
+    if data is None or source is None or (isinstance(op, MaxPool) and op.results[1:] and op.results[1].uses):
+        return None
+    integers = _rescaled(source, to, rw)
+    return type(op)(integers, *op.operands[1:], **op.attributes).results[0]
+
+
+def _arithmetic(op: Add | Mul, to: Parameters, rw: Rewriter) -> Value | None:
+    left, right = dequantized(op.left), dequantized(op.right)
+    if left is None or right is None:
+        return None
+    if isinstance(op, Mul):
+        product = Mul(_centred(left, rw), _centred(right, rw)).result
+        return _requantized(product, left.scale * right.scale / to.scale, to, rw)
+    factors = [add_factor(float(np.float64(each.scale) / to.scale)) for each in (left, right)]
+    if not all(np.isfinite(factor) for factor in factors):
+        return None
+    operands = [
+        operand
+        for each, factor in zip((left, right), factors, strict=True)
+        for operand in (
+            each.value,
+            rw.constant(np.array(factor, np.float32), name="factor"),
+            Parameters(each.scale, each.zero, each.value.type.dtype).zero_point(rw),
+        )
+    ]
+    return QuantizedAdd(*operands, to.zero_point(rw)).result
+
+
+def _rescaled(source: Quantized, to: Parameters, rw: Rewriter) -> Value:
+    """Integers of one scale and zero point as those of another."""
+    if source.like(to):
+        return source.value
+    return _requantized(_centred(source, rw), source.scale / to.scale, to, rw)
+
+
+def _centred(source: Quantized, rw: Rewriter) -> Value:
+    """Integers less their zero point, in i32."""
+    wide = Cast(source.value, to=DType.I32.value).result
+    if source.zero == 0:
+        return wide
+    return Sub(wide, rw.constant(np.array(source.zero, np.int32), name="zero_point")).result
+
+
+def _requantized(total: Value, factor: object, to: Parameters, rw: Rewriter) -> Value:
+    known = rw.constant(np.asarray(factor, np.float32), name="factor")
+    return Requantize(total, known, to.zero_point(rw)).result

@@ -1,0 +1,142 @@
+"""Convolutions and products of quantised tensors as integer sums times a scale."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from rtcc.ir import Constant, DType, Op, Value
+from rtcc.ir.ops import nn
+from rtcc.ir.ops.cast import Cast
+from rtcc.ir.ops.integer import ConvSum, GlobalSum, MatMulSum, padded_offset
+from rtcc.ir.ops.math import Add, Mul
+from rtcc.ir.ops.pooling import GlobalAveragePool
+from rtcc.passes.integer.values import Array, constant_numbers, dequantized, weights_of
+from rtcc.pipeline import Rewriter, Rule, rewrite
+from rtcc.target import GENERIC, Illegal, Target
+
+LIMIT = 2**31
+LARGEST = 255
+"""Of u8 data."""
+
+
+def rules_for(target: Target) -> tuple[Rule, ...]:
+    """The rules, for what the target has kernels for."""
+
+    def is_offered(op: Op) -> bool:
+        found = target.candidates(op, {1, 2})
+        return any(each.algorithm != GENERIC and not isinstance(each.cost, Illegal) for each in found)
+
+    @rewrite(nn.Conv)
+    def convolution(op: nn.Conv, rw: Rewriter) -> None:
+        """conv(dequantize(x), dequantize(#w), #b)  →  mul(cast(conv_sum(x, #w, #offset)), #scale)"""
+        data, weights = dequantized(op.data), weights_of(op.weight, 0)
+        if data is None or weights is None or not op.type.is_static or not op.data.type.is_static:
+            return
+        scale = data.scale * weights.scale
+        bias = integer_bias(op.bias, scale, len(weights.array))
+        if bias is None:
+            return
+        data = data.unsigned(rw)
+        window = op.window(op.data.type.sizes[2:], weights.array.shape)
+        offset = padded_offset(weights.array, bias, data.zero, window, op.data.type.sizes[2:])
+        if may_overflow(weights.array, offset):
+            return
+        moved = rw.constant(offset.astype(np.int32), name=f"{weights.name(rw)}.offset")
+        total = ConvSum(data.value, weights.constant(rw), moved, **op.attributes)
+        if not is_offered(total):
+            total.drop_operands()
+            return
+        rw.replace(op, scaled(total.result, _along(scale, op.type.rank, 1), rw))
+
+    @rewrite(nn.MatMul, nn.Gemm)
+    def product(op: nn.MatMul | nn.Gemm, rw: Rewriter) -> None:
+        """mat_mul(dequantize(x), dequantize(#w))  →  mul(cast(add(mat_mul_sum(x, #w), #offset)), #scale)"""
+        transposed = isinstance(op, nn.Gemm) and bool(op.transB)
+        data, weights = dequantized(op.left), weights_of(op.right, 0 if transposed else 1)
+        if data is None or weights is None or weights.array.ndim != 2 or not op.type.is_static:
+            return
+        if isinstance(op, nn.Gemm) and (op.transA or op.alpha != 1 or op.beta != 1):
+            return
+        matrix = weights.array.T if transposed else weights.array
+        scale = data.scale * weights.scale
+        bias = integer_bias(op.addend if isinstance(op, nn.Gemm) else None, scale, matrix.shape[1])
+        if bias is None:
+            return
+        data = data.unsigned(rw)
+        offset = bias - data.zero * matrix.sum(0, dtype=np.int64)
+        if may_overflow(matrix.T, offset):
+            return
+        total = MatMulSum(data.value, weights.constant(rw, matrix if transposed else None))
+        if not is_offered(total):
+            total.drop_operands()
+            return
+        moved = Add(total.result, rw.constant(offset.astype(np.int32), name=f"{weights.name(rw)}.offset"))
+        rw.replace(op, scaled(moved.result, scale if scale.size > 1 else scale.reshape(()), rw))
+
+    return convolution, product, global_average
+
+
+@rewrite(GlobalAveragePool)
+def global_average(op: GlobalAveragePool, rw: Rewriter) -> None:
+    """global_average_pool(dequantize(x))  →  mul(cast(add(global_sum(x), #offset)), #scale)"""
+    data = dequantized(op.data)
+    if data is None or not op.data.type.is_static or op.data.type.rank < 3:
+        return
+    count = prod(op.data.type.sizes[2:])
+    if not 0 < count * LARGEST < LIMIT:
+        return
+    data = data.unsigned(rw)
+    offset = rw.constant(np.array(-count * data.zero, np.int32), name="offset")
+    total = Add(GlobalSum(data.value).result, offset)
+    rw.replace(op, scaled(total.result, np.asarray(data.scale / np.float32(count)), rw))
+
+
+def integer_bias(bias: Value | None, scale: Array, count: int) -> Array | None:
+    """A constant bias per filter in units of the sum's scale, i64; None where it is none or too large."""
+    if bias is None:
+        return np.zeros(count, np.int64)
+    numbers = constant_numbers(bias)
+    if numbers is None or numbers.size not in (1, count):
+        return None
+    units = np.broadcast_to(numbers.reshape(-1), count) / scale.astype(np.float64)
+    if not (np.abs(units) < LIMIT).all():
+        return None
+    return np.rint(units).astype(np.int64)
+
+
+def may_overflow(filters: Array, offset: Array) -> bool:
+    """Whether the sum of some u8 data with a filter [M, …], or with its offset added, may exceed int32."""
+    flat = filters.reshape(len(filters), -1).astype(np.int64)
+    highest = LARGEST * np.maximum(flat, 0).sum(1)
+    lowest = LARGEST * np.minimum(flat, 0).sum(1)
+    moved = offset.reshape(len(filters), -1)
+    top = np.maximum(highest, highest + moved.max(1))
+    bottom = np.minimum(lowest, lowest + moved.min(1))
+    both = np.concatenate([top, bottom, moved.reshape(-1)])
+    return bool((both >= LIMIT).any() or (both < -LIMIT).any())
+
+
+def scaled(total: Value, scale: Array, rw: Rewriter) -> Value:
+    """An integer sum as the numbers that it stands for."""
+    factor = rw.constant(scale.astype(np.float32), name="scale")
+    return Mul(Cast(total, to=DType.F32.value).result, factor).result
+
+
+def unscaled(value: Value) -> tuple[Value, Constant] | None:
+    """The integer sum and its scale, where a value is what `scaled` makes."""
+    op = value.producer
+    if not isinstance(op, Mul) or not isinstance(op.right, Constant):
+        return None
+    cast = op.left.producer
+    if not isinstance(cast, Cast) or cast.data.type.dtype is not DType.I32:
+        return None
+    return cast.data, op.right
+
+
+def _along(vector: Array, rank: int, axis: int) -> Array:
+    """A vector shaped to broadcast along an axis of a tensor of that rank; one number as a scalar."""
+    if vector.size == 1:
+        return vector.reshape(())
+    return vector.reshape(-1, *(1,) * (rank - 1 - axis))

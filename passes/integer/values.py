@@ -1,0 +1,165 @@
+"""What a graph says of quantised tensors: which integers, scale and zero point a value is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtcc.ir import Constant, DType, Value
+from rtcc.ir.ops.axes import normal_axis
+from rtcc.ir.ops.cast import BitCast
+from rtcc.ir.ops.integer import QUANTIZED
+from rtcc.ir.ops.math import BitwiseXor
+from rtcc.ir.ops.quant import DequantizeLinear, QuantizeLinear, Scaled, quantized
+from rtcc.pipeline import Rewriter
+
+Array = NDArray[Any]
+
+SIGN = 128
+"""u8 = s8 + 128, zero points likewise: the sign bit turned over."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A tensor of integers that stand for (value - zero) · scale, one scale for all."""
+
+    value: Value
+    scale: np.float32
+    zero: int
+
+    def like(self, other: Parameters) -> bool:
+        """Whether equal integers stand for equal numbers."""
+        return (self.scale, self.zero, self.value.type.dtype) == (other.scale, other.zero, other.dtype)
+
+    def unsigned(self, rw: Rewriter) -> Quantized:
+        """The same numbers as u8."""
+        if self.value.type.dtype is DType.U8:
+            return self
+        flip = rw.constant(np.array(SIGN, np.uint8), name="sign")
+        raw = BitCast(self.value, to=DType.U8.value).result
+        return Quantized(BitwiseXor(raw, flip).result, self.scale, self.zero + SIGN)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What a tensor is quantised to."""
+
+    scale: np.float32
+    zero: int
+    dtype: DType
+
+    def zero_point(self, rw: Rewriter) -> Constant:
+        """The zero point as a constant of the tensor's type."""
+        return rw.constant(np.array(self.zero, self.dtype.numpy), name="zero_point")
+
+    def of(self, number: float) -> int:
+        """A number quantised so."""
+        return int(quantized(np.asarray(np.float32(number) / self.scale), np.array(self.zero), self.dtype))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A constant of s8 whose zero point is 0; scale: one for all, or one per entry of the axis asked for."""
+
+    array: Array
+    scale: Array
+    source: Value
+
+    def constant(self, rw: Rewriter, array: Array | None = None) -> Constant:
+        """The weights, or another form of them, as a constant; the model's own where nothing differs."""
+        if array is None and isinstance(self.source, Constant) and self.source.type.dtype is DType.I8:
+            return self.source
+        array = self.array if array is None else array
+        return rw.constant(np.ascontiguousarray(array), name=self.name(rw))
+
+    def name(self, rw: Rewriter) -> str:
+        """What constants made of the weights are called."""
+        return rw.stem(self.source) if isinstance(self.source, Constant) else "weight"
+
+
+def dequantized(value: Value) -> Quantized | None:
+    """The 8-bit integers that a value is dequantised from, with one known scale for all of them."""
+    op = value.producer
+    if not isinstance(op, DequantizeLinear) or op.type.dtype is not DType.F32:
+        return None
+    known = _parameters(op, op.data.type.dtype)
+    return None if known is None else Quantized(op.data, known.scale, known.zero)
+
+
+def target_of(op: QuantizeLinear) -> Parameters | None:
+    """What an op quantises to, with one known scale; None for other types than 8-bit integers."""
+    return _parameters(op, op.type.dtype) if op.data.type.dtype is DType.F32 else None
+
+
+def weights_of(value: Value, axis: int) -> Weights | None:
+    """A dequantised constant as s8 with one scale, or one per entry of an axis; None where it is none."""
+    op = value.producer
+    if not isinstance(op, DequantizeLinear) or op.block_size or op.type.dtype is not DType.F32:
+        return None
+    data, scale = _integers(op.data), op.scale
+    if data is None or not isinstance(scale, Constant) or scale.type.dtype is not DType.F32:
+        return None
+    if scale.data.size > 1 and normal_axis(op, op.axis, data.ndim) != axis:
+        return None
+    zero = _zeros(op)
+    if zero is None or not _is_usable(scale.array):
+        return None
+    wide = data.astype(np.int32) - (SIGN if data.dtype == np.uint8 else 0)
+    expected = SIGN if data.dtype == np.uint8 else 0
+    if (zero != expected).any():
+        return None
+    return Weights(wide.astype(np.int8), scale.array.reshape(-1), op.data)
+
+
+def constant_numbers(value: Value) -> Array | None:
+    """A constant's numbers in float64, also where it is a dequantised one; None where it is none."""
+    if isinstance(value, Constant):
+        return value.array.astype(np.float64)
+    op = value.producer
+    if not isinstance(op, DequantizeLinear) or not isinstance(op.data, Constant):
+        return None
+    if op.block_size or not isinstance(op.scale, Constant):
+        return None
+    zero = _zeros(op)
+    if zero is None:
+        return None
+    shape = op.data.type.sizes
+    scale = op.spread(op.scale.array, shape).astype(np.float64)
+    return (op.data.array.astype(np.float64) - op.spread(zero, shape)) * scale
+
+
+def _integers(value: Value) -> Array | None:
+    """8-bit integers: a constant's, or what quantising a constant gives."""
+    op = value.producer
+    if value.type.dtype not in QUANTIZED:
+        return None
+    if isinstance(value, Constant):
+        return value.array
+    if isinstance(op, QuantizeLinear) and all(isinstance(each, Constant) for each in op.present_operands):
+        found = op.evaluate(*(each.array if isinstance(each, Constant) else None for each in op.operands))
+        return found[0] if isinstance(found, tuple) else found
+    return None
+
+
+def _zeros(op: Scaled) -> Array | None:
+    """The zero points of an op; zeros where it has none, None where they are not known."""
+    if op.zero_point is None:
+        return np.zeros(op.scale.type.sizes, np.int32)
+    return op.zero_point.array.astype(np.int32) if isinstance(op.zero_point, Constant) else None
+
+
+def _parameters(op: Scaled, dtype: DType) -> Parameters | None:
+    if dtype not in QUANTIZED or not isinstance(op.scale, Constant) or op.scale.data.size != 1:
+        return None
+    zero = _zeros(op)
+    if zero is None or op.scale.type.dtype is not DType.F32 or not _is_usable(op.scale.array):
+        return None
+    return Parameters(np.float32(op.scale.array.reshape(())), int(zero.reshape(())), dtype)
+
+
+def _is_usable(scale: Array) -> bool:
+    """Whether all scales are normal positive numbers."""
+    return bool((np.isfinite(scale) & (scale >= np.finfo(np.float32).tiny)).all())

@@ -1,0 +1,129 @@
+# pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+"""Direct convolution of u8 channel blocks by s8 weights in i32: `direct_conv`, four channels at a time.
+
+Activations as in `blocked`, one byte a lane; weights [K/(nt·b)][C/4][R][S][nt·b][4]. A lane of an accumulator
+is a filter: four neighbouring channels of a pixel are one 32-bit number, which is broadcast and multiplied
+by four weights of every filter (`integer_dot`).
+
+    for (n, rows, kb):  for y, x by tile:                 # shared out among tasks
+        for c4, r, s:                                     # reduction
+            acc[m, j] += input[n, c4, y·sh + r·dh, (x + m)·sw + s·dw] · weights[kb, c4, r, s, j]
+        output[n, kb·nt + j, y, x + m] = epilogue(acc[m, j])
+
+Sums stay in registers until they are finished: a quantised output has no room for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, bounded, vector
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
+from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
+from rtcc.targets.tvm.kernels.integer.integer_dot import broadcast_group, dot
+from rtcc.targets.tvm.kernels.integer.integer_tiles import GROUP, integer_conv_illegal
+from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
+from rtcc.targets.tvm.kernels.tiling import Tiling
+
+AHEAD_BYTES = 4096
+"""How far ahead weights are asked for, as in `direct_conv`."""
+
+
+def make(
+    problem: ConvProblem, epilogue: Epilogue | None, tile: Tile, output: str, features: Collection[str]
+) -> tirx.PrimFunc:
+    """The kernel (task, tasks, input, weights, *epilogue parameters, output); output: its element type."""
+    reason = integer_conv_illegal(problem)
+    assert reason is None, reason
+    return _IntegerConv(problem, tile, frozenset(features)).build(epilogue, output)
+
+
+@dataclass(frozen=True)
+class _IntegerConv:
+    problem: ConvProblem
+    tile: Tile
+    features: frozenset[str]
+
+    @property
+    def groups_of_channels(self) -> int:
+        """Fours of input channels that each output sums over, the last possibly partial."""
+        return -(-self.problem.channels // self.problem.groups // GROUP)
+
+    def build(self, epilogue: Epilogue | None, dtype: str) -> tirx.PrimFunc:
+        problem, tile = self.problem, self.tile
+        tiling = Tiling(problem.output, tile.blocks, tile.joined)
+        kernel = FunctionBuilder()
+        data = kernel.buffer("input", problem.input.joined(tile.joined).shape, "uint8")
+        columns = tile.blocks * problem.lanes
+        shape = (tiling.groups, self.groups_of_channels, *problem.kernel, columns * GROUP)
+        weights = kernel.buffer("weights", shape, "int8")
+        finish = BoundEpilogue(kernel, epilogue)
+        output = kernel.buffer("output", tiling.form.shape, dtype)
+        row_groups = -(-tiling.form.height // tile.rows)
+        with kernel.tasks("step", problem.batch * tiling.groups * row_groups) as step:
+            kb = kernel.bind("kb", tirx.truncmod(step, tiling.groups))
+            outer = kernel.bind("outer", tirx.truncdiv(step, tiling.groups))
+            top = kernel.bind("top", tirx.truncmod(outer, row_groups) * tile.rows)
+            n = kernel.bind("n", tirx.truncdiv(outer, row_groups))
+            rows = bounded(tile.rows, tiling.form.height, top)
+            with kernel.serial("row", rows) as step_row:
+                row = OutputRow(kernel, tiling, output, finish, n, kb, kernel.bind("y", top + step_row))
+                row.zero_halo()
+                row.tiles(tile.pixels, lambda x, pixels: self._tile(row, data, weights, x, pixels))
+        return kernel.finish()
+
+    def _tile(self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, x: Index, pixels: int) -> None:
+        acc = row.accumulators(pixels, 0, "int32")
+        kernel, problem = row.kernel, self.problem
+        per_block = problem.lanes // GROUP
+        whole, rest = divmod(self.groups_of_channels, per_block)
+        with (
+            kernel.serial("cb", whole) as cb,
+            kernel.serial("q", per_block) as q,
+            kernel.serial("r", problem.kernel[0]) as r,
+            kernel.serial("s", problem.kernel[1]) as s,
+        ):
+            self._step(row, data, weights, acc, x, (cb, q, r, s))
+        with (
+            kernel.serial("q", rest) as q,
+            kernel.serial("r", problem.kernel[0]) as r,
+            kernel.serial("s", problem.kernel[1]) as s,
+        ):
+            if rest:
+                self._step(row, data, weights, acc, x, (whole, q, r, s))
+        row.store(acc, x)
+
+    def _step(
+        self,
+        row: OutputRow,
+        data: tirx.Buffer,
+        weights: tirx.Buffer,
+        acc: Accumulators,
+        x: Index,
+        at: tuple[Index, Index, Index, Index],
+    ) -> None:
+        """Add the products of four channels of one tap."""
+        kernel, problem, lanes = row.kernel, self.problem, self.problem.lanes
+        cb, q, r, s = at
+        columns, quad = acc.blocks * lanes * GROUP, cb * (lanes // GROUP) + q
+        y = problem.window(0).coordinate(row.y, r) + problem.input_halo[0]
+        with kernel.unrolled("m", acc.pixels) as m:
+            column = problem.window(1).coordinate(x + m, s) + problem.input_halo[1]
+            block = self._first_input_block(row.kb) + cb
+            value = broadcast_group(data[row.n, block, y, column, vector(q * GROUP, GROUP)], lanes)
+            with kernel.unrolled("j", acc.blocks) as j:
+                place = acc.place(m, j)
+                weight = weights[row.kb, quad, r, s, vector(j * (lanes * GROUP), lanes * GROUP)]
+                kernel.store(acc.buffer, [place], dot(acc.buffer[place], value, weight, self.features))
+        kernel.prefetch(weights, [row.kb, quad, r, s + AHEAD_BYTES // columns], columns // GROUP)
+
+    def _first_input_block(self, kb: Index) -> Index:
+        """Where in the input the channels of a filter's group begin, in blocks."""
+        problem = self.problem
+        if problem.groups == 1:
+            return 0
+        filters = problem.filters // problem.groups
+        return tirx.truncdiv(kb, filters // (problem.lanes * self.tile.blocks)) * problem.reduction_blocks

@@ -1,0 +1,51 @@
+# pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+"""Four products of bytes added to each lane of i32: acc + Σ_i data[i] · weights[i], u8 times s8, exact.
+
+VNNI has one instruction for it. Without it, u8 · s8 pairs added in i16 may saturate (`vpmaddubsw`), so even
+and odd bytes are widened and multiplied by themselves, whose pairs `vpmaddwd` adds in i32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from tvm import tirx
+
+from rtcc.targets.tvm import vector_math as vm
+from rtcc.targets.tvm.function_builder import Expr, splat
+from rtcc.targets.tvm.kernels.integer.integer_tiles import GROUP, has_vnni
+
+_MULTIPLY_PAIRS = {
+    16: "llvm.x86.avx512.pmaddw.d.512",
+    8: "llvm.x86.avx2.pmadd.wd",
+    4: "llvm.x86.sse2.pmadd.wd",
+}
+_FOUR_PRODUCTS = "llvm.x86.avx512.vpdpbusd.512"
+
+
+def broadcast_group(data: Expr, lanes: int) -> Expr:
+    """Four neighbouring bytes as a vector that repeats them in each lane."""
+    word = tirx.reinterpret("int32", data)
+    return tirx.reinterpret(f"uint8x{GROUP * lanes}", splat(word, lanes))
+
+
+def dot(acc: Expr, data: Expr, weights: Expr, features: Collection[str]) -> Expr:
+    """acc (i32) plus, for each lane, the sum of its four u8 of `data` times its four s8 of `weights`."""
+    lanes = vm.lanes_of(acc)
+    if has_vnni(features, lanes):
+        return _call(_FOUR_PRODUCTS, lanes, acc, data, weights)
+    pairs = lanes * GROUP // 2
+    wide = tirx.reinterpret(f"int16x{pairs}", weights)
+    raw = tirx.reinterpret(f"uint16x{pairs}", data)
+    eight = vm.constant(8, wide)
+    for each, other in (
+        (tirx.bitwise_and(raw, vm.constant(255, raw)), (wide << eight) >> eight),
+        (raw >> vm.constant(8, raw), wide >> eight),
+    ):
+        signed = tirx.reinterpret(f"int16x{pairs}", each)
+        acc = acc + _call(_MULTIPLY_PAIRS[lanes], lanes, signed, other)
+    return acc
+
+
+def _call(intrinsic: str, lanes: int, *operands: Expr) -> Expr:
+    return tirx.call_llvm_pure_intrin(f"int32x{lanes}", intrinsic, *operands)

@@ -1,0 +1,78 @@
+"""Which integer kernels can do a convolution, the tiles that suit them, and what they ask; needs no TVM.
+
+The tiles are those of the float kernels (`conv_tiles`): an instruction takes four channels where theirs takes
+one, and everything else is a quarter as large.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection
+from dataclasses import replace
+from math import prod
+
+from rtcc.targets.tvm.demand import Demand, Stream
+from rtcc.targets.tvm.kernels.convolution.conv_demand import TILE_CYCLES
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import direct_illegal, direct_tiles
+from rtcc.targets.tvm.kernels.tiling import Tiling, cycles_per_step
+
+GROUP = 4
+"""Bytes that one lane of an accumulator takes at a time."""
+
+LARGEST_PRODUCT = 255 * 128
+"""Of a u8 and an s8."""
+
+LARGEST_SUM = 2**31 - 1
+
+STORE_CYCLES = 6.0
+"""Of one vector of results: an offset, a factor, two limits, conversions there and back, the store."""
+
+WIDENING = 4.0
+"""How much longer a step takes without VNNI: two widening products and two additions, of widened bytes."""
+
+
+def has_vnni(features: Collection[str], lanes: int) -> bool:
+    """Whether one instruction adds up four products in each of so many lanes."""
+    return lanes == 16 and "avx512vnni" in features
+
+
+def sum_illegal(terms: int) -> str | None:
+    """Why so many products of a u8 and an s8 may not be added in i32, or None."""
+    most = LARGEST_SUM // LARGEST_PRODUCT
+    return None if terms <= most else f"{terms} products may exceed int32, {most} cannot"
+
+
+def integer_conv_illegal(problem: ConvProblem) -> str | None:
+    """Why `integer_conv` cannot do the convolution, or None."""
+    terms = problem.channels // problem.groups * prod(problem.kernel)
+    return sum_illegal(terms) or direct_illegal(problem)
+
+
+@functools.cache
+def integer_conv_tile(problem: ConvProblem, registers: int, cache: int = 1 << 20, tasks: int = 1) -> Tile:
+    """The tile with the least estimated time; arguments as `direct_tiles` has them."""
+    (tile,) = direct_tiles(problem, registers, 4 * cache, tasks, 1)
+    return replace(tile, depth=0)
+
+
+def integer_conv_demand(problem: ConvProblem, tile: Tile, cache: int, *, vnni: bool) -> Demand:
+    """`integer_conv`: every four input channels times every block of filters."""
+    tiling = Tiling(problem.output, tile.blocks, tile.joined)
+    pixels = problem.batch * problem.output_height * problem.output_width
+    width = tiling.form.width
+    steps = -(-problem.channels // problem.groups // GROUP) * prod(problem.kernel)
+    row = cycles_per_step(width, tile.pixels, tile.blocks) * (1.0 if vnni else WIDENING)
+    cycles = pixels / width * steps * row * tiling.groups + STORE_CYCLES * pixels * problem.output.blocks
+    row_groups = -(-tiling.form.height // tile.rows)
+    weights = 4.0 * steps * problem.output.blocks * problem.lanes
+    source, out = (float(prod(form.shape)) for form in (problem.input, problem.output))
+    return Demand(
+        cycles + TILE_CYCLES * pixels / tile.pixels * tiling.groups,
+        (
+            Stream(weights, problem.batch * row_groups if weights > cache // 2 else 1, weights, True),
+            Stream(source),
+            Stream(out),
+        ),
+        problem.batch * tiling.groups * row_groups,
+    )

@@ -1,0 +1,79 @@
+# pyright: basic, reportAttributeAccessIssue=false
+"""Anchors that add up products of bytes: which problem a kernel is, and its epilogue, which begins in i32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tvm import tirx
+
+from rtcc.ir import Graph, TensorType, Value
+from rtcc.ir.ops.integer import ConvSum, MatMulSum, Places
+from rtcc.target import GENERIC, Halos, Target
+from rtcc.targets.tvm.function_builder import Expr, vector
+from rtcc.targets.tvm.kernels.convolution.conv_problem import Tile
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import tile_illegal
+from rtcc.targets.tvm.kernels.epilogue import Position
+from rtcc.targets.tvm.kernels.integer import integer_conv
+from rtcc.targets.tvm.lower import reduction
+from rtcc.targets.tvm.lower.anchors import (
+    RegionEpilogue,
+    conv_coordinates,
+    finished,
+    require_tile,
+    result_layout,
+)
+from rtcc.targets.tvm.lower.kernel import integer, storage_type
+from rtcc.targets.tvm.lower.rules import kernel_rule
+from rtcc.targets.tvm.problems import conv_problem
+
+
+class SumEpilogue(RegionEpilogue):
+    """The ops after `quant.conv_sum`, its offset added first."""
+
+    anchor: ConvSum
+
+    def _with_addend(self, value: Expr, at: Position, buffers: Sequence[tirx.Buffer]) -> Expr:
+        offset: Value = self.anchor.offset
+        type: TensorType = offset.type
+        lanes = type.layout.blocks[0] if type.layout else 1
+        index = [tirx.floordiv(at.index[1], integer(lanes))]
+        for axis, places in enumerate(self.anchor.places()[: type.rank - 1]):
+            size = type.sizes[1 + axis]
+            index.append(place_of(places, at.index[2 + axis]) if size > 1 else integer(0))
+        return value + buffers[self.operands.index(offset)][(*index, vector(0, at.lanes))]
+
+
+def place_of(places: Places, position: Expr) -> Expr:
+    """`Places.of` as an expression."""
+    if places.before == places.results:
+        return position
+    first = tirx.Min(position, integer(places.before))
+    if not places.after:
+        return first
+    return first + tirx.Max(integer(0), position - integer(places.results - 1 - places.after))
+
+
+@kernel_rule(MatMulSum)
+def _product(graph: Graph, op: MatMulSum, target: Target) -> tirx.PrimFunc:
+    return reduction.general_matmul(graph, op, target)
+
+
+@kernel_rule(ConvSum)
+def _conv_sum(graph: Graph, op: ConvSum, target: Target) -> tirx.PrimFunc:
+    layout = result_layout(graph)
+    if graph.attributes.get("algorithm", GENERIC) == GENERIC:
+        return reduction.general_conv_sum(graph, op, target, place_of)
+    assert layout is not None
+    epilogue = SumEpilogue(graph, op, [op.data, op.weight], conv_coordinates(op))
+    halos = Halos(op.data.type.layout.halo if op.data.type.layout else (), layout.halo)
+    tile = Tile(*graph.attributes["tile"])
+    problem = conv_problem(op, layout.blocks[1], halos)
+    require_tile(
+        op, replace(tile, depth=tile.depth or 1), op.weight.type, 0, tile.blocks * layout.blocks[1],
+        tile_illegal(problem, tile),
+    )  # fmt: skip
+    output = storage_type(graph.returned[0].type)
+    func = integer_conv.make(problem, epilogue, tile, output, target.machine.features)
+    return finished(func, graph, epilogue)

@@ -1,0 +1,144 @@
+# pyright: basic
+"""Small quantised networks as exporters write them: QuantizeLinear and DequantizeLinear between operators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+
+class Qdq:
+    """A network in the making; tensors are quantised ones, by name, u8 or s8 throughout."""
+
+    def __init__(self, seed: int, *, signed: bool = False) -> None:
+        self.random = np.random.default_rng(seed)
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.parameters: dict[str, tuple[str, str]] = {}
+        self.shift = 128 if signed else 0
+        self.dtype = np.int8 if signed else np.uint8
+        self.inputs: list[onnx.ValueInfoProto] = []
+
+    def input(self, name: str, shape: Sequence[int]) -> str:
+        self.inputs.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(shape)))
+        return self._quantized(name, tuple(shape), 0.03, 120)
+
+    def conv(
+        self, x: str, filters: int, kernel: int, stride: int = 1, *, group: int = 1, zero: int = 0,
+        activation: str = "Relu", per_channel: bool = True,
+    ) -> str:  # fmt: skip
+        """A padded convolution with bias; weights per filter."""
+        n, c, h, w = self.shapes[x]
+        weight = self.random.integers(-127, 128, (filters, c // group, kernel, kernel)).astype(np.int8)
+        fan_in = weight[0].size
+        scale = self.random.uniform(0.5, 1.5, filters) / (70 * np.sqrt(fan_in))
+        if not per_channel:
+            scale = scale[:1].mean()
+        name = self._name("conv")
+        bias = self.random.normal(0, 0.2, filters).astype(np.float32)
+        weight_name = self._weight(f"{name}.w", weight, np.asarray(scale, np.float32))
+        out = self._node(
+            "Conv", [self._real(x), weight_name, self._constant(f"{name}.b", bias)],
+            kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[kernel // 2] * 4, group=group,
+        )  # fmt: skip
+        if activation:
+            out = self._node(activation, [out])
+        size = [(e + 2 * (kernel // 2) - kernel) // stride + 1 for e in (h, w)]
+        return self._quantized(out, (n, filters, *size), 0.02, zero)
+
+    def add(self, x: str, y: str, *, zero: int = 0) -> str:
+        total = self._node("Add", [self._real(x), self._real(y)])
+        return self._quantized(self._node("Relu", [total]), self.shapes[x], 0.025, zero)
+
+    def concat(self, x: str, y: str) -> str:
+        n, c, h, w = self.shapes[x]
+        joined = self._node("Concat", [self._real(x), self._real(y)], axis=1)
+        return self._quantized(joined, (n, c + self.shapes[y][1], h, w), 0.025, 10)
+
+    def max_pool(self, x: str) -> str:
+        n, c, h, w = self.shapes[x]
+        out = self._node("MaxPool", [self._real(x)], kernel_shape=[2, 2], strides=[2, 2])
+        return self._quantized(out, (n, c, h // 2, w // 2), None, x)
+
+    def average(self, x: str) -> str:
+        n, c, _, _ = self.shapes[x]
+        out = self._node("GlobalAveragePool", [self._real(x)])
+        return self._quantized(out, (n, c, 1, 1), 0.01, 3)
+
+    def linear(self, x: str, classes: int) -> str:
+        n, c, *_ = self.shapes[x]
+        flat = self._quantized(self._node("Flatten", [self._real(x)]), (n, c), None, x)
+        weight = self.random.integers(-127, 128, (classes, c)).astype(np.int8)
+        scale = (self.random.uniform(0.5, 1.5, classes) / (70 * np.sqrt(c))).astype(np.float32)
+        name = self._name("linear")
+        bias = self.random.normal(0, 0.2, classes).astype(np.float32)
+        operands = [
+            self._real(flat), self._weight(f"{name}.w", weight, scale), self._constant(f"{name}.b", bias),
+        ]  # fmt: skip
+        return self._quantized(self._node("Gemm", operands, transB=1), (n, classes), 0.02, 130)
+
+    def model(self, *outputs: str) -> onnx.ModelProto:
+        """The model; results are quantised tensors as they are."""
+        kind = onnx.TensorProto.INT8 if self.shift else onnx.TensorProto.UINT8
+        found = [helper.make_tensor_value_info(o, kind, list(self.shapes[o])) for o in outputs]
+        graph = helper.make_graph(self.nodes, "network", self.inputs, found, self.weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        onnx.checker.check_model(model)
+        return model
+
+    def _name(self, kind: str) -> str:
+        return f"{kind}{len(self.nodes)}"
+
+    def _constant(self, name: str, array: np.ndarray) -> str:
+        self.weights.append(numpy_helper.from_array(array, name))
+        return name
+
+    def _node(self, kind: str, inputs: list[str], **attributes: Any) -> str:
+        name = self._name(kind.lower())
+        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        return name
+
+    def _quantized(
+        self, real: str, shape: tuple[int, ...], scale: float | None, zero: int | str
+    ) -> str:
+        """The tensor quantised; scale None: with the parameters of the tensor that `zero` names."""
+        if scale is None:
+            parameters = self.parameters[str(zero)]
+        else:
+            name = self._name("q")
+            parameters = (
+                self._constant(f"{name}.scale", np.array(scale, np.float32)),
+                self._constant(f"{name}.zero", np.array(int(zero) - self.shift, self.dtype)),
+            )
+        quantized = self._node("QuantizeLinear", [real, *parameters])
+        self.shapes[quantized], self.parameters[quantized] = shape, parameters
+        return quantized
+
+    def _real(self, quantized: str) -> str:
+        return self._node("DequantizeLinear", [quantized, *self.parameters[quantized]])
+
+    def _weight(self, name: str, weight: np.ndarray, scale: np.ndarray) -> str:
+        operands = [
+            self._constant(name, weight),
+            self._constant(f"{name}.scale", scale),
+            self._constant(f"{name}.zero", np.zeros(scale.shape, np.int8)),
+        ]
+        return self._node("DequantizeLinear", operands, axis=0)
+
+
+def residual_network(seed: int = 0, *, signed: bool = False) -> onnx.ModelProto:
+    """A stem, a block with a shortcut, one with a convolution in its shortcut, a classifier."""
+    net = Qdq(seed, signed=signed)
+    x = net.max_pool(net.conv(net.input("input", (1, 3, 20, 20)), 24, 3))
+    y = net.conv(net.conv(x, 24, 3), 24, 3, activation="", zero=131)
+    x = net.add(y, x)
+    y = net.conv(net.conv(x, 40, 1), 40, 3, stride=2, activation="", zero=120)
+    x = net.add(y, net.conv(x, 40, 1, stride=2, activation="", zero=125))
+    x = net.concat(x, net.conv(x, 16, 3, zero=20))
+    x = net.conv(x, 32, 3, zero=7, per_channel=False)
+    return net.model(net.linear(net.average(x), 10), x)

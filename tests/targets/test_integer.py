@@ -1,0 +1,187 @@
+# pyright: basic
+"""Integer kernels equal the interpreter to the bit: random shapes, with and without VNNI, guard pages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtcc.ir import DType, Graph, Module, TensorType
+from rtcc.ir.ops.integer import ConvSum, GlobalSum, QuantizedAdd, Requantize, padded_offset
+from rtcc.ir.ops.pooling import MaxPool
+from rtcc.ir.ops.window import Window
+from rtcc.passes.fuse import Fuse
+from rtcc.passes.outline_kernels import OutlineKernels
+from rtcc.passes.select_conv import SelectConv
+from rtcc.passes.select_layout import SelectLayout
+from rtcc.pipeline.inputs import random_kernel_inputs
+from tests.targets.kernels import require_lanes
+from tests.targets.lowered import Kernels
+
+TARGETS = {"x86:cascadelake": 16, "x86:skylake-avx512": 16, "x86:x86-64-v3": 8}
+targets = pytest.mark.parametrize("target", TARGETS)
+
+
+def outlined(module: Module) -> Module:
+    """The module's kernels, laid out, convolutions by the micro-kernel."""
+    for each in (Fuse(), SelectConv(conv="direct"), SelectLayout(), OutlineKernels()):
+        each.run(module)
+    return module
+
+
+def check(module: Module) -> list[str]:
+    """Compile every kernel and compare it with the interpreter; the algorithms that they have."""
+    require_lanes(TARGETS[module.target])
+    kernels = Kernels.of(outlined(module))
+    for seed, (name, kernel) in enumerate(module.kernels.items()):
+        kernels.check(name, random_kernel_inputs(kernel, seed))
+    return [kernel.attributes.get("algorithm", "") for kernel in module.kernels.values()]
+
+
+def convolution(random: np.random.Generator, problem: dict, target: str) -> Module:
+    """conv_sum, requantised, a residual added."""
+    batch, channels, filters, group = (problem[key] for key in ("batch", "channels", "filters", "group"))
+    spatial, kernel = problem["spatial"], problem["kernel"]
+    count = len(spatial)
+    window = Window(kernel, problem["strides"], (1,) * count, problem["pads"])
+    module = Module(target=target)
+    weight = random.integers(-128, 128, (filters, channels // group, *kernel), np.int8)
+    offset = padded_offset(weight, random.integers(-999, 999, filters), problem["zero"], window, spatial)
+    sizes = window.output_sizes(spatial)
+    graph = Graph("main", [
+        ("x", TensorType(DType.U8, (batch, channels, *spatial))),
+        ("r", TensorType(DType.U8, (batch, filters, *sizes))),
+    ])  # fmt: skip
+    module.graphs["main"] = graph
+    x, r = graph.parameters
+
+    def constant(name: str, array: np.ndarray):
+        return module.add_constant(name, array, TensorType(DType.of(array.dtype), array.shape))
+
+    total = ConvSum(
+        x, constant("w", weight), constant("o", offset.astype(np.int32)), group=group,
+        pads=problem["pads"], strides=problem["strides"],
+    )  # fmt: skip
+    factor = random.uniform(0.5, 2, (filters, *(1,) * count)).astype(np.float32) / (
+        74 * np.sqrt(weight[0].size) * 40
+    )
+    zero = constant("z", np.array(9, np.uint8))
+    scaled = Requantize(total.result, constant("f", factor.astype(np.float32)), zero)
+    added = QuantizedAdd(
+        scaled.result, constant("g", np.array(0.7, np.float32)), zero,
+        r, constant("h", np.array(0.3, np.float32)), zero, constant("y", np.array(4, np.uint8)),
+    )  # fmt: skip
+    for op in (total, scaled, added):
+        graph.append(op)
+    graph.return_(added.result)
+    return module
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> dict:
+    count = draw(st.sampled_from([1, 2, 2, 2]))
+    kernel = draw(st.sampled_from([(1, 1), (3, 3), (3, 1), (2, 5), (7, 7)]))[-count:]
+    spatial = tuple(draw(st.integers(k, 13)) for k in kernel)
+    group = draw(st.sampled_from([1, 1, 1, 2]))
+    channels, filters = (draw(st.integers(1, 70)) for _ in range(2))
+    if group > 1:
+        channels, filters = (32 * draw(st.integers(1, 2)) for _ in range(2))
+    pads = tuple(draw(st.integers(0, k - 1)) for k in (*kernel, *kernel))
+    strides = tuple(draw(st.integers(1, 2)) for _ in kernel)
+    return {
+        "batch": draw(st.integers(1, 2)), "channels": channels, "filters": filters, "group": group,
+        "spatial": spatial, "kernel": kernel, "strides": strides, "pads": pads,
+        "zero": draw(st.sampled_from([0, 0, 128, 37])),
+    }  # fmt: skip
+
+
+@targets
+@settings(max_examples=6, deadline=None)
+@given(problems(), st.integers(0, 9))
+def test_convolutions(target: str, problem: dict, seed: int) -> None:
+    module = convolution(np.random.default_rng(seed), problem, target)
+    assert "direct" in check(module)
+
+
+@targets
+def test_largest_sums_are_exact(target: str) -> None:
+    """All bytes at their limits, where pairs of products exceed 16 bits."""
+    problem = {
+        "batch": 1, "channels": 40, "filters": 20, "group": 1, "spatial": (5, 6), "kernel": (3, 3),
+        "strides": (1, 1), "pads": (1, 1, 1, 1), "zero": 0,
+    }  # fmt: skip
+    module = convolution(np.random.default_rng(0), problem, target)
+    require_lanes(TARGETS[target])
+    kernels = Kernels.of(outlined(module))
+    (name,) = (name for name, kernel in module.kernels.items() if "algorithm" in kernel.attributes)
+    feeds = random_kernel_inputs(kernels.kernel(name), 0)
+    for data, weight in ((255, 127), (255, -128)):
+        feeds = [
+            np.full_like(feed, {DType.U8: data, DType.I8: weight}.get(p.type.dtype, 0))
+            if p.type.rank == 4
+            else feed
+            for p, feed in zip(kernels.kernel(name).parameters, feeds, strict=True)
+        ]
+        kernels.check(name, feeds)
+
+
+@targets
+@pytest.mark.parametrize("channels", [16, 21])
+def test_pools_of_bytes(target: str, channels: int) -> None:
+    """A convolution, so that blocks are planned, then the largest of windows and the sum of all."""
+    problem = {
+        "batch": 2, "channels": 16, "filters": channels, "group": 1, "spatial": (9, 10), "kernel": (1, 1),
+        "strides": (1, 1), "pads": (0, 0, 0, 0), "zero": 0,
+    }  # fmt: skip
+    module = convolution(np.random.default_rng(3), problem, target)
+    graph = module.graphs["main"]
+    (whole,) = graph.returned
+    graph.erase(graph.terminator)
+    largest = graph.append(MaxPool(whole, kernel_shape=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1)))
+    total = graph.append(GlobalSum(largest.results[0]))
+    graph.return_(total.result)
+    check(module)
+    assert any(
+        isinstance(op, MaxPool) and op.results[0].type.layout
+        for kernel in module.kernels.values()
+        for op in kernel.ops
+    )
+
+
+@targets
+def test_plain_loops(target: str) -> None:
+    """What no micro-kernel takes, weights that are not constant, gives the same."""
+    require_lanes(TARGETS[target])
+    text = """kernel @sum(%x: u8[1,3,6,5], %w: i8[4,3,3,3], %o: i32[4,3,3]) {
+      %y = quant.conv_sum(%x, %w, %o) {pads = [1,1,1,1]} : i32[1,4,6,5]
+      return(%y)
+    }
+    kernel @product(%x: u8[2,3,6], %w: i8[6,5]) {
+      %y = quant.mat_mul_sum(%x, %w) : i32[2,3,5]
+      return(%y)
+    }
+    kernel @global(%x: u8[2,3,6,5]) {
+      %y = quant.global_sum(%x) : i32[2,3,1,1]
+      return(%y)
+    }
+    """
+    kernels = Kernels(text, target)
+    for name in ("sum", "product", "global"):
+        kernels.check(name, random_kernel_inputs(kernels.kernel(name), 1))
+
+
+def test_sums_that_may_exceed_int32_have_no_kernel() -> None:
+    module = Module(target="x86:cascadelake")
+    data, weight = TensorType(DType.U8, (1, 8000, 3, 3)), TensorType(DType.I8, (16, 8000, 3, 3))
+    graph = Graph("main", [("x", data)])
+    module.graphs["main"] = graph
+    w = module.add_constant("w", np.array(1, np.int8), weight)
+    o = module.add_constant("o", np.array(0, np.int32), TensorType(DType.I32, (16,)))
+    op = graph.append(ConvSum(graph.parameters[0], w, o))
+    graph.return_(op.result)
+    Fuse().run(module)
+    (decision,) = SelectConv().explain(module)
+    (direct,) = (offer for offer in decision.offers if offer.candidate.algorithm == "direct")
+    assert "72000 products may exceed int32" in str(direct.candidate.cost)

@@ -1,0 +1,85 @@
+# pyright: basic
+"""Quantised networks from ONNX to machine code: against the interpreter to the bit, and ONNX Runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+import rtcc
+from rtcc.compiler import Options, start
+from rtcc.interpreter import interpret
+from rtcc.ir.ops.integer import ConvSum
+from rtcc.ir.ops.nn import Conv
+from tests.targets.quantized import Qdq, residual_network
+
+
+def reference(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """What ONNX Runtime gives."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return [np.asarray(each) for each in session.run(None, feeds)]
+
+
+def feeds_of(model: onnx.ModelProto, seed: int = 0) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    return {
+        value.name: random.standard_normal([d.dim_value for d in value.type.tensor_type.shape.dim]).astype(
+            np.float32
+        )
+        for value in model.graph.input
+    }
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_residual_network(signed: bool) -> None:
+    """All convolutions are integer sums; results are the lowered module's to the bit, and nearly ORT's."""
+    model = residual_network(signed=signed)
+    feeds = feeds_of(model)
+    compilation = start(model, Options())
+    compilation.lower()
+    ops = [op for kernel in compilation.module.kernels.values() for op in kernel.ops]
+    assert sum(isinstance(op, ConvSum) for op in ops) >= 7
+    assert not any(isinstance(op, Conv) for op in ops)
+    with rtcc.compile(model, verify_kernels=True) as artifact:
+        found = list(artifact.run(feeds).values())
+    lowered = list(interpret(compilation.module, feeds).values())
+    for ours, interpreted, theirs in zip(found, lowered, reference(model, feeds), strict=True):
+        np.testing.assert_array_equal(ours, interpreted)
+        difference = np.abs(ours.astype(int) - theirs.astype(int))
+        assert difference.max() <= 2
+        assert (difference > 0).mean() < 0.05
+
+
+@pytest.mark.parametrize("zero", [0, 77])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "activation"), [(1, 1, ""), (3, 1, "Relu"), (3, 2, ""), (5, 2, "Relu")]
+)
+def test_one_convolution_is_within_one_unit_of_onnx_runtime(
+    kernel: int, stride: int, activation: str, zero: int
+) -> None:
+    net = Qdq(kernel + zero)
+    first = net.input("input", (2, 19, 11, 9))
+    model = net.model(net.conv(first, 37, kernel, stride, activation=activation, zero=zero))
+    feeds = feeds_of(model, 1)
+    with rtcc.compile(model) as artifact:
+        (found,) = artifact.run(feeds).values()
+    (expected,) = reference(model, feeds)
+    difference = np.abs(found.astype(int) - expected.astype(int))
+    assert len(np.unique(expected)) > 50
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.01
+
+
+def test_without_optimisation_nothing_is_lowered() -> None:
+    """-O1 keeps the float arithmetic that the model writes out."""
+    model = residual_network()
+    compilation = start(model, Options(pipeline="-O1"))
+    compilation.lower()
+    ops = [op for kernel in compilation.module.kernels.values() for op in kernel.ops]
+    assert not any(isinstance(op, ConvSum) for op in ops)
