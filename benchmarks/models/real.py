@@ -96,12 +96,12 @@ SMALL: dict[str, RealModel] = {
         _network("small-vgg16", lambda: networks.vgg16(width=4, size=32, classes=10, hidden=32)),
         _network(
             "small-minilm",
-            lambda: networks.minilm(layers=2, hidden=48, heads=4, tokens=16, vocabulary=1000),
+            lambda: networks.minilm(layers=2, hidden=64, heads=4, tokens=16, vocabulary=1000),
         ),
         _network(
             "small-minilm-layernorm",
             lambda: networks.minilm(
-                layers=2, hidden=48, heads=4, tokens=16, vocabulary=1000, primitive=False
+                layers=2, hidden=64, heads=4, tokens=16, vocabulary=1000, primitive=False
             ),
         ),
         _network("small-lstm", lambda: networks.lstm(steps=5, features=8, hidden=12)),

@@ -41,6 +41,23 @@ def test_network_is_right(name: str) -> None:
     assert found.from_onnxruntime <= max(APART, 2 * found.onnxruntime_from_exact), found
 
 
+@pytest.mark.parametrize("cpu", ["znver5", "x86-64-v3"])
+def test_the_quick_networks_have_the_kernels_of_large_ones(cpu: str) -> None:
+    """Small sizes could leave an algorithm out, and then no quick test of a whole network would run it."""
+    found: dict[str, set[str]] = {}
+    for name in SAMPLE:
+        compilation = start(REAL[name].module(), Options(target=f"x86:{cpu}"))
+        compilation.lower()
+        kernels = compilation.module.kernels.values()
+        found[name] = {op.name for kernel in kernels for op in kernel.walk()}
+        found[name] |= {str(kernel.attributes.get("algorithm")) for kernel in kernels}
+    assert "nn.token_attention" in found["small-minilm"]
+    assert "nn.softmax" not in found["small-minilm"]
+    assert {"direct", "direct_plain", "winograd4", "winograd2"} <= found["small-resnet18"]
+    assert "depthwise" in found["small-mobilenetv2"]
+    assert {"generic", "matmul", "winograd3"} <= {each for names in found.values() for each in names}
+
+
 @pytest.mark.parametrize("name", marked(CHECKED, quick=("lenet-demo",)))
 def test_every_pass_and_every_kernel_keeps_the_arithmetic(name: str) -> None:
     compilation = start(REAL[name].module(), Options(verify_each=True, verify_kernels=True))

@@ -26,7 +26,9 @@ def test_workspaces_are_within_the_bar(name: str, tmp_path: Path) -> None:
     one, two = json.loads(report.read_text())
     assert (one["threads"], two["threads"]) == (1, 2)
     assert one["live"] <= one["arena"] <= one["bar"]
-    assert one["further"] == 0 or two["further"] <= two["scratch"]
+    assert one["further"] == 0
+    assert two["further"] <= two["scratch"]
+    assert name != "encoder" or two["further"] > 0  # attention has scratch memory, and is divided
 
 
 def test_an_arena_of_holes_is_above_the_bar() -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tvm import tirx
 
 from rtcc.compiler import Options, start
@@ -11,15 +17,20 @@ from rtcc.ir.ops.plan import Launch
 from rtcc.target import parse_target
 from rtcc.targets.tvm.caches import Caches
 from rtcc.targets.tvm.function_builder import share
+from rtcc.targets.tvm.kernels.convolution import direct_conv
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_tile, direct_tile
-from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
-from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, Right
+from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
+from rtcc.targets.tvm.kernels.matrix_product import matmul, matmul_tiles
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, MatmulTile, Right
 from rtcc.targets.tvm.kernels.shares import uneven, work_before
 from rtcc.targets.tvm.kernels.tiling import Tiling
 from rtcc.targets.tvm.kernels.transformed import transformed_tiles
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem
 from rtcc.text import parse_module
+from rtcc.tuning.timing import aligned
+from tests.targets.kernels import blocked, load
+from tests.targets.packed import direct_weights, matmul_weights
 
 CACHES = Caches(48 << 10, 1 << 20, 32 << 20)
 
@@ -59,6 +70,59 @@ def test_shares_are_counted_exactly(extent: int, size: int, parts: int, images: 
     lengths = row_steps(extent, size, parts, images)
     found = uneven(len(lengths), tasks, work_before(extent, size, parts))
     assert found == pytest.approx(by_counting(lengths, tasks))
+
+
+@pytest.mark.parametrize("tasks", [2, 3, 4])
+@pytest.mark.parametrize("size", [13, 15])
+def test_compiled_convolutions_are_as_uneven_as_estimated(size: int, tasks: int) -> None:
+    """Tasks run alone, each on memory of its own: what they store is what they were estimated to do."""
+    p = ConvProblem(1, 16, size, 11, 96, (3, 3), pads=(1, 1, 1, 1), input_halo=(1, 1, 1, 1))
+    tile = Tile(6, 3, rows=4)
+    weights = direct_weights(np.ones((96, 16, 3, 3), np.float32), p, tile)
+    data = blocked(np.ones((1, 16, size, 11), np.float32), p.input)
+    found = stored_by_tasks(direct_conv.make(p, NoEpilogue(), tile), [data, weights], p.output.shape, tasks)
+    tiling = Tiling(p.output, tile.blocks, tile.joined)
+    assert (tiling.form.height, tiling.groups) == (size, 2)
+    steps = -(-size // tile.rows) * tiling.groups
+    estimate = uneven(steps, tasks, work_before(size, tile.rows, tiling.groups))
+    assert max(found) * tasks / sum(found) == pytest.approx(estimate)
+    assert estimate > 1.05
+
+
+@pytest.mark.parametrize("tasks", [2, 3, 4])
+def test_compiled_products_are_as_uneven_as_estimated(tasks: int) -> None:
+    p, tile = MatmulProblem(37, 128, 24), MatmulTile(4, 4, group=3)
+    weights = matmul_weights(np.ones((24, 128), np.float32), p, tile)
+    kernel = matmul.make(p, NoEpilogue(), tile)
+    found = stored_by_tasks(kernel, [np.ones((37, 24), np.float32), weights], (37, 128), tasks)
+    steps, rows = -(-37 // 12) * 2, tile.rows * tile.group
+    estimate = uneven(steps, tasks, work_before(37, rows, 2))
+    assert max(found) * tasks / sum(found) == pytest.approx(estimate)
+    assert estimate > 1.05
+
+
+def stored_by_tasks(
+    func: Any, operands: Sequence[NDArray[Any]], shape: tuple[int, ...], tasks: int
+) -> list[int]:
+    """How many elements of a kernel's result each of its tasks stores."""
+    kernel, code, found = load(func, 16), np.zeros(1, np.int32), list[int]()
+    for task in range(tasks):
+        result = aligned(np.full(shape, np.nan, np.float32))
+        arrays = [*map(aligned, operands), result, code]
+        pointers = [ctypes.c_void_p(array.ctypes.data) for array in arrays]
+        assert kernel(ctypes.c_int32(task), ctypes.c_int32(tasks), *pointers) == 0
+        found.append(int((~np.isnan(result)).sum()))
+    assert sum(found) == np.prod(shape)
+    return found
+
+
+class NoEpilogue:
+    """Results as they are."""
+
+    parameters: Sequence[BufferSpec] = ()
+
+    def emit(self, value: Any, at: Position, buffers: Any) -> Any:
+        return value
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)

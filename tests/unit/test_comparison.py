@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +16,9 @@ from rich.console import Console
 
 from benchmarks.comparison import process
 from benchmarks.comparison.answers import MOST_DEVIATION, deviations
-from benchmarks.comparison.headline import BARS, HEADLINE, LENET, bar, expanded
+from benchmarks.comparison.headline import BARS, HEADLINE, KNOWN_AS, LENET, bar, expanded
 from benchmarks.comparison.job import OURS, OURS_RUN, RUNTIMES, Job, Result
-from benchmarks.comparison.tables import WIDTH, print_report
+from benchmarks.comparison.tables import WIDTH, met, print_report
 from benchmarks.comparison.turns import SLOW_ROUNDS, take_turns
 from benchmarks.models.named import require_models
 
@@ -115,16 +117,55 @@ def test_the_tables_fit_and_say_what_is_met() -> None:
     text = printed(rows)
     assert max(map(len, text.splitlines())) <= WIDTH
     assert "…" not in text
-    lines = {line.split()[0]: line.split() for line in text.splitlines() if "openvino  " in line}
-    assert lines["vgg16"][2:6] == ["1.28", "1.25", "1.35", "no"]
-    assert lines["nudenet" if "nudenet" in lines else "YOLOv8n"][2:6] == ["1.28", "1.25", "1.20", "yes"]
-    assert "lenet through run" in text
+    latencies, ratios = (rows_of(text, title) for title in ("median (least)", "over rtcc's"))
+    names = ["lenet", *(KNOWN_AS.get(name, name) for name in BARS)]
+    assert list(latencies) == names
+    assert list(ratios) == ["lenet", "lenet through run", *names[1:]]
+    shown = ["100 (100)", "200 (200)", "128 (125)", "280 (250)", "280 (250)", "25350 (25300)"]
+    assert [latencies[name] for name in names] == [shown] * len(names)
+    rest = ["1.0e-07", "1.0"]
+    assert ratios["lenet"] == ["openvino", "1.28", "1.25", "4.00", "no", *rest]
+    assert ratios["lenet through run"] == ["openvino", "1.16", "1.25", "2.50", "no", *rest]
+    assert ratios["resnet18"] == ["openvino", "1.28", "1.25", "1.30", "no", *rest]
+    assert ratios["vgg16"] == ["openvino", "1.28", "1.25", "1.35", "no", *rest]
+    assert ratios["YOLOv8n"] == ["openvino", "1.28", "1.25", "1.20", "yes", *rest]
+    for name, bar_ in BARS.items():
+        assert ratios[KNOWN_AS.get(name, name)][3:5] == [f"{bar_:.2f}", "yes" if bar_ < 1.25 else "no"]
     assert "10 of 10 networks: 1.28 by median, 1.25 by least; bar 1.2: yes" in text
     assert "resnet18: ncnn: its process died with SIGSEGV" in text
 
 
+def test_what_is_met_by_one_figure_alone_says_which() -> None:
+    """resnet18's bar is 1.3."""
+    cases = (((1.35, 1.35, 1.25), "by median"), ((1.25, 1.25, 1.4), "no"), ((1.4, 1.31, 1.35), "yes"))
+    for times, said in cases:
+        found = rows_of(printed([result("resnet18", ours=(1, 1, 1), mnn=times)]), "over rtcc's")["resnet18"]
+        assert found[4] == said
+    assert [met(1.2, 1.3, 1.3), met(1.3, 1.2, 1.3)] == ["by least", "by median"]
+
+
+def test_what_was_not_measured_is_no_figure() -> None:
+    missing = Result("resnet18", 1, {"mnn": [0.001]}, failures={OURS: "it crashed"})
+    text = printed([missing])
+    assert rows_of(text, "over rtcc's")["resnet18"] == ["-"] * 7
+    assert rows_of(text, "median (least)")["resnet18"] == ["-", "-", "-", "-", "1.00 (1.00)", "-"]
+    assert "resnet18: rtcc: it crashed" in text
+    assert "geometric mean" not in text
+
+
 def test_the_mean_is_held_to_its_bar_only_when_whole() -> None:
-    assert "bar" not in printed([result("vgg16", ours=(1, 1), mnn=(2, 2))]).splitlines()[-2]
+    text = printed([result("vgg16", ours=(1, 1), mnn=(2, 2))])
+    (mean,) = (line for line in text.splitlines() if "mean" in line)
+    assert mean == "geometric mean over 1 of 10 networks: 2.00 by median, 2.00 by least"
+
+
+def rows_of(text: str, title: str) -> dict[str, list[str]]:
+    """The cells of a printed table, without the first, by that."""
+    lines = iter(text.splitlines())
+    assert any(title in line for line in lines), title
+    assert any("──" in line for line in lines)
+    cells = (re.split(r" {2,}", line.strip()) for line in itertools.takewhile(str.strip, lines))
+    return {first: rest for first, *rest in cells}
 
 
 def test_a_runtime_that_crashes_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
