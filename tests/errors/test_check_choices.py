@@ -24,8 +24,8 @@ from rtcc.text import parse_module, read_module
 TARGET = "x86:skylake-avx512"
 
 
-def network() -> Module:
-    """A first layer, a padded and a depthwise convolution, a pool and a product."""
+def network(taps: int = 3) -> Module:
+    """A first layer, a padded convolution of so many taps and a depthwise one, a pool and a product."""
     random = np.random.default_rng(0)
     module = Module(target=TARGET)
 
@@ -37,8 +37,8 @@ def network() -> Module:
         Conv(graph.parameters[0], constant("w1", 20, 3, 3, 3), constant("b1", 20), pads=(1,) * 4)
     )
     relu = graph.append(Relu(first.result))
-    weight = constant("w2", 24, 20, 3, 3)
-    second = graph.append(Conv(relu.result, weight, pads=(1,) * 4, location=Location(("second",))))
+    weight, pads = constant("w2", 24, 20, taps, taps), (taps // 2,) * 4
+    second = graph.append(Conv(relu.result, weight, pads=pads, location=Location(("second",))))
     third = graph.append(Conv(second.result, constant("w3", 24, 1, 3, 3), pads=(1,) * 4, group=24))
     pool = graph.append(MaxPool(third.result, kernel_shape=(2, 2), strides=(2, 2)))
     graph.return_(graph.append(MatMul(pool.result, constant("w4", 6, 35))).result)
@@ -64,6 +64,12 @@ def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def winograd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dump of the network with it."""
     return dumped(network(), tmp_path_factory.mktemp("winograd"), "second=winograd4")
+
+
+@pytest.fixture(scope="module")
+def fft(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dump of a network of larger filters with Fourier transforms."""
+    return dumped(network(7), tmp_path_factory.mktemp("fft"), "second=fft")
 
 
 DIRECT, TILE = 'algorithm = "direct"', "tile = [12,2,0,12,1]"
@@ -135,6 +141,24 @@ def test_an_edited_dump_of_winograd_s_is_refused(winograd: Path, old: str, new: 
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ('algorithm = "fft"', 'algorithm = "winograd4"', "bad-algorithm"),
+        ('algorithm = "fft"', DIRECT, "bad-algorithm"),
+        ("points = [20,12]", "points = [20,16]", "invalid-ir"),
+        ("points = [20,12]", "points = [14,12]", "invalid-ir"),
+        ("kernel_shape = [7,7]", "kernel_shape = [5,7]", "invalid-ir"),
+        ("HCWn", "CHWn", "bad-layout"),
+        (ACTIVATION, "NC/8HWc8", "bad-layout"),
+    ],
+)
+def test_an_edited_dump_of_fourier_s_is_refused(fft: Path, old: str, new: str, code: str) -> None:
+    with pytest.raises(RtccError) as raised:
+        start(edited(fft, old, new), Options())
+    assert raised.value.code == code
+
+
+@pytest.mark.parametrize(
     ("old", "new"),
     [
         (TILE, "tile = [12,1,0,12,1]"),
@@ -156,17 +180,21 @@ def test_a_tile_that_cannot_be_is_refused_by_code_generation(dump: Path, old: st
     ("change", "reason"),
     [
         ((1000, 1, 1, 1), "it keeps [0-9]+ vectors, expected at most 256"),
-        ((1, 1, 10**6, 1), "there are 9"),
+        ((1, 1, 10**6, 1), "there are [0-9]+"),
         ((1, 1, 1, 10**9), "have no 1000000000 parts"),
     ],
 )
-def test_winograd_s_blocks_that_cannot_be(winograd: Path, change: tuple[int, ...], reason: str) -> None:
-    found = re.search(r'algorithm = "winograd4", tile = \[([0-9,]+)\]', winograd.read_text())
+@pytest.mark.parametrize("algorithm", ["winograd4", "fft"])
+def test_blocks_of_transformed_tiles_that_cannot_be(
+    request: pytest.FixtureRequest, algorithm: str, change: tuple[int, ...], reason: str
+) -> None:
+    dump: Path = request.getfixturevalue(algorithm.rstrip("4"))
+    found = re.search(rf'algorithm = "{algorithm}", tile = \[([0-9,]+)\]', dump.read_text())
     assert found is not None
     numbers = list(map(int, found[1].split(",")))
     new = [number * factor for number, factor in zip(numbers, change, strict=True)]
     old, text = found[0], found[0].replace(found[1], ",".join(map(str, new)))
-    module = start(edited(winograd, old, text), Options()).module
+    module = start(edited(dump, old, text), Options()).module
     (kernel,) = (each for each in module.kernels.values() if each.attributes.get("tile") == tuple(new))
     with pytest.raises(RtccError, match=reason) as raised:
         lower_kernel(kernel, parse_target(TARGET))

@@ -13,14 +13,10 @@ from rtcc.compiler import Options, start
 from rtcc.errors import InvalidInput
 from rtcc.interpreter import interpret
 from rtcc.ir import DType, Graph, Module, TensorType
-from rtcc.ir.ops.activation import Relu
-from rtcc.ir.ops.fft_conv import transformed_filter
-from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.nn import Conv
 from rtcc.selection.decision import Decision
 from rtcc.targets.tvm.caches import Caches
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
-from rtcc.targets.tvm.kernels.transformed import fft_conv
 from rtcc.targets.tvm.kernels.transformed.fft_tiles import (
     MOST_SCRATCH,
     MOST_WEIGHTS,
@@ -29,16 +25,16 @@ from rtcc.targets.tvm.kernels.transformed.fft_tiles import (
     fft_illegal,
 )
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking, scratch_bytes, weight_bytes
-from tests.targets.kernels import blocked, run
-from tests.targets.packed import fft_weights
+from tests.targets.kernels import blocked
 from tests.targets.test_microkernels import BiasRelu, Residual, convolved, expected_with_bias, numbers
+from tests.targets.transformed import Case, Layer, require_close, result_of
 
 lengths = pytest.mark.parametrize("lanes", [16, 8])
 ONE, TWO, THREE, FIVE = (1, 1, 1, 1), (2, 2, 2, 2), (3, 3, 3, 3), (5, 5, 5, 5)
 ERROR = 1e-6
 """Of the largest result."""
 
-CASES: dict[str, tuple[ConvProblem, tuple[int, int], Blocking]] = {
+CASES: dict[str, Case] = {
     "whole tiles": (
         ConvProblem(1, 32, 20, 20, 32, (7, 7), pads=THREE, output_halo=ONE), (16, 16), Blocking(3, 2)
     ),
@@ -75,26 +71,6 @@ CASES: dict[str, tuple[ConvProblem, tuple[int, int], Blocking]] = {
 }  # fmt: skip
 
 
-def result_of(p: FftProblem, tile: Blocking, epilogue, extra: list[np.ndarray]):
-    """What the kernel gives for seeded data and weights, and those."""
-    conv = p.conv
-    data = numbers(conv.batch, conv.channels, conv.height, conv.width)
-    weights = numbers(conv.filters, conv.channels // conv.groups, *conv.kernel)
-    points = p.points if conv.kernel[1] > 1 or p.points[1] > 1 else (p.points[0], 1)
-    packed = fft_weights(transformed_filter(weights, points).astype(np.float32), p, tile)
-    func = fft_conv.make(p, epilogue, tile)
-    inputs = [blocked(data, conv.input), packed, *extra]
-    return run(func, conv.lanes, inputs, conv.output.shape, scratch_bytes(p, tile)), data, weights
-
-
-def close_enough(result: np.ndarray, expected: np.ndarray, p: FftProblem) -> None:
-    """Within a few roundings of a tile; halos and padding lanes are zero."""
-    out = p.conv.output
-    inside = blocked(np.ones((out.batch, out.channels, out.height, out.width)), out) == 1
-    assert not result[~inside].any()
-    assert np.abs(result - expected)[inside].max() <= ERROR * np.abs(expected).max()
-
-
 @lengths
 @pytest.mark.parametrize("name", CASES)
 def test_fft_conv(name: str, lanes: int) -> None:
@@ -102,7 +78,7 @@ def test_fft_conv(name: str, lanes: int) -> None:
     p = FftProblem(replace(conv, lanes=lanes), points)
     bias = numbers(p.conv.output.blocks * lanes)
     result, data, weights = result_of(p, tile, BiasRelu(len(bias)), [bias])
-    close_enough(result, expected_with_bias(data, weights, bias, p.conv), p)
+    require_close(result, expected_with_bias(data, weights, bias, p.conv), p.conv, ERROR)
 
 
 @lengths
@@ -113,7 +89,7 @@ def test_residual(lanes: int) -> None:
     epilogue = Residual(form.shape, form.halo)
     p = FftProblem(conv, (12, 12))
     result, data, weights = result_of(p, Blocking(2, 2), epilogue, [blocked(other, form)])
-    close_enough(result, blocked(convolved(data, weights, conv) + other, conv.output), p)
+    require_close(result, blocked(convolved(data, weights, conv) + other, conv.output), conv, ERROR)
 
 
 @lengths
@@ -172,48 +148,31 @@ def test_errors_go_with_the_magnitude_of_data_and_weights(algorithm: str, taps: 
 
 
 WHOLE = {
-    "7x7": ((1, 32, 20, 20), (48, 32, 7, 7), THREE, 1),
-    "edges and batch": ((2, 20, 9, 11), (24, 20, 5, 5), (2, 1, 2, 3), 1),
-    "one axis": ((1, 16, 90), (32, 16, 31), (15, 15), 1),
-    "a row of taps": ((1, 16, 5, 40), (32, 16, 1, 11), (0, 5, 0, 5), 1),
-    "a column of taps": ((1, 16, 40, 5), (32, 16, 11, 1), (5, 0, 5, 0), 1),
-    "a column": ((1, 16, 60, 1), (16, 16, 11, 1), (5, 0, 5, 0), 1),
-    "depthwise": ((1, 20, 30, 30), (20, 1, 13, 13), (6, 6, 6, 6), 20),
+    "7x7": Layer((1, 32, 20, 20), (48, 32, 7, 7), THREE),
+    "edges and batch": Layer((2, 20, 9, 11), (24, 20, 5, 5), (2, 1, 2, 3)),
+    "one axis": Layer((1, 16, 90), (32, 16, 31), (15, 15)),
+    "a row of taps": Layer((1, 16, 5, 40), (32, 16, 1, 11), (0, 5, 0, 5)),
+    "a column of taps": Layer((1, 16, 40, 5), (32, 16, 11, 1), (5, 0, 5, 0)),
+    "a column": Layer((1, 16, 60, 1), (16, 16, 11, 1), (5, 0, 5, 0)),
+    "depthwise": Layer((1, 20, 30, 30), (20, 1, 13, 13), (6, 6, 6, 6), 20),
 }
-
-
-def network(name: str) -> Module:
-    """relu(conv(x, w, b) + r)"""
-    shape, weights, pads, group = WHOLE[name]
-    random = np.random.default_rng(0)
-    module = Module()
-    graph = module.add_graph(Graph("main", [("x", TensorType(DType.F32, shape))]))
-    weight = module.add_constant("w", random.standard_normal(weights).astype(np.float32))
-    bias = module.add_constant("b", random.standard_normal(weights[0]).astype(np.float32))
-    conv = graph.append(Conv(graph.parameters[0], weight, bias, pads=pads, group=group))
-    residual = module.add_constant("r", random.standard_normal(conv.type.sizes).astype(np.float32))
-    total = graph.append(Add(conv.result, residual))
-    result = graph.append(Relu(total.result)).result
-    result.name = "y"
-    graph.return_(result)
-    return module
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_through_the_compiler(name: str) -> None:
-    module = network(name)
-    data = np.random.default_rng(1).standard_normal(WHOLE[name][0]).astype(np.float32)
-    expected = interpret(module, {"x": data}, precision="f64")["y"]
-    for threads in (1, 2):
-        compilation = start(module, Options(conv="fft", threads=threads))
-        compilation.lower()
-        kernels = compilation.module.kernels.values()
-        assert "fft" in [kernel.attributes.get("algorithm") for kernel in kernels]
-        artifact = rtcc.compile(
-            module, conv="fft", threads=threads, verify_each=True, verify_kernels=threads == 1
-        )
-        found = artifact.run({"x": data})["y"]
-        assert np.abs(found - expected).max() <= ERROR * np.abs(expected).max()
+    WHOLE[name].require_right("fft", ERROR)
+
+
+DIVIDED = {
+    "dense": Layer((1, 64, 48, 48), (64, 64, 7, 7), THREE),
+    "splits of channels": Layer((1, 128, 10, 10), (256, 128, 7, 7), THREE),
+    "depthwise": Layer((1, 64, 64, 64), (64, 1, 21, 21), (10,) * 4, 64),
+}
+
+
+@pytest.mark.parametrize("name", DIVIDED)
+def test_two_threads_share_a_convolution(name: str) -> None:
+    DIVIDED[name].require_divided("fft", ERROR)
 
 
 def layer(shape: tuple[int, ...], weights: tuple[int, ...], pad: int, group: int = 1) -> Module:

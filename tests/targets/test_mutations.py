@@ -46,16 +46,18 @@ def kernels() -> Kernels:
     return Kernels.of(module)
 
 
-@pytest.fixture(scope="module", params=["direct", "winograd4"])
+@pytest.fixture(scope="module", params=["direct", "winograd4", "fft"])
 def micro_kernels(request: pytest.FixtureRequest) -> Kernels:
     """A padded convolution and a product as `-O2` compiles them: blocked, with halos, in tiles."""
     random = np.random.default_rng(0)
     module = Module()
     graph = module.add_graph(Graph("main", [("x", TensorType(DType.F32, (2, 20, 9, 9)))]))
-    weight = module.add_constant("w", random.standard_normal((24, 20, 3, 3)).astype(np.float32))
-    first = graph.append(Conv(graph.parameters[0], weight, pads=(1, 1, 1, 1)))
-    again = module.add_constant("w2", random.standard_normal((40, 24, 3, 3)).astype(np.float32))
-    second = graph.append(Conv(graph.append(Relu(first.result)).result, again, pads=(1, 1, 1, 1)))
+    taps = 5 if request.param == "fft" else 3
+    pads = (taps // 2,) * 4
+    weight = module.add_constant("w", random.standard_normal((24, 20, taps, taps)).astype(np.float32))
+    first = graph.append(Conv(graph.parameters[0], weight, pads=pads))
+    again = module.add_constant("w2", random.standard_normal((40, 24, taps, taps)).astype(np.float32))
+    second = graph.append(Conv(graph.append(Relu(first.result)).result, again, pads=pads))
     dense = module.add_constant("d", random.standard_normal((9, 35)).astype(np.float32))
     graph.return_(graph.append(MatMul(second.result, dense)).result)
     compilation = start(module, Options(conv=request.param))

@@ -13,29 +13,26 @@ from rtcc.compiler import Options, start
 from rtcc.errors import CodegenError, InvalidInput
 from rtcc.interpreter import interpret
 from rtcc.ir import DType, Graph, Module, TensorType
-from rtcc.ir.ops.activation import Relu
 from rtcc.ir.ops.fft_conv import FftConv
-from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.nn import Conv
-from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv, transformed_filter
+from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
-from rtcc.targets.tvm.kernels.transformed import winograd_conv
-from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking, scratch_bytes
+from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, winograd_illegal
 from rtcc.verification.check import compare, stored
 from rtcc.verification.check import expected as expected_results
 from rtcc.verification.special import special_kernel_inputs
-from tests.targets.kernels import blocked, run
+from tests.targets.kernels import blocked
 from tests.targets.lowered import Kernels
-from tests.targets.packed import winograd_weights
 from tests.targets.test_microkernels import BiasRelu, Residual, convolved, expected_with_bias, numbers
+from tests.targets.transformed import Case, Layer, require_close, result_of
 
 lengths = pytest.mark.parametrize("lanes", [16, 8])
 ONE = (1, 1, 1, 1)
 ERROR = {2: 1e-6, 3: 1e-6, 4: 3e-6}
 """Of the largest result, by the outputs of a tile."""
 
-CASES: dict[str, tuple[ConvProblem, tuple[int, int], Blocking]] = {
+CASES: dict[str, Case] = {
     "whole tiles, all inputs within the halo": (
         ConvProblem(1, 32, 12, 16, 32, (3, 3), pads=ONE, input_halo=ONE, output_halo=ONE),
         (4, 4), Blocking(6, 2),
@@ -75,26 +72,6 @@ CASES: dict[str, tuple[ConvProblem, tuple[int, int], Blocking]] = {
 }  # fmt: skip
 
 
-def result_of(p: WinogradProblem, tile: Blocking, epilogue, extra: list[np.ndarray]):
-    """What the kernel gives for seeded data and weights, and those."""
-    conv = p.conv
-    data = numbers(conv.batch, conv.channels, conv.height, conv.width)
-    weights = numbers(conv.filters, conv.channels, *conv.kernel)
-    packed = winograd_weights(transformed_filter(weights, p.outputs).astype(np.float32), p, tile)
-    func = winograd_conv.make(p, epilogue, tile)
-    inputs = [blocked(data, conv.input), packed, *extra]
-    return run(func, conv.lanes, inputs, conv.output.shape, scratch_bytes(p, tile)), data, weights
-
-
-def close_enough(result: np.ndarray, expected: np.ndarray, p: WinogradProblem) -> None:
-    """Within a few roundings of a tile of such size; halos and padding lanes are zero."""
-    out = p.conv.output
-    inside = blocked(np.ones((out.batch, out.channels, out.height, out.width)), out) == 1
-    assert not result[~inside].any()
-    allowed = ERROR[max(p.outputs)] * np.abs(expected).max()
-    assert np.abs(result - expected)[inside].max() <= allowed
-
-
 @lengths
 @pytest.mark.parametrize("name", CASES)
 def test_winograd_conv(name: str, lanes: int) -> None:
@@ -103,7 +80,7 @@ def test_winograd_conv(name: str, lanes: int) -> None:
     bias = numbers(p.conv.output.blocks * lanes)
     result, data, weights = result_of(p, tile, BiasRelu(len(bias)), [bias])
     expected = expected_with_bias(data, weights, bias, p.conv)
-    close_enough(result, expected, p)
+    require_close(result, expected, p.conv, ERROR[max(outputs)])
 
 
 @lengths
@@ -114,7 +91,7 @@ def test_residual(lanes: int) -> None:
     epilogue = Residual(form.shape, form.halo)
     p = WinogradProblem(conv, (4, 4))
     result, data, weights = result_of(p, Blocking(4, 2), epilogue, [blocked(other, form)])
-    close_enough(result, blocked(convolved(data, weights, conv) + other, conv.output), p)
+    require_close(result, blocked(convolved(data, weights, conv) + other, conv.output), conv, ERROR[4])
 
 
 @lengths
@@ -142,50 +119,28 @@ def test_what_it_cannot_do(problem: ConvProblem, outputs: tuple[int, int], word:
 
 
 WHOLE = {
-    "3x3": ((1, 32, 14, 14), (48, 32, 3, 3), (1, 1, 1, 1)),
-    "edges and batch": ((2, 20, 9, 11), (24, 20, 3, 3), (0, 1, 2, 0)),
-    "one axis": ((1, 16, 30), (32, 16, 3), (1, 1)),
-    "a row of taps": ((1, 16, 9, 9), (32, 16, 1, 3), (0, 1, 0, 1)),
-    "a column of taps": ((1, 16, 9, 9), (32, 16, 3, 1), (1, 0, 1, 0)),
-    "a column": ((1, 16, 30, 1), (16, 16, 3, 1), (1, 0, 1, 0)),
-    "2x2": ((1, 20, 9, 11), (24, 20, 2, 2), (1, 1, 1, 1)),
-    "a column of 5 taps": ((1, 16, 30, 1), (32, 16, 5, 1), (0, 0, 0, 0)),
+    "3x3": Layer((1, 32, 14, 14), (48, 32, 3, 3), ONE),
+    "edges and batch": Layer((2, 20, 9, 11), (24, 20, 3, 3), (0, 1, 2, 0)),
+    "one axis": Layer((1, 16, 30), (32, 16, 3), (1, 1)),
+    "a row of taps": Layer((1, 16, 9, 9), (32, 16, 1, 3), (0, 1, 0, 1)),
+    "a column of taps": Layer((1, 16, 9, 9), (32, 16, 3, 1), (1, 0, 1, 0)),
+    "a column": Layer((1, 16, 30, 1), (16, 16, 3, 1), (1, 0, 1, 0)),
+    "2x2": Layer((1, 20, 9, 11), (24, 20, 2, 2), ONE),
+    "a column of 5 taps": Layer((1, 16, 30, 1), (32, 16, 5, 1), (0, 0, 0, 0)),
 }
-
-
-def network(name: str) -> Module:
-    """relu(conv(x, w, b) + r)"""
-    shape, weights, pads = WHOLE[name]
-    random = np.random.default_rng(0)
-    module = Module()
-    graph = module.add_graph(Graph("main", [("x", TensorType(DType.F32, shape))]))
-    weight = module.add_constant("w", random.standard_normal(weights).astype(np.float32))
-    bias = module.add_constant("b", random.standard_normal(weights[0]).astype(np.float32))
-    conv = graph.append(Conv(graph.parameters[0], weight, bias, pads=pads, kernel_shape=weights[2:]))
-    residual = module.add_constant("r", random.standard_normal(conv.type.sizes).astype(np.float32))
-    total = graph.append(Add(conv.result, residual))
-    result = graph.append(Relu(total.result)).result
-    result.name = "y"
-    graph.return_(result)
-    return module
 
 
 @pytest.mark.parametrize("outputs", OUTPUTS)
 @pytest.mark.parametrize("name", WHOLE)
 def test_through_the_compiler(name: str, outputs: int) -> None:
-    module, algorithm = network(name), f"winograd{outputs}"
-    data = np.random.default_rng(1).standard_normal(WHOLE[name][0]).astype(np.float32)
-    expected = interpret(module, {"x": data}, precision="f64")["y"]
-    for threads in (1, 2):
-        compilation = start(module, Options(conv=algorithm, threads=threads))
-        compilation.lower()
-        kernels = compilation.module.kernels.values()
-        assert algorithm in [kernel.attributes.get("algorithm") for kernel in kernels]
-        artifact = rtcc.compile(
-            module, conv=algorithm, threads=threads, verify_each=True, verify_kernels=threads == 1
-        )
-        found = artifact.run({"x": data})["y"]
-        assert np.abs(found - expected).max() <= ERROR[outputs] * np.abs(expected).max()
+    WHOLE[name].require_right(f"winograd{outputs}", ERROR[outputs])
+
+
+@pytest.mark.parametrize(
+    "layer", [Layer((1, 64, 56, 56), (64, 64, 3, 3), ONE), Layer((1, 256, 8, 8), (512, 256, 3, 3), ONE)]
+)
+def test_two_threads_share_a_convolution(layer: Layer) -> None:
+    layer.require_divided("winograd4", ERROR[4])
 
 
 def test_the_cheapest_where_the_picture_is_large() -> None:
@@ -252,7 +207,7 @@ def test_what_is_not_finite_stays_in_its_tiles(algorithm: str, value: float) -> 
 
 
 def test_verification_sees_a_wrong_tile_beside_one_that_is_not_finite() -> None:
-    module = network("3x3")
+    module = WHOLE["3x3"].module()
     compilation = start(module, Options(conv="winograd4"))
     compilation.lower()
     kernels = Kernels.of(compilation.module)
