@@ -140,6 +140,18 @@ def test_kernel_names_stay_visible_to_profilers(tmp_path: Path) -> None:
     assert any(symbol.name.startswith("reverse_") for symbol in Elf(path.read_bytes(), "x").symbols)
 
 
+def test_kernels_and_weights_of_a_static_library_are_hidden(tmp_path: Path) -> None:
+    """Linked into a program's own shared library, they are not among what that offers."""
+    path = write_artifact(source_of("mixed"), tmp_path / "model.a")
+    listed = subprocess.run(["readelf", "-sW", path], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in listed.splitlines()]
+    defined = {row[7]: row[5] for row in rows if len(row) == 8 and row[4] == "GLOBAL" and row[6] != "UND"}
+    offered = {name for name, visibility in defined.items() if visibility == "DEFAULT"}
+    assert offered == {f"model_{f}" for f in ("init", "run", "output_shape", "finish", "info", "error")}
+    hidden = {name.rpartition("_")[0] for name, visibility in defined.items() if visibility == "HIDDEN"}
+    assert {"reverse", "twice", "rtcc_weights"} <= hidden
+
+
 def test_save_copies_the_artefact_and_its_header(tmp_path: Path) -> None:
     path = write_artifact(source_of("mixed", weights_name=beside), tmp_path / "model.so")
     other = tmp_path / "deeper"

@@ -24,7 +24,7 @@ from rtcc.targets.x86 import X86
 from rtcc.text import write_module
 from rtcc.tuning import store
 from rtcc.tuning.store import Tuning, read_tuning
-from rtcc.tuning.timing import Stopwatch, Timed, aligned, least_seconds
+from rtcc.tuning.timing import NEAR_BYTES, Stopwatch, Timed, aligned, least_seconds
 from rtcc.tuning.tuner import Gain, Progress, Watch, tune
 from rtcc.tuning.watch import ChildWatch, Failure
 
@@ -125,6 +125,24 @@ def test_algorithms_and_tiles_are_measured_kernel_by_kernel(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("no_code")
+def test_what_takes_longest_is_measured_first(tmp_path: Path) -> None:
+    """The convolution has twice as many multiplications as the product."""
+    watch = FakeWatch(preferring("direct"))
+    tuned(tmp_path / "t.json", watch)
+    assert ["direct" in dict(ways) for ways in watch.asked] == [True, False]
+
+
+@pytest.mark.usefixtures("no_code")
+def test_ways_that_were_not_measured_do_not_look_fast_on_a_slow_machine(tmp_path: Path) -> None:
+    """Every way that was measured took a second; the others were predicted to take microseconds."""
+    watch = FakeWatch(lambda name, tile: 1.0)
+    tuned(tmp_path / "t.json", watch)
+    measured = {name for name, _ in watch.asked[0]}
+    assert "generic" not in measured
+    assert conv_choice(lowered(tmp_path / "t.json"))[0] in measured
+
+
+@pytest.mark.usefixtures("no_code")
 def test_the_gain_is_of_the_fastest_over_the_predicted(tmp_path: Path) -> None:
     predicted = conv_choice(lowered(None))
     gain = tuned(
@@ -172,6 +190,37 @@ def test_a_kernel_in_parts_takes_what_its_longest_does(monkeypatch: pytest.Monke
     watch = Stopwatch(target, 0)
     watch.prepare({name: Timed(kernel, target.compile_kernels(module)[name], (0,))})
     assert watch.seconds([name]) == {name: 3.0}
+
+
+class Counted:
+    """Stands for the weights of the rest of a model; notes that they are read."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def sum(self) -> None:
+        self.reads += 1
+
+
+@pytest.mark.parametrize(("other_bytes", "reads"), [(NEAR_BYTES, None), (NEAR_BYTES + 8, 2)])
+def test_weights_of_the_rest_are_read_before_each_call(
+    other_bytes: int, reads: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where all weights fit into near caches nothing is read in between."""
+    others = Counted()
+
+    def called_twice(runners: Any, rounds: int, between: Any = None) -> Any:
+        for part in (*runners, *runners) if between else ():
+            between(part)
+        return dict.fromkeys(runners, 0.0 if between is None else 1.0)
+
+    monkeypatch.setattr("rtcc.tuning.timing.least_seconds", called_twice)
+    watch = Stopwatch(parse_target("x86"), other_bytes)
+    if watch._others is not None:  # pyright: ignore[reportPrivateUsage]
+        monkeypatch.setattr(watch, "_others", others)
+    watch.prepare({"k": Timed(copying_kernel(), compiled_c("", tmp_path), (0,))})
+    assert watch.seconds(["k"]) == {"k": 0.0 if reads is None else 1.0}
+    assert others.reads == (reads or 0)
 
 
 def test_what_runs_in_between_is_not_counted() -> None:
