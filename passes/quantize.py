@@ -11,7 +11,16 @@ from rtcc.pipeline import Pass, approximates
 from rtcc.quantization.collection import Collecting
 from rtcc.quantization.quantizer import name_values, quantize_module
 from rtcc.quantization.ranges import Range
-from rtcc.quantization.scheme import Activations, Calibration, Equalization, Form, Placement, Scheme, Settings
+from rtcc.quantization.scheme import (
+    Activations,
+    Calibration,
+    Equalization,
+    Form,
+    Placement,
+    Rounding,
+    Scheme,
+    Settings,
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class Quantize(Pass):
     products: bool = False
     bias_correction: bool = True
     equalization: Equalization = Equalization.OFF
+    rounding: Rounding = Rounding.NEAREST
     keep_float: tuple[str, ...] = ()
     data: str = ""
     samples: int = 0

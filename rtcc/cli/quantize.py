@@ -11,7 +11,15 @@ from rtcc.cli.app import INTERRUPTED, app
 from rtcc.cli.arguments import ModelArgument, Reading, with_options_of
 from rtcc.cli.progress import progress
 from rtcc.errors import InvalidInput
-from rtcc.quantization.scheme import Activations, Calibration, Equalization, Form, Placement, Scheme
+from rtcc.quantization.scheme import (
+    Activations,
+    Calibration,
+    Equalization,
+    Form,
+    Placement,
+    Rounding,
+    Scheme,
+)
 
 if TYPE_CHECKING:
     from rtcc.quantization.quantizer import Quantized, Step
@@ -67,6 +75,9 @@ def quantize_(
     equalization: Annotated[
         Equalization, typer.Option(help="Bring channels of activations to like ranges.")
     ] = Equalization.OFF,
+    rounding: Annotated[
+        Rounding, typer.Option(help="Round weights to the nearest, or so that results move least.")
+    ] = Rounding.NEAREST,
     keep_float: Annotated[
         list[str] | None,
         typer.Option("--keep-float", metavar="LAYER", help="Leave a layer as it is; repeatable."),
@@ -113,7 +124,7 @@ def quantize_(
                 percentile=percentile, activations=activations, form=form, weights=weights,
                 per_channel=not per_tensor, block=block, placement=placement, products=products,
                 bias_correction=not no_bias_correction, equalization=equalization,
-                keep_float=tuple(keep_float or ()),
+                rounding=rounding, keep_float=tuple(keep_float or ()),
             )  # fmt: skip
         except KeyboardInterrupt:
             typer.echo(f"{output}: stopped after {last} samples; run it again to go on", err=True)

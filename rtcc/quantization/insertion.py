@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rtcc.ir import Constant, DType, Location, Module, Op, Return, Value
 from rtcc.ir.ops.quant import DequantizeLinear, QuantizeLinear
 from rtcc.pipeline import Rewriter
+from rtcc.quantization.least_squares import Moments, nearest_results, rounded
 from rtcc.quantization.means import Means, mean_error
 from rtcc.quantization.placement import Layer, Placed
 from rtcc.quantization.ranges import Range
@@ -61,6 +62,14 @@ class QuantizedLayer:
         return self.after.restored.T if self.is_transposed else self.after.restored
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of layers' inputs on samples: means by value, products by layer."""
+
+    means: Mapping[Value, Means] = field(default_factory=dict[Value, Means])
+    moments: Mapping[Layer, Moments] = field(default_factory=dict[Layer, Moments])
+
+
 @dataclass
 class Inserted:
     """What was quantised, in the order of the graph."""
@@ -75,20 +84,18 @@ def insert_pairs(
     chosen: Mapping[Value, tuple[Range, Parameters]],
     settings: Settings,
     pass_name: str,
-    means: Mapping[Value, Means] | None = None,
+    measured: Measured | None = None,
 ) -> Inserted:
     """Quantise what is placed, in place; chosen: what became of one value of each group at least.
 
-    means: of inputs of layers, whose biases are corrected by them.
+    measured: of inputs of layers, by which weights are rounded and biases corrected.
     """
-    return _Insertion(module, settings, pass_name, means or {}).run(placed, chosen)
+    return _Insertion(module, settings, pass_name, measured or Measured()).run(placed, chosen)
 
 
 class _Insertion:
-    def __init__(
-        self, module: Module, settings: Settings, pass_name: str, means: Mapping[Value, Means]
-    ) -> None:
-        self._means = means
+    def __init__(self, module: Module, settings: Settings, pass_name: str, measured: Measured) -> None:
+        self._measured = measured
         self._rewriter = Rewriter(module, pass_name)
         self._main = module.main
         self._settings = settings
@@ -176,7 +183,7 @@ class _Insertion:
 
     def _corrected_bias(self, layer: Layer, weight: QuantizedWeight) -> Constant | None:
         """The bias less the mean error of the layer's results, where means are known; else as it is."""
-        means = self._means.get(layer.data)
+        means = self._measured.means.get(layer.data)
         if means is None or not layer.takes_bias:
             return layer.bias
         error = mean_error(layer, means, weight.restored)
@@ -188,9 +195,11 @@ class _Insertion:
         """The dequantised weight, one for all layers that share it."""
         key = (layer.weight, self._axis(layer))
         if key not in self._weights:
-            found = quantize_weight(
-                layer.weight.array, DType.I8, self._settings.weights, self._axis(layer), floor
-            )
+            moments = self._measured.moments.get(layer)
+            weight = layer.weight.array if moments is None else nearest_results(layer, moments)
+            found = quantize_weight(weight, DType.I8, self._settings.weights, self._axis(layer), floor)
+            if moments is not None:
+                found = rounded(layer, weight, moments, found)
             value = dequantized_weight(self._rewriter, layer.weight, found, before=layer.op)
             self._weights[key] = value, found
         return self._weights[key]

@@ -16,11 +16,12 @@ from rtcc.ir import Module, Value
 from rtcc.quantization.collection import Collecting, Distributions, collect
 from rtcc.quantization.equalization import equalize
 from rtcc.quantization.histogram import Histogram
-from rtcc.quantization.insertion import Inserted, insert_pairs
+from rtcc.quantization.insertion import Inserted, Measured, insert_pairs
+from rtcc.quantization.least_squares import Moments, can_round, measure_moments
 from rtcc.quantization.means import Means, measure_means
-from rtcc.quantization.placement import Placed, place, values_of
+from rtcc.quantization.placement import Layer, Placed, place, values_of
 from rtcc.quantization.ranges import Range, choose_range
-from rtcc.quantization.scheme import Equalization, Parameters, Scheme, Settings, parameters
+from rtcc.quantization.scheme import Equalization, Parameters, Rounding, Scheme, Settings, parameters
 from rtcc.quantization.stored import narrow_floats, quantize_dynamically, store_weights
 
 PREPARATION = (
@@ -102,7 +103,6 @@ def _quantize_with_ranges(
     ranges = _given_ranges(placed, given)
     open_groups = [group for group in placed.groups if not any(value in ranges for value in group)]
     outcome = Outcome(changed=True, equalized=equalized, reference=reference)
-    means: dict[Value, Means] = {}
     if open_groups:
         if data is None:
             message = "ranges of activations come from data, and none is given"
@@ -115,11 +115,32 @@ def _quantize_with_ranges(
         names = (value.name or "" for value in values)
         outcome.histograms = dict(zip(names, found.histograms, strict=True))
     chosen = _parameters_of(placed, ranges, settings)
-    if settings.bias_correction and data is not None:
+    measured = None if data is None else _measured(module, placed, chosen, settings, data, how)
+    outcome.inserted = insert_pairs(module, placed, chosen, settings, PASS_NAME, measured)
+    return outcome
+
+
+def _measured(
+    module: Module,
+    placed: Placed,
+    chosen: Mapping[Value, tuple[Range, Parameters]],
+    settings: Settings,
+    data: Data,
+    how: Collecting,
+) -> Measured:
+    """What the settings ask to be measured of the layers' inputs."""
+    means: dict[Value, Means] = {}
+    moments: dict[Layer, Moments] = {}
+    if settings.bias_correction:
         inputs = {layer.data: chosen[layer.data][1] for layer in placed.layers if layer.takes_bias}
         means = measure_means(module, inputs, data, how)
-    outcome.inserted = insert_pairs(module, placed, chosen, settings, PASS_NAME, means)
-    return outcome
+    if settings.rounding is Rounding.LEAST_SQUARES:
+        readers: dict[Value, list[Layer]] = {}
+        for layer in placed.layers:
+            if can_round(layer):
+                readers.setdefault(layer.data, []).append(layer)
+        moments = measure_moments(module, readers, {v: c for v, (_, c) in chosen.items()}, data, how)
+    return Measured(means, moments)
 
 
 def _parameters_of(

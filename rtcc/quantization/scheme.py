@@ -96,6 +96,14 @@ class Equalization(StrEnum):
     """The others too, by multiplications."""
 
 
+class Rounding(StrEnum):
+    """How weights become integers."""
+
+    NEAREST = "nearest"
+    LEAST_SQUARES = "least-squares"
+    """So that results of layers move least, on samples."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How to quantise.
@@ -119,6 +127,7 @@ class Settings:
     products: bool = False
     bias_correction: bool = True
     equalization: Equalization = Equalization.OFF
+    rounding: Rounding = Rounding.NEAREST
     keep_float: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -11,8 +11,10 @@ import rtcc
 from rtcc.data import from_arrays
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
+from rtcc.quantization import least_squares
 from rtcc.quantization.collection import Collecting
 from rtcc.quantization.equalization import equalize
+from rtcc.quantization.placement import linear_layers
 from rtcc.quantization.scheme import Equalization
 from rtcc.quantization.weights import signal_to_noise
 from rtcc.text import parse_module
@@ -148,3 +150,64 @@ def test_corrected_biases_keep_the_mean() -> None:
         return np.abs((found - exact).mean(axis=(0, 1, 3, 4)))
 
     assert (bias(bias_correction=True) <= bias(bias_correction=False) / 20 + 1e-6).all()
+
+
+def product(columns: int) -> Module:
+    """One matrix product of 24 summands."""
+    return filled(
+        "// rtir 1  level=graph\n"
+        f"const #w : f32[24,{columns}] = splat(0.0)\n"
+        "graph @main(%x: f32[1,8,24]) {\n"
+        f'  %y = nn.mat_mul(%x, #w) : f32[1,8,{columns}] loc("product")\n'
+        "  return(%y)\n}\n"
+    )
+
+
+def convolution(group: int) -> Module:
+    """One convolution of eight channels in groups, with borders, strides and gaps between taps."""
+    return filled(
+        "// rtir 1  level=graph\n"
+        f"const #w : f32[16,{8 // group},3,3] = splat(0.0)\n"
+        "graph @main(%x: f32[1,8,12,12]) {\n"
+        f"  %y = nn.conv(%x, #w) {{group = {group}, pads = [1,1,1,1], dilations = [2,2], strides = [2,1]}} "
+        ': f32[1,16,5,10] loc("conv1")\n'
+        "  return(%y)\n}\n"
+    )
+
+
+def correlated(module: Module, count: int = 48) -> dict[str, Any]:
+    """Samples whose channels mix a third as many sources."""
+    (parameter,) = module.main.parameters
+    shape, generator = parameter.type.sizes, np.random.default_rng(6)
+    axis = 1 if len(shape) == 4 else 2
+    channels = shape[axis]
+    mixing = generator.standard_normal((channels // 3, channels))
+    sources = generator.standard_normal((count, *shape[1:axis], *shape[axis + 1 :], channels // 3))
+    mixed = sources @ mixing + 0.05 * generator.standard_normal((*sources.shape[:-1], channels))
+    return {"x": np.ascontiguousarray(np.moveaxis(mixed, -1, axis), np.float32)}
+
+
+@pytest.mark.parametrize("module", [product(5), convolution(1), convolution(2)])
+def test_rounding_by_least_squares_moves_results_less(module: Module) -> None:
+    """Activations of 16 bits, so that what is seen is the weights' rounding; on samples not rounded for."""
+    feeds = correlated(module)
+    given, others = {"x": feeds["x"][:32]}, {"x": feeds["x"][32:]}
+    exact = run(module, others)
+
+    def decibels(rounding: str) -> float:
+        options: dict[str, Any] = {"activations": "i16", "rounding": rounding, "per_channel": False}
+        found = run(rtcc.quantize(module, given, **options).module, others)
+        return signal_to_noise(float((exact**2).sum()), float(((exact - found) ** 2).sum()))
+
+    assert decibels("least-squares") > decibels("nearest") + 1.5
+
+
+def test_rows_of_a_layer_times_its_weight_are_its_results() -> None:
+    for module in (product(5), convolution(1), convolution(2), convolution(8)):
+        (layer,) = linear_layers(module.main)
+        feeds = correlated(module, 1)
+        rows = least_squares.rows_of(layer, feeds["x"], 0)
+        matrices = least_squares.as_matrices(layer, layer.weight.array)
+        assert np.array_equal(least_squares.as_weight(layer, matrices), layer.weight.array)
+        found, exact = np.sort((rows @ matrices).reshape(-1)), np.sort(run(module, feeds).reshape(-1))
+        assert found == pytest.approx(exact, abs=1e-4)

@@ -1,0 +1,199 @@
+"""Rounding by least squares: weights are rounded so that a layer's results move least, not its weights.
+
+With x the layer's inputs in the float model, q the same as they are quantised, both less their means (the
+bias takes those): first the weights that make q·w nearest to x·W,
+
+    w = W + (Σ q'q + λ)⁻¹ · Σ q'(x - q) · W
+
+then these are rounded one summand after the other, each error made up for by the summands that are left:
+E. Frantar, S. Ashkboos, T. Hoefler, D. Alistarh, GPTQ: accurate post-training quantization for generative
+pre-trained transformers (ICLR 2023), after the optimal brain surgeon (B. Hassibi, D. Stork, 1993).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtcc.data import Data
+from rtcc.ir import Module, Value
+from rtcc.ir.ops.nn import Conv, Gemm, MatMul
+from rtcc.quantization.collection import Collecting
+from rtcc.quantization.placement import Layer
+from rtcc.quantization.running import probe
+from rtcc.quantization.scheme import Parameters, integer_range
+from rtcc.quantization.weights import QuantizedWeight, spread
+
+Array = NDArray[Any]
+
+SAMPLES = 64
+"""How many samples sums are taken over."""
+
+ROWS = 256
+"""How many positions of each sample are taken, at random: neighbours say much the same."""
+
+LARGEST_SUM = 2304
+"""Summands of a result up to which a layer is rounded so: the matrix of their products is held in memory."""
+
+DAMPING = 0.01
+"""λ, of the mean square of the inputs: keeps weights where the data say nothing (GPTQ's value)."""
+
+
+@dataclass
+class Moments:
+    """Sums over rows of inputs, per group: of q, x, q'q and q'(x - q); float64, K summands a row."""
+
+    rows: int
+    sum_quantized: Array
+    sum_difference: Array
+    squares: Array
+    products: Array
+
+    @staticmethod
+    def of(groups: int, summands: int) -> Moments:
+        """Of no rows yet."""
+        vectors, matrices = (groups, summands), (groups, summands, summands)
+        return Moments(0, np.zeros(vectors), np.zeros(vectors), np.zeros(matrices), np.zeros(matrices))
+
+    def add(self, exact: Array, quantized: Array) -> None:
+        """Count rows [group, row, summand]."""
+        difference = exact - quantized
+        transposed = quantized.transpose(0, 2, 1)
+        self.rows += exact.shape[1]
+        self.sum_quantized += quantized.sum(axis=1)
+        self.sum_difference += difference.sum(axis=1)
+        self.squares += transposed @ quantized
+        self.products += transposed @ difference
+
+    def centred(self) -> tuple[Array, Array]:
+        """Mean products of what is less its mean: Σ q'q / n, damped, and Σ q'(x - q) / n."""
+        mean, shift = self.sum_quantized / self.rows, self.sum_difference / self.rows
+        squares = self.squares / self.rows - mean[:, :, None] * mean[:, None, :]
+        products = self.products / self.rows - mean[:, :, None] * shift[:, None, :]
+        power = squares.diagonal(axis1=1, axis2=2).mean(axis=1)
+        share = DAMPING + squares.shape[1] / self.rows  # few rows say little of many summands
+        damping = np.where(power > 0, share * power, 1.0)
+        return squares + damping[:, None, None] * np.eye(squares.shape[1]), products
+
+
+def can_round(layer: Layer) -> bool:
+    """Whether a layer's weight is a matrix per group, of not too many summands."""
+    match layer.op:
+        case Conv():
+            return bool(np.prod(layer.weight.type.sizes[1:]) <= LARGEST_SUM)
+        case Gemm():
+            return layer.weight.type.sizes[layer.sum_axis] <= LARGEST_SUM
+        case MatMul():
+            return layer.weight.type.rank == 2 and layer.weight.type.sizes[0] <= LARGEST_SUM
+        case _:
+            return False
+
+
+def measure_moments(
+    module: Module, layers: Mapping[Value, list[Layer]], chosen: Mapping[Value, Parameters], data: Data,
+    how: Collecting,
+) -> dict[Layer, Moments]:  # fmt: skip
+    """The sums of the inputs of layers of the float module; layers: by the value that they read."""
+    watch = probe(module, list(layers), how.target)
+    found: dict[Layer, Moments] = {}
+    taken = data.samples(most=SAMPLES if how.most is None else min(how.most, SAMPLES))
+    for number, feeds in enumerate(taken):
+        for (value, readers), exact in zip(layers.items(), watch.watched(feeds), strict=True):
+            quantized = chosen[value].restored(chosen[value].quantized(exact))
+            for layer in readers:
+                pair = [rows_of(layer, array, number) for array in (exact, quantized)]
+                if layer not in found:
+                    found[layer] = Moments.of(len(pair[0]), pair[0].shape[2])
+                found[layer].add(*pair)
+    return found
+
+
+def rows_of(layer: Layer, data: Array, seed: int) -> Array:
+    """Some rows of summands of a layer's results, [group, row, summand] in the order of `as_matrices`."""
+    op = layer.op
+    if not isinstance(op, Conv):
+        rows = data.astype(np.float64).reshape(1, -1, data.shape[-1])
+        return rows[:, _some(rows.shape[1], seed)]
+    weight = layer.weight.type.sizes
+    views = op.window(data.shape[2:], weight).views(data, 0)
+    count = len(weight) - 2
+    positions = views.shape[2 : 2 + count]
+    picked = _some(len(data) * int(np.prod(positions)), seed)
+    batch, *at = np.unravel_index(picked, (len(data), *positions))
+    taken = views[(batch, slice(None), *at)]  # [row, channel, taps…]
+    grouped = taken.astype(np.float64).reshape(len(picked), op.group, -1)
+    return np.ascontiguousarray(grouped.transpose(1, 0, 2))
+
+
+def _some(count: int, seed: int) -> Array:
+    if count <= ROWS:
+        return np.arange(count)
+    return np.random.default_rng(seed).choice(count, ROWS, replace=False)
+
+
+def as_matrices(layer: Layer, weight: Array) -> Array:
+    """A weight as [group, summand, output]."""
+    match layer.op:
+        case Conv():
+            grouped = weight.reshape(layer.op.group, -1, int(np.prod(weight.shape[1:])))
+            return np.ascontiguousarray(grouped.transpose(0, 2, 1))
+        case _:
+            return (weight if layer.sum_axis == 0 else weight.T)[None]
+
+
+def as_weight(layer: Layer, matrices: Array) -> Array:
+    """The inverse of `as_matrices`."""
+    shape = layer.weight.type.sizes
+    if isinstance(layer.op, Conv):
+        return matrices.transpose(0, 2, 1).reshape(shape)
+    return matrices[0] if layer.sum_axis == 0 else matrices[0].T
+
+
+def nearest_results(layer: Layer, moments: Moments) -> Array:
+    """The float weight with which quantised inputs give most nearly what exact ones gave."""
+    weight = as_matrices(layer, layer.weight.array.astype(np.float64))
+    squares, products = moments.centred()
+    return as_weight(layer, weight + np.linalg.solve(squares, products @ weight))
+
+
+def rounded(layer: Layer, weight: Array, moments: Moments, found: QuantizedWeight) -> QuantizedWeight:
+    """A weight rounded in the steps that `found` has, errors made up for by the summands that are left."""
+    wide = spread(found.parameters, weight.shape, found.axis, found.block)
+    shape = weight.shape
+    steps, zeros = (
+        as_matrices(layer, np.broadcast_to(each, shape).astype(np.float64))
+        for each in (wide.scale, wide.zero_point)
+    )
+    left = as_matrices(layer, weight.astype(np.float64)).copy()
+    squares, _ = moments.centred()
+    order = np.argsort(-squares.diagonal(axis1=1, axis2=2), axis=1, kind="stable")
+    integers = np.empty_like(left)
+    for group in range(len(left)):
+        picked = order[group]
+        upper = _upper_factor(squares[group][picked][:, picked])
+        integers[group, picked] = _round_in_turn(
+            left[group, picked], steps[group, picked], zeros[group, picked], upper,
+            integer_range(found.parameters.dtype),
+        )  # fmt: skip
+    data = as_weight(layer, integers).astype(found.data.dtype)
+    return QuantizedWeight(np.ascontiguousarray(data), found.parameters, found.axis, found.block)
+
+
+def _upper_factor(squares: Array) -> Array:
+    """U with U'U the inverse of a symmetric positive matrix."""
+    inverse = cast("Array", np.linalg.inv(squares))
+    return cast("Array", np.linalg.cholesky((inverse + inverse.T) / 2)).T
+
+
+def _round_in_turn(left: Array, steps: Array, zeros: Array, factor: Array, limits: tuple[int, int]) -> Array:
+    """Integers of weights [summand, output]; factor: upper Cholesky factor of the inverse of q'q."""
+    integers = np.empty_like(left)
+    for row in range(len(left)):
+        integers[row] = np.clip(np.rint(left[row] / steps[row]) + zeros[row], *limits)
+        error = (left[row] - (integers[row] - zeros[row]) * steps[row]) / factor[row, row]
+        left[row + 1 :] -= factor[row, row + 1 :, None] * error
+    return integers
