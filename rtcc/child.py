@@ -97,8 +97,17 @@ class Child:
         )
         self._said: list[str] = []
         self._is_stopped = False
+        self._unread = 0
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
+
+    def begin(
+        self, function: Callable[Arguments, object], *arguments: Arguments.args, **keywords: Arguments.kwargs
+    ) -> None:
+        """Have a function called of which nothing is wanted, not even its error; later calls wait for it."""
+        with contextlib.suppress(BrokenPipeError):  # it died: the next call says so
+            _write_frame(self._requests, pickle.dumps((function, arguments, keywords)))
+            self._unread += 1
 
     def call(
         self,
@@ -118,6 +127,9 @@ class Child:
             timer.start()
         try:
             _write_frame(self._requests, pickle.dumps((function, arguments, keywords)))
+            while self._unread:
+                _read_frame(self._answers)
+                self._unread -= 1
             answer: Any = pickle.loads(_read_frame(self._answers))
         except (EOFError, BrokenPipeError):
             raise self._died(is_late.is_set()) from self._last_words()

@@ -350,6 +350,7 @@ def compile(model: Any, target: str | None = None, **options: Any) -> Artifact:
 
     compilation = start(model, Options(target=target, **options))
     compilation.weights_name = by_content
+    compilation.target.expect_code()
     compilation.lower()
     folder = Path(tempfile.mkdtemp(prefix="rtcc-"))
     try:

@@ -242,6 +242,9 @@ class Target(ABC):
     def pipeline(self, level: str) -> str:
         """Pipeline text of -O0, -O1 or -O2 for this target, from the graph to the plan."""
 
+    def expect_code(self) -> None:  # noqa: B027 (most targets have nothing to start)
+        """Told that `compile_kernels` will soon be asked: what takes long to start may start now."""
+
     @abstractmethod
     def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
         """Object code of every kernel of a module at plan level, by kernel name; tells `progress` of each."""

@@ -118,6 +118,7 @@ def compile_(
     with progress(f"reading {model.name}") as say:
         compilation = start(model, options)
         say("running passes")
+        compilation.target.expect_code()
         compilation.lower()
         write(compilation, output, kernels_done(say))
     if explain:

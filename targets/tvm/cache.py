@@ -18,6 +18,9 @@ import rtcc.targets.tvm
 import rtcc.text
 from rtcc.files import cache_folder, replace_file
 
+LAST_SOURCES = "sources"
+"""The file that holds the hash of the sources which made the newest kernels."""
+
 LIMIT_BYTES = 1 << 30
 """The oldest entries go when the folder grows past this."""
 
@@ -75,6 +78,18 @@ class KernelCache:
             os.utime(path)
         checksum, contents = stored[:32], stored[32:]
         return contents if hashlib.sha256(contents).digest() == checksum else None
+
+    def may_have(self, sources: str) -> bool:
+        """Whether it has had kernels made by these sources; their hash."""
+        try:
+            return (self.folder / LAST_SOURCES).read_text() == sources
+        except (OSError, ValueError):
+            return False
+
+    def note(self, sources: str) -> None:
+        """Remember that there are kernels made by these sources."""
+        with contextlib.suppress(OSError):  # a folder that cannot be written
+            replace_file(self.folder / LAST_SOURCES, sources.encode())
 
     def put(self, key: str, contents: bytes) -> None:
         """Store an object. A folder that cannot be written (a full disk) loses speed, not results."""

@@ -11,7 +11,7 @@ from rtcc.ir import Constant, Graph, Location, Module, Value, clone_graph
 from rtcc.target import Progress, Target, unseen
 from rtcc.targets.tvm.cache import KernelCache, kernel_key, sources_known
 from rtcc.targets.tvm.worker import Job
-from rtcc.targets.tvm.worker_pool import generate
+from rtcc.targets.tvm.worker_pool import generate, get_workers_ready
 from rtcc.text import print_module
 
 
@@ -46,8 +46,16 @@ def compile_kernels(
         except RtccError as error:
             error.where = _in_the_model(error.where, module)
             raise
+        cache.note(sources_known(tuple(packages)))
         cache.trim()
     return {name: objects[name] for name in module.kernels}
+
+
+def expect_kernels(packages: Sequence[Path]) -> None:
+    """Start workers where kernels will soon be asked for and the cache cannot have any of them."""
+    sources = sources_known(tuple(packages))
+    if not KernelCache().may_have(sources):
+        get_workers_ready(tuple(packages), len(os.sched_getaffinity(0)))
 
 
 def _in_the_model(where: str | None, module: Module) -> str | None:

@@ -37,6 +37,11 @@ def tir_of(job: Job) -> str:
     return _generator(job).text_of(job.text, job.blobs, job.target)
 
 
+def get_ready(packages: tuple[Path, ...]) -> None:
+    """Import the code generator, which takes a second."""
+    _imported(packages)
+
+
 def _generator(job: Job) -> ModuleType:
     """The code generator, which is what the job's sender takes it for."""
     module, sources = _imported(job.packages)

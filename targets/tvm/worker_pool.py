@@ -7,11 +7,13 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Final, TypeVar
 
 from rtcc.child import Child, ChildDied, ChildRaised, child_environment
 from rtcc.errors import CodegenError, RtccError
-from rtcc.targets.tvm.worker import Job, object_of
+from rtcc.targets.tvm.worker import Job, get_ready, object_of
 
 Result = TypeVar("Result")
 
@@ -23,6 +25,9 @@ IDLE_SECONDS = 20.0
 
 MOST_KERNELS = 500
 """After so many kernels a worker is replaced, so that what TVM keeps cannot pile up."""
+
+MOST_AHEAD = 4
+"""Processes started before it is known how many kernels there are."""
 
 WRITE_FAILED = "IO failure on output stream"
 """What LLVM says before it ends the process."""
@@ -77,6 +82,15 @@ def generate(jobs: Mapping[str, Job], workers: int, done: Callable[[str, bytes],
         raise
     if failures:
         raise failures[0]
+
+
+def get_workers_ready(packages: tuple[Path, ...], workers: int) -> None:
+    """Start processes that `generate` will soon want: they import the code generator meanwhile."""
+    with suppress(OSError):  # none can be started: `generate` says so, if it needs one
+        started = [_idle.take() for _ in range(min(workers, MOST_AHEAD))]
+        for worker in started:
+            worker.child.begin(get_ready, packages)
+            _idle.give(worker)
 
 
 class _Worker:

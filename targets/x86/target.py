@@ -26,7 +26,7 @@ from rtcc.target import (
 )
 from rtcc.targets.tvm.caches import Caches
 from rtcc.targets.tvm.candidates import ALGORITHMS, Vectors, candidates_of
-from rtcc.targets.tvm.compile_kernels import compile_kernels
+from rtcc.targets.tvm.compile_kernels import compile_kernels, expect_kernels
 from rtcc.targets.tvm.demand import Demand
 from rtcc.targets.tvm.loops_demand import loops_demand
 from rtcc.targets.tvm.problems import is_agnostic, joins_pool, scratch_bytes
@@ -157,6 +157,9 @@ class X86(Target):
             "join-pools,select-layout,outline-kernels,plan-memory",
         )
         return ",".join((NAMED_PIPELINES[level], before, f"select-conv{options}", after))
+
+    def expect_code(self) -> None:
+        expect_kernels(SOURCES)
 
     def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
         return compile_kernels(module, self, SOURCES, progress)

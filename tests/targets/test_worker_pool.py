@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from rtcc.child import Child
+from rtcc.child import Child, ChildDied
 from rtcc.errors import CodegenError, RtccError, Unsupported
 from rtcc.ir import DType, Graph, Location, Module, TensorType
 from rtcc.ir.ops.math import Add
 from rtcc.target import parse_target
 from rtcc.targets.tvm import worker_pool
-from rtcc.targets.tvm.cache import KernelCache, generator_sources, kernel_key
+from rtcc.targets.tvm.cache import LAST_SOURCES, KernelCache, generator_sources, kernel_key
 from rtcc.targets.tvm.compile_kernels import compile_kernels, job_of
 from rtcc.targets.tvm.worker import Job, object_of
 from rtcc.targets.x86.target import SOURCES
@@ -49,6 +49,70 @@ def failure(monkeypatch: pytest.MonkeyPatch, function: Callable[[Job], bytes]) -
         compile_kernels(module(), parse_target("x86"), ())
     assert raised.value.where == "sum (kernel @sum_of_two)"
     return raised.value
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Child]:
+    """The processes that were started; none is idle at first."""
+    found: list[Child] = []
+    make = worker_pool._Worker.__init__  # pyright: ignore[reportPrivateUsage]
+
+    def noted(worker: worker_pool._Worker) -> None:  # pyright: ignore[reportPrivateUsage]
+        make(worker)
+        found.append(worker.child)
+
+    worker_pool._idle.clear()  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(worker_pool._Worker, "__init__", noted)  # pyright: ignore[reportPrivateUsage]
+    return found
+
+
+def test_workers_start_ahead_where_the_cache_cannot_help(started: list[Child]) -> None:
+    target = parse_target("x86")
+    target.expect_code()
+    assert 1 <= len(started) <= worker_pool.MOST_AHEAD
+    assert all(child.is_alive for child in started)
+    ahead = list(started)
+    code = target.compile_kernels(module())
+    assert started == ahead, "the workers that were started ahead do the work"
+    worker_pool._idle.clear()  # pyright: ignore[reportPrivateUsage]
+    target.expect_code()
+    assert target.compile_kernels(module()) == code
+    assert started == ahead, "neither is needed with a filled cache"
+
+
+def test_other_sources_have_no_kernels_in_the_cache(tmp_path: Path) -> None:
+    cache = KernelCache(tmp_path)
+    assert not cache.may_have("one")
+    cache.folder.mkdir()
+    cache.note("one")
+    assert cache.may_have("one")
+    assert not cache.may_have("two")
+    (cache.folder / LAST_SOURCES).write_bytes(b"\xff")
+    assert not cache.may_have("one")
+
+
+def leaves_at_once() -> None:
+    os._exit(3)
+
+
+def answers(number: int) -> int:
+    return number
+
+
+def fails() -> None:
+    raise KeyError("nobody asked")
+
+
+def test_what_was_begun_has_no_answer() -> None:
+    with Child() as child:
+        child.begin(answers, 1)
+        child.begin(fails)
+        assert child.call(20, answers, 2) == 2
+        assert child.call(20, answers, 3) == 3
+    with Child() as child:
+        child.begin(leaves_at_once)
+        with pytest.raises(ChildDied, match="exit code 3"):
+            child.call(20, answers, 2)
 
 
 def aborts(_: Job) -> bytes:
@@ -310,9 +374,9 @@ def imported(_: Job) -> bytes:
 
 
 DECIDE_NOTHING = {
-    "__init__.py", "access.py", "artifact.py", "base.py", "catalogue.py", "child.py", "elf.py", "errors.py",
-    "exactness.py", "files.py", "info.py", "library.py", "limits.py", "plugins.py", "quoting.py",
-    "bounded.py", "rewriter.py", "seal.py", "store.py",
+    "__init__.py", "artifact.py", "base.py", "bounded.py", "catalogue.py", "child.py", "elf.py", "errors.py",
+    "exactness.py", "files.py", "info.py", "layout_rules.py", "library.py", "limits.py", "plugins.py",
+    "quoting.py", "rewriter.py", "seal.py", "store.py",
 }  # fmt: skip
 """Files of rtcc that a worker imports and no code depends on: errors, files, passes, choices in the text."""
 
