@@ -39,6 +39,8 @@ from rtcc.targets.tvm.kernels.integer.integer_tiles import (
     integer_conv_demand,
     integer_conv_illegal,
     integer_conv_tile,
+    integer_depthwise_demand,
+    integer_depthwise_tile,
 )
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
 from rtcc.targets.tvm.kernels.matrix_product.matmul_demand import matmul_demand
@@ -452,24 +454,51 @@ class _ConvolutionOfBytes:
 
     def candidates(self) -> tuple[Candidate, ...]:
         terms = prod(self.conv.weight.type.sizes[1:])
-        return self._direct(), _generic(self.conv, terms, self.vectors, self.price)
+        return self._direct(), self._depthwise(), _generic(self.conv, terms, self.vectors, self.price)
+
+    def _depthwise(self) -> Candidate:
+        vectors, rank = self.vectors, self.conv.type.rank
+        if reason := self._no_micro_kernel():
+            return Candidate("depthwise", Illegal(f"depthwise: {reason}"))
+        problem = self._problem
+        if reason := depthwise_illegal(problem):
+            return Candidate("depthwise", Illegal(reason))
+        tile = integer_depthwise_tile(problem, vectors.registers, vectors.threads)
+        demand = integer_depthwise_demand(problem, tile, vnni=has_vnni(vectors.features, vectors.lanes))
+        height = ((2, 1),) if rank == 4 else ()
+        row = 2 if is_column(self.conv) else rank - 1
+        if row == 2 and rank == 4:
+            height = ((3, 1),)
+        weights = Layout(((0, vectors.lanes), (1, 1), *height, (row, GROUP)), (0, row))
+        return self._blocked("depthwise", tile, weights, demand, problem)
+
+    @property
+    def _problem(self) -> ConvProblem:
+        return bordered_problem(self.conv, self.vectors.lanes, self.halos)
 
     def _direct(self) -> Candidate:
-        conv, vectors, rank = self.conv, self.vectors, self.conv.type.rank
+        vectors, rank = self.vectors, self.conv.type.rank
         if reason := self._no_micro_kernel():
             return Candidate("direct", Illegal(f"direct: {reason}"))
-        problem = bordered_problem(conv, vectors.lanes, self.halos)
+        problem = self._problem
         if reason := integer_conv_illegal(problem):
             return Candidate("direct", Illegal(reason))
         tile = integer_conv_tile(problem, vectors.registers, vectors.caches.second, vectors.threads)
         vnni = has_vnni(vectors.features, vectors.lanes)
         demand = integer_conv_demand(problem, tile, vectors.caches.second, vnni=vnni)
-        blocked, taps = Layout.blocked(rank, vectors.lanes), tuple((axis, 1) for axis in range(2, rank))
+        taps = tuple((axis, 1) for axis in range(2, rank))
         weights = Layout(((0, tile.blocks * vectors.lanes), (1, GROUP), *taps), (0, 1))
-        offset = Layout.blocked(conv.offset.type.rank, vectors.lanes, axis=0)
-        layouts = {0: blocked, 1: weights, 2: offset}
-        return Candidate("direct", self.price(demand), 0.0, astuple(tile), layouts, blocked,
-                         border_of(problem, conv))  # fmt: skip
+        return self._blocked("direct", tile, weights, demand, problem)
+
+    def _blocked(
+        self, name: str, tile: Tile, weights: Layout, demand: Demand, problem: ConvProblem
+    ) -> Candidate:
+        """A candidate that reads and writes channel blocks."""
+        conv, lanes = self.conv, self.vectors.lanes
+        blocked = Layout.blocked(conv.type.rank, lanes)
+        layouts = {0: blocked, 1: weights, 2: Layout.blocked(conv.offset.type.rank, lanes, axis=0)}
+        cost, border = self.price(demand), border_of(problem, conv)
+        return Candidate(name, cost, 0.0, astuple(tile), layouts, blocked, border)
 
     def _no_micro_kernel(self) -> str | None:
         """Why no micro-kernel can do the convolution, whatever its algorithm."""

@@ -24,17 +24,17 @@ TARGETS = {"x86:cascadelake": 16, "x86:skylake-avx512": 16, "x86:x86-64-v3": 8}
 targets = pytest.mark.parametrize("target", TARGETS)
 
 
-def outlined(module: Module) -> Module:
-    """The module's kernels, laid out, convolutions by the micro-kernel."""
-    for each in (Fuse(), SelectConv(conv="direct"), SelectLayout(), OutlineKernels()):
+def outlined(module: Module, algorithm: str = "direct") -> Module:
+    """The module's kernels, laid out, convolutions by a micro-kernel."""
+    for each in (Fuse(), SelectConv(conv=algorithm), SelectLayout(), OutlineKernels()):
         each.run(module)
     return module
 
 
-def check(module: Module) -> list[str]:
+def check(module: Module, algorithm: str = "direct") -> list[str]:
     """Compile every kernel and compare it with the interpreter; the algorithms that they have."""
     require_lanes(TARGETS[module.target])
-    kernels = Kernels.of(outlined(module))
+    kernels = Kernels.of(outlined(module, algorithm))
     for seed, (name, kernel) in enumerate(module.kernels.items()):
         kernels.check(name, random_kernel_inputs(kernel, seed))
     return [kernel.attributes.get("algorithm", "") for kernel in module.kernels.values()]
@@ -103,6 +103,27 @@ def problems(draw: st.DrawFn) -> dict:
 def test_convolutions(target: str, problem: dict, seed: int) -> None:
     module = convolution(np.random.default_rng(seed), problem, target)
     assert "direct" in check(module)
+
+
+@st.composite
+def depthwise_problems(draw: st.DrawFn) -> dict:
+    kernel = draw(st.sampled_from([(3, 3), (3, 3), (5, 5), (1, 3), (3, 1), (2, 4), (3,), (7,)]))
+    spatial = tuple(draw(st.integers(k, 19)) for k in kernel)
+    channels = draw(st.integers(2, 40))
+    return {
+        "batch": draw(st.integers(1, 2)), "channels": channels, "filters": channels, "group": channels,
+        "spatial": spatial, "kernel": kernel, "strides": tuple(draw(st.integers(1, 2)) for _ in kernel),
+        "pads": tuple(draw(st.integers(0, k // 2)) for k in (*kernel, *kernel)),
+        "zero": draw(st.sampled_from([0, 0, 128, 37])),
+    }  # fmt: skip
+
+
+@targets
+@settings(max_examples=8, deadline=None)
+@given(depthwise_problems(), st.integers(0, 9))
+def test_depthwise_convolutions(target: str, problem: dict, seed: int) -> None:
+    module = convolution(np.random.default_rng(seed), problem, target)
+    assert "depthwise" in check(module, "depthwise")
 
 
 @targets

@@ -15,7 +15,7 @@ from rtcc.targets.tvm.function_builder import Expr, vector
 from rtcc.targets.tvm.kernels.convolution.conv_problem import Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import tile_illegal
 from rtcc.targets.tvm.kernels.epilogue import Position
-from rtcc.targets.tvm.kernels.integer import integer_conv
+from rtcc.targets.tvm.kernels.integer import integer_conv, integer_depthwise
 from rtcc.targets.tvm.lower import reduction
 from rtcc.targets.tvm.lower.anchors import (
     RegionEpilogue,
@@ -70,10 +70,12 @@ def _conv_sum(graph: Graph, op: ConvSum, target: Target) -> tirx.PrimFunc:
     halos = Halos(op.data.type.layout.halo if op.data.type.layout else (), layout.halo)
     tile = Tile(*graph.attributes["tile"])
     problem = conv_problem(op, layout.blocks[1], halos)
+    is_depthwise = graph.attributes["algorithm"] == "depthwise"
+    vectors = 1 if is_depthwise else tile.blocks
     require_tile(
-        op, replace(tile, depth=tile.depth or 1), op.weight.type, 0, tile.blocks * layout.blocks[1],
+        op, replace(tile, depth=tile.depth or 1), op.weight.type, 0, vectors * layout.blocks[1],
         tile_illegal(problem, tile),
     )  # fmt: skip
-    output = storage_type(graph.returned[0].type)
-    func = integer_conv.make(problem, epilogue, tile, output, target.machine.features)
+    make = integer_depthwise.make if is_depthwise else integer_conv.make
+    func = make(problem, epilogue, tile, storage_type(graph.returned[0].type), target.machine.features)
     return finished(func, graph, epilogue)

@@ -14,7 +14,7 @@ from math import prod
 from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.tvm.kernels.convolution.conv_demand import TILE_CYCLES
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
-from rtcc.targets.tvm.kernels.convolution.conv_tiles import direct_illegal, direct_tiles
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_tile, direct_illegal, direct_tiles
 from rtcc.targets.tvm.kernels.tiling import Tiling, cycles_per_step
 
 GROUP = 4
@@ -54,6 +54,25 @@ def integer_conv_tile(problem: ConvProblem, registers: int, cache: int = 1 << 20
     """The tile with the least estimated time; arguments as `direct_tiles` has them."""
     (tile,) = direct_tiles(problem, registers, 4 * cache, tasks, 1)
     return replace(tile, depth=0)
+
+
+def integer_depthwise_tile(problem: ConvProblem, registers: int, tasks: int = 1) -> Tile:
+    """An even number of pixels, since two share what they read; rows as float kernels have them."""
+    tile = depthwise_tile(problem, registers, tasks)
+    pixels = min(problem.output_width, registers // 4)
+    return replace(tile, pixels=max(1, pixels - pixels % 2))
+
+
+def integer_depthwise_demand(problem: ConvProblem, tile: Tile, *, vnni: bool) -> Demand:
+    """`integer_depthwise`: four taps of a row of the filter at a time, each after a load and a shuffle."""
+    pixels = problem.batch * problem.output_height * problem.output_width
+    vectors = pixels * problem.output.blocks
+    quads = problem.kernel[0] * -(-problem.kernel[1] // GROUP)
+    each = quads * (1.5 if vnni else WIDENING) + STORE_CYCLES + TILE_CYCLES / tile.pixels
+    source, out = (float(prod(form.shape)) for form in (problem.input, problem.output))
+    weights = Stream(4.0 * quads * problem.output.blocks * problem.lanes, is_constant=True)
+    units = problem.batch * problem.output.blocks * problem.output_height
+    return Demand(vectors * each, (weights, Stream(source), Stream(out)), units)
 
 
 def integer_conv_demand(problem: ConvProblem, tile: Tile, cache: int, *, vnni: bool) -> Demand:

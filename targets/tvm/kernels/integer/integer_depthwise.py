@@ -1,0 +1,135 @@
+# pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+"""Depthwise convolution of u8 channel blocks by s8 weights, in i32: four taps of a row at a time.
+
+Weights are [C/b][1][R][S/4][b][4], zero-padded: a lane is a channel, its four bytes are neighbouring taps.
+The pixels under them, four vectors of b channels, are transposed by one shuffle to four bytes per channel.
+
+    for (n, band of rows, block):  for y in band:  for x by tile:   # shared out among tasks
+        for r, s4:  acc[m] += transposed(input[n, block, y·sh + r·dh, (x + m)·sw + s·dw]) · weights[block, r]
+        output[n, block, y, x + m] = epilogue(acc[m])
+
+Three taps without stride leave the fourth byte free: the same four pixels, under weights moved on by one tap,
+are those of the next result, so that one shuffle serves two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, bounded, splat, vector
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_illegal
+from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
+from rtcc.targets.tvm.kernels.integer.integer_dot import dot
+from rtcc.targets.tvm.kernels.integer.integer_tiles import GROUP
+from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
+from rtcc.targets.tvm.kernels.tiling import Tiling
+
+TAP_BITS = 8
+
+
+def make(
+    problem: ConvProblem, epilogue: Epilogue | None, tile: Tile, output: str, features: Collection[str]
+) -> tirx.PrimFunc:
+    """The kernel (task, tasks, input, weights, *epilogue parameters, output); output: its element type."""
+    reason = depthwise_illegal(problem)
+    assert reason is None, reason
+    return _IntegerDepthwise(problem, tile, frozenset(features)).build(epilogue, output)
+
+
+@dataclass(frozen=True)
+class _IntegerDepthwise:
+    problem: ConvProblem
+    tile: Tile
+    features: frozenset[str]
+
+    @property
+    def quads(self) -> int:
+        """Fours of taps in a row of the filter, the last possibly partial."""
+        return -(-self.problem.kernel[1] // GROUP)
+
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether four pixels serve two neighbouring results."""
+        problem = self.problem
+        return problem.kernel[1] == 3 and problem.strides[1] == problem.dilations[1] == 1
+
+    def build(self, epilogue: Epilogue | None, dtype: str) -> tirx.PrimFunc:
+        problem, tiling = self.problem, Tiling(self.problem.output, 1)
+        kernel = FunctionBuilder()
+        data = kernel.buffer("input", problem.input.shape, "uint8")
+        shape = (tiling.groups, problem.kernel[0], self.quads, problem.lanes * GROUP)
+        weights = kernel.buffer("weights", shape, "int8")
+        finish = BoundEpilogue(kernel, epilogue)
+        output = kernel.buffer("output", tiling.form.shape, dtype)
+        rows, height = self.tile.rows, problem.output_height
+        bands = -(-height // rows)
+        with kernel.tasks("step", problem.batch * bands * tiling.groups) as step:
+            block = kernel.bind("block", tirx.truncmod(step, tiling.groups))
+            outer = kernel.bind("outer", tirx.truncdiv(step, tiling.groups))
+            top = kernel.bind("top", tirx.truncmod(outer, bands) * rows)
+            n = kernel.bind("n", tirx.truncdiv(outer, bands))
+            with kernel.serial("row", bounded(rows, height, top)) as step_row:
+                row = OutputRow(kernel, tiling, output, finish, n, block, kernel.bind("y", top + step_row))
+                row.zero_halo()
+                row.tiles(self.tile.pixels, lambda x, pixels: self._tile(row, data, weights, x, pixels))
+        return kernel.finish()
+
+    def _tile(self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, x: Index, pixels: int) -> None:
+        acc = row.accumulators(pixels, 0, "int32")
+        emit = self._pairs if self.takes_pairs and self.problem.output_width > 1 else self._singles
+        with row.kernel.unrolled("r", self.problem.kernel[0]) as r:
+            emit(row, data, weights, acc, x, r)
+        row.store(acc, x)
+
+    def _pairs(
+        self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, acc: Accumulators, x: Index, r: Index
+    ) -> None:
+        """One row of three taps; the last of an odd number shares the pixels of the result before it."""
+        kernel, size = row.kernel, self.problem.lanes * GROUP
+        first = weights[row.kb, r, 0, vector(0, size)]
+        words = tirx.reinterpret(f"int32x{self.problem.lanes}", first)
+        moved = words << splat(TAP_BITS, self.problem.lanes, "int32")
+        second = kernel.kept(tirx.reinterpret(f"int8x{size}", moved))
+        for m in range(0, acc.pixels - 1, 2):
+            pixels = kernel.kept(self._four_pixels(row, data, x + m, r))
+            self._add(kernel, acc, m, pixels, first)
+            self._add(kernel, acc, m + 1, pixels, second)
+        if acc.pixels % 2:
+            last = acc.pixels - 1
+            self._add(kernel, acc, last, self._four_pixels(row, data, x + last - 1, r), second)
+
+    def _four_pixels(self, row: OutputRow, data: tirx.Buffer, x: Index, r: Index) -> Expr:
+        """The pixels under the taps of two results from x on, which lie one after the other."""
+        y, column = self._place(row, x, r, 0)
+        lanes = self.problem.lanes
+        found = data[row.n, row.kb, y, column, vector(0, GROUP * lanes)]
+        return tirx.Shuffle([found], [tap * lanes + lane for lane in range(lanes) for tap in range(GROUP)])
+
+    def _singles(
+        self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, acc: Accumulators, x: Index, r: Index
+    ) -> None:
+        """One row of taps of each result, four at a time."""
+        lanes, taps = self.problem.lanes, self.problem.kernel[1]
+        order = [tap * lanes + lane for lane in range(lanes) for tap in range(GROUP)]
+        for m in range(acc.pixels):
+            for quad in range(self.quads):
+                parts: list[Expr] = []
+                for tap in range(quad * GROUP, (quad + 1) * GROUP):
+                    y, column = self._place(row, x + m, r, min(tap, taps - 1))
+                    parts.append(data[row.n, row.kb, y, column, vector(0, lanes)])
+                weight = weights[row.kb, r, quad, vector(0, lanes * GROUP)]
+                self._add(row.kernel, acc, m, tirx.Shuffle(parts, order), weight)
+
+    def _add(self, kernel: FunctionBuilder, acc: Accumulators, m: int, pixels: Expr, weight: Expr) -> None:
+        place = acc.place(m, 0)
+        kernel.store(acc.buffer, [place], dot(acc.buffer[place], pixels, weight, self.features))
+
+    def _place(self, row: OutputRow, x: Index, r: Index, tap: int) -> tuple[Index, Index]:
+        """Where in the stored picture a tap of a result falls."""
+        problem = self.problem
+        y = problem.window(0).coordinate(row.y, r) + problem.input_halo[0]
+        return y, problem.window(1).coordinate(x, tap) + problem.input_halo[1]
