@@ -24,12 +24,18 @@ class ConvertSignedness(Pass):
     exactness = exact
 
     def run(self, module: Module) -> bool:
+        moved: dict[Value, Constant] = {}
+
+        @rewrite(QuantizeLinear)
+        def quantize_unsigned(op: QuantizeLinear, rw: Rewriter) -> None:
+            """quantize_linear to s8  →  to u8, for its readers too"""
+            _quantize_unsigned(op, rw, moved)
+
         return apply(module, (quantize_unsigned,), self.name)
 
 
-@rewrite(QuantizeLinear)
-def quantize_unsigned(op: QuantizeLinear, rw: Rewriter) -> None:
-    """quantize_linear to s8  →  to u8, for its readers too"""
+def _quantize_unsigned(op: QuantizeLinear, rw: Rewriter, moved: dict[Value, Constant]) -> None:
+    """moved: the zero points that are moved already, by those of the model."""
     readers = [use.op for use in op.result.uses]
     if op.type.dtype is not DType.I8 or not readers or op.block_size:
         return
@@ -39,20 +45,23 @@ def quantize_unsigned(op: QuantizeLinear, rw: Rewriter) -> None:
     if not all(each is None or isinstance(each, Constant) for each in zeros):
         return
     unsigned = QuantizeLinear(
-        op.data, op.scale, _moved(op.zero_point, op.scale, rw), axis=op.axis, saturate=op.saturate
+        op.data, op.scale, _moved(op.zero_point, op.scale, rw, moved), axis=op.axis, saturate=op.saturate
     )
     for each in readers:
         assert isinstance(each, DequantizeLinear)
-        zero = _moved(each.zero_point, each.scale, rw)
+        zero = _moved(each.zero_point, each.scale, rw, moved)
         found = DequantizeLinear(
             unsigned.result, each.scale, zero, axis=each.axis, output_dtype=each.output_dtype
         )
         rw.replace(each, found)
 
 
-def _moved(zero: Value | None, scale: Value, rw: Rewriter) -> Constant:
-    """A zero point of s8 as one of u8."""
+def _moved(zero: Value | None, scale: Value, rw: Rewriter, moved: dict[Value, Constant]) -> Constant:
+    """A zero point of s8 as one of u8, the same constant wherever it is the same."""
     if zero is None:
         return rw.constant(np.full(scale.type.sizes, SIGN, np.uint8), name="zero_point")
     assert isinstance(zero, Constant)
-    return rw.constant((zero.array.astype(np.int32) + SIGN).astype(np.uint8), name=rw.stem(zero))
+    if zero not in moved:
+        array = (zero.array.astype(np.int32) + SIGN).astype(np.uint8)
+        moved[zero] = rw.constant(array, name=rw.stem(zero))
+    return moved[zero]

@@ -47,6 +47,8 @@ def _parted_inputs(fused: Fused) -> list[Value]:
     """
     body, inputs = fused.body, list[Value](fused.inputs)
     for op in list(body.ops):
+        if op.role is Role.ELEMENTWISE:
+            continue  # what runs behind the anchor may share operands: a zero point, say
         if op.role is not Role.ANCHOR and "algorithm" not in fused.attributes:
             continue
         for slot in range(len(op.operands)):

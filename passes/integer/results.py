@@ -128,7 +128,7 @@ def _arithmetic(op: Add | Mul, to: Parameters, rw: Rewriter) -> Value | None:
         for operand in (
             each.value,
             rw.constant(np.array(factor, np.float32), name="factor"),
-            Parameters(each.scale, each.zero, each.value.type.dtype).zero_point(rw),
+            each.zero_point(rw),
         )
     ]
     return QuantizedAdd(*operands, to.zero_point(rw)).result

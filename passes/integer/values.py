@@ -29,6 +29,11 @@ class Quantized:
     value: Value
     scale: np.float32
     zero: int
+    zero_value: Value | None = None
+
+    def zero_point(self, rw: Rewriter) -> Value:
+        """The zero point as a constant of the tensor's type; the model's own where it is a scalar."""
+        return Parameters(self.scale, self.zero, self.value.type.dtype, self.zero_value).zero_point(rw)
 
     def like(self, other: Parameters) -> bool:
         """Whether equal integers stand for equal numbers."""
@@ -50,9 +55,13 @@ class Parameters:
     scale: np.float32
     zero: int
     dtype: DType
+    zero_value: Value | None = None
 
-    def zero_point(self, rw: Rewriter) -> Constant:
-        """The zero point as a constant of the tensor's type."""
+    def zero_point(self, rw: Rewriter) -> Value:
+        """The zero point as a constant of the tensor's type; the model's own where it is a scalar."""
+        known = self.zero_value
+        if known is not None and known.type.shape == ():
+            return known
         return rw.constant(np.array(self.zero, self.dtype.numpy), name="zero_point")
 
     def of(self, number: float) -> int:
@@ -86,7 +95,7 @@ def dequantized(value: Value) -> Quantized | None:
     if not isinstance(op, DequantizeLinear) or op.type.dtype is not DType.F32:
         return None
     known = _parameters(op, op.data.type.dtype)
-    return None if known is None else Quantized(op.data, known.scale, known.zero)
+    return None if known is None else Quantized(op.data, known.scale, known.zero, known.zero_value)
 
 
 def target_of(op: QuantizeLinear) -> Parameters | None:
@@ -157,7 +166,7 @@ def _parameters(op: Scaled, dtype: DType) -> Parameters | None:
     zero = _zeros(op)
     if zero is None or op.scale.type.dtype is not DType.F32 or not _is_usable(op.scale.array):
         return None
-    return Parameters(np.float32(op.scale.array.reshape(())), int(zero.reshape(())), dtype)
+    return Parameters(np.float32(op.scale.array.reshape(())), int(zero.reshape(())), dtype, op.zero_point)
 
 
 def _is_usable(scale: Array) -> bool:

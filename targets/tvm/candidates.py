@@ -35,6 +35,7 @@ from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import im2col_demand, im2col_illegal
 from rtcc.targets.tvm.kernels.integer.integer_tiles import (
     GROUP,
+    evicts_itself,
     has_vnni,
     integer_conv_demand,
     integer_conv_illegal,
@@ -497,8 +498,10 @@ class _ConvolutionOfBytes:
         conv, lanes = self.conv, self.vectors.lanes
         blocked = Layout.blocked(conv.type.rank, lanes)
         layouts = {0: blocked, 1: weights, 2: Layout.blocked(conv.offset.type.rank, lanes, axis=0)}
-        cost, border = self.price(demand), border_of(problem, conv)
-        return Candidate(name, cost, 0.0, astuple(tile), layouts, blocked, border)
+        border = border_of(problem, conv)
+        if name == "direct" and evicts_itself(problem):
+            border = (*border[:-1], border[-1] + 1)
+        return Candidate(name, self.price(demand), 0.0, astuple(tile), layouts, blocked, border)
 
     def _no_micro_kernel(self) -> str | None:
         """Why no micro-kernel can do the convolution, whatever its algorithm."""

@@ -91,10 +91,15 @@ class RegionEpilogue:
         pool = joined_pool(self.graph)
         for op in list(self.graph.ops)[:-1]:
             if op is not self.anchor and op is not pool:
-                known[op.result] = emit(op, *(self._operand(v, op, known, at, buffers) for v in op.operands))
+                operands = [self._operand(v, op, known, at, buffers) for v in op.operands]
+                known[op.result] = self._emitted(op, operands)
         last = self.graph.returned[0] if pool is None else pool.operands[0]
         assert last is not None
         return known[last]
+
+    def _emitted(self, op: Op, operands: Sequence[Expr | None]) -> Expr:
+        """What one op makes of its operands."""
+        return emit(op, *operands)
 
     def _with_addend(self, value: Expr, at: Position, buffers: Sequence[tirx.Buffer]) -> Expr:
         """The anchor's own third operand added: a convolution's bias per channel, a gemm's addend."""

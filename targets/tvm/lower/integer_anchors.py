@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from tvm import tirx
 
-from rtcc.ir import Graph, TensorType, Value
-from rtcc.ir.ops.integer import ConvSum, MatMulSum, Places
+from rtcc.ir import Graph, Op, TensorType, Value
+from rtcc.ir.ops.integer import ConvSum, MatMulSum, Places, QuantizedAdd, Requantize
 from rtcc.target import GENERIC, Halos, Target
 from rtcc.targets.tvm.function_builder import Expr, vector
 from rtcc.targets.tvm.kernels.convolution.conv_problem import Tile
@@ -25,6 +25,7 @@ from rtcc.targets.tvm.lower.anchors import (
     result_layout,
 )
 from rtcc.targets.tvm.lower.kernel import integer, storage_type
+from rtcc.targets.tvm.lower.quantized import add_differences, difference, requantized_difference
 from rtcc.targets.tvm.lower.rules import kernel_rule
 from rtcc.targets.tvm.problems import conv_problem
 
@@ -33,6 +34,10 @@ class SumEpilogue(RegionEpilogue):
     """The ops after `quant.conv_sum`, its offset added first."""
 
     anchor: ConvSum
+
+    def __init__(self, graph: Graph, anchor: ConvSum) -> None:
+        super().__init__(graph, anchor, [anchor.data, anchor.weight], conv_coordinates(anchor))
+        self.requantized: dict[Value, Expr] = {}
 
     def _with_addend(self, value: Expr, at: Position, buffers: Sequence[tirx.Buffer]) -> Expr:
         offset: Value = self.anchor.offset
@@ -43,6 +48,27 @@ class SumEpilogue(RegionEpilogue):
             size = type.sizes[1 + axis]
             index.append(place_of(places, at.index[2 + axis]) if size > 1 else integer(0))
         return value + buffers[self.operands.index(offset)][(*index, vector(0, at.lanes))]
+
+
+    def _emitted(self, op: Op, operands: Sequence[Expr | None]) -> Expr:
+        """An addition to what the region has just requantised takes that as the float that it was."""
+        if isinstance(op, Requantize):
+            self.requantized[op.result] = requantized_difference(op, *operands)
+        if not isinstance(op, QuantizedAdd):
+            return super()._emitted(op, operands)
+        left, left_factor, left_zero, right, right_factor, right_zero, zero = operands
+        return add_differences(
+            op,
+            (self._difference(op.left, op.left_zero, left, left_zero), left_factor),
+            (self._difference(op.right, op.right_zero, right, right_zero), right_factor),
+            zero,
+        )
+
+    def _difference(self, value: Value, zero: Value, data: Expr, offset: Expr) -> Expr:
+        source = value.producer
+        if isinstance(source, Requantize) and source.zero_point is zero:
+            return self.requantized[value]
+        return difference(data, offset)
 
 
 def place_of(places: Places, position: Expr) -> Expr:
@@ -66,7 +92,7 @@ def _conv_sum(graph: Graph, op: ConvSum, target: Target) -> tirx.PrimFunc:
     if graph.attributes.get("algorithm", GENERIC) == GENERIC:
         return reduction.general_conv_sum(graph, op, target, place_of)
     assert layout is not None
-    epilogue = SumEpilogue(graph, op, [op.data, op.weight], conv_coordinates(op))
+    epilogue = SumEpilogue(graph, op)
     halos = Halos(op.data.type.layout.halo if op.data.type.layout else (), layout.halo)
     tile = Tile(*graph.attributes["tile"])
     problem = conv_problem(op, layout.blocks[1], halos)

@@ -21,25 +21,46 @@ def _requantize(op: Requantize, data: Expr, factor: Expr, zero: Expr) -> Expr:
 @scalar_rule(QuantizedAdd)
 def _add(op: QuantizedAdd, *operands: Expr) -> Expr:
     left, left_factor, left_zero, right, right_factor, right_zero, zero = operands
-    terms = [
-        _float(_wide(data) - _wide(offset)) * _masked(factor)
-        for data, factor, offset in ((left, left_factor, left_zero), (right, right_factor, right_zero))
-    ]
-    return _finished(terms[0] + terms[1], zero, op.type.dtype)
+    return add_differences(
+        op, (difference(left, left_zero), left_factor), (difference(right, right_zero), right_factor), zero
+    )
+
+
+def add_differences(
+    op: QuantizedAdd, left: tuple[Expr, Expr], right: tuple[Expr, Expr], zero: Expr
+) -> Expr:
+    """`quant.add` of tensors less their zero points, as floats, each with its factor."""
+    total = left[0] * _masked(left[1]) + right[0] * _masked(right[1])
+    return _finished(total, zero, op.type.dtype)
+
+
+def difference(data: Expr, zero: Expr) -> Expr:
+    """A quantised element less the zero point, as a float."""
+    return _float(_wide(data) - _wide(zero))
+
+
+def requantized_difference(op: Requantize, data: Expr, factor: Expr, zero: Expr) -> Expr:
+    """The result of `quant.requantize` less its zero point, as a float that never was a byte."""
+    raised = _raised(_float(data) * factor, zero, op.type.dtype)
+    return vm.exact(raised) - vm.constant(vm.ROUND_F32, raised)
 
 
 def _finished(scaled: Expr, zero: Expr, dtype: DType) -> Expr:
-    """A float rounded half to even, the zero point added, saturated; NaN, which `Max` drops, is lowest.
+    """A float rounded half to even, the zero point added, saturated; NaN, which `Max` drops, is lowest."""
+    whole = vm.bits(_raised(scaled, zero, dtype), "int32")
+    return whole.astype(vm.typed(whole, str(dtype.numpy))) + zero
 
-    Between the limits, adding `ROUND_F32` leaves the rounded number in the low bits of the mantissa.
+
+def _raised(scaled: Expr, zero: Expr, dtype: DType) -> Expr:
+    """A float between what the limits are less the zero point, plus `ROUND_F32`.
+
+    Adding that leaves the rounded number in the low bits of the mantissa.
     """
     low, high = integer_limits(dtype.numpy)
     offset = _float(_wide(zero))
     inside = tirx.Max(scaled, vm.constant(float(low), offset) - offset)
     inside = tirx.Min(inside, vm.constant(float(high), offset) - offset)
-    name = str(dtype.numpy)
-    whole = vm.bits(inside + vm.constant(vm.ROUND_F32, inside), "int32")
-    return whole.astype(vm.typed(whole, name)) + zero
+    return inside + vm.constant(vm.ROUND_F32, inside)
 
 
 def _masked(factor: Expr) -> Expr:
