@@ -55,6 +55,24 @@ def convolutions(activation: str) -> Module:
     )
 
 
+def depthwise() -> Module:
+    """A depthwise convolution, whose weights have scales of their own, of channels in ranges far apart."""
+    generator = np.random.default_rng(2)
+    return filled(
+        "// rtir 1  level=graph\n"
+        "const #w : f32[8,3,3,3] = splat(0.0)\nconst #v : f32[8,1,3,3] = splat(0.0)\n"
+        "const #z : f32[4,8,1,1] = splat(0.0)\n"
+        "graph @main(%x: f32[1,3,8,8]) {\n"
+        '  %c = nn.conv(%x, #w) : f32[1,8,6,6] loc("conv1")\n'
+        "  %r = math.relu(%c) : f32[1,8,6,6]\n"
+        '  %d = nn.conv(%r, #v) {group = 8} : f32[1,8,4,4] loc("conv2")\n'
+        '  %y = nn.conv(%d, #z) : f32[1,4,4,4] loc("conv3")\n'
+        "  return(%y)\n}\n",
+        w=generator.standard_normal((8, 3, 3, 3)) * SPREAD.reshape(-1, 1, 1, 1),
+        v=generator.standard_normal((8, 1, 3, 3)) / SPREAD.reshape(-1, 1, 1, 1),
+    )
+
+
 def transformer_layer() -> Module:
     """A normalisation written out, and the product that reads it."""
     return filled(
@@ -95,6 +113,7 @@ def noise(module: Module, feeds: dict[str, Any], **options: Any) -> float:
         (convolutions("math.relu"), "folded", 10),
         (convolutions("math.hard_swish"), "all", 10),
         (transformer_layer(), "folded", 10),
+        (depthwise(), "folded", 10),
     ],
 )
 def test_equalised_channels_lose_less(module: Module, extent: str, gain: float) -> None:
