@@ -264,7 +264,7 @@ class Target(ABC):
 
     @abstractmethod
     def why_unsupported(self, op: Op) -> str | None:
-        """Why this target cannot compile the op, or None where it can."""
+        """Why this target cannot compile the op as `legalize` leaves it, or None where it can."""
 
 
 @cache

@@ -41,6 +41,9 @@ def _unroll(op: Recurrent, rw: Rewriter) -> None:
     length, _, _ = _sizes(op)
     if length > LONGEST:
         return
+    if length == 0:
+        rw.replace(op, *_without_steps(op, rw))
+        return
     layers = [_Layer(op, rw, direction) for direction in range(len(op.directions))]
     write = layers[0].write
     outputs = [layer.run() for layer in layers]
@@ -55,6 +58,17 @@ def _unroll(op: Recurrent, rw: Rewriter) -> None:
     count = len(op.results)
     rw.replace(op, *results[:count])
     _forget(results[count:])
+
+
+def _without_steps(op: Recurrent, rw: Rewriter) -> list[Value]:
+    """The results of an empty sequence: no rows, and the states as they were."""
+    write = Writer(rw, "recurrent")
+    states = [op.initial_h, op.initial_c if isinstance(op, LSTM) else None]
+    given = [None, *states][: len(op.results)]
+    return [
+        write.filled(0, result.type.dtype, *result.type.sizes) if value is None else value
+        for value, result in zip(given, op.results, strict=True)
+    ]
 
 
 def _forget(values: list[Value]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rtcc.ir import Constant, Op, RegionOp, Return
 from rtcc.ir.ops.fused import Call
 from rtcc.ir.ops.integer import SUMS
-from rtcc.ir.roles import Role
+from rtcc.ir.ops.recurrent import Recurrent
 from rtcc.ir.views import is_view
 
 
@@ -20,7 +20,7 @@ def joins_anchor(anchor: Op, epilogue: Op) -> bool:
 
 
 def why_no_kernel(op: Op) -> str | None:
-    """Why no code can be generated for an op, or None; imports TVM, whose rules decide."""
+    """Why there is no code for an op that `legalize` left, or None; imports TVM, whose rules decide."""
     if isinstance(op, Return | RegionOp | Call) or op.name.startswith("plan.") or is_view(op):
         return None
     read = (value for index, value in enumerate(op.operands) if not op.is_type_only_operand(index))
@@ -30,5 +30,8 @@ def why_no_kernel(op: Op) -> str | None:
         return "its shape depends on the data or on unbound symbolic dimensions"
     from rtcc.targets.tvm.lower.rules import rule_of
 
-    is_covered = op.role is Role.COMPOSITE or rule_of(op) is not None
-    return None if is_covered else "no code generation for this operator yet"
+    if rule_of(op) is not None:
+        return None
+    if isinstance(op, Recurrent):
+        return f"{op.steps} steps are more than are written out"
+    return "no code generation for this operator yet"

@@ -95,6 +95,20 @@ def test_layers(op: str, given: tuple[str, ...], attributes: dict[str, Any]) -> 
     assert_same(interpreted(module, feeds), expected)
 
 
+@pytest.mark.parametrize("op", ["RNN", "GRU", "LSTM"])
+def test_a_sequence_of_no_steps_keeps_its_first_state(op: str) -> None:
+    model, feeds = layer(op, given=("b", "h"))
+    for info in (model.graph.input[0], model.graph.output[0]):
+        info.type.tensor_type.shape.dim[0].dim_param = "steps"
+    module = rtcc.read(model, dims={"steps": 0})
+    feeds["x"] = feeds["x"][:0]
+    Legalize().run(module)
+    verify(module)
+    found = interpreted(module, feeds)
+    assert found["y"].shape == (0, 1, BATCH, HIDDEN)
+    np.testing.assert_array_equal(found["last"], feeds["h"])
+
+
 @pytest.mark.parametrize(("late", "products"), [(0, 2), (1, 1)])
 def test_weights_of_a_gru_are_cut_once_for_all_steps(late: int, products: int) -> None:
     model, _ = layer("GRU", given=("b",), linear_before_reset=late)

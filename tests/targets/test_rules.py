@@ -8,6 +8,7 @@ import pytest
 
 from rtcc.ir import Constant, DType, Op, TensorType, Value, symbol
 from rtcc.ir.ops import control, element_selection, math, nn, normalization, shapes
+from rtcc.ir.ops.recurrent import GRU
 from rtcc.ir.roles import Role
 from rtcc.targets.tvm.lower.rules import RULES, Kind, rule_of, scalar_rule
 from rtcc.targets.tvm.support import why_no_kernel
@@ -69,7 +70,9 @@ def test_what_is_refused_and_what_is_not() -> None:
     assert why_no_kernel(nn.Conv(value(1, 3, 8, 8), value(4, 3, 3, 3))) is None
     assert why_no_kernel(shapes.Shape(value(2, 3))) is None
     assert why_no_kernel(shapes.Flatten(value(2, 3))) is None
-    assert why_no_kernel(normalization.MeanVarianceNormalization(value(1, 2, 3, 3))) is None
+    assert why_no_kernel(normalization.MeanVarianceNormalization(value(1, 2, 3, 3))) is not None
+    left = GRU(value(300, 1, 2), value(1, 6, 2), value(1, 6, 2))
+    assert why_no_kernel(left) == "300 steps are more than are written out"
     assert why_no_kernel(control.If(condition, regions=[], types=[])) is None
     refused = why_no_kernel(element_selection.Compress(value(4), condition))
     assert refused is not None

@@ -92,6 +92,11 @@ class Recurrent(ComputedOp):
         return found
 
     @property
+    def steps(self) -> int | Expression:
+        """Length of the sequence."""
+        return self.x.type.shape[1 if self.layout else 0]
+
+    @property
     def hidden(self) -> int | Expression:
         """Elements of one state."""
         return self.r.type.shape[2]

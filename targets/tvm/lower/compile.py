@@ -16,6 +16,7 @@ from rtcc.target import Target, parse_target
 from rtcc.targets.tvm.build import build_object, target_of, tir_text
 from rtcc.targets.tvm.lower import channel_vectors, loops, squares
 from rtcc.targets.tvm.lower.rules import Kind, rule_of
+from rtcc.targets.tvm.support import why_no_kernel
 from rtcc.text import parse_module
 
 
@@ -52,8 +53,9 @@ def lower_kernel(kernel: Graph, target: Target) -> tirx.PrimFunc:
     rules = [rule_of(op) for op in ops]
     for op, rule in zip(ops, rules, strict=True):
         if rule is None:
-            raise Unsupported("unsupported-operator", f"{op.name} has no code generation yet",
-                              where=str(op.location) or None)  # fmt: skip
+            raise Unsupported(
+                "unsupported-operator", f"{op.name}: {why_no_kernel(op)}", where=str(op.location) or None
+            )
     for op, rule in zip(ops, rules, strict=True):
         if rule is not None and rule.kind is Kind.KERNEL:
             return rule.function(kernel, op, target)
