@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from rtcc.pipeline.text import parse_pipeline
+from rtcc.target import parse_target
 from tests.cli.conftest import Run
 from tests.cli.test_commands import COMMANDS
 
@@ -30,6 +32,16 @@ def test_every_option_is_on_the_page(rtcc: Run, command: str) -> None:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         assert "://" in link or (page.parent / link).exists(), link
+
+
+def test_dumps_are_called_as_the_pages_say() -> None:
+    """By number and pass of the default pipeline."""
+    passes = parse_pipeline(parse_target("x86").pipeline("-O2"))
+    dumps = {"00-start.rtir", *(f"{n:02}-{each.name}.rtir" for n, each in enumerate(passes, 1))}
+    pages = [DOCS.parent / "README.md", *DOCS.glob("*.md")]
+    named = {name for page in pages for name in re.findall(r"\b\d\d-[a-z-]+\.rtir", page.read_text())}
+    assert len(named) > 2
+    assert named <= dumps
 
 
 def test_the_readme_links_lead_somewhere() -> None:
