@@ -9,10 +9,12 @@ import numpy as np
 from rtcc.ir import Constant, DType, Op, Value
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.cast import Cast
-from rtcc.ir.ops.integer import ConvSum, GlobalSum, MatMulSum, padded_offset
-from rtcc.ir.ops.math import Add, Mul
+from rtcc.ir.ops.integer import QUANTIZED, ConvSum, GlobalSum, MatMulSum, padded_offset
+from rtcc.ir.ops.math import Add, Mul, Sub
 from rtcc.ir.ops.pooling import GlobalAveragePool
-from rtcc.passes.integer.values import Array, constant_numbers, dequantized, weights_of
+from rtcc.ir.ops.quant import MatMulInteger
+from rtcc.ir.ops.shapes import Reshape
+from rtcc.passes.integer.values import SIGN, Array, constant_numbers, dequantized, weights_of
 from rtcc.pipeline import Rewriter, Rule, rewrite
 from rtcc.target import GENERIC, Illegal, Target
 
@@ -75,7 +77,46 @@ def rules_for(target: Target) -> tuple[Rule, ...]:
         moved = Add(total.result, rw.constant(offset.astype(np.int32), name=f"{weights.name(rw)}.offset"))
         rw.replace(op, scaled(moved.result, scale if scale.size > 1 else scale.reshape(()), rw))
 
-    return convolution, product, global_average
+    @rewrite(MatMulInteger)
+    def integer_product(op: MatMulInteger, rw: Rewriter) -> None:
+        """mat_mul_integer(x, #w, z)  →  sub(mat_mul_sum(x, #w), mul(z, #sums of columns))"""
+        matrix = _columns(op)
+        if matrix is None or op.left.type.dtype is not DType.U8 or not op.type.is_static:
+            return
+        zero, sums = op.left_zero_point, matrix.sum(0, dtype=np.int64)
+        is_single = zero is None or (zero.type.is_static and zero.type.elements == 1)
+        if not is_single or may_overflow(matrix.T, -LARGEST * sums) or may_overflow(matrix.T, 0 * sums):
+            return
+        weight = op.right
+        if weight.type.dtype is not DType.I8:
+            weight = rw.constant(matrix, name="weight")
+        total = MatMulSum(op.left, weight)
+        if not is_offered(total):
+            total.drop_operands()
+            return
+        if zero is None:
+            rw.replace(op, total)
+            return
+        wide = Cast(zero, to=DType.I32.value).result
+        flat = Reshape(wide, rw.constant(np.array([1], np.int64), name="one")).result
+        moved = Mul(flat, rw.constant(sums.astype(np.int32), name="sums")).result
+        rw.replace(op, Sub(total.result, moved))
+
+    return convolution, product, integer_product, global_average
+
+
+def _columns(op: MatMulInteger) -> Array | None:
+    """The constant right-hand matrix as s8 with zero point 0; None where it is no such."""
+    right, zero = op.right, op.right_zero_point
+    if not isinstance(right, Constant) or right.type.rank != 2 or right.type.dtype not in QUANTIZED:
+        return None
+    if zero is not None and not isinstance(zero, Constant):
+        return None
+    shift = SIGN if right.type.dtype is DType.U8 else 0
+    zeros = np.zeros(1, np.int32) if zero is None else zero.array.astype(np.int32)
+    if (zeros != shift).any():
+        return None
+    return (right.array.astype(np.int32) - shift).astype(np.int8)
 
 
 @rewrite(GlobalAveragePool)

@@ -13,7 +13,7 @@ from rtcc.ir import DType, Layout, Op
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.fft_conv import ROUNDINGS, FftConv
-from rtcc.ir.ops.integer import ConvSum
+from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv, amplification
 from rtcc.rounding.bounded import SINGLE, sum_error
 from rtcc.target import GENERIC, Candidate, Cost, Halos, Illegal, Transformed
@@ -42,6 +42,9 @@ from rtcc.targets.tvm.kernels.integer.integer_tiles import (
     integer_conv_tile,
     integer_depthwise_demand,
     integer_depthwise_tile,
+    integer_matmul_demand,
+    integer_matmul_tile,
+    sum_illegal,
 )
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
 from rtcc.targets.tvm.kernels.matrix_product.matmul_demand import matmul_demand
@@ -72,6 +75,7 @@ from rtcc.targets.tvm.problems import (
     im2col_problem,
     is_column,
     matmul_problem,
+    product_problem,
     token_attention_problem,
     turned,
     winograd_problem,
@@ -131,6 +135,8 @@ def candidates_of(
         case ConvSum():
             has_constants = 1 in constants and 2 in constants
             return _ConvolutionOfBytes(anchor, has_constants, halos, vectors, price).candidates()
+        case MatMulSum():
+            return _product_of_bytes(anchor, 1 in constants, vectors, price)
         case nn.Gemm() | nn.MatMul():
             return _matmul_candidates(anchor, constants, vectors, price)
         case TokenAttention():
@@ -512,6 +518,25 @@ class _ConvolutionOfBytes:
         return None if self.has_constants else "weights and offset are not constants of this layer's own"
 
 
+def _product_of_bytes(
+    op: MatMulSum, has_constant: bool, vectors: Vectors, price: Price
+) -> tuple[Candidate, ...]:
+    depth = op.left.type.sizes[-1]
+    generic = _generic(op, depth, vectors, price)
+    reason = sum_illegal(depth)
+    if op.left.type.rank < 2 or op.right.type.rank != 2 or not has_constant:
+        reason = "the micro-kernel takes rows and a constant matrix of this layer's own"
+    elif depth % GROUP or 0 in op.type.sizes or not depth:
+        reason = f"rows of {depth} are no whole groups of {GROUP}, or the result has no elements"
+    if reason is not None:
+        return Candidate("matmul", Illegal(reason)), generic
+    problem = product_problem(op, vectors.lanes)
+    tile = integer_matmul_tile(problem, vectors.registers, vectors.threads)
+    demand = integer_matmul_demand(problem, tile, vnni=has_vnni(vectors.features, vectors.lanes))
+    layouts = {1: Layout(((1, tile.vectors * vectors.lanes), (0, GROUP)), (1, 0))}
+    return Candidate("matmul", price(demand), 0.0, astuple(tile), layouts), generic
+
+
 def border_of(problem: ConvProblem, conv: nn.Conv | ConvSum) -> tuple[int, ...]:
     """The zero border that the padding reads, in the convolution's own order of axes."""
     top, left, bottom, right = problem.needed_halo
@@ -521,7 +546,7 @@ def border_of(problem: ConvProblem, conv: nn.Conv | ConvSum) -> tuple[int, ...]:
 
 
 def _generic(
-    op: nn.Conv | ConvSum | nn.Gemm | nn.MatMul, terms: int, vectors: Vectors, price: Price
+    op: nn.Conv | ConvSum | MatMulSum | nn.Gemm | nn.MatMul, terms: int, vectors: Vectors, price: Price
 ) -> Candidate:
     """Plain loops: no tile, no blocks; the row of results that is summed at a time is in vectors."""
     work = op.operations()

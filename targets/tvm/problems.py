@@ -10,7 +10,7 @@ from rtcc.ir import DType, Graph, Layout, Op
 from rtcc.ir.ops import nn, pooling
 from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.fft_conv import FftConv
-from rtcc.ir.ops.integer import QUANTIZED, ConvSum, GlobalSum
+from rtcc.ir.ops.integer import QUANTIZED, ConvSum, GlobalSum, MatMulSum
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.ir.regions import joined_pool
 from rtcc.target import NO_HALOS, Halos
@@ -268,6 +268,12 @@ def matmul_problem(op: nn.Gemm | nn.MatMul, lanes: int, *, packed: bool) -> Matm
         left[-2], right[-1], left[-1], batch, shares_left=prod(left[:-2]) < batch,
         shares_right=prod(right[:-2]) < batch, right=Right.PLAIN, lanes=lanes,
     )  # fmt: skip
+
+
+def product_problem(op: MatMulSum, lanes: int) -> MatmulProblem:
+    """A product of bytes as its micro-kernel takes it."""
+    left, right = op.left.type.sizes, op.right.type.sizes
+    return MatmulProblem(prod(left[:-1]), right[-1], left[-1], lanes=lanes)
 
 
 def token_attention_problem(op: TokenAttention, lanes: int, tile: int = 0) -> AttentionProblem:

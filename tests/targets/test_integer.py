@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcc.ir import DType, Graph, Module, TensorType
-from rtcc.ir.ops.integer import ConvSum, GlobalSum, QuantizedAdd, Requantize, padded_offset
+from rtcc.ir.ops.integer import ConvSum, GlobalSum, MatMulSum, QuantizedAdd, Requantize, padded_offset
+from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.pooling import MaxPool
 from rtcc.ir.ops.window import Window
 from rtcc.passes.fuse import Fuse
@@ -124,6 +125,36 @@ def depthwise_problems(draw: st.DrawFn) -> dict:
 def test_depthwise_convolutions(target: str, problem: dict, seed: int) -> None:
     module = convolution(np.random.default_rng(seed), problem, target)
     assert "depthwise" in check(module, "depthwise")
+
+
+def product(random: np.random.Generator, sizes: tuple[int, ...], columns: int, target: str) -> Module:
+    """mat_mul_sum, an offset added, requantised per column."""
+    module, depth = Module(target=target), sizes[-1]
+    weight = random.integers(-128, 128, (depth, columns), np.int8)
+    graph = Graph("main", [("x", TensorType(DType.U8, sizes))])
+    module.graphs["main"] = graph
+
+    def constant(name: str, array: np.ndarray):
+        return module.add_constant(name, array, TensorType(DType.of(array.dtype), array.shape))
+
+    total = graph.append(MatMulSum(graph.parameters[0], constant("w", weight)))
+    moved = graph.append(Add(total.result, constant("o", random.integers(-99, 99, columns, np.int32))))
+    factor = (random.uniform(0.5, 2, columns) / (74 * np.sqrt(depth) * 40)).astype(np.float32)
+    zero = constant("z", np.array(-9, np.int8))
+    scaled = graph.append(Requantize(moved.result, constant("f", factor), zero))
+    graph.return_(scaled.result)
+    return module
+
+
+@targets
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=2), st.integers(1, 40), st.integers(1, 150))
+def test_products(target: str, lead: list[int], depth: int, columns: int) -> None:
+    module = product(np.random.default_rng(depth), (*lead, 4 * depth), columns, target)
+    check(module)
+    decisions = {kernel.attributes.get("algorithm") for kernel in module.kernels.values()}
+    assert decisions <= {"matmul", "generic"}
+    assert "matmul" in decisions or depth * columns < 999
 
 
 @targets

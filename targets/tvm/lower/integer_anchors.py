@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tvm import tirx
 
-from rtcc.ir import Graph, Op, TensorType, Value
+from rtcc.ir import DType, Graph, Op, TensorType, Value
 from rtcc.ir.ops.integer import ConvSum, MatMulSum, Places, QuantizedAdd, Requantize
 from rtcc.target import GENERIC, Halos, Target
 from rtcc.targets.tvm.function_builder import Expr, vector
 from rtcc.targets.tvm.kernels.convolution.conv_problem import Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import tile_illegal
 from rtcc.targets.tvm.kernels.epilogue import Position
-from rtcc.targets.tvm.kernels.integer import integer_conv, integer_depthwise
+from rtcc.targets.tvm.kernels.integer import integer_conv, integer_depthwise, integer_matmul
+from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulTile
 from rtcc.targets.tvm.lower import reduction
 from rtcc.targets.tvm.lower.anchors import (
     RegionEpilogue,
@@ -25,30 +27,20 @@ from rtcc.targets.tvm.lower.anchors import (
     result_layout,
 )
 from rtcc.targets.tvm.lower.kernel import integer, storage_type
+from rtcc.targets.tvm.lower.movement import split_index
 from rtcc.targets.tvm.lower.quantized import add_differences, difference, requantized_difference
 from rtcc.targets.tvm.lower.rules import kernel_rule
-from rtcc.targets.tvm.problems import conv_problem
+from rtcc.targets.tvm.problems import conv_problem, product_problem
 
 
 class SumEpilogue(RegionEpilogue):
-    """The ops after `quant.conv_sum`, its offset added first."""
+    """The ops after an integer sum."""
 
-    anchor: ConvSum
-
-    def __init__(self, graph: Graph, anchor: ConvSum) -> None:
-        super().__init__(graph, anchor, [anchor.data, anchor.weight], conv_coordinates(anchor))
+    def __init__(
+        self, graph: Graph, anchor: Op, own: Sequence[Value], logical: Callable[[Position], Position]
+    ) -> None:
+        super().__init__(graph, anchor, own, logical)
         self.requantized: dict[Value, Expr] = {}
-
-    def _with_addend(self, value: Expr, at: Position, buffers: Sequence[tirx.Buffer]) -> Expr:
-        offset: Value = self.anchor.offset
-        type: TensorType = offset.type
-        lanes = type.layout.blocks[0] if type.layout else 1
-        index = [tirx.floordiv(at.index[1], integer(lanes))]
-        for axis, places in enumerate(self.anchor.places()[: type.rank - 1]):
-            size = type.sizes[1 + axis]
-            index.append(place_of(places, at.index[2 + axis]) if size > 1 else integer(0))
-        return value + buffers[self.operands.index(offset)][(*index, vector(0, at.lanes))]
-
 
     def _emitted(self, op: Op, operands: Sequence[Expr | None]) -> Expr:
         """An addition to what the region has just requantised takes that as the float that it was."""
@@ -71,6 +63,24 @@ class SumEpilogue(RegionEpilogue):
         return difference(data, offset)
 
 
+class ConvEpilogue(SumEpilogue):
+    """The ops after `quant.conv_sum`, its offset added first."""
+
+    anchor: ConvSum
+
+    def __init__(self, graph: Graph, anchor: ConvSum) -> None:
+        super().__init__(graph, anchor, [anchor.data, anchor.weight], conv_coordinates(anchor))
+
+    def _with_addend(self, value: Expr, at: Position, buffers: Sequence[tirx.Buffer]) -> Expr:
+        offset: Value = self.anchor.offset
+        type: TensorType = offset.type
+        lanes = type.layout.blocks[0] if type.layout else 1
+        index = [tirx.floordiv(at.index[1], integer(lanes))]
+        for axis, places in enumerate(self.anchor.places()[: type.rank - 1]):
+            size = type.sizes[1 + axis]
+            index.append(place_of(places, at.index[2 + axis]) if size > 1 else integer(0))
+        return value + buffers[self.operands.index(offset)][(*index, vector(0, at.lanes))]
+
 def place_of(places: Places, position: Expr) -> Expr:
     """`Places.of` as an expression."""
     if places.before == places.results:
@@ -83,7 +93,21 @@ def place_of(places: Places, position: Expr) -> Expr:
 
 @kernel_rule(MatMulSum)
 def _product(graph: Graph, op: MatMulSum, target: Target) -> tirx.PrimFunc:
-    return reduction.general_matmul(graph, op, target)
+    if graph.attributes.get("algorithm", GENERIC) == GENERIC:
+        return reduction.general_matmul(graph, op, target)
+    lead, rank = op.type.sizes[:-1], op.type.rank
+
+    def logical(at: Position) -> Position:
+        _, row, column = at.index
+        return Position((*split_index(row, lead), column), rank - 1, at.lanes)
+
+    epilogue = SumEpilogue(graph, op, [op.left, op.right], logical)
+    tile, problem = MatmulTile(*graph.attributes["tile"]), product_problem(op, target.lanes(DType.F32))
+    reason = matmul_tiles.tile_illegal(tile)
+    require_tile(op, tile, op.right.type, 1, tile.vectors * problem.lanes, reason)
+    output = storage_type(graph.returned[0].type)
+    func = integer_matmul.make(problem, epilogue, tile, output, target.machine.features)
+    return finished(func, graph, epilogue)
 
 
 @kernel_rule(ConvSum)
@@ -92,7 +116,7 @@ def _conv_sum(graph: Graph, op: ConvSum, target: Target) -> tirx.PrimFunc:
     if graph.attributes.get("algorithm", GENERIC) == GENERIC:
         return reduction.general_conv_sum(graph, op, target, place_of)
     assert layout is not None
-    epilogue = SumEpilogue(graph, op)
+    epilogue = ConvEpilogue(graph, op)
     halos = Halos(op.data.type.layout.halo if op.data.type.layout else (), layout.halo)
     tile = Tile(*graph.attributes["tile"])
     problem = conv_problem(op, layout.blocks[1], halos)

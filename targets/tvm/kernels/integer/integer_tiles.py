@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import astuple, replace
 from math import prod
 
 from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.tvm.kernels.convolution.conv_demand import MOST_IN_ONE_SET, TILE_CYCLES, WAY_BYTES
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_tile, direct_illegal, direct_tiles
-from rtcc.targets.tvm.kernels.tiling import Tiling, cycles_per_step
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, MatmulTile
+from rtcc.targets.tvm.kernels.tiling import Tiling, cycles_per_step, split_evenly
 
 GROUP = 4
 """Bytes that one lane of an accumulator takes at a time."""
@@ -54,6 +55,34 @@ def integer_conv_tile(problem: ConvProblem, registers: int, cache: int = 1 << 20
     """The tile with the least estimated time; arguments as `direct_tiles` has them."""
     (tile,) = direct_tiles(problem, registers, 4 * cache, tasks, 1)
     return replace(tile, depth=0)
+
+
+def integer_matmul_tile(problem: MatmulProblem, registers: int, tasks: int = 1) -> MatmulTile:
+    """The tile with the least estimated time; a single row takes more vectors, to hide latency."""
+    most = min(8 if problem.rows == 1 else 4, problem.vectors)
+    candidates = {
+        MatmulTile(split_evenly(problem.rows, count)[0], vectors)
+        for vectors in range(1, most + 1)
+        for count in range(1, (registers - vectors - 1) // vectors + 1)
+    }
+
+    def cycles(tile: MatmulTile) -> tuple[float, int]:
+        groups = -(-problem.vectors // tile.vectors)
+        return cycles_per_step(problem.rows, tile.rows, tile.vectors) * groups, tile.vectors
+
+    best = min(sorted(candidates, key=astuple), key=cycles)
+    row_tiles = -(-problem.rows // best.rows)
+    return replace(best, group=-(-row_tiles // tasks))
+
+
+def integer_matmul_demand(problem: MatmulProblem, tile: MatmulTile, *, vnni: bool) -> Demand:
+    """`integer_matmul`: every four k of every row times every column."""
+    groups = -(-problem.vectors // tile.vectors)
+    step = cycles_per_step(problem.rows, tile.rows, tile.vectors) * (1.0 if vnni else WIDENING)
+    cycles = groups * problem.depth / GROUP * step + STORE_CYCLES * problem.rows * problem.vectors
+    weights = Stream(float(problem.depth * problem.vectors * problem.lanes), is_constant=True)
+    left, out = float(problem.rows * problem.depth), float(problem.rows * problem.columns)
+    return Demand(cycles, (weights, Stream(left), Stream(out)), groups)
 
 
 def evicts_itself(problem: ConvProblem) -> bool:
