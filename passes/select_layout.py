@@ -14,8 +14,9 @@ from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import exact
 from rtcc.selection.assignment import Assigner, Assignment, Conversion
 from rtcc.selection.decision import Offer, Placed
+from rtcc.selection.declared_candidate import declared_candidate
 from rtcc.selection.layout_rules import along_channels, obstacle, packing
-from rtcc.target import GENERIC, NO_HALOS, Candidate, Cost, Halos, Target, target_of
+from rtcc.target import GENERIC, NO_HALOS, Candidate, Cost, Halos, Illegal, Target, target_of
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,14 @@ def _assignment(graph: Graph, target: Target) -> Assignment:
 
 def _declared(op: Fused, anchor: Op, target: Target, halos: Halos) -> Candidate | None:
     """The candidate whose algorithm a region declares; None where the target has but one way."""
-    algorithm = op.algorithm or GENERIC
-    listed = target.candidates(anchor, constant_slots(op, anchor), halos)
-    if not listed and algorithm == GENERIC:
+    found = declared_candidate(anchor, op.algorithm, constant_slots(op, anchor), halos, target)
+    if found is None:
         return None
-    legal = [each for each in listed if isinstance(each.cost, Cost) and not obstacle(op.body, anchor, each)]
-    for candidate in legal:
-        if candidate.algorithm == algorithm:
-            return candidate
-    message = f"{algorithm} cannot compute {anchor.name} here"
-    names = ", ".join(each.algorithm for each in legal)
-    raise InvalidInput("illegal-algorithm", message, where=str(anchor.location) or None,
-                       hint=f"legal: {names}; select-conv chooses")  # fmt: skip
+    reason = found.reason if isinstance(found, Illegal) else obstacle(op.body, anchor, found)
+    if not reason and isinstance(found, Candidate):
+        return found
+    raise InvalidInput("illegal-algorithm", f"{op.algorithm} cannot compute {anchor.name} here: {reason}",
+                       where=str(anchor.location) or None, hint="select-conv chooses")  # fmt: skip
 
 
 def _placed(conversion: Conversion) -> Placed:

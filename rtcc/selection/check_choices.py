@@ -14,6 +14,7 @@ from rtcc.ir import Graph, Layout, Module, Op, Value
 from rtcc.ir.ops.fused import Fused
 from rtcc.ir.ops.plan import Launch
 from rtcc.ir.regions import anchor_of, joined_pool
+from rtcc.selection.declared_candidate import declared_candidate
 from rtcc.selection.layout_rules import layouts_read, obstacle, packing
 from rtcc.target import GENERIC, Candidate, Halos, Illegal, Target
 
@@ -83,18 +84,10 @@ def _declared(
     halos = Halos(_halo_of(anchor.operands[0]), _halo_of(body.returned[0]))
     if not body.returned[0].type.layout and not any(v.type.layout for v in body.parameters):
         packed = set(range(1, len(anchor.operands)))
-    offered = {each.algorithm: each for each in target.candidates(anchor, packed, halos)}
-    if not offered:
-        return None
-    if algorithm not in offered:
-        known = ", ".join(offered)
-        raise _bad("algorithm", f"{what}: {anchor.name} has no algorithm {algorithm!r}; there are {known}")
-    candidate = offered[algorithm]
-    if isinstance(candidate.cost, Illegal):
-        raise _bad(
-            "algorithm", f"{what}: {algorithm!r} is not legal for {anchor.name}: {candidate.cost.reason}"
-        )
-    return candidate
+    found = declared_candidate(anchor, algorithm, packed, halos, target)
+    if isinstance(found, Illegal):
+        raise _bad("algorithm", f"{what}: {found.reason}")
+    return found
 
 
 def _check_pool(anchor: Op, body: Graph, attributes: Mapping[str, Any], target: Target, what: str) -> None:

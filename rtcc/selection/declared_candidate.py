@@ -1,0 +1,28 @@
+"""The target's candidate for the algorithm that a region or kernel declares."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from rtcc.ir import Op
+from rtcc.target import GENERIC, Candidate, Halos, Illegal, Target
+
+
+def declared_candidate(
+    anchor: Op, algorithm: str, constants: Container[int], halos: Halos, target: Target
+) -> Candidate | Illegal | None:
+    """The candidate of that name; why there is none; None where the target has but one way, general loops.
+
+    algorithm: as declared, GENERIC or "" for general loops. constants, halos: as `Target.candidates` has them.
+    """
+    offered = {each.algorithm: each for each in target.candidates(anchor, constants, halos)}
+    algorithm = algorithm or GENERIC
+    if not offered and algorithm == GENERIC:
+        return None
+    if algorithm not in offered:
+        known = ", ".join(offered) or "general loops alone"
+        return Illegal(f"{anchor.name} has no algorithm {algorithm!r}; there are {known}")
+    candidate = offered[algorithm]
+    if isinstance(candidate.cost, Illegal):
+        return Illegal(f"{algorithm!r} is not legal for {anchor.name}: {candidate.cost.reason}")
+    return candidate
