@@ -72,17 +72,24 @@ class Cost:
     """What a kernel's run is predicted to take, in seconds by term; ratios matter, not the absolute value.
 
     compute: arithmetic with operands in the first cache. memory: waiting for what lies farther off.
-    communication: starting and joining threads, and data that another core wrote.
+    communication: starting and joining threads, and data that another core wrote. alone: what one thread
+    would take in all, where several share the run; else None.
     """
 
     compute: float
     memory: float = 0.0
     communication: float = 0.0
+    alone: float | None = None
 
     @property
     def total(self) -> float:
         """t = t_compute + t_memory + t_communication."""
         return self.compute + self.memory + self.communication
+
+    @property
+    def on_one_thread(self) -> float:
+        """Seconds in all that one thread takes; this decides how many share the run."""
+        return self.total if self.alone is None else self.alone
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from rtcc.ir import Graph, Layout, Module, Op, Value
 from rtcc.ir.ops.fused import Fused
 from rtcc.ir.ops.plan import Launch
 from rtcc.ir.regions import anchor_of, joined_pool
-from rtcc.selection.declared_candidate import declared_candidate
+from rtcc.selection.declared_candidate import candidate_of, halo_of
 from rtcc.selection.layout_rules import layouts_read, obstacle, packing
-from rtcc.target import GENERIC, Candidate, Halos, Illegal, Target
+from rtcc.target import GENERIC, Candidate, Illegal, Target
 
 CHOOSING = "select-conv"
 """The pass after which anchors have their algorithms."""
@@ -79,12 +79,7 @@ def _declared(
     anchor: Op, body: Graph, attributes: Mapping[str, Any], target: Target, what: str
 ) -> Candidate | None:
     """The target's candidate of the declared algorithm; None where none is declared, or there is one way."""
-    algorithm = attributes.get("algorithm") or GENERIC
-    packed = {slot for slot, value in enumerate(anchor.operands) if slot and value and value.type.layout}
-    halos = Halos(_halo_of(anchor.operands[0]), _halo_of(body.returned[0]))
-    if not body.returned[0].type.layout and not any(v.type.layout for v in body.parameters):
-        packed = set(range(1, len(anchor.operands)))
-    found = declared_candidate(anchor, algorithm, packed, halos, target)
+    found = candidate_of(anchor, body, attributes.get("algorithm") or GENERIC, target)
     if isinstance(found, Illegal):
         raise _bad("algorithm", f"{what}: {found.reason}")
     return found
@@ -122,8 +117,8 @@ def _check_operands(anchor: Op, body: Graph, candidate: Candidate, target: Targe
             continue
         own[value] = slot
         _check_layout(value, candidate.operand_layouts[slot], what, is_tiled=slot == 1)
-    if any(candidate.border) and not _covers(_halo_of(anchor.operands[0]), candidate.border):
-        found, wanted = list(_halo_of(anchor.operands[0])), list(candidate.border)
+    if any(candidate.border) and not _covers(halo_of(anchor.operands[0]), candidate.border):
+        found, wanted = list(halo_of(anchor.operands[0])), list(candidate.border)
         message = f"{what}: {candidate.algorithm!r} reads a border of {wanted} around its first operand"
         raise _bad("layout", f"{message}, the halo is {found}")
     for index, value in enumerate(body.parameters):
@@ -172,10 +167,6 @@ def _check_forms(values: Sequence[Value], what: str) -> None:
         usual = [Layout.blocked(layout.rank, layout.blocks[axis], axis, layout.halo) for axis in split]
         if layout not in usual:
             raise _bad("layout", f"{what}: {value!r} is stored in a form that nothing there reads or writes")
-
-
-def _halo_of(value: Value | None) -> tuple[int, ...]:
-    return value.type.layout.halo if value is not None and value.type.layout else ()
 
 
 def _block(value: Value) -> int:

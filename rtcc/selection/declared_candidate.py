@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from rtcc.ir import Op
+from rtcc.ir import Graph, Op, Value
 from rtcc.target import GENERIC, Candidate, Halos, Illegal, Target
 
 
@@ -13,7 +13,8 @@ def declared_candidate(
 ) -> Candidate | Illegal | None:
     """The candidate of that name; why there is none; None where the target has but one way, general loops.
 
-    algorithm: as declared, GENERIC or "" for general loops. constants, halos: as `Target.candidates` has them.
+    algorithm: as declared, GENERIC or "" for general loops. constants, halos: as `Target.candidates` has
+    them.
     """
     offered = {each.algorithm: each for each in target.candidates(anchor, constants, halos)}
     algorithm = algorithm or GENERIC
@@ -26,3 +27,17 @@ def declared_candidate(
     if isinstance(candidate.cost, Illegal):
         return Illegal(f"{algorithm!r} is not legal for {anchor.name}: {candidate.cost.reason}")
     return candidate
+
+
+def candidate_of(anchor: Op, body: Graph, algorithm: str, target: Target) -> Candidate | Illegal | None:
+    """`declared_candidate` of a region or kernel whose layouts say what is constant and what has borders."""
+    packed = {slot for slot, value in enumerate(anchor.operands) if slot and value and value.type.layout}
+    halos = Halos(halo_of(anchor.operands[0]), halo_of(body.returned[0]))
+    if not body.returned[0].type.layout and not any(v.type.layout for v in body.parameters):
+        packed = set(range(1, len(anchor.operands)))
+    return declared_candidate(anchor, algorithm, packed, halos, target)
+
+
+def halo_of(value: Value | None) -> tuple[int, ...]:
+    """The zero border with which a value is stored, () for none."""
+    return value.type.layout.halo if value is not None and value.type.layout else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -25,9 +26,17 @@ class Demand:
     """The work of one run on one core.
 
     cycles: of arithmetic, with operands in the first cache. streams: what is read from farther off, and
-    results. units: into how many equal parts the work can be divided.
+    results. units: into how many parts the work can be divided. uneven: how much longer the busiest of so
+    many tasks works than if all did the same, where tiles know that; else the parts count as equal.
     """
 
     cycles: float
     streams: tuple[Stream, ...]
     units: int = 1
+    uneven: Callable[[int], float] | None = None
+
+    def busiest(self, tasks: int) -> float:
+        """The part of all work that the busiest of so many tasks does."""
+        if self.uneven is None:
+            return -(-self.units // tasks) / self.units
+        return self.uneven(tasks) / tasks

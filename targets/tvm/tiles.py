@@ -101,7 +101,8 @@ def _slowed(candidate: Candidate, times: float) -> Candidate:
     if isinstance(cost, Illegal) or times == 1.0:
         return candidate
     terms = (cost.compute, cost.memory, cost.communication)
-    return replace(candidate, cost=Cost(*(times * seconds for seconds in terms)))
+    alone = None if cost.alone is None else times * cost.alone
+    return replace(candidate, cost=Cost(*(times * seconds for seconds in terms), alone=alone))
 
 
 def _fastest(

@@ -40,13 +40,12 @@ LAUNCH_CYCLES = 400.0
 def cost_of(demand: Demand, cpu: Cpu, tasks: int) -> Cost:
     """What a demand costs when `tasks` cores share it."""
     hertz = cpu.gigahertz * 1e9
-    busiest = -(-demand.units // tasks) / demand.units
+    compute, memory = demand.cycles / hertz, sum(_stream_seconds(stream, cpu) for stream in demand.streams)
+    if tasks == 1:
+        return Cost(compute, memory)
     moved = sum(map(_size, demand.streams))
-    return Cost(
-        demand.cycles * busiest / hertz,
-        sum(_stream_seconds(stream, cpu) for stream in demand.streams) / tasks,
-        START_SECONDS + moved / tasks / (cpu.reach.l3_bytes_per_cycle * hertz) if tasks > 1 else 0.0,
-    )
+    communication = START_SECONDS + moved / tasks / (cpu.reach.l3_bytes_per_cycle * hertz)
+    return Cost(compute * demand.busiest(tasks), memory / tasks, communication, compute + memory)
 
 
 def tasks_of(seconds: float, threads: int) -> int:
@@ -54,11 +53,9 @@ def tasks_of(seconds: float, threads: int) -> int:
     return max(1, min(threads, int(seconds / PART_SECONDS)))
 
 
-def kernel_seconds(kernel: Graph, cpu: Cpu) -> float:
-    """About how long a kernel takes on one thread: its arithmetic, by plain loops or at the peak."""
+def loops_seconds(kernel: Graph, cpu: Cpu) -> float:
+    """About how long a kernel that no candidate computes takes on one thread, by plain loops."""
     work, values = sum(op.operations() for op in kernel.ops), (*kernel.parameters, *kernel.returned)
-    if "tile" in kernel.attributes:
-        return _peak_seconds(work, values, cpu)
     cycles = LOOP_CYCLES * max(work, sum(value.type.elements for value in kernel.returned))
     return _peak_seconds(0, values, cpu) + cycles / (cpu.gigahertz * 1e9)
 

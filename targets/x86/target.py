@@ -9,9 +9,10 @@ from typing import ClassVar
 
 from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Layout, Module, Op, TensorType
-from rtcc.ir.regions import problem_of
+from rtcc.ir.regions import anchor_of, problem_of
 from rtcc.machine import Machine
 from rtcc.pipeline.catalogue import NAMED_PIPELINES
+from rtcc.selection.declared_candidate import candidate_of
 from rtcc.target import (
     GENERIC,
     NO_HALOS,
@@ -37,7 +38,7 @@ from rtcc.targets.x86.cost import (
     anchor_seconds,
     conversion_cost,
     cost_of,
-    kernel_seconds,
+    loops_seconds,
     tasks_of,
 )
 from rtcc.targets.x86.cpus import CPUS, Cpu, host_cpu
@@ -137,12 +138,20 @@ class X86(Target):
         return scratch_bytes(kernel, self.lanes(DType.F32))
 
     def tasks(self, kernel: Graph) -> int:
-        return tasks_of(kernel_seconds(kernel, self.model), self.threads)
+        return tasks_of(self._seconds(kernel), self.threads)
+
+    def _seconds(self, kernel: Graph) -> float:
+        """What a kernel takes on one thread: as its candidate was chosen by, else by plain loops."""
+        anchor, algorithm = anchor_of(kernel), kernel.attributes.get("algorithm")
+        found = candidate_of(anchor, kernel, algorithm, self) if anchor is not None and algorithm else None
+        if isinstance(found, Candidate) and isinstance(found.cost, Cost):
+            return found.cost.on_one_thread
+        return loops_seconds(kernel, self.model)
 
     def repays_threads(self, kernels: Iterable[tuple[Graph, int]]) -> bool:
         saved = 0.0
         for kernel, times in kernels:
-            seconds = kernel_seconds(kernel, self.model)
+            seconds = self._seconds(kernel)
             saved += times * seconds * (1 - 1 / tasks_of(seconds, self.threads))
         return saved > WAKING_SECONDS
 

@@ -13,9 +13,11 @@ from tvm import tirx
 
 from rtcc.compiler import Options, start
 from rtcc.ir import Module
+from rtcc.ir.ops.nn import Conv
 from rtcc.ir.ops.plan import Launch
-from rtcc.target import parse_target
+from rtcc.target import Cost, parse_target
 from rtcc.targets.tvm.caches import Caches
+from rtcc.targets.tvm.demand import Demand
 from rtcc.targets.tvm.function_builder import share
 from rtcc.targets.tvm.kernels.convolution import direct_conv
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
@@ -27,6 +29,8 @@ from rtcc.targets.tvm.kernels.shares import uneven, work_before
 from rtcc.targets.tvm.kernels.tiling import Tiling
 from rtcc.targets.tvm.kernels.transformed import transformed_tiles
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem
+from rtcc.targets.x86.cost import cost_of, tasks_of
+from rtcc.targets.x86.cpus import CPUS
 from rtcc.text import parse_module
 from rtcc.tuning.timing import aligned
 from tests.targets.kernels import blocked, load
@@ -229,3 +233,31 @@ def test_a_few_long_kernels_do_not_repay_waking_threads_for_little() -> None:
     assert any(target.tasks(kernel) > 1 for kernel, _ in kernels)
     assert not target.repays_threads(kernels)
     assert target.repays_threads([(kernel, 100) for kernel, _ in kernels])
+
+
+def test_threads_follow_the_seconds_that_the_algorithm_was_chosen_by() -> None:
+    """A candidate's cost on one thread decides how many share its kernel, not a second estimate."""
+    text = """const #w : f32[64,128,1,1] = splat(0.25)
+graph @main(%x: f32[1,128,28,28]) {
+  %y = nn.conv(%x, #w) : f32[1,64,28,28]
+  return(%y)
+}"""
+    target = parse_target("x86:skylake-avx512,threads=64")
+    module = parse_module(f"// rtir 1  level=graph  target={target}\n{text}")
+    compilation = start(module, Options(conv="direct"))
+    compilation.lower()
+    conv = next(op for op in module.walk() if isinstance(op, Conv))
+    offered = {each.algorithm: each for each in target.candidates(conv, {1})}
+    kernels = compilation.module.kernels.values()
+    (kernel,) = (each for each in kernels if each.attributes.get("algorithm") in offered)
+    cost = offered[kernel.attributes["algorithm"]].cost
+    assert isinstance(cost, Cost)
+    assert 1 < target.tasks(kernel) == tasks_of(cost.on_one_thread, 64) < 64
+
+
+def test_a_cost_counts_how_unevenly_tiles_divide() -> None:
+    cpu = CPUS["skylake-avx512"]
+    even, uneven_thirds = Demand(3e6, (), units=3), Demand(3e6, (), 3, lambda tasks: {2: 1.5, 3: 1.2}[tasks])
+    assert cost_of(even, cpu, 2).compute == pytest.approx(cost_of(even, cpu, 1).compute * 2 / 3)
+    assert cost_of(uneven_thirds, cpu, 3).compute == pytest.approx(cost_of(even, cpu, 1).compute * 0.4)
+    assert cost_of(uneven_thirds, cpu, 3).on_one_thread == cost_of(even, cpu, 1).total

@@ -6,9 +6,16 @@ kernels' times on a Zen 5 with AVX-512, see docs/algorithms.md.
 
 from __future__ import annotations
 
+from functools import partial
+
 from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
-from rtcc.targets.tvm.kernels.convolution.conv_tiles import NARROW_VECTORS, is_narrow, pixel_cycles
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
+    NARROW_VECTORS,
+    imbalance,
+    is_narrow,
+    pixel_cycles,
+)
 from rtcc.targets.tvm.kernels.tiling import Tiling, cycles_per_step
 
 STORE_CYCLES = 1.0
@@ -52,6 +59,7 @@ def direct_demand(problem: ConvProblem, tile: Tile, cache: int) -> Demand:
             Stream(_output_bytes(problem), 2 * rounds - 1),
         ),
         problem.batch * tiling.groups * row_groups,
+        partial(imbalance, problem, tile),
     )
 
 
@@ -102,7 +110,8 @@ def depthwise_demand(problem: ConvProblem, tile: Tile) -> Demand:
             Stream(_input_bytes(problem)),
             Stream(_output_bytes(problem)),
         ),
-        problem.batch * problem.output.blocks * problem.output_height,
+        problem.batch * problem.output.blocks * -(-problem.output_height // tile.rows),
+        partial(imbalance, problem, tile),
     )
 
 

@@ -76,14 +76,14 @@ def direct_tiles(
         for most in range(1, (registers - nt - 1) // nt + 1)
     }
     ordered = sorted(candidates, key=lambda tile: (tile.joined, tile.pixels, tile.blocks))
-    ordered.sort(key=lambda tile: pixel_cycles(problem, tile) * _imbalance(problem, tile, tasks))
+    ordered.sort(key=lambda tile: pixel_cycles(problem, tile) * imbalance(problem, tile, tasks))
     first: dict[tuple[int, int], Tile] = {}
     for tile in ordered:
         first.setdefault((tile.pixels, tile.blocks), tile)
     return [_with_cache_blocks(problem, tile, cache // 2, tasks) for tile in list(first.values())[:count]]
 
 
-def _imbalance(problem: ConvProblem, tile: Tile, tasks: int) -> float:
+def imbalance(problem: ConvProblem, tile: Tile, tasks: int) -> float:
     """How much longer the busiest task works than if all did the same."""
     tiling = Tiling(problem.output, tile.blocks, tile.joined)
     rows = tiling.form.height
@@ -120,8 +120,8 @@ def _with_cache_blocks(problem: ConvProblem, tile: Tile, cache: int, tasks: int)
         return reread_weights * weights + reread_input * row_input * out.height
 
     def rank(rows: int) -> tuple[float, float, int]:
-        imbalance = _imbalance(problem, dataclasses.replace(tile, rows=rows), tasks)
-        return round(imbalance, 2), traffic(rows), abs(rows * row_input - cache // 4)
+        found = imbalance(problem, dataclasses.replace(tile, rows=rows), tasks)
+        return round(found, 2), traffic(rows), abs(rows * row_input - cache // 4)
 
     rows = min(range(1, out.height + 1), key=rank)
     if group_weights <= cache + cache // 4:
@@ -198,7 +198,7 @@ def depthwise_tile(problem: ConvProblem, registers: int, tasks: int = 1) -> Tile
     def rank(rows: int) -> tuple[float, int]:
         tile = Tile(pixels, 1, rows=rows)
         foreign = FOREIGN_ROWS if problem.batch == 1 and rows == height else 0.0
-        return round(_imbalance(problem, tile, tasks) + (foreign if tasks > 1 else 0.0), 2), -rows
+        return round(imbalance(problem, tile, tasks) + (foreign if tasks > 1 else 0.0), 2), -rows
 
     return Tile(pixels, 1, rows=min(range(1, height + 1), key=rank))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from rtcc.targets.tvm.demand import Demand, Stream
-from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, MatmulTile, Right
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, MatmulTile, Right, imbalance
 from rtcc.targets.tvm.kernels.tiling import cycles_per_step
 
 
@@ -30,5 +32,6 @@ def matmul_demand(problem: MatmulProblem, tile: MatmulTile, cache: int) -> Deman
             Stream(left * (1 if problem.shares_left else problem.batch), 1 if near else groups, left),
             Stream(4.0 * problem.batch * problem.rows * problem.columns),
         ),
-        problem.batch * groups * row_tiles,
+        problem.batch * groups * -(-row_tiles // tile.group),
+        partial(imbalance, problem, tile.group * tile.rows, groups),
     )

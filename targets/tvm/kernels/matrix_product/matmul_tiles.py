@@ -100,7 +100,7 @@ def best_tiles(
         groups = -(-problem.vectors // nt)
         panel = 4 * problem.depth * nt * problem.lanes
         far = 1 + max(0.0, panel / (cache * 5 // 8) - 1) / 4 if problem.rows > rows else 1.0
-        sharing = _imbalance(problem, rows, groups, tasks)
+        sharing = imbalance(problem, rows, groups, tasks)
         cycles = cycles_per_step(problem.rows, rows, nt, first_use=2.0 / problem.lanes)
         return groups * cycles * sharing * far * (1.5 if _rows_in_one_set(problem, rows) > 8 else 1.0)
 
@@ -116,7 +116,7 @@ def _rows_in_one_set(problem: MatmulProblem, rows: int) -> int:
     return -(-rows // (4096 // math.gcd(4096, stride))) if stride % 64 == 0 else 1
 
 
-def _imbalance(problem: MatmulProblem, rows: int, groups: int, tasks: int) -> float:
+def imbalance(problem: MatmulProblem, rows: int, groups: int, tasks: int) -> float:
     """How much longer the busiest task works than if all did the same; a step is `rows` rows of a group."""
     steps = problem.batch * -(-problem.rows // rows) * groups
     return uneven(steps, tasks, work_before(problem.rows, rows, groups))
@@ -135,7 +135,7 @@ def _row_group(problem: MatmulProblem, rows: int, nt: int, cache: int, tasks: in
         row_groups = -(-tiles // group)
         near = 4 * problem.depth * group * rows <= cache
         traffic = (row_groups if right > cache else 1) * right + (1 if near else groups) * left
-        time = _imbalance(problem, group * rows, groups, tasks) * (1 + copied * row_groups)
+        time = imbalance(problem, group * rows, groups, tasks) * (1 + copied * row_groups)
         return round(time, 2), row_groups if copied else traffic, -group
 
     return min(range(1, tiles + 1), key=rank)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from rtcc.targets.tvm.caches import Caches
 from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import (
@@ -10,6 +12,7 @@ from rtcc.targets.tvm.kernels.transformed.transformed_tiles import (
     TransformedProblem,
     blocks_of_tiles,
     compute_cycles,
+    imbalance,
     scratch_bytes,
     units,
     weight_bytes,
@@ -33,4 +36,5 @@ def transformed_demand(problem: TransformedProblem, by: Blocking, caches: Caches
             Stream(pixels * out.blocks * out.height * out.width),
         ),
         units(problem, by),
+        partial(imbalance, problem, by),
     )
