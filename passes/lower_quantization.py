@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rtcc.ir import Module
+from rtcc.passes.integer.operators import quantized_convolution, quantized_product
 from rtcc.passes.integer.results import quantize
 from rtcc.passes.integer.sums import rules_for
 from rtcc.pipeline import Pass, apply
@@ -29,4 +30,5 @@ class LowerQuantization(Pass):
     exactness = approximates("relative-l2", 0.05)
 
     def run(self, module: Module) -> bool:
-        return apply(module, (*rules_for(target_of(module)), quantize), self.name)
+        rules = (quantized_convolution, quantized_product, *rules_for(target_of(module)), quantize)
+        return apply(module, rules, self.name)

@@ -76,6 +76,36 @@ def test_one_convolution_is_within_one_unit_of_onnx_runtime(
     assert (difference > 0).mean() < 0.01
 
 
+def test_a_qlinear_convolution_is_within_one_unit_of_onnx_runtime() -> None:
+    """The same operator in one node, as the QOperator format has it."""
+    random = np.random.default_rng(5)
+    arrays = {
+        "xs": np.array(0.02, np.float32), "xz": np.array(13, np.uint8),
+        "w": random.integers(-127, 128, (24, 16, 3, 3)).astype(np.int8),
+        "ws": random.uniform(0.5, 1.5, 24).astype(np.float32) / np.float32(800), "wz": np.zeros(24, np.int8),
+        "ys": np.array(0.021, np.float32), "yz": np.array(101, np.uint8),
+        "b": random.integers(-3000, 3000, 24).astype(np.int32),
+    }  # fmt: skip
+    node = onnx.helper.make_node("QLinearConv", ["x", *arrays], ["y"], pads=[1, 1, 1, 1])
+    graph = onnx.helper.make_graph(
+        [node], "g",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.UINT8, [1, 16, 9, 9])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.UINT8, [1, 24, 9, 9])],
+        [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )  # fmt: skip
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    feeds = {"x": random.integers(0, 256, (1, 16, 9, 9)).astype(np.uint8)}
+    compilation = start(model, Options())
+    compilation.lower()
+    assert any(isinstance(op, ConvSum) for kernel in compilation.module.kernels.values() for op in kernel.ops)
+    with rtcc.compile(model) as artifact:
+        (found,) = artifact.run(feeds).values()
+    (expected,) = reference(model, feeds)
+    difference = np.abs(found.astype(int) - expected.astype(int))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.01
+
+
 def test_without_optimisation_nothing_is_lowered() -> None:
     """-O1 keeps the float arithmetic that the model writes out."""
     model = residual_network()

@@ -1,0 +1,63 @@
+"""ONNX's quantised operators as what they quantise, between dequantize_linear and quantize_linear."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rtcc.ir import Constant, DType, Value
+from rtcc.ir.ops import nn
+from rtcc.ir.ops.integer import QUANTIZED
+from rtcc.ir.ops.quant import DequantizeLinear, QLinearConv, QLinearMatMul, QuantizeLinear, is_single
+from rtcc.passes.integer.values import weights_of
+from rtcc.pipeline import Rewriter, rewrite
+
+
+@rewrite(QLinearConv)
+def quantized_convolution(op: QLinearConv, rw: Rewriter) -> None:
+    """qlinear_conv(x, #w, #b)  →  quantize_linear(conv(dequantize_linear(x), dequantize_linear(#w), …))"""
+    scales = (op.data_scale, op.weight_scale, op.result_scale)
+    if not all(isinstance(each, Constant) and each.type.dtype is DType.F32 for each in scales):
+        return
+    if not isinstance(op.weight, Constant) or not is_single(op.data_scale.type.shape):
+        return
+    if op.data.type.dtype not in QUANTIZED or op.type.dtype not in QUANTIZED:
+        return
+    weight = DequantizeLinear(op.weight, op.weight_scale, op.weight_zero_point, axis=0)
+    if weights_of(weight.result, 0) is None:
+        weight.drop_operands()
+        return
+    data = DequantizeLinear(op.data, op.data_scale, op.data_zero_point)
+    bias = None
+    if op.bias is not None:
+        bias = DequantizeLinear(op.bias, _product(op.data_scale, op.weight_scale, rw), axis=0).result
+    real = nn.Conv(data.result, weight.result, bias, **op.attributes)
+    rw.replace(op, QuantizeLinear(real.result, op.result_scale, op.result_zero_point))
+
+
+@rewrite(QLinearMatMul)
+def quantized_product(op: QLinearMatMul, rw: Rewriter) -> None:
+    """qlinear_mat_mul(x, #w)  →  quantize_linear(mat_mul(dequantize_linear(x), dequantize_linear(#w)))"""
+    scales = (op.left_scale, op.right_scale, op.result_scale)
+    if not all(isinstance(each, Constant) and each.type.dtype is DType.F32 for each in scales):
+        return
+    if not isinstance(op.right, Constant) or op.right.type.rank != 2:
+        return
+    if not is_single(op.left_scale.type.shape) or not is_single(op.result_scale.type.shape):
+        return
+    if op.left.type.dtype not in QUANTIZED or op.type.dtype not in QUANTIZED:
+        return
+    right = DequantizeLinear(op.right, op.right_scale, op.right_zero_point, axis=1)
+    if weights_of(right.result, 1) is None:
+        right.drop_operands()
+        return
+    left = DequantizeLinear(op.left, op.left_scale, op.left_zero_point)
+    real = nn.MatMul(left.result, right.result)
+    rw.replace(op, QuantizeLinear(real.result, op.result_scale, op.result_zero_point))
+
+
+def _product(left: Value, right: Value, rw: Rewriter) -> Constant:
+    """The scale of a sum: one, or one per filter."""
+    assert isinstance(left, Constant)
+    assert isinstance(right, Constant)
+    scale = left.array.reshape(()) * right.array.reshape(-1)
+    return rw.constant(scale.astype(np.float32) if scale.size > 1 else scale.reshape(()), name="scale")
