@@ -21,6 +21,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from rtcc.errors import InvalidInput
 from rtcc.ir import Constant, DType, Graph, Op, Value
 from rtcc.ir.ops.activation import Relu
@@ -82,10 +84,16 @@ class Placed:
 
 
 def place(main: Graph, settings: Settings) -> Placed:
-    """Which values of a graph to quantise under these settings; InvalidInput `no-such-layer` for a name."""
+    """Which values of a graph to quantise under these settings.
+
+    InvalidInput: `no-such-layer` for a name, `weight-not-finite`.
+    """
     layers = list(linear_layers(main))
     _require_named(layers, settings.keep_float)
     chosen = [each for each in layers if not is_named(each.op, settings.keep_float)]
+    for each in chosen:
+        for constant in (each.weight, each.bias):
+            require_finite(each.name, constant)
     demand = _Demand(settings, {each.op for each in chosen})
     for each in chosen:
         demand.ask(each.data)
@@ -154,6 +162,19 @@ def _require_named(layers: list[Layer], names: tuple[str, ...]) -> None:
             some = ", ".join(each.name for each in layers[:5])
             hint = f"the layers are {some}{', …' if len(layers) > 5 else ''}" if layers else None
             raise InvalidInput("no-such-layer", f"no linear layer is called {name!r}", hint=hint)
+
+
+def require_finite(layer: str, constant: Constant | None) -> None:
+    """InvalidInput `weight-not-finite` if a weight or bias holds NaN or an infinity: no scale fits them."""
+    if constant is None:
+        return
+    data = constant.data
+    bad = ~np.isfinite(data)
+    if bad.any():
+        place = np.unravel_index(int(bad.argmax()), data.shape)
+        message = f"#{constant.symbol}{[int(i) for i in place]} is {data[place]}, and no scale fits it"
+        hint = f"mend the model, or leave the layer alone: --keep-float {layer}"
+        raise InvalidInput("weight-not-finite", message, where=f"layer {layer}", hint=hint)
 
 
 def activated(op: Op) -> Value:

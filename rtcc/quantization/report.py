@@ -67,11 +67,15 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class OutputRow:
-    """A result of the model. top1: the share of vectors along the last axis whose largest element agrees."""
+    """A result of the model. top1: the share of vectors along the last axis whose largest element agrees.
+
+    not_finite: elements that are NaN or infinite in one of the two models alone; sqnr is then -inf.
+    """
 
     name: str
     sqnr: float
     top1: float | None
+    not_finite: int = 0
 
 
 @dataclass
@@ -129,7 +133,9 @@ class Report:
             lines.append(f"calibrated  on {self.samples} samples, {self.engine}")
         for row in self.outputs:
             top1 = "" if row.top1 is None else f", top-1 agrees in {row.top1:.2%}"
-            lines.append(f"output      {row.name}: {_decibels(row.sqnr)} dB{top1} ({self.compared} samples)")
+            lost = f", {row.not_finite:,} elements not finite in one model alone" if row.not_finite else ""
+            shown = f"{_decibels(row.sqnr)} dB{top1}{lost}"
+            lines.append(f"output      {row.name}: {shown} ({self.compared} samples)")
         if self.metric_before is not None and self.metric_after is not None:
             lines.append(f"metric      {self.metric_before:.4f} before, {self.metric_after:.4f} after")
         return lines
@@ -183,6 +189,7 @@ def _compare(
     outputs = output_names(quantized.float_module.main)
     powers = {name: np.zeros(2) for name in (*names, *(f"output {n}" for n in outputs))}
     agreed: dict[str, list[int]] = {name: [0, 0] for name in outputs}
+    lost = dict.fromkeys(outputs, 0)
     for feeds in data.samples(most=most):
         exact, found = left.run(feeds), right.run(feeds)
         for name, one, other in zip(names, left.names, right.names, strict=True):
@@ -190,22 +197,31 @@ def _compare(
         for name in outputs:
             powers[f"output {name}"] += _powers(exact[name], found[name])
             _count_agreement(agreed[name], exact[name], found[name])
+            lost[name] += int(np.sum(_lost(exact[name], found[name])))
         report.compared += 1
         progress(Step("comparing", report.compared))
     for name in outputs:
         same, total = agreed[name]
         decibels = signal_to_noise(*powers[f"output {name}"])
-        report.outputs.append(OutputRow(name, decibels, same / total if total else None))
+        report.outputs.append(OutputRow(name, decibels, same / total if total else None, lost[name]))
     return {name: signal_to_noise(*powers[name]) for name in names}
 
 
 def _powers(exact: NDArray[Any], found: NDArray[Any]) -> NDArray[np.float64]:
-    """Σ x² and Σ (x - y)²; elements that are not finite in either are left out."""
+    """Σ x² and Σ (x - y)², infinite if one side alone is NaN or infinite; where both are alike: left out."""
     one, other = exact.astype(np.float64).reshape(-1), found.astype(np.float64).reshape(-1)
     usable = np.isfinite(one) & np.isfinite(other)
+    error = float("inf") if _lost(one, other).any() else 0.0
     one, other = one[usable], other[usable]
     difference = one - other
-    return np.array([one @ one, difference @ difference])
+    return np.array([one @ one, difference @ difference + error])
+
+
+def _lost(exact: NDArray[Any], found: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where one side is NaN or infinite, and the other is not the same."""
+    one, other = exact.astype(np.float64), found.astype(np.float64)
+    alike = (one == other) | (np.isnan(one) & np.isnan(other))
+    return ~(np.isfinite(one) & np.isfinite(other)) & ~alike
 
 
 def _count_agreement(counts: list[int], exact: NDArray[Any], found: NDArray[Any]) -> None:

@@ -12,7 +12,7 @@ from rtcc.ir.ops.nn import Gemm, MatMul
 from rtcc.ir.ops.quant import DynamicQuantizeLinear, MatMulInteger
 from rtcc.pipeline import Rewriter
 from rtcc.quantization.insertion import Inserted, QuantizedLayer, dequantized_weight, place
-from rtcc.quantization.placement import Layer, is_named, linear_layers
+from rtcc.quantization.placement import Layer, is_named, linear_layers, require_finite
 from rtcc.quantization.scheme import Form, Scheme, Settings
 from rtcc.quantization.weights import QuantizedWeight, quantize_blocks, quantize_weight
 
@@ -24,10 +24,11 @@ def store_weights(module: Module, settings: Settings, pass_name: str) -> Inserte
     """Store weights of linear layers, and tables that rows are gathered from, in 8 or 4 bits, in place."""
     rw, found = Rewriter(module, pass_name), Inserted()
     dtype = DType.I8 if settings.scheme is Scheme.WEIGHTS_INT8 else DType.I4
-    done: dict[tuple[Constant, int], Value] = {}
+    done: dict[tuple[Constant, int | None, int], Value] = {}
     for op, weight, slot, channel, summed in _stored(module, settings):
-        key = (weight, summed)
+        key = (weight, channel, summed)
         if key not in done:
+            require_finite(_name_of(op), weight)
             made = _stored_weight(weight, dtype, settings, channel, summed)
             done[key] = dequantized_weight(rw, weight, made, before=op)
             found.layers.append(
@@ -50,16 +51,20 @@ def _stored_weight(
 
 
 def _stored(module: Module, settings: Settings) -> list[tuple[Op, Constant, int, int | None, int]]:
-    """Ops with weights worth storing: the operand's slot, the axes of the channels and of the sum."""
-    found: list[tuple[Op, Constant, int, int | None, int]] = [
-        (each.op, each.weight, each.weight_slot, each.channel_axis, each.sum_axis)
-        for each in linear_layers(module.main)
-        if not is_named(each.op, settings.keep_float)
-    ]
+    """Ops with weights worth storing, in the order of the graph: the first is the first reader of a weight.
+
+    With each the operand's slot, the axes of the channels and of the sum.
+    """
+    layers: dict[Op, Layer] = {each.op: each for each in linear_layers(module.main)}
+    found: list[tuple[Op, Constant, int, int | None, int]] = []
     for op in module.main.ops:
-        if isinstance(op, Gather) and isinstance(op.data, Constant) and op.data.type.dtype is DType.F32:
+        if is_named(op, settings.keep_float):
+            continue
+        if (layer := layers.get(op)) is not None:
+            found.append((op, layer.weight, layer.weight_slot, layer.channel_axis, layer.sum_axis))
+        elif isinstance(op, Gather) and isinstance(op.data, Constant) and op.data.type.dtype is DType.F32:
             rank = op.data.type.rank
-            if rank >= 2 and op.axis in (0, -rank) and not is_named(op, settings.keep_float):
+            if rank >= 2 and op.axis in (0, -rank):
                 found.append((op, op.data, 0, 0, rank - 1))
     return [each for each in found if each[1].type.elements >= SMALLEST_STORED]
 
@@ -108,6 +113,7 @@ def quantize_dynamically(module: Module, settings: Settings, pass_name: str) -> 
     for layer in list(linear_layers(module.main)):
         if not _is_plain_product(layer) or is_named(layer.op, settings.keep_float):
             continue
+        require_finite(layer.name, layer.weight)
         if layer.data not in quantized:
             dynamic = DynamicQuantizeLinear(layer.data)
             place(rw, dynamic, before=layer.op)

@@ -90,7 +90,7 @@ def quantize_blocks(weight: Array, dtype: DType, form: Form, axis: int, block: i
 
 
 def signal_to_noise(signal: float, noise: float) -> float:
-    """Decibels of a signal's power over that of the error; infinite where there is none."""
+    """Decibels of a signal's power over that of the error; infinite where there is none, -inf if it is."""
     if noise == 0:
         return float("inf")
-    return float(10 * np.log10(signal / noise)) if signal > 0 else float("-inf")
+    return float(10 * np.log10(signal / noise)) if signal > 0 and np.isfinite(noise) else float("-inf")

@@ -1,0 +1,107 @@
+"""Every scheme: constants that layers share, constants that no scale fits, layers that are left alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rtcc
+from rtcc.errors import InvalidInput
+from rtcc.ir import Module
+from rtcc.quantization.report import make_report
+from rtcc.quantization.weights import signal_to_noise
+from rtcc.text import parse_module
+
+WITHOUT_DATA = ["dynamic", "weights-int8", "weights-int4", "float16", "bfloat16"]
+
+
+def tied_embedding() -> Module:
+    """A table that rows are gathered from and that the last layer multiplies by, and a layer between."""
+    module = parse_module(
+        "// rtir 1  level=graph\nconst #table : f32[40,16] = splat(0.0)\nconst #w : f32[16,16] = splat(0.0)\n"
+        "graph @main(%ids: i64[5]) {\n"
+        '  %e = tensor.gather(%ids.table) {axis = 0} : f32[5,16] loc("embedding")\n'
+        '  %h = nn.mat_mul(%e, #w) : f32[5,16] loc("hidden")\n'
+        "  %r = math.relu(%h) : f32[5,16]\n"
+        '  %y = nn.gemm(%r, #table) {transB = 1} : f32[5,40] loc("head")\n'
+        "  return(%y)\n}\n".replace("%ids.table", "#table, %ids")
+    )
+    return filled(module, {})
+
+
+def filled(module: Module, given: dict[str, Any]) -> Module:
+    """The module, its constants given or of random elements."""
+    generator = np.random.default_rng(3)
+    for name, constant in list(module.constants.items()):
+        data = given.get(name, generator.standard_normal(constant.type.sizes) / 3)
+        constant.replace_uses(module.add_constant(f"{name}.filled", np.asarray(data, np.float32)))
+        del module.constants[name]
+    return module
+
+
+def two_layers(**given: Any) -> Module:
+    """Two products with biases, the first weight #a, the second #b."""
+    module = parse_module(
+        "// rtir 1  level=graph\nconst #a : f32[16,32] = splat(0.0)\nconst #c : f32[32] = splat(0.0)\n"
+        "const #b : f32[32,16] = splat(0.0)\n"
+        "graph @main(%x: f32[2,16]) {\n"
+        '  %h = nn.gemm(%x, #a, #c) : f32[2,32] loc("first")\n'
+        "  %r = math.relu(%h) : f32[2,32]\n"
+        '  %y = nn.mat_mul(%r, #b) : f32[2,16] loc("second")\n'
+        "  return(%y)\n}\n"
+    )
+    return filled(module, given)
+
+
+def samples(count: int = 4) -> dict[str, Any]:
+    return {"x": np.random.default_rng(1).standard_normal((count, 2, 16)).astype(np.float32)}
+
+
+def damaged(shape: tuple[int, ...], element: float) -> Any:
+    data = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+    data[1, 2] = element
+    return data
+
+
+@pytest.mark.parametrize("scheme", ["weights-int8", "weights-int4"])
+def test_a_tied_embedding_is_restored_once_before_both_readers(scheme: str) -> None:
+    quantized = rtcc.quantize(tied_embedding(), scheme=scheme)
+    names = [op.name for op in quantized.module.main.ops]
+    assert names.index("quant.dequantize_linear") < names.index("tensor.gather")
+    assert names.count("quant.dequantize_linear") == 2
+    feeds = {"ids": np.arange(5)}
+    exact, found = (rtcc.interpret(m, feeds)["y"] for m in (quantized.float_module, quantized.module))
+    assert signal_to_noise(float((exact**2).sum()), float(((exact - found) ** 2).sum())) > 15
+
+
+@pytest.mark.parametrize("element", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("scheme", ["int8", "dynamic", "weights-int8", "weights-int4"])
+def test_a_weight_that_no_scale_fits_is_refused_by_name(scheme: str, element: float) -> None:
+    module = two_layers(b=damaged((32, 16), element))
+    with pytest.raises(InvalidInput) as raised:
+        rtcc.quantize(module, samples(), scheme=scheme)
+    assert raised.value.code == "weight-not-finite"
+    assert "#b.filled[1, 2]" in str(raised.value)
+    assert "layer second" in str(raised.value)
+
+
+def test_a_bias_that_no_scale_fits_is_refused_and_a_layer_left_alone_may_hold_it() -> None:
+    bias = np.where(np.arange(32) == 3, np.nan, 1.0)
+    with pytest.raises(InvalidInput, match="weight-not-finite"):
+        rtcc.quantize(two_layers(c=bias), samples())
+    quantized = rtcc.quantize(
+        two_layers(b=damaged((32, 16), np.nan)), scheme="dynamic", keep_float=("second",)
+    )
+    assert len(quantized.outcome.inserted.layers) == 1
+
+
+def test_elements_finite_in_one_model_alone_are_failures_of_the_report() -> None:
+    quantized = rtcc.quantize(two_layers(), samples(), scheme="dynamic")
+    scale = quantized.module.constants["b.filled.scale"]
+    scale.replace_uses(quantized.module.add_constant("broken", scale.array * np.float32(np.nan)))
+    (output,) = (report := make_report(quantized)).outputs
+    assert output.sqnr == -np.inf
+    assert output.not_finite == 4 * 2 * 16
+    assert "128 elements not finite in one model alone" in "\n".join(report.summary())
