@@ -22,6 +22,10 @@ legal, `…_demand` what that asks of a machine; only what emits code needs TVM.
 | transformed.unrolled_fft | transforms of a few vectors, every butterfly written out |
 | matrix_product.matmul, matrix_product.matmul_tiles, matrix_product.matmul_demand | batched or packed |
 | matrix_product.dot | few rows times a transposed matrix |
+| integer.integer_tiles | tiles of sums of bytes, and what they ask of a machine |
+| integer.integer_dot | four products of bytes in each lane, with VNNI and without |
+| integer.integer_conv, integer.integer_depthwise | sums of quantised convolutions |
+| integer.integer_matmul | sums of quantised matrix products |
 | attention.attention, attention.attention_problem | softmax(Q·Kᵀ·scale + mask)·V, the scores never stored |
 | attention.softmax | softmax over rows |
 | pooling.pool, pooling.pool_problem | maximum, average, global |

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat, vector
+from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, bounded, splat, vector
 from rtcc.targets.tvm.kernels.blocked_access import block_at, zero_halo_of_row, zero_padding
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Position
 from rtcc.targets.tvm.kernels.tiling import Tiling
@@ -63,6 +63,21 @@ class Accumulators:
 
 Reduce = Callable[[Accumulators, Index], None]
 """Adds a tile's products to its accumulators, which begin at the given column."""
+
+
+@contextmanager
+def each_band(
+    kernel: FunctionBuilder, tiling: Tiling, rows: int
+) -> Iterator[tuple[Index, Index, Index, Index]]:
+    """The loop that tasks share: image, group of channel blocks, first row and count of rows of each band."""
+    form = tiling.form
+    bands = -(-form.height // rows)
+    with kernel.tasks("step", form.batch * bands * tiling.groups) as step:
+        kb = kernel.bind("kb", tirx.truncmod(step, tiling.groups))
+        outer = kernel.bind("outer", tirx.truncdiv(step, tiling.groups))
+        top = kernel.bind("top", tirx.truncmod(outer, bands) * rows)
+        n = kernel.bind("n", tirx.truncdiv(outer, bands))
+        yield n, kb, top, bounded(rows, form.height, top)
 
 
 @dataclass(frozen=True)

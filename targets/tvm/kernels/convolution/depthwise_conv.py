@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, bounded, vector
+from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, vector
 from rtcc.targets.tvm.kernels.blocked_access import block_at
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_illegal, depthwise_tile
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
-from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
+from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow, each_band
 from rtcc.targets.tvm.kernels.tiling import Tiling
 
 UNROLLED_TAPS = 25
@@ -50,17 +50,13 @@ class _DepthwiseConv:
         weights = kernel.buffer("weights", (tiling.groups, *problem.kernel, problem.lanes))
         finish = BoundEpilogue(kernel, epilogue)
         output = kernel.buffer("output", tiling.form.shape)
-        rows, height = self.tile.rows, problem.output_height
-        bands = -(-height // rows)
-        with kernel.tasks("step", problem.batch * bands * tiling.groups) as step:
-            block = kernel.bind("block", tirx.truncmod(step, tiling.groups))
-            outer = kernel.bind("outer", tirx.truncdiv(step, tiling.groups))
-            top = kernel.bind("top", tirx.truncmod(outer, bands) * rows)
-            n = kernel.bind("n", tirx.truncdiv(outer, bands))
-            with kernel.serial("row", bounded(rows, height, top)) as step_row:
-                row = OutputRow(kernel, tiling, output, finish, n, block, kernel.bind("y", top + step_row))
-                row.zero_halo()
-                row.tiles(self.tile.pixels, lambda x, pixels: self._tile(row, data, weights, x, pixels))
+        with (
+            each_band(kernel, tiling, self.tile.rows) as (n, block, top, rows),
+            kernel.serial("row", rows) as step_row,
+        ):
+            row = OutputRow(kernel, tiling, output, finish, n, block, kernel.bind("y", top + step_row))
+            row.zero_halo()
+            row.tiles(self.tile.pixels, lambda x, pixels: self._tile(row, data, weights, x, pixels))
         return kernel.finish()
 
     def _tile(self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, x: Index, pixels: int) -> None:

@@ -27,7 +27,7 @@ from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, bounded, s
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import direct_illegal, direct_tile
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
-from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
+from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow, each_band
 from rtcc.targets.tvm.kernels.tiling import Tiling
 from rtcc.targets.tvm.summation import block_length
 
@@ -59,18 +59,15 @@ class _DirectConv:
         weights = kernel.buffer("weights", (tiling.groups, *taps, tile.blocks * problem.lanes))
         finish = BoundEpilogue(kernel, epilogue)
         output = kernel.buffer("output", tiling.form.shape)
-        row_groups = -(-tiling.form.height // tile.rows)
-        with kernel.tasks("step", problem.batch * tiling.groups * row_groups) as step:
-            kb = kernel.bind("kb", tirx.truncmod(step, tiling.groups))
-            outer = kernel.bind("outer", tirx.truncdiv(step, tiling.groups))
-            top = kernel.bind("top", tirx.truncmod(outer, row_groups) * tile.rows)
-            n = kernel.bind("n", tirx.truncdiv(outer, row_groups))
-            rows = bounded(tile.rows, tiling.form.height, top)
-            with kernel.serial("sweep", self.passes) as sweep, kernel.serial("row", rows) as step_row:
-                y = kernel.bind("y", top + step_row)
-                row = OutputRow(kernel, tiling, output, finish, n, kb, y)
-                row.zero_halo()
-                row.tiles(tile.pixels, lambda x, pixels: self._tile(row, data, weights, sweep, x, pixels))
+        with (
+            each_band(kernel, tiling, tile.rows) as (n, kb, top, rows),
+            kernel.serial("sweep", self.passes) as sweep,
+            kernel.serial("row", rows) as step_row,
+        ):
+            y = kernel.bind("y", top + step_row)
+            row = OutputRow(kernel, tiling, output, finish, n, kb, y)
+            row.zero_halo()
+            row.tiles(tile.pixels, lambda x, pixels: self._tile(row, data, weights, sweep, x, pixels))
         return kernel.finish()
 
     @property

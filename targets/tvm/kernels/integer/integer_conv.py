@@ -20,12 +20,12 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, bounded, vector
+from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, vector
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.integer.integer_dot import broadcast_group, dot
 from rtcc.targets.tvm.kernels.integer.integer_tiles import GROUP, integer_conv_illegal
-from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
+from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow, each_band
 from rtcc.targets.tvm.kernels.tiling import Tiling
 
 AHEAD_BYTES = 4096
@@ -62,17 +62,13 @@ class _IntegerConv:
         weights = kernel.buffer("weights", shape, "int8")
         finish = BoundEpilogue(kernel, epilogue)
         output = kernel.buffer("output", tiling.form.shape, dtype)
-        row_groups = -(-tiling.form.height // tile.rows)
-        with kernel.tasks("step", problem.batch * tiling.groups * row_groups) as step:
-            kb = kernel.bind("kb", tirx.truncmod(step, tiling.groups))
-            outer = kernel.bind("outer", tirx.truncdiv(step, tiling.groups))
-            top = kernel.bind("top", tirx.truncmod(outer, row_groups) * tile.rows)
-            n = kernel.bind("n", tirx.truncdiv(outer, row_groups))
-            rows = bounded(tile.rows, tiling.form.height, top)
-            with kernel.serial("row", rows) as step_row:
-                row = OutputRow(kernel, tiling, output, finish, n, kb, kernel.bind("y", top + step_row))
-                row.zero_halo()
-                row.tiles(tile.pixels, lambda x, pixels: self._tile(row, data, weights, x, pixels))
+        with (
+            each_band(kernel, tiling, tile.rows) as (n, kb, top, rows),
+            kernel.serial("row", rows) as step_row,
+        ):
+            row = OutputRow(kernel, tiling, output, finish, n, kb, kernel.bind("y", top + step_row))
+            row.zero_halo()
+            row.tiles(tile.pixels, lambda x, pixels: self._tile(row, data, weights, x, pixels))
         return kernel.finish()
 
     def _tile(self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, x: Index, pixels: int) -> None:

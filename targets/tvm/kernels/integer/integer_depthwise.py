@@ -19,13 +19,13 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, bounded, splat, vector
+from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat, vector
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_illegal
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.integer.integer_dot import dot
 from rtcc.targets.tvm.kernels.integer.integer_tiles import GROUP
-from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
+from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow, each_band
 from rtcc.targets.tvm.kernels.tiling import Tiling
 
 TAP_BITS = 8
@@ -65,17 +65,13 @@ class _IntegerDepthwise:
         weights = kernel.buffer("weights", shape, "int8")
         finish = BoundEpilogue(kernel, epilogue)
         output = kernel.buffer("output", tiling.form.shape, dtype)
-        rows, height = self.tile.rows, problem.output_height
-        bands = -(-height // rows)
-        with kernel.tasks("step", problem.batch * bands * tiling.groups) as step:
-            block = kernel.bind("block", tirx.truncmod(step, tiling.groups))
-            outer = kernel.bind("outer", tirx.truncdiv(step, tiling.groups))
-            top = kernel.bind("top", tirx.truncmod(outer, bands) * rows)
-            n = kernel.bind("n", tirx.truncdiv(outer, bands))
-            with kernel.serial("row", bounded(rows, height, top)) as step_row:
-                row = OutputRow(kernel, tiling, output, finish, n, block, kernel.bind("y", top + step_row))
-                row.zero_halo()
-                row.tiles(self.tile.pixels, lambda x, pixels: self._tile(row, data, weights, x, pixels))
+        with (
+            each_band(kernel, tiling, self.tile.rows) as (n, block, top, rows),
+            kernel.serial("row", rows) as step_row,
+        ):
+            row = OutputRow(kernel, tiling, output, finish, n, block, kernel.bind("y", top + step_row))
+            row.zero_halo()
+            row.tiles(self.tile.pixels, lambda x, pixels: self._tile(row, data, weights, x, pixels))
         return kernel.finish()
 
     def _tile(self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, x: Index, pixels: int) -> None:

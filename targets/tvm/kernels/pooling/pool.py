@@ -14,11 +14,11 @@ import numpy as np
 from tvm import tirx
 
 from rtcc.targets.tvm import vector_math
-from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, bounded, splat
+from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
 from rtcc.targets.tvm.kernels.blocked_access import block_at
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
-from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
+from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow, each_band
 from rtcc.targets.tvm.kernels.pooling.pool_problem import PoolProblem, Reduction
 from rtcc.targets.tvm.kernels.tiling import Tiling, split_evenly
 from rtcc.targets.tvm.kernels.window_taps import padded_taps, tap_bounds
@@ -28,9 +28,7 @@ BANDS = 8
 the convolutions around do, so that most of what a task reads it has written itself."""
 
 
-def make(
-    problem: PoolProblem, epilogue: Epilogue | None = None, output: str = "float32"
-) -> tirx.PrimFunc:
+def make(problem: PoolProblem, epilogue: Epilogue | None = None, output: str = "float32") -> tirx.PrimFunc:
     """The kernel (task, tasks, input, *epilogue parameters, output); output: its element type."""
     if problem.kernel == (problem.height, problem.width) and problem.pads == NO_HALO:
         return _Global(problem).build(epilogue, output)
@@ -66,17 +64,13 @@ class _Pool:
         finish = BoundEpilogue(kernel, epilogue)
         output = kernel.buffer("output", tiling.form.shape, dtype)
         pixels = split_evenly(width, 8 if problem.lanes == 16 else 4)[0]
-        rows = -(-height // BANDS)
-        bands = -(-height // rows)
-        with kernel.tasks("step", problem.batch * bands * tiling.groups) as step:
-            block = kernel.bind("block", tirx.truncmod(step, tiling.groups))
-            outer = kernel.bind("outer", tirx.truncdiv(step, tiling.groups))
-            top = kernel.bind("top", tirx.truncmod(outer, bands) * rows)
-            n = kernel.bind("n", tirx.truncdiv(outer, bands))
-            with kernel.serial("row", bounded(rows, height, top)) as step_row:
-                row = OutputRow(kernel, tiling, output, finish, n, block, kernel.bind("y", top + step_row))
-                row.zero_halo()
-                row.edge_tiles(pixels, problem.window(1), lambda x, count: self._tile(row, data, x, count))
+        with (
+            each_band(kernel, tiling, -(-height // BANDS)) as (n, block, top, rows),
+            kernel.serial("row", rows) as step_row,
+        ):
+            row = OutputRow(kernel, tiling, output, finish, n, block, kernel.bind("y", top + step_row))
+            row.zero_halo()
+            row.edge_tiles(pixels, problem.window(1), lambda x, count: self._tile(row, data, x, count))
         return kernel.finish()
 
     def _tile(self, row: OutputRow, data: tirx.Buffer, x: Index, pixels: int) -> None:
