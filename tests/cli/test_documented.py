@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rtcc.pipeline.text import parse_pipeline
-from rtcc.target import parse_target
+from rtcc.target import parse_target, target_class
 from tests.cli.conftest import Run
 from tests.cli.test_commands import COMMANDS
 
@@ -42,6 +42,15 @@ def test_dumps_are_called_as_the_pages_say() -> None:
     named = {name for page in pages for name in re.findall(r"\b\d\d-[a-z-]+\.rtir", page.read_text())}
     assert len(named) > 2
     assert named <= dumps
+
+
+def test_the_table_of_algorithms_has_them_all() -> None:
+    page = (DOCS / "algorithms.md").read_text()
+    rows = re.findall(
+        r"^\| (`[^|]+`) \|", page.partition("\n|---|---|---|\n")[2].partition("\n\n")[0], re.MULTILINE
+    )
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert named == list(target_class("x86").algorithms)
 
 
 def test_the_readme_links_lead_somewhere() -> None:
