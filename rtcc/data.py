@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import struct
+import sys
 import traceback
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -48,16 +51,15 @@ class Data:
     source: Callable[[], Iterator[Mapping[str, Any]]]
     metric: Metric | None = None
 
-    def samples(self, start: int = 0, most: int | None = None) -> Iterator[Feeds]:
-        """The samples from number `start` up to (not including) `most`, each checked as it comes.
+    def samples(self, most: int | None = None) -> Iterator[Feeds]:
+        """The samples, or the first `most` of them, each checked as it comes.
 
         InvalidInput: data-input (names), data-shape, data-type, data-not-finite, data-script.
         """
         for number, sample in enumerate(self.source()):
             if most is not None and number >= most:
                 return
-            if number >= start:
-                yield self._checked(number, sample)
+            yield self._checked(number, sample)
 
     def _checked(self, number: int | None, sample: Mapping[str, Any]) -> Feeds:
         where = f"{self.name}, " + ("run by metric()" if number is None else f"sample {number}")
@@ -77,7 +79,7 @@ class Data:
             found = float(self.metric(checked))
         except InvalidInput:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _script_failed("metric-failed", "metric()", error, self.name) from error
         if not np.isfinite(found):
             raise InvalidInput(
@@ -109,7 +111,8 @@ def checked_array(array: Any, type: TensorType, name: str, where: str) -> NDArra
 def open_data(path: str | Path, main: Graph) -> Data:
     """The data of a path, for the inputs of a graph.
 
-    InvalidInput: data-missing, data-form (no `.npz`, folder or `.py`), data-empty, data-input, data-shape.
+    InvalidInput: data-missing, data-form (no `.npz`, folder or `.py`), data-empty, data-damaged, data-input,
+    data-shape, data-labels, data-script.
     """
     path = Path(path)
     inputs = dict(zip(input_names(main), (each.type for each in main.parameters), strict=True))
@@ -136,7 +139,8 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], main: Graph) -> Data:
     for name, array in parts[0].items():
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
-    return _from_parts(lambda: iter(parts), "the arrays", digest.hexdigest(), inputs)
+    labels = {} if LABELS in inputs else {"the arrays": parts[0].get(LABELS)}
+    return _from_parts(lambda: iter(parts), "the arrays", digest.hexdigest(), inputs, labels)
 
 
 # ------------------------------------------------------------------------------------------ arrays and files
@@ -150,17 +154,35 @@ def _from_files(files: Sequence[Path], name: str, inputs: Mapping[str, TensorTyp
     for file in files:
         with file.open("rb") as stream:
             digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
-    return _from_parts(parts, name, digest.hexdigest(), inputs)
+    labels = {} if LABELS in inputs else {str(file): _read(file, (LABELS,)).get(LABELS) for file in files}
+    return _from_parts(parts, name, digest.hexdigest(), inputs, labels)
 
 
-def _read(file: Path) -> Mapping[str, NDArray[Any]]:
+def _read(file: Path, wanted: Container[str] | None = None) -> Mapping[str, NDArray[Any]]:
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        return read_arrays(file, wanted)
+    except ValueError as error:
         raise InvalidInput(
             "data-damaged", f"not an .npz of plain arrays: {error}", where=str(file)
         ) from error
+
+
+def read_arrays(file: Path, wanted: Container[str] | None = None) -> dict[str, NDArray[Any]]:
+    """The arrays of an `.npz`, or those of the names wanted; ValueError that says why there are none."""
+    try:
+        with file.open("rb") as stream:
+            loaded: Any = np.load(stream, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                raise ValueError("it holds one array without a name, as numpy.save writes it")
+            with cast("Any", loaded) as arrays:
+                return {name: arrays[name] for name in arrays.files if wanted is None or name in wanted}
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error) as error:
+        raise ValueError(_told(error)) from error
+
+
+def _told(error: BaseException) -> str:
+    """What an exception says; its type's name where it says nothing."""
+    return str(error) or type(error).__name__
 
 
 def _from_parts(
@@ -168,17 +190,39 @@ def _from_parts(
     name: str,
     identity: str,
     inputs: Mapping[str, TensorType],
+    labels: Mapping[str, NDArray[Any] | None],
 ) -> Data:
+    """labels: of each part, by where it comes from; none at all where an input takes that name."""
+
     def source() -> Iterator[Feeds]:
         for part in parts():
             for feeds, _ in _cut(part, inputs, name):
                 yield feeds
 
-    first = next(parts())
     metric = None
-    if LABELS in first and LABELS not in inputs:
+    if _has_labels(labels):
         metric = _accuracy(lambda: (pair for part in parts() for pair in _cut(part, inputs, name)))
     return Data(name, identity, inputs, source, metric)
+
+
+def _has_labels(labels: Mapping[str, NDArray[Any] | None]) -> bool:
+    """Whether all parts have labels, one number per sample; InvalidInput `data-labels` where only some do."""
+    without = [where for where, array in labels.items() if array is None]
+    if len(without) == len(labels):
+        return False
+    if without:
+        message = f"there are no {LABELS} in {len(without)} of {len(labels)} files"
+        hint = f"give all files {LABELS}, or none"
+        raise InvalidInput("data-labels", message, where=without[0], hint=hint)
+    for where, array in labels.items():
+        assert array is not None
+        if array.ndim != 1 or array.dtype.kind not in "biuf":
+            message = (
+                f"{LABELS} are {array.dtype} of shape {list(array.shape)}; expected one class per sample"
+            )
+            hint = "of one-hot rows, array.argmax(axis=1) gives the classes"
+            raise InvalidInput("data-labels", message, where=where, hint=hint)
+    return True
 
 
 def _cut(
@@ -267,7 +311,7 @@ def _from_script(path: Path, inputs: Mapping[str, TensorType]) -> Data:
                 yield cast("Mapping[str, Any]", sample)
         except InvalidInput:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _script_failed("data-script", "samples()", error, str(path)) from error
 
     identity = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -275,20 +319,26 @@ def _from_script(path: Path, inputs: Mapping[str, TensorType]) -> Data:
 
 
 def _import(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"rtcc_data_{path.stem}", path)
+    name = f"rtcc_data_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for the module of a class
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
         raise _script_failed("data-script", "importing it", error, str(path)) from error
     return module
 
 
-def _script_failed(code: str, what: str, error: Exception, path: str) -> InvalidInput:
+def _script_failed(code: str, what: str, error: BaseException, path: str) -> InvalidInput:
     """The error of a script, with the line of it that was reached last."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
-    line = error.lineno if isinstance(error, SyntaxError) else (frames[-1].lineno if frames else None)
-    where = path if line is None else f"{path}:{line}"
-    return InvalidInput(code, f"{what} raised {type(error).__name__}: {error}", where=where)
+    file = str(Path(path).resolve())
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    if isinstance(error, SyntaxError) and error.filename == file:
+        lines.append(error.lineno)
+    where = f"{path}:{lines[-1]}" if lines else path
+    message = f"{what} raised {type(error).__name__}" + (f": {error}" if str(error) else "")
+    return InvalidInput(code, message, where=where)

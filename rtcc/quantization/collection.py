@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import time
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import rtcc
-from rtcc.data import Data
+from rtcc.data import Data, Feeds, read_arrays
 from rtcc.errors import InvalidInput
 from rtcc.files import replace_file
 from rtcc.ir import Module, Value
@@ -43,6 +43,8 @@ class Distributions:
     engine: str = ""
     resumed: int = 0
     """Samples that an earlier, interrupted run had seen."""
+    seen: str = ""
+    """A hash of all samples in their order."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Collecting:
     """How distributions are gathered.
 
     most: samples to take, None for all. state: a file that holds what was gathered until all is; a run with
-    the same model, values and data goes on from it.
+    the same model, values and data goes on from it. What was gathered from more samples than `most`, or from
+    samples that are others when they are read again, is thrown away.
     """
 
     most: int | None = None
@@ -65,14 +68,15 @@ def collect(module: Module, values: Sequence[Value], data: Data, how: Collecting
     InvalidInput: what `Data.samples` raises; no-data; activation-not-finite (an overflow inside the model).
     """
     key = _key(module, values, data)
-    found = _resumed(how.state, key, len(values))
+    found, rest = _resumed(how, key, len(values), data)
     watch = probe(module, values, how.target)
     found.engine = watch.engine
     saved = time.monotonic()
     try:
-        for feeds in data.samples(found.samples, how.most):
+        for feeds in rest:
             _add(found, watch, values, feeds, f"{data.name}, sample {found.samples}")
             found.samples += 1
+            found.seen = _hash_with(found.seen, feeds)
             how.progress(found.samples)
             if how.state is not None and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 _save(how.state, key, found)
@@ -112,7 +116,9 @@ def _key(module: Module, values: Sequence[Value], data: Data) -> str:
 
 
 def _save(path: Path, key: str, found: Distributions) -> None:
-    arrays: dict[str, NDArray[Any]] = {"key": np.array(key), "samples": np.array(found.samples)}
+    arrays: dict[str, NDArray[Any]] = {
+        "key": np.array(key), "samples": np.array(found.samples), "seen": np.array(found.seen),
+    }  # fmt: skip
     for number, histogram in enumerate(found.histograms):
         arrays |= {f"{number}.{name}": array for name, array in histogram.arrays().items()}
     stream = io.BytesIO()
@@ -120,23 +126,43 @@ def _save(path: Path, key: str, found: Distributions) -> None:
     replace_file(path, stream.getvalue())
 
 
-def _resumed(path: Path | None, key: str, count: int) -> Distributions:
-    """What a file holds for this key; nothing where it is of another model, of other data, or not there."""
-    fresh = Distributions([Histogram() for _ in range(count)])
+def _hash_with(seen: str, feeds: Feeds) -> str:
+    """The hash of the samples seen before, by their hash, and one more."""
+    digest = hashlib.sha256(seen.encode())
+    for name, array in feeds.items():
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _resumed(how: Collecting, key: str, count: int, data: Data) -> tuple[Distributions, Iterator[Feeds]]:
+    """What the state holds of these very samples, nothing where it is of others; and the samples to come."""
+    found = _stored(how.state, key, count)
+    rest = data.samples(how.most)
+    if found is not None and (how.most is None or found.samples <= how.most):
+        seen = ""
+        for feeds in islice(rest, found.samples):
+            seen = _hash_with(seen, feeds)
+        if seen == found.seen:
+            return found, rest
+        rest = data.samples(how.most)
+    return Distributions([Histogram() for _ in range(count)]), rest
+
+
+def _stored(path: Path | None, key: str, count: int) -> Distributions | None:
+    """What a file holds for this key, None where it is of another model, of other data, or not there."""
     if path is None or not path.exists():
-        return fresh
+        return None
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            if str(arrays["key"]) != key:
-                return fresh
-            histograms = [
-                Histogram.of_arrays(
-                    {name: arrays[f"{number}.{name}"] for name in ("counts", "whole", "numbers")}
-                )
-                for number in range(count)
-            ]
-            samples = int(arrays["samples"])
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path)
+        if str(arrays["key"]) != key:
+            return None
+        histograms = [
+            Histogram.of_arrays({name: arrays[f"{number}.{name}"] for name in ("counts", "whole", "numbers")})
+            for number in range(count)
+        ]
+        samples = int(arrays["samples"])
+        return Distributions(histograms, samples, resumed=samples, seen=str(arrays["seen"]))
+    except (ValueError, KeyError) as error:
         message = f"this is no state of a calibration, or a damaged one: {error}"
         raise InvalidInput("calibration-damaged", message, where=str(path), hint="delete it") from error
-    return Distributions(histograms, samples, resumed=samples)

@@ -36,8 +36,8 @@ def test_the_first_axis_is_cut_into_batches() -> None:
 
 
 def test_part_of_the_samples() -> None:
-    found = [each["x"][0, 0] for each in from_arrays(ARRAYS, MAIN).samples(1, 3)]
-    assert found == [3.0, 6.0]
+    found = [each["x"][0, 0] for each in from_arrays(ARRAYS, MAIN).samples(2)]
+    assert found == [0.0, 3.0]
 
 
 def test_integers_become_floats_and_floats_no_integers() -> None:
@@ -87,6 +87,47 @@ def test_labels_make_a_metric() -> None:
     assert from_arrays(ARRAYS, MAIN).measured(lambda feeds: {}) is None
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [np.eye(4, dtype=int), np.zeros((4, 1), int), np.array(list("abcd")), np.int64(3)],
+    ids=["one-hot", "column", "letters", "scalar"],
+)
+def test_labels_that_are_no_classes_are_refused_at_once(labels: Any, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **ARRAYS, labels=labels)
+    for opens in (lambda: open_data(tmp_path, MAIN), lambda: from_arrays({**ARRAYS, "labels": labels}, MAIN)):
+        with pytest.raises(InvalidInput, match="data-labels"):
+            opens()
+
+
+@pytest.mark.parametrize("labelled", ["a", "b"])
+def test_labels_of_some_files_are_refused_at_once(labelled: str, tmp_path: Path) -> None:
+    for name in "ab":
+        labels: dict[str, Any] = {"labels": np.zeros(4, int)} if name == labelled else {}
+        np.savez(tmp_path / f"{name}.npz", **ARRAYS, **labels)
+    with pytest.raises(InvalidInput, match="data-labels") as raised:
+        open_data(tmp_path, MAIN)
+    assert raised.value.where == str(tmp_path / ("b.npz" if labelled == "a" else "a.npz"))
+
+
+def damage(path: Path) -> None:
+    """Overwrite the beginning of the first compressed array of an `.npz`; what comes before stays."""
+    data = bytearray(path.read_bytes())
+    begin = 30 + int.from_bytes(data[26:28], "little") + int.from_bytes(data[28:30], "little")
+    data[begin : begin + 20] = b"\xff" * 20
+    path.write_bytes(data)
+
+
+def test_files_that_are_damaged_or_single_arrays(tmp_path: Path) -> None:
+    damaged, single = tmp_path / "damaged.npz", tmp_path / "single.npz"
+    np.savez_compressed(damaged, **ARRAYS)
+    damage(damaged)
+    with single.open("wb") as stream:
+        np.save(stream, ARRAYS["x"])
+    for path in (damaged, single):
+        with pytest.raises(InvalidInput, match="data-damaged"):
+            list(open_data(path, MAIN).samples())
+
+
 @pytest.mark.parametrize("name", ["missing.npz", "wrong.txt", "empty", "torn.npz"])
 def test_paths_that_hold_no_data(name: str, tmp_path: Path) -> None:
     (tmp_path / "wrong.txt").write_text("x")
@@ -127,6 +168,8 @@ def test_scripts(tmp_path: Path) -> None:
         ("def samples():\n    yield {'x': 1 / 0}", 2),
         ("def samples():\n    yield 7", None),
         ("def samples():\n    return 7", None),
+        ("import sys\ndef samples():\n    sys.exit(3)\n    yield {}", 3),
+        ("import sys\nsys.exit()", 2),
     ],
 )
 def test_scripts_that_fail_say_where(text: str, line: int | None, tmp_path: Path) -> None:
@@ -136,7 +179,25 @@ def test_scripts_that_fail_say_where(text: str, line: int | None, tmp_path: Path
     assert raised.value.where == str(tmp_path / "samples.py") + (f":{line}" if line else "")
 
 
-@pytest.mark.parametrize("body", ["raise KeyError('y')", "return 'good'", "return float('nan')"])
+def test_a_script_named_by_a_relative_path_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("samples.py").write_text("def samples():\n    yield {'x': 1 / 0}")
+    with pytest.raises(InvalidInput) as raised:
+        list(open_data("samples.py", PAIRS).samples())
+    assert raised.value.where == "samples.py:2"
+
+
+def test_scripts_may_define_dataclasses(tmp_path: Path) -> None:
+    head = "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+    head += "@dataclass\nclass A:\n    x: int\n"
+    assert len(list(script(tmp_path, head + SCRIPT).samples())) == 3
+
+
+@pytest.mark.parametrize(
+    "body", ["raise KeyError('y')", "import sys; sys.exit(3)", "return 'good'", "return float('nan')"]
+)
 def test_metrics_that_fail(body: str, tmp_path: Path) -> None:
     data = script(tmp_path, SCRIPT + f"def metric(run):\n    {body}\n")
     with pytest.raises(InvalidInput) as raised:

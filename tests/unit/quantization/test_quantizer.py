@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import rtcc
-from rtcc.data import from_arrays
+from rtcc.data import from_arrays, open_data
 from rtcc.errors import InvalidInput, RtccError
 from rtcc.ir import Module
 from rtcc.quantization.collection import Collecting, collect
@@ -188,9 +188,54 @@ def test_what_was_gathered_from_other_data_is_not_used(tmp_path: Path) -> None:
                 Collecting(state=state, progress=stop_at(5)))  # fmt: skip
     other = from_arrays({"x": pictures(9)["x"] * 2}, module.main)
     assert collect(module, values, other, Collecting(state=state)).resumed == 0
-    state.write_bytes(b"PK\x03\x04")
+
+
+def test_what_was_gathered_from_more_samples_than_asked_for_is_not_used(tmp_path: Path) -> None:
+    module, state = network(), tmp_path / "state"
+    data, values = from_arrays(pictures(9), module.main), list(place(module.main, Settings()).values)
+    with pytest.raises(Stopped):
+        collect(module, values, data, Collecting(state=state, progress=stop_at(5)))
+    found = collect(module, values, data, Collecting(most=3, state=state))
+    assert (found.samples, found.resumed) == (3, 0)
+    for one, other in zip(
+        found.histograms, collect(module, values, data, Collecting(most=3)).histograms, strict=True
+    ):
+        assert np.array_equal(one.counts, other.counts)
+
+
+def test_a_script_that_gives_other_samples_starts_anew(tmp_path: Path) -> None:
+    module, state, script, arrays = network(), tmp_path / "state", tmp_path / "samples.py", tmp_path / "a.npy"
+    script.write_text(
+        f"import numpy as np\ndef samples():\n    for each in np.load({str(arrays)!r}):\n"
+        "        yield {'x': each[None]}\n"
+    )
+    values = list(place(module.main, Settings()).values)
+    np.save(arrays, pictures(9)["x"])
+    with pytest.raises(Stopped):
+        collect(module, values, open_data(script, module.main), Collecting(state=state, progress=stop_at(5)))
+    goes_on = collect(module, values, open_data(script, module.main), Collecting(state=state))
+    assert (goes_on.samples, goes_on.resumed) == (9, 5)
+    np.save(arrays, pictures(9)["x"] * 2)
+    anew = collect(module, values, open_data(script, module.main), Collecting(state=state))
+    assert (anew.samples, anew.resumed) == (9, 0)
+    assert anew.histograms[0].high > goes_on.histograms[0].high
+
+
+@pytest.mark.parametrize("damage", ["torn", "stream", "single"])
+def test_damaged_states_are_refused(damage: str, tmp_path: Path) -> None:
+    module, state = network(), tmp_path / "state"
+    data, values = from_arrays(pictures(3), module.main), list(place(module.main, Settings()).values)
+    with pytest.raises(Stopped):
+        collect(module, values, data, Collecting(state=state, progress=stop_at(2)))
+    whole = bytearray(state.read_bytes())
+    begin = 30 + int.from_bytes(whole[26:28], "little") + int.from_bytes(whole[28:30], "little")
+    whole[begin : begin + 20] = b"\xff" * 20
+    state.write_bytes({"torn": b"PK\x03\x04", "stream": bytes(whole), "single": b""}[damage])
+    if damage == "single":
+        with state.open("wb") as stream:
+            np.save(stream, np.zeros(3))
     with pytest.raises(InvalidInput, match="calibration-damaged"):
-        collect(module, values, other, Collecting(state=state))
+        collect(module, values, data, Collecting(state=state))
 
 
 # --------------------------------------------------------------------------------------------------- errors
