@@ -67,7 +67,7 @@ class Layer:
     @property
     def name(self) -> str:
         """What reports call it."""
-        return str(self.op.location) or self.op.result.name or self.op.name
+        return name_of(self.op)
 
 
 @dataclass
@@ -84,13 +84,8 @@ class Placed:
 
 
 def place(main: Graph, settings: Settings) -> Placed:
-    """Which values of a graph to quantise under these settings.
-
-    InvalidInput: `no-such-layer` for a name, `weight-not-finite`.
-    """
-    layers = list(linear_layers(main))
-    _require_named(layers, settings.keep_float)
-    chosen = [each for each in layers if not is_named(each.op, settings.keep_float)]
+    """Which values of a graph to quantise under these settings; InvalidInput `weight-not-finite`."""
+    chosen = [each for each in linear_layers(main) if not is_named(each.op, settings.keep_float)]
     for each in chosen:
         for constant in (each.weight, each.bias):
             require_finite(each.name, constant)
@@ -98,8 +93,8 @@ def place(main: Graph, settings: Settings) -> Placed:
     for each in chosen:
         demand.ask(each.data)
     if settings.products:
-        for op in main.ops:
-            if isinstance(op, MatMul) and not any(isinstance(v, Constant) for v in op.present_operands):
+        for op in variable_products(main):
+            if not is_named(op, settings.keep_float):
                 demand.ask(op.left)
                 demand.ask(op.right)
     if settings.placement is Placement.EVERY:
@@ -125,6 +120,13 @@ def linear_layers(main: Graph) -> Iterator[Layer]:
         found = _layer(op)
         if found is not None and found.weight.type.dtype is DType.F32 and found.data.type.dtype is DType.F32:
             yield found
+
+
+def variable_products(main: Graph) -> Iterator[MatMul]:
+    """Matrix products of two activations."""
+    for op in main.ops:
+        if isinstance(op, MatMul) and not any(isinstance(v, Constant) for v in op.present_operands):
+            yield op
 
 
 def _layer(op: Op) -> Layer | None:
@@ -156,12 +158,19 @@ def is_named(op: Op, names: Iterable[str]) -> bool:
     return any(name in known for name in names)
 
 
-def _require_named(layers: list[Layer], names: tuple[str, ...]) -> None:
+def name_of(op: Op) -> str:
+    """What reports call an op."""
+    return str(op.location) or op.result.name or op.name
+
+
+def require_named(ops: list[Op], names: tuple[str, ...]) -> None:
+    """InvalidInput `no-such-layer` for a name that none of the ops has."""
     for name in names:
-        if not any(is_named(each.op, [name]) for each in layers):
-            some = ", ".join(each.name for each in layers[:5])
-            hint = f"the layers are {some}{', …' if len(layers) > 5 else ''}" if layers else None
-            raise InvalidInput("no-such-layer", f"no linear layer is called {name!r}", hint=hint)
+        if not any(is_named(each, [name]) for each in ops):
+            some = ", ".join(map(name_of, ops[:5]))
+            hint = f"the layers are {some}{', …' if len(ops) > 5 else ''}" if ops else None
+            message = f"nothing that the scheme quantises is called {name!r}"
+            raise InvalidInput("no-such-layer", message, hint=hint)
 
 
 def require_finite(layer: str, constant: Constant | None) -> None:

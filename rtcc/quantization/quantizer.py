@@ -12,17 +12,31 @@ from numpy.typing import NDArray
 
 from rtcc.data import Data, from_arrays, open_data
 from rtcc.errors import InvalidInput
-from rtcc.ir import Module, Value
+from rtcc.ir import Graph, Module, Op, Value
 from rtcc.quantization.collection import Collecting, Distributions, collect
 from rtcc.quantization.equalization import equalize
 from rtcc.quantization.histogram import Histogram
 from rtcc.quantization.insertion import Inserted, Measured, insert_pairs
 from rtcc.quantization.least_squares import Moments, can_round, measure_moments
 from rtcc.quantization.means import Means, measure_means
-from rtcc.quantization.placement import Layer, Placed, place, values_of
+from rtcc.quantization.placement import (
+    Layer,
+    Placed,
+    linear_layers,
+    place,
+    require_named,
+    values_of,
+    variable_products,
+)
 from rtcc.quantization.ranges import Range, choose_range
 from rtcc.quantization.scheme import Equalization, Parameters, Rounding, Scheme, Settings, parameters
-from rtcc.quantization.stored import narrow_floats, quantize_dynamically, store_weights
+from rtcc.quantization.stored import (
+    narrow_floats,
+    narrowable_operands,
+    quantize_dynamically,
+    store_weights,
+    stored_weights,
+)
 
 PREPARATION = (
     "fold-constants,inline-control,simplify,simplify-movement,fold-batch-norm,reduce-strength,"
@@ -61,6 +75,8 @@ class Outcome:
     reference: Module | None = None
     """The float module that was quantised, where it is not the one given: with other ranges of channels."""
     changed: bool = False
+    kept: dict[str, str] = field(default_factory=dict[str, str])
+    """Why constants that the scheme narrows stayed as they were, by name."""
 
 
 def quantize_module(
@@ -72,8 +88,9 @@ def quantize_module(
 ) -> Outcome:
     """Quantise a module at graph level in place; given: ranges of values by name, which need no data.
 
-    InvalidInput: no-data, no-such-layer, no-such-value, nothing-to-quantize and what `collect` raises.
+    InvalidInput: no-data, no-such-layer, no-such-value, weight-not-finite and what `collect` raises.
     """
+    require_named(_quantizable_ops(module.main, settings), settings.keep_float)
     outcome = Outcome()
     match settings.scheme:
         case Scheme.INT8:
@@ -83,9 +100,22 @@ def quantize_module(
         case Scheme.WEIGHTS_INT8 | Scheme.WEIGHTS_INT4:
             outcome.inserted = store_weights(module, settings, PASS_NAME)
         case Scheme.FLOAT16 | Scheme.BFLOAT16:
-            outcome.changed = narrow_floats(module, settings, PASS_NAME)
+            narrowed = narrow_floats(module, settings, PASS_NAME)
+            outcome.changed, outcome.kept = narrowed.changed, narrowed.kept
     outcome.changed = outcome.changed or bool(outcome.inserted.layers)
     return outcome
+
+
+def _quantizable_ops(main: Graph, settings: Settings) -> list[Op]:
+    """The ops that `keep_float` may name: those that the scheme would change, were they large enough."""
+    match settings.scheme:
+        case Scheme.INT8 | Scheme.DYNAMIC:
+            products = variable_products(main) if settings.products else ()
+            return [*(each.op for each in linear_layers(main)), *products]
+        case Scheme.WEIGHTS_INT8 | Scheme.WEIGHTS_INT4:
+            return [op for op, *_ in stored_weights(main)]
+        case Scheme.FLOAT16 | Scheme.BFLOAT16:
+            return list(dict.fromkeys(op for op, _, _ in narrowable_operands(main)))
 
 
 def _quantize_with_ranges(
@@ -237,6 +267,8 @@ def quantize(
     if not outcome.changed:
         message = f"the model has nothing that {settings.scheme} quantises"
         hint = "its weights must be float32 constants of convolutions or matrix products"
+        if outcome.kept:
+            hint = "; ".join(f"#{name} is {reason}" for name, reason in list(outcome.kept.items())[:5])
         raise InvalidInput("nothing-to-quantize", message, hint=hint)
     _verify(module)
     return Quantized(module, outcome.reference or before, outcome, settings, _data_of(data, module))

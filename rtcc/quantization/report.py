@@ -82,7 +82,8 @@ class OutputRow:
 class Report:
     """All of it. bytes_before, bytes_after: of constants. engine: how the float model was run to calibrate.
 
-    metric_before, metric_after: what the data measure, where they do.
+    metric_before, metric_after: what the data measure, where they do. kept: why constants that the scheme
+    narrows stayed float32, by name.
     """
 
     settings: dict[str, Any]
@@ -96,6 +97,7 @@ class Report:
     outputs: list[OutputRow] = field(default_factory=list[OutputRow])
     metric_before: float | None = None
     metric_after: float | None = None
+    kept: dict[str, str] = field(default_factory=dict[str, str])
     histograms: dict[str, Histogram] = field(default_factory=dict[str, Histogram])
 
     def to_json(self) -> str:
@@ -129,6 +131,7 @@ class Report:
     def summary(self) -> list[str]:
         """The model as a whole, in lines."""
         lines = [f"constants   {self.bytes_before:,} bytes before, {self.bytes_after:,} after"]
+        lines += [f"kept        #{name} as f32: {reason}" for name, reason in self.kept.items()]
         if self.samples:
             lines.append(f"calibrated  on {self.samples} samples, {self.engine}")
         for row in self.outputs:
@@ -151,7 +154,7 @@ def make_report(
                 for name, value in vars(quantized.settings).items()}  # fmt: skip
     report = Report(
         settings, outcome.samples, 0, outcome.engine,
-        constant_bytes(quantized.float_module), constant_bytes(quantized.module),
+        constant_bytes(quantized.float_module), constant_bytes(quantized.module), kept=dict(outcome.kept),
     )  # fmt: skip
     noise: dict[str, float] = {}
     if data is not None and compare:

@@ -136,6 +136,11 @@ class Settings:
         if self.form is Form.NORMALIZED:
             message = "activations have no normalised form"
             raise InvalidInput("quantize-option", message, hint="affine, symmetric or linear")
+        if self.scheme is Scheme.DYNAMIC and self.weights is Form.NORMALIZED:
+            message = "normalised weights have 16 bits, and integer matrix products take 8"
+            raise InvalidInput(
+                "quantize-option", message, hint="--weights symmetric or affine, or --scheme int8"
+            )
         if self.block < 0 or self.block == 1:
             raise InvalidInput(
                 "quantize-option", f"a block of {self.block} elements: expected 0, or 2 and more"

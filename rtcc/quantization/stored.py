@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 
-from rtcc.ir import Constant, DType, Module, Op, Value
+from rtcc.ir import Constant, DType, Graph, Module, Op, Value
 from rtcc.ir.ops.cast import Cast
 from rtcc.ir.ops.indexing import Gather
 from rtcc.ir.ops.math import Add, Mul
@@ -12,7 +15,7 @@ from rtcc.ir.ops.nn import Gemm, MatMul
 from rtcc.ir.ops.quant import DynamicQuantizeLinear, MatMulInteger
 from rtcc.pipeline import Rewriter
 from rtcc.quantization.insertion import Inserted, QuantizedLayer, dequantized_weight, place
-from rtcc.quantization.placement import Layer, is_named, linear_layers, require_finite
+from rtcc.quantization.placement import Layer, is_named, linear_layers, name_of, require_finite
 from rtcc.quantization.scheme import Form, Scheme, Settings
 from rtcc.quantization.weights import QuantizedWeight, quantize_blocks, quantize_weight
 
@@ -25,14 +28,16 @@ def store_weights(module: Module, settings: Settings, pass_name: str) -> Inserte
     rw, found = Rewriter(module, pass_name), Inserted()
     dtype = DType.I8 if settings.scheme is Scheme.WEIGHTS_INT8 else DType.I4
     done: dict[tuple[Constant, int | None, int], Value] = {}
-    for op, weight, slot, channel, summed in _stored(module, settings):
+    for op, weight, slot, channel, summed in stored_weights(module.main):
+        if weight.type.elements < SMALLEST_STORED or is_named(op, settings.keep_float):
+            continue
         key = (weight, channel, summed)
         if key not in done:
-            require_finite(_name_of(op), weight)
+            require_finite(name_of(op), weight)
             made = _stored_weight(weight, dtype, settings, channel, summed)
             done[key] = dequantized_weight(rw, weight, made, before=op)
             found.layers.append(
-                QuantizedLayer(_name_of(op), op.name, weight.symbol, op.result.name or "", weight.array, made)
+                QuantizedLayer(name_of(op), op.name, weight.symbol, op.result.name or "", weight.array, made)
             )
         rw.set_operand(op, slot, done[key])
     rw.tidy_constants()
@@ -50,55 +55,82 @@ def _stored_weight(
     return quantize_weight(weight.array, dtype, settings.weights, axis)
 
 
-def _stored(module: Module, settings: Settings) -> list[tuple[Op, Constant, int, int | None, int]]:
-    """Ops with weights worth storing, in the order of the graph: the first is the first reader of a weight.
+def stored_weights(main: Graph) -> list[tuple[Op, Constant, int, int | None, int]]:
+    """Linear layers and gathers of rows, with their weights, in the order of the graph.
 
-    With each the operand's slot, the axes of the channels and of the sum.
+    So the first is the first reader of a weight. With each the operand's slot, the axes of channels and sum.
     """
-    layers: dict[Op, Layer] = {each.op: each for each in linear_layers(module.main)}
+    layers: dict[Op, Layer] = {each.op: each for each in linear_layers(main)}
     found: list[tuple[Op, Constant, int, int | None, int]] = []
-    for op in module.main.ops:
-        if is_named(op, settings.keep_float):
-            continue
+    for op in main.ops:
         if (layer := layers.get(op)) is not None:
             found.append((op, layer.weight, layer.weight_slot, layer.channel_axis, layer.sum_axis))
         elif isinstance(op, Gather) and isinstance(op.data, Constant) and op.data.type.dtype is DType.F32:
             rank = op.data.type.rank
             if rank >= 2 and op.axis in (0, -rank):
                 found.append((op, op.data, 0, 0, rank - 1))
-    return [each for each in found if each[1].type.elements >= SMALLEST_STORED]
+    return found
 
 
-def narrow_floats(module: Module, settings: Settings, pass_name: str) -> bool:
-    """Store float32 constants as float16 or bfloat16, cast where they are read; whether any was.
+@dataclass(frozen=True)
+class Narrowed:
+    """Whether any constant was narrowed, and why others that were to be stayed float32, by name."""
 
-    Those with elements beyond the range of float16 stay float32.
+    changed: bool
+    kept: dict[str, str]
+
+
+def narrow_floats(module: Module, settings: Settings, pass_name: str) -> Narrowed:
+    """Store float32 constants as float16 or bfloat16, cast where they are read.
+
+    Those beyond the range of the type stay float32, and those so small that it keeps less than its usual
+    precision of them.
     """
     rw = Rewriter(module, pass_name)
     dtype = DType.F16 if settings.scheme is Scheme.FLOAT16 else DType.BF16
     done: dict[Constant, Value] = {}
-    for op in list(module.main.ops):
-        for slot, value in enumerate(op.operands):
-            if not isinstance(value, Constant) or not _is_worth_narrowing(op, slot, value, dtype):
+    kept: dict[Constant, str] = {}
+    for op, slot, value in list(narrowable_operands(module.main)):
+        if value in kept or value.type.elements < SMALLEST_STORED or is_named(op, settings.keep_float):
+            continue
+        if value not in done:
+            reason = _reason_to_keep(value, dtype)
+            if reason is not None:
+                kept[value] = reason
                 continue
-            if value not in done:
-                narrow = rw.constant(value.data.astype(dtype.numpy), value.type.with_dtype(dtype),
-                                     name=f"{value.symbol}.{dtype.value}")  # fmt: skip
-                cast = Cast(narrow, to="f32")
-                cast.result.name = f"{value.symbol}.f32"
-                done[value] = place(rw, cast, before=op)
-            rw.set_operand(op, slot, done[value])
+            narrow = rw.constant(value.data.astype(dtype.numpy), value.type.with_dtype(dtype),
+                                 name=f"{value.symbol}.{dtype.value}")  # fmt: skip
+            cast = Cast(narrow, to="f32")
+            cast.result.name = f"{value.symbol}.f32"
+            done[value] = place(rw, cast, before=op)
+        rw.set_operand(op, slot, done[value])
     rw.tidy_constants()
-    return bool(done)
+    return Narrowed(bool(done), {value.symbol: reason for value, reason in kept.items()})
 
 
-def _is_worth_narrowing(op: Op, slot: int, value: Constant, dtype: DType) -> bool:
-    if value.type.dtype is not DType.F32 or value.type.elements < SMALLEST_STORED:
-        return False
-    if op.is_static_operand(slot):
-        return False
-    limit = 65504.0 if dtype is DType.F16 else 3.3e38
-    return bool(np.abs(value.data).max(initial=0.0) <= limit)
+def narrowable_operands(main: Graph) -> Iterator[tuple[Op, int, Constant]]:
+    """Reads of float32 constants as data: the op, the operand's slot, the constant."""
+    for op in main.ops:
+        for slot, value in enumerate(op.operands):
+            if (
+                isinstance(value, Constant)
+                and value.type.dtype is DType.F32
+                and not op.is_static_operand(slot)
+            ):
+                yield op, slot, value
+
+
+def _reason_to_keep(value: Constant, dtype: DType) -> str | None:
+    """Why a constant does not survive narrowing, if it does not."""
+    limit, precision = (65504.0, 2.0**-10) if dtype is DType.F16 else (3.3e38, 2.0**-7)
+    data = value.data.astype(np.float64)
+    if not np.abs(data).max(initial=0.0) <= limit:
+        return f"beyond the range of {dtype.value}"
+    error = np.linalg.norm((data - value.data.astype(dtype.numpy).astype(np.float64)).reshape(-1))
+    norm = np.linalg.norm(data.reshape(-1))
+    if error <= precision * norm:
+        return None
+    return f"too small for {dtype.value}, which would err by {error / norm:.2g} of it"
 
 
 def quantize_dynamically(module: Module, settings: Settings, pass_name: str) -> Inserted:
@@ -164,7 +196,3 @@ def _replace_product(
     product = Mul(real.result, factor.result, location=op.location)
     addend = op.addend if isinstance(op, Gemm) else None
     rw.replace(op, product if addend is None else Add(product.result, addend, location=op.location))
-
-
-def _name_of(op: Op) -> str:
-    return str(op.location) or op.result.name or op.name

@@ -203,8 +203,10 @@ class MatMulInteger(ComputedOp):
     right_zero_point = optional_operand()
 
     def infer(self) -> tuple[TensorType, ...]:
-        self.require(self.left, INTEGERS, "the left operand")
-        self.require(self.right, INTEGERS, "the right operand")
+        for value, what in ((self.left, "left"), (self.right, "right")):
+            if value.type.dtype not in (DType.I8, DType.U8):
+                found = value.type.dtype.value
+                raise self.fail(f"the {what} operand must be i8 or u8, found {found}")
         return (TensorType(DType.I32, product_shape(self, self.left.type.shape, self.right.type.shape)),)
 
     def operations(self) -> int:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import rtcc
-from rtcc.errors import InvalidInput
-from rtcc.ir import Module
+from rtcc.errors import InvalidInput, InvalidModel
+from rtcc.ir import Constant, DType, Module, TensorType, Value
+from rtcc.ir.ops.nn import MatMul
+from rtcc.ir.ops.quant import MatMulInteger
 from rtcc.quantization.report import make_report
+from rtcc.quantization.scheme import Form
 from rtcc.quantization.weights import signal_to_noise
 from rtcc.text import parse_module
 
-WITHOUT_DATA = ["dynamic", "weights-int8", "weights-int4", "float16", "bfloat16"]
+SCHEMES = ["int8", "dynamic", "weights-int8", "weights-int4", "float16", "bfloat16"]
 
 
 def tied_embedding() -> Module:
@@ -105,3 +110,64 @@ def test_elements_finite_in_one_model_alone_are_failures_of_the_report() -> None
     assert output.sqnr == -np.inf
     assert output.not_finite == 4 * 2 * 16
     assert "128 elements not finite in one model alone" in "\n".join(report.summary())
+
+
+def test_dynamic_quantisation_takes_no_weights_of_16_bits() -> None:
+    with pytest.raises(InvalidInput, match="quantize-option"):
+        rtcc.quantize(two_layers(), scheme="dynamic", weights="normalized")
+    left, right = Value(TensorType(DType.U8, (2, 3)), "x"), Value(TensorType(DType.I16, (3, 4)), "w")
+    with pytest.raises(InvalidModel, match="right operand must be i8 or u8, found i16"):
+        MatMulInteger(left, right)
+
+
+@pytest.mark.parametrize(
+    ("factor", "reason"), [(1e-9, "too small for f16"), (1e6, "beyond the range of f16")]
+)
+def test_constants_that_float16_would_not_keep_stay_float32(factor: float, reason: str) -> None:
+    weight = np.random.default_rng(2).standard_normal((32, 16)) * factor
+    quantized = rtcc.quantize(two_layers(b=weight), samples(), scheme="float16")
+    names = {name: constant.type.dtype for name, constant in quantized.module.constants.items()}
+    assert names["b.filled"] is DType.F32
+    assert names["a.filled.f16"] is DType.F16
+    report = make_report(quantized)
+    assert list(report.kept) == ["b.filled"]
+    assert f"#b.filled as f32: {reason}" in "\n".join(report.summary())
+    assert report.outputs[0].sqnr > 60
+    with pytest.raises(InvalidInput, match=r"nothing-to-quantize(.|\n)*" + reason):
+        rtcc.quantize(two_layers(a=weight.T, b=weight), scheme="float16")
+
+
+def test_a_few_tiny_elements_are_no_reason_to_keep_a_constant() -> None:
+    weight = np.random.default_rng(2).standard_normal((32, 16))
+    weight[3] *= 1e-9
+    assert not rtcc.quantize(two_layers(b=weight), scheme="float16").outcome.kept
+    assert not rtcc.quantize(two_layers(b=weight * 1e-9), scheme="bfloat16").outcome.kept
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_layers_kept_float_keep_their_constants_and_must_exist(scheme: str) -> None:
+    quantized = rtcc.quantize(two_layers(), samples(), scheme=scheme, keep_float=("second",))
+    (product,) = (op for op in quantized.module.main.ops if "second" in op.location.nodes)
+    assert isinstance(product, MatMul)
+    assert isinstance(product.right, Constant)
+    assert product.right.type.dtype is DType.F32
+    with pytest.raises(InvalidInput, match="no-such-layer"):
+        rtcc.quantize(two_layers(), samples(), scheme=scheme, keep_float=("third",))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "form"),
+    [(s, f) for s in SCHEMES for f in Form if (s, f) != ("dynamic", Form.NORMALIZED)],
+)
+def test_onnxruntime_loads_every_scheme_and_form_and_agrees(scheme: str, form: Form, tmp_path: Path) -> None:
+    onnxruntime: Any = importlib.import_module("onnxruntime")
+    data = {"ids": np.random.default_rng(4).integers(0, 40, (6, 5))}
+    quantized = rtcc.quantize(tied_embedding(), data, scheme=scheme, weights=form)
+    quantized.write(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for ids in data["ids"]:
+        found = rtcc.interpret(quantized.module, {"ids": ids})["y"]
+        (answer,) = session.run(None, {"ids": ids})
+        assert signal_to_noise(float((found**2).sum()), float(((found - answer) ** 2).sum())) > 38
+        exact = rtcc.interpret(quantized.float_module, {"ids": ids})["y"]
+        assert signal_to_noise(float((exact**2).sum()), float(((exact - found) ** 2).sum())) > 15
