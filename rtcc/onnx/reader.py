@@ -28,6 +28,7 @@ from rtcc.onnx.load import Source, imported, load_model, opset_versions
 from rtcc.onnx.mechanical import is_known, mechanical, unknown_operator
 from rtcc.onnx.names import operator_class
 from rtcc.onnx.node import Node
+from rtcc.onnx.operand_types import check_operand_types
 from rtcc.onnx.tables import find_rule
 from rtcc.onnx.tensors import Array, sparse_array, tensor_array
 from rtcc.onnx.topology import node_name, ordered
@@ -198,6 +199,7 @@ class _Reader:
         )
         if not is_known(node):
             raise unknown_operator(node)
+        check_operand_types(node)
         rule = find_rule(node.domain, node.op_type, node.opset)
         if rule is not None:
             return rule(node, build)

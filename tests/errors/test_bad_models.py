@@ -307,6 +307,28 @@ def test_the_caller_may_say_that_a_declared_shape_is_wrong(place: str) -> None:
         rtcc.read(model, shapes={"y": (2, 5)})
 
 
+@pytest.mark.parametrize(
+    ("op", "inputs", "types"),
+    [
+        ("Gemm", ((2, 3), (3, 4)), (F32, np.float64)),
+        ("Where", ((2,), (2,), (2,)), (np.bool_, F32, np.float64)),
+        ("Concat", ((2,), (2,), (2,)), (F32, F32, np.int32)),
+        ("Pad", ((2,), (2,), ()), (F32, np.int64, np.int32)),
+        ("LayerNormalization", ((2, 3), (3,)), (F32, np.float16)),
+    ],
+)
+def test_operands_of_one_type_variable_that_differ(op: str, inputs: Any, types: Any) -> None:
+    names = [f"x{index}" for index in range(len(inputs))]
+    attributes: dict[str, Any] = {"axis": 0} if op == "Concat" else {}
+    node = helper.make_node(op, names, ["y"], name="node", **attributes)
+    error = error_of(
+        make_model([node], [value(*each) for each in zip(names, inputs, types, strict=True)], ["y"])
+    )
+    assert (type(error), error.code, error.where) == (InvalidModel, "invalid-operator", "node")
+    last = len(inputs) - 1
+    assert f"and {last} must have one element type" in error.message
+
+
 # ---- absurd sizes
 
 
