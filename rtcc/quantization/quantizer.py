@@ -31,6 +31,7 @@ from rtcc.quantization.placement import (
 from rtcc.quantization.ranges import Range, choose_range
 from rtcc.quantization.scheme import Equalization, Parameters, Rounding, Scheme, Settings, parameters
 from rtcc.quantization.stored import (
+    SMALLEST_STORED,
     narrow_floats,
     narrowable_operands,
     quantize_dynamically,
@@ -267,6 +268,8 @@ def quantize(
     if not outcome.changed:
         message = f"the model has nothing that {settings.scheme} quantises"
         hint = "its weights must be float32 constants of convolutions or matrix products"
+        if settings.scheme not in (Scheme.INT8, Scheme.DYNAMIC):
+            hint = f"only float32 constants of at least {SMALLEST_STORED} elements are stored in fewer bits"
         if outcome.kept:
             hint = "; ".join(f"#{name} is {reason}" for name, reason in list(outcome.kept.items())[:5])
         raise InvalidInput("nothing-to-quantize", message, hint=hint)

@@ -137,6 +137,16 @@ def test_constants_that_float16_would_not_keep_stay_float32(factor: float, reaso
         rtcc.quantize(two_layers(a=weight.T, b=weight), scheme="float16")
 
 
+@pytest.mark.parametrize("scheme", ["weights-int8", "weights-int4", "float16", "bfloat16"])
+def test_a_model_of_small_constants_is_told_that_they_are_too_small(scheme: str) -> None:
+    module = parse_module(
+        "// rtir 1  level=graph\nconst #w : f32[15,17] = splat(0.5)\n"
+        "graph @main(%x: f32[2,15]) {\n  %y = nn.mat_mul(%x, #w) : f32[2,17]\n  return(%y)\n}\n"
+    )
+    with pytest.raises(InvalidInput, match=r"nothing-to-quantize(.|\n)*at least 256 elements"):
+        rtcc.quantize(module, scheme=scheme)
+
+
 def test_a_few_tiny_elements_are_no_reason_to_keep_a_constant() -> None:
     weight = np.random.default_rng(2).standard_normal((32, 16))
     weight[3] *= 1e-9
