@@ -108,6 +108,10 @@ def quantize_(
         raise InvalidInput("unknown-suffix", f"{output.name!r} ends neither in .rtir nor in .onnx")
     for path in (output, *([report] if report else [])):
         require_folder(path)
+    if plots is not None:
+        from rtcc.quantization.plots import figure_class
+
+        figure_class()
     state = output.with_name(f"{output.name}.calibration")
     with progress(f"reading {model.name}") as say:
         last = 0

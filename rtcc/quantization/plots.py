@@ -14,19 +14,25 @@ LONGEST_NAME = 80
 """Characters of a tensor's name that the file's name keeps."""
 
 
-def plot(report: Report, folder: Path) -> list[Path]:
-    """One PNG per calibrated tensor, written to a folder; ToolMissing without matplotlib."""
+def figure_class() -> Any:
+    """Matplotlib's Figure; ToolMissing where it is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         message = "plots need matplotlib, which is not installed"
         raise ToolMissing("no-matplotlib", message, hint="pip install matplotlib") from error
+    return Figure
+
+
+def plot(report: Report, folder: Path) -> list[Path]:
+    """One PNG per calibrated tensor, written to a folder; ToolMissing without matplotlib."""
+    new_figure = figure_class()
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for number, row in enumerate(report.tensors):
         if row.name not in report.histograms:
             continue
-        figure: Any = Figure(figsize=(7, 3), layout="constrained")
+        figure: Any = new_figure(figsize=(7, 3), layout="constrained")
         _draw(figure.subplots(), row, coarse(report.histograms[row.name]))
         stem = "".join(c if c.isalnum() or c in "._-" else "_" for c in row.name)[:LONGEST_NAME]
         written.append(folder / f"{number:03}-{stem}.png")

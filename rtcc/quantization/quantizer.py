@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rtcc.data import Data, from_arrays, open_data
 from rtcc.errors import InvalidInput
 from rtcc.ir import Graph, Module, Op, Value
+from rtcc.pipeline.catalogue import NAMED_PIPELINES
 from rtcc.quantization.collection import Collecting, Distributions, collect
 from rtcc.quantization.equalization import equalize
 from rtcc.quantization.histogram import Histogram
@@ -39,13 +40,12 @@ from rtcc.quantization.stored import (
     stored_weights,
 )
 
-PREPARATION = (
-    "fold-constants,inline-control,simplify,simplify-movement,fold-batch-norm,reduce-strength,"
-    "simplify,fold-constants,eliminate-common,eliminate-dead"
-)
-"""What compiling does to the graph before fusion, so that what is calibrated exists at run time.
+NOT_PREPARED = ("convert-signedness", "lower-quantization", "raise-patterns")
+"""Passes of -O2 that the graph is not prepared with: the first two compute in integers what is quantised
+already, the third raises patterns to operators that are newer than what other runtimes read."""
 
-Patterns are not raised: the operators that they are raised to are newer than what other runtimes read."""
+PREPARATION = ",".join(name for name in NAMED_PIPELINES["-O2"].split(",") if name not in NOT_PREPARED)
+"""What else compiling does to the graph before fusion, so that what is calibrated exists at run time."""
 
 PASS_NAME = "quantize"
 

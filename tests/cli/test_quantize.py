@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -98,3 +99,13 @@ def test_errors_come_before_the_work(rtcc: Run, lenet: Path, tmp_path: Path) -> 
     missing = rtcc("quantize", lenet, "--data", tmp_path / "none.npz", "-o", tmp_path / "x.onnx")
     assert "error[data-missing]" in missing.errors
     assert rtcc("quantize", lenet, "--scheme", "int3").code == 2
+
+
+def test_plots_without_matplotlib_fail_before_the_work(
+    rtcc: Run, lenet: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    output = tmp_path / "x.onnx"
+    done = rtcc("quantize", lenet, "--data", digits, "-o", output, "--plots", tmp_path / "plots")
+    assert "error[no-matplotlib]" in done.errors
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ import rtcc
 from rtcc.data import from_arrays, open_data
 from rtcc.errors import InvalidInput, RtccError
 from rtcc.ir import Module
+from rtcc.passes.quantize import Quantize
+from rtcc.pipeline.catalogue import NAMED_PIPELINES
+from rtcc.pipeline.run import RunOptions, run_pipeline
+from rtcc.quantization import quantizer
 from rtcc.quantization.collection import Collecting, collect
 from rtcc.quantization.placement import place
 from rtcc.quantization.quantizer import Quantized
 from rtcc.quantization.report import make_report
-from rtcc.quantization.scheme import Settings
+from rtcc.quantization.scheme import Scheme, Settings
 from rtcc.quantization.weights import signal_to_noise
 from rtcc.text import parse_module, read_module
 
@@ -147,6 +152,36 @@ def test_text_reads_back_as_it_was(tmp_path: Path) -> None:
     assert np.array_equal(interpreted(again, pictures(2)), interpreted(quantized.module, pictures(2)))
     with pytest.raises(InvalidInput, match="unknown-suffix"):
         quantized.write(tmp_path / "model.txt")
+
+
+@pytest.mark.parametrize("scheme", Scheme)
+def test_the_pass_is_held_to_what_it_declares(scheme: Scheme, tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", allow_pickle=False, **pictures(4))
+    each = Quantize(scheme=scheme, data=str(tmp_path / "data.npz"))
+    run_pipeline(network(), [each], RunOptions(verify_each=True))
+
+
+@pytest.mark.parametrize("factor", [1 / 64, 256])
+def test_a_wrong_scale_is_more_than_the_pass_declares(
+    factor: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "data.npz", allow_pickle=False, **pictures(4))
+    real = quantizer.parameters
+
+    def wrong(*words: Any) -> Any:
+        found = real(*words)
+        return replace(found, scale=(found.scale * factor).astype(found.scale.dtype))
+
+    monkeypatch.setattr(quantizer, "parameters", wrong)
+    each = Quantize(data=str(tmp_path / "data.npz"), bias_correction=False)
+    with pytest.raises(RtccError, match="pass-changed-result"):
+        run_pipeline(network(), [each], RunOptions(verify_each=True))
+
+
+def test_the_graph_is_prepared_as_for_compiling() -> None:
+    default = [name for name in NAMED_PIPELINES["-O2"].split(",") if name not in quantizer.NOT_PREPARED]
+    assert quantizer.PREPARATION.split(",") == default
+    assert set(quantizer.NOT_PREPARED) < set(NAMED_PIPELINES["-O2"].split(","))
 
 
 # -------------------------------------------------------------------------------------------- interruptions
