@@ -374,9 +374,9 @@ def imported(_: Job) -> bytes:
 
 
 DECIDE_NOTHING = {
-    "__init__.py", "artifact.py", "base.py", "bounded.py", "catalogue.py", "child.py", "elf.py", "errors.py",
-    "exactness.py", "files.py", "info.py", "layout_rules.py", "library.py", "limits.py", "plugins.py",
-    "quoting.py", "rewriter.py", "seal.py", "store.py",
+    "__init__.py", "artifact.py", "base.py", "bounded.py", "catalogue.py", "child.py",
+    "declared_candidate.py", "elf.py", "errors.py", "exactness.py", "files.py", "info.py", "layout_rules.py",
+    "library.py", "limits.py", "plugins.py", "quoting.py", "rewriter.py", "seal.py", "store.py",
 }  # fmt: skip
 """Files of rtcc that a worker imports and no code depends on: errors, files, passes, choices in the text."""
 
