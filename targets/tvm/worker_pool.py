@@ -79,6 +79,9 @@ def generate(jobs: Mapping[str, Job], workers: int, done: Callable[[str, bytes],
         failures.append(CodegenError("interrupted", "the compilation was interrupted"))
         for worker in taken:
             worker.child.kill()
+        for thread in threads:  # one may be starting a worker, which must not be left behind
+            if thread.ident is not None:
+                thread.join()
         raise
     if failures:
         raise failures[0]
