@@ -10,6 +10,7 @@ from rtcc.ir import LEVELS, Module
 from rtcc.pipeline.exactness import Exactness, exact
 
 if TYPE_CHECKING:
+    from rtcc.pipeline.compare import Feeds
     from rtcc.selection.decision import Decision, Placed
 
 
@@ -57,6 +58,13 @@ class Pass:
     def declared_exactness(self) -> Exactness:
         """How exact these very options are; override where the options decide it."""
         return self.exactness
+
+    def inputs(self, module: Module, feeds: Feeds) -> Feeds:
+        """The inputs of `main` on which what the pass declares is held to it; feeds: seeded random ones.
+
+        Override where the declaration holds for the user's data alone.
+        """
+        return feeds
 
     @classmethod
     def description(cls) -> str:

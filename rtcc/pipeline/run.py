@@ -150,7 +150,7 @@ class _Runner:
             self.feeds = runnable_inputs(before, self.options.seed)
         declared = each.declared_exactness()
         try:
-            deviations = compare(before, self.module, declared, self.feeds)
+            deviations = compare(before, self.module, declared, each.inputs(before, self.feeds))
         except (ValueError, IndexError, TypeError, ArithmeticError, AssertionError) as error:
             message = f"the module before {each.name} cannot be run: {type(error).__name__}: {error}"
             raise RtccError("no-runnable-inputs", message, hint="compile without --verify-each") from error

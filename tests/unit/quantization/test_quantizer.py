@@ -161,7 +161,7 @@ def test_the_pass_is_held_to_what_it_declares(scheme: Scheme, tmp_path: Path) ->
     run_pipeline(network(), [each], RunOptions(verify_each=True))
 
 
-@pytest.mark.parametrize("factor", [1 / 64, 256])
+@pytest.mark.parametrize("factor", [1 / 64, 1 / 8, 1 / 2, 64, 256])
 def test_a_wrong_scale_is_more_than_the_pass_declares(
     factor: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +176,18 @@ def test_a_wrong_scale_is_more_than_the_pass_declares(
     each = Quantize(data=str(tmp_path / "data.npz"), bias_correction=False)
     with pytest.raises(RtccError, match="pass-changed-result"):
         run_pipeline(network(), [each], RunOptions(verify_each=True))
+
+
+@pytest.mark.parametrize("size", [0.01, 1.0, 255.0])
+def test_the_pass_is_held_to_it_on_its_own_data_and_ranges(size: float, tmp_path: Path) -> None:
+    feeds = {name: (array * size).astype(array.dtype) for name, array in pictures(4).items()}
+    np.savez(tmp_path / "data.npz", allow_pickle=False, **feeds)
+    run_pipeline(network(), [Quantize(data=str(tmp_path / "data.npz"))], RunOptions(verify_each=True))
+    normal = {name: np.random.default_rng(0).standard_normal(array.shape) for name, array in feeds.items()}
+    each = Quantize(ranges=tuple(f"{name}={-size}:{size}" for name in feeds))
+    for array in each.inputs(network(), normal).values():
+        assert -size <= array.min() < -0.9 * size
+        assert 0.9 * size < array.max() <= size
 
 
 def test_the_graph_is_prepared_as_for_compiling() -> None:
