@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import rtcc
 from rtcc.data import from_arrays, open_data
@@ -183,7 +184,10 @@ def test_the_pass_is_held_to_it_on_its_own_data_and_ranges(size: float, tmp_path
     feeds = {name: (array * size).astype(array.dtype) for name, array in pictures(4).items()}
     np.savez(tmp_path / "data.npz", allow_pickle=False, **feeds)
     run_pipeline(network(), [Quantize(data=str(tmp_path / "data.npz"))], RunOptions(verify_each=True))
-    normal = {name: np.random.default_rng(0).standard_normal(array.shape) for name, array in feeds.items()}
+    noise = np.random.default_rng(0)
+    normal: dict[str, NDArray[Any]] = {
+        name: noise.standard_normal(array.shape) for name, array in feeds.items()
+    }
     each = Quantize(ranges=tuple(f"{name}={-size}:{size}" for name in feeds))
     for array in each.inputs(network(), normal).values():
         assert -size <= array.min() < -0.9 * size
