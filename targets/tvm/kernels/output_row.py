@@ -8,7 +8,7 @@ lanes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,8 @@ from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, bounded, splat, vector
 from rtcc.targets.tvm.kernels.blocked_access import block_at, zero_halo_of_row, zero_padding
-from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Position
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
+from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, BufferSpec, Epilogue, Position
 from rtcc.targets.tvm.kernels.tiling import Tiling
 from rtcc.targets.tvm.kernels.window import Window
 
@@ -65,21 +66,6 @@ Reduce = Callable[[Accumulators, Index], None]
 """Adds a tile's products to its accumulators, which begin at the given column."""
 
 
-@contextmanager
-def each_band(
-    kernel: FunctionBuilder, tiling: Tiling, rows: int
-) -> Iterator[tuple[Index, Index, Index, Index]]:
-    """The loop that tasks share: image, group of channel blocks, first row and count of rows of each band."""
-    form = tiling.form
-    bands = -(-form.height // rows)
-    with kernel.tasks("step", form.batch * bands * tiling.groups) as step:
-        kb = kernel.bind("kb", tirx.truncmod(step, tiling.groups))
-        outer = kernel.bind("outer", tirx.truncdiv(step, tiling.groups))
-        top = kernel.bind("top", tirx.truncmod(outer, bands) * rows)
-        n = kernel.bind("n", tirx.truncdiv(outer, bands))
-        yield n, kb, top, bounded(rows, form.height, top)
-
-
 @dataclass(frozen=True)
 class OutputRow:
     """Row `y` of group `kb` of channel blocks of image `n`, under construction."""
@@ -97,6 +83,15 @@ class OutputRow:
         for j in range(self.tiling.blocks):
             with self.if_block_exists(j):
                 zero_halo_of_row(self.kernel, self.buffer, self.tiling.form, self.n, self._block(j), self.y)
+
+    def first_input_block(self, problem: ConvProblem) -> Index:
+        """Where in the input of a convolution the channels begin that this row's filters sum, in blocks."""
+        if problem.groups == 1:
+            return 0
+        filters = problem.filters // problem.groups
+        return (
+            tirx.truncdiv(self.kb, filters // (problem.lanes * self.tiling.blocks)) * problem.reduction_blocks
+        )
 
     def tiles(self, pixels: int, emit: Callable[[Index, int], None]) -> None:
         """emit(column, pixels) for every whole tile, in a loop, and for what remains."""
@@ -175,3 +170,55 @@ class OutputRow:
 
     def _block(self, j: Index) -> Index:
         return self.kb * self.tiling.blocks + j
+
+
+@dataclass(frozen=True)
+class Band:
+    """`rows` rows from `top` on of group `kb` of channel blocks of image `n`, under construction."""
+
+    kernel: FunctionBuilder
+    tiling: Tiling
+    buffer: tirx.Buffer
+    finish: BoundEpilogue
+    n: Index
+    kb: Index
+    top: Index
+    rows: Index
+
+    @contextmanager
+    def each_row(self) -> Iterator[OutputRow]:
+        """The loop over the band's rows, the halo of each already zeroed."""
+        kernel = self.kernel
+        with kernel.serial("row", self.rows) as step_row:
+            y = kernel.bind("y", self.top + step_row)
+            row = OutputRow(kernel, self.tiling, self.buffer, self.finish, self.n, self.kb, y)
+            row.zero_halo()
+            yield row
+
+
+def banded(
+    tiling: Tiling,
+    rows: int,
+    operands: Sequence[BufferSpec],
+    epilogue: Epilogue | None,
+    emit: Callable[..., None],
+    dtype: str = "float32",
+) -> tirx.PrimFunc:
+    """The kernel (task, tasks, *operands, *epilogue parameters, output) that computes band by band of rows.
+
+    Tasks share images, bands of `rows` rows and groups of channel blocks. emit(band, *operands) computes a
+    band; dtype: the output's element type.
+    """
+    kernel, form = FunctionBuilder(), tiling.form
+    buffers = [kernel.buffer(each.name, each.shape, each.dtype) for each in operands]
+    finish = BoundEpilogue(kernel, epilogue)
+    output = kernel.buffer("output", form.shape, dtype)
+    bands = -(-form.height // rows)
+    with kernel.tasks("step", form.batch * bands * tiling.groups) as step:
+        kb = kernel.bind("kb", tirx.truncmod(step, tiling.groups))
+        outer = kernel.bind("outer", tirx.truncdiv(step, tiling.groups))
+        top = kernel.bind("top", tirx.truncmod(outer, bands) * rows)
+        n = kernel.bind("n", tirx.truncdiv(outer, bands))
+        count = bounded(rows, form.height, top)
+        emit(Band(kernel, tiling, output, finish, n, kb, top, count), *buffers)
+    return kernel.finish()

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, vector
+from rtcc.targets.tvm.function_builder import Index, vector
 from rtcc.targets.tvm.kernels.blocked_access import block_at
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_illegal, depthwise_tile
-from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
-from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow, each_band
+from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Epilogue
+from rtcc.targets.tvm.kernels.output_row import Accumulators, Band, OutputRow, banded
 from rtcc.targets.tvm.kernels.tiling import Tiling
 
 UNROLLED_TAPS = 25
@@ -45,19 +45,13 @@ class _DepthwiseConv:
 
     def build(self, epilogue: Epilogue | None) -> tirx.PrimFunc:
         problem, tiling = self.problem, Tiling(self.problem.output, 1)
-        kernel = FunctionBuilder()
-        data = kernel.buffer("input", problem.input.shape)
-        weights = kernel.buffer("weights", (tiling.groups, *problem.kernel, problem.lanes))
-        finish = BoundEpilogue(kernel, epilogue)
-        output = kernel.buffer("output", tiling.form.shape)
-        with (
-            each_band(kernel, tiling, self.tile.rows) as (n, block, top, rows),
-            kernel.serial("row", rows) as step_row,
-        ):
-            row = OutputRow(kernel, tiling, output, finish, n, block, kernel.bind("y", top + step_row))
-            row.zero_halo()
+        weights = BufferSpec("weights", (tiling.groups, *problem.kernel, problem.lanes))
+        operands = [BufferSpec("input", problem.input.shape), weights]
+        return banded(tiling, self.tile.rows, operands, epilogue, self._band)
+
+    def _band(self, band: Band, data: tirx.Buffer, weights: tirx.Buffer) -> None:
+        with band.each_row() as row:
             row.tiles(self.tile.pixels, lambda x, pixels: self._tile(row, data, weights, x, pixels))
-        return kernel.finish()
 
     def _tile(self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, x: Index, pixels: int) -> None:
         acc = row.accumulators(pixels)

@@ -23,11 +23,11 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, bounded, splat, vector
+from rtcc.targets.tvm.function_builder import Index, bounded, splat, vector
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import direct_illegal, direct_tile
-from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
-from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow, each_band
+from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Epilogue
+from rtcc.targets.tvm.kernels.output_row import Accumulators, Band, OutputRow, banded
 from rtcc.targets.tvm.kernels.tiling import Tiling
 from rtcc.targets.tvm.summation import block_length
 
@@ -52,23 +52,15 @@ class _DirectConv:
     tile: Tile
 
     def build(self, epilogue: Epilogue | None) -> tirx.PrimFunc:
-        problem, tile, tiling = self.problem, self.tile, self.tiling
-        kernel = FunctionBuilder()
-        data = kernel.buffer("input", problem.input.joined(tile.joined).shape)
+        problem, tile = self.problem, self.tile
+        data = BufferSpec("input", problem.input.joined(tile.joined).shape)
         taps = (self.problem.reduction_blocks, *problem.kernel, problem.lanes)
-        weights = kernel.buffer("weights", (tiling.groups, *taps, tile.blocks * problem.lanes))
-        finish = BoundEpilogue(kernel, epilogue)
-        output = kernel.buffer("output", tiling.form.shape)
-        with (
-            each_band(kernel, tiling, tile.rows) as (n, kb, top, rows),
-            kernel.serial("sweep", self.passes) as sweep,
-            kernel.serial("row", rows) as step_row,
-        ):
-            y = kernel.bind("y", top + step_row)
-            row = OutputRow(kernel, tiling, output, finish, n, kb, y)
-            row.zero_halo()
-            row.tiles(tile.pixels, lambda x, pixels: self._tile(row, data, weights, sweep, x, pixels))
-        return kernel.finish()
+        weights = BufferSpec("weights", (self.tiling.groups, *taps, tile.blocks * problem.lanes))
+        return banded(self.tiling, tile.rows, [data, weights], epilogue, self._band)
+
+    def _band(self, band: Band, data: tirx.Buffer, weights: tirx.Buffer) -> None:
+        with band.kernel.serial("sweep", self.passes) as sweep, band.each_row() as row:
+            row.tiles(self.tile.pixels, lambda x, pixels: self._tile(row, data, weights, sweep, x, pixels))
 
     @property
     def tiling(self) -> Tiling:
@@ -148,15 +140,5 @@ class _DirectConv:
             with kernel.unrolled("m", acc.pixels) as m, kernel.unrolled("j", acc.blocks) as j:
                 y = problem.window(0).coordinate(row.y, r) + problem.input_halo[0]
                 column = problem.window(1).coordinate(x + m, s) + problem.input_halo[1]
-                value = splat(data[row.n, self._first_input_block(row.kb) + cb, y, column, c], lanes)
+                value = splat(data[row.n, row.first_input_block(problem) + cb, y, column, c], lanes)
                 acc.add(kernel, m, j, value * weights[row.kb, cb, r, s, c, vector(j * lanes, lanes)])
-
-    def _first_input_block(self, kb: Index) -> Index:
-        """Where in the input the channels of a filter's group begin, in blocks."""
-        if self.problem.groups == 1:
-            return 0
-        filters = self.problem.filters // self.problem.groups
-        return (
-            tirx.truncdiv(kb, filters // (self.problem.lanes * self.tile.blocks))
-            * self.problem.reduction_blocks
-        )

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, vector
+from rtcc.targets.tvm.function_builder import Index, vector
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
-from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
+from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Epilogue
 from rtcc.targets.tvm.kernels.integer.integer_dot import broadcast_group, dot
 from rtcc.targets.tvm.kernels.integer.integer_tiles import GROUP, integer_conv_illegal
-from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow, each_band
+from rtcc.targets.tvm.kernels.output_row import Accumulators, Band, OutputRow, banded
 from rtcc.targets.tvm.kernels.tiling import Tiling
 
 AHEAD_BYTES = 4096
@@ -55,21 +55,15 @@ class _IntegerConv:
     def build(self, epilogue: Epilogue | None, dtype: str) -> tirx.PrimFunc:
         problem, tile = self.problem, self.tile
         tiling = Tiling(problem.output, tile.blocks, tile.joined)
-        kernel = FunctionBuilder()
-        data = kernel.buffer("input", problem.input.joined(tile.joined).shape, "uint8")
+        data = BufferSpec("input", problem.input.joined(tile.joined).shape, "uint8")
         columns = tile.blocks * problem.lanes
         shape = (tiling.groups, self.groups_of_channels, *problem.kernel, columns * GROUP)
-        weights = kernel.buffer("weights", shape, "int8")
-        finish = BoundEpilogue(kernel, epilogue)
-        output = kernel.buffer("output", tiling.form.shape, dtype)
-        with (
-            each_band(kernel, tiling, tile.rows) as (n, kb, top, rows),
-            kernel.serial("row", rows) as step_row,
-        ):
-            row = OutputRow(kernel, tiling, output, finish, n, kb, kernel.bind("y", top + step_row))
-            row.zero_halo()
-            row.tiles(tile.pixels, lambda x, pixels: self._tile(row, data, weights, x, pixels))
-        return kernel.finish()
+        operands = [data, BufferSpec("weights", shape, "int8")]
+        return banded(tiling, tile.rows, operands, epilogue, self._band, dtype)
+
+    def _band(self, band: Band, data: tirx.Buffer, weights: tirx.Buffer) -> None:
+        with band.each_row() as row:
+            row.tiles(self.tile.pixels, lambda x, pixels: self._tile(row, data, weights, x, pixels))
 
     def _tile(self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, x: Index, pixels: int) -> None:
         acc = row.accumulators(pixels, 0, "int32")
@@ -108,18 +102,10 @@ class _IntegerConv:
         y = problem.window(0).coordinate(row.y, r) + problem.input_halo[0]
         with kernel.unrolled("m", acc.pixels) as m:
             column = problem.window(1).coordinate(x + m, s) + problem.input_halo[1]
-            block = self._first_input_block(row.kb) + cb
+            block = row.first_input_block(problem) + cb
             value = broadcast_group(data[row.n, block, y, column, vector(q * GROUP, GROUP)], lanes)
             with kernel.unrolled("j", acc.blocks) as j:
                 place = acc.place(m, j)
                 weight = weights[row.kb, quad, r, s, vector(j * (lanes * GROUP), lanes * GROUP)]
                 kernel.store(acc.buffer, [place], dot(acc.buffer[place], value, weight, self.features))
         kernel.prefetch(weights, [row.kb, quad, r, s + AHEAD_BYTES // columns], columns // GROUP)
-
-    def _first_input_block(self, kb: Index) -> Index:
-        """Where in the input the channels of a filter's group begin, in blocks."""
-        problem = self.problem
-        if problem.groups == 1:
-            return 0
-        filters = problem.filters // problem.groups
-        return tirx.truncdiv(kb, filters // (problem.lanes * self.tile.blocks)) * problem.reduction_blocks

@@ -22,10 +22,10 @@ from tvm import tirx
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat, vector
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_illegal
-from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
+from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Epilogue
 from rtcc.targets.tvm.kernels.integer.integer_dot import dot
 from rtcc.targets.tvm.kernels.integer.integer_tiles import GROUP
-from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow, each_band
+from rtcc.targets.tvm.kernels.output_row import Accumulators, Band, OutputRow, banded
 from rtcc.targets.tvm.kernels.tiling import Tiling
 
 TAP_BITS = 8
@@ -59,20 +59,13 @@ class _IntegerDepthwise:
 
     def build(self, epilogue: Epilogue | None, dtype: str) -> tirx.PrimFunc:
         problem, tiling = self.problem, Tiling(self.problem.output, 1)
-        kernel = FunctionBuilder()
-        data = kernel.buffer("input", problem.input.shape, "uint8")
         shape = (tiling.groups, problem.kernel[0], self.quads, problem.lanes * GROUP)
-        weights = kernel.buffer("weights", shape, "int8")
-        finish = BoundEpilogue(kernel, epilogue)
-        output = kernel.buffer("output", tiling.form.shape, dtype)
-        with (
-            each_band(kernel, tiling, self.tile.rows) as (n, block, top, rows),
-            kernel.serial("row", rows) as step_row,
-        ):
-            row = OutputRow(kernel, tiling, output, finish, n, block, kernel.bind("y", top + step_row))
-            row.zero_halo()
+        operands = [BufferSpec("input", problem.input.shape, "uint8"), BufferSpec("weights", shape, "int8")]
+        return banded(tiling, self.tile.rows, operands, epilogue, self._band, dtype)
+
+    def _band(self, band: Band, data: tirx.Buffer, weights: tirx.Buffer) -> None:
+        with band.each_row() as row:
             row.tiles(self.tile.pixels, lambda x, pixels: self._tile(row, data, weights, x, pixels))
-        return kernel.finish()
 
     def _tile(self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, x: Index, pixels: int) -> None:
         acc = row.accumulators(pixels, 0, "int32")

@@ -17,8 +17,8 @@ from rtcc.targets.tvm import vector_math
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
 from rtcc.targets.tvm.kernels.blocked_access import block_at
-from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
-from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow, each_band
+from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, BufferSpec, Epilogue
+from rtcc.targets.tvm.kernels.output_row import Accumulators, Band, OutputRow, banded
 from rtcc.targets.tvm.kernels.pooling.pool_problem import PoolProblem, Reduction
 from rtcc.targets.tvm.kernels.tiling import Tiling, split_evenly
 from rtcc.targets.tvm.kernels.window_taps import padded_taps, tap_bounds
@@ -58,20 +58,14 @@ class _Pool:
 
     def build(self, epilogue: Epilogue | None, dtype: str) -> tirx.PrimFunc:
         problem, tiling = self.problem, Tiling(self.problem.output, 1)
-        height, width = tiling.form.height, tiling.form.width
-        kernel = FunctionBuilder()
-        data = kernel.buffer("input", problem.input.shape, problem.dtype)
-        finish = BoundEpilogue(kernel, epilogue)
-        output = kernel.buffer("output", tiling.form.shape, dtype)
-        pixels = split_evenly(width, 8 if problem.lanes == 16 else 4)[0]
-        with (
-            each_band(kernel, tiling, -(-height // BANDS)) as (n, block, top, rows),
-            kernel.serial("row", rows) as step_row,
-        ):
-            row = OutputRow(kernel, tiling, output, finish, n, block, kernel.bind("y", top + step_row))
-            row.zero_halo()
+        rows, data = -(-tiling.form.height // BANDS), BufferSpec("input", problem.input.shape, problem.dtype)
+        return banded(tiling, rows, [data], epilogue, self._band, dtype)
+
+    def _band(self, band: Band, data: tirx.Buffer) -> None:
+        problem = self.problem
+        pixels = split_evenly(band.tiling.form.width, 8 if problem.lanes == 16 else 4)[0]
+        with band.each_row() as row:
             row.edge_tiles(pixels, problem.window(1), lambda x, count: self._tile(row, data, x, count))
-        return kernel.finish()
 
     def _tile(self, row: OutputRow, data: tirx.Buffer, x: Index, pixels: int) -> None:
         kernel, problem, across = row.kernel, self.problem, self.problem.window(1)
