@@ -146,11 +146,11 @@ class Compiling(Reading):
         )  # fmt: skip
 
 
-Asked = TypeVar("Asked", Reading, Compiling)
+Asked = TypeVar("Asked", bound=Reading)
 
 
 def with_options_of(kind: type[Asked]) -> Callable[[Command], Command]:
-    """Give a command the options that make a `Reading` or `Compiling`, which it takes as `asked`."""
+    """Give a command the options that make a `Reading` of some kind, which it takes as `asked`."""
 
     def extend(command: Command) -> Command:
         own = inspect.signature(command, eval_str=True)

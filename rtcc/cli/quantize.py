@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rtcc.cli.app import INTERRUPTED, app
-from rtcc.cli.arguments import ModelArgument, Reading, with_options_of
+from rtcc.cli.arguments import (
+    DimOption,
+    ModelArgument,
+    Reading,
+    ShapeOption,
+    TargetOption,
+    ValueOption,
+    with_options_of,
+)
 from rtcc.cli.progress import progress
 from rtcc.errors import InvalidInput
 from rtcc.quantization.scheme import (
@@ -19,9 +27,13 @@ from rtcc.quantization.scheme import (
     Placement,
     Rounding,
     Scheme,
+    Settings,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rtcc.cli.progress import Say
     from rtcc.quantization.quantizer import Quantized, Step
     from rtcc.quantization.report import Report
 
@@ -37,11 +49,68 @@ Examples:
 """
 
 
+class Quantizing(Reading):
+    """How the user wants a model quantised: the fields of `Settings` as options, with its defaults."""
+
+    def __init__(
+        self,
+        target: TargetOption = None,
+        shape: ShapeOption = None,
+        dim: DimOption = None,
+        value: ValueOption = None,
+        scheme: Annotated[Scheme, typer.Option(help="What becomes what.")] = Settings.scheme,
+        calibration: Annotated[
+            Calibration, typer.Option(help="How ranges are chosen.")
+        ] = Settings.calibration,
+        percentile: Annotated[
+            float, typer.Option(help="The share, in per cent, that --calibration percentile keeps.")
+        ] = Settings.percentile,
+        activations: Annotated[Activations, typer.Option(help="Their type.")] = Settings.activations,
+        form: Annotated[Form, typer.Option(help="Activations' scale and zero point.")] = Settings.form,
+        weights: Annotated[Form, typer.Option(help="Weights' scale and zero point.")] = Settings.weights,
+        per_tensor: Annotated[
+            bool, typer.Option("--per-tensor", help="One scale for a whole weight.")
+        ] = not Settings.per_channel,
+        block: Annotated[
+            int,
+            typer.Option(
+                metavar="N", help="Elements that share a scale, for weights-int8 and -int4; 0: none."
+            ),
+        ] = Settings.block,
+        placement: Annotated[
+            Placement, typer.Option(help="fused: as kernels take it; every: after each operator.")
+        ] = Settings.placement,
+        products: Annotated[
+            bool, typer.Option("--products", help="Quantise products of two activations too.")
+        ] = Settings.products,
+        no_bias_correction: Annotated[
+            bool, typer.Option("--no-bias-correction", help="Leave the mean errors of layers in.")
+        ] = not Settings.bias_correction,
+        equalization: Annotated[
+            Equalization, typer.Option(help="Bring channels of activations to like ranges.")
+        ] = Settings.equalization,
+        rounding: Annotated[
+            Rounding, typer.Option(help="Round weights to the nearest, or so that results move least.")
+        ] = Settings.rounding,
+        keep_float: Annotated[
+            list[str] | None,
+            typer.Option("--keep-float", metavar="LAYER", help="Leave a layer as it is; repeatable."),
+        ] = None,
+    ) -> None:
+        super().__init__(target, shape, dim, value)
+        self.settings = Settings(
+            scheme=scheme, calibration=calibration, percentile=percentile, activations=activations,
+            form=form, weights=weights, per_channel=not per_tensor, block=block, placement=placement,
+            products=products, bias_correction=not no_bias_correction, equalization=equalization,
+            rounding=rounding, keep_float=tuple(keep_float or ()),
+        )  # fmt: skip
+
+
 @app.command("quantize", short_help="Make a model's weights and activations integers.", epilog=EXAMPLES)
-@with_options_of(Reading)
+@with_options_of(Quantizing)
 def quantize_(
     model: ModelArgument,
-    asked: Reading,
+    asked: Quantizing,
     data: Annotated[
         Path | None,
         typer.Option("--data", metavar="PATH", help="Samples: an .npz, a folder of them, or a Python file."),
@@ -49,38 +118,6 @@ def quantize_(
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="FILE.onnx or FILE.rtir; MODEL.SCHEME.onnx by default."),
-    ] = None,
-    scheme: Annotated[Scheme, typer.Option(help="What becomes what.")] = Scheme.INT8,
-    calibration: Annotated[Calibration, typer.Option(help="How ranges are chosen.")] = Calibration.MSE,
-    percentile: Annotated[
-        float, typer.Option(help="The share, in per cent, that --calibration percentile keeps.")
-    ] = 99.99,
-    activations: Annotated[Activations, typer.Option(help="Their type.")] = Activations.U8,
-    form: Annotated[Form, typer.Option(help="Activations' scale and zero point.")] = Form.AFFINE,
-    weights: Annotated[Form, typer.Option(help="Weights' scale and zero point.")] = Form.SYMMETRIC,
-    per_tensor: Annotated[bool, typer.Option("--per-tensor", help="One scale for a whole weight.")] = False,
-    block: Annotated[
-        int,
-        typer.Option(metavar="N", help="Elements that share a scale, for weights-int8 and -int4; 0: none."),
-    ] = 32,
-    placement: Annotated[
-        Placement, typer.Option(help="fused: as kernels take it; every: after each operator.")
-    ] = Placement.FUSED,
-    products: Annotated[
-        bool, typer.Option("--products", help="Quantise products of two activations too.")
-    ] = False,
-    no_bias_correction: Annotated[
-        bool, typer.Option("--no-bias-correction", help="Leave the mean errors of layers in.")
-    ] = False,
-    equalization: Annotated[
-        Equalization, typer.Option(help="Bring channels of activations to like ranges.")
-    ] = Equalization.OFF,
-    rounding: Annotated[
-        Rounding, typer.Option(help="Round weights to the nearest, or so that results move least.")
-    ] = Rounding.NEAREST,
-    keep_float: Annotated[
-        list[str] | None,
-        typer.Option("--keep-float", metavar="LAYER", help="Leave a layer as it is; repeatable."),
     ] = None,
     samples: Annotated[
         int | None, typer.Option("--samples", min=1, metavar="N", help="Take the first N; all by default.")
@@ -99,43 +136,14 @@ def quantize_(
 
     Ctrl-C stops it; the same command goes on where it stopped.
     """
-    from rtcc.files import replace_file, require_folder
-    from rtcc.quantization.quantizer import quantize
+    from rtcc.files import replace_file
     from rtcc.quantization.report import make_report
 
-    output = output or model.with_suffix(f".{scheme}.onnx")
-    if output.suffix not in (".rtir", ".onnx"):
-        raise InvalidInput("unknown-suffix", f"{output.name!r} ends neither in .rtir nor in .onnx")
-    for path in (output, *([report] if report else [])):
-        require_folder(path)
-    if plots is not None:
-        from rtcc.quantization.plots import figure_class
-
-        figure_class()
-    state = output.with_name(f"{output.name}.calibration")
+    output = output or model.with_suffix(f".{asked.settings.scheme}.onnx")
+    _require_writable(output, report, plots)
     with progress(f"reading {model.name}") as say:
-        last = 0
-
-        def shown(step: Step) -> None:
-            nonlocal last
-            last = step.samples
-            say(f"{step.doing}, {step.samples} samples")
-
-        try:
-            found = quantize(
-                model, data, shapes=asked.shapes, dims=asked.dims, values=asked.values, samples=samples,
-                state=state, target=asked.target, progress=shown, scheme=scheme, calibration=calibration,
-                percentile=percentile, activations=activations, form=form, weights=weights,
-                per_channel=not per_tensor, block=block, placement=placement, products=products,
-                bias_correction=not no_bias_correction, equalization=equalization,
-                rounding=rounding, keep_float=tuple(keep_float or ()),
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            typer.echo(f"{output}: stopped after {last} samples; run it again to go on", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-        found.write(output)
-        state.unlink(missing_ok=True)
-        made = make_report(found, compare=compare, target=asked.target, progress=shown)
+        found = _quantized(model, data, output, samples, asked, say)
+        made = make_report(found, compare=compare, target=asked.target, progress=_spoken(say))
     _show(found, made)
     if report is not None:
         replace_file(report, made.to_json().encode())
@@ -144,6 +152,53 @@ def quantize_(
 
         typer.echo(f"{plots}: {len(plot(made, plots))} pictures")
     typer.echo(f"{output}: {output.stat().st_size:,} bytes")
+
+
+def _require_writable(output: Path, report: Path | None, plots: Path | None) -> None:
+    """Refuse, before the work, what could not be written after it."""
+    from rtcc.files import require_folder
+
+    if output.suffix not in (".rtir", ".onnx"):
+        raise InvalidInput("unknown-suffix", f"{output.name!r} ends neither in .rtir nor in .onnx")
+    for path in (output, *([report] if report else [])):
+        require_folder(path)
+    if plots is not None:
+        from rtcc.quantization.plots import figure_class
+
+        figure_class()
+
+
+def _quantized(
+    model: Path, data: Path | None, output: Path, samples: int | None, asked: Quantizing, say: Say
+) -> Quantized:
+    """The model quantised and written; what an interrupted calibration gathered stays beside the output."""
+    from rtcc.quantization.quantizer import quantize
+
+    state = output.with_name(f"{output.name}.calibration")
+    last = 0
+    speak = _spoken(say)
+
+    def shown(step: Step) -> None:
+        nonlocal last
+        last = step.samples
+        speak(step)
+
+    try:
+        found = quantize(
+            model, data, shapes=asked.shapes, dims=asked.dims, values=asked.values, samples=samples,
+            state=state, target=asked.target, progress=shown, settings=asked.settings,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        typer.echo(f"{output}: stopped after {last} samples; run it again to go on", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    found.write(output)
+    state.unlink(missing_ok=True)
+    return found
+
+
+def _spoken(say: Say) -> Callable[[Step], None]:
+    """Says each step in the line of progress."""
+    return lambda step: say(f"{step.doing}, {step.samples} samples")
 
 
 def _show(found: Quantized, made: Report) -> None:

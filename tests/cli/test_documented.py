@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import rtcc.cli
 from rtcc.pipeline.text import parse_pipeline
 from rtcc.target import parse_target, target_class
 from tests.cli.conftest import Run
@@ -34,11 +35,12 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
         assert "://" in link or (page.parent / link).exists(), link
 
 
-def test_dumps_are_called_as_the_pages_say() -> None:
+def test_dumps_are_called_as_the_pages_and_the_help_say() -> None:
     """By number and pass of the default pipeline."""
     passes = parse_pipeline(parse_target("x86").pipeline("-O2"))
     dumps = {"00-start.rtir", *(f"{n:02}-{each.name}.rtir" for n, each in enumerate(passes, 1))}
-    pages = [DOCS.parent / "README.md", *DOCS.glob("*.md")]
+    commands = Path(str(rtcc.cli.__file__)).parent.glob("*.py")
+    pages = [DOCS.parent / "README.md", *DOCS.glob("*.md"), *commands]
     named = {name for page in pages for name in re.findall(r"\b\d\d-[a-z-]+\.rtir", page.read_text())}
     assert len(named) > 2
     assert named <= dumps

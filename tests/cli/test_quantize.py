@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import Field, fields
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 import rtcc as package
+from rtcc.cli.quantize import Quantizing
 from rtcc.quantization.quantizer import Step
+from rtcc.quantization.scheme import Form, Settings
 from tests.cli.conftest import Run
 
 
@@ -109,3 +112,19 @@ def test_plots_without_matplotlib_fail_before_the_work(
     done = rtcc("quantize", lenet, "--data", digits, "-o", output, "--plots", tmp_path / "plots")
     assert "error[no-matplotlib]" in done.errors
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_set_by_default_is_what_settings_say() -> None:
+    assert Quantizing().settings == Settings()
+
+
+@pytest.mark.parametrize("field", fields(Settings), ids=lambda field: field.name)
+def test_every_setting_has_an_option(field: Field[Any]) -> None:
+    turned = {"per_channel": "per_tensor", "bias_correction": "no_bias_correction"}
+    others: dict[str, Any] = {"percentile": 99.0, "block": 64, "keep_float": ["conv1"], "weights": Form.LINEAR}
+    given: Any = others.get(field.name)
+    if given is None:
+        kind: Any = type(field.default)
+        given = True if kind is bool else list(kind)[1]
+    found = Quantizing(**{turned.get(field.name, field.name): given}).settings
+    assert [each.name for each in fields(found) if getattr(found, each.name) != each.default] == [field.name]
