@@ -8,7 +8,7 @@ from rtcc.ir.graph import Graph, Module
 from rtcc.ir.op import Op
 from rtcc.ir.ops.fused import Fused
 from rtcc.ir.roles import Role
-from rtcc.ir.value import Constant
+from rtcc.ir.value import Constant, Value
 
 
 def anchor_of(body: Graph) -> Op | None:
@@ -56,6 +56,30 @@ def problem_of(anchor: Op, constants: Container[int]) -> tuple[object, ...]:
         for slot, value in enumerate(anchor.operands)
     )
     return anchor.name, attributes, operands, tuple(result.type for result in anchor.results)
+
+
+def company_of(anchor: Op) -> str:
+    """What a region computes besides its anchor, as text without layouts; "" where it is alone.
+
+    A pool that `join-pools` put there is no part of it, nor what follows that.
+    """
+    body = anchor.graph
+    if body is None or not isinstance(body.parent, Fused):
+        return ""
+    names: dict[Value, str] = {
+        value: f"p{value.index}:{value.type.with_layout(None)}" for value in body.parameters
+    }
+    lines: list[str] = []
+    pool = joined_pool(body)
+    for number, op in enumerate(body.ops):
+        if op is pool or op is body.terminator:
+            break
+        names |= dict.fromkeys(op.results, f"v{number}")
+        if op is not anchor:
+            operands = " ".join("_" if value is None else names.get(value, "!") for value in op.operands)
+            attributes = ", ".join(f"{name}={value!r}" for name, value in sorted(op.attributes.items()))
+            lines.append(f"{op.name} {operands} {{{attributes}}}")
+    return "; ".join(lines)
 
 
 def flow_graphs(module: Module) -> list[Graph]:

@@ -20,8 +20,9 @@ import rtcc
 from rtcc.errors import InvalidInput
 from rtcc.files import cache_folder, replace_file
 from rtcc.ir import Op
+from rtcc.ir.regions import company_of
 
-FORMAT = 1
+FORMAT = 2
 """The version of the file's form."""
 
 OPTION = "tuned"
@@ -77,14 +78,18 @@ class Tuning:
 
 
 def kernel_key(anchor: Op, constants: Container[int]) -> str:
-    """What decides how fast an anchor is, as text: types have no layouts, constants a mark (!)."""
+    """What decides how fast an anchor's kernel is, as text: types have no layouts, constants a mark (!).
+
+    What its region computes besides is part of the kernel, and of its time.
+    """
     operands = " ".join(
         "_" if value is None else f"{value.type.with_layout(None)}{'!' if slot in constants else ''}"
         for slot, value in enumerate(anchor.operands)
     )
     results = " ".join(str(result.type.with_layout(None)) for result in anchor.results)
     attributes = ", ".join(f"{name}={value!r}" for name, value in sorted(anchor.attributes.items()))
-    return f"{anchor.name} {operands} -> {results} {{{attributes}}}"
+    company = company_of(anchor)
+    return f"{anchor.name} {operands} -> {results} {{{attributes}}}{' with ' if company else ''}{company}"
 
 
 def read_tuning(path: Path) -> Tuning:

@@ -19,9 +19,10 @@ from rtcc.files import require_folder
 from rtcc.ir import Constant, Graph, Module, Op, Value, clone_graph
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.fused import Call, Fused
-from rtcc.ir.regions import anchor_of, computes_operand, constant_slots, flow_graphs
+from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs
 from rtcc.pipeline.run import RunOptions, run_pipeline
 from rtcc.pipeline.text import parse_pipeline
+from rtcc.selection.layout_rules import obstacle
 from rtcc.target import Candidate, Cost, Target, with_setting
 from rtcc.tuning.store import OPTION, Measurement, Tuning, kernel_key, read_tuning, use
 from rtcc.tuning.timing import Timed
@@ -261,7 +262,7 @@ def _ways(target: Target, region: Fused, anchor: Op) -> list[Candidate]:
     constants = constant_slots(region, anchor)
     legal = [
         each for each in target.candidates(anchor, constants)
-        if isinstance(each.cost, Cost) and not any(computes_operand(anchor, s) for s in each.operand_layouts)
+        if isinstance(each.cost, Cost) and not obstacle(region.body, anchor, each)
     ]  # fmt: skip
     limit = FAR_OFF * min((each.seconds for each in legal), default=0.0)
     near = [each for each in legal if each.seconds <= limit]

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Layout, Module, Op, TensorType
-from rtcc.ir.regions import anchor_of, problem_of
+from rtcc.ir.regions import anchor_of, company_of, problem_of
 from rtcc.machine import Machine
 from rtcc.pipeline.catalogue import NAMED_PIPELINES
 from rtcc.selection.declared_candidate import candidate_of
@@ -101,11 +101,12 @@ class X86(Target):
     def candidates(
         self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS
     ) -> tuple[Candidate, ...]:
-        problem = (*problem_of(anchor, constants), halos)
+        name = self.settings.get(OPTION)
+        problem = (*problem_of(anchor, constants), halos, company_of(anchor) if name else "")
         if problem not in self._candidates:
             vectors = self._vectors(anchor)
             found = candidates_of(anchor, constants, halos, vectors, self._price)
-            if name := self.settings.get(OPTION):
+            if name:
                 measured = measurements_of(kept(name), anchor, constants)
                 found = with_measurements(found, measured, anchor, halos, vectors)
             self._candidates[problem] = found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import Field, fields
+from enum import StrEnum
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -121,10 +122,11 @@ def test_what_is_set_by_default_is_what_settings_say() -> None:
 @pytest.mark.parametrize("field", fields(Settings), ids=lambda field: field.name)
 def test_every_setting_has_an_option(field: Field[Any]) -> None:
     turned = {"per_channel": "per_tensor", "bias_correction": "no_bias_correction"}
-    others: dict[str, Any] = {"percentile": 99.0, "block": 64, "keep_float": ["conv1"], "weights": Form.LINEAR}
-    given: Any = others.get(field.name)
-    if given is None:
-        kind: Any = type(field.default)
-        given = True if kind is bool else list(kind)[1]
+    others: dict[str, Any] = {"percentile": 99.0, "block": 64, "keep_float": ["a"], "weights": Form.LINEAR}
+    default: Any = getattr(Settings(), field.name)
+    words = (
+        [each for each in type(default) if each is not default] if isinstance(default, StrEnum) else [True]
+    )
+    given: Any = others.get(field.name, words[0])
     found = Quantizing(**{turned.get(field.name, field.name): given}).settings
     assert [each.name for each in fields(found) if getattr(found, each.name) != each.default] == [field.name]
