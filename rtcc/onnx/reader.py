@@ -29,7 +29,7 @@ from rtcc.onnx.mechanical import is_known, mechanical, unknown_operator
 from rtcc.onnx.names import operator_class
 from rtcc.onnx.node import Node
 from rtcc.onnx.operand_types import check_operand_types
-from rtcc.onnx.tables import find_rule
+from rtcc.onnx.tables import MICROSOFT, find_rule
 from rtcc.onnx.tensors import Array, sparse_array, tensor_array
 from rtcc.onnx.topology import node_name, ordered
 
@@ -197,10 +197,10 @@ class _Reader:
             lambda graph, types, label: self._region(graph, types, f"{node.where}/{label}", scope),
             lambda graph, label: self._inlined(graph, f"{node.where}/{label}", scope),
         )
-        if not is_known(node):
+        rule = find_rule(node.domain, node.op_type, node.opset)
+        if not is_known(node) and (rule is None or node.domain != MICROSOFT):
             raise unknown_operator(node)
         check_operand_types(node)
-        rule = find_rule(node.domain, node.op_type, node.opset)
         if rule is not None:
             return rule(node, build)
         kind = operator_class(node.domain, node.op_type)

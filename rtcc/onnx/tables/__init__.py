@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from rtcc.onnx.tables import control, math, ml, nn, quant, reduce, tensor
+from rtcc.onnx.tables import block_weights, control, math, ml, nn, quant, quantized, reduce, tensor
 from rtcc.onnx.tables.rules import Rule
 
-_TABLES = (math.TABLE, nn.TABLE, reduce.TABLE, tensor.TABLE, quant.TABLE, control.TABLE)
+MICROSOFT = "com.microsoft"
+"""The domain of operators that ONNX has no schemas of: those that a table has are known."""
+
+_TABLES = {
+    "": (math.TABLE, nn.TABLE, reduce.TABLE, tensor.TABLE, quant.TABLE, control.TABLE),
+    "ai.onnx.ml": (ml.TABLE,),
+    MICROSOFT: (quantized.TABLE, block_weights.TABLE),
+}
 
 
 def find_rule(domain: str, op_type: str, opset: int) -> Rule | None:
     """The rule for an operator of a domain, None where the translation is mechanical."""
-    if domain:
-        return ml.TABLE.find(op_type, opset) if domain == "ai.onnx.ml" else None
-    return next((rule for table in _TABLES if (rule := table.find(op_type, opset))), None)
+    return next((rule for table in _TABLES.get(domain, ()) if (rule := table.find(op_type, opset))), None)

@@ -21,21 +21,24 @@ TABLE = Table()
 @TABLE.rule("Softmax", "LogSoftmax", "Hardmax", before=13)
 def coerced_to_matrix(node: Node, build: Builder) -> Sequence[Value]:
     """The axis split the shape in two; each row of that matrix was normalised, not one axis."""
-    data = node.operand(0)
+    return (over_rows(node.op_type, node.operand(0), node.int("axis", 1), node, build),)
+
+
+def over_rows(op_type: str, data: Value, axis: int, node: Node, build: Builder) -> Value:
+    """A normalisation of data over all axes from the given one on."""
     rank = data.type.rank
-    axis = node.int("axis", 1)
     if not -rank <= axis <= rank:
         raise node.fail(f"axis {axis} is outside {data.type}")
     axis = axis + rank if axis < 0 else axis
     if axis < rank and all(size == 1 for size in data.type.shape[axis + 1 :]):
-        return build.op(node.op_type, data, axis=axis).results
+        return build.op(op_type, data, axis=axis).result
     matrix = build.op("Flatten", data, axis=axis).result
-    rows = build.op(node.op_type, matrix, axis=1).result
+    rows = build.op(op_type, matrix, axis=1).result
     if data.type.is_static:
         shape: Value = build.integers("shape", data.type.sizes)
     else:
         shape = build.op("Shape", data).result
-    return build.op("Reshape", rows, shape, allowzero=1).results
+    return build.op("Reshape", rows, shape, allowzero=1).result
 
 
 @TABLE.rule("Gemm", before=7)
