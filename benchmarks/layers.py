@@ -3,13 +3,15 @@
     python benchmarks/layers.py resnet50
     python benchmarks/layers.py minilm6 magika my.onnx --rounds 20 --share 2
     python benchmarks/layers.py mobilenetv2 --threads 2
+    python benchmarks/layers.py resnet50.int8
 
 A model is named as for benchmarks/compare.py. Every kernel runs on random operands of its own on one pinned
 core, all of them in turn, so that drift hits all alike; between two runs its operands stay in the caches as
 far as they fit. Time is the thread's own, so that other programs on the core count little. Columns: launches
 in one run, microseconds of one launch (the least burst's mean), share of the sum of all, GFLOP/s, GB/s with
 each operand and result counted once, and per cent of the core's peak, which is a loop of independent
-multiply-adds that takes its turn too.
+multiply-adds that takes its turn too: of floats, or of bytes (u8 times s8, added in 32 bits) for kernels that
+sum those. The last line has the median over kernels.
 
 With --threads N the model is compiled for N threads, and each part of a divided kernel is timed alone, on
 one core: `parts` says into how many the kernel is divided, `faster` how many times sooner the longest part
@@ -40,7 +42,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.models.named import find_model, require_models
 from rtcc.compiler import Options, read_model, start
 from rtcc.ir import DType, Graph, Module
+from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.ir.ops.plan import Launch
+from rtcc.ir.regions import anchor_of
 from rtcc.measure import pinned
 from rtcc.target import Target
 from rtcc.tuning.timing import Run, addresses, aligned, bound, kernel_arrays, least_seconds, scratch
@@ -49,7 +53,8 @@ from rtcc.verification.kernels import scratch_of
 MULTIPLY_ADDS = 12
 """Independent chains of the peak's loop: latency times ports, and some."""
 PEAK_STEPS = 100_000
-PEAK = "peak"
+PEAKS = {False: "peak", True: "peak_of_bytes"}
+"""The loops' names, by whether they multiply bytes."""
 
 Part = tuple[str, int, int]
 """A kernel's name, the number of the part, and how many there are."""
@@ -58,7 +63,8 @@ Part = tuple[str, int, int]
 @dataclass(frozen=True)
 class Layer:
     """One kernel's figures. launches: in one run of the model; microseconds: the least of one launch; parts:
-    into how many it is divided among threads; longest: microseconds of the longest part.
+    into how many it is divided among threads; longest: microseconds of the longest part. of_peak: share
+    of the peak of bytes where the kernel sums products of bytes, which `sums_bytes` says, else of floats.
     """
 
     kernel: str
@@ -70,23 +76,33 @@ class Layer:
     of_peak: float
     parts: int
     longest: float
+    sums_bytes: bool
 
 
-def peak_kernel(target: Target) -> bytes:
+def peak_kernel(target: Target, of_bytes: bool) -> bytes:
     """Object code of a loop of multiply-adds in registers, the most arithmetic that a core can do."""
+    from tvm import tirx
+
     from rtcc.targets.tvm.build import build_object, target_of
     from rtcc.targets.tvm.function_builder import FunctionBuilder, splat, vector
+    from rtcc.targets.tvm.kernels.integer.integer_dot import dot
 
-    lanes = target.lanes(DType.F32)
+    lanes, dtype = target.lanes(DType.F32), "int32" if of_bytes else "float32"
     kernel = FunctionBuilder()
-    factors = kernel.buffer("factors", (2,))
-    output = kernel.buffer("output", (MULTIPLY_ADDS * lanes,))
-    acc = kernel.local("acc", (MULTIPLY_ADDS * lanes,))
+    factors = kernel.buffer("factors", (2,), dtype)
+    output = kernel.buffer("output", (MULTIPLY_ADDS * lanes,), dtype)
+    acc = kernel.local("acc", (MULTIPLY_ADDS * lanes,), dtype)
+    first, second = (splat(factors[n], lanes) for n in range(2))
     with kernel.unrolled("i", MULTIPLY_ADDS) as i:
-        kernel.store(acc, [vector(i * lanes, lanes)], splat(1.0, lanes))
+        kernel.store(acc, [vector(i * lanes, lanes)], splat(1, lanes, dtype))
     with kernel.serial("step", PEAK_STEPS), kernel.unrolled("i", MULTIPLY_ADDS) as i:
         place = vector(i * lanes, lanes)
-        value = acc[place] * splat(factors[0], lanes) + splat(factors[1], lanes)
+        value = acc[place] * first + second
+        if of_bytes:
+            words = tirx.reinterpret(f"uint8x{4 * lanes}", first)
+            value = dot(
+                acc[place], words, tirx.reinterpret(f"int8x{4 * lanes}", second), target.machine.features
+            )
         kernel.store(acc, [place], value)
     with kernel.unrolled("i", MULTIPLY_ADDS) as i:
         place = vector(i * lanes, lanes)
@@ -101,11 +117,12 @@ def measure(module: Module, objects: Mapping[str, bytes], target: Target, rounds
     launches, parts = Counter(op.kernel for op in ops), {str(op.kernel): op.tasks for op in ops}
     scratches = scratch_of(module)
     with tempfile.TemporaryDirectory() as folder:
-        everything = {**objects, PEAK: peak_kernel(target)}
+        peaks = {name: peak_kernel(target, of_bytes) for of_bytes, name in PEAKS.items()}
+        everything = {**objects, **peaks}
         runners: dict[Part, Run] = {}
         moved: dict[str, int] = {}
         for name, address in addresses(everything, target, Path(folder)).items():
-            if name == PEAK:
+            if name in peaks:
                 arrays = [aligned(np.full(2, 0.5, np.float32)), aligned(np.zeros(4096, np.float32))]
             elif name in launches:
                 arrays = kernel_arrays(module.kernels[name])
@@ -117,16 +134,18 @@ def measure(module: Module, objects: Mapping[str, bytes], target: Target, rounds
                 for task in range(tasks):
                     runners[name, task, tasks] = bound(address, arrays, task, tasks)
         seconds = least_seconds(runners, rounds)
-    peak = 2 * MULTIPLY_ADDS * target.lanes(DType.F32) * PEAK_STEPS / seconds[PEAK, 0, 1] / 1e9
+    each = 2 * MULTIPLY_ADDS * target.lanes(DType.F32) * PEAK_STEPS / 1e9
+    peak = {of: (4 if of else 1) * each / seconds[name, 0, 1] for of, name in PEAKS.items()}
     found: list[Layer] = []
     for name, count in launches.items():
         kernel, taken, tasks = module.kernels[name], seconds[name, 0, 1], parts[name]
         work = sum(op.operations() for op in kernel.ops) / taken / 1e9
         longest = max(seconds[name, task, tasks] for task in range(tasks))
         bandwidth = moved[name] / taken / 1e9
+        of_bytes = isinstance(anchor_of(kernel), ConvSum | MatMulSum)
         found.append(
-            Layer(name, algorithm_of(kernel), count, taken * 1e6, work, bandwidth, work / peak, tasks,
-                  longest * 1e6)
+            Layer(name, algorithm_of(kernel), count, taken * 1e6, work, bandwidth, work / peak[of_bytes],
+                  tasks, longest * 1e6, of_bytes)
         )  # fmt: skip
     return found
 
@@ -164,12 +183,14 @@ def table_of(name: str, layers: Sequence[Layer], share: float, threads: int) -> 
 
 
 def medians(layers: Sequence[Layer]) -> str:
-    """Of each micro-kernel, the median of what its kernels reach of the peak."""
+    """Of each micro-kernel, and of all that sum bytes, the median of what its kernels reach of the peak."""
     found: dict[str, list[float]] = {}
     for layer in layers:
         name, _, tile = layer.algorithm.partition(" ")
         if "x" in tile and not name.endswith(","):
-            found.setdefault(name, []).append(100 * layer.of_peak)
+            names = [f"{name} of bytes", "all of bytes"] if layer.sums_bytes else [name]
+            for each in names:
+                found.setdefault(each, []).append(100 * layer.of_peak)
     parts = (f"{name} {np.median(each):.0f}% ({len(each)})" for name, each in sorted(found.items()))
     return f"median of peak (kernels): {', '.join(parts)}"
 

@@ -1,9 +1,14 @@
-"""The eleven networks that rtcc is held to, and how much faster than the best other runtime it is to be."""
+"""The networks that rtcc is held to, and how much faster than the best other runtime it is to be."""
 
 from collections.abc import Sequence
 
+from benchmarks.models.quantized import INT8
+
 HEADLINE = "headline"
-"""What stands for these networks where names of models are given."""
+"""What stands for the eleven networks where names of models are given."""
+
+QUANTIZED = "int8"
+"""What stands for those that are held to a bar as int8 models."""
 
 LENET = "lenet"
 
@@ -21,6 +26,9 @@ BARS = {
 }
 """Latency of the best other runtime over rtcc's, one thread, at least."""
 
+INT8_BARS = {f"{name}{INT8}": 1.1 for name in ("resnet50", "resnet18", "mobilenetv2", "nudenet", "minilm6")}
+"""As `BARS`, of models that `rtcc quantize` made; the other runtimes compute the same files in integers."""
+
 MEAN_BAR = {1: 1.2, 2: 1.15}
 """The geometric mean over `BARS`' networks, by threads."""
 
@@ -35,9 +43,9 @@ KNOWN_AS = {"nudenet": "YOLOv8n", "vit-s-focus": "ViT-S", "minilm6": "MiniLM"}
 
 
 def expanded(names: Sequence[str]) -> list[str]:
-    """The names with `HEADLINE` replaced by its networks, each once."""
-    every = [LENET, *BARS]
-    return list(dict.fromkeys(each for name in names for each in (every if name == HEADLINE else [name])))
+    """The names with `HEADLINE` and `QUANTIZED` replaced by their networks, each once."""
+    groups = {HEADLINE: [LENET, *BARS], QUANTIZED: list(INT8_BARS)}
+    return list(dict.fromkeys(each for name in names for each in groups.get(name, [name])))
 
 
 def bar(model: str, through: str, threads: int) -> float | None:
@@ -49,4 +57,4 @@ def bar(model: str, through: str, threads: int) -> float | None:
         return LEAST_BAR if through == "rtcc" and model in (LENET, *BARS) else None
     if model == LENET:
         return LENET_BAR[through]
-    return BARS.get(model) if through == "rtcc" else None
+    return (BARS | INT8_BARS).get(model) if through == "rtcc" else None

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from benchmarks.comparison.headline import BARS, KNOWN_AS, LENET, MEAN_BAR, bar
 from benchmarks.comparison.job import OURS, OURS_RUN, Result, geometric_mean
+from benchmarks.models.quantized import float_name
 from rtcc.measure import Latency
 
 WIDTH = 110
@@ -100,7 +101,8 @@ def _threads(threads: int) -> str:
 
 
 def _shown(model: str) -> str:
-    return KNOWN_AS.get(model, model)
+    name = float_name(model)
+    return KNOWN_AS.get(name, name) + model.removeprefix(name)
 
 
 def _milliseconds(latency: Latency | None) -> str:

@@ -16,10 +16,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 import rtcc
-from benchmarks.comparison.answers import MOST_DEVIATION, deviations
+from benchmarks.comparison.answers import MOST_DEVIATION, MOST_QUANTIZED_DEVIATION, deviations
 from benchmarks.comparison.job import OURS, OURS_RUN, TVM, Job, Result
 from benchmarks.comparison.turns import take_turns
 from benchmarks.models.named import find_model
+from benchmarks.models.quantized import EVERY, INT8, float_name, is_quantized
 from benchmarks.tvm_default import TvmDefault
 from rtcc.measure import pinned
 from rtcc.peers import Peer, load_peer
@@ -76,10 +77,13 @@ class Comparison:
 
     def _load_peer(self, name: str) -> None:
         peer: Peer
+        path = self._path
+        if name == "onnxruntime" and is_quantized(self._job.model):
+            path, _ = find_model(f"{float_name(self._job.model)}{INT8}{EVERY}", Path(self._job.folder))
         if name == TVM:
-            peer = TvmDefault(self._path, self._shapes)
+            peer = TvmDefault(path, self._shapes)
         else:
-            peer = load_peer(name, self._path, self._shapes, self._job.threads)
+            peer = load_peer(name, path, self._shapes, self._job.threads)
         self._answers[name] = peer.run(self._feeds)
         self._runners[name] = peer.bind(self._feeds)
         self.result.versions[name] = peer.version
@@ -87,8 +91,9 @@ class Comparison:
     def _check_answers(self) -> None:
         """Runtimes that computed something else are failures, not peers."""
         self.result.deviations = deviations(self._answers)
+        most = MOST_QUANTIZED_DEVIATION if is_quantized(self._job.model) else MOST_DEVIATION
         for name, far in self.result.deviations.items():
-            if far > MOST_DEVIATION:
+            if far > most:
                 self.result.failures[name] = f"its answers are {far:.1e} of the largest output off"
                 for runner in (OURS, OURS_RUN) if name == OURS else (name,):
                     self._runners.pop(runner)
