@@ -8,7 +8,7 @@ from rtcc.ir import DType, Op, Value
 from rtcc.ir.ops.activation import Relu
 from rtcc.ir.ops.cast import Cast
 from rtcc.ir.ops.computed import integer_limits
-from rtcc.ir.ops.integer import QuantizedAdd, Requantize, add_factor
+from rtcc.ir.ops.integer import AddToSum, QuantizedAdd, Requantize, add_factor
 from rtcc.ir.ops.math import Add, Clip, Max, Min, Mul, Sub
 from rtcc.ir.ops.movement import Concat, Slice, Transpose
 from rtcc.ir.ops.pooling import MaxPool
@@ -114,6 +114,10 @@ def _moved(op: Op, to: Parameters, rw: Rewriter) -> Value | None:
 
 def _arithmetic(op: Add | Mul, to: Parameters, rw: Rewriter) -> Value | None:
     left, right = dequantized(op.left), dequantized(op.right)
+    if isinstance(op, Add) and (left is None) != (right is None):
+        known = left or right
+        assert known is not None
+        return _added_to_sum(op.left if left is None else op.right, known, to, rw)
     if left is None or right is None:
         return None
     if isinstance(op, Mul):
@@ -132,6 +136,18 @@ def _arithmetic(op: Add | Mul, to: Parameters, rw: Rewriter) -> Value | None:
         )
     ]
     return QuantizedAdd(*operands, to.zero_point(rw)).result
+
+
+def _added_to_sum(value: Value, right: Quantized, to: Parameters, rw: Rewriter) -> Value | None:
+    """A scaled integer sum that is read nowhere else, and a quantised tensor; None where it is no such."""
+    total = unscaled(value)
+    factor = add_factor(float(np.float64(right.scale) / to.scale))
+    if total is None or not value.has_one_use or not np.isfinite(factor):
+        return None
+    scaled = rw.constant(np.asarray(total[1].array / to.scale, np.float32), name="factor")
+    known = rw.constant(np.array(factor, np.float32), name="factor")
+    operands = (total[0], scaled, right.value, known, right.zero_point(rw), to.zero_point(rw))
+    return AddToSum(*operands).result
 
 
 def _rescaled(source: Quantized, to: Parameters, rw: Rewriter) -> Value:

@@ -116,6 +116,11 @@ def exact(x: Expr) -> Expr:
     return bits(bits(x, "int64" if scalar_type(x) == "float64" else "int32"), scalar_type(x))
 
 
+def fenced(x: Expr) -> Expr:
+    """`x` of f32, rounded as it stands: LLVM joins it with nothing that follows, no product with a sum."""
+    return tirx.call_llvm_pure_intrin(typed(x, "float32"), "llvm.arithmetic.fence", x)
+
+
 def polynomial(x: Expr, coefficients: Sequence[float]) -> Expr:
     """c[0] + c[1]·x + c[2]·x² + … by Horner's rule; `x` is best a variable."""
     result = constant(coefficients[-1], x)

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtcc.ir import DType, Graph, Module, TensorType
-from rtcc.ir.ops.integer import ConvSum, GlobalSum, MatMulSum, QuantizedAdd, Requantize, padded_offset
+from rtcc.ir.ops.integer import (
+    AddToSum,
+    ConvSum,
+    GlobalSum,
+    MatMulSum,
+    QuantizedAdd,
+    Requantize,
+    padded_offset,
+)
 from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.pooling import MaxPool
 from rtcc.ir.ops.window import Window
@@ -42,7 +50,7 @@ def check(module: Module, algorithm: str = "direct") -> list[str]:
 
 
 def convolution(random: np.random.Generator, problem: dict, target: str) -> Module:
-    """conv_sum, requantised, a residual added."""
+    """conv_sum, requantised, a residual added; or added to the sum itself."""
     batch, channels, filters, group = (problem[key] for key in ("batch", "channels", "filters", "group"))
     spatial, kernel = problem["spatial"], problem["kernel"]
     count = len(spatial)
@@ -65,16 +73,23 @@ def convolution(random: np.random.Generator, problem: dict, target: str) -> Modu
         x, constant("w", weight), constant("o", offset.astype(np.int32)), group=group,
         pads=problem["pads"], strides=problem["strides"],
     )  # fmt: skip
-    factor = random.uniform(0.5, 2, (filters, *(1,) * count)).astype(np.float32) / (
-        74 * np.sqrt(weight[0].size) * 40
-    )
+    scale = np.float32(74 * 40 * np.sqrt(weight[0].size))
+    factor = random.uniform(0.5, 2, (filters, *(1,) * count)).astype(np.float32) / scale
     zero = constant("z", np.array(9, np.uint8))
-    scaled = Requantize(total.result, constant("f", factor.astype(np.float32)), zero)
+    graph.append(total)
+    if problem.get("to_sum"):
+        half = constant("h", np.array(0.3125, np.float32))
+        joined = AddToSum(
+            total.result, constant("f", factor), r, half, zero, constant("y", np.array(4, np.uint8))
+        )
+        graph.return_(graph.append(joined).result)
+        return module
+    scaled = Requantize(total.result, constant("f", factor), zero)
     added = QuantizedAdd(
         scaled.result, constant("g", np.array(0.7, np.float32)), zero,
         r, constant("h", np.array(0.3, np.float32)), zero, constant("y", np.array(4, np.uint8)),
     )  # fmt: skip
-    for op in (total, scaled, added):
+    for op in (scaled, added):
         graph.append(op)
     graph.return_(added.result)
     return module
@@ -94,7 +109,7 @@ def problems(draw: st.DrawFn) -> dict:
     return {
         "batch": draw(st.integers(1, 2)), "channels": channels, "filters": filters, "group": group,
         "spatial": spatial, "kernel": kernel, "strides": strides, "pads": pads,
-        "zero": draw(st.sampled_from([0, 0, 128, 37])),
+        "zero": draw(st.sampled_from([0, 0, 128, 37])), "to_sum": draw(st.booleans()),
     }  # fmt: skip
 
 

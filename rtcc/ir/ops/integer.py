@@ -1,7 +1,8 @@
 """Integer arithmetic that `lower-quantization` makes of quantised operators (family `quant`).
 
 Sums of u8 data times s8 weights are exact in i32. What follows a sum is elementwise, so that it runs in the
-kernel that adds up: `requantize` rounds once to a quantised type, `add` adds two quantised tensors.
+kernel that adds up: `requantize` rounds once to a quantised type, `add` adds two quantised tensors,
+`add_to_sum` a quantised tensor to a sum that was not rounded before.
 docs/arithmetic.md has the order of the operations.
 """
 
@@ -233,6 +234,41 @@ class QuantizedAdd(ComputedOp):
             )
         ]
         return finished(terms[0] + terms[1], zero, self.type.dtype)
+
+
+class AddToSum(ComputedOp):
+    """saturate(round(float32(data) · factor + (right - right_zero) · right_factor) + zero point).
+
+    A residual addition to an i32 sum: the first product is rounded to float32, the second is exact (`add`
+    has the bits of its factor that count), and their sum is rounded to float32 before it is to an integer,
+    half to even. factor: f32, broadcast to the data; zero points: u8 or s8, one element.
+    """
+
+    name = "quant.add_to_sum"
+    role = Role.ELEMENTWISE
+    data, factor = operand(), operand()
+    right, right_factor, right_zero = operand(), operand(), operand()
+    zero_point = operand()
+
+    def infer(self) -> tuple[TensorType, ...]:
+        if self.data.type.dtype is not DType.I32:
+            raise self.fail(f"the sum must be i32, found {self.data.type}")
+        for factor in (self.factor, self.right_factor):
+            if factor.type.dtype is not DType.F32:
+                raise self.fail(f"factors must be f32, found {factor.type}")
+        _require_zero(self, self.right_zero)
+        _require_zero(self, self.zero_point)
+        right, zero = self.right.type, self.right_zero.type
+        if zero.dtype is not right.dtype:
+            raise self.fail(f"zero point {zero} and data {right} must have one element type")
+        shape = broadcast_shapes(*(value.type.shape for value in self.present_operands))
+        return (TensorType(self.zero_point.type.dtype, shape),)
+
+    def compute(self, *arrays: Array) -> Array:
+        data, factor, right, right_factor, right_zero, zero = arrays
+        scaled = data.astype(np.float32) * factor.astype(np.float32)
+        difference = (right.astype(np.int32) - right_zero).astype(np.float32)
+        return finished(scaled + difference * masked(right_factor), zero, self.type.dtype)
 
 
 def finished(scaled: Array, zero: Array, dtype: DType) -> Array:

@@ -7,7 +7,7 @@ from tvm import tirx
 
 from rtcc.ir import DType
 from rtcc.ir.ops.computed import integer_limits
-from rtcc.ir.ops.integer import FACTOR_BITS, QuantizedAdd, Requantize
+from rtcc.ir.ops.integer import FACTOR_BITS, AddToSum, QuantizedAdd, Requantize
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr
 from rtcc.targets.tvm.lower.rules import scalar_rule
@@ -24,6 +24,13 @@ def _add(op: QuantizedAdd, *operands: Expr) -> Expr:
     return add_differences(
         op, (difference(left, left_zero), left_factor), (difference(right, right_zero), right_factor), zero
     )
+
+
+@scalar_rule(AddToSum)
+def _add_to_sum(op: AddToSum, *operands: Expr) -> Expr:
+    data, factor, right, right_factor, right_zero, zero = operands
+    scaled = vm.fenced(_float(data) * factor)  # a fused multiply-add would not round it
+    return _finished(scaled + difference(right, right_zero) * _masked(right_factor), zero, op.type.dtype)
 
 
 def add_differences(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rtcc.errors import RtccError
 from rtcc.ir import DType, TensorType, Value
-from rtcc.ir.ops.integer import ConvSum, QuantizedAdd, Requantize, add_factor, masked, padded_offset
+from rtcc.ir.ops.integer import AddToSum, ConvSum, QuantizedAdd, Requantize, add_factor, masked, padded_offset
 from rtcc.ir.ops.quant import ConvInteger
 from rtcc.ir.ops.window import Window
 from rtcc.passes.integer.sums import may_overflow
@@ -93,6 +93,16 @@ def test_an_addition_rounds_once() -> None:
     op = QuantizedAdd(*map(value, operands))
     # 4.5 - 0.5, 127 + 32.25, -0.5 - 31.5
     assert op.evaluate(*operands)[0].tolist() == [11, 166, 0]
+
+
+def test_an_addition_to_a_sum_rounds_its_product_first() -> None:
+    data, right = np.array([1000, 3, 2**24 + 1], np.int32), np.array([10, 255, 0], np.uint8)
+    factors = np.array([0.125, 0.5, 2.0**-18], np.float32), np.array(0.25, np.float32)
+    zeros = np.array(2, np.uint8), np.array(7, np.uint8)
+    operands = (data, factors[0], right, factors[1], zeros[0], zeros[1])
+    op = AddToSum(*map(value, operands))
+    # 125 + 2, 1.5 + 63.25, 64 - 0.5 (to even)
+    assert op.evaluate(*operands)[0].tolist() == [134, 72, 71]
 
 
 @pytest.mark.parametrize(
