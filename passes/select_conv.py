@@ -58,7 +58,7 @@ class SelectConv(Pass):
     transforms: bool = True
 
     def run(self, module: Module) -> bool:
-        found = [assigner.cheapest() for assigner, _ in self._assigners(module)]
+        found = [assigner.cheapest() for assigner, _ in self.assigners(module)]
         chosen = [item for assignment in found for item in assignment.chosen.items()]
         known: dict[tuple[Constant, Transformed], Constant] = {}
         for op, offer in chosen:
@@ -73,12 +73,12 @@ class SelectConv(Pass):
     def explain(self, module: Module) -> tuple[Decision, ...]:
         return tuple(
             choices[op].decision(taken, partial(assigner.elsewhere, assignment, op))
-            for assigner, choices in self._assigners(module)
+            for assigner, choices in self.assigners(module)
             for assignment in [assigner.cheapest()]
             for op, taken in assignment.chosen.items()
         )
 
-    def _assigners(self, module: Module) -> Iterator[tuple[Assigner, dict[Fused, Choosing]]]:
+    def assigners(self, module: Module) -> Iterator[tuple[Assigner, dict[Fused, Choosing]]]:
         """The assigner of each graph, and the choice at each of its anchors."""
         target = target_of(module)
         wishes = _Wishes(self.conv, _by_layer(self.layers), self.max_error, self.transforms)

@@ -89,7 +89,7 @@ class Compilation:
         """Run the pipeline, down to the plan."""
         from rtcc.pipeline.run import RunOptions, run_pipeline
 
-        self._require_static_inputs()
+        self.require_static_inputs()
         self._note_index_bounds()
         options = self.options
         self.report = run_pipeline(
@@ -135,7 +135,7 @@ class Compilation:
         }  # fmt: skip
         return {name: value for name, (value, default) in given.items() if value != default}
 
-    def _require_static_inputs(self) -> None:
+    def require_static_inputs(self) -> None:
         """Refuse symbolic input sizes: an artefact has fixed ones."""
         open_inputs = [p for p in self.module.main.parameters if not p.type.is_static]
         if open_inputs:

@@ -17,10 +17,11 @@ import traceback
 import zipfile
 import zlib
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +33,30 @@ from rtcc.ir import Graph, TensorType
 Feeds = dict[str, NDArray[Any]]
 Runner = Callable[[Feeds], Mapping[str, NDArray[Any]]]
 Metric = Callable[[Runner], float]
+Labelled = tuple[Feeds, "NDArray[Any] | None"]
 
 LABELS = "labels"
 """The array of an `.npz` that no input takes: the right class of each sample."""
+
+
+HELD_OUT_EVERY = 4
+"""One sample of so many is held out, where any are: the second, the sixth…"""
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of all samples: the first `most`, and of those all, or what is held out of them, or the rest."""
+
+    most: int | None = None
+    is_held_out: bool | None = None
+
+    def of(self, items: Iterator[Item]) -> Iterator[tuple[int, Item]]:
+        """Those that are meant, each with its number among all."""
+        for number, item in enumerate(islice(items, self.most)):
+            if self.is_held_out in (None, number % HELD_OUT_EVERY == 1):
+                yield number, item
 
 
 @dataclass(frozen=True)
@@ -42,7 +64,8 @@ class Data:
     """Samples that fit a model's inputs.
 
     name: what errors call it. identity: a hash that changes when the samples do, as far as files tell.
-    metric: a figure of merit of anything that runs like the model, None where the data have none.
+    metric: a figure of merit of anything that runs like the model, None where the data have none. labelled:
+    the samples with their labels, where that is what the metric comes from. part: which of the samples.
     """
 
     name: str
@@ -50,15 +73,15 @@ class Data:
     inputs: Mapping[str, TensorType]
     source: Callable[[], Iterator[Mapping[str, Any]]]
     metric: Metric | None = None
+    labelled: Callable[[], Iterator[Labelled]] | None = None
+    part: Part = Part()
 
     def samples(self, most: int | None = None) -> Iterator[Feeds]:
         """The samples, or the first `most` of them, each checked as it comes.
 
         InvalidInput: data-input (names), data-shape, data-type, data-not-finite, data-script.
         """
-        for number, sample in enumerate(self.source()):
-            if most is not None and number >= most:
-                return
+        for number, sample in islice(self.part.of(self.source()), most):
             yield self._checked(number, sample)
 
     def _checked(self, number: int | None, sample: Mapping[str, Any]) -> Feeds:
@@ -86,6 +109,26 @@ class Data:
                 "metric-failed", f"metric() gave {found}; expected a finite number", where=self.name
             )
         return found
+
+
+def split(data: Data, most: int | None = None) -> tuple[Data, Data]:
+    """The samples to calibrate with, and those held out to measure on: one of every four.
+
+    most: how many to take in all. Labels go with their samples; a script's metric is that of both.
+    InvalidInput `data-too-few` where there is none to hold out.
+    """
+    if len(list(islice(data.source(), 2))) < 2 or (most is not None and most < 2):
+        message = "samples are held out to measure on, and there are fewer than two"
+        raise InvalidInput("data-too-few", message, where=data.name)
+    return _part(data, Part(most, False), "calibrated"), _part(data, Part(most, True), "held out")
+
+
+def _part(data: Data, part: Part, name: str) -> Data:
+    identity = f"{data.identity}, {name} of {part.most}"
+    found, labelled = replace(data, identity=identity, part=part), data.labelled
+    if labelled is None:
+        return found
+    return replace(found, metric=_accuracy(lambda: (pair for _, pair in part.of(labelled()))))
 
 
 def checked_array(array: Any, type: TensorType, name: str, where: str) -> NDArray[Any]:
@@ -199,10 +242,13 @@ def _from_parts(
             for feeds, _ in _cut(part, inputs, name):
                 yield feeds
 
-    metric = None
-    if _has_labels(labels):
-        metric = _accuracy(lambda: (pair for part in parts() for pair in _cut(part, inputs, name)))
-    return Data(name, identity, inputs, source, metric)
+    if not _has_labels(labels):
+        return Data(name, identity, inputs, source)
+
+    def labelled() -> Iterator[Labelled]:
+        return (pair for part in parts() for pair in _cut(part, inputs, name))
+
+    return Data(name, identity, inputs, source, _accuracy(labelled), labelled)
 
 
 def _has_labels(labels: Mapping[str, NDArray[Any] | None]) -> bool:
@@ -227,7 +273,7 @@ def _has_labels(labels: Mapping[str, NDArray[Any] | None]) -> bool:
 
 def _cut(
     part: Mapping[str, NDArray[Any]], inputs: Mapping[str, TensorType], where: str
-) -> Iterator[tuple[Feeds, NDArray[Any] | None]]:
+) -> Iterator[Labelled]:
     """The samples of one file, each with its labels."""
     given = {name: array for name, array in part.items() if name in inputs or name != LABELS}
     if given.keys() != inputs.keys():
@@ -265,7 +311,7 @@ def _sample(array: NDArray[Any], batch: int | None, number: int) -> NDArray[Any]
     return array[number] if batch is None else array[number * batch : (number + 1) * batch]
 
 
-def _accuracy(pairs: Callable[[], Iterator[tuple[Feeds, NDArray[Any] | None]]]) -> Metric:
+def _accuracy(pairs: Callable[[], Iterator[Labelled]]) -> Metric:
     """The share of samples for which the first output is largest at the label."""
 
     def metric(run: Runner) -> float:

@@ -8,7 +8,8 @@ quantised. From there it goes backwards, as far as integers stay integers:
 - an average pool and a residual addition are quantised before and after, each with its own scale;
 - a layer's own result is quantised after its activation, never between the two: convolution, bias, residual
   addition and activation are one kernel, which has the exact sum in 32 bits and rounds once. So of the two
-  operands of an addition, one that is the result of a layer and read nowhere else is not quantised
+  operands of an addition, one that is the result of a layer (a float one too) and read nowhere else is not
+  quantised
   (`Placement.FUSED`; TensorRT and OpenVINO fuse the same). Runtimes that match single operators (QLinearConv
   of ONNX Runtime wants a QuantizeLinear right after it) get a pair there with `Placement.EVERY`.
 
@@ -89,7 +90,7 @@ def place(main: Graph, settings: Settings) -> Placed:
     for each in chosen:
         for constant in (each.weight, each.bias):
             require_finite(each.name, constant)
-    demand = _Demand(settings, {each.op for each in chosen})
+    demand = _Demand(settings, {each.op for each in linear_layers(main)})
     for each in chosen:
         demand.ask(each.data)
     if settings.products:

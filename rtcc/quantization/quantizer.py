@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,9 @@ from rtcc.quantization.stored import (
     store_weights,
     stored_weights,
 )
+
+if TYPE_CHECKING:
+    from rtcc.quantization.search import Found
 
 NOT_PREPARED = ("convert-signedness", "lower-quantization", "raise-patterns")
 """Passes of -O2 that the graph is not prepared with: the first two compute in integers what is quantised
@@ -91,7 +94,7 @@ def quantize_module(
 
     InvalidInput: no-data, no-such-layer, no-such-value, weight-not-finite and what `collect` raises.
     """
-    require_named(_quantizable_ops(module.main, settings), settings.keep_float)
+    require_named(quantizable_ops(module.main, settings), settings.keep_float)
     outcome = Outcome()
     match settings.scheme:
         case Scheme.INT8:
@@ -107,7 +110,7 @@ def quantize_module(
     return outcome
 
 
-def _quantizable_ops(main: Graph, settings: Settings) -> list[Op]:
+def quantizable_ops(main: Graph, settings: Settings) -> list[Op]:
     """The ops that `keep_float` may name: those that the scheme would change, were they large enough."""
     match settings.scheme:
         case Scheme.INT8 | Scheme.DYNAMIC:
@@ -141,7 +144,7 @@ def _quantize_with_ranges(
             raise InvalidInput("no-data", message, hint=hint)
         values = [value for group in open_groups for value in group]
         found = collect(module, values, data, how)
-        ranges |= _chosen_ranges(open_groups, values, found, settings)
+        ranges |= chosen_ranges(open_groups, values, found, settings)
         outcome.engine, outcome.samples, outcome.resumed = found.engine, found.samples, found.resumed
         names = (value.name or "" for value in values)
         outcome.histograms = dict(zip(names, found.histograms, strict=True))
@@ -197,7 +200,7 @@ def _given_ranges(placed: Placed, given: Mapping[str, Range]) -> dict[Value, Ran
     return {by_name[name]: range for name, range in given.items()}
 
 
-def _chosen_ranges(
+def chosen_ranges(
     groups: Sequence[Sequence[Value]], values: Sequence[Value], found: Distributions, settings: Settings
 ) -> dict[Value, Range]:
     """One range for each group, from the distributions of all its values together."""
@@ -223,6 +226,8 @@ class Quantized:
     outcome: Outcome
     settings: Settings
     data: Data | None
+    found: Found | None = None
+    """What the search for layers to keep float found, where a floor was given."""
 
     def write(self, path: Path) -> None:
         """Write it as `.onnx` or `.rtir`."""
@@ -241,6 +246,8 @@ def quantize(
     target: str | None = None,
     progress: Callable[[Step], None] | None = None,
     settings: Settings | None = None,
+    min_sqnr: float | None = None,
+    max_drop: float | str | None = None,
     **options: Any,
 ) -> Quantized:
     """Quantise a model.
@@ -248,7 +255,9 @@ def quantize(
     model, shapes, dims, values: as for `compile`. data: a path (see rtcc.data), or arrays by input name, the
     first axis the samples. samples: how many to take. state: where to keep what was gathered so far, so that
     an interrupted call can be repeated and goes on. target: what the float model is compiled for meanwhile.
-    options: fields of `Settings`, words for its enumerations. Raises RtccError.
+    min_sqnr: decibels of the worst output that must hold, max_drop: by how much the data's metric may fall,
+    "0.5%" for a share of it; layers then stay float (`rtcc.quantization.search`), and one of four samples is
+    held out to measure on. options: fields of `Settings`, words for its enumerations. Raises RtccError.
     """
     from rtcc.compiler import read_model
     from rtcc.pipeline.run import RunOptions, run_pipeline
@@ -264,17 +273,29 @@ def quantize(
     say = progress or unwatched
     how = Collecting(samples, state, target, lambda seen: say(Step("calibrating", seen)))
     before = module.clone()
-    outcome = quantize_module(module, settings, samples_of, how)
+    found: Found | None = None
+    if min_sqnr is None and max_drop is None:
+        outcome = quantize_module(module, settings, samples_of, how)
+    else:
+        from rtcc.quantization.search import Floor, quantize_mixed
+
+        floor = Floor.of(min_sqnr, max_drop)
+        module, outcome, found = quantize_mixed(module, settings, _data_of(data, module), floor, how, say)
     if not outcome.changed:
-        message = f"the model has nothing that {settings.scheme} quantises"
-        hint = "its weights must be float32 constants of convolutions or matrix products"
-        if settings.scheme not in (Scheme.INT8, Scheme.DYNAMIC):
-            hint = f"only float32 constants of at least {SMALLEST_STORED} elements are stored in fewer bits"
-        if outcome.kept:
-            hint = "; ".join(f"#{name} is {reason}" for name, reason in list(outcome.kept.items())[:5])
-        raise InvalidInput("nothing-to-quantize", message, hint=hint)
+        raise nothing_to_quantize(settings, outcome)
     _verify(module)
-    return Quantized(module, outcome.reference or before, outcome, settings, _data_of(data, module))
+    return Quantized(module, outcome.reference or before, outcome, settings, _data_of(data, module), found)
+
+
+def nothing_to_quantize(settings: Settings, outcome: Outcome) -> InvalidInput:
+    """The error for a model that a scheme leaves as it is."""
+    message = f"the model has nothing that {settings.scheme} quantises"
+    hint = "its weights must be float32 constants of convolutions or matrix products"
+    if settings.scheme not in (Scheme.INT8, Scheme.DYNAMIC):
+        hint = f"only float32 constants of at least {SMALLEST_STORED} elements are stored in fewer bits"
+    if outcome.kept:
+        hint = "; ".join(f"#{name} is {reason}" for name, reason in list(outcome.kept.items())[:5])
+    return InvalidInput("nothing-to-quantize", message, hint=hint)
 
 
 def name_values(module: Module) -> None:

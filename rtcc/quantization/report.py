@@ -14,6 +14,7 @@ from rtcc.data import Data
 from rtcc.interpreter import output_names
 from rtcc.ir import Module, Value
 from rtcc.quantization.histogram import Histogram
+from rtcc.quantization.noise import lost_elements, powers
 from rtcc.quantization.placement import values_of
 from rtcc.quantization.quantizer import Quantized, Step, unwatched
 from rtcc.quantization.ranges import squared_error
@@ -190,41 +191,24 @@ def _compare(
     left = probe(quantized.float_module, [before[n] for n in names], target, keep_outputs=True)
     right = probe(quantized.module, [restored.get(n, after[n]) for n in names], target, keep_outputs=True)
     outputs = output_names(quantized.float_module.main)
-    powers = {name: np.zeros(2) for name in (*names, *(f"output {n}" for n in outputs))}
+    sums = {name: np.zeros(2) for name in (*names, *(f"output {n}" for n in outputs))}
     agreed: dict[str, list[int]] = {name: [0, 0] for name in outputs}
     lost = dict.fromkeys(outputs, 0)
     for feeds in data.samples(most=most):
         exact, found = left.run(feeds), right.run(feeds)
         for name, one, other in zip(names, left.names, right.names, strict=True):
-            powers[name] += _powers(exact[one], found[other])
+            sums[name] += powers(exact[one], found[other])
         for name in outputs:
-            powers[f"output {name}"] += _powers(exact[name], found[name])
+            sums[f"output {name}"] += powers(exact[name], found[name])
             _count_agreement(agreed[name], exact[name], found[name])
-            lost[name] += int(np.sum(_lost(exact[name], found[name])))
+            lost[name] += int(np.sum(lost_elements(exact[name], found[name])))
         report.compared += 1
         progress(Step("comparing", report.compared))
     for name in outputs:
         same, total = agreed[name]
-        decibels = signal_to_noise(*powers[f"output {name}"])
+        decibels = signal_to_noise(*sums[f"output {name}"])
         report.outputs.append(OutputRow(name, decibels, same / total if total else None, lost[name]))
-    return {name: signal_to_noise(*powers[name]) for name in names}
-
-
-def _powers(exact: NDArray[Any], found: NDArray[Any]) -> NDArray[np.float64]:
-    """Σ x² and Σ (x - y)², infinite if one side alone is NaN or infinite; where both are alike: left out."""
-    one, other = exact.astype(np.float64).reshape(-1), found.astype(np.float64).reshape(-1)
-    usable = np.isfinite(one) & np.isfinite(other)
-    error = float("inf") if _lost(one, other).any() else 0.0
-    one, other = one[usable], other[usable]
-    difference = one - other
-    return np.array([one @ one, difference @ difference + error])
-
-
-def _lost(exact: NDArray[Any], found: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where one side is NaN or infinite, and the other is not the same."""
-    one, other = exact.astype(np.float64), found.astype(np.float64)
-    alike = (one == other) | (np.isnan(one) & np.isnan(other))
-    return ~(np.isfinite(one) & np.isfinite(other)) & ~alike
+    return {name: signal_to_noise(*sums[name]) for name in names}
 
 
 def _count_agreement(counts: list[int], exact: NDArray[Any], found: NDArray[Any]) -> None:
@@ -266,7 +250,6 @@ def _add_tensors(report: Report, quantized: Quantized, noise: dict[str, float]) 
 def _add_layers(report: Report, quantized: Quantized, noise: dict[str, float]) -> None:
     for layer in quantized.outcome.inserted.layers:
         scale, before = layer.after.parameters.scale, layer.before.astype(np.float64)
-        powers = _powers(before, layer.restored)
         report.layers.append(
             LayerRow(
                 layer.name,
@@ -277,7 +260,7 @@ def _add_layers(report: Report, quantized: Quantized, noise: dict[str, float]) -
                 int(scale.size),
                 float(scale.min()),
                 float(scale.max()),
-                signal_to_noise(*powers),
+                signal_to_noise(*powers(before, layer.restored)),
                 noise.get(layer.output),
             )
         )

@@ -132,6 +132,21 @@ class Assigner:
         more = min(self._excess(region, way) - self._least(region, way) for way in ways)
         return more + taken.candidate.seconds
 
+    def seconds(self, assignment: Assignment) -> dict[Fused, float]:
+        """What each region takes as assigned, those of general loops too; conversions come besides."""
+        return {op: self._region_seconds(op, assignment) for op in self.regions}
+
+    def _region_seconds(self, op: Fused, assignment: Assignment) -> float:
+        if op in assignment.chosen:
+            return assignment.chosen[op].candidate.seconds
+        in_blocks = [(op, index) in assignment.read for index in range(len(op.inputs))]
+        operands = [
+            self._blocks(value) if is_in_blocks else None
+            for value, is_in_blocks in zip(op.inputs, in_blocks, strict=True)
+        ]
+        result = self._blocks(op.result) if op.result in assignment.stored else None
+        return self.target.loops_cost(op.body, operands, result).total
+
     # ---- regions
 
     def _add_region(self, op: Fused, listed: tuple[Offer, ...]) -> None:

@@ -53,7 +53,7 @@ def _cycles(op: Op, result: Layout | None, lanes: int) -> float:
         return GATHER_CYCLES * stored
     if op.role in (Role.ELEMENTWISE, Role.MOVEMENT, Role.OPAQUE):
         return VECTOR_CYCLES / lanes * stored
-    taps = prod(op.kernel_shape) if isinstance(op, pooling.Pool) else _pictures_size(op)
+    taps = prod(op.kernel_shape) if isinstance(op, pooling.Pool) else _read_for_one(op)
     return stored * taps * (TAP_CYCLES if result is None else VECTOR_TAP_CYCLES / lanes)
 
 
@@ -68,7 +68,7 @@ def _stored_elements(type: TensorType, result: Layout | None) -> int:
     return type.with_layout(result).storage_bytes // type.dtype.bytes
 
 
-def _pictures_size(op: Op) -> int:
-    """Elements that one result of a pool over everything takes in."""
+def _read_for_one(op: Op) -> float:
+    """Elements that one result takes in, of a pool over everything or a reduction; 1 of a softmax."""
     data = op.operands[0]
-    return prod(data.type.sizes[2:]) if data is not None else 1
+    return max(1.0, data.type.elements / max(1, op.type.elements)) if data is not None else 1.0
