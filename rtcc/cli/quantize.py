@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -45,6 +45,7 @@ EXAMPLES = """
 Examples:
   rtcc quantize model.onnx --data samples.npz               writes model.int8.onnx
   rtcc quantize model.onnx --data images.py -o small.onnx --calibration entropy --report report.json
+  rtcc quantize model.onnx --data samples.npz --min-sqnr 30  leaves float what 30 dB need
   rtcc quantize model.onnx --scheme weights-int4 --block 64  needs no data
 """
 
@@ -119,6 +120,16 @@ def quantize_(
         Path | None,
         typer.Option("-o", "--output", help="FILE.onnx or FILE.rtir; MODEL.SCHEME.onnx by default."),
     ] = None,
+    min_sqnr: Annotated[
+        float | None,
+        typer.Option("--min-sqnr", metavar="DB", help="Leave layers float until the worst output has that."),
+    ] = None,
+    max_drop: Annotated[
+        str | None,
+        typer.Option(
+            "--max-drop", metavar="DROP", help="Likewise until the metric falls no more: 0.5% of it, or 0.01."
+        ),
+    ] = None,
     samples: Annotated[
         int | None, typer.Option("--samples", min=1, metavar="N", help="Take the first N; all by default.")
     ] = None,
@@ -142,7 +153,8 @@ def quantize_(
     output = output or model.with_suffix(f".{asked.settings.scheme}.onnx")
     _require_writable(output, report, plots)
     with progress(f"reading {model.name}") as say:
-        found = _quantized(model, data, output, samples, asked, say)
+        floor = {"min_sqnr": min_sqnr, "max_drop": max_drop}
+        found = _quantized(model, data, output, samples, floor, asked, say)
         made = make_report(found, compare=compare, target=asked.target, progress=_spoken(say))
     _show(found, made)
     if report is not None:
@@ -169,36 +181,40 @@ def _require_writable(output: Path, report: Path | None, plots: Path | None) -> 
 
 
 def _quantized(
-    model: Path, data: Path | None, output: Path, samples: int | None, asked: Quantizing, say: Say
-) -> Quantized:
-    """The model quantised and written; what an interrupted calibration gathered stays beside the output."""
-    from rtcc.quantization.quantizer import quantize
+    model: Path, data: Path | None, output: Path, samples: int | None, floor: dict[str, Any],
+    asked: Quantizing, say: Say,
+) -> Quantized:  # fmt: skip
+    """The model quantised and written; what an interrupted run had found stays beside the output."""
+    from rtcc.quantization.quantizer import Step, quantize, search_state
 
     state = output.with_name(f"{output.name}.calibration")
-    last = 0
+    last = Step("reading the model")
     speak = _spoken(say)
 
     def shown(step: Step) -> None:
         nonlocal last
-        last = step.samples
+        last = step
         speak(step)
 
     try:
         found = quantize(
             model, data, shapes=asked.shapes, dims=asked.dims, values=asked.values, samples=samples,
             state=state, target=asked.target, progress=shown, settings=asked.settings,
+            **floor,
         )  # fmt: skip
     except KeyboardInterrupt:
-        typer.echo(f"{output}: stopped after {last} samples; run it again to go on", err=True)
+        reached = f"after {last.samples} samples" if last.samples else f"while {last.doing}"
+        typer.echo(f"{output}: stopped {reached}; run it again to go on", err=True)
         raise typer.Exit(INTERRUPTED) from None
     found.write(output)
-    state.unlink(missing_ok=True)
+    for path in (state, search_state(state)):
+        path.unlink(missing_ok=True)
     return found
 
 
 def _spoken(say: Say) -> Callable[[Step], None]:
     """Says each step in the line of progress."""
-    return lambda step: say(f"{step.doing}, {step.samples} samples")
+    return lambda step: say(f"{step.doing}, {step.samples} samples" if step.samples else step.doing)
 
 
 def _show(found: Quantized, made: Report) -> None:

@@ -9,9 +9,8 @@ quantised. From there it goes backwards, as far as integers stay integers:
 - a layer's own result is quantised after its activation, never between the two: convolution, bias, residual
   addition and activation are one kernel, which has the exact sum in 32 bits and rounds once. So of the two
   operands of an addition, one that is the result of a layer (a float one too) and read nowhere else is not
-  quantised
-  (`Placement.FUSED`; TensorRT and OpenVINO fuse the same). Runtimes that match single operators (QLinearConv
-  of ONNX Runtime wants a QuantizeLinear right after it) get a pair there with `Placement.EVERY`.
+  quantised (`Placement.FUSED`; TensorRT and OpenVINO fuse the same). Runtimes that match single operators
+  (QLinearConv of ONNX Runtime wants a QuantizeLinear right after it) get a pair there with `Placement.EVERY`.
 
 Everything else keeps float32 and reads dequantised values: softmax, normalisations, additions that lead to
 those, and the model's results.

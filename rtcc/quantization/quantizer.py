@@ -287,6 +287,11 @@ def quantize(
     return Quantized(module, outcome.reference or before, outcome, settings, _data_of(data, module), found)
 
 
+def search_state(state: Path) -> Path:
+    """Where a search keeps what it measured, beside the state of the calibration."""
+    return state.with_name(f"{state.name}.search")
+
+
 def nothing_to_quantize(settings: Settings, outcome: Outcome) -> InvalidInput:
     """The error for a model that a scheme leaves as it is."""
     message = f"the model has nothing that {settings.scheme} quantises"

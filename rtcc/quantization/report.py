@@ -19,10 +19,13 @@ from rtcc.quantization.placement import values_of
 from rtcc.quantization.quantizer import Quantized, Step, unwatched
 from rtcc.quantization.ranges import squared_error
 from rtcc.quantization.running import probe
+from rtcc.quantization.search_report import search_json, search_summary, search_tables
 from rtcc.quantization.weights import signal_to_noise
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from rtcc.quantization.search import Found
 
 COMPARED = 32
 """Samples on which the quantised model is compared with the float one."""
@@ -100,17 +103,20 @@ class Report:
     metric_after: float | None = None
     kept: dict[str, str] = field(default_factory=dict[str, str])
     histograms: dict[str, Histogram] = field(default_factory=dict[str, Histogram])
+    found: Found | None = None
+    """What the search for float layers found."""
 
     def to_json(self) -> str:
         """Everything, histograms as counts of PLOTTED_BINS bins; infinite decibels are null."""
-        rows: dict[str, Any] = {k: v for k, v in vars(self).items() if k != "histograms"}
+        rows: dict[str, Any] = {k: v for k, v in vars(self).items() if k not in ("histograms", "found")}
         for name in ("tensors", "layers", "outputs"):
             rows[name] = [asdict(row) for row in rows[name]]
         rows["histograms"] = {name: coarse(each) for name, each in self.histograms.items()}
+        rows["search"] = None if self.found is None else search_json(self.found)
         return json.dumps(_finite(rows), indent=1) + "\n"
 
     def tables(self) -> list[Table]:
-        """Activations, then layers, for a terminal."""
+        """Activations, then layers, then what a search found, for a terminal."""
         from rich.table import Table
 
         tensors = Table(title="activations")
@@ -127,7 +133,8 @@ class Report:
             shape = "x".join(map(str, layer.shape))
             layers.add_row(layer.name, layer.operator, shape, layer.dtype, str(layer.scales),
                            _decibels(layer.weight_sqnr), _decibels(layer.output_sqnr))  # fmt: skip
-        return [table for table in (tensors, layers) if table.row_count]
+        searched = [] if self.found is None else search_tables(self.found)
+        return [table for table in (tensors, layers, *searched) if table.row_count]
 
     def summary(self) -> list[str]:
         """The model as a whole, in lines."""
@@ -142,7 +149,7 @@ class Report:
             lines.append(f"output      {row.name}: {shown} ({self.compared} samples)")
         if self.metric_before is not None and self.metric_after is not None:
             lines.append(f"metric      {self.metric_before:.4f} before, {self.metric_after:.4f} after")
-        return lines
+        return lines + ([] if self.found is None else search_summary(self.found))
 
 
 def make_report(
@@ -156,6 +163,7 @@ def make_report(
     report = Report(
         settings, outcome.samples, 0, outcome.engine,
         constant_bytes(quantized.float_module), constant_bytes(quantized.module), kept=dict(outcome.kept),
+        found=quantized.found,
     )  # fmt: skip
     noise: dict[str, float] = {}
     if data is not None and compare:

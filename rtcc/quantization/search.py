@@ -11,13 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from rtcc.data import Data, split
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
 from rtcc.quantization.collection import Collecting
-from rtcc.quantization.quantizer import Outcome, Step, nothing_to_quantize, quantize_module
+from rtcc.quantization.quantizer import (
+    Outcome,
+    Step,
+    nothing_to_quantize,
+    quantize_module,
+    search_state,
+)
 from rtcc.quantization.scheme import Scheme, Settings
 from rtcc.quantization.sensitivity import Sensitivity, gains, sensitivities
 from rtcc.quantization.trials import Kept, Quality, Samples, Trials, Watching
@@ -52,7 +57,9 @@ class Floor:
 
     def __post_init__(self) -> None:
         if self.max_drop is not None and not 0 <= self.max_drop < float("inf"):
-            raise InvalidInput("quantize-option", f"max_drop {self.max_drop:g} is not a drop: expected 0 or more")
+            raise InvalidInput(
+                "quantize-option", f"max_drop {self.max_drop:g} is not a drop: expected 0 or more"
+            )
         if self.min_sqnr is not None and not abs(self.min_sqnr) < float("inf"):
             raise InvalidInput("quantize-option", f"min_sqnr {self.min_sqnr:g} is not finite")
 
@@ -66,7 +73,9 @@ class Floor:
             return Floor(min_sqnr, float(number) / (100 if is_share else 1), is_share)
         except ValueError:
             message = f"the drop {max_drop!r} is no number and no percentage"
-            raise InvalidInput("quantize-option", message, hint="--max-drop 0.5% or --max-drop 0.01") from None
+            raise InvalidInput(
+                "quantize-option", message, hint="--max-drop 0.5% or --max-drop 0.01"
+            ) from None
 
     def holds(self, found: Quality, exact: Quality) -> bool:
         """Whether a model is good enough, the float one being as good as that."""
@@ -83,7 +92,10 @@ class Floor:
         drop = "" if self.max_drop is None else f"{self.max_drop:.4g}"
         if self.is_share and self.max_drop is not None:
             drop = f"{100 * self.max_drop:.4g}%"
-        parts = [f"{self.min_sqnr:g} dB" if self.min_sqnr is not None else "", f"a drop of {drop}" if drop else ""]
+        parts = [
+            f"{self.min_sqnr:g} dB" if self.min_sqnr is not None else "",
+            f"a drop of {drop}" if drop else "",
+        ]
         return " and ".join(part for part in parts if part)
 
 
@@ -101,7 +113,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found: the points in order of time, the float model last or near it, and the one chosen."""
+    """What a search found: the points in order of time, the float model among them, and the one chosen."""
 
     floor: Floor
     layers: tuple[Sensitivity, ...]
@@ -126,10 +138,14 @@ def quantize_mixed(
     kernel computes in, `no-data`.
     """
     if settings.scheme not in (Scheme.INT8, Scheme.DYNAMIC):
-        message = f"{settings.scheme} stores constants in fewer bits; a search is for layers computed in integers"
+        message = (
+            f"{settings.scheme} stores constants in fewer bits; a search is for layers computed in integers"
+        )
         raise InvalidInput("search-scheme", message, hint="--scheme int8 or dynamic, or no floor")
     if data is None:
-        raise InvalidInput("no-data", "a floor is measured on data, and none is given", hint="--data FILE.npz")
+        raise InvalidInput(
+            "no-data", "a floor is measured on data, and none is given", hint="--data FILE.npz"
+        )
     calibration, held_out = split(data, how.most)
     first = quantize_module(module.clone(), settings, calibration, replace(how, most=None))
     if not first.changed:
@@ -143,11 +159,6 @@ def quantize_mixed(
     outcome.engine, outcome.samples, outcome.resumed = first.engine, first.samples, first.resumed
     outcome.reference, outcome.equalized = first.reference, first.equalized
     return mixed, outcome, found
-
-
-def search_state(state: Path) -> Path:
-    """Where a search keeps what it measured, beside the state of the calibration."""
-    return state.with_name(f"{state.name}.search")
 
 
 def search(trials: Trials, floor: Floor) -> Found:
@@ -184,7 +195,7 @@ class _Search:
             if len(self.points) < MOST_MODELS:
                 self._point(prefixes[part * len(order) // SHOWN_POINTS])
         points = _with_front(self.points.values())
-        chosen = next(point for point in points if point.kept == chosen.kept)
+        chosen, exact = (next(p for p in points if p.kept == each.kept) for each in (chosen, exact))
         samples = sum(1 for _ in trials.samples.held_out.samples(trials.samples.most))
         return Found(self.floor, tuple(layers), points, chosen, exact, samples, trials.resumed)
 
@@ -216,8 +227,9 @@ class _Search:
 
         Where one layer that gains much and loses much spoils the end of the order, noise alone orders them.
         """
-        for key in (lambda each: -each.loss_per_second), (lambda each: -each.noise):  # pyright: ignore
-            order = sorted(fast, key=key)
+        by_loss = sorted(fast, key=lambda each: -each.loss_per_second)
+        by_noise = sorted(fast, key=lambda each: -each.noise)
+        for order in (by_loss, by_noise):
             prefixes = [slow | {each.layer.key for each in order[:count]} for count in range(len(order) + 1)]
             count = self._fewest(prefixes)
             if count < len(order):
@@ -251,13 +263,13 @@ class _Search:
         some = [point for point in self.points.values() if point.kept != self.trials.everything]
         tried = "; ".join(f"{len(each.kept)} float: {_shown(each.quality)}" for each in some)
         best = max(layers, key=lambda each: each.sqnr)
-        alone = f"{best.layer.name} alone in integers has {best.sqnr:.1f} dB"
-        message = f"no model with integers was found that holds {self.floor}"
-        hint = f"{alone}; of {len(self.trials.choices)} layers were tried {tried or 'none'}; ask for less, or try "
-        return InvalidInput(
-            "floor-not-held", message, where=self.trials.samples.held_out.name,
-            hint=f"{hint}--activations i16, --equalization all or another --calibration",
-        )  # fmt: skip
+        count = len(self.trials.choices)
+        message = f"no model with integers holds {self.floor}"
+        hint = (
+            f"tried, of {count} layers: {tried}; {best.layer.name} alone in integers: {best.sqnr:.1f} dB; "
+            "ask for less, or try --activations i16, --equalization all, another --calibration"
+        )
+        return InvalidInput("floor-not-held", message, where=self.trials.samples.held_out.name, hint=hint)
 
     def _nothing_gained(self, chosen: Point, exact: Point) -> InvalidInput:
         message = (

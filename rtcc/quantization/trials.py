@@ -56,7 +56,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Quality:
-    """How near a model is. sqnr: decibels of the worst output. metric: of the data, None where they have none."""
+    """How near a model is. sqnr: decibels of the worst output. metric: None where the data have none."""
 
     sqnr: float
     metric: float | None = None
@@ -205,9 +205,7 @@ def _stored(path: Path | None, key: str) -> dict[Kept, Quality]:
         found: Mapping[str, Any] = json.loads(path.read_bytes())
         if found["key"] != key:
             return {}
-        return {
-            frozenset(row["kept"]): Quality(row["sqnr"], row["metric"]) for row in found["measured"]
-        }
+        return {frozenset(row["kept"]): Quality(row["sqnr"], row["metric"]) for row in found["measured"]}
     except (ValueError, KeyError, TypeError) as error:
         message = f"this is no state of a search, or a damaged one: {error}"
         raise InvalidInput("search-damaged", message, where=str(path), hint="delete it") from error
