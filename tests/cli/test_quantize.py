@@ -18,6 +18,7 @@ from rtcc.cli.quantize import Quantizing
 from rtcc.quantization.quantizer import Step
 from rtcc.quantization.scheme import Form, Settings
 from tests.cli.conftest import Run
+from tests.unit.quantization.test_search import network, pictures
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +131,58 @@ def test_every_setting_has_an_option(field: Field[Any]) -> None:
     given: Any = others.get(field.name, words[0])
     found = Quantizing(**{turned.get(field.name, field.name): given}).settings
     assert [each.name for each in fields(found) if getattr(found, each.name) != each.default] == [field.name]
+
+
+def test_a_floor_leaves_layers_float_and_the_front_is_shown(rtcc: Run, tmp_path: Path) -> None:
+    model, data, output, report = (tmp_path / f for f in ("m.onnx", "d.npz", "small.onnx", "report.json"))
+    package.write(network(), model)
+    np.savez(data, **pictures(8))
+    words = ("quantize", model, "--data", data, "-o", output, "--min-sqnr", "52", "--report", report)
+    done = rtcc(*words)
+    assert done.code == 0, done.errors
+    for shown in (
+        "time against accuracy",
+        "chosen",
+        "floor       52 dB held on 2 samples held out",
+        "--keep-float",
+    ):
+        assert shown in done.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "d.npz",
+        "m.onnx",
+        "report.json",
+        "small.onnx",
+    ]
+    told = json.loads(report.read_text())["search"]
+    (chosen,) = [point for point in told["points"] if point["is_chosen"]]
+    assert chosen["kept"] == told["kept"]
+    assert chosen["sqnr"] >= 52
+    assert [point["sqnr"] for point in told["points"]].count(None) == 1
+    refused = rtcc("quantize", model, "--data", data, "-o", output, "--max-drop", "a bit")
+    assert "error[quantize-option]" in refused.errors
+
+
+def test_a_stopped_search_says_where_it_is(
+    rtcc: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rtcc.quantization import quantizer
+
+    model, data, output, real = (*(tmp_path / f for f in ("m.onnx", "d.npz", "s.onnx")), quantizer.quantize)
+    package.write(network(), model)
+    np.savez(data, **pictures(8))
+
+    def stopped(*words: Any, progress: Any, **options: Any) -> Any:
+        def told(step: Step) -> None:
+            progress(step)
+            if step.doing == "measuring layer 2 of 4":
+                raise KeyboardInterrupt
+
+        return real(*words, progress=told, **options)
+
+    monkeypatch.setattr(quantizer, "quantize", stopped)
+    words = ("quantize", model, "--data", data, "-o", output, "--min-sqnr", "52", "--compare", "0")
+    assert "stopped while measuring layer 2 of 4; run it again to go on" in rtcc(*words).errors
+    monkeypatch.setattr(quantizer, "quantize", real)
+    done = rtcc(*words)
+    assert "resumed     with 2 measurements of an interrupted run" in done.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d.npz", "m.onnx", "s.onnx"]
