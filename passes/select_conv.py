@@ -18,7 +18,7 @@ from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs, operand_inde
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import reassociates
 from rtcc.selection.assignment import Assigner
-from rtcc.selection.decision import Decision, Offer
+from rtcc.selection.decision import Decision, Offer, Part
 from rtcc.selection.layout_rules import obstacle
 from rtcc.target import Candidate, Target, Transformed, target_of
 
@@ -58,7 +58,7 @@ class SelectConv(Pass):
     transforms: bool = True
 
     def run(self, module: Module) -> bool:
-        found = [assigner.cheapest() for assigner, _ in self.assigners(module)]
+        found = [assigner.cheapest() for assigner, _ in self._assigners(module)]
         chosen = [item for assignment in found for item in assignment.chosen.items()]
         known: dict[tuple[Constant, Transformed], Constant] = {}
         for op, offer in chosen:
@@ -73,12 +73,21 @@ class SelectConv(Pass):
     def explain(self, module: Module) -> tuple[Decision, ...]:
         return tuple(
             choices[op].decision(taken, partial(assigner.elsewhere, assignment, op))
-            for assigner, choices in self.assigners(module)
+            for assigner, choices in self._assigners(module)
             for assignment in [assigner.cheapest()]
             for op, taken in assignment.chosen.items()
         )
 
-    def assigners(self, module: Module) -> Iterator[tuple[Assigner, dict[Fused, Choosing]]]:
+    def predict(self, module: Module) -> tuple[Part, ...]:
+        parts: list[Part] = []
+        for assigner, _ in self._assigners(module):
+            found = assigner.cheapest()
+            parts += [Part(op.location.nodes, seconds) for op, seconds in assigner.seconds(found).items()]
+            for each in found.conversions:
+                parts.append(Part(each.readers[0].location.nodes if each.readers else (), each.seconds))
+        return tuple(parts)
+
+    def _assigners(self, module: Module) -> Iterator[tuple[Assigner, dict[Fused, Choosing]]]:
         """The assigner of each graph, and the choice at each of its anchors."""
         target = target_of(module)
         wishes = _Wishes(self.conv, _by_layer(self.layers), self.max_error, self.transforms)

@@ -8,16 +8,11 @@ from typing import Any
 
 from rtcc.compiler import Options, remaining, start
 from rtcc.errors import InvalidInput
-from rtcc.passes.select_conv import SelectConv
 from rtcc.pipeline.run import RunOptions, run_pipeline
+from rtcc.selection.decision import Part
 
-
-@dataclass(frozen=True)
-class Part:
-    """A kernel, or a conversion between layouts: the ONNX nodes it stems from, and seconds."""
-
-    nodes: tuple[str, ...]
-    seconds: float
+CHOOSING = "select-conv"
+"""The pass that chooses by what it predicts."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +40,10 @@ def predict(model: Any, target: str | None = None) -> Prediction:
     compilation.require_static_inputs()
     module = compilation.module
     passes = remaining(compilation.target.pipeline("-O2"), module)
-    choosing = [number for number, each in enumerate(passes) if isinstance(each, SelectConv)]
-    if not choosing:
+    names = [each.name for each in passes]
+    if CHOOSING not in names:
         message = f"algorithms are chosen already, the module is at level {module.level}"
         raise InvalidInput("wrong-level", message, hint="give the ONNX model")
-    run_pipeline(module, passes[: choosing[0]], RunOptions(verify=False))
-    chooser = passes[choosing[0]]
-    assert isinstance(chooser, SelectConv)
-    parts: list[Part] = []
-    for assigner, _ in chooser.assigners(module):
-        found = assigner.cheapest()
-        parts += [Part(op.location.nodes, seconds) for op, seconds in assigner.seconds(found).items()]
-        for each in found.conversions:
-            parts.append(Part(each.readers[0].location.nodes if each.readers else (), each.seconds))
-    return Prediction(tuple(parts))
+    number = names.index(CHOOSING)
+    run_pipeline(module, passes[:number], RunOptions(verify=False))
+    return Prediction(passes[number].predict(module))

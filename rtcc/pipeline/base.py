@@ -11,7 +11,7 @@ from rtcc.pipeline.exactness import Exactness, exact
 
 if TYPE_CHECKING:
     from rtcc.pipeline.compare import Feeds
-    from rtcc.selection.decision import Decision, Placed
+    from rtcc.selection.decision import Decision, Part, Placed
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,10 @@ class Pass:
 
     def explain(self, module: Module) -> tuple[Decision | Placed, ...]:
         """What `run` would decide for this module's layers, and why, and convert; changes nothing."""
+        return ()
+
+    def predict(self, module: Module) -> tuple[Part, ...]:
+        """What one run of the module would take as `run` would decide; none where the pass does not know."""
         return ()
 
     def declared_exactness(self) -> Exactness:

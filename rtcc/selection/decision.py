@@ -52,3 +52,14 @@ class Placed:
     result: str
     seconds: float
     readers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A kernel, or a conversion between layouts: the ONNX nodes it stems from, and predicted seconds.
+
+    One without nodes is what the compiler put in.
+    """
+
+    nodes: tuple[str, ...]
+    seconds: float
