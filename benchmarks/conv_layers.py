@@ -1,15 +1,16 @@
 """Every legal algorithm of single convolution layers against each other, and what select-conv takes.
 
     python benchmarks/conv_layers.py                          50 layers of eight models, one thread
-    python benchmarks/conv_layers.py --models vgg16 --cold --json out.json
+    python benchmarks/conv_layers.py --models vgg16 --alone --json out.json
     python benchmarks/conv_layers.py --models large --far-off 100
 
-Each layer is compiled with each algorithm that the target calls legal, and its kernel alone is run: bursts
-in turns, one core, the least CPU time of each counts, so that other processes on the machine add little but
-noise. Layouts are as within a network: no conversion is measured, and none is counted in what is chosen.
-What is predicted to be far off is left out. The layers "large" are of large kernels: dense, depthwise, one
-axis. --cold reads more than the caches hold before
-each run, as the other layers of a network do.
+Each layer is compiled with each algorithm that the target calls legal, and its kernel is run as `rtcc tune`
+runs it: in turns, on one core, the least CPU time of each counts, so that other processes on the machine add
+little but noise. Before each run as many bytes are read as the layer's model has weights, and then the
+layer's own activations, so that its weights come from where they come from within that model. --alone leaves
+that out: all that fits stays in the caches, as in no model of many layers. Layouts are as within a network:
+no conversion is measured, and none is counted in what is chosen. What is predicted to be far off is left
+out. The layers "large" are of large kernels: dense, depthwise, one axis; they are run alone.
 
 Regret is how much longer the algorithm that was chosen takes than the fastest one.
 """
@@ -18,7 +19,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -37,11 +37,9 @@ from rtcc.ir.ops.nn import Conv
 from rtcc.passes.select_conv import SelectConv
 from rtcc.pipeline.run import run_pipeline
 from rtcc.pipeline.text import parse_pipeline
-from rtcc.target import Candidate
-from rtcc.tuning.timing import Run, addresses, bound, kernel_arrays, least_seconds, scratch
+from rtcc.target import Candidate, Target
+from rtcc.tuning.timing import Stopwatch, Timed
 
-BURST_SECONDS = 0.01
-COLD_BYTES = 96 << 20
 FAR_OFF = 4.0
 """What is predicted to take so many times the best is not measured."""
 
@@ -124,6 +122,13 @@ LARGE = [
 ]  # fmt: skip
 
 
+WEIGHTS = {
+    "resnet18": 46_800_000, "resnet50": 102_000_000, "vgg16": 553_000_000, "mobilenetv2": 14_000_000,
+    "yolov8n": 12_100_000, "inception": 28_000_000, "ppocr-rec": 10_800_000, "shufflenet": 5_700_000,
+}  # fmt: skip
+"""Bytes of each model's weights: parameters as published, or as its file has them, in float32."""
+
+
 @dataclass
 class Result:
     """Least seconds and predicted ones by algorithm, and the algorithm that is chosen."""
@@ -152,30 +157,24 @@ def candidates(layer: Layer, far_off: float) -> list[Candidate]:
     return [each for each in legal if each.seconds <= far_off * legal[0].seconds]
 
 
-def kernel_of(layer: Layer, algorithm: str, folder: Path) -> Run:
-    """A function that runs the layer's kernel, on buffers that lie as in an artefact."""
+def kernel_of(layer: Layer, algorithm: str) -> tuple[Target, Timed]:
+    """The layer's kernel with its code, and the target that it is for."""
     compilation = start(layer.module(), Options(conv=algorithm))
     compilation.lower()
     kernels, target = compilation.module.kernels, compilation.target
     name = next(n for n, k in kernels.items() if k.attributes.get("algorithm") == algorithm)
-    objects = target.compile_kernels(compilation.module)
-    address = addresses({name: objects[name]}, target, folder)[name]
-    return bound(address, [*kernel_arrays(kernels[name]), *scratch(target.scratch_bytes(kernels[name]))])
+    return target, Timed(kernels[name], target.compile_kernels(compilation.module)[name], activations=(0,))
 
 
-def measured(layer: Layer, rounds: int, cold: bool, far_off: float) -> Result:
+def measured(layer: Layer, rounds: int, alone: bool, far_off: float) -> Result:
     """All algorithms of one layer."""
     legal = candidates(layer, far_off)
     result = Result(layer, legal[0].algorithm, predicted={each.algorithm: each.seconds for each in legal})
-    runners: dict[str, Run] = {}
-    with tempfile.TemporaryDirectory() as name:
-        for candidate in legal:
-            folder = Path(name) / candidate.algorithm
-            folder.mkdir()
-            runners[candidate.algorithm] = kernel_of(layer, candidate.algorithm, folder)
-        far = np.ones(COLD_BYTES // 8)
-        between = (lambda name: far.sum()) if cold else None
-        result.seconds = least_seconds(runners, rounds, BURST_SECONDS, between)
+    found = {each.algorithm: kernel_of(layer, each.algorithm) for each in legal}
+    target = found[result.chosen][0]
+    watch = Stopwatch(target, 0 if alone else WEIGHTS.get(layer.model, 0), rounds)
+    watch.prepare({name: timed for name, (_, timed) in found.items()})
+    result.seconds = watch.seconds(list(found))
     return result
 
 
@@ -201,7 +200,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", choices=names, help="whose layers; default: the eight models'")
     parser.add_argument("--far-off", type=float, default=FAR_OFF, help="how many times the best to measure")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cold", action="store_true", help="empty the caches before each run")
+    parser.add_argument("--alone", action="store_true", help="read no other weights before each run")
     parser.add_argument("--core", type=int, default=0, help="the core to run on")
     parser.add_argument("--json", type=Path, help="write the figures")
     options = parser.parse_args()
@@ -210,7 +209,7 @@ def main() -> None:
     results: list[Result] = []
     for layer in (*LAYERS, *LARGE):
         if layer.model in (options.models or {each.model for each in LAYERS}):
-            results.append(measured(layer, options.rounds, options.cold, options.far_off))
+            results.append(measured(layer, options.rounds, options.alone, options.far_off))
             console.print(
                 f"{layer.model} {layer.text}: {results[-1].chosen}, regret {results[-1].regret:.0%}"
             )

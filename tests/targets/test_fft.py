@@ -202,6 +202,8 @@ def test_padding_is_that_of_the_kernel_before(algorithm: str) -> None:
     [
         (layer((1, 64, 56, 56), (64, 64, 7, 7), 3), "fft"),
         (layer((1, 64, 56, 56), (64, 1, 31, 31), 15, 64), "fft"),
+        (layer((1, 64, 56, 56), (64, 1, 7, 7), 3, 64), "depthwise"),
+        (layer((1, 64, 56, 56), (64, 1, 13, 13), 6, 64), "fft"),
         (layer((1, 64, 56, 56), (64, 1, 5, 5), 2, 64), "depthwise"),
     ],
 )

@@ -102,7 +102,7 @@ def depthwise_demand(problem: ConvProblem, tile: Tile) -> Demand:
     """`depthwise_conv`: lane by lane; each tap of each pixel is one multiply-add and, mostly, one load."""
     pixels = problem.batch * problem.output_height * problem.output_width
     vectors = pixels * problem.output.blocks
-    per_vector = 0.6 * _taps(problem) + STORE_CYCLES + TILE_CYCLES / tile.pixels
+    per_vector = 0.55 * _taps(problem) + STORE_CYCLES + TILE_CYCLES / tile.pixels
     return Demand(
         vectors * per_vector,
         (
