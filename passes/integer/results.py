@@ -6,13 +6,15 @@ import numpy as np
 
 from rtcc.ir import DType, Op, Value
 from rtcc.ir.ops.activation import Relu
+from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.cast import Cast
 from rtcc.ir.ops.computed import integer_limits
 from rtcc.ir.ops.integer import AddToSum, QuantizedAdd, Requantize, add_factor
 from rtcc.ir.ops.math import Add, Clip, Max, Min, Mul, Sub
-from rtcc.ir.ops.movement import Concat, Slice, Transpose
+from rtcc.ir.ops.movement import Concat, Slice, Split, Transpose
 from rtcc.ir.ops.pooling import MaxPool
 from rtcc.ir.ops.quant import QuantizeLinear
+from rtcc.ir.ops.resize import Resize
 from rtcc.ir.ops.shapes import Flatten, Reshape, Squeeze, Unsqueeze
 from rtcc.passes.integer.sums import unscaled
 from rtcc.passes.integer.values import Parameters, Quantized, dequantized, target_of
@@ -98,8 +100,32 @@ def _integers(value: Value, to: Parameters, rw: Rewriter) -> Value | None:
             return Concat(*(_rescaled(each, to, rw) for each in whole), axis=op.axis).result
         case Flatten() | Reshape() | Squeeze() | Unsqueeze() | Transpose() | Slice() | MaxPool():
             return _moved(op, to, rw)
+        case Resize() if _moves(op):
+            return _moved(op, to, rw)
+        case Split():
+            return _part(op, op.results.index(value), to, rw)
         case _:
             return None
+
+
+def _moves(op: Resize) -> bool:
+    """Whether each result of a resizing is one element of its data."""
+    return op.mode == "nearest" and op.coordinate_transformation_mode != "tf_crop_and_resize"
+
+
+def _part(op: Split, number: int, to: Parameters, rw: Rewriter) -> Value | None:
+    """One part of a split tensor as a slice of integers."""
+    source = dequantized(op.data)
+    if source is None:
+        return None
+    axis = normal_axis(op, op.axis, op.data.type.rank)
+    sizes = [part.type.sizes[axis] for part in op.results]
+    start = sum(sizes[:number])
+    starts, ends, axes = (
+        rw.constant(np.array([each], np.int64), name="part") for each in (start, start + sizes[number], axis)
+    )
+    part = Slice(source.value, starts, ends, axes).result
+    return _rescaled(Quantized(part, source.scale, source.zero), to, rw)
 
 
 def _moved(op: Op, to: Parameters, rw: Rewriter) -> Value | None:

@@ -65,6 +65,23 @@ class Qdq:
         out = self._node("MaxPool", [self._real(x)], kernel_shape=[2, 2], strides=[2, 2])
         return self._quantized(out, (n, c, h // 2, w // 2), None, x)
 
+    def halves(self, x: str) -> tuple[str, str]:
+        """Both halves of the channels; the second has another scale."""
+        n, c, h, w = self.shapes[x]
+        names = [self._name("half0"), self._name("half1")]
+        self.nodes.append(helper.make_node("Split", [self._real(x)], names, axis=1))
+        first = self._quantized(names[0], (n, c // 2, h, w), None, x)
+        return first, self._quantized(names[1], (n, c // 2, h, w), 0.03, 5)
+
+    def enlarged(self, x: str) -> str:
+        n, c, h, w = self.shapes[x]
+        scales = self._constant(self._name("scales"), np.array([1, 1, 2, 2], np.float32))
+        out = self._node(
+            "Resize", [self._real(x), "", scales],
+            coordinate_transformation_mode="asymmetric", nearest_mode="floor",
+        )  # fmt: skip
+        return self._quantized(out, (n, c, 2 * h, 2 * w), None, x)
+
     def average(self, x: str) -> str:
         n, c, _, _ = self.shapes[x]
         out = self._node("GlobalAveragePool", [self._real(x)])
@@ -142,3 +159,12 @@ def residual_network(seed: int = 0, *, signed: bool = False) -> onnx.ModelProto:
     x = net.concat(x, net.conv(x, 16, 3, zero=20))
     x = net.conv(x, 32, 3, zero=7, per_channel=False)
     return net.model(net.linear(net.average(x), 10), x)
+
+
+def branching_network(seed: int = 0, *, signed: bool = False) -> onnx.ModelProto:
+    """Halves of a convolution, one convolved and enlarged again, joined."""
+    net = Qdq(seed, signed=signed)
+    first, second = net.halves(net.conv(net.input("input", (1, 3, 20, 20)), 32, 3, zero=3))
+    smaller = net.conv(second, 24, 3, stride=2, zero=4)
+    joined = net.concat(net.conv(net.enlarged(smaller), 16, 1), first)
+    return net.model(net.conv(joined, 40, 3, zero=9))

@@ -11,9 +11,10 @@ import pytest
 import rtcc
 from rtcc.compiler import Options, start
 from rtcc.interpreter import interpret
+from rtcc.ir import DType
 from rtcc.ir.ops.integer import ConvSum
 from rtcc.ir.ops.nn import Conv, Gemm
-from tests.targets.quantized import Qdq, residual_network
+from tests.targets.quantized import Qdq, branching_network, residual_network
 
 
 def reference(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -54,6 +55,24 @@ def test_a_residual_network(signed: bool) -> None:
         difference = np.abs(ours.astype(int) - theirs.astype(int))
         assert difference.max() <= 2
         assert (difference > 0).mean() < 0.05
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_parts_and_enlarged_pictures_stay_integers(signed: bool) -> None:
+    model = branching_network(signed=signed)
+    feeds = feeds_of(model)
+    compilation = start(model, Options())
+    compilation.lower()
+    for kernel in compilation.module.kernels.values():
+        is_first = kernel.parameters[0].type.dtype is DType.F32
+        assert is_first or kernel.returned[0].type.dtype is not DType.F32, kernel.name
+    with rtcc.compile(model, verify_kernels=True) as artifact:
+        (found,) = artifact.run(feeds).values()
+    (interpreted,) = interpret(compilation.module, feeds).values()
+    np.testing.assert_array_equal(found, interpreted)
+    difference = np.abs(found.astype(int) - reference(model, feeds)[0].astype(int))
+    assert difference.max() <= 2
+    assert (difference > 0).mean() < 0.05
 
 
 @pytest.mark.parametrize("zero", [0, 77])

@@ -39,11 +39,15 @@ def computes(graph: Graph, result: TensorType) -> bool:
 def _has_vectors(op: Op) -> bool:
     """Whether an op's result at a vector of channels follows from its operands there."""
     if isinstance(op, Resample):
-        return op.axis != CHANNELS and op.type.dtype is DType.F32
+        return op.axis != CHANNELS and (op.type.dtype is DType.F32 or _moves_bytes(op))
     rule = rule_of(op)
     is_elementwise = isinstance(op, ConvertLayout) or (rule is not None and rule.kind is Kind.SCALAR)
     values = (*op.present_operands, *op.results)
     return is_elementwise and all(value.type.dtype in COMPUTED for value in values)
+
+
+def _moves_bytes(op: Resample) -> bool:
+    return op.weights is None and op.type.dtype in (DType.U8, DType.I8)
 
 
 def _lies_alike(value: Value, result: TensorType) -> bool:
