@@ -16,6 +16,7 @@ from rtcc.ir.ops.pooling import MaxPool
 from rtcc.ir.ops.quant import QuantizeLinear
 from rtcc.ir.ops.resize import Resize
 from rtcc.ir.ops.shapes import Flatten, Reshape, Squeeze, Unsqueeze
+from rtcc.passes.integer.functions import tabulated
 from rtcc.passes.integer.sums import unscaled
 from rtcc.passes.integer.values import Parameters, Quantized, dequantized, target_of
 from rtcc.pipeline import Rewriter, rewrite
@@ -32,7 +33,7 @@ def quantize(op: QuantizeLinear, rw: Rewriter) -> None:
     if to is None or not op.type.is_static:
         return
     data, clamps = _unclamped(op.data)
-    found = _integers(data, to, rw)
+    found = _integers(data, to, rw) or tabulated(data, to, rw)
     if found is None:
         return
     for clamp in reversed(clamps):

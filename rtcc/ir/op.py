@@ -39,6 +39,7 @@ class OperandSlot(Generic[T]):
         static: bool = False,
         moved: bool = False,
         type_only: bool = False,
+        table: bool = False,
         indexes: Indexes | None = None,
     ) -> None:
         self.optional = optional
@@ -46,6 +47,7 @@ class OperandSlot(Generic[T]):
         self.static = static
         self.moved = moved
         self.type_only = type_only
+        self.table = table
         self.indexes = indexes
         self.name = ""
         self.index = -1
@@ -90,15 +92,21 @@ class AttributeSlot(Generic[T]):
 
 
 def operand(
-    *, static: bool = False, moved: bool = False, type_only: bool = False, indexes: Indexes | None = None
+    *,
+    static: bool = False,
+    moved: bool = False,
+    type_only: bool = False,
+    table: bool = False,
+    indexes: Indexes | None = None,
 ) -> OperandSlot[Value]:
     """A required operand, and what the operator does with it.
 
     static: its value decides shapes or code, so kernels keep it as a constant. moved: every result element
     is an element of the operands so declared; the others only say which. type_only: its elements are not
-    read. indexes: what its integers are positions in.
+    read. table: a vector of which any element may be read for any result, also by an elementwise op.
+    indexes: what its integers are positions in.
     """
-    return OperandSlot(static=static, moved=moved, type_only=type_only, indexes=indexes)
+    return OperandSlot(static=static, moved=moved, type_only=type_only, table=table, indexes=indexes)
 
 
 def optional_operand(*, static: bool = False, indexes: Indexes | None = None) -> OperandSlot[Value | None]:
@@ -317,6 +325,11 @@ class Op:
         """Whether the op does not read that operand's elements."""
         slot = self.slot_of(index)
         return slot is not None and slot.type_only
+
+    def is_table_operand(self, index: int) -> bool:
+        """Whether any of that operand's elements may be read for any result."""
+        slot = self.slot_of(index)
+        return slot is not None and slot.table
 
     def is_moved_operand(self, index: int) -> bool:
         """Whether result elements are elements of that operand."""

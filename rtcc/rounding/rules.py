@@ -31,6 +31,7 @@ from rtcc.ir.ops import (
     quant,
     reduce,
     shapes,
+    tables,
 )
 from rtcc.ir.ops.element_selection import TopK
 from rtcc.ir.ops.elementwise import Elementwise
@@ -317,7 +318,7 @@ EXACT: tuple[type[Op], ...] = (
     shapes.Unsqueeze, shapes.Expand, shapes.ConstantOfShape, shapes.EyeLike, TopK, pooling.MaxPool,
     pooling.GlobalMaxPool, reduce.ReduceMax, reduce.ReduceMin, reduce.ArgReduction,
     integer.ConvSum, integer.MatMulSum, integer.GlobalSum, integer.Requantize, integer.QuantizedAdd,
-    integer.AddToSum,
+    integer.AddToSum, tables.Lookup, tables.Curve,
 )  # fmt: skip
 """Operators whose results are elements of operands, decided by comparing them, or defined to the bit."""
 

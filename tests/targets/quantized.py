@@ -51,6 +51,38 @@ class Qdq:
         size = [(e + 2 * (kernel // 2) - kernel) // stride + 1 for e in (h, w)]
         return self._quantized(out, (n, filters, *size), 0.02, zero)
 
+    def convolved(
+        self, x: str, filters: int, function: str, attributes: dict[str, Any], *, between: bool
+    ) -> str:
+        """A 3x3 convolution and a function of it, quantised between where asked for."""
+        n, c, h, w = self.shapes[x]
+        weight = self.random.integers(-127, 128, (filters, c, 3, 3)).astype(np.int8)
+        scale = self.random.uniform(0.5, 1.5, filters) / (25 * np.sqrt(weight[0].size))
+        name = self._name("conv")
+        bias = self.random.normal(0, 0.2, filters).astype(np.float32)
+        operands = [
+            self._real(x), self._weight(f"{name}.w", weight, np.asarray(scale, np.float32)),
+            self._constant(f"{name}.b", bias),
+        ]  # fmt: skip
+        out = self._node("Conv", operands, kernel_shape=[3, 3], pads=[1] * 4)
+        if between:
+            out = self._real(self._quantized(out, (n, filters, h, w), 0.05, 128))
+        return self._quantized(self._function(function, out, attributes), (n, filters, h, w), 0.02, 130)
+
+    def _function(self, function: str, x: str, attributes: dict[str, Any]) -> str:
+        match function:
+            case "Swish":
+                return self._node("Mul", [x, self._node("Sigmoid", [x])])
+            case "Gelu":
+                root, one, half = (
+                    self._constant(self._name(each), np.array(number, np.float32))
+                    for each, number in (("root", np.sqrt(2)), ("one", 1.0), ("half", 0.5))
+                )
+                inner = self._node("Erf", [self._node("Div", [x, root])])
+                return self._node("Mul", [self._node("Mul", [x, self._node("Add", [inner, one])]), half])
+            case _:
+                return self._node(function, [x], **attributes)
+
     def add(self, x: str, y: str, *, zero: int = 0) -> str:
         total = self._node("Add", [self._real(x), self._real(y)])
         return self._quantized(self._node("Relu", [total]), self.shapes[x], 0.025, zero)
@@ -107,6 +139,11 @@ class Qdq:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         onnx.checker.check_model(model)
         return model
+
+    @property
+    def last(self) -> str:
+        """The tensor that was quantised last."""
+        return next(reversed(self.shapes))
 
     def _name(self, kind: str) -> str:
         return f"{kind}{len(self.nodes)}"

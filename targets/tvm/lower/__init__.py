@@ -10,4 +10,5 @@ from rtcc.targets.tvm.lower import rows as rows
 from rtcc.targets.tvm.lower import sampling as sampling
 from rtcc.targets.tvm.lower import scalar as scalar
 from rtcc.targets.tvm.lower import scatter as scatter
+from rtcc.targets.tvm.lower import tables as tables
 from rtcc.targets.tvm.lower import windows as windows

@@ -91,7 +91,12 @@ class RegionEpilogue:
         pool = joined_pool(self.graph)
         for op in list(self.graph.ops)[:-1]:
             if op is not self.anchor and op is not pool:
-                operands = [self._operand(v, op, known, at, buffers) for v in op.operands]
+                operands = [
+                    buffers[self.operands.index(value)]
+                    if value is not None and op.is_table_operand(slot)
+                    else self._operand(value, op, known, at, buffers)
+                    for slot, value in enumerate(op.operands)
+                ]
                 known[op.result] = self._emitted(op, operands)
         last = self.graph.returned[0] if pool is None else pool.operands[0]
         assert last is not None

@@ -31,6 +31,7 @@ def suits(graph: Graph) -> bool:
 def computes(graph: Graph, result: TensorType) -> bool:
     """Whether a result in such blocks follows, block by block, from operands that lie like it."""
     tables = {v for op in graph.ops if isinstance(op, Resample) for v in (op.indices, op.weights)}
+    tables |= {v for op in graph.ops for slot, v in enumerate(op.operands) if op.is_table_operand(slot)}
     return all(_has_vectors(op) for op in list(graph.ops)[:-1]) and all(
         value in tables or _lies_alike(value, result) for value in graph.parameters
     )
@@ -42,8 +43,8 @@ def _has_vectors(op: Op) -> bool:
         return op.axis != CHANNELS and (op.type.dtype is DType.F32 or _moves_bytes(op))
     rule = rule_of(op)
     is_elementwise = isinstance(op, ConvertLayout) or (rule is not None and rule.kind is Kind.SCALAR)
-    values = (*op.present_operands, *op.results)
-    return is_elementwise and all(value.type.dtype in COMPUTED for value in values)
+    read = [v for slot, v in enumerate(op.operands) if v is not None and not op.is_table_operand(slot)]
+    return is_elementwise and all(value.type.dtype in COMPUTED for value in (*read, *op.results))
 
 
 def _moves_bytes(op: Resample) -> bool:

@@ -127,8 +127,10 @@ class Lowering:
         return self.builder.kept(expr)
 
     def operand(self, op: Op, slot: int, index: Sequence[Expr]) -> Expr | None:
-        """Element of an operand broadcast to the op's result; None where the operand is absent."""
+        """Element of an operand broadcast to the op's result; None where it is absent; a table's buffer."""
         value = op.operands[slot] if slot < len(op.operands) else None
+        if value is not None and op.is_table_operand(slot):
+            return self.buffers[value]
         return None if value is None else self.element(value, broadcast_index(value.type, index))
 
     def load(self, value: Value, index: Index) -> Expr:
@@ -225,7 +227,7 @@ class Lowering:
         if rule.kind is Kind.ELEMENT:
             return rule.function(self, op, index)
         operands = (self.operand(op, slot, index) for slot in range(len(op.operands)))
-        return emit(op, *(x if x is None else self.spread(x) for x in operands))
+        return emit(op, *(x if x is None or isinstance(x, tirx.Buffer) else self.spread(x) for x in operands))
 
     def _constant_element(self, value: Constant, index: Index) -> Expr:
         if value.data.size == 1:

@@ -59,6 +59,16 @@ _BYTES = ((DType.U8, (2, 4, 3)), (DType.F32, (4, 1)), (DType.U8, ()))
 QUANTIZED = {
     "quant.requantize": ((DType.I32, (2, 1, 3)), (DType.F32, (4, 1)), (DType.U8, ())),
     "quant.add": (*_BYTES, *_BYTES, (DType.I8, ())),
+    "quant.add_to_sum": (
+        (DType.I32, (2, 1, 3)),
+        (DType.F32, (4, 1)),
+        (DType.U8, (4, 3)),
+        (DType.F32, ()),
+        (DType.U8, ()),
+        (DType.I8, ()),
+    ),
+    "quant.lookup": ((DType.I8, (2, 4, 3)), (DType.U8, (256,))),
+    "quant.curve": ((DType.I32, (2, 1, 3)), (DType.F32, (4, 1)), (DType.U8, ()), (DType.I16, (128,))),
 }
 """Operands of elementwise operators whose operands are of several types."""
 
