@@ -136,6 +136,9 @@ def quantize_(
     compare: Annotated[
         int, typer.Option(min=0, metavar="N", help="Samples to compare both models on; 0: none.")
     ] = 32,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Run each kernel of both models alone: times per layer.")
+    ] = False,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="Write the report there, as JSON.")
     ] = None,
@@ -155,7 +158,9 @@ def quantize_(
     with progress(f"reading {model.name}") as say:
         floor = {"min_sqnr": min_sqnr, "max_drop": max_drop}
         found = _quantized(model, data, output, samples, floor, asked, say)
-        made = make_report(found, compare=compare, target=asked.target, progress=_spoken(say))
+        made = make_report(
+            found, compare=compare, target=asked.target, progress=_spoken(say), measure_times=measure
+        )
     _show(found, made)
     if report is not None:
         replace_file(report, made.to_json().encode())

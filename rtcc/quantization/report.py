@@ -20,6 +20,7 @@ from rtcc.quantization.quantizer import Quantized, Step, unwatched
 from rtcc.quantization.ranges import squared_error
 from rtcc.quantization.running import probe
 from rtcc.quantization.search_report import search_json, search_summary, search_tables
+from rtcc.quantization.times import Times, times_of, times_summary, times_table
 from rtcc.quantization.weights import signal_to_noise
 
 if TYPE_CHECKING:
@@ -105,18 +106,23 @@ class Report:
     histograms: dict[str, Histogram] = field(default_factory=dict[str, Histogram])
     found: Found | None = None
     """What the search for float layers found."""
+    times: Times | None = None
+    """What layers take, and how large they are."""
 
     def to_json(self) -> str:
         """Everything, histograms as counts of PLOTTED_BINS bins; infinite decibels are null."""
-        rows: dict[str, Any] = {k: v for k, v in vars(self).items() if k not in ("histograms", "found")}
+        rows: dict[str, Any] = {
+            k: v for k, v in vars(self).items() if k not in ("histograms", "found", "times")
+        }
         for name in ("tensors", "layers", "outputs"):
             rows[name] = [asdict(row) for row in rows[name]]
         rows["histograms"] = {name: coarse(each) for name, each in self.histograms.items()}
         rows["search"] = None if self.found is None else search_json(self.found)
+        rows["times"] = [] if self.times is None else [asdict(row) for row in self.times.rows]
         return json.dumps(_finite(rows), indent=1) + "\n"
 
     def tables(self) -> list[Table]:
-        """Activations, then layers, then what a search found, for a terminal."""
+        """Activations, layers, what layers take, what a search found, for a terminal."""
         from rich.table import Table
 
         tensors = Table(title="activations")
@@ -134,7 +140,8 @@ class Report:
             layers.add_row(layer.name, layer.operator, shape, layer.dtype, str(layer.scales),
                            _decibels(layer.weight_sqnr), _decibels(layer.output_sqnr))  # fmt: skip
         searched = [] if self.found is None else search_tables(self.found)
-        return [table for table in (tensors, layers, *searched) if table.row_count]
+        timed = [times_table(self.times)] if self.times and self.times.rows else []
+        return [table for table in (tensors, layers, *timed, *searched) if table.row_count]
 
     def summary(self) -> list[str]:
         """The model as a whole, in lines."""
@@ -149,14 +156,18 @@ class Report:
             lines.append(f"output      {row.name}: {shown} ({self.compared} samples)")
         if self.metric_before is not None and self.metric_after is not None:
             lines.append(f"metric      {self.metric_before:.4f} before, {self.metric_after:.4f} after")
+        lines += [] if self.times is None else times_summary(self.times)
         return lines + ([] if self.found is None else search_summary(self.found))
 
 
 def make_report(
     quantized: Quantized, *, compare: int = COMPARED, metric: bool = True, target: str | None = None,
-    progress: Callable[[Step], None] = unwatched,
+    progress: Callable[[Step], None] = unwatched, measure_times: bool = False,
 ) -> Report:  # fmt: skip
-    """The report on a quantised model; compare: samples to run both models on (0, or without data: none)."""
+    """The report on a quantised model; compare: samples to run both models on (0, or without data: none).
+
+    measure_times: run each kernel of both models alone, besides predicting what it takes.
+    """
     outcome, data = quantized.outcome, quantized.data
     settings = {name: str(value) if isinstance(value, str) else value
                 for name, value in vars(quantized.settings).items()}  # fmt: skip
@@ -177,6 +188,7 @@ def make_report(
             report.metric_after = data.measured(probe(quantized.module, [], target, keep_outputs=True).run)
     _add_tensors(report, quantized, noise)
     _add_layers(report, quantized, noise)
+    report.times = times_of(quantized, target, progress, is_measured=measure_times)
     return report
 
 

@@ -44,11 +44,9 @@ def search_summary(found: Found) -> list[str]:
         floor += f", metric {exact.quality.metric:.4f} before, {chosen.quality.metric:.4f} after"
     lines = [
         f"floor       {floor}",
-        f"predicted   {exact.seconds * 1e6:,.1f} µs in float, {chosen.seconds * 1e6:,.1f} µs as chosen, "
-        f"{len(names)} of {len(found.layers)} layers in float",
+        f"float stay  {len(names)} of {len(found.layers)} layers"
+        + "".join(f" --keep-float {name}" for name in names),
     ]
-    if names:
-        lines.append(f"            {' '.join(f'--keep-float {name}' for name in names)}")
     if found.resumed:
         lines.append(f"resumed     with {found.resumed} measurements of an interrupted run")
     return lines

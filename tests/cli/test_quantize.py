@@ -42,7 +42,8 @@ def test_a_quantised_model_is_smaller_as_good_and_described(
         assert shown in done.output
     assert output.stat().st_size < lenet.stat().st_size / 3
     assert not output.with_name("small.onnx.calibration").exists()
-    assert len(list(plots.glob("*.png"))) == 8
+    assert len(list(plots.glob("[0-9]*.png"))) == 8
+    assert {"times.png", "sizes.png"} <= {path.name for path in plots.iterdir()}
     told = json.loads(report.read_text())
     assert told["metric_before"] == told["metric_after"]
     assert told["bytes_after"] < told["bytes_before"] / 3
@@ -138,8 +139,9 @@ def test_a_floor_leaves_layers_float_and_the_front_is_shown(rtcc: Run, tmp_path:
     package.write(network(), model)
     np.savez(data, **pictures(8))
     words = ("quantize", model, "--data", data, "-o", output, "--min-sqnr", "52", "--report", report)
-    done = rtcc(*words)
+    done = rtcc(*words, "--measure", "--plots", tmp_path / "plots")
     assert done.code == 0, done.errors
+    assert {"times.png", "sizes.png", "front.png"} <= {path.name for path in (tmp_path / "plots").iterdir()}
     for shown in (
         "time against accuracy",
         "chosen",
@@ -147,13 +149,11 @@ def test_a_floor_leaves_layers_float_and_the_front_is_shown(rtcc: Run, tmp_path:
         "--keep-float",
     ):
         assert shown in done.output
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "d.npz",
-        "m.onnx",
-        "report.json",
-        "small.onnx",
-    ]
-    told = json.loads(report.read_text())["search"]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"d.npz", "m.onnx", "plots", "report.json", "small.onnx"}
+    everything = json.loads(report.read_text())
+    assert [row["measured_after"] > 0 for row in everything["times"]] == [True] * 5
+    told = everything["search"]
     (chosen,) = [point for point in told["points"] if point["is_chosen"]]
     assert chosen["kept"] == told["kept"]
     assert chosen["sqnr"] >= 52

@@ -1,0 +1,57 @@
+"""Times and sizes per layer: whose they are, that they add up, and models that have none."""
+
+from __future__ import annotations
+
+import pytest
+
+import rtcc
+from rtcc.data import from_arrays
+from rtcc.prediction import predict
+from rtcc.quantization.quantizer import unwatched
+from rtcc.quantization.report import make_report
+from rtcc.quantization.times import OTHERS, times_of
+from rtcc.text import parse_module
+from tests.unit.quantization.test_search import network, pictures
+
+
+def test_times_add_up_to_the_models_and_sizes_are_those_of_weights() -> None:
+    quantized = rtcc.quantize(network(), pictures(4), keep_float=("conv2",))
+    times = times_of(quantized, None, unwatched, is_measured=True)
+    rows = {row.name: row for row in times.rows}
+    assert list(rows) == ["conv1", "conv2", "conv3", "fc", OTHERS]
+    assert times.total("predicted_before") == pytest.approx(predict(quantized.float_module).seconds)
+    assert times.total("predicted_after") == pytest.approx(predict(quantized.module).seconds)
+    assert rows["conv3"].predicted_after < rows["conv3"].predicted_before
+    assert rows["conv2"].predicted_after == pytest.approx(rows["conv2"].predicted_before, rel=0.1)
+    assert rows["conv1"].bytes_before == 32 * 16 * 9 * 4
+    assert rows["conv1"].bytes_after == 32 * 16 * 9 + 32 * 4 + 32
+    assert rows["conv2"].bytes_after is rows[OTHERS].bytes_after is None
+    for row in times.rows[:4]:
+        assert row.measured_before
+        assert row.measured_after
+
+
+def test_reports_have_times() -> None:
+    report = make_report(rtcc.quantize(network(), pictures(4)), compare=0)
+    assert report.times is not None
+    assert report.times.rows[0].measured_before is None
+    assert report.times.total("measured_before") is None
+    assert '"predicted_before": ' in report.to_json()
+    assert any(line.startswith("predicted   ") for line in report.summary())
+    assert "one run, µs" in [table.title for table in report.tables()]
+
+
+def test_a_model_that_is_not_compiled_says_so() -> None:
+    text = (
+        "// rtir 1  level=graph\ndim N in [1,8]\nconst #w : f32[4,8] = splat(0.5)\n"
+        'graph @main(%x: f32[N,4]) {\n  %y = nn.mat_mul(%x, #w) : f32[N,8] loc("fc")\n  return(%y)\n}\n'
+    )
+    module = parse_module(text)
+    data = {"x": pictures(1)["x"].reshape(-1, 4)[:8]}
+    assert from_arrays(data, module.main).metric is None
+    report = make_report(rtcc.quantize(module, data), compare=0)
+    assert report.times is not None
+    assert report.times.rows == ()
+    assert any(
+        line.startswith("times       unknown, the model is not compiled: ") for line in report.summary()
+    )
