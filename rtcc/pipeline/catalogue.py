@@ -26,6 +26,7 @@ BUILT_IN: dict[str, str] = {
     "fuse-attention": "rtcc.passes.fuse_attention:FuseAttention",
     "inline-control": "rtcc.passes.inline_control:InlineControl",
     "join-pools": "rtcc.passes.join_pools:JoinPools",
+    "keep-narrow": "rtcc.passes.keep_narrow:KeepNarrow",
     "legalize": "rtcc.passes.legalize:Legalize",
     "lower-quantization": "rtcc.passes.lower_quantization:LowerQuantization",
     "outline-kernels": "rtcc.passes.outline_kernels:OutlineKernels",
@@ -44,8 +45,8 @@ NAMED_PIPELINES: dict[str, str] = {
     "-O0": "fold-constants,inline-control",
     "-O1": "fold-constants,inline-control,simplify,simplify-movement,fold-constants,eliminate-common,"
     "eliminate-dead",
-    "-O2": "convert-signedness,lower-quantization,fold-constants,inline-control,simplify,simplify-movement,"
-    "fold-batch-norm,reduce-strength,simplify,fold-constants,eliminate-common,eliminate-dead,raise-patterns",
+    "-O2": "convert-signedness,lower-quantization,keep-narrow,fold-constants,inline-control,simplify,"
+    "simplify-movement,fold-batch-norm,reduce-strength,simplify,fold-constants,eliminate-common,eliminate-dead,raise-patterns",
 }
 """What runs at graph level. -O0: what is needed to emit; -O1: exact passes; -O2: the default.
 

@@ -43,9 +43,10 @@ from rtcc.quantization.stored import (
 if TYPE_CHECKING:
     from rtcc.quantization.search import Found
 
-NOT_PREPARED = ("convert-signedness", "lower-quantization", "raise-patterns")
+NOT_PREPARED = ("convert-signedness", "lower-quantization", "keep-narrow", "raise-patterns")
 """Passes of -O2 that the graph is not prepared with: the first two compute in integers what is quantised
-already, the third raises patterns to operators that are newer than what other runtimes read."""
+already, the third makes products that ONNX does not have, the last raises patterns to operators that are
+newer than what other runtimes read."""
 
 PREPARATION = ",".join(name for name in NAMED_PIPELINES["-O2"].split(",") if name not in NOT_PREPARED)
 """What else compiling does to the graph before fusion, so that what is calibrated exists at run time."""

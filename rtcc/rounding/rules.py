@@ -39,6 +39,7 @@ from rtcc.ir.ops.fft_conv import ROUNDINGS, FftConv
 from rtcc.ir.ops.fused import ConvertLayout, Resample
 from rtcc.ir.ops.regions_of_interest import RoiAlign
 from rtcc.ir.ops.sampling import DeformConv, GridSample
+from rtcc.ir.ops.stored import StoredMatMul
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.rounding import rows, sampled
 from rtcc.rounding.bounded import (
@@ -174,6 +175,19 @@ def gemm(op: nn.Gemm, operands: Operands, results: Sequence[Array]) -> Errors:
     roundings = 2 * op.left.type.sizes[0 if op.transA else 1] + 4
     with np.errstate(all="ignore"):
         error = known((1 + sum_error(roundings, _unit(op))) * parts[1] - parts[0])
+        return [error + roundings * _unit(op).tiny]
+
+
+def stored_product(op: StoredMatMul, operands: Operands, results: Sequence[Array]) -> Errors:
+    """|left|·|matrix|, whose elements are rounded once more than they are stored."""
+    left, right, scale = (*operands, None)[:3]
+    assert left is not None
+    assert right is not None
+    matrix = np.abs(op.matrix(right.value, None if scale is None else scale.value).astype(np.float64))
+    low, high = (np.matmul(side, matrix) for side in (left.magnitude, left.magnitude + left.error))
+    roundings = 2 * op.left.type.sizes[-1] + 2
+    with np.errstate(all="ignore"):
+        error = known((1 + sum_error(roundings, _unit(op))) * high - low)
         return [error + roundings * _unit(op).tiny]
 
 
@@ -360,6 +374,7 @@ RULES: dict[type[Any], Rule] = {
     cast.Cast: converted,
     shapes.Range: arithmetic_sequence,
     nn.Gemm: gemm,
+    StoredMatMul: stored_product,
     WinogradConv: winograd,
     FftConv: fourier,
     nn.Det: determinant,

@@ -14,6 +14,7 @@ from rtcc.ir.ops import nn
 from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.fft_conv import ROUNDINGS, FftConv
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
+from rtcc.ir.ops.stored import StoredMatMul
 from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv, amplification
 from rtcc.rounding.bounded import SINGLE, sum_error
 from rtcc.target import GENERIC, Candidate, Cost, Halos, Illegal, Transformed
@@ -76,6 +77,7 @@ from rtcc.targets.tvm.problems import (
     is_column,
     matmul_problem,
     product_problem,
+    stored_problem,
     token_attention_problem,
     turned,
     winograd_problem,
@@ -139,6 +141,8 @@ def candidates_of(
             return _product_of_bytes(anchor, 1 in constants, vectors, price)
         case nn.Gemm() | nn.MatMul():
             return _matmul_candidates(anchor, constants, vectors, price)
+        case StoredMatMul():
+            return (_stored_candidate(anchor, constants, vectors, price),)
         case TokenAttention():
             return (_attention_candidate(anchor, vectors, price),)
         case _:
@@ -406,6 +410,21 @@ def _matmul_candidates(
         columns = 0 if isinstance(op, nn.Gemm) and op.transB else 1
         layouts = {1: Layout(((columns, tile.vectors * vectors.lanes), (1 - columns, 1)), (columns,))}
     return Candidate("matmul", cost, error_of_sum(inner), astuple(tile), layouts), generic
+
+
+def _stored_candidate(
+    op: StoredMatMul, constants: Container[int], vectors: Vectors, price: Price
+) -> Candidate:
+    if 1 not in constants or (op.scale is not None and 2 not in constants):
+        return Candidate("matmul", Illegal("matrix and scale are not constants of this layer's own"))
+    if 0 in (*op.left.type.sizes, *op.type.sizes):
+        return Candidate("matmul", Illegal("an operand has no elements"))
+    problem = stored_problem(op, vectors.lanes)
+    tile = matmul_tiles.choose_tile(problem, vectors.registers, vectors.caches.second, vectors.threads)
+    cost = price(matmul_demand(problem, tile, vectors.caches.second))
+    packed = Layout(((1, tile.vectors * vectors.lanes), (0, 1)), (1,))
+    layouts: Mapping[int, Layout | None] = {1: packed} if op.scale is None else {1: packed, 2: packed}
+    return Candidate("matmul", cost, error_of_sum(problem.depth), astuple(tile), layouts)
 
 
 def _attention_candidate(op: TokenAttention, vectors: Vectors, price: Price) -> Candidate:

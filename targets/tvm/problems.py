@@ -11,6 +11,7 @@ from rtcc.ir.ops import nn, pooling
 from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.integer import QUANTIZED, ConvSum, GlobalSum, MatMulSum
+from rtcc.ir.ops.stored import StoredMatMul
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.ir.regions import joined_pool
 from rtcc.target import NO_HALOS, Halos
@@ -20,7 +21,13 @@ from rtcc.targets.tvm.kernels.convolution import im2col_tiles
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem, Im2colTile
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
-from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, MatmulTile, Right
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import (
+    Element,
+    MatmulProblem,
+    MatmulTile,
+    Right,
+    Stored,
+)
 from rtcc.targets.tvm.kernels.pooling.pool_problem import PoolProblem, Reduction
 from rtcc.targets.tvm.kernels.transformed import columns_tiles, transformed_tiles
 from rtcc.targets.tvm.kernels.transformed.columns_tiles import ColumnsProblem, ColumnsTile, Pooling
@@ -67,6 +74,8 @@ def scratch_bytes(kernel: Graph, lanes: int) -> int:
             case nn.MatMul():
                 problem = matmul_problem(op, lanes, packed=op.right.type.layout is not None)
                 return matmul_tiles.scratch_bytes(problem, MatmulTile(*tile))
+            case StoredMatMul():
+                return matmul_tiles.scratch_bytes(stored_problem(op, lanes), MatmulTile(*tile))
             case TokenAttention():
                 return attention_problem.scratch_bytes(token_attention_problem(op, lanes, *tile))
             case WinogradConv() if is_columns(kernel.attributes.get("algorithm", "")):
@@ -268,6 +277,13 @@ def matmul_problem(op: nn.Gemm | nn.MatMul, lanes: int, *, packed: bool) -> Matm
         left[-2], right[-1], left[-1], batch, shares_left=prod(left[:-2]) < batch,
         shares_right=prod(right[:-2]) < batch, right=Right.PLAIN, lanes=lanes,
     )  # fmt: skip
+
+
+def stored_problem(op: StoredMatMul, lanes: int) -> MatmulProblem:
+    """A product by a stored matrix as its micro-kernel takes it."""
+    left, columns = op.left.type.sizes, op.type.sizes[-1]
+    stored = Stored(Element(op.element), 0 if op.scale is None else op.block_size)
+    return MatmulProblem(prod(left[:-1]), columns, left[-1], lanes=lanes, stored=stored)
 
 
 def product_problem(op: MatMulSum, lanes: int) -> MatmulProblem:

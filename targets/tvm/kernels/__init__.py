@@ -21,6 +21,7 @@ legal, `…_demand` what that asks of a machine; only what emits code needs TVM.
 | transformed.tile_fft | the transforms of a tile, along its height and its width |
 | transformed.unrolled_fft | transforms of a few vectors, every butterfly written out |
 | matrix_product.matmul, matrix_product.matmul_tiles, matrix_product.matmul_demand | batched or packed |
+| matrix_product.stored_weights | constants in fewer bits, widened as they are read |
 | matrix_product.dot | few rows times a transposed matrix |
 | integer.integer_tiles | tiles of sums of bytes, and what they ask of a machine |
 | integer.integer_dot | four products of bytes in each lane, with VNNI and without |

@@ -10,5 +10,6 @@ from rtcc.targets.tvm.lower import rows as rows
 from rtcc.targets.tvm.lower import sampling as sampling
 from rtcc.targets.tvm.lower import scalar as scalar
 from rtcc.targets.tvm.lower import scatter as scatter
+from rtcc.targets.tvm.lower import stored_anchors as stored_anchors
 from rtcc.targets.tvm.lower import tables as tables
 from rtcc.targets.tvm.lower import windows as windows

@@ -1,7 +1,7 @@
 # pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 """Matrix product: output[i, m, n] = epilogue(Σ_k left[i, m, k] · right[i, k, n]), row-major but for `right`.
 
-`Right.PACKED` is for constants: [groups][K][nt·b], a group being nt vectors of b columns,
+`Right.PACKED` is for constants (`stored_weights` has those in fewer bits): [groups][K][nt·b], a group being nt vectors of b columns,
 zero-padded. `Right.PLAIN` ([K][N]) and `Right.TRANSPOSED` ([N][K]) are for activations: each group is first
 copied to scratch in the packed form, unless the left side has few rows (`copies_right`); then a plain one is
 read where it lies, and a transposed one is left to `dot`. Any N works: the last columns are stored in pieces
@@ -51,6 +51,7 @@ from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import (
     copies_right,
     scratch_bytes,
 )
+from rtcc.targets.tvm.kernels.matrix_product.stored_weights import StoredWeights
 from rtcc.targets.tvm.kernels.panel import copy_panel, pieces, transpose_panel
 from rtcc.targets.tvm.summation import block_length
 
@@ -67,7 +68,7 @@ MOST_LINES = 16
 def make(
     problem: MatmulProblem, epilogue: Epilogue | None = None, tile: MatmulTile | None = None
 ) -> tirx.PrimFunc:
-    """The kernel (task, tasks, left, right, *epilogue parameters, output[, scratch]).
+    """The kernel (task, tasks, left, right[, scale], *epilogue parameters, output[, scratch]).
 
     The epilogue sees positions (batch, row, column); its vectors lie along the columns.
     """
@@ -97,7 +98,10 @@ class _Matmul:
         left = kernel.buffer(
             "left", (1 if problem.shares_left else problem.batch, problem.rows, problem.depth)
         )
-        right = kernel.buffer("right", self._right_shape())
+        stored = None
+        if problem.stored is not None:
+            stored = StoredWeights.declare(kernel, problem, self.groups, self.width)
+        right = kernel.buffer("right", self._right_shape()) if stored is None else stored.right
         finish = BoundEpilogue(kernel, epilogue)
         output = kernel.buffer("output", (problem.batch, problem.rows, problem.columns))
         panel = None
@@ -112,7 +116,9 @@ class _Matmul:
             image = kernel.bind("image", tirx.truncdiv(outer, row_groups))
 
             def rows(source: tirx.Buffer | None, columns: int | None) -> None:
-                part = _Part(self, kernel, left, right, output, source, finish, image, group, first, columns)
+                part = _Part(
+                    self, kernel, left, right, output, source, finish, image, group, first, columns, stored
+                )  # fmt: skip
                 with kernel.serial("tile", bounded(tile.group, row_tiles, first), first) as row_tile:
                     part.row_tile(row_tile)
 
@@ -129,7 +135,9 @@ class _Matmul:
             if problem.right is Right.PLAIN and not copies_right(problem):
                 self.by_columns(kernel, group, in_place_where_whole)
             else:
-                if copies_right(problem):
+                if stored is not None and panel is not None:
+                    stored.fill(panel, group)
+                elif copies_right(problem):
                     self.by_columns(kernel, group, fill)
                 rows(panel, None)
         return kernel.finish()
@@ -174,6 +182,7 @@ class _Part:
     group: Index
     first: Index
     columns: int | None
+    stored: StoredWeights | None
 
     def row_tile(self, index: Index) -> None:
         """One tile of rows; the last may be shorter."""
@@ -237,6 +246,10 @@ class _Part:
 
     def _ask_ahead(self, k: Index) -> None:
         """Prefetch constants that are read once: what comes some steps after this one."""
+        if self.stored is not None:
+            if self.panel is None:
+                self.stored.ask_ahead(self.group, k)
+            return
         if self.matmul.problem.right is Right.PACKED and self._row_tiles == 1:
             place = [0, self.group, 0, k * self.matmul.width + AHEAD_FLOATS]
             self.kernel.prefetch_from(self.right, place, self.matmul.width, FIRST_CACHE)
@@ -246,7 +259,7 @@ class _Part:
         problem, tile, width, row_tiles = (
             self.matmul.problem, self.matmul.tile, self.matmul.width, self._row_tiles,
         )  # fmt: skip
-        if problem.right is not Right.PACKED or row_tiles == 1:
+        if problem.right is not Right.PACKED or row_tiles == 1 or self.stored is not None:
             return
         floats = LINE_FLOATS * -(-steps * width // (LINE_FLOATS * row_tiles))
         number = tirx.truncdiv(row, tile.rows) - self.first
@@ -268,6 +281,8 @@ class _Part:
         columns = vector(j * lanes, lanes)
         if self.panel is not None:
             return self.panel[k, columns]
+        if self.stored is not None:
+            return self.stored.value(self.group, k, j)
         image = 0 if self.matmul.problem.shares_right else self.image
         if self.matmul.problem.right is Right.PLAIN:
             return self.right[image, k, vector(self.group * self.matmul.width + j * lanes, lanes)]

@@ -8,6 +8,9 @@ from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, MatmulTile, Right, imbalance
 from rtcc.targets.tvm.kernels.tiling import cycles_per_step
 
+WIDENING_CYCLES = 1.5
+"""Of a vector of stored weights: it is converted, and multiplied by its scale."""
+
 
 def matmul_demand(problem: MatmulProblem, tile: MatmulTile, cache: int) -> Demand:
     """`matmul`: groups of columns one after the other, each against all rows."""
@@ -16,8 +19,11 @@ def matmul_demand(problem: MatmulProblem, tile: MatmulTile, cache: int) -> Deman
     row = cycles_per_step(problem.rows, tile.rows, tile.vectors, first_use=2.0 / problem.lanes)
     if tile.steps > 1:  # several sums per accumulator, so that nobody waits for the one before
         row /= tile.steps
-    right = 4.0 * problem.depth * problem.vectors * problem.lanes
+    bits = 32 if problem.stored is None else problem.stored.element.bits
+    right = bits / 8 * problem.depth * problem.vectors * problem.lanes
     left = 4.0 * problem.depth * problem.rows
+    if problem.stored is not None:
+        row += WIDENING_CYCLES * tile.vectors * -(-row_tiles // tile.group)
     near = 4 * problem.depth * tile.group * tile.rows <= cache // 2
     return Demand(
         problem.batch * groups * problem.depth * row,

@@ -27,9 +27,39 @@ class Right(Enum):
     TRANSPOSED = "transposed"
 
 
+class Element(Enum):
+    """What the elements of a matrix are that is stored in fewer bits than float32 has."""
+
+    I4 = "i4"
+    I8 = "i8"
+    F16 = "f16"
+    BF16 = "bf16"
+
+    @property
+    def bits(self) -> int:
+        """Of one element."""
+        return {Element.I4: 4, Element.I8: 8}.get(self, 16)
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the matrix lie in one row of the container's elements."""
+        return 2 if self is Element.I4 else 1
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A packed matrix in fewer bits; block: how many rows share a scale, 0 where there are no scales."""
+
+    element: Element
+    block: int = 0
+
+
 @dataclass(frozen=True)
 class MatmulProblem:
-    """[batch, rows, depth] x [batch, depth, columns]; a shared side is one matrix for all of the batch."""
+    """[batch, rows, depth] x [batch, depth, columns]; a shared side is one matrix for all of the batch.
+
+    stored: how a packed right-hand matrix is stored, None: in float32.
+    """
 
     rows: int
     columns: int
@@ -39,6 +69,7 @@ class MatmulProblem:
     shares_right: bool = False
     right: Right = Right.PACKED
     lanes: int = 16
+    stored: Stored | None = None
 
     @property
     def vectors(self) -> int:
@@ -71,6 +102,8 @@ def copies_right(problem: MatmulProblem) -> bool:
 
 def scratch_bytes(problem: MatmulProblem, tile: MatmulTile) -> int:
     """What each task needs as scratch, in bytes; 0 means that the kernel has no such parameter."""
+    if problem.stored is not None and problem.rows > tile.rows:
+        return 4 * problem.depth * tile.vectors * problem.lanes
     partial = problem.right is Right.PLAIN and problem.columns % (tile.vectors * problem.lanes)
     if not copies_right(problem) and not partial:
         return 0
