@@ -21,9 +21,6 @@ from rtcc.pipeline import Pass, Rewriter, apply, exact, rewrite
 from rtcc.pipeline.rewriter import Rule
 from rtcc.target import Illegal, Target, target_of
 
-SMALLEST = 4096
-"""Elements from which a matrix is kept narrow: what smaller ones take is next to nothing."""
-
 
 @dataclass(frozen=True)
 class KeepNarrow(Pass):
@@ -32,20 +29,23 @@ class KeepNarrow(Pass):
     mat_mul(x, dequantize_linear(#q, #s))  →  stored_mat_mul(x, #q, #s)          cast of f16, bf16: likewise
     gather(dequantize_linear(#q, #s), i)   →  mul(cast(gather(#q, i)), gather(#s, i))
 
-    Integers are of 8 or 4 bits once their zero point is subtracted, in blocks along the sum, or with one scale
-    for each column, or for all. A table's 4 bits lie two in a byte, the second half of a row in the high ones.
-    What is left is folded to float32 by `fold-constants`. widen_weights: leave everything to that: larger, and
-    faster where weights are near and many rows are multiplied by them.
+    Integers are of 8 or 4 bits once their zero point is subtracted, in blocks along the sum, or with one
+    scale for each column, or for all. A table's 4 bits lie two in a byte, the second half of a row in the
+    high ones. What is left is folded to float32 by `fold-constants`. widen_weights: leave everything to that:
+    artefacts are larger, and products of many rows by weights that are near a few per cent faster. smallest:
+    elements from which a matrix is kept narrow.
     """
 
     exactness = exact
 
     widen_weights: bool = False
+    smallest: int = 4096
 
     def run(self, module: Module) -> bool:
         if self.widen_weights:
             return False
-        return apply(module, (_products(target_of(module)), gather), self.name)
+        rules = (_products(target_of(module), self.smallest), _gathers(self.smallest))
+        return apply(module, rules, self.name)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Narrow:
         return DType.I4 if found is DType.I8 and fits(self.elements, 4) else found
 
 
-def _products(target: Target) -> Rule:
+def _products(target: Target, smallest: int) -> Rule:
     """The rule for matrix products, where the target has a kernel."""
 
     def is_offered(op: Op) -> bool:
@@ -75,7 +75,7 @@ def _products(target: Target) -> Rule:
         if not _takes_stored(op) or not _is_only_read_narrow(op.right):
             return
         found = _matrix(op.right, flipped=isinstance(op, Gemm) and bool(op.transB))
-        if found is None or found.elements.size < SMALLEST:
+        if found is None or found.elements.size < smallest:
             return
         new = _stored_product(op.left, found, _stem(op.right, rw), rw)
         if not is_offered(new):
@@ -154,26 +154,31 @@ def _with_scale(op: DequantizeLinear, integers: Array, *, flipped: bool) -> Narr
     return None
 
 
-@rewrite(Gather)
-def gather(op: Gather, rw: Rewriter) -> None:
-    """gather(dequantize_linear(#q, #s), i)  →  mul(cast(gather(#q, i)), gather(#s, i))"""
-    if op.axis not in (0, -op.data.type.rank) or op.data.type.elements < SMALLEST:
-        return
-    if op.type.dtype is not DType.F32 or not op.type.is_static or not _is_only_read_narrow(op.data):
-        return
-    source, stem = op.data.producer, _stem(op.data, rw)
-    floats = _narrow_floats(source)
-    if floats is not None:
-        rows = Gather(rw.constant(floats, name=stem), op.indices, axis=0).result
-        rw.replace(op, Cast(rows, to=DType.F32.value))
-        return
-    integers = _narrow_integers(source)
-    if integers is None or not isinstance(source, DequantizeLinear) or integers.ndim != 2:
-        return
-    found = _rows(source, integers, op.indices, stem, rw)
-    if found is not None:
-        shape = rw.constant(np.array(op.type.sizes, np.int64), name="shape")
-        rw.replace(op, Reshape(found, shape))
+def _gathers(smallest: int) -> Rule:
+    """The rule for tables that rows are gathered from."""
+
+    @rewrite(Gather)
+    def gather(op: Gather, rw: Rewriter) -> None:
+        """gather(dequantize_linear(#q, #s), i)  →  mul(cast(gather(#q, i)), gather(#s, i))"""
+        if op.axis not in (0, -op.data.type.rank) or op.data.type.elements < smallest:
+            return
+        if op.type.dtype is not DType.F32 or not op.type.is_static or not _is_only_read_narrow(op.data):
+            return
+        source, stem = op.data.producer, _stem(op.data, rw)
+        floats = _narrow_floats(source)
+        if floats is not None:
+            rows = Gather(rw.constant(floats, name=stem), op.indices, axis=0).result
+            rw.replace(op, Cast(rows, to=DType.F32.value))
+            return
+        integers = _narrow_integers(source)
+        if integers is None or not isinstance(source, DequantizeLinear) or integers.ndim != 2:
+            return
+        found = _rows(source, integers, op.indices, stem, rw)
+        if found is not None:
+            shape = rw.constant(np.array(op.type.sizes, np.int64), name="shape")
+            rw.replace(op, Reshape(found, shape))
+
+    return gather
 
 
 def _rows(source: DequantizeLinear, integers: Array, indices: Value, stem: str, rw: Rewriter) -> Value | None:
@@ -183,10 +188,13 @@ def _rows(source: DequantizeLinear, integers: Array, indices: Value, stem: str, 
     scale, axis, block = source.scale.array, normal_axis(source, source.axis, 2), source.block_size or width
     if width % block or (source.block_size and axis == 0):
         return None
-    factor: Value = rw.constant(scale.reshape(()) if scale.size == 1 else scale.reshape(-1), name=f"{stem}.scale")
+    factor: Value
     if scale.size > 1 and (axis == 0 or source.block_size):
         each = rw.constant(scale.reshape(count, -1, 1), name=f"{stem}.scale")
         factor = Gather(each, indices, axis=0).result
+    else:
+        shape = () if scale.size == 1 else (-1,)
+        factor = rw.constant(scale.reshape(shape), name=f"{stem}.scale")
     table = integers.reshape(count, width // block, block)
     if block % 2 or not fits(table, 4):
         rows = Gather(rw.constant(table, name=stem), indices, axis=0).result
@@ -220,12 +228,14 @@ def _narrow_integers(op: Op | None) -> Array | None:
     """What an op multiplies by its scale, where it is constant and fits into 8 bits with a sign: i8."""
     if not isinstance(op, DequantizeLinear) or op.type.dtype is not DType.F32:
         return None
-    if not all(isinstance(each, Constant) for each in op.present_operands) or not op.data.type.dtype.is_integer:
+    if not isinstance(op.data, Constant) or not isinstance(op.scale, Constant):
         return None
-    if op.scale.type.dtype is not DType.F32 or op.data.type.dtype.bits > 8:
+    if op.zero_point is not None and not isinstance(op.zero_point, Constant):
         return None
-    assert isinstance(op.data, Constant)
-    zero = op.zero_point.array if isinstance(op.zero_point, Constant) else None
+    dtype = op.data.type.dtype
+    if op.scale.type.dtype is not DType.F32 or not dtype.is_integer or dtype.bits > 8:
+        return None
+    zero = None if op.zero_point is None else op.zero_point.array
     spread = None if zero is None else op.spread(zero, op.data.type.sizes)
     found = centred(op.data.array, spread)
     return found.astype(np.int8) if fits(found, 8) else None

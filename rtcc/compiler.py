@@ -49,7 +49,8 @@ class Options:
     algorithm of all convolutions (`rtcc targets NAME` lists them); layers: that of single layers, by the name
     of the ONNX node. max_error: forbids algorithms with a larger error bound; 0 forbids none. explain: keep
     in the report what was decided and why. external_weights: keep the weights in a file beside the artefact.
-    tuned: file of measurements (`rtcc tune`) that count more than predicted times.
+    tuned: file of measurements (`rtcc tune`) that count more than predicted times. widen_weights: weights
+    stored in fewer bits become float32 in the artefact, too.
     """
 
     target: str | None = None
@@ -70,6 +71,7 @@ class Options:
     explain: bool = False
     external_weights: bool = False
     tuned: Path | None = None
+    widen_weights: bool = False
 
 
 @dataclass
@@ -131,7 +133,7 @@ class Compilation:
         layers = tuple(f"{layer}={algorithm}" for layer, algorithm in options.layers.items())
         given: dict[str, tuple[Any, Any]] = {
             "max_workspace": (limit, None), "conv": (options.conv, "auto"), "layers": (layers, ()),
-            "max_error": (options.max_error, 0.0),
+            "max_error": (options.max_error, 0.0), "widen_weights": (options.widen_weights, False),
         }  # fmt: skip
         return {name: value for name, (value, default) in given.items() if value != default}
 

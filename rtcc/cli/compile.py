@@ -94,6 +94,10 @@ def compile_(
         float,
         typer.Option("--max-error", min=0, help="Forbid algorithms whose error bound is larger, say 1e-5."),
     ] = 0.0,
+    widen_weights: Annotated[
+        bool,
+        typer.Option("--widen-weights", help="Make float32 of weights that are stored in fewer bits."),
+    ] = False,
     load: LoadOption = None,
 ) -> None:
     """Compile MODEL to PATH.so or PATH.a, with the header PATH.h beside it.
@@ -109,7 +113,7 @@ def compile_(
     options = asked.options(
         pipeline=optimisation_level(o0, o1, o2, pipeline), dump_ir=dump_ir, verify_each=verify_each,
         verify_kernels=verify_kernels, max_workspace=parse_size(max_workspace),
-        external_weights=weights is Weights.EXTERNAL, max_error=max_error,
+        external_weights=weights is Weights.EXTERNAL, max_error=max_error, widen_weights=widen_weights,
         explain=explain or explain_json is not None, **parse_conv(conv),
     )  # fmt: skip
     require_destination(output)

@@ -2,7 +2,8 @@
 
 Floats get NaN, infinities, zeros of both signs and denormal numbers; integers that nothing bounds get the
 least and the largest of their type and -1. Filters get none: what zero padding times an infinite weight is
-depends on whether the padding is multiplied at all. What is sampled gets none: coordinates are rounded, and
+depends on whether the padding is multiplied at all. Stored matrices get none: whether an infinite scale
+multiplies terms or sums decides what is NaN. What is sampled gets none: coordinates are rounded, and
 next to a NaN that decides.
 """
 
@@ -21,6 +22,7 @@ from rtcc.ir.ops.computed import ComputedOp
 from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.regions_of_interest import RoiAlign
 from rtcc.ir.ops.sampling import DeformConv, GridSample
+from rtcc.ir.ops.stored import StoredMatMul
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.ir.regions import joined_pool
 from rtcc.ir.roles import Role
@@ -74,8 +76,8 @@ def _specials(parameter: Value) -> Array:
 
 
 def _is_spared(op: Op, slot: int) -> bool:
-    """Whether an operand is a filter, or sampled at computed coordinates."""
-    if isinstance(op, FILTERED) and slot == 1:
+    """Whether an operand is a filter, a stored matrix or its scale, or sampled at computed coordinates."""
+    if (isinstance(op, FILTERED) and slot == 1) or (isinstance(op, StoredMatMul) and slot > 0):
         return True
     return isinstance(op, (GridSample, RoiAlign, DeformConv)) and slot == 0
 

@@ -1,4 +1,4 @@
-"""Matrix products whose right-hand side is stored in fewer bits (family `quant`); `keep-narrow` makes them."""
+"""Matrix products by constants that are stored in fewer bits (family `quant`); `keep-narrow` makes them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class StoredMatMul(ComputedOp):
     """Product of f32 [..., M, K] by a matrix [K, N] that is widened to f32 as it is read.
 
     element: type of the matrix, one of `STORED`. i4: u8 [⌈K/2⌉, N], rows 2k and 2k + 1 in the low and in the
-    high half of a byte, two's complement (`packed_pairs`). Integers count times scale: f32 [⌈K/block_size⌉, N],
-    block_size rows in a row sharing one; floats have none.
+    high half of a byte, two's complement (`packed_pairs`). Integers count times scale, f32
+    [⌈K/block_size⌉, N], which block_size rows in a row share; floats have none.
     """
 
     name = "quant.stored_mat_mul"
@@ -78,7 +78,7 @@ class StoredMatMul(ComputedOp):
 
 
 def packed_pairs(integers: Array) -> Array:
-    """Rows of 4-bit integers two by two as u8 [⌈K/2⌉, N]: the first in the low half; an odd one has a zero."""
+    """Rows of 4-bit integers in pairs, u8 [⌈K/2⌉, N]: the first in the low half; after an odd one, zero."""
     low = integers.astype(np.int8).view(np.uint8) & 15
     if len(low) % 2:
         low = np.concatenate([low, np.zeros((1, *low.shape[1:]), np.uint8)])

@@ -36,12 +36,10 @@ def product(node: Node, build: Builder) -> Sequence[Value]:
     bits, blocks = _bits(node, 4), -(-depth // block)
     elements = _unpacked(_known(node, 1), bits, (columns, blocks * block), node)[:, :depth]
     zeros = _zero_points(node, 3, bits, (columns, blocks))
-    scales = build.op("Reshape", node.operand(2), build.integers("shape", (columns, blocks))).result
-    scales = build.op("Transpose", scales, perm=(1, 0)).result
-    weight = build.op(
-        "DequantizeLinear", _constant(build, "weight", elements.T, bits), scales,
-        _constant(build, "zero_point", zeros.T, bits), axis=0, block_size=block,
-    ).result  # fmt: skip
+    scale = build.constant("scale", _scales(node, (columns, blocks)).T.copy())
+    matrix = _constant(build, "weight", elements.T, bits)
+    zero = _constant(build, "zero_point", zeros.T, bits)
+    weight = build.op("DequantizeLinear", matrix, scale, zero, axis=0, block_size=block).result
     result = build.op("MatMul", node.operand(0), weight).result
     bias = node.optional(5)
     return (result,) if bias is None else build.op("Add", result, bias).results
@@ -79,6 +77,15 @@ def _known(node: Node, index: int) -> Array:
     if value.type.dtype is not DType.U8:
         raise node.unsupported(f"input {index} must be u8, found {value.type}", hint="export integers")
     return value.array
+
+
+def _scales(node: Node, shape: tuple[int, ...]) -> Array:
+    value = node.operand(2)
+    if not isinstance(value, Constant):
+        raise node.unsupported("the scales depend on the data", hint="make them an initialiser")
+    if value.type.elements != np.prod(shape):
+        raise node.fail(f"the scales must be of shape {shape}, found {value.type}")
+    return value.array.reshape(shape)
 
 
 def _zero_points(node: Node, index: int, bits: int, shape: tuple[int, ...]) -> Array:

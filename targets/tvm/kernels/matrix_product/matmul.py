@@ -1,11 +1,11 @@
 # pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 """Matrix product: output[i, m, n] = epilogue(Σ_k left[i, m, k] · right[i, k, n]), row-major but for `right`.
 
-`Right.PACKED` is for constants (`stored_weights` has those in fewer bits): [groups][K][nt·b], a group being nt vectors of b columns,
-zero-padded. `Right.PLAIN` ([K][N]) and `Right.TRANSPOSED` ([N][K]) are for activations: each group is first
-copied to scratch in the packed form, unless the left side has few rows (`copies_right`); then a plain one is
-read where it lies, and a transposed one is left to `dot`. Any N works: the last columns are stored in pieces
-of 8, 4, 2 and 1, never past a row's end.
+`Right.PACKED` is for constants: [groups][K][nt·b], a group being nt vectors of b columns, zero-padded
+(`stored_weights` has those in fewer bits). `Right.PLAIN` ([K][N]) and `Right.TRANSPOSED` ([N][K]) are for
+activations: each group is first copied to scratch in the packed form, unless the left side has few rows
+(`copies_right`); then a plain one is read where it lies, and a transposed one is left to `dot`. Any N works:
+the last columns are stored in pieces of 8, 4, 2 and 1, never past a row's end.
 
     for (i, row group, column group):                 # shared out among tasks
         for tile of rows:
@@ -26,7 +26,7 @@ the second cache cost 5 to 20 %, from wherever the matrix comes.)
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import tirx
 
@@ -119,7 +119,12 @@ class _Matmul:
                 part = _Part(
                     self, kernel, left, right, output, source, finish, image, group, first, columns, stored
                 )  # fmt: skip
-                with kernel.serial("tile", bounded(tile.group, row_tiles, first), first) as row_tile:
+                count = bounded(tile.group, row_tiles, first)
+                begun = 0
+                if stored is not None and source is not None:
+                    replace(part, fills=True).row_tile(first)
+                    begun = 1
+                with kernel.serial("tile", count - begun, first + begun) as row_tile:
                     part.row_tile(row_tile)
 
             def fill(columns: int) -> None:
@@ -135,9 +140,7 @@ class _Matmul:
             if problem.right is Right.PLAIN and not copies_right(problem):
                 self.by_columns(kernel, group, in_place_where_whole)
             else:
-                if stored is not None and panel is not None:
-                    stored.fill(panel, group)
-                elif copies_right(problem):
+                if copies_right(problem):
                     self.by_columns(kernel, group, fill)
                 rows(panel, None)
         return kernel.finish()
@@ -183,11 +186,15 @@ class _Part:
     first: Index
     columns: int | None
     stored: StoredWeights | None
+    fills: bool = False
+    """Whether this is the tile that leaves the stored weights that it widens in the panel."""
 
     def row_tile(self, index: Index) -> None:
         """One tile of rows; the last may be shorter."""
         kernel, rows = self.kernel, self.matmul.tile.rows
         whole, rest = divmod(self.matmul.problem.rows, rows)
+        if self.stored is not None and self.panel is not None and not self.fills:
+            self.stored.ask_next(self.group, index - self.first - 1, max(self._row_tiles - 1, 1))
         if whole:
             with kernel.when(tirx.LT(index, whole) if rest else None):
                 self._tile(index * rows, rows)
@@ -201,6 +208,11 @@ class _Part:
         acc = kernel.local("acc", (tile.steps * count * lanes,))
         depth = self.matmul.problem.depth
         block = min(depth, block_length(-(-depth // tile.steps)) * tile.steps)
+        span = self.stored.span(depth, block) if self.stored is not None and self.panel is None else None
+        if span is not None and self.stored is not None:
+            self._scaled_blocks(self.stored, acc, row, rows, span)
+            self.matmul.by_columns(kernel, self.group, lambda columns: self._store(acc, row, rows, columns))
+            return
         blocks, rest = divmod(depth, block)
         sums = acc
         if depth > block:
@@ -218,8 +230,35 @@ class _Part:
         else:
             self.matmul.by_columns(kernel, self.group, lambda columns: self._store(sums, row, rows, columns))
 
-    def _block(self, acc: tirx.Buffer, row: Index, rows: int, first: Index, depth: int) -> None:
-        """acc[m, j] = Σ left[m, k] · right[k, j] for `depth` values of k from `first`."""
+    def _scaled_blocks(
+        self, stored: StoredWeights, total: tirx.Buffer, row: Index, rows: int, span: int
+    ) -> None:
+        """total[m, j] = Σ over blocks of `span` k of their scales · Σ left[m, k] · integers[k, j]."""
+        kernel, tile, lanes = self.kernel, self.matmul.tile, self.matmul.problem.lanes
+        count = rows * tile.vectors
+        acc = kernel.local("part", (tile.steps * count * lanes,))
+        _clear(kernel, total, count, lanes)
+        blocks, rest = divmod(self.matmul.problem.depth, span)
+
+        def add(first: Index, depth: int) -> None:
+            self._block(acc, row, rows, first, depth, scaled=False)
+            with kernel.unrolled("m", rows) as m, kernel.unrolled("j", tile.vectors) as j:
+                place = vector((m * tile.vectors + j) * lanes, lanes)
+                factor = stored.factor(self.group, first, j)
+                kernel.store(total, [place], total[place] + acc[place] * factor)
+
+        with kernel.serial("block", blocks) as number:
+            add(number * span, span)
+        if rest:
+            add(blocks * span, rest)
+
+    def _block(
+        self, acc: tirx.Buffer, row: Index, rows: int, first: Index, depth: int, *, scaled: bool = True
+    ) -> None:
+        """acc[m, j] = Σ left[m, k] · right[k, j] for `depth` values of k from `first`.
+
+        scaled=False: of stored integers as they are, without their scales.
+        """
         kernel, tile, lanes = self.kernel, self.matmul.tile, self.matmul.problem.lanes
         count = rows * tile.vectors
         _clear(kernel, acc, tile.steps * count, lanes)
@@ -230,9 +269,11 @@ class _Part:
             self._ask(row, first + ko * unrolled, unrolled)
             with kernel.unrolled("ki", unrolled) as ki:
                 self._ask_ahead(first + ko * unrolled + ki)
-                self._step(acc, row, rows, first + ko * unrolled + ki, ki % tile.steps * count)
+                step = ki % tile.steps * count
+                self._step(acc, row, rows, first + ko * unrolled + ki, step, scaled=scaled)
         for k in range(rest):
-            self._step(acc, row, rows, first + whole * unrolled + k, k % tile.steps * count)
+            step = k % tile.steps * count
+            self._step(acc, row, rows, first + whole * unrolled + k, step, scaled=scaled)
         with kernel.unrolled("i", count) as i:
             total, place = acc[vector(i * lanes, lanes)], vector(i * lanes, lanes)
             for step in range(1, tile.steps):
@@ -267,22 +308,27 @@ class _Part:
         place = [0, self.group, 0, start]
         self.kernel.prefetch_from(self.right, place, floats, SECOND_CACHE)
 
-    def _step(self, acc: tirx.Buffer, row: Index, rows: int, k: Index, first: Index) -> None:
+    def _step(
+        self, acc: tirx.Buffer, row: Index, rows: int, k: Index, first: Index, *, scaled: bool
+    ) -> None:
         """acc[m, j] += left[m, k] · right[k, j]."""
+        if self.fills and self.stored is not None:
+            self.stored.fill_row(self.panel, self.group, k)
         kernel, nt, lanes = self.kernel, self.matmul.tile.vectors, self.matmul.problem.lanes
         image = 0 if self.matmul.problem.shares_left else self.image
         with kernel.unrolled("m", rows) as m, kernel.unrolled("j", nt) as j:
             place = vector((first + m * nt + j) * lanes, lanes)
             value = splat(self.left[image, row + m, k], lanes)
-            kernel.store(acc, [place], acc[place] + value * self._weights(k, j))
+            kernel.store(acc, [place], acc[place] + value * self._weights(k, j, scaled=scaled))
 
-    def _weights(self, k: Index, j: Index) -> Expr:
+    def _weights(self, k: Index, j: Index, *, scaled: bool) -> Expr:
         lanes = self.matmul.problem.lanes
         columns = vector(j * lanes, lanes)
         if self.panel is not None:
             return self.panel[k, columns]
         if self.stored is not None:
-            return self.stored.value(self.group, k, j)
+            read = self.stored.value if scaled else self.stored.unscaled
+            return read(self.group, k, j)
         image = 0 if self.matmul.problem.shares_right else self.image
         if self.matmul.problem.right is Right.PLAIN:
             return self.right[image, k, vector(self.group * self.matmul.width + j * lanes, lanes)]

@@ -1,11 +1,13 @@
 # pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-"""The right-hand matrix of a product stored in fewer bits: [groups][K][nt·b], as a packed one of float32 lies.
+"""The right-hand matrix of a product in fewer bits: [groups][K][nt·b], as a packed one of float32 lies.
+
+    i8:    w = float32(q) · scale[k / block]       i4: two rows of k in a byte, the first in its low half
+    f16:   w = float32(q)                        bf16: w = bits(q << 16)
 
 Where there is one tile of rows, elements are widened in registers as they are multiplied, which takes less
-time than waiting for float32 ones; with more rows a group of columns is widened to scratch first, once for all.
-
-    i8:    w = float32(q) · scale[k / block]                    i4: two rows of k in a byte, the first in its low half
-    f16:   w = float32(q)                                     bf16: w = bits(q << 16)
+time than waiting for float32 ones; sums over a block are multiplied by its scales. With more rows the first
+tile leaves what it widens in scratch for the others; that takes 4 to 13 % of a product of 128 rows by
+384x384, whose stores to the second cache wait for each other.
 """
 
 from __future__ import annotations
@@ -15,7 +17,16 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from rtcc.targets.tvm import vector_math as vm
-from rtcc.targets.tvm.function_builder import FIRST_CACHE, Expr, FunctionBuilder, Index, splat, vector
+from rtcc.targets.tvm.function_builder import (
+    FIRST_CACHE,
+    LINE_BYTES,
+    SECOND_CACHE,
+    Expr,
+    FunctionBuilder,
+    Index,
+    splat,
+    vector,
+)
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import Element, MatmulProblem, Stored
 
 AHEAD_BYTES = 4096
@@ -49,12 +60,21 @@ class StoredWeights:
 
     def value(self, group: Index, k: Index, j: Index) -> Expr:
         """Vector j of a group's row k, in float32."""
+        factor = self.factor(group, k, j)
+        unscaled = self.unscaled(group, k, j)
+        return unscaled if factor is None else unscaled * factor
+
+    def unscaled(self, group: Index, k: Index, j: Index) -> Expr:
+        """The same, not multiplied by its scales."""
         columns = vector(j * self.lanes, self.lanes)
         read = self.right[group, tirx.truncdiv(k, self.stored.element.rows), columns]
-        wide = self._widened(read, k)
+        return self._widened(read, k)
+
+    def factor(self, group: Index, k: Index, j: Index) -> Expr | None:
+        """The scales of vector j of a group's row k; None where there are none."""
         if self.scale is None:
-            return wide
-        return wide * self.scale[group, tirx.truncdiv(k, self.stored.block), columns]
+            return None
+        return self.scale[group, tirx.truncdiv(k, self.stored.block), vector(j * self.lanes, self.lanes)]
 
     def _widened(self, read: Expr, k: Index) -> Expr:
         match self.stored.element:
@@ -70,19 +90,30 @@ class StoredWeights:
             case _:
                 return read.astype(vm.typed(read, "float32"))
 
-    def fill(self, panel: tirx.Buffer, group: Index) -> None:
-        """panel[k, c]: the group's columns in float32."""
-        depth, width = (int(extent) for extent in panel.ty.shape)
-        rows = self.stored.element.rows
-        whole, rest = divmod(depth, rows)
-        with self.kernel.serial("kw", whole) as pair, self.kernel.unrolled("kr", rows) as row:
-            self._fill_row(panel, group, pair * rows + row, width)
-        if rest:
-            self._fill_row(panel, group, depth - 1, width)
-
-    def _fill_row(self, panel: tirx.Buffer, group: Index, k: Index, width: int) -> None:
-        for j in range(width // self.lanes):
+    def fill_row(self, panel: tirx.Buffer, group: Index, k: Index) -> None:
+        """panel[k, c]: row k of the group in float32."""
+        for j in range(self.width // self.lanes):
             self.kernel.store(panel, [k, vector(j * self.lanes, self.lanes)], self.value(group, k, j))
+
+    def ask_next(self, group: Index, part: Index, parts: int) -> None:
+        """Prefetch to the second cache one of so many parts of the group after this one."""
+        rows, width = (int(extent) for extent in self.right.ty.shape[1:])
+        size = self.stored.element.bits * self.stored.element.rows // 8
+        line = LINE_BYTES // size
+        lines = -(-rows * width // (line * parts))
+        with self.kernel.serial("line", lines) as number:
+            place = rows * width + (part * lines + number) * line
+            self.kernel.prefetch_from(self.right, [group, 0, place], line, SECOND_CACHE)
+
+    def span(self, depth: int, longest: int) -> int | None:
+        """How many rows to sum, at most `longest`, before their sum is multiplied by the scales they share.
+
+        None where scales are multiplied row by row, or there are none.
+        """
+        block = self.stored.block
+        if not block or longest < block < depth:
+            return None
+        return min(block, longest)
 
     def ask_ahead(self, group: Index, k: Index) -> None:
         """Prefetch what comes some steps after this one."""
