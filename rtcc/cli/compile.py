@@ -36,7 +36,7 @@ Examples:
   rtcc compile model.onnx --target x86:x86-64-v3          for any CPU with AVX2
   rtcc compile vad.onnx --value sr=16000 --state h=hn     a rate fixed, a state updated in place
   rtcc compile model.onnx --dump-ir ir --verify-each      keep and check every stage
-  rtcc compile ir/18-fuse.rtir -o net.so                  go on from a stage
+  rtcc compile ir/19-fuse.rtir -o net.so                  go on from a stage
 """
 
 

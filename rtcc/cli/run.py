@@ -27,7 +27,7 @@ EXAMPLES = """
 Examples:
   rtcc run model.so --input x=x.npy --output results      writes results/NAME.npy
   rtcc run model.onnx --random 7                          seeded inputs, compiled on the spot
-  rtcc run ir/18-fuse.rtir --interpret                    what the maths say at that stage
+  rtcc run ir/19-fuse.rtir --interpret                    what the maths say at that stage
 """
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 from rtcc.targets.tvm.demand import Demand, Stream
-from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, MatmulTile, Right, imbalance
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import (
+    MatmulProblem,
+    MatmulTile,
+    Right,
+    imbalance,
+    widening_cycles,
+)
 from rtcc.targets.tvm.kernels.tiling import cycles_per_step
-
-WIDENING_CYCLES = 1.5
-"""Of a vector of stored weights: it is converted, and multiplied by its scale."""
 
 
 def matmul_demand(problem: MatmulProblem, tile: MatmulTile, cache: int) -> Demand:
@@ -22,8 +25,7 @@ def matmul_demand(problem: MatmulProblem, tile: MatmulTile, cache: int) -> Deman
     bits = 32 if problem.stored is None else problem.stored.element.bits
     right = bits / 8 * problem.depth * problem.vectors * problem.lanes
     left = 4.0 * problem.depth * problem.rows
-    if problem.stored is not None:
-        row += WIDENING_CYCLES * tile.vectors * -(-row_tiles // tile.group)
+    row += widening_cycles(problem, tile.rows, tile.vectors)
     near = 4 * problem.depth * tile.group * tile.rows <= cache // 2
     return Demand(
         problem.batch * groups * problem.depth * row,

@@ -19,6 +19,10 @@ MOST_ACCUMULATORS = 256
 """Vectors that a tile may keep: several times any register file; what is more leaves the stack."""
 
 
+REGISTER_CYCLES, PANEL_CYCLES = 1.5, 6.0
+"""Of widening a vector of stored weights: in registers, by each tile of rows; to scratch, for all of them."""
+
+
 class Right(Enum):
     """How the right-hand matrix lies in memory."""
 
@@ -102,12 +106,24 @@ def copies_right(problem: MatmulProblem) -> bool:
 
 def scratch_bytes(problem: MatmulProblem, tile: MatmulTile) -> int:
     """What each task needs as scratch, in bytes; 0 means that the kernel has no such parameter."""
-    if problem.stored is not None and problem.rows > tile.rows:
+    if widens_to_scratch(problem, tile.rows):
         return 4 * problem.depth * tile.vectors * problem.lanes
     partial = problem.right is Right.PLAIN and problem.columns % (tile.vectors * problem.lanes)
     if not copies_right(problem) and not partial:
         return 0
     return 4 * problem.depth * tile.vectors * problem.lanes
+
+
+def widens_to_scratch(problem: MatmulProblem, rows: int) -> bool:
+    """Whether stored weights are widened once for all tiles of so many rows."""
+    return problem.stored is not None and REGISTER_CYCLES * -(-problem.rows // rows) > PANEL_CYCLES
+
+
+def widening_cycles(problem: MatmulProblem, rows: int, vectors: int) -> float:
+    """Of a step of k: what widening the stored weights takes for all tiles of so many rows."""
+    if problem.stored is None:
+        return 0.0
+    return vectors * min(REGISTER_CYCLES * -(-problem.rows // rows), PANEL_CYCLES)
 
 
 def choose_tile(problem: MatmulProblem, registers: int, cache: int = 1 << 20, tasks: int = 1) -> MatmulTile:
@@ -135,6 +151,7 @@ def best_tiles(
         far = 1 + max(0.0, panel / (cache * 5 // 8) - 1) / 4 if problem.rows > rows else 1.0
         sharing = imbalance(problem, rows, groups, tasks)
         cycles = cycles_per_step(problem.rows, rows, nt, first_use=2.0 / problem.lanes)
+        cycles += widening_cycles(problem, rows, nt)
         return groups * cycles * sharing * far * (1.5 if _rows_in_one_set(problem, rows) > 8 else 1.0)
 
     return [

@@ -4,7 +4,7 @@
     i8:    w = float32(q) · scale[k / block]       i4: two rows of k in a byte, the first in its low half
     f16:   w = float32(q)                        bf16: w = bits(q << 16)
 
-Where there is one tile of rows, elements are widened in registers as they are multiplied, which takes less
+Where there are few tiles of rows, each widens elements in registers as it multiplies them, which takes less
 time than waiting for float32 ones; sums over a block are multiplied by its scales. With more rows the first
 tile leaves what it widens in scratch for the others; that takes 4 to 13 % of a product of 128 rows by
 384x384, whose stores to the second cache wait for each other.
