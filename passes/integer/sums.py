@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import inf, prod
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from rtcc.ir.ops.quant import MatMulInteger
 from rtcc.ir.ops.shapes import Reshape
 from rtcc.passes.integer.values import SIGN, Array, constant_numbers, dequantized, weights_of
 from rtcc.pipeline import Rewriter, Rule, rewrite
-from rtcc.target import GENERIC, Illegal, Target
+from rtcc.target import GENERIC, Cost, Target
 
 LIMIT = 2**31
 LARGEST = 255
@@ -24,11 +24,19 @@ LARGEST = 255
 
 
 def rules_for(target: Target) -> tuple[Rule, ...]:
-    """The rules, for what the target has kernels for."""
+    """The rules, for what the target has kernels for that take no longer than those of floats."""
+
+    def seconds(op: Op, *left_out: str) -> float:
+        """Predicted by the best algorithm that there is, infinite where there is none."""
+        found = (each for each in target.candidates(op, {1, 2}) if each.algorithm not in left_out)
+        return min((each.cost.total for each in found if isinstance(each.cost, Cost)), default=inf)
 
     def is_offered(op: Op) -> bool:
-        found = target.candidates(op, {1, 2})
-        return any(each.algorithm != GENERIC and not isinstance(each.cost, Illegal) for each in found)
+        return seconds(op, GENERIC) < inf
+
+    def is_faster(total: Op, real: nn.Conv | nn.MatMul | nn.Gemm, data: Value) -> bool:
+        """Whether integers take no longer than floats, for which the data would be dequantised first."""
+        return seconds(total, GENERIC) <= seconds(real) + target.conversion_cost(data.type, None).total
 
     @rewrite(nn.Conv)
     def convolution(op: nn.Conv, rw: Rewriter) -> None:
@@ -47,7 +55,7 @@ def rules_for(target: Target) -> tuple[Rule, ...]:
             return
         moved = rw.constant(offset.astype(np.int32), name=f"{weights.name(rw)}.offset")
         total = ConvSum(data.value, weights.constant(rw), moved, **op.attributes)
-        if not is_offered(total):
+        if not is_offered(total) or not is_faster(total, op, op.data):
             total.drop_operands()
             return
         rw.replace(op, scaled(total.result, _along(scale, op.type.rank, 1), rw))
@@ -71,7 +79,7 @@ def rules_for(target: Target) -> tuple[Rule, ...]:
         if may_overflow(matrix.T, offset):
             return
         total = MatMulSum(data.value, weights.constant(rw, matrix if transposed else None))
-        if not is_offered(total):
+        if not is_offered(total) or not is_faster(total, op, op.left):
             total.drop_operands()
             return
         moved = Add(total.result, rw.constant(offset.astype(np.int32), name=f"{weights.name(rw)}.offset"))

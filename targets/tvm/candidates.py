@@ -42,9 +42,12 @@ from rtcc.targets.tvm.kernels.integer.integer_tiles import (
     integer_conv_illegal,
     integer_conv_tile,
     integer_depthwise_demand,
-    integer_depthwise_tile,
+    integer_depthwise_tiles,
     integer_matmul_demand,
-    integer_matmul_tile,
+    integer_matmul_tiles,
+    integer_plain_demand,
+    integer_plain_illegal,
+    integer_plain_tiles,
     sum_illegal,
 )
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
@@ -70,6 +73,7 @@ from rtcc.targets.tvm.kernels.transformed.winograd_tiles import (
 from rtcc.targets.tvm.problems import (
     COLUMNS,
     IM2COL,
+    PLAIN,
     bordered_problem,
     conv_problem,
     fft_problem,
@@ -86,7 +90,7 @@ from rtcc.targets.tvm.summation import TRANSFORMED_CHANNELS, block_length, round
 
 ALGORITHMS: dict[str, str] = {
     "direct": "convolution over channel blocks: a tile of pixels and filters stays in registers",
-    "direct_plain": "convolution of a plain input of few channels, into channel blocks",
+    PLAIN: "convolution of a plain input of few channels, into channel blocks",
     "depthwise": "convolution with one filter per channel, over channel blocks",
     **{
         f"winograd{m}": f"convolution of 2 to {9 - m} taps an axis by transformed tiles of {m} outputs"
@@ -480,7 +484,22 @@ class _ConvolutionOfBytes:
 
     def candidates(self) -> tuple[Candidate, ...]:
         terms = prod(self.conv.weight.type.sizes[1:])
-        return self._direct(), self._depthwise(), _generic(self.conv, terms, self.vectors, self.price)
+        generic = _generic(self.conv, terms, self.vectors, self.price)
+        return self._direct(), self._plain(), self._depthwise(), generic
+
+    def _plain(self) -> Candidate:
+        vectors, name = self.vectors, PLAIN
+        problem = replace(self._problem, input_halo=NO_HALO)
+        reason = self._no_micro_kernel() or integer_plain_illegal(problem)
+        if self.conv.type.rank != 4 or is_column(self.conv):
+            reason = "the kernel takes pictures"
+        if reason is not None:
+            return Candidate(name, Illegal(f"{name}: {reason}"))
+        tile = integer_plain_tiles(problem, vectors.registers, vectors.threads, 1)[0]
+        demand = integer_plain_demand(problem, tile, vnni=has_vnni(vectors.features, vectors.lanes))
+        weights = Layout(((0, tile.blocks * vectors.lanes), (1, 1), (2, 1), (3, GROUP)), (0, 3))
+        found = self._blocked(name, tile, weights, demand, problem)
+        return replace(found, operand_layouts={**found.operand_layouts, 0: None}, border=())
 
     def _depthwise(self) -> Candidate:
         vectors, rank = self.vectors, self.conv.type.rank
@@ -489,7 +508,7 @@ class _ConvolutionOfBytes:
         problem = self._problem
         if reason := depthwise_illegal(problem):
             return Candidate("depthwise", Illegal(reason))
-        tile = integer_depthwise_tile(problem, vectors.registers, vectors.threads)
+        tile = integer_depthwise_tiles(problem, vectors.registers, vectors.threads)[0]
         demand = integer_depthwise_demand(problem, tile, vnni=has_vnni(vectors.features, vectors.lanes))
         height = ((2, 1),) if rank == 4 else ()
         row = 2 if is_column(self.conv) else rank - 1
@@ -550,7 +569,7 @@ def _product_of_bytes(
     if reason is not None:
         return Candidate("matmul", Illegal(reason)), generic
     problem = product_problem(op, vectors.lanes)
-    tile = integer_matmul_tile(problem, vectors.registers, vectors.threads)
+    tile = integer_matmul_tiles(problem, vectors.registers, vectors.threads)[0]
     demand = integer_matmul_demand(problem, tile, vnni=has_vnni(vectors.features, vectors.lanes))
     layouts = {1: Layout(((1, tile.vectors * vectors.lanes), (0, GROUP)), (1, 0))}
     return Candidate("matmul", price(demand), 0.0, astuple(tile), layouts), generic

@@ -18,8 +18,9 @@ from rtcc.target import NO_HALOS, Halos
 from rtcc.targets.tvm.kernels.attention import attention_problem
 from rtcc.targets.tvm.kernels.attention.attention_problem import AttentionProblem
 from rtcc.targets.tvm.kernels.convolution import im2col_tiles
-from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem, Im2colTile
+from rtcc.targets.tvm.kernels.integer import integer_tiles
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import (
     Element,
@@ -40,6 +41,9 @@ Quad = tuple[int, int, int, int]
 
 IM2COL = "im2col"
 """The algorithm that computes `nn.conv` on plain tensors, by panels."""
+
+PLAIN = "direct_plain"
+"""The algorithm that computes `nn.conv` and `quant.conv_sum` from a plain picture of few channels."""
 
 COLUMNS = "columns"
 """What algorithms are called that are Winograd's along the columns alone; the rows of a strip follow."""
@@ -85,6 +89,8 @@ def scratch_bytes(kernel: Graph, lanes: int) -> int:
                 return transformed_tiles.scratch_bytes(winograd_problem(op, lanes), Blocking(*tile))
             case nn.Conv() if kernel.attributes.get("algorithm") == IM2COL:
                 return im2col_tiles.scratch_bytes(im2col_problem(op, lanes), Im2colTile(*tile))
+            case ConvSum() if kernel.attributes.get("algorithm") == PLAIN:
+                return prod(integer_tiles.band_shape(conv_problem(op, lanes, NO_HALOS), Tile(*tile)))
             case FftConv():
                 return transformed_tiles.scratch_bytes(fft_problem(op, lanes), Blocking(*tile))
             case _:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rtcc.ir import Layout, Op
 from rtcc.ir.ops import nn
+from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.target import NO_HALOS, Candidate, Cost, Halos, Illegal
 from rtcc.targets.tvm.candidates import Vectors
@@ -19,15 +20,23 @@ from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
     plain_tiles,
     tile_illegal,
 )
+from rtcc.targets.tvm.kernels.integer.integer_tiles import (
+    integer_conv_tiles,
+    integer_depthwise_tiles,
+    integer_matmul_tiles,
+    integer_plain_tiles,
+)
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import best_blockings
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, tile_outputs
 from rtcc.targets.tvm.problems import (
+    PLAIN,
     bordered_problem,
     conv_problem,
     is_column,
     is_columns,
     matmul_problem,
+    product_problem,
     turned,
 )
 from rtcc.tuning.store import Measurement
@@ -63,6 +72,15 @@ def _best(anchor: Op, candidate: Candidate, constants: Container[int], vectors: 
             if candidate.algorithm == "direct_plain":
                 return plain_tiles(replace(problem, input_halo=NO_HALO), registers)
             return depthwise_tiles(problem, registers, threads)
+        case ConvSum():
+            problem = bordered_problem(anchor, vectors.lanes, NO_HALOS)
+            if candidate.algorithm == "direct":
+                return integer_conv_tiles(problem, registers, cache, threads, MOST_TILES)
+            if candidate.algorithm == PLAIN:
+                return integer_plain_tiles(problem, registers, threads, MOST_TILES)
+            return integer_depthwise_tiles(problem, registers, threads)
+        case MatMulSum():
+            return integer_matmul_tiles(product_problem(anchor, vectors.lanes), registers, threads)
         case nn.Gemm() | nn.MatMul():
             packed = 1 in constants and anchor.right.type.rank == 2
             product = matmul_problem(anchor, vectors.lanes, packed=packed)
@@ -126,7 +144,7 @@ def _fits(candidate: Candidate, tile: tuple[int, ...], anchor: Op, halos: Halos,
         return False
     if candidate.transformed is not None:
         return candidate.transformed.operator == WinogradConv.name
-    if isinstance(anchor, nn.Conv):
+    if isinstance(anchor, nn.Conv | ConvSum):
         return tile_illegal(bordered_problem(anchor, vectors.lanes, halos), Tile(*tile)) is None
     return True
 

@@ -23,6 +23,7 @@ from rtcc.ir.ops.pooling import MaxPool
 from rtcc.ir.ops.window import Window
 from rtcc.passes.fuse import Fuse
 from rtcc.passes.outline_kernels import OutlineKernels
+from rtcc.passes.plan_memory import PlanMemory
 from rtcc.passes.select_conv import SelectConv
 from rtcc.passes.select_layout import SelectLayout
 from rtcc.pipeline.inputs import random_kernel_inputs
@@ -34,8 +35,8 @@ targets = pytest.mark.parametrize("target", TARGETS)
 
 
 def outlined(module: Module, algorithm: str = "direct") -> Module:
-    """The module's kernels, laid out, convolutions by a micro-kernel."""
-    for each in (Fuse(), SelectConv(conv=algorithm), SelectLayout(), OutlineKernels()):
+    """The module's kernels, laid out and planned, convolutions by a micro-kernel."""
+    for each in (Fuse(), SelectConv(conv=algorithm), SelectLayout(), OutlineKernels(), PlanMemory()):
         each.run(module)
     return module
 
@@ -119,6 +120,27 @@ def problems(draw: st.DrawFn) -> dict:
 def test_convolutions(target: str, problem: dict, seed: int) -> None:
     module = convolution(np.random.default_rng(seed), problem, target)
     assert "direct" in check(module)
+
+
+@st.composite
+def plain_problems(draw: st.DrawFn) -> dict:
+    kernel = draw(st.sampled_from([(3, 3), (7, 7), (1, 2), (5, 4), (2, 9)]))
+    spatial = tuple(draw(st.integers(k, 40)) for k in kernel)
+    return {
+        "batch": draw(st.integers(1, 2)), "channels": draw(st.integers(1, 5)),
+        "filters": draw(st.integers(1, 70)), "group": 1, "spatial": spatial, "kernel": kernel,
+        "strides": (draw(st.integers(1, 2)), draw(st.integers(1, 3))),
+        "pads": tuple(draw(st.integers(0, k - 1)) for k in (*kernel, *kernel)),
+        "zero": draw(st.sampled_from([0, 0, 128, 37])),
+    }  # fmt: skip
+
+
+@targets
+@settings(max_examples=6, deadline=None)
+@given(plain_problems(), st.integers(0, 9))
+def test_convolutions_of_plain_pictures(target: str, problem: dict, seed: int) -> None:
+    module = convolution(np.random.default_rng(seed), problem, target)
+    assert "direct_plain" in check(module, "direct_plain")
 
 
 @st.composite

@@ -17,6 +17,7 @@ from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Module, TensorType
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.activation import Relu
+from rtcc.ir.ops.integer import ConvSum, Requantize
 from rtcc.ir.ops.math import Add
 from rtcc.machine import Machine
 from rtcc.selection.explanation import decisions_json, decisions_text
@@ -138,6 +139,66 @@ def three_layers() -> Module:
         value = graph.append(Add(conv, value) if epilogue == "add" else Relu(conv)).result
     graph.return_(value)
     return module
+
+
+def network_of_bytes(channels: int = CHANNELS) -> Module:
+    """A convolution of bytes, and one with a filter per channel."""
+    random = np.random.default_rng(3)
+    module = Module()
+    graph = module.add_graph(Graph("main", [("x", TensorType(DType.U8, (1, channels, SIDE, SIDE)))]))
+    value, factor = graph.parameters[0], module.add_constant("f", np.array(1e-3, np.float32))
+    zero = module.add_constant("z", np.array(0, np.uint8))
+    for number, shape in enumerate([(FILTERS, channels, 3, 3), (FILTERS, 1, 3, 3)]):
+        weight = module.add_constant(f"w{number}", random.integers(-128, 128, shape, np.int8))
+        offset = module.add_constant(f"o{number}", random.integers(-99, 99, FILTERS, np.int32))
+        group = FILTERS if shape[1] == 1 else 1
+        total = graph.append(ConvSum(value, weight, offset, pads=(1, 1, 1, 1), group=group))
+        value = graph.append(Requantize(total.result, factor, zero)).result
+    graph.return_(value)
+    return module
+
+
+@pytest.mark.usefixtures("no_code")
+def test_tiles_of_kernels_of_bytes_are_measured_and_taken(tmp_path: Path) -> None:
+    file, watch = tmp_path / "t.json", FakeWatch(lambda name, tile: 1e-6 * sum(tile) if tile else 1.0)
+    tune(network_of_bytes(), file, TARGET, watch=watch)
+    convolution, depthwise = sorted(watch.asked, key=lambda ways: "depthwise" in dict(ways))
+    assert len({tile for name, tile in convolution if name == "direct"}) > 2
+    assert len({tile for name, tile in depthwise if name == "depthwise"}) > 1
+    compilation = start(network_of_bytes(), Options(target=TARGET, tuned=file))
+    compilation.lower()
+    chosen = [
+        kernel.attributes["tile"]
+        for kernel in compilation.module.kernels.values()
+        if kernel.attributes.get("tile")
+    ]
+    least = [min((tile for _, tile in ways if tile), key=sum) for ways in (convolution, depthwise)]
+    assert chosen == least
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "channels"), [("direct", CHANNELS), ("direct_plain", 3), ("depthwise", 3)]
+)
+def test_every_tile_of_bytes_computes_the_same(
+    algorithm: str, channels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = FakeWatch(preferring(algorithm))
+    with monkeypatch.context() as patch:
+        patch.setattr(X86, "compile_kernels", lambda self, module: dict.fromkeys(module.kernels, b""))  # pyright: ignore
+        tune(network_of_bytes(channels), tmp_path / "all.json", "x86", watch=watch)
+    tiles = [tile for ways in watch.asked for name, tile in ways if name == algorithm]
+    if not tiles:
+        pytest.skip(f"{algorithm} is predicted to be far off here")
+    tuning, one = read_tuning(tmp_path / "all.json"), tmp_path / "one.json"
+    last = Tuning(tuning.target)
+    for key, measured in tuning.kernels.items():
+        last.add(key, [each for each in measured if (each.algorithm, each.tile) == (algorithm, tiles[-1])])
+    last.write(one)
+    with rtcc.compile(network_of_bytes(channels), "x86", tuned=one, verify_kernels=True) as artifact:
+        x = np.random.default_rng(0).integers(0, 256, (1, channels, SIDE, SIDE), np.uint8)
+        (found,) = artifact.run({"x": x}).values()
+        (expected,) = rtcc.interpret(network_of_bytes(channels), {"x": x}).values()
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.usefixtures("no_code")

@@ -15,7 +15,7 @@ from rtcc.targets.tvm.function_builder import Expr, vector
 from rtcc.targets.tvm.kernels.convolution.conv_problem import Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import tile_illegal
 from rtcc.targets.tvm.kernels.epilogue import Position
-from rtcc.targets.tvm.kernels.integer import integer_conv, integer_depthwise, integer_matmul
+from rtcc.targets.tvm.kernels.integer import integer_conv, integer_depthwise, integer_matmul, integer_plain
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulTile
 from rtcc.targets.tvm.lower import reduction
@@ -30,7 +30,9 @@ from rtcc.targets.tvm.lower.kernel import integer, storage_type
 from rtcc.targets.tvm.lower.movement import split_index
 from rtcc.targets.tvm.lower.quantized import add_differences, difference, requantized_difference
 from rtcc.targets.tvm.lower.rules import kernel_rule
-from rtcc.targets.tvm.problems import conv_problem, product_problem
+from rtcc.targets.tvm.problems import PLAIN, conv_problem, product_problem
+
+_CONVOLUTIONS = {"direct": integer_conv, "depthwise": integer_depthwise, PLAIN: integer_plain}
 
 
 class SumEpilogue(RegionEpilogue):
@@ -120,12 +122,11 @@ def _conv_sum(graph: Graph, op: ConvSum, target: Target) -> tirx.PrimFunc:
     halos = Halos(op.data.type.layout.halo if op.data.type.layout else (), layout.halo)
     tile = Tile(*graph.attributes["tile"])
     problem = conv_problem(op, layout.blocks[1], halos)
-    is_depthwise = graph.attributes["algorithm"] == "depthwise"
-    vectors = 1 if is_depthwise else tile.blocks
+    algorithm, output = graph.attributes["algorithm"], storage_type(graph.returned[0].type)
+    vectors = 1 if algorithm == "depthwise" else tile.blocks
     require_tile(
         op, replace(tile, depth=tile.depth or 1), op.weight.type, 0, vectors * layout.blocks[1],
         tile_illegal(problem, tile),
     )  # fmt: skip
-    make = integer_depthwise.make if is_depthwise else integer_conv.make
-    func = make(problem, epilogue, tile, storage_type(graph.returned[0].type), target.machine.features)
+    func = _CONVOLUTIONS[algorithm].make(problem, epilogue, tile, output, target.machine.features)
     return finished(func, graph, epilogue)

@@ -24,7 +24,7 @@ from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_illegal
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Epilogue
 from rtcc.targets.tvm.kernels.integer.integer_dot import dot
-from rtcc.targets.tvm.kernels.integer.integer_tiles import GROUP
+from rtcc.targets.tvm.kernels.integer.integer_tiles import GROUP, quads_of, takes_pairs
 from rtcc.targets.tvm.kernels.output_row import Accumulators, Band, OutputRow, banded
 from rtcc.targets.tvm.kernels.tiling import Tiling
 
@@ -46,20 +46,9 @@ class _IntegerDepthwise:
     tile: Tile
     features: frozenset[str]
 
-    @property
-    def quads(self) -> int:
-        """Fours of taps in a row of the filter, the last possibly partial."""
-        return -(-self.problem.kernel[1] // GROUP)
-
-    @property
-    def takes_pairs(self) -> bool:
-        """Whether four pixels serve two neighbouring results."""
-        problem = self.problem
-        return problem.kernel[1] == 3 and problem.strides[1] == problem.dilations[1] == 1
-
     def build(self, epilogue: Epilogue | None, dtype: str) -> tirx.PrimFunc:
         problem, tiling = self.problem, Tiling(self.problem.output, 1)
-        shape = (tiling.groups, problem.kernel[0], self.quads, problem.lanes * GROUP)
+        shape = (tiling.groups, problem.kernel[0], quads_of(problem), problem.lanes * GROUP)
         operands = [BufferSpec("input", problem.input.shape, "uint8"), BufferSpec("weights", shape, "int8")]
         return banded(tiling, self.tile.rows, operands, epilogue, self._band, dtype)
 
@@ -69,7 +58,7 @@ class _IntegerDepthwise:
 
     def _tile(self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, x: Index, pixels: int) -> None:
         acc = row.accumulators(pixels, 0, "int32")
-        emit = self._pairs if self.takes_pairs and self.problem.output_width > 1 else self._singles
+        emit = self._pairs if takes_pairs(self.problem) and self.problem.output_width > 1 else self._singles
         with row.kernel.unrolled("r", self.problem.kernel[0]) as r:
             emit(row, data, weights, acc, x, r)
         row.store(acc, x)
@@ -105,7 +94,7 @@ class _IntegerDepthwise:
         lanes, taps = self.problem.lanes, self.problem.kernel[1]
         order = [tap * lanes + lane for lane in range(lanes) for tap in range(GROUP)]
         for m in range(acc.pixels):
-            for quad in range(self.quads):
+            for quad in range(quads_of(self.problem)):
                 parts: list[Expr] = []
                 for tap in range(quad * GROUP, (quad + 1) * GROUP):
                     y, column = self._place(row, x + m, r, min(tap, taps - 1))

@@ -14,8 +14,14 @@ from math import prod
 from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.tvm.kernels.convolution.conv_demand import MOST_IN_ONE_SET, TILE_CYCLES, WAY_BYTES
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
-from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_tile, direct_illegal, direct_tiles
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
+    depthwise_tile,
+    direct_illegal,
+    direct_tiles,
+    plain_illegal,
+)
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, MatmulTile
+from rtcc.targets.tvm.kernels.shares import uneven, work_before
 from rtcc.targets.tvm.kernels.tiling import Tiling, cycles_per_step, split_evenly
 
 GROUP = 4
@@ -26,8 +32,11 @@ LARGEST_PRODUCT = 255 * 128
 
 LARGEST_SUM = 2**31 - 1
 
-STORE_CYCLES = 6.0
+STORE_CYCLES = 2.5
 """Of one vector of results: an offset, a factor, two limits, conversions there and back, the store."""
+
+PAIRED, SINGLE = 0.5, 1.8
+"""Cycles of four taps of a depthwise convolution: a shuffle of pixels that serves two results, or one."""
 
 WIDENING = 4.0
 """How much longer a step takes without VNNI: two widening products and two additions, of widened bytes."""
@@ -53,12 +62,81 @@ def integer_conv_illegal(problem: ConvProblem) -> str | None:
 @functools.cache
 def integer_conv_tile(problem: ConvProblem, registers: int, cache: int = 1 << 20, tasks: int = 1) -> Tile:
     """The tile with the least estimated time; arguments as `direct_tiles` has them."""
-    (tile,) = direct_tiles(problem, registers, 4 * cache, tasks, 1)
-    return replace(tile, depth=0)
+    return integer_conv_tiles(problem, registers, cache, tasks, 1)[0]
 
 
-def integer_matmul_tile(problem: MatmulProblem, registers: int, tasks: int = 1) -> MatmulTile:
-    """The tile with the least estimated time; a single row takes more vectors, to hide latency."""
+def integer_conv_tiles(
+    problem: ConvProblem, registers: int, cache: int, tasks: int, count: int
+) -> list[Tile]:
+    """Tiles by their estimated time; arguments as `direct_tiles` has them."""
+    return [replace(tile, depth=0) for tile in direct_tiles(problem, registers, 4 * cache, tasks, count)]
+
+
+COPIED = 64
+"""Bytes that `integer_plain` copies at a time."""
+
+MOST_CHANNELS = 15
+
+MOST_ROWS = 16
+"""Of results in a band of `integer_plain`: what it copies for them stays in the first cache."""
+
+
+def integer_plain_illegal(problem: ConvProblem) -> str | None:
+    """Why `integer_plain` cannot do the convolution, or None."""
+    if problem.channels > MOST_CHANNELS:
+        return f"{problem.channels} channels fill a block, which other kernels take"
+    if problem.kernel[1] == 1 or problem.dilations[1] > 1:
+        return "a row of the filter has no neighbouring taps to be taken four at a time"
+    return plain_illegal(problem) or sum_illegal(problem.channels * prod(problem.kernel))
+
+
+def quads_of(problem: ConvProblem) -> int:
+    """Fours of taps in a row of the filter, the last possibly partial."""
+    return -(-problem.kernel[1] // GROUP)
+
+
+def band_shape(problem: ConvProblem, tile: Tile) -> tuple[int, int, int]:
+    """The bytes that `integer_plain` copies at a time: channels, rows, columns with zeros around them."""
+    rows = (tile.rows - 1) * problem.strides[0] + (problem.kernel[0] - 1) * problem.dilations[0] + 1
+    read = (problem.output_width - 1) * problem.strides[1] + quads_of(problem) * GROUP
+    width = max(read, problem.pads[1] + problem.width)
+    return problem.channels, rows, -(-width // COPIED) * COPIED
+
+
+def integer_plain_tiles(problem: ConvProblem, registers: int, tasks: int, count: int) -> list[Tile]:
+    """Register tiles by their estimated time, with bands of rows that tasks can share evenly."""
+
+    def rank(rows: int) -> tuple[float, int]:
+        bands = -(-problem.output_height // rows)
+        steps = problem.batch * bands
+        return round(uneven(steps, tasks, work_before(problem.output_height, rows, 1)), 2), -rows
+
+    rows = min(range(1, min(MOST_ROWS, problem.output_height) + 1), key=rank)
+    found = direct_tiles(problem, registers, 1 << 30, 1, count)
+    return [Tile(tile.pixels, tile.blocks, 0, rows) for tile in found]
+
+
+def integer_plain_demand(problem: ConvProblem, tile: Tile, *, vnni: bool) -> Demand:
+    """`integer_plain`: every four taps of every row of the filter times every block of filters."""
+    tiling = Tiling(problem.output, tile.blocks)
+    rows = problem.batch * problem.output_height
+    steps = problem.channels * problem.kernel[0] * quads_of(problem)
+    each = cycles_per_step(problem.output_width, tile.pixels, tile.blocks) * (1.0 if vnni else WIDENING)
+    bands = problem.batch * -(-problem.output_height // tile.rows)
+    copied = 2.0 * bands * prod(band_shape(problem, tile)) / COPIED
+    vectors = rows * problem.output_width * problem.output.blocks
+    tiles = rows * tiling.groups * -(-problem.output_width // tile.pixels)
+    weights = Stream(4.0 * steps * problem.output.blocks * problem.lanes, is_constant=True)
+    source = float(problem.batch * problem.channels * problem.height * problem.width)
+    return Demand(
+        rows * tiling.groups * steps * each + STORE_CYCLES * vectors + TILE_CYCLES * tiles + copied,
+        (weights, Stream(source), Stream(float(prod(problem.output.shape)))),
+        bands,
+    )
+
+
+def integer_matmul_tiles(problem: MatmulProblem, registers: int, tasks: int = 1) -> list[MatmulTile]:
+    """Tiles by their estimated time; a single row takes more vectors, to hide latency."""
     most = min(8 if problem.rows == 1 else 4, problem.vectors)
     candidates = {
         MatmulTile(split_evenly(problem.rows, count)[0], vectors)
@@ -70,9 +148,9 @@ def integer_matmul_tile(problem: MatmulProblem, registers: int, tasks: int = 1) 
         groups = -(-problem.vectors // tile.vectors)
         return cycles_per_step(problem.rows, tile.rows, tile.vectors) * groups, tile.vectors
 
-    best = min(sorted(candidates, key=astuple), key=cycles)
-    row_tiles = -(-problem.rows // best.rows)
-    return replace(best, group=-(-row_tiles // tasks))
+    ordered = sorted(sorted(candidates, key=astuple), key=cycles)
+    groups = [-(-problem.rows // (tile.rows * tasks)) for tile in ordered]
+    return [replace(tile, group=group) for tile, group in zip(ordered, groups, strict=True)]
 
 
 def integer_matmul_demand(problem: MatmulProblem, tile: MatmulTile, *, vnni: bool) -> Demand:
@@ -95,19 +173,25 @@ def evicts_itself(problem: ConvProblem) -> bool:
     return problem.kernel[0] > 1 and problem.reduction_blocks > MOST_IN_ONE_SET and plane % WAY_BYTES == 0
 
 
-def integer_depthwise_tile(problem: ConvProblem, registers: int, tasks: int = 1) -> Tile:
-    """An even number of pixels, since two share what they read; rows as float kernels have them."""
+def integer_depthwise_tiles(problem: ConvProblem, registers: int, tasks: int = 1) -> list[Tile]:
+    """Even numbers of pixels, since two share what they read, the usual one first; rows as of floats."""
     tile = depthwise_tile(problem, registers, tasks)
-    pixels = min(problem.output_width, registers // 4)
-    return replace(tile, pixels=max(1, pixels - pixels % 2))
+    widths = [min(problem.output_width, registers * n // 8) for n in (2, 1, 3)]
+    return [replace(tile, pixels=max(1, each - each % 2)) for each in dict.fromkeys(widths)]
+
+
+def takes_pairs(problem: ConvProblem) -> bool:
+    """Whether four pixels serve two neighbouring results of `integer_depthwise`."""
+    return problem.kernel[1] == 3 and problem.strides[1] == problem.dilations[1] == 1
 
 
 def integer_depthwise_demand(problem: ConvProblem, tile: Tile, *, vnni: bool) -> Demand:
     """`integer_depthwise`: four taps of a row of the filter at a time, each after a load and a shuffle."""
     pixels = problem.batch * problem.output_height * problem.output_width
     vectors = pixels * problem.output.blocks
-    quads = problem.kernel[0] * -(-problem.kernel[1] // GROUP)
-    each = quads * (1.5 if vnni else WIDENING) + STORE_CYCLES + TILE_CYCLES / tile.pixels
+    quads = problem.kernel[0] * quads_of(problem)
+    step = (PAIRED if takes_pairs(problem) else SINGLE) * (1.0 if vnni else WIDENING)
+    each = quads * step + STORE_CYCLES + TILE_CYCLES / tile.pixels
     source, out = (float(prod(form.shape)) for form in (problem.input, problem.output))
     weights = Stream(4.0 * quads * problem.output.blocks * problem.lanes, is_constant=True)
     units = problem.batch * problem.output.blocks * problem.output_height
