@@ -16,6 +16,7 @@ from rtcc.ir.ops.pooling import MaxPool
 from rtcc.ir.ops.quant import QuantizeLinear
 from rtcc.ir.ops.resize import Resize
 from rtcc.ir.ops.shapes import Flatten, Reshape, Squeeze, Unsqueeze
+from rtcc.ir.types import broadcast_shapes
 from rtcc.passes.integer.functions import tabulated
 from rtcc.passes.integer.sums import unscaled
 from rtcc.passes.integer.values import Parameters, Quantized, dequantized, target_of
@@ -33,7 +34,7 @@ def quantize(op: QuantizeLinear, rw: Rewriter) -> None:
     if to is None or not op.type.is_static:
         return
     data, clamps = _unclamped(op.data)
-    found = _integers(data, to, rw) or tabulated(data, to, rw)
+    found = tabulated(data, to, rw) or _integers(data, to, rw)
     if found is None:
         return
     for clamp in reversed(clamps):
@@ -141,10 +142,12 @@ def _moved(op: Op, to: Parameters, rw: Rewriter) -> Value | None:
 
 def _arithmetic(op: Add | Mul, to: Parameters, rw: Rewriter) -> Value | None:
     left, right = dequantized(op.left), dequantized(op.right)
-    if isinstance(op, Add) and (left is None) != (right is None):
-        known = left or right
+    if (left is None) != (right is None):
+        known, other = left or right, op.left if left is None else op.right
         assert known is not None
-        return _added_to_sum(op.left if left is None else op.right, known, to, rw)
+        if isinstance(op, Mul):
+            return _gated(known, other, to, rw)
+        return _added_to_sum(other, known, to, rw)
     if left is None or right is None:
         return None
     if isinstance(op, Mul):
@@ -163,6 +166,14 @@ def _arithmetic(op: Add | Mul, to: Parameters, rw: Rewriter) -> Value | None:
         )
     ]
     return QuantizedAdd(*operands, to.zero_point(rw)).result
+
+
+def _gated(data: Quantized, gate: Value, to: Parameters, rw: Rewriter) -> Value | None:
+    """A quantised tensor times floats, such as one for each channel, which are its factors then."""
+    if broadcast_shapes(data.value.type.shape, gate.type.shape) != data.value.type.shape:
+        return None
+    scale = rw.constant(np.asarray(data.scale / to.scale, np.float32), name="scale")
+    return Requantize(_centred(data, rw), Mul(gate, scale).result, to.zero_point(rw)).result
 
 
 def _added_to_sum(value: Value, right: Quantized, to: Parameters, rw: Rewriter) -> Value | None:

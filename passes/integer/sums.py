@@ -9,9 +9,9 @@ import numpy as np
 from rtcc.ir import Constant, DType, Op, Value
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.cast import Cast
-from rtcc.ir.ops.integer import QUANTIZED, ConvSum, GlobalSum, MatMulSum, padded_offset
+from rtcc.ir.ops.integer import QUANTIZED, ConvSum, GlobalSum, MatMulSum, WindowSum, padded_offset
 from rtcc.ir.ops.math import Add, Mul, Sub
-from rtcc.ir.ops.pooling import GlobalAveragePool
+from rtcc.ir.ops.pooling import AveragePool, GlobalAveragePool
 from rtcc.ir.ops.quant import MatMulInteger
 from rtcc.ir.ops.shapes import Reshape
 from rtcc.passes.integer.values import SIGN, Array, constant_numbers, dequantized, weights_of
@@ -110,7 +110,7 @@ def rules_for(target: Target) -> tuple[Rule, ...]:
         moved = Mul(flat, rw.constant(sums.astype(np.int32), name="sums")).result
         rw.replace(op, Sub(total.result, moved))
 
-    return convolution, product, integer_product, global_average
+    return convolution, product, integer_product, global_average, average
 
 
 def _columns(op: MatMulInteger) -> Array | None:
@@ -140,6 +140,28 @@ def global_average(op: GlobalAveragePool, rw: Rewriter) -> None:
     offset = rw.constant(np.array(-count * data.zero, np.int32), name="offset")
     total = Add(GlobalSum(data.value).result, offset)
     rw.replace(op, scaled(total.result, np.asarray(data.scale / np.float32(count)), rw))
+
+
+@rewrite(AveragePool)
+def average(op: AveragePool, rw: Rewriter) -> None:
+    """average_pool(dequantize(x))  →  mul(cast(add(window_sum(x), #offset)), #scale)"""
+    data = dequantized(op.data)
+    if data is None or not op.data.type.is_static or prod(op.kernel_shape) * LARGEST >= LIMIT:
+        return
+    sizes, counts = op.data.type.sizes, op.counts(op.data.type.sizes)
+    if not counts.all():
+        return
+    inside = op.reached(sizes, padding=False)
+    data = data.unsigned(rw)
+    offset = rw.constant(_map(-data.zero * inside).astype(np.int32), name="offset")
+    windows = {name: value for name, value in op.attributes.items() if name != "count_include_pad"}
+    total = Add(WindowSum(data.value, **windows).result, offset)
+    rw.replace(op, scaled(total.result, _map(np.float32(data.scale) / counts.astype(np.float32)), rw))
+
+
+def _map(array: Array) -> Array:
+    """One number where all are the same."""
+    return array.reshape(-1)[0].reshape(()) if (array == array.flat[0]).all() else array
 
 
 def integer_bias(bias: Value | None, scale: Array, count: int) -> Array | None:

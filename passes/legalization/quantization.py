@@ -7,6 +7,7 @@ from rtcc.ir.dtype import Kind
 from rtcc.ir.ops import math, quant, reduce
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.computed import integer_limits
+from rtcc.ir.ops.integer import QUANTIZED, Requantize
 from rtcc.passes.legalization.writer import Writer, is_static
 from rtcc.pipeline.rewriter import Rewriter, rewrite
 
@@ -45,14 +46,18 @@ def _quantized(write: Writer, scaled: Value, zero: Value | None, dtype: DType) -
 
 @rewrite(quant.QuantizeLinear)
 def quantize(op: quant.QuantizeLinear, rw: Rewriter) -> None:
-    """quantize_linear(x)  →  saturate(round(x / scale) + zero point)"""
+    """quantize_linear(x)  →  saturate(round(x / scale) + zero point), in one op for 8 bits of one scale"""
     if not is_static(op) or not _is_small_integer(op.type.dtype) or op.type.dtype.bits > 16:
         return
     write = Writer(rw, "quantize")
     scale = write.widened(_spread(write, op, op.scale))
-    data = write.cast(op.data, scale.type.dtype)
+    scaled = write.div(write.cast(op.data, scale.type.dtype), scale)
     zero = None if op.zero_point is None else _spread(write, op, op.zero_point)
-    rw.replace(op, _quantized(write, write.div(data, scale), zero, op.type.dtype))
+    if scaled.type.dtype is DType.F32 and op.type.dtype in QUANTIZED and quant.is_single(op.scale.type.shape):
+        zero = write.number(0, op.type.dtype) if zero is None else zero
+        rw.replace(op, Requantize(scaled, write.number(1, DType.F32), zero))
+        return
+    rw.replace(op, _quantized(write, scaled, zero, op.type.dtype))
 
 
 @rewrite(quant.DequantizeLinear)

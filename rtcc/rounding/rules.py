@@ -332,7 +332,7 @@ EXACT: tuple[type[Op], ...] = (
     shapes.Unsqueeze, shapes.Expand, shapes.ConstantOfShape, shapes.EyeLike, TopK, pooling.MaxPool,
     pooling.GlobalMaxPool, reduce.ReduceMax, reduce.ReduceMin, reduce.ArgReduction,
     integer.ConvSum, integer.MatMulSum, integer.GlobalSum, integer.Requantize, integer.QuantizedAdd,
-    integer.AddToSum, tables.Lookup, tables.Curve,
+    integer.AddToSum, integer.WindowSum, tables.Lookup, tables.Curve,
 )  # fmt: skip
 """Operators whose results are elements of operands, decided by comparing them, or defined to the bit."""
 

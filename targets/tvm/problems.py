@@ -10,7 +10,7 @@ from rtcc.ir import DType, Graph, Layout, Op
 from rtcc.ir.ops import nn, pooling
 from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.fft_conv import FftConv
-from rtcc.ir.ops.integer import QUANTIZED, ConvSum, GlobalSum, MatMulSum
+from rtcc.ir.ops.integer import QUANTIZED, ConvSum, GlobalSum, MatMulSum, WindowSum
 from rtcc.ir.ops.stored import StoredMatMul
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.ir.regions import joined_pool
@@ -52,7 +52,10 @@ _WALKED_IN_BLOCKS = frozenset(
     f"tensor.{name}" for name in ("convert_layout", "concat", "slice", "pad", "resample")
 )
 
-_POOLS = (pooling.MaxPool, pooling.AveragePool, pooling.GlobalAveragePool, pooling.GlobalMaxPool, GlobalSum)
+_SUMS = (GlobalSum, WindowSum)
+"""Pools that add up bytes."""
+
+_POOLS = (pooling.MaxPool, pooling.AveragePool, pooling.GlobalAveragePool, pooling.GlobalMaxPool, *_SUMS)
 
 
 def is_agnostic(op: Op) -> bool:
@@ -65,7 +68,7 @@ def is_blocked_pool(op: Op) -> bool:
     if not isinstance(op, _POOLS) or len(op.results) != 1 or op.type.rank not in (3, 4):
         return False
     has_bytes = isinstance(op, pooling.MaxPool) and op.type.dtype in QUANTIZED
-    return op.type.dtype is DType.F32 or has_bytes or isinstance(op, GlobalSum)
+    return op.type.dtype is DType.F32 or has_bytes or isinstance(op, _SUMS)
 
 
 def scratch_bytes(kernel: Graph, lanes: int) -> int:
@@ -260,7 +263,7 @@ def _pool_reduction(pool: Op) -> Reduction:
     match pool:
         case pooling.MaxPool() | pooling.GlobalMaxPool():
             return Reduction.MAXIMUM
-        case GlobalSum():
+        case GlobalSum() | WindowSum():
             return Reduction.SUM
         case pooling.AveragePool() if pool.count_include_pad:
             return Reduction.PADDED_AVERAGE

@@ -114,6 +114,15 @@ class Qdq:
         )  # fmt: skip
         return self._quantized(out, (n, c, 2 * h, 2 * w), None, x)
 
+    def average_pool(self, x: str, padding: int) -> str:
+        """Of 3x3, stride 2, padded by 1; padding: whether the zeros count."""
+        n, c, h, w = self.shapes[x]
+        out = self._node(
+            "AveragePool", [self._real(x)], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1],
+            count_include_pad=padding,
+        )  # fmt: skip
+        return self._quantized(out, (n, c, (h + 1) // 2, (w + 1) // 2), 0.018, 2)
+
     def average(self, x: str) -> str:
         n, c, _, _ = self.shapes[x]
         out = self._node("GlobalAveragePool", [self._real(x)])

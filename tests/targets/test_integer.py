@@ -16,6 +16,7 @@ from rtcc.ir.ops.integer import (
     MatMulSum,
     QuantizedAdd,
     Requantize,
+    WindowSum,
     padded_offset,
 )
 from rtcc.ir.ops.math import Add
@@ -239,6 +240,52 @@ def test_pools_of_bytes(target: str, channels: int) -> None:
     )
 
 
+@st.composite
+def windows(draw: st.DrawFn) -> dict:
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    return {
+        "kernel_shape": kernel, "strides": draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
+        "pads": tuple(draw(st.integers(0, k - 1)) for k in (*kernel, *kernel)),
+        "ceil_mode": draw(st.integers(0, 1)),
+    }  # fmt: skip
+
+
+@targets
+@settings(max_examples=5, deadline=None)
+@given(windows(), st.tuples(st.integers(4, 11), st.integers(4, 20)), st.integers(1, 40))
+def test_sums_of_windows(target: str, window: dict, spatial: tuple[int, int], channels: int) -> None:
+    """Behind a convolution, in blocks of channels, requantised by a map of factors."""
+    problem = {
+        "batch": 1, "channels": 16, "filters": channels, "group": 1, "spatial": spatial, "kernel": (1, 1),
+        "strides": (1, 1), "pads": (0, 0, 0, 0), "zero": 0,
+    }  # fmt: skip
+    module = convolution(np.random.default_rng(channels), problem, target)
+    graph = module.graphs["main"]
+    (whole,) = graph.returned
+    graph.erase(graph.terminator)
+    total = graph.append(WindowSum(whole, **window))
+    factors = np.random.default_rng(0).uniform(0.01, 0.1, (1, 1, *total.type.sizes[2:])).astype(np.float32)
+    factor, zero = (
+        module.add_constant(name, array, TensorType(DType.of(array.dtype), array.shape))
+        for name, array in (("factors", factors), ("least", np.array(3, np.uint8)))
+    )
+    graph.return_(graph.append(Requantize(total.result, factor, zero)).result)
+    check(module)
+
+
+@targets
+def test_floats_are_rounded_once(target: str) -> None:
+    """`quant.requantize` of f32 at halves, beyond both ends, at infinities and NaN."""
+    require_lanes(TARGETS[target])
+    text = """kernel @round(%x: f32[2,21,3,5], %f: f32[21,1,1], %z: i8[]) {
+      %y = quant.requantize(%x, %f, %z) : i8[2,21,3,5]
+      return(%y)
+    }"""
+    numbers = [0.5, 1.5, -0.5, 2.5, 1e9, -1e9, np.inf, -np.inf, np.nan, 126.5, -128.5, 3.2]
+    x = np.resize(np.array(numbers, np.float32), (2, 21, 3, 5))
+    Kernels(text, target).check("round", [x, np.ones((21, 1, 1), np.float32), np.array(1, np.int8)])
+
+
 @targets
 def test_plain_loops(target: str) -> None:
     """What no micro-kernel takes, weights that are not constant, gives the same."""
@@ -251,13 +298,17 @@ def test_plain_loops(target: str) -> None:
       %y = quant.mat_mul_sum(%x, %w) : i32[2,3,5]
       return(%y)
     }
+    kernel @windows(%x: u8[2,3,6,5]) {
+      %y = quant.window_sum(%x) {kernel_shape = [3,2], pads = [1,0,2,1], strides = [2,1]} : i32[2,3,4,5]
+      return(%y)
+    }
     kernel @global(%x: u8[2,3,6,5]) {
       %y = quant.global_sum(%x) : i32[2,3,1,1]
       return(%y)
     }
     """
     kernels = Kernels(text, target)
-    for name in ("sum", "product", "global"):
+    for name in ("sum", "product", "windows", "global"):
         kernels.check(name, random_kernel_inputs(kernels.kernel(name), 1))
 
 

@@ -12,7 +12,7 @@ import rtcc
 from rtcc.compiler import Options, start
 from rtcc.interpreter import interpret
 from rtcc.ir import DType
-from rtcc.ir.ops.integer import ConvSum
+from rtcc.ir.ops.integer import ConvSum, WindowSum
 from rtcc.ir.ops.nn import Conv, Gemm
 from rtcc.passes.lower_quantization import LowerQuantization
 from rtcc.text import parse_module
@@ -75,6 +75,25 @@ def test_parts_and_enlarged_pictures_stay_integers(signed: bool) -> None:
     difference = np.abs(found.astype(int) - reference(model, feeds)[0].astype(int))
     assert difference.max() <= 2
     assert (difference > 0).mean() < 0.05
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_averages_of_windows(padding: int) -> None:
+    net = Qdq(8)
+    x = net.conv(net.input("input", (1, 3, 13, 11)), 20, 3, zero=9)
+    model = net.model(net.average_pool(x, padding))
+    feeds = feeds_of(model)
+    compilation = start(model, Options())
+    compilation.lower()
+    ops = [op for kernel in compilation.module.kernels.values() for op in kernel.ops]
+    assert any(isinstance(op, WindowSum) for op in ops)
+    with rtcc.compile(model, verify_kernels=True) as artifact:
+        (found,) = artifact.run(feeds).values()
+    (interpreted,) = interpret(compilation.module, feeds).values()
+    np.testing.assert_array_equal(found, interpreted)
+    difference = np.abs(found.astype(int) - reference(model, feeds)[0].astype(int))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.02
 
 
 @pytest.mark.parametrize("zero", [0, 77])

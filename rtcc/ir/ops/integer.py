@@ -15,8 +15,9 @@ import numpy as np
 from rtcc.ir.dimension import Expression
 from rtcc.ir.dtype import DType
 from rtcc.ir.op import Array, operand
-from rtcc.ir.ops.computed import ComputedOp, integer_limits
+from rtcc.ir.ops.computed import INTEGERS, ComputedOp, integer_limits
 from rtcc.ir.ops.nn import Convolution, Geometry, product_operations, product_shape, sum_operations
+from rtcc.ir.ops.pooling import Pool
 from rtcc.ir.ops.window import Window, convolve
 from rtcc.ir.roles import Role
 from rtcc.ir.types import TensorType, broadcast_shapes
@@ -170,14 +171,32 @@ class GlobalSum(ComputedOp):
         return data.sum(axis=tuple(range(2, data.ndim)), keepdims=True, dtype=np.int64).astype(np.int32)
 
 
-SUMS = (ConvSum, MatMulSum, GlobalSum)
+class WindowSum(Pool):
+    """The sum of each window of u8 [N, C, spatial…], in i32, of what of it lies inside the data."""
+
+    name = "quant.window_sum"
+    kinds = INTEGERS
+
+    def infer(self) -> tuple[TensorType, ...]:
+        if self.data.type.dtype is not DType.U8:
+            raise self.fail(f"needs u8 [N, C, spatial…], found {self.data.type}")
+        (result,) = super().infer()
+        return (result.with_dtype(DType.I32),)
+
+    def compute(self, data: Array) -> Array:
+        views = self.views(data, 0)
+        return views.sum(axis=self.kernel_axes(views), dtype=np.int64).astype(np.int32)
+
+
+SUMS = (ConvSum, MatMulSum, GlobalSum, WindowSum)
 """The anchors that add up in i32."""
 
 
 class Requantize(ComputedOp):
-    """saturate(round(float32(data) · factor) + zero point): an i32 sum in the zero point's type.
+    """saturate(round(float32(data) · factor) + zero point): an i32 sum, or f32, in the zero point's type.
 
-    Rounded half to even. factor: f32, broadcast to the data; zero point: u8 or s8, one element.
+    Rounded half to even. factor: f32, broadcast to the data; zero point: u8 or s8, one element. NaN in f32
+    data becomes the zero point.
     """
 
     name = "quant.requantize"
@@ -187,14 +206,17 @@ class Requantize(ComputedOp):
     zero_point = operand()
 
     def infer(self) -> tuple[TensorType, ...]:
-        if self.data.type.dtype is not DType.I32 or self.factor.type.dtype is not DType.F32:
-            raise self.fail(f"data and factor must be i32 and f32: {self.data.type}, {self.factor.type}")
+        data, factor = self.data.type, self.factor.type
+        if data.dtype not in (DType.I32, DType.F32) or factor.dtype is not DType.F32:
+            raise self.fail(f"data must be i32 or f32, the factor f32: {data}, {factor}")
         _require_zero(self, self.zero_point)
-        shape = broadcast_shapes(self.data.type.shape, self.factor.type.shape, self.zero_point.type.shape)
+        shape = broadcast_shapes(data.shape, factor.shape, self.zero_point.type.shape)
         return (TensorType(self.zero_point.type.dtype, shape),)
 
     def compute(self, data: Array, factor: Array, zero: Array) -> Array:
         scaled = data.astype(np.float32) * factor.astype(np.float32)
+        if self.data.type.dtype is DType.F32:
+            scaled = np.where(np.isnan(scaled), np.float32(0), scaled)
         return finished(scaled, zero, self.type.dtype)
 
 

@@ -122,13 +122,17 @@ class AveragePool(Pool):
 
     def counts(self, shape: tuple[int, ...]) -> Array:
         """How many elements each window's mean is of: [1, 1, windows…]."""
+        return self.reached(shape, padding=bool(self.count_include_pad))
+
+    def reached(self, shape: tuple[int, ...], *, padding: bool) -> Array:
+        """How many elements each window has in the data, or in data and declared padding."""
         window, spatial = self.window(shape[2:]), shape[2:]
         count = len(spatial)
         result = np.ones((1, 1), np.int64)
         for a, size in enumerate(window.output_sizes(spatial, round_up=self.rounds_up)):
             starts = np.arange(upper_bound(size)) * window.strides[a] - window.pads[a]
             taps = starts[:, None] + np.arange(window.kernel[a]) * window.dilations[a]
-            before, after = (window.pads[a], window.pads[count + a]) if self.count_include_pad else (0, 0)
+            before, after = (window.pads[a], window.pads[count + a]) if padding else (0, 0)
             inside = ((taps >= -before) & (taps < spatial[a] + after)).sum(axis=1)
             result = result[..., None] * inside
         return result

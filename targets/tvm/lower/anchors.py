@@ -15,7 +15,7 @@ from rtcc.ir.ops import nn, pooling
 from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.fft_conv import FftConv
-from rtcc.ir.ops.integer import ConvSum, GlobalSum
+from rtcc.ir.ops.integer import ConvSum, GlobalSum, WindowSum
 from rtcc.ir.ops.softmax import Softmax
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.ir.regions import joined_pool
@@ -348,6 +348,13 @@ def _global_sum(graph: Graph, op: GlobalSum, target: Target) -> tirx.PrimFunc:
     if _is_blocked(graph, op):
         return _blocked_pool(graph, op)
     return windows.general_global_sum(graph, op, target)
+
+
+@kernel_rule(WindowSum)
+def _window_sum(graph: Graph, op: WindowSum, target: Target) -> tirx.PrimFunc:
+    if _is_blocked(graph, op):
+        return _blocked_pool(graph, op)
+    return windows.general_window_sum(graph, op, target)
 
 
 @kernel_rule(pooling.GlobalAveragePool, pooling.GlobalMaxPool, pooling.GlobalLpPool)

@@ -15,7 +15,15 @@ from rtcc.targets.tvm.lower.rules import scalar_rule
 
 @scalar_rule(Requantize)
 def _requantize(op: Requantize, data: Expr, factor: Expr, zero: Expr) -> Expr:
-    return _finished(_float(data) * factor, zero, op.type.dtype)
+    return _finished(_scaled(op, data, factor), zero, op.type.dtype)
+
+
+def _scaled(op: Requantize, data: Expr, factor: Expr) -> Expr:
+    """What is to be rounded; floats may be NaN, which stands for 0."""
+    scaled = _float(data) * factor
+    if op.data.type.dtype is DType.I32:
+        return scaled
+    return vm.named(scaled, lambda x: tirx.Select(vm.is_nan(x), vm.constant(0.0, x), x))
 
 
 @scalar_rule(QuantizedAdd)
@@ -48,7 +56,7 @@ def difference(data: Expr, zero: Expr) -> Expr:
 
 def requantized_difference(op: Requantize, data: Expr, factor: Expr, zero: Expr) -> Expr:
     """The result of `quant.requantize` less its zero point, as a float that never was a byte."""
-    raised = _raised(_float(data) * factor, zero, op.type.dtype)
+    raised = _raised(_scaled(op, data, factor), zero, op.type.dtype)
     return vm.exact(raised) - vm.constant(vm.ROUND_F32, raised)
 
 

@@ -12,7 +12,7 @@ from tvm import tirx
 
 from rtcc.ir import Graph, Op
 from rtcc.ir.ops import nn, pooling
-from rtcc.ir.ops.integer import GlobalSum
+from rtcc.ir.ops.integer import GlobalSum, WindowSum
 from rtcc.target import Target
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr
@@ -192,6 +192,22 @@ def general_global_sum(graph: Graph, op: GlobalSum, target: Target) -> tirx.Prim
             return lowering.element(op.data, (*index[:2], *place[: len(extents)])).astype("int32")
 
         store_result(lowering, op, index, accumulate(lowering, op.type, extents, term, SUM))
+
+    for_each_element(lowering, lowering.root, body)
+    return lowering.builder.finish()
+
+
+def general_window_sum(graph: Graph, op: WindowSum, target: Target) -> tirx.PrimFunc:
+    """The sums of windows of bytes, in any layout."""
+    lowering = Lowering(graph)
+
+    def body(index: Index) -> None:
+        window = WindowWalk(lowering, op, index)
+
+        def term(tap: Index) -> Expr:
+            return lowering.element(op.data, window.place(tap)).astype("int32")
+
+        store_result(lowering, op, index, accumulate(lowering, op.type, window.counts, term, SUM))
 
     for_each_element(lowering, lowering.root, body)
     return lowering.builder.finish()

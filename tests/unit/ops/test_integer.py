@@ -112,3 +112,11 @@ def test_an_offset_that_does_not_fit_is_refused(offset: TensorType) -> None:
     data, weight = TensorType(DType.U8, (1, 2, 8, 8)), TensorType(DType.I8, (3, 2, 3, 3))
     with pytest.raises(RtccError, match="offset"):
         ConvSum(Value(data), Value(weight), Value(offset), pads=(1, 1, 1, 1))
+
+
+def test_floats_are_rounded_half_to_even_and_nan_is_the_zero_point() -> None:
+    x = np.array([0.5, 1.5, -0.5, 2.5, 1e9, -1e9, np.inf, -np.inf, np.nan, 126.5, -128.5, 3.2], np.float32)
+    one, zero = np.array(1, np.float32), np.array(1, np.int8)
+    op = Requantize(value(x), value(one), value(zero))
+    (found,) = op.evaluate(x, one, zero)
+    assert found.tolist() == [1, 3, 1, 3, 127, -128, 127, -128, 1, 127, -127, 4]

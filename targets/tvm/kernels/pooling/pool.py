@@ -92,6 +92,7 @@ class _Pool:
             y, column = problem.window(0).coordinate(row.y, r), problem.window(1).coordinate(x + m, s)
             place = acc.place(m, 0)
             value = data[tuple(block_at(problem.input, row.n, row.kb, y, column))]
+            value = value.astype(vector_math.typed(value, _accumulated(problem)))
             row.kernel.store(acc.buffer, [place], _joined(problem.reduction, acc.buffer[place], value))
 
     def _divide(self, row: OutputRow, acc: Accumulators, x: Index, rows: Index, taps: list[range]) -> None:
