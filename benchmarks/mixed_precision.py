@@ -1,10 +1,11 @@
 """Time against accuracy of models in which some layers stay float: predicted, measured, and what is chosen.
 
-    python benchmarks/mixed_precision.py [nudenet] [minilm6] [--min-sqnr 30] [--samples 32] [--runs 50]
+    python benchmarks/mixed_precision.py [nudenet] [minilm6] [--min-sqnr 30] [--samples 32] [--rounds 20]
 
 `nudenet` is YOLOv8n. Each model is calibrated on three quarters of the samples and searched for the fastest
 form that holds the floor on the rest; then every model that the search measured is compiled and all of them
-take turns on one core. Printed are milliseconds as predicted and as measured (median and least), the ratio
+take turns on one core, in bursts of which the fastest counts, by the thread's own time, so that other
+programs on the core count little. Printed are milliseconds as predicted and as measured, each with its ratio
 to the float model's, decibels of the worst output, and the point that was chosen. Inputs: rendered pages for
 YOLOv8n, random tokens for MiniLM, whose weights are random too.
 """
@@ -29,8 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import rtcc
 from benchmarks.models.named import find_model, require_models
 from benchmarks.quantized_accuracy import text_lines
-from rtcc.measure import measure
+from rtcc.measure import pinned
 from rtcc.quantization.quantizer import Step
+from rtcc.tuning.timing import least_seconds
 
 FLOORS = {"nudenet": 50.0, "minilm6": 30.0}
 """Decibels that are asked for where the command names none."""
@@ -39,6 +41,7 @@ OPTIONS: dict[str, dict[str, Any]] = {"minilm6": {"equalization": "all"}}
 """How models are quantised where the defaults do badly."""
 
 TOKENS = 30522
+BURST_SECONDS = 0.05
 
 
 def pages(height: int, width: int) -> Iterator[NDArray[Any]]:
@@ -77,7 +80,7 @@ def told(started: float) -> Callable[[Step], None]:
     return say
 
 
-def compare(name: str, min_sqnr: float, count: int, runs: int, state: Path | None) -> None:
+def compare(name: str, min_sqnr: float, count: int, rounds: int, state: Path | None) -> None:
     """Search one model and print its front."""
     with tempfile.TemporaryDirectory() as folder:
         path, feeds = find_model(name, Path(folder))
@@ -89,27 +92,26 @@ def compare(name: str, min_sqnr: float, count: int, runs: int, state: Path | Non
     assert found is not None
     calibrated = {input: np.delete(array, slice(1, None, 4), axis=0) for input, array in samples.items()}
     one = {input: array[:1] for input, array in samples.items()}
-    runners: dict[str, Callable[[], object]] = {}
+    runners: dict[int, Callable[[], object]] = {}
     for number, point in enumerate(found.points):
         say(Step(f"compiling point {number + 1} of {len(found.points)}"))
         kept = tuple(point.kept)
         is_float = len(kept) == len(found.layers)
         made = module if is_float else rtcc.quantize(module, calibrated, keep_float=kept, **options).module
-        runners[str(number)] = rtcc.compile(made).bind(one)
-    latencies = measure(runners, runs, cores=sorted(os.sched_getaffinity(0))[:1])
+        runners[number] = rtcc.compile(made).bind(one)
+    with pinned(sorted(os.sched_getaffinity(0))[:1]):
+        seconds = least_seconds(runners, rounds, BURST_SECONDS)
+    exact = found.points.index(found.exact)
     print(
         f"{name}: {len(found.layers)} layers, {found.samples} samples held out, load {os.getloadavg()[0]:.1f}"
     )
-    print("  float  predicted     median      least  least/float     dB")
-    exact = latencies[str(found.points.index(found.exact))]
+    print("  float   predicted  of float   measured  of float     dB")
     for number, point in enumerate(found.points):
-        latency = latencies[str(number)]
+        measured = f"{seconds[number] * 1e3:6.3f} ms  {seconds[number] / seconds[exact]:8.2f}"
+        predicted = f"{point.seconds * 1e3:6.3f} ms  {point.seconds / found.exact.seconds:8.2f}"
         marks = f"{'front' if point.is_front else '':6}{'chosen' if point is found.chosen else ''}"
-        print(
-            f"  {len(point.kept):5}  {point.seconds * 1e3:6.3f} ms  {latency.p50 / 1e3:6.3f} ms  "
-            f"{latency.least / 1e3:6.3f} ms  {latency.least / exact.least:11.2f}  {point.quality.sqnr:5.1f}  "
-            f"{marks}".rstrip()
-        )
+        row = f"  {len(point.kept):5}   {predicted}  {measured}  {point.quality.sqnr:5.1f}  {marks}"
+        print(row.rstrip())
     print(f"  chosen for {found.floor}: float stay {', '.join(found.names(found.chosen.kept)) or 'none'}")
 
 
@@ -119,14 +121,14 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=list(FLOORS), metavar="MODEL")
     parser.add_argument("--min-sqnr", type=float, metavar="DB", help="50 for nudenet, else 30 by default")
     parser.add_argument("--samples", type=int, default=32)
-    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--state", type=Path, metavar="DIR", help="where a stopped search goes on from")
     arguments = parser.parse_args()
     require_models(arguments.models)
     for name in arguments.models:
         floor = FLOORS.get(name, 30.0) if arguments.min_sqnr is None else arguments.min_sqnr
         state = None if arguments.state is None else arguments.state / name
-        compare(name, floor, arguments.samples, arguments.runs, state)
+        compare(name, floor, arguments.samples, arguments.rounds, state)
 
 
 if __name__ == "__main__":

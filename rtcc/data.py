@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import reprlib
 import struct
 import sys
 import traceback
@@ -19,6 +20,7 @@ import zlib
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from numbers import Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
@@ -99,16 +101,12 @@ class Data:
             return run(self._checked(None, feeds))
 
         try:
-            found = float(self.metric(checked))
+            found = self.metric(checked)
         except InvalidInput:
             raise
         except (Exception, SystemExit) as error:
             raise _script_failed("metric-failed", "metric()", error, self.name) from error
-        if not np.isfinite(found):
-            raise InvalidInput(
-                "metric-failed", f"metric() gave {found}; expected a finite number", where=self.name
-            )
-        return found
+        return _finite_number(found, self.name)
 
 
 def split(data: Data, most: int | None = None) -> tuple[Data, Data]:
@@ -129,6 +127,22 @@ def _part(data: Data, part: Part, name: str) -> Data:
     if labelled is None:
         return found
     return replace(found, metric=_accuracy(lambda: (pair for _, pair in part.of(labelled()))))
+
+
+def _finite_number(found: Any, where: str) -> float:
+    """What a metric gave, as a number; InvalidInput `metric-failed` where it is none, NaN or infinite."""
+    if isinstance(found, np.ndarray) and found.ndim == 0:
+        found = found[()]
+    if not isinstance(found, Real):
+        message = f"metric() gave {reprlib.repr(found)}, of type {type(found).__name__}; expected a number"
+        raise InvalidInput("metric-failed", message, where=where, hint="return float(...), higher is better")
+    try:
+        number = float(found)
+    except OverflowError:
+        number = float("inf")
+    if not np.isfinite(number):
+        raise InvalidInput("metric-failed", f"metric() gave {number}; expected a finite number", where=where)
+    return number
 
 
 def checked_array(array: Any, type: TensorType, name: str, where: str) -> NDArray[Any]:
@@ -345,6 +359,9 @@ def _from_script(path: Path, inputs: Mapping[str, TensorType]) -> Data:
         raise InvalidInput(
             "data-script", "the file defines no function samples()", where=str(path), hint=hint
         )
+    if metric is not None and not callable(metric):
+        message = f"metric is of type {type(metric).__name__}; expected a function"
+        raise InvalidInput("data-script", message, where=str(path), hint="def metric(run): return 0.5")
     makes = cast("Callable[[], Iterator[Any]]", samples)
 
     def source() -> Iterator[Mapping[str, Any]]:
@@ -361,7 +378,7 @@ def _from_script(path: Path, inputs: Mapping[str, TensorType]) -> Data:
             raise _script_failed("data-script", "samples()", error, str(path)) from error
 
     identity = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Data(str(path), identity, inputs, source, cast("Metric", metric) if callable(metric) else None)
+    return Data(str(path), identity, inputs, source, cast("Metric | None", metric))
 
 
 def _import(path: Path) -> ModuleType:

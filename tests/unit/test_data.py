@@ -196,10 +196,39 @@ def test_scripts_may_define_dataclasses(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", ["raise KeyError('y')", "import sys; sys.exit(3)", "return 'good'", "return float('nan')"]
+    ("body", "told"),
+    [
+        ("raise KeyError('y')", "metric() raised KeyError: 'y'"),
+        ("import sys; sys.exit(3)", "metric() raised SystemExit: 3"),
+        ("return run(next(samples()))['z']", "metric() raised KeyError: 'z'"),
+        ("return metric(run)", "metric() raised RecursionError"),
+        ("return 'good'", "metric() gave 'good', of type str"),
+        ("return '0.5'", "metric() gave '0.5', of type str"),
+        ("return None", "metric() gave None, of type NoneType"),
+        ("return 1j", "metric() gave 1j, of type complex"),
+        ("return np.array([0.5])", "metric() gave array([0.5]), of type ndarray"),
+        ("yield 0.5", "of type generator"),
+        ("return np.float32('nan')", "metric() gave nan"),
+        ("return 10 ** 400", "metric() gave inf"),
+    ],
 )
-def test_metrics_that_fail(body: str, tmp_path: Path) -> None:
+def test_metrics_that_fail(body: str, told: str, tmp_path: Path) -> None:
     data = script(tmp_path, SCRIPT + f"def metric(run):\n    {body}\n")
     with pytest.raises(InvalidInput) as raised:
         data.measured(lambda feeds: {})
     assert raised.value.code == "metric-failed"
+    assert told in raised.value.message
+    lines = len(SCRIPT.splitlines())
+    assert raised.value.where in [str(tmp_path / "samples.py") + at for at in ("", f":{lines + 2}")]
+
+
+@pytest.mark.parametrize("given", ["np.array(0.5)", "np.float32(0.5)", "0.5", "True", "7"])
+def test_metrics_are_numbers(given: str, tmp_path: Path) -> None:
+    data = script(tmp_path, SCRIPT + f"def metric(run):\n    return {given}\n")
+    assert data.measured(lambda feeds: {}) in (0.5, 1, 7)
+
+
+def test_a_metric_is_a_function(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="metric is of type float") as raised:
+        script(tmp_path, SCRIPT + "metric = 0.5\n")
+    assert raised.value.code == "data-script"
