@@ -131,8 +131,8 @@ def _part(data: Data, part: Part, name: str) -> Data:
 
 def _finite_number(found: Any, where: str) -> float:
     """What a metric gave, as a number; InvalidInput `metric-failed` where it is none, NaN or infinite."""
-    if isinstance(found, np.ndarray) and found.ndim == 0:
-        found = found[()]
+    if isinstance(found, np.ndarray) and (array := cast("NDArray[Any]", found)).ndim == 0:
+        found = array.item()
     if not isinstance(found, Real):
         message = f"metric() gave {reprlib.repr(found)}, of type {type(found).__name__}; expected a number"
         raise InvalidInput("metric-failed", message, where=where, hint="return float(...), higher is better")

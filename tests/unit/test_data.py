@@ -207,6 +207,7 @@ def test_scripts_may_define_dataclasses(tmp_path: Path) -> None:
         ("return None", "metric() gave None, of type NoneType"),
         ("return 1j", "metric() gave 1j, of type complex"),
         ("return np.array([0.5])", "metric() gave array([0.5]), of type ndarray"),
+        ("return [[1], 2]", "metric() gave [[1], 2], of type list"),
         ("yield 0.5", "of type generator"),
         ("return np.float32('nan')", "metric() gave nan"),
         ("return 10 ** 400", "metric() gave inf"),
