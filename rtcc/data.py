@@ -131,13 +131,12 @@ def _part(data: Data, part: Part, name: str) -> Data:
 
 def _finite_number(found: Any, where: str) -> float:
     """What a metric gave, as a number; InvalidInput `metric-failed` where it is none, NaN or infinite."""
-    if isinstance(found, np.ndarray) and (array := cast("NDArray[Any]", found)).ndim == 0:
-        found = array.item()
-    if not isinstance(found, Real):
-        message = f"metric() gave {reprlib.repr(found)}, of type {type(found).__name__}; expected a number"
+    scalar: object = found.item() if getattr(found, "ndim", None) == 0 else found
+    if not isinstance(scalar, Real):
+        message = f"metric() gave {reprlib.repr(scalar)}, of type {type(scalar).__name__}; expected a number"
         raise InvalidInput("metric-failed", message, where=where, hint="return float(...), higher is better")
     try:
-        number = float(found)
+        number = float(scalar)
     except OverflowError:
         number = float("inf")
     if not np.isfinite(number):
