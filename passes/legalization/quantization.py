@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from rtcc.ir import DType, Value
 from rtcc.ir.dtype import Kind
-from rtcc.ir.ops import math, quant, reduce
+from rtcc.ir.ops import math, nn, quant, reduce
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.computed import integer_limits
 from rtcc.ir.ops.integer import QUANTIZED, Requantize
+from rtcc.passes.legalization.sum_range import convolution_exceeds, product_exceeds
 from rtcc.passes.legalization.writer import Writer, is_static
 from rtcc.pipeline.rewriter import Rewriter, rewrite
 
@@ -107,7 +108,7 @@ def integer_product(op: quant.MatMulInteger, rw: Rewriter) -> None:
 
 @rewrite(quant.QLinearMatMul)
 def quantized_product(op: quant.QLinearMatMul, rw: Rewriter) -> None:
-    """qlinear_mat_mul  →  mat_mul in i32, times the scales, requantised"""
+    """qlinear_mat_mul  →  mat_mul in i32 (in f64, where sums may be larger), times the scales, requantised"""
     if not is_static(op) or not all(_is_small_integer(v.type.dtype) for v in (op.left, op.right, op.result)):
         return
     write = Writer(rw, "qlinear_mat_mul")
@@ -120,6 +121,8 @@ def quantized_product(op: quant.QLinearMatMul, rw: Rewriter) -> None:
     assert scale is not None
     wide = [write.widened(v) for v in (left_scale, right_scale, scale)]
     factor = write.div(write.mul(wide[0], wide[1]), wide[2])
+    if product_exceeds(op):
+        left, right = (write.cast(each, DType.F64) for each in (left, right))
     total = write.cast(write.matmul(left, right), factor.type.dtype)
     zero = _per_row(write, op.result_zero_point)
     rw.replace(op, _quantized(write, write.mul(total, factor), zero, op.type.dtype))
@@ -141,15 +144,18 @@ def _scalar_or_whole(write: Writer, parameter: Value | None) -> Value | None:
 
 @rewrite(quant.QLinearConv)
 def quantized_convolution(op: quant.QLinearConv, rw: Rewriter) -> None:
-    """qlinear_conv  →  conv_integer, the bias added in i32, times the scales, requantised"""
+    """qlinear_conv  →  conv_integer, the bias added in i32, times the scales, requantised
+
+    Where sums may leave int32, they are those of a convolution in f64, which holds them.
+    """
     if not is_static(op) or not _is_small_integer(op.type.dtype):
         return
     write, rank = Writer(rw, "qlinear_conv"), op.type.rank
-    total = quant.ConvInteger(
+    total = _wide_sum(write, op) if convolution_exceeds(op) else quant.ConvInteger(
         op.data, op.weight, op.data_zero_point, op.weight_zero_point, **op.attributes, location=op.location
-    ).result
+    ).result  # fmt: skip
     if op.bias is not None:
-        total = write.add(total, write.per_axis(write.cast(op.bias, DType.I32), rank))
+        total = write.add(total, write.per_axis(write.cast(op.bias, total.type.dtype), rank))
     scales = [write.widened(v) for v in (op.data_scale, op.weight_scale, op.result_scale)]
     data_scale, weight_scale, scale = (
         write.reshape(v) if v.type.elements == 1 else v for v in scales
@@ -157,6 +163,15 @@ def quantized_convolution(op: quant.QLinearConv, rw: Rewriter) -> None:
     factor = write.per_axis(write.div(write.mul(data_scale, weight_scale), scale), rank)
     wide = write.mul(write.cast(total, factor.type.dtype), factor)
     rw.replace(op, _quantized(write, wide, write.reshape(op.result_zero_point), op.type.dtype))
+
+
+def _wide_sum(write: Writer, op: quant.QLinearConv) -> Value:
+    """The convolution of data and weights less their zero points, in f64."""
+    zero, rank = op.weight_zero_point, op.weight.type.rank
+    spread = write.reshape(zero) if zero.type.elements == 1 else write.per_axis(zero, rank, 0)
+    data = write.cast(_centred(write, op.data, write.reshape(op.data_zero_point)), DType.F64)
+    weight = write.cast(_centred(write, op.weight, spread), DType.F64)
+    return nn.Conv(data, weight, None, **op.attributes, location=op.location).result
 
 
 RULES = (

@@ -157,7 +157,7 @@ class ConvInteger(Convolution):
 
 
 class QLinearConv(Convolution):
-    """Convolution of quantised tensors, summed and biased in i32, requantised once (ONNX QLinearConv).
+    """Convolution of quantised tensors, summed and biased exactly, requantised once (ONNX QLinearConv).
 
     The factor data_scale · weight_scale / result_scale is a float32; weight parameters may be per output
     channel; the i32 bias has the scale of the sum.
@@ -189,7 +189,7 @@ class QLinearConv(Convolution):
         total = total if bias is None else total + per_channel(bias, rank)
         factor = data_scale * weight_scale / scale
         factor = per_channel(factor, rank) if factor.size > 1 else factor.reshape(())
-        return requantized(total.astype(np.int32), factor, zero.reshape(()), self.results[0].type.dtype)
+        return requantized(total, factor, zero.reshape(()), self.results[0].type.dtype)
 
 
 class MatMulInteger(ComputedOp):
@@ -240,7 +240,7 @@ class QLinearMatMul(ComputedOp):
     def compute(self, *arrays: Array) -> Array:
         left, left_scale, left_zero, right, right_scale, right_zero, scale, zero = arrays
         a, b = centred(left, per_row(left_zero)), centred(right, right_zero)
-        total = np.matmul(a, b) if a.dtype.kind == "f" else _exact_product(a, b).astype(np.int32)
+        total = np.matmul(a, b) if a.dtype.kind == "f" else _exact_product(a, b)
         row_scale = per_row(left_scale)
         assert row_scale is not None
         factor = row_scale * right_scale / per_row(scale)
@@ -260,7 +260,7 @@ def quantized(scaled: Array, zero: Array | int | None, dtype: DType, *, saturate
 
 
 def requantized(total: Array, factor: Array, zero: Array | None, dtype: DType) -> Array:
-    """An i32 sum in a quantised type: float32(total) · factor, rounded half to even, offset, saturated."""
+    """An integer sum quantised: float32(total) · factor, rounded half to even, offset, saturated."""
     scaled = total.astype(np.result_type(factor.dtype, np.float32)) * factor
     return quantized(scaled, zero, dtype)
 

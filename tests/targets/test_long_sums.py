@@ -1,0 +1,65 @@
+# pyright: basic
+"""Sums of extreme numbers: none wraps or saturates on its way, however many there are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import ModelProto, helper
+
+import rtcc
+from rtcc.compiler import Options, start
+from rtcc.ir.ops.integer import MatMulSum
+from tests.frontend.models import make_model, value
+
+DEPTHS = (4, 1024, 65_792, 70_000)
+"""The third is the longest whose sums of 255 · -128 int32 holds; the last leaves it."""
+
+
+def product_model(depth: int, left: int, right: int) -> tuple[ModelProto, np.ndarray]:
+    """qlinear_mat_mul of a row of `left` by two columns, one of `right` throughout, one of its opposite."""
+    weight = np.empty((depth, 2), np.int8)
+    weight[:, 0], weight[:, 1] = right, -right if right > -128 else 127
+    constants = {
+        "as": np.float32(1), "az": np.uint8(0), "b": weight, "bs": np.float32(1), "bz": np.int8(0),
+        "ys": np.float32(depth * 300), "yz": np.uint8(128),
+    }  # fmt: skip
+    node = helper.make_node("QLinearMatMul", ["a", *constants], ["y"], name="product")
+    model = make_model([node], [value("a", (1, depth), np.uint8)], [value("y", (1, 2), np.uint8)], constants)
+    return model, np.full((1, depth), left, np.uint8)
+
+
+@pytest.mark.parametrize("right", [-128, 127])
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_products(depth: int, right: int) -> None:
+    """The result is that of the true sum, 108 units from the middle; in integers where 32 bits hold it."""
+    model, data = product_model(depth, 255, right)
+    other = -right if right > -128 else 127
+    expected = [[round(255 * right / 300) + 128, round(255 * other / 300) + 128]]
+    np.testing.assert_array_equal(rtcc.interpret(rtcc.read(model), {"a": data})["y"], expected)
+    compilation = start(model, Options())
+    compilation.lower()
+    ops = [op for kernel in compilation.module.kernels.values() for op in kernel.ops]
+    assert any(isinstance(op, MatMulSum) for op in ops) == (depth <= 65_792)
+    with rtcc.compile(model) as artifact:
+        np.testing.assert_array_equal(artifact.run({"a": data})["y"], expected)
+
+
+@pytest.mark.parametrize(("channels", "bias"), [(32, 0), (32, 2**31 - 1), (7_400, 0)])
+def test_convolutions(channels: int, bias: int) -> None:
+    """A bias may leave int32 too."""
+    constants = {
+        "xs": np.float32(1), "xz": np.uint8(0), "w": np.full((4, channels, 3, 3), 127, np.int8),
+        "ws": np.float32(1), "wz": np.int8(0), "ys": np.float32(2.0**25), "yz": np.uint8(0),
+        "b": np.full(4, bias, np.int32),
+    }  # fmt: skip
+    node = helper.make_node("QLinearConv", ["x", *constants], ["y"], name="conv")
+    shape = (1, channels, 3, 3)
+    model = make_model([node], [value("x", shape, np.uint8)], [value("y", (1, 4, 1, 1), np.uint8)], constants)
+    data = {"x": np.full(shape, 255, np.uint8)}
+    total = 255 * 127 * 9 * channels + bias
+    assert (total >= 2**31) == (channels > 32 or bias > 0)
+    with rtcc.compile(model) as artifact:
+        found = artifact.run(data)["y"]
+    np.testing.assert_array_equal(rtcc.interpret(rtcc.read(model), data)["y"], found)
+    assert (found == round(total / 2**25)).all()
