@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rtcc.ir import Module
 from rtcc.passes.integer.operators import quantized_convolution, quantized_product
-from rtcc.passes.integer.results import quantize
+from rtcc.passes.integer.results import quantize, quantize_later
 from rtcc.passes.integer.sums import rules_for
 from rtcc.pipeline import Pass, apply
 from rtcc.pipeline.exactness import approximates
@@ -30,5 +30,6 @@ class LowerQuantization(Pass):
     exactness = approximates("relative-l2", 0.05)
 
     def run(self, module: Module) -> bool:
-        rules = (quantized_convolution, quantized_product, *rules_for(target_of(module)), quantize)
+        sums = rules_for(target_of(module))
+        rules = (quantized_convolution, quantized_product, *sums, quantize, quantize_later)
         return apply(module, rules, self.name)

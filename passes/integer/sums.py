@@ -110,7 +110,7 @@ def rules_for(target: Target) -> tuple[Rule, ...]:
         moved = Mul(flat, rw.constant(sums.astype(np.int32), name="sums")).result
         rw.replace(op, Sub(total.result, moved))
 
-    return convolution, product, integer_product, global_average, average
+    return convolution, product, integer_product, biased, global_average, average
 
 
 def _columns(op: MatMulInteger) -> Array | None:
@@ -125,6 +125,37 @@ def _columns(op: MatMulInteger) -> Array | None:
     if (zeros != shift).any():
         return None
     return (right.array.astype(np.int32) - shift).astype(np.int8)
+
+
+@rewrite(Add)
+def biased(op: Add, rw: Rewriter) -> None:
+    """add(mul(cast(add(mat_mul_sum(x, #w), #offset)), #scale), #b)  →  the same with another #offset"""
+    for value, other in ((op.left, op.right), (op.right, op.left)):
+        found = unscaled(value)
+        if found is None or not value.has_one_use or op.type != value.type:
+            continue
+        moved, scale = found[0].producer, found[1].array
+        if not isinstance(moved, Add) or not isinstance(moved.right, Constant):
+            return
+        offset = _biased(moved, moved.right.array, scale.reshape(-1), other)
+        if offset is not None:
+            again = Add(moved.left, rw.constant(offset.astype(np.int32), name=rw.stem(moved.right)))
+            rw.replace(op, scaled(again.result, scale, rw))
+        return
+
+
+def _biased(moved: Add, offset: Array, scale: Array, bias: Value) -> Array | None:
+    """The offset of a product's sum with a bias per column in it; None where that is no such."""
+    total, numbers = moved.left.producer, constant_numbers(bias)
+    if not isinstance(total, MatMulSum) or not isinstance(total.right, Constant) or numbers is None:
+        return None
+    matrix = total.right.array
+    if numbers.size != 1 and numbers.shape[-1:] != matrix.shape[1:]:
+        return None
+    units = integer_bias(bias, scale, matrix.shape[1])
+    if units is None or may_overflow(matrix.T, offset + units):
+        return None
+    return offset + units
 
 
 @rewrite(GlobalAveragePool)
