@@ -9,11 +9,15 @@ import onnxruntime
 import pytest
 
 import rtcc
+from benchmarks.models.networks import minilm
 from rtcc.compiler import Options, start
 from rtcc.interpreter import interpret
 from rtcc.ir import DType
-from rtcc.ir.ops.integer import ConvSum, WindowSum
+from rtcc.ir.ops.attention import TokenAttention
+from rtcc.ir.ops.integer import ConvSum, MatMulSum, WindowSum
+from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.nn import Conv, Gemm
+from rtcc.ir.ops.tables import Curve
 from rtcc.passes.lower_quantization import LowerQuantization
 from rtcc.text import parse_module
 from tests.targets.quantized import Qdq, branching_network, residual_network
@@ -173,3 +177,25 @@ graph @main(%x: u8[1,128,28,28]) {{
     module = parse_module(text)
     LowerQuantization().run(module)
     assert any(isinstance(op, ConvSum) for op in module.walk()) == lowers
+
+
+def test_a_quantised_encoder_keeps_its_attention_and_its_activation_in_one_kernel() -> None:
+    """Biases are in the sums, GELU is a curve behind one, the rounding comes behind the joined heads."""
+    random = np.random.default_rng(0)
+    model = minilm(layers=1, hidden=64, heads=2, tokens=16, vocabulary=50)
+    samples = {
+        "input_ids": random.integers(0, 50, (4, 16)),
+        "attention_mask": np.ones((4, 16), np.int64),
+        "token_type_ids": np.zeros((4, 16), np.int64),
+    }
+    quantized = rtcc.quantize(model, samples, bias_correction=False).module
+    compilation = start(quantized, Options())
+    compilation.lower()
+    kernels = [[type(op) for op in kernel.ops] for kernel in compilation.module.kernels.values()]
+    assert any(TokenAttention in ops for ops in kernels)
+    assert any(ops[-3:-1] == [Add, Curve] and ops[0] is MatMulSum for ops in kernels)
+    feeds = {name: array[:1] for name, array in samples.items()}
+    with rtcc.compile(quantized, verify_kernels=True) as artifact:
+        (found,) = artifact.run(feeds).values()
+    (expected,) = interpret(quantized, feeds).values()
+    assert np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)
