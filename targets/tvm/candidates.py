@@ -43,6 +43,9 @@ from rtcc.targets.tvm.kernels.integer.integer_tiles import (
     integer_conv_tile,
     integer_depthwise_demand,
     integer_depthwise_tiles,
+    integer_grouped_demand,
+    integer_grouped_illegal,
+    integer_grouped_tile,
     integer_matmul_demand,
     integer_matmul_tiles,
     integer_plain_demand,
@@ -526,11 +529,15 @@ class _ConvolutionOfBytes:
         if reason := self._no_micro_kernel():
             return Candidate("direct", Illegal(f"direct: {reason}"))
         problem = self._problem
-        if reason := integer_conv_illegal(problem):
+        vnni, cache = has_vnni(vectors.features, vectors.lanes), vectors.caches.second
+        if integer_grouped_illegal(problem) is None:
+            tile = integer_grouped_tile(problem, vectors.registers, vectors.threads)
+            demand = integer_grouped_demand(problem, tile, vnni=vnni)
+        elif reason := integer_conv_illegal(problem):
             return Candidate("direct", Illegal(reason))
-        tile = integer_conv_tile(problem, vectors.registers, vectors.caches.second, vectors.threads)
-        vnni = has_vnni(vectors.features, vectors.lanes)
-        demand = integer_conv_demand(problem, tile, vectors.caches.second, vnni=vnni)
+        else:
+            tile = integer_conv_tile(problem, vectors.registers, cache, vectors.threads)
+            demand = integer_conv_demand(problem, tile, cache, vnni=vnni)
         taps = tuple((axis, 1) for axis in range(2, rank))
         weights = Layout(((0, tile.blocks * vectors.lanes), (1, GROUP), *taps), (0, 1))
         return self._blocked("direct", tile, weights, demand, problem)

@@ -23,6 +23,7 @@ from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
 from rtcc.targets.tvm.kernels.integer.integer_tiles import (
     integer_conv_tiles,
     integer_depthwise_tiles,
+    integer_grouped_illegal,
     integer_matmul_tiles,
     integer_plain_tiles,
 )
@@ -75,6 +76,8 @@ def _best(anchor: Op, candidate: Candidate, constants: Container[int], vectors: 
         case ConvSum():
             problem = bordered_problem(anchor, vectors.lanes, NO_HALOS)
             if candidate.algorithm == "direct":
+                if integer_grouped_illegal(problem) is None:
+                    return ()
                 return integer_conv_tiles(problem, registers, cache, threads, MOST_TILES)
             if candidate.algorithm == PLAIN:
                 return integer_plain_tiles(problem, registers, threads, MOST_TILES)

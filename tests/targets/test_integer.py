@@ -123,6 +123,19 @@ def test_convolutions(target: str, problem: dict, seed: int) -> None:
     assert "direct" in check(module)
 
 
+@targets
+@settings(max_examples=6, deadline=None)
+@given(problems(), st.sampled_from([2, 4, 8]), st.integers(1, 9), st.integers(0, 9))
+def test_convolutions_in_narrow_groups(
+    target: str, problem: dict, size: int, groups: int, seed: int
+) -> None:
+    narrow = {"group": groups, "channels": size * groups, "filters": size * groups}
+    if groups == 1 or size == TARGETS[target]:
+        return
+    module = convolution(np.random.default_rng(seed), {**problem, **narrow}, target)
+    assert "direct" in check(module)
+
+
 @st.composite
 def plain_problems(draw: st.DrawFn) -> dict:
     kernel = draw(st.sampled_from([(3, 3), (7, 7), (1, 2), (5, 4), (2, 9)]))

@@ -26,6 +26,7 @@ legal, `…_demand` what that asks of a machine; only what emits code needs TVM.
 | integer.integer_tiles | tiles of sums of bytes, and what they ask of a machine |
 | integer.integer_dot | four products of bytes in each lane, with VNNI and without |
 | integer.integer_conv, integer.integer_depthwise | sums of quantised convolutions |
+| integer.integer_grouped | in groups of channels that divide a block |
 | integer.integer_plain | of a plain picture: a quantised network's first layer |
 | integer.integer_matmul | sums of quantised matrix products |
 | attention.attention, attention.attention_problem | softmax(Q·Kᵀ·scale + mask)·V, the scores never stored |

@@ -15,7 +15,14 @@ from rtcc.targets.tvm.function_builder import Expr, vector
 from rtcc.targets.tvm.kernels.convolution.conv_problem import Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import tile_illegal
 from rtcc.targets.tvm.kernels.epilogue import Position
-from rtcc.targets.tvm.kernels.integer import integer_conv, integer_depthwise, integer_matmul, integer_plain
+from rtcc.targets.tvm.kernels.integer import (
+    integer_conv,
+    integer_depthwise,
+    integer_grouped,
+    integer_matmul,
+    integer_plain,
+)
+from rtcc.targets.tvm.kernels.integer.integer_tiles import integer_grouped_illegal
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulTile
 from rtcc.targets.tvm.lower import reduction
@@ -128,5 +135,8 @@ def _conv_sum(graph: Graph, op: ConvSum, target: Target) -> tirx.PrimFunc:
         op, replace(tile, depth=tile.depth or 1), op.weight.type, 0, vectors * layout.blocks[1],
         tile_illegal(problem, tile),
     )  # fmt: skip
-    func = _CONVOLUTIONS[algorithm].make(problem, epilogue, tile, output, target.machine.features)
+    kernels = _CONVOLUTIONS[algorithm]
+    if algorithm == "direct" and integer_grouped_illegal(problem) is None:
+        kernels = integer_grouped
+    func = kernels.make(problem, epilogue, tile, output, target.machine.features)
     return finished(func, graph, epilogue)

@@ -72,6 +72,41 @@ def integer_conv_tiles(
     return [replace(tile, depth=0) for tile in direct_tiles(problem, registers, 4 * cache, tasks, count)]
 
 
+GROUPED = 0.75
+"""Cycles of four channels of a pixel and their filters in `integer_grouped`: a load, a shuffle, products."""
+
+GROUPED_PIXELS = 12
+"""Of a tile of `integer_grouped`, at most."""
+
+
+def integer_grouped_illegal(problem: ConvProblem) -> str | None:
+    """Why `integer_grouped` cannot do the convolution, or None."""
+    size = problem.channels // problem.groups
+    if problem.filters != problem.channels or size == 1 or size >= problem.lanes or problem.lanes % size:
+        filters = problem.filters // problem.groups
+        return f"groups of {size} channels and {filters} filters are not equal parts of {problem.lanes}"
+    if not problem.has_halo():
+        return f"the input's halo {problem.input_halo} is narrower than {problem.needed_halo}"
+    return None
+
+
+def integer_grouped_tile(problem: ConvProblem, registers: int, tasks: int = 1) -> Tile:
+    """Some pixels of a row of one block; rows as depthwise kernels have them."""
+    pixels = split_evenly(problem.output_width, min(GROUPED_PIXELS, registers // 2))[0]
+    return replace(depthwise_tile(problem, registers, tasks), pixels=pixels)
+
+
+def integer_grouped_demand(problem: ConvProblem, tile: Tile, *, vnni: bool) -> Demand:
+    """`integer_grouped`: every four channels of a group for every tap of every vector of results."""
+    steps = prod(problem.kernel) * -(-problem.channels // problem.groups // GROUP)
+    vectors = problem.batch * problem.output_height * problem.output_width * problem.output.blocks
+    each = steps * (GROUPED if vnni else WIDENING) + STORE_CYCLES + TILE_CYCLES / tile.pixels
+    source, out = (float(prod(form.shape)) for form in (problem.input, problem.output))
+    weights = Stream(4.0 * steps * problem.output.blocks * problem.lanes, is_constant=True)
+    units = problem.batch * problem.output.blocks * -(-problem.output_height // tile.rows)
+    return Demand(vectors * each, (weights, Stream(source), Stream(out)), units)
+
+
 COPIED = 64
 """Bytes that `integer_plain` copies at a time."""
 
