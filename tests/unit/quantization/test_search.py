@@ -193,6 +193,26 @@ def test_a_floor_holds_in_the_model_that_comes_out(tmp_path: Path) -> None:
     assert rtcc.print_module(again.module) == rtcc.print_module(floored.module)
 
 
+def test_products_quantised_as_they_come_are_searched_too() -> None:
+    weights = "const #w : f32[256,512] = splat(0.0)\nconst #v : f32[512,256] = splat(0.0)\n"
+    module = parse_module(
+        f"// rtir 1  level=graph\n{weights}graph @main(%x: f32[32,256]) {{\n"
+        '  %h = nn.mat_mul(%x, #w) : f32[32,512] loc("one")\n  %r = math.relu(%h) : f32[32,512]\n'
+        '  %y = nn.mat_mul(%r, #v) : f32[32,256] loc("two")\n  return(%y)\n}\n'
+    )
+    generator = np.random.default_rng(0)
+    for name, constant in list(module.constants.items()):
+        data = generator.standard_normal(constant.type.sizes).astype(np.float32) / 16
+        constant.replace_uses(module.add_constant(f"{name}.filled", data))
+        del module.constants[name]
+    samples = {"x": generator.standard_normal((8 * 32, 256)).astype(np.float32)}
+    found = rtcc.quantize(module, samples, scheme="dynamic", min_sqnr=40.0).found
+    assert found is not None
+    assert len(found.chosen.kept) == 1
+    assert found.chosen.quality.sqnr >= 40
+    assert found.chosen.seconds < found.exact.seconds
+
+
 def test_a_stopped_search_goes_on(tmp_path: Path) -> None:
     steps: list[str] = []
 
