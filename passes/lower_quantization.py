@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rtcc.ir import Module
-from rtcc.passes.integer.operators import quantized_convolution, quantized_product
+from rtcc.passes.integer.operators import quantized_convolution, quantized_product, transposed_convolution
 from rtcc.passes.integer.results import quantize, quantize_later
 from rtcc.passes.integer.sums import rules_for
 from rtcc.pipeline import Pass, apply
@@ -30,6 +30,7 @@ class LowerQuantization(Pass):
     exactness = approximates("relative-l2", 0.05)
 
     def run(self, module: Module) -> bool:
-        sums = rules_for(target_of(module))
-        rules = (quantized_convolution, quantized_product, *sums, quantize, quantize_later)
-        return apply(module, rules, self.name)
+        # the rules look at what is before an op, so each sweep goes from the first op to the last
+        operators = (quantized_convolution, quantized_product, transposed_convolution)
+        changed = apply(module, operators, self.name)
+        return apply(module, (*rules_for(target_of(module)), quantize, quantize_later), self.name) or changed

@@ -8,7 +8,9 @@ from rtcc.ir import Constant, DType, Value
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.integer import QUANTIZED
 from rtcc.ir.ops.quant import DequantizeLinear, QLinearConv, QLinearMatMul, QuantizeLinear, is_single
-from rtcc.passes.integer.values import weights_of
+from rtcc.passes.integer.values import constant_numbers, dequantized, weights_of
+from rtcc.passes.legalization.transposed import by_phases, has_phases, phase_weights
+from rtcc.passes.legalization.writer import Writer
 from rtcc.pipeline import Rewriter, rewrite
 
 
@@ -32,6 +34,28 @@ def quantized_convolution(op: QLinearConv, rw: Rewriter) -> None:
         bias = DequantizeLinear(op.bias, _product(op.data_scale, op.weight_scale, rw), axis=0).result
     real = nn.Conv(data.result, weight.result, bias, **op.attributes)
     rw.replace(op, QuantizeLinear(real.result, op.result_scale, op.result_zero_point))
+
+
+@rewrite(nn.ConvTranspose)
+def transposed_convolution(op: nn.ConvTranspose, rw: Rewriter) -> None:
+    """conv_transpose(dequantize_linear(x), dequantize_linear(#w))  →  depth_to_space(conv(…)) of phases"""
+    weights = weights_of(op.weight, 1)
+    if dequantized(op.data) is None or weights is None or op.group != 1 or not has_phases(op):
+        return
+    numbers = None if op.bias is None else constant_numbers(op.bias)
+    if op.bias is not None and numbers is None:
+        return
+    write, phases = Writer(rw, f"{weights.name(rw)}.phases"), op.geometry()[1][0] ** 2
+    scale = np.repeat(weights.scale, phases if weights.scale.size > 1 else 1)
+    integers = phase_weights(weights.array, 1, op.geometry()[1][0])
+    known = DequantizeLinear(
+        rw.constant(integers, name=write.name),
+        rw.constant(scale if scale.size > 1 else scale.reshape(()), name="scale"), axis=0,
+    )  # fmt: skip
+    bias = (
+        None if numbers is None else rw.constant(np.repeat(numbers.astype(np.float32), phases), name="bias")
+    )
+    rw.replace(op, by_phases(op, known.result, bias, write))
 
 
 @rewrite(QLinearMatMul)

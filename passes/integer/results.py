@@ -11,7 +11,7 @@ from rtcc.ir.ops.cast import Cast
 from rtcc.ir.ops.computed import integer_limits
 from rtcc.ir.ops.integer import AddToSum, QuantizedAdd, Requantize, add_factor
 from rtcc.ir.ops.math import Add, Clip, Max, Min, Mul, Sub
-from rtcc.ir.ops.movement import Concat, Slice, Split, Transpose
+from rtcc.ir.ops.movement import Concat, DepthToSpace, Slice, Split, Transpose
 from rtcc.ir.ops.nn import MatMul
 from rtcc.ir.ops.pooling import MaxPool
 from rtcc.ir.ops.quant import QuantizeLinear
@@ -35,13 +35,20 @@ def quantize(op: QuantizeLinear, rw: Rewriter) -> None:
     to = target_of(op)
     if to is None or not op.type.is_static:
         return
-    data, clamps = _unclamped(op.data)
+    found = _quantized(op.data, to, rw)
+    if found is not None:
+        rw.replace(op, found)
+
+
+def _quantized(value: Value, to: Parameters, rw: Rewriter) -> Value | None:
+    """A value, clamped by constants perhaps, quantised in integers; None where it is not known how."""
+    data, clamps = _unclamped(value)
     found = tabulated(data, to, rw) or _integers(data, to, rw)
     if found is None:
-        return
+        return None
     for clamp in reversed(clamps):
         found = _clamped(found, clamp, to, rw)
-    rw.replace(op, found)
+    return found
 
 
 @rewrite(Transpose)
@@ -120,7 +127,16 @@ def _integers(value: Value, to: Parameters, rw: Rewriter) -> Value | None:
             if len(whole) < len(parts):
                 return None
             return Concat(*(_rescaled(each, to, rw) for each in whole), axis=op.axis).result
-        case Flatten() | Reshape() | Squeeze() | Unsqueeze() | Transpose() | Slice() | MaxPool():
+        case (
+            Flatten()
+            | Reshape()
+            | Squeeze()
+            | Unsqueeze()
+            | Transpose()
+            | Slice()
+            | MaxPool()
+            | DepthToSpace()
+        ):
             return _moved(op, to, rw)
         case Resize() if _moves(op):
             return _moved(op, to, rw)
@@ -151,13 +167,18 @@ def _part(op: Split, number: int, to: Parameters, rw: Rewriter) -> Value | None:
 
 
 def _moved(op: Op, to: Parameters, rw: Rewriter) -> Value | None:
-    """A moving operator over integers."""
+    """A moving operator over integers, also those of an integer sum that is read nowhere else."""
     data = op.operands[0]
-    source = None if data is None else dequantized(data)
-    if data is None or source is None or (isinstance(op, MaxPool) and op.results[1:] and op.results[1].uses):
+    if data is None or (isinstance(op, MaxPool) and op.results[1:] and op.results[1].uses):
         return None
-    integers = _rescaled(source, to, rw)
-    return type(op)(integers, *op.operands[1:], **op.attributes).results[0]
+    source = dequantized(data)
+    if source is not None:
+        integers = _rescaled(source, to, rw)
+    elif data.has_one_use:
+        integers = _quantized(data, to, rw)
+    else:
+        integers = None
+    return None if integers is None else type(op)(integers, *op.operands[1:], **op.attributes).results[0]
 
 
 def _arithmetic(op: Add | Mul, to: Parameters, rw: Rewriter) -> Value | None:

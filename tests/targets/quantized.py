@@ -114,6 +114,20 @@ class Qdq:
         )  # fmt: skip
         return self._quantized(out, (n, c, 2 * h, 2 * w), None, x)
 
+    def transposed(self, x: str, filters: int, kernel: int, stride: int, pad: int) -> str:
+        """A transposed convolution with bias and ReLU; weights per filter."""
+        n, c, h, w = self.shapes[x]
+        weight = self.random.integers(-127, 128, (c, filters, kernel, kernel)).astype(np.int8)
+        scale = (self.random.uniform(0.5, 1.5, filters) / (70 * np.sqrt(c))).astype(np.float32)
+        name = self._name("transposed")
+        operands = [
+            self._real(x), self._weight(f"{name}.w", weight, scale, axis=1),
+            self._constant(f"{name}.b", self.random.normal(0, 0.2, filters).astype(np.float32)),
+        ]  # fmt: skip
+        out = self._node("ConvTranspose", operands, strides=[stride] * 2, pads=[pad] * 4)
+        size = [(e - 1) * stride + kernel - 2 * pad for e in (h, w)]
+        return self._quantized(self._node("Relu", [out]), (n, filters, *size), 0.02, 11)
+
     def average_pool(self, x: str, padding: int) -> str:
         """Of 3x3, stride 2, padded by 1; padding: whether the zeros count."""
         n, c, h, w = self.shapes[x]
@@ -185,13 +199,13 @@ class Qdq:
     def _real(self, quantized: str) -> str:
         return self._node("DequantizeLinear", [quantized, *self.parameters[quantized]])
 
-    def _weight(self, name: str, weight: np.ndarray, scale: np.ndarray) -> str:
+    def _weight(self, name: str, weight: np.ndarray, scale: np.ndarray, axis: int = 0) -> str:
         operands = [
             self._constant(name, weight),
             self._constant(f"{name}.scale", scale),
             self._constant(f"{name}.zero", np.zeros(scale.shape, np.int8)),
         ]
-        return self._node("DequantizeLinear", operands, axis=0)
+        return self._node("DequantizeLinear", operands, axis=axis)
 
 
 def residual_network(seed: int = 0, *, signed: bool = False) -> onnx.ModelProto:

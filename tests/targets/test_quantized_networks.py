@@ -81,6 +81,27 @@ def test_parts_and_enlarged_pictures_stay_integers(signed: bool) -> None:
     assert (difference > 0).mean() < 0.05
 
 
+@pytest.mark.parametrize(("kernel", "stride", "pad"), [(2, 2, 0), (3, 2, 1), (3, 1, 1)])
+def test_transposed_convolutions(kernel: int, stride: int, pad: int) -> None:
+    net = Qdq(9)
+    x = net.conv(net.input("input", (1, 3, 9, 7)), 20, 3, zero=9)
+    model = net.model(net.transposed(x, 12, kernel, stride, pad))
+    feeds = feeds_of(model)
+    compilation = start(model, Options())
+    compilation.lower()
+    ops = [op for kernel in compilation.module.kernels.values() for op in kernel.ops]
+    assert sum(isinstance(op, ConvSum) for op in ops) == 2
+    with rtcc.compile(model, verify_kernels=True) as artifact:
+        (found,) = artifact.run(feeds).values()
+    (interpreted,) = interpret(compilation.module, feeds).values()
+    np.testing.assert_array_equal(found, interpreted)
+    (expected,) = reference(model, feeds)
+    difference = np.abs(found.astype(int) - expected.astype(int))
+    assert len(np.unique(expected)) > 40
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.02
+
+
 @pytest.mark.parametrize("padding", [0, 1])
 def test_averages_of_windows(padding: int) -> None:
     net = Qdq(8)
