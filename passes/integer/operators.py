@@ -17,16 +17,11 @@ from rtcc.pipeline import Rewriter, rewrite
 @rewrite(QLinearConv)
 def quantized_convolution(op: QLinearConv, rw: Rewriter) -> None:
     """qlinear_conv(x, #w, #b)  →  quantize_linear(conv(dequantize_linear(x), dequantize_linear(#w), …))"""
-    scales = (op.data_scale, op.weight_scale, op.result_scale)
-    if not all(isinstance(each, Constant) and each.type.dtype is DType.F32 for each in scales):
+    scaled = ((op.data, op.data_scale), (op.result, op.result_scale))
+    if not all(_has_one_scale(*each) for each in scaled):
         return
-    if not isinstance(op.weight, Constant) or not is_single(op.data_scale.type.shape):
-        return
-    if op.data.type.dtype not in QUANTIZED or op.type.dtype not in QUANTIZED:
-        return
-    weight = DequantizeLinear(op.weight, op.weight_scale, op.weight_zero_point, axis=0)
-    if weights_of(weight.result, 0) is None:
-        weight.drop_operands()
+    weight = _weights(op.weight, op.weight_scale, op.weight_zero_point, 0)
+    if weight is None:
         return
     data = DequantizeLinear(op.data, op.data_scale, op.data_zero_point)
     bias = None
@@ -61,22 +56,30 @@ def transposed_convolution(op: nn.ConvTranspose, rw: Rewriter) -> None:
 @rewrite(QLinearMatMul)
 def quantized_product(op: QLinearMatMul, rw: Rewriter) -> None:
     """qlinear_mat_mul(x, #w)  →  quantize_linear(mat_mul(dequantize_linear(x), dequantize_linear(#w)))"""
-    scales = (op.left_scale, op.right_scale, op.result_scale)
-    if not all(isinstance(each, Constant) and each.type.dtype is DType.F32 for each in scales):
+    scaled = ((op.left, op.left_scale), (op.result, op.result_scale))
+    if op.right.type.rank != 2 or not all(_has_one_scale(*each) for each in scaled):
         return
-    if not isinstance(op.right, Constant) or op.right.type.rank != 2:
-        return
-    if not is_single(op.left_scale.type.shape) or not is_single(op.result_scale.type.shape):
-        return
-    if op.left.type.dtype not in QUANTIZED or op.type.dtype not in QUANTIZED:
-        return
-    right = DequantizeLinear(op.right, op.right_scale, op.right_zero_point, axis=1)
-    if weights_of(right.result, 1) is None:
-        right.drop_operands()
+    right = _weights(op.right, op.right_scale, op.right_zero_point, 1)
+    if right is None:
         return
     left = DequantizeLinear(op.left, op.left_scale, op.left_zero_point)
     real = nn.MatMul(left.result, right.result)
     rw.replace(op, QuantizeLinear(real.result, op.result_scale, op.result_zero_point))
+
+
+def _has_one_scale(tensor: Value, scale: Value) -> bool:
+    """Whether a tensor of 8-bit integers has one constant scale."""
+    is_known = isinstance(scale, Constant) and scale.type.dtype is DType.F32 and is_single(scale.type.shape)
+    return is_known and tensor.type.dtype in QUANTIZED
+
+
+def _weights(weight: Value, scale: Value, zero: Value | None, axis: int) -> DequantizeLinear | None:
+    """A constant dequantised, with one scale or one per entry of the axis, where integer kernels take it."""
+    found = DequantizeLinear(weight, scale, zero, axis=axis)
+    if weights_of(found.result, axis) is not None:
+        return found
+    found.drop_operands()
+    return None
 
 
 def _product(left: Value, right: Value, rw: Rewriter) -> Constant:
