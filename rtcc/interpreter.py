@@ -144,25 +144,28 @@ class Run:
         )
         for parameter, array in zip(graph.parameters, arguments, strict=True):
             environment[parameter] = self.checked(parameter, array)
-        terminator, deaths = graph.terminator, self._deaths_in(graph)
+        terminator, deaths = graph.terminator, self.deaths_in(graph)
         for op in graph.ops:
             if op is terminator:
                 break
-            arrays = [None if v is None else self._array(environment, v) for v in op.operands]
-            if isinstance(op, RegionOp):
-                results = op.evaluate_regions(arrays, partial(self._run, environment))
-            elif isinstance(op, Call):
-                results = self.kernel(op.kernel, [a for a in arrays if a is not None])
-            else:
-                results = _evaluate(op, arrays)
-            del arrays
-            self._keep(environment, op, results)
+            self.step(environment, op)
             for value in deaths.get(op, ()):
                 del environment[value]
         returned = tuple(self._array(environment, value) for value in graph.returned)
         for value in deaths.get(terminator, ()):
             del environment[value]
         return returned
+
+    def step(self, environment: Environment, op: Op) -> None:
+        """Compute one op of a graph into the environment, which holds what it reads."""
+        arrays = [None if v is None else self._array(environment, v) for v in op.operands]
+        if isinstance(op, RegionOp):
+            results = op.evaluate_regions(arrays, partial(self._run, environment))
+        elif isinstance(op, Call):
+            results = self.kernel(op.kernel, [a for a in arrays if a is not None])
+        else:
+            results = _evaluate(op, arrays)
+        self._keep(environment, op, results)
 
     def kernel(self, name: str, arrays: Sequence[Array]) -> tuple[Array, ...]:
         """The results of a kernel of the module."""
@@ -198,7 +201,7 @@ class Run:
             self._wide[value] = np.broadcast_to(value.data.astype(np.float64), value.type.sizes)
         return np.asarray(self._wide[value], order="C")
 
-    def _deaths_in(self, graph: Graph) -> dict[Op, list[Value]]:
+    def deaths_in(self, graph: Graph) -> dict[Op, list[Value]]:
         """For each op of a graph, the graph's own values that nothing reads after it."""
         if graph not in self._deaths:
             own = set(graph.parameters)

@@ -18,18 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtcc.ir import Constant, DType, Location, Module, Op, Return, Value
+from rtcc.ir import Constant, Location, Module, Op, Return, Value
 from rtcc.ir.ops.quant import DequantizeLinear, QuantizeLinear
 from rtcc.pipeline import Rewriter
-from rtcc.quantization.least_squares import Moments, nearest_results, rounded
-from rtcc.quantization.means import Means, mean_error
 from rtcc.quantization.placement import Layer, Placed
 from rtcc.quantization.ranges import Range
-from rtcc.quantization.scheme import SMALLEST_SCALE, Parameters, Settings
-from rtcc.quantization.weights import QuantizedWeight, quantize_weight
-
-LARGEST_BIAS = 2.0**30
-"""What an integer bias stays below in magnitude, so that the sum that it joins has as much room left."""
+from rtcc.quantization.scheme import SMALLEST_SCALE, Parameters
+from rtcc.quantization.settling import Settled
+from rtcc.quantization.weights import QuantizedWeight
 
 
 @dataclass(frozen=True)
@@ -62,14 +58,6 @@ class QuantizedLayer:
         return self.after.restored.T if self.is_transposed else self.after.restored
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What was measured of layers' inputs on samples: means by value, products by layer."""
-
-    means: Mapping[Value, Means] = field(default_factory=dict[Value, Means])
-    moments: Mapping[Layer, Moments] = field(default_factory=dict[Layer, Moments])
-
-
 @dataclass
 class Inserted:
     """What was quantised, in the order of the graph."""
@@ -82,25 +70,23 @@ def insert_pairs(
     module: Module,
     placed: Placed,
     chosen: Mapping[Value, tuple[Range, Parameters]],
-    settings: Settings,
+    settled: Mapping[Layer, Settled],
     pass_name: str,
-    measured: Measured | None = None,
 ) -> Inserted:
-    """Quantise what is placed, in place; chosen: what became of one value of each group at least.
+    """Quantise what is placed, in place.
 
-    measured: of inputs of layers, by which weights are rounded and biases corrected.
+    chosen: what became of one value of each group at least. settled: of each layer's weight and bias.
     """
-    return _Insertion(module, settings, pass_name, measured or Measured()).run(placed, chosen)
+    return _Insertion(module, settled, pass_name).run(placed, chosen)
 
 
 class _Insertion:
-    def __init__(self, module: Module, settings: Settings, pass_name: str, measured: Measured) -> None:
-        self._measured = measured
+    def __init__(self, module: Module, settled: Mapping[Layer, Settled], pass_name: str) -> None:
+        self._settled = settled
         self._rewriter = Rewriter(module, pass_name)
         self._main = module.main
-        self._settings = settings
         self._parameters: dict[Value, Parameters] = {}
-        self._weights: dict[tuple[Constant, int | None], tuple[Value, QuantizedWeight]] = {}
+        self._weights: dict[tuple[Constant, int | None], Value] = {}
         self._found = Inserted()
 
     def run(self, placed: Placed, chosen: Mapping[Value, tuple[Range, Parameters]]) -> Inserted:
@@ -108,9 +94,8 @@ class _Insertion:
         for group in placed.groups:
             self._insert_group(group, *next(chosen[value] for value in group if value in chosen))
         self._found.tensors.sort(key=lambda each: order[_source(each.restored)])
-        floors = self._floors(placed.layers)
         for layer in placed.layers:
-            self._quantize_layer(layer, floors.get((layer.weight, self._axis(layer))))
+            self._quantize_layer(layer)
         self._rewriter.tidy_constants()
         return self._found
 
@@ -140,29 +125,11 @@ class _Insertion:
         assert following is not None
         return following
 
-    def _axis(self, layer: Layer) -> int | None:
-        return layer.channel_axis if self._settings.per_channel else None
-
-    def _floors(self, layers: list[Layer]) -> dict[tuple[Constant, int | None], NDArray[Any]]:
-        """The least scales with which the biases of the layers that share a weight fit into 32 bits."""
-        floors: dict[tuple[Constant, int | None], NDArray[Any]] = {}
-        for layer in layers:
-            data = self._parameters.get(layer.op.operands[0] or layer.data)
-            if layer.bias is None or data is None:
-                continue
-            magnitude = np.abs(layer.bias.array.astype(np.float64))
-            if self._axis(layer) is None:
-                magnitude = magnitude.max(initial=0.0)
-            least = np.maximum(magnitude / LARGEST_BIAS, 2 * SMALLEST_SCALE) / float(data.scale)
-            key = (layer.weight, self._axis(layer))
-            floors[key] = np.maximum(floors[key], least) if key in floors else np.asarray(least)
-        return floors
-
-    def _quantize_layer(self, layer: Layer, floor: NDArray[Any] | None) -> None:
-        weight, found = self._weight(layer, floor)
-        self._rewriter.set_operand(layer.op, layer.weight_slot, weight)
+    def _quantize_layer(self, layer: Layer) -> None:
+        found = self._settled[layer].weight
+        self._rewriter.set_operand(layer.op, layer.weight_slot, self._weight(layer, found))
         data = self._parameters.get(layer.op.operands[0] or layer.data)
-        bias = self._corrected_bias(layer, found)
+        bias = self._corrected_bias(layer)
         self._found.layers.append(
             QuantizedLayer(
                 layer.name,
@@ -181,27 +148,20 @@ class _Insertion:
         else:
             self._rewriter.replace(layer.op, type(layer.op)(*layer.op.operands[:2], addend, like=layer.op))
 
-    def _corrected_bias(self, layer: Layer, weight: QuantizedWeight) -> Constant | None:
-        """The bias less the mean error of the layer's results, where means are known; else as it is."""
-        means = self._measured.means.get(layer.data)
-        if means is None or not layer.takes_bias:
+    def _corrected_bias(self, layer: Layer) -> Constant | None:
+        """The bias less the mean error of the layer's results, where that is known; else as it is."""
+        error = self._settled[layer].error
+        if error is None:
             return layer.bias
-        error = mean_error(layer, means, weight.restored)
         name = layer.bias.symbol if layer.bias is not None else f"{layer.weight.symbol}.bias"
         old = 0.0 if layer.bias is None else layer.bias.array.astype(np.float64)
         return self._rewriter.constant(np.asarray(old - error, np.float32), name=name)
 
-    def _weight(self, layer: Layer, floor: NDArray[Any] | None) -> tuple[Value, QuantizedWeight]:
+    def _weight(self, layer: Layer, found: QuantizedWeight) -> Value:
         """The dequantised weight, one for all layers that share it."""
-        key = (layer.weight, self._axis(layer))
+        key = (layer.weight, found.axis)
         if key not in self._weights:
-            moments = self._measured.moments.get(layer)
-            weight = layer.weight.array if moments is None else nearest_results(layer, moments)
-            found = quantize_weight(weight, DType.I8, self._settings.weights, self._axis(layer), floor)
-            if moments is not None:
-                found = rounded(layer, weight, moments, found)
-            value = dequantized_weight(self._rewriter, layer.weight, found, before=layer.op)
-            self._weights[key] = value, found
+            self._weights[key] = dequantized_weight(self._rewriter, layer.weight, found, before=layer.op)
         return self._weights[key]
 
     def _bias(self, layer: Layer, bias: Constant, data: Parameters, weight: QuantizedWeight) -> Value:

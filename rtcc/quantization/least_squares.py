@@ -1,6 +1,6 @@
 """Rounding by least squares: weights are rounded so that a layer's results move least, not its weights.
 
-With x the layer's inputs in the float model, q the same as they are quantised, both less their means (the
+With x the layer's inputs in the float model, q those in the quantised one, both less their means (the
 bias takes those): first the weights that make q·w nearest to x·W,
 
     w = W + (Σ q'q + λ)⁻¹ · Σ q'(x - q) · W
@@ -12,26 +12,18 @@ pre-trained transformers (ICLR 2023), after the optimal brain surgeon (B. Hassib
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtcc.data import Data
-from rtcc.ir import Module, Value
 from rtcc.ir.ops.nn import Conv, Gemm, MatMul
-from rtcc.quantization.collection import Collecting
 from rtcc.quantization.placement import Layer
-from rtcc.quantization.running import probe
-from rtcc.quantization.scheme import Parameters, integer_range
+from rtcc.quantization.scheme import integer_range
 from rtcc.quantization.weights import QuantizedWeight, spread
 
 Array = NDArray[Any]
-
-SAMPLES = 64
-"""How many samples sums are taken over."""
 
 ROWS = 256
 """How many positions of each sample are taken, at random: neighbours say much the same."""
@@ -91,25 +83,6 @@ def can_round(layer: Layer) -> bool:
             return layer.weight.type.rank == 2 and layer.weight.type.sizes[0] <= LARGEST_SUM
         case _:
             return False
-
-
-def measure_moments(
-    module: Module, layers: Mapping[Value, list[Layer]], chosen: Mapping[Value, Parameters], data: Data,
-    how: Collecting,
-) -> dict[Layer, Moments]:  # fmt: skip
-    """The sums of the inputs of layers of the float module; layers: by the value that they read."""
-    watch = probe(module, list(layers), how.target)
-    found: dict[Layer, Moments] = {}
-    taken = data.samples(most=SAMPLES if how.most is None else min(how.most, SAMPLES))
-    for number, feeds in enumerate(taken):
-        for (value, readers), exact in zip(layers.items(), watch.watched(feeds), strict=True):
-            quantized = chosen[value].restored(chosen[value].quantized(exact))
-            for layer in readers:
-                pair = [rows_of(layer, array, number) for array in (exact, quantized)]
-                if layer not in found:
-                    found[layer] = Moments.of(len(pair[0]), pair[0].shape[2])
-                found[layer].add(*pair)
-    return found
 
 
 def rows_of(layer: Layer, data: Array, seed: int) -> Array:

@@ -17,11 +17,8 @@ from rtcc.pipeline.catalogue import NAMED_PIPELINES
 from rtcc.quantization.collection import Collecting, Distributions, collect
 from rtcc.quantization.equalization import equalize
 from rtcc.quantization.histogram import Histogram
-from rtcc.quantization.insertion import Inserted, Measured, insert_pairs
-from rtcc.quantization.least_squares import Moments, can_round, measure_moments
-from rtcc.quantization.means import Means, measure_means
+from rtcc.quantization.insertion import Inserted, insert_pairs
 from rtcc.quantization.placement import (
-    Layer,
     Placed,
     linear_layers,
     place,
@@ -30,7 +27,8 @@ from rtcc.quantization.placement import (
     variable_products,
 )
 from rtcc.quantization.ranges import Range, choose_range
-from rtcc.quantization.scheme import Equalization, Parameters, Rounding, Scheme, Settings, parameters
+from rtcc.quantization.scheme import Equalization, Parameters, Scheme, Settings, parameters
+from rtcc.quantization.settling import settle
 from rtcc.quantization.stored import (
     SMALLEST_STORED,
     narrow_floats,
@@ -150,32 +148,10 @@ def _quantize_with_ranges(
         names = (value.name or "" for value in values)
         outcome.histograms = dict(zip(names, found.histograms, strict=True))
     chosen = _parameters_of(placed, ranges, settings)
-    measured = None if data is None else _measured(module, placed, chosen, settings, data, how)
-    outcome.inserted = insert_pairs(module, placed, chosen, settings, PASS_NAME, measured)
+    of_values = {value: found for value, (_, found) in chosen.items()}
+    settled = settle(module, placed.layers, of_values, settings, data, how)
+    outcome.inserted = insert_pairs(module, placed, chosen, settled, PASS_NAME)
     return outcome
-
-
-def _measured(
-    module: Module,
-    placed: Placed,
-    chosen: Mapping[Value, tuple[Range, Parameters]],
-    settings: Settings,
-    data: Data,
-    how: Collecting,
-) -> Measured:
-    """What the settings ask to be measured of the layers' inputs."""
-    means: dict[Value, Means] = {}
-    moments: dict[Layer, Moments] = {}
-    if settings.bias_correction:
-        inputs = {layer.data: chosen[layer.data][1] for layer in placed.layers if layer.takes_bias}
-        means = measure_means(module, inputs, data, how)
-    if settings.rounding is Rounding.LEAST_SQUARES:
-        readers: dict[Value, list[Layer]] = {}
-        for layer in placed.layers:
-            if can_round(layer):
-                readers.setdefault(layer.data, []).append(layer)
-        moments = measure_moments(module, readers, {v: c for v, (_, c) in chosen.items()}, data, how)
-    return Measured(means, moments)
 
 
 def _parameters_of(
