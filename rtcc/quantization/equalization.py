@@ -13,7 +13,7 @@ kernel before it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,13 +50,20 @@ class Candidate:
     axis: int
 
 
-def equalize(module: Module, data: Data, how: Collecting, extent: Equalization, pass_name: str) -> int:
-    """Equalise a float module in place; how many activations were. extent: whether by multiplications too."""
+def equalize(
+    module: Module, data: Data, how: Collecting, extent: Equalization, pass_name: str,
+    given: Collection[str] = (),
+) -> int:  # fmt: skip
+    """Equalise a float module in place; how many activations were.
+
+    extent: whether by multiplications too. given: names of values that keep their ranges, as those are given.
+    """
     layers = {each.op: each for each in linear_layers(module.main)}
     found = [
         each
         for each in _candidates(module, layers)
-        if extent is Equalization.ALL or _folds(each.value, each.axis, layers)
+        if (extent is Equalization.ALL or _folds(each.value, each.axis, layers))
+        and not any(value.name in given for value in _scaled_with(each.value))
     ]
     if not found:
         return 0
@@ -200,6 +207,18 @@ def _folds(value: Value, axis: int, layers: dict[Any, Layer]) -> bool:
             return _with_constant(op) is not None
         case _:
             return False
+
+
+def _scaled_with(value: Value) -> Iterator[Value]:
+    """A value and those before it that take its factors where they are folded."""
+    yield value
+    match value.producer:
+        case Relu() | LeakyRelu() | MaxPool() | AveragePool() | GlobalAveragePool() as op:
+            yield from _scaled_with(op.data)
+        case Add() as op if (pair := _with_constant(op)) is not None:
+            yield from _scaled_with(pair[0])
+        case _:
+            return
 
 
 def _with_constant(op: Add | Mul) -> tuple[Value, int] | None:

@@ -125,10 +125,8 @@ def _quantize_with_ranges(
     module: Module, settings: Settings, data: Data | None, how: Collecting, given: Mapping[str, Range]
 ) -> Outcome:
     equalized = 0
-    if settings.equalization is not Equalization.OFF:
-        if data is None:
-            raise InvalidInput("no-data", "equalisation needs data, and none is given")
-        equalized = equalize(module, data, how, settings.equalization, PASS_NAME)
+    if data is not None and settings.equalization is not Equalization.OFF:
+        equalized = equalize(module, data, how, settings.equalization, PASS_NAME, given)
     reference = module.clone() if equalized else None
     placed = place(module.main, settings)
     if not placed.layers and not placed.groups:

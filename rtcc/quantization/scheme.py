@@ -126,7 +126,7 @@ class Settings:
     placement: Placement = Placement.FUSED
     products: bool = False
     bias_correction: bool = True
-    equalization: Equalization = Equalization.OFF
+    equalization: Equalization = Equalization.FOLDED
     rounding: Rounding = Rounding.NEAREST
     keep_float: tuple[str, ...] = ()
 
