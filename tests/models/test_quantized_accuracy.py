@@ -56,20 +56,20 @@ def answered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     artifact = rtcc.compile(path, target="x86", threads=1)
     compiled = [artifact.run({"image": image[None]})["logits"].argmax() for image in images]
     return name, Answers(
-        in_onnxruntime(NETWORKS[name], "image", images),
+        in_onnxruntime(NETWORKS[name], "image", images).argmax(axis=1),
         np.array(compiled),
-        in_onnxruntime(path, "image", images),
+        in_onnxruntime(path, "image", images).argmax(axis=1),
     )
 
 
 def in_onnxruntime(path: Path, name: str, samples: Array) -> Array:
-    """The class of each sample as ONNX Runtime finds it."""
+    """The scores of each sample as ONNX Runtime finds them."""
     plain = pytest.importorskip("onnxruntime")
     runtime: Any = plain
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     session = runtime.InferenceSession(path, options)
-    return np.array([session.run(None, {name: sample[None]})[0].argmax() for sample in samples])
+    return np.concatenate([session.run(None, {name: sample[None]})[0] for sample in samples])
 
 
 def test_few_digits_are_lost(answered: tuple[str, Answers]) -> None:
@@ -94,6 +94,10 @@ def test_a_real_model_answers_alike_elsewhere(tmp_path: Path) -> None:
     rtcc.quantize(zoo_model("ppocr-cls"), {"x": samples[:32]}, shapes={"x": shape}).write(path)
     artifact = rtcc.compile(path, target="x86", threads=1)
     (output,) = artifact.outputs
-    found = [artifact.run({"x": sample[None]})[output.name].argmax() for sample in samples]
-    assert np.array_equal(found, in_onnxruntime(path, "x", samples))
-    assert len(set(map(int, found))) == 2, "all samples are of one class: that would show little"
+    found = np.concatenate([artifact.run({"x": sample[None]})[output.name] for sample in samples])
+    exported = in_onnxruntime(path, "x", samples)
+    margins = np.abs(exported[:, 0] - exported[:, 1])
+    assert np.abs(found - exported).max() < 0.05
+    assert np.array_equal(found.argmax(axis=1)[margins > 0.1], exported.argmax(axis=1)[margins > 0.1])
+    assert (margins > 0.1).sum() >= 24
+    assert set(map(int, exported.argmax(axis=1))) == {0, 1}, "one class alone would show little"
