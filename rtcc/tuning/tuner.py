@@ -216,7 +216,11 @@ class _Tuner:
         return _Form(key, kernel, tuple(activations))
 
     def _run(self, module: Module, pipeline: str, forced: Mapping[str, tuple[Measurement, ...]]) -> None:
-        """Run passes for the target with nothing measured but what is to be chosen."""
+        """Run passes for the target with nothing measured but what is to be chosen.
+
+        Two passes ask the target, and layouts depend on the tile: so a way is not declared but made the only
+        one that was measured.
+        """
         chosen = use(Tuning(str(self._target), dict(forced)))
         module.target = with_setting(str(self._target), OPTION, chosen)
         run_pipeline(module, list(parse_pipeline(pipeline)), RunOptions(verify=False))
