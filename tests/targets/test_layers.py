@@ -29,6 +29,19 @@ def test_every_kernel_is_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert all(layer["algorithm"].partition(" ")[0] in shown for layer in products)
 
 
+def test_kernels_of_bytes_are_set_against_the_peak_of_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "layers.json"
+    told = ["--rounds", "2", "--share", "0", "--json", str(report), "--folder", str(tmp_path)]
+    assert layers.main(["lenet.int8", *told]) == 0
+    assert "all of bytes" in capsys.readouterr().out
+    (found,) = json.loads(report.read_text()).values()
+    of_bytes = [layer for layer in found if layer["sums_bytes"]]
+    assert len(of_bytes) >= 4
+    assert all(0 < layer["of_peak"] < 1.2 for layer in of_bytes)
+
+
 def test_parts_of_divided_kernels_are_timed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tmp_path / "wide.onnx"
     text = """// rtir 1  level=graph

@@ -14,13 +14,24 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import rtcc
 from benchmarks.comparison import process
 from benchmarks.comparison.answers import MOST_DEVIATION, deviations
-from benchmarks.comparison.headline import BARS, HEADLINE, KNOWN_AS, LENET, bar, expanded
+from benchmarks.comparison.headline import (
+    BARS,
+    HEADLINE,
+    INT8_BARS,
+    KNOWN_AS,
+    LENET,
+    QUANTIZED,
+    bar,
+    expanded,
+)
 from benchmarks.comparison.job import OURS, OURS_RUN, RUNTIMES, Job, Result
 from benchmarks.comparison.tables import WIDTH, met, print_report
 from benchmarks.comparison.turns import SLOW_ROUNDS, take_turns
-from benchmarks.models.named import require_models
+from benchmarks.models.named import find_model, require_models
+from rtcc.ir.ops.quant import QuantizeLinear
 
 
 def job(folder: Path, *against: str) -> Job:
@@ -54,6 +65,30 @@ def test_the_headline_is_eleven_networks() -> None:
     assert len(expanded(["lstm", HEADLINE, "lenet"])) == 12
     assert [bar(LENET, OURS, 1), bar(LENET, OURS_RUN, 1), bar("vgg16", OURS, 1)] == [4.0, 2.5, 1.35]
     assert [bar("vgg16", OURS, 2), bar(LENET, OURS_RUN, 2), bar("lstm", OURS, 1)] == [1.0, None, None]
+
+
+def test_quantised_networks_have_a_group_of_names_and_bars() -> None:
+    assert expanded([QUANTIZED, "resnet50.int8"]) == list(INT8_BARS)
+    assert {"resnet50.int8", "mobilenetv2.int8", "minilm6.int8"} <= set(INT8_BARS)
+    assert bar("resnet50.int8", OURS, 1) == 1.1
+    require_models(["lenet.int8", "lenet.int8-every"])
+    with pytest.raises(SystemExit, match="'lenat'"):
+        require_models(["lenat.int8"])
+
+
+def test_a_quantised_network_is_written_from_its_float_one(tmp_path: Path) -> None:
+    """With fewer roundings than ONNX Runtime's form; once, unless the float model is newer."""
+    path, feeds = find_model("lenet.int8", tmp_path)
+    every, _ = find_model("lenet.int8-every", tmp_path)
+    graphs = [rtcc.read(each).main for each in (path, every)]
+    counts = [sum(isinstance(op, QuantizeLinear) for op in graph.ops) for graph in graphs]
+    assert 0 < counts[0] <= counts[1]
+    assert list(feeds) == ["input"]
+    written = path.stat().st_mtime_ns
+    assert find_model("lenet.int8", tmp_path)[0].stat().st_mtime_ns == written
+    later = path.stat().st_mtime + 60
+    os.utime(tmp_path / "lenet.onnx", (later, later))
+    assert find_model("lenet.int8", tmp_path)[0].stat().st_mtime_ns > written
 
 
 def test_runtimes_take_turns_and_change_places() -> None:
