@@ -125,11 +125,16 @@ def compile_(
         compilation.target.expect_code()
         compilation.lower()
         write(compilation, output, kernels_done(say))
+    _tell(compilation, explain, explain_json)
+    typer.echo(f"{output}: {output.stat().st_size} bytes, {summary(compilation)}")
+
+
+def _tell(compilation: Compilation, explain: bool, file: Path | None) -> None:
+    """Print and write what was decided, where asked for."""
     if explain:
         typer.echo(explanation(compilation))
-    if explain_json is not None:
-        write_decisions(compilation, explain_json)
-    typer.echo(f"{output}: {output.stat().st_size} bytes, {summary(compilation)}")
+    if file is not None:
+        write_decisions(compilation, file)
 
 
 def parse_size(text: str | None) -> int | None:
