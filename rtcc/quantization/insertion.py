@@ -114,7 +114,7 @@ class _Insertion:
         quantized = QuantizeLinear(value, scale, zero)
         restored = DequantizeLinear(quantized.result, scale, zero)
         quantized.result.name, restored.result.name = f"{value.name}.q", f"{value.name}.dq"
-        place(self._rewriter, restored, before=self._after(value))
+        insert_op(self._rewriter, restored, before=self._after(value))
         for use in uses:
             self._rewriter.set_operand(use.op, use.slot, restored.result)
         return restored.result
@@ -179,10 +179,10 @@ class _Insertion:
             axis=0,
         )
         op.result.name = f"{bias.symbol}.dq"
-        return place(rw, op, before=layer.op)
+        return insert_op(rw, op, before=layer.op)
 
 
-def place(rw: Rewriter, op: Op, *, before: Op) -> Value:
+def insert_op(rw: Rewriter, op: Op, *, before: Op) -> Value:
     """Insert an op, and the one that makes its operand, as of no ONNX node: nodes keep their names."""
     made = [op, *(v.producer for v in op.present_operands if v.producer and v.producer.graph is None)]
     rw.insert(op, before=before)
@@ -207,7 +207,7 @@ def dequantized_weight(rw: Rewriter, weight: Constant, found: QuantizedWeight, *
         **attributes,
     )
     op.result.name = f"{stem}.dq"
-    return place(rw, op, before=before)
+    return insert_op(rw, op, before=before)
 
 
 def _source(restored: Value) -> Value:

@@ -14,7 +14,7 @@ from rtcc.ir.ops.math import Add, Mul
 from rtcc.ir.ops.nn import Gemm, MatMul
 from rtcc.ir.ops.quant import DynamicQuantizeLinear, MatMulInteger
 from rtcc.pipeline import Rewriter
-from rtcc.quantization.insertion import Inserted, QuantizedLayer, dequantized_weight, place
+from rtcc.quantization.insertion import Inserted, QuantizedLayer, dequantized_weight, insert_op
 from rtcc.quantization.placement import Layer, is_named, linear_layers, name_of, require_finite
 from rtcc.quantization.scheme import Form, Scheme, Settings
 from rtcc.quantization.weights import QuantizedWeight, quantize_blocks, quantize_weight
@@ -102,7 +102,7 @@ def narrow_floats(module: Module, settings: Settings, pass_name: str) -> Narrowe
                                  name=f"{value.symbol}.{dtype.value}")  # fmt: skip
             cast = Cast(narrow, to="f32")
             cast.result.name = f"{value.symbol}.f32"
-            done[value] = place(rw, cast, before=op)
+            done[value] = insert_op(rw, cast, before=op)
         rw.set_operand(op, slot, done[value])
     rw.tidy_constants()
     return Narrowed(bool(done), {value.symbol: reason for value, reason in kept.items()})
@@ -148,7 +148,7 @@ def quantize_dynamically(module: Module, settings: Settings, pass_name: str) -> 
         require_finite(layer.name, layer.weight)
         if layer.data not in quantized:
             dynamic = DynamicQuantizeLinear(layer.data)
-            place(rw, dynamic, before=layer.op)
+            insert_op(rw, dynamic, before=layer.op)
             quantized[layer.data] = dynamic
         weight = _dynamic_weight(layer, settings)
         found.layers.append(
