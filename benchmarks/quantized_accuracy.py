@@ -1,10 +1,14 @@
-"""How near quantised models are to their float ones: ours beside ONNX Runtime's own static quantisation.
+"""How near quantised models are to their float ones: ours beside ONNX Runtime's and NNCF's own quantisation.
 
-    python benchmarks/quantized_accuracy.py [magika] [ppocr-cls] [ppocr-det] [--samples 200]
+    python benchmarks/quantized_accuracy.py [magika ppocr-cls ppocr-det nudenet] [--samples 200] [--brief]
 
-Both calibrate on the same samples; the exported models run in ONNX Runtime on other samples, from the same
-source. Inputs: files of this machine for magika (their bytes, as its own package cuts them), lines of text
-rendered in the machine's fonts, and turned, for PP-OCR.
+All calibrate on the same samples and are compared on others from the same source: our exported models and
+ONNX Runtime's in ONNX Runtime, NNCF's in OpenVINO with float32 between integers, and our own integer code:
+how near it is to the float model, and how often its class is that of the exported model.
+
+Inputs: files of this machine for magika (their bytes, as its own package cuts them), lines of text rendered
+in the machine's fonts, and turned, for PP-OCR, crops of scikit-image's photographs for nudenet (YOLOv8n).
+NNCF and scikit-image come with `pip install "rtcc[bench]"`; without them a line says what is left out.
 """
 
 from __future__ import annotations
@@ -28,21 +32,32 @@ from benchmarks.models.zoo import zoo_model
 
 Array = NDArray[Any]
 OURS: dict[str, dict[str, Any]] = {
-    **{name: {"calibration": name} for name in ("mse", "entropy", "percentile", "min-max")},
-    "mse, equalised": {"equalization": "all"},
+    "default": {},
+    **{name: {"calibration": name} for name in ("entropy", "percentile", "min-max")},
+    "no bias correction": {"bias_correction": False},
+    "equalisation off": {"equalization": "off"},
+    "equalisation all": {"equalization": "all"},
+    "least squares": {"rounding": "least-squares"},
+    "i16": {"activations": "i16"},
+    "i16, least squares": {"activations": "i16", "rounding": "least-squares"},
 }
 THEIRS = ("MinMax", "Entropy", "Percentile")
+BRIEF = ("default", "MinMax")
+"""What of both is run where --brief asks for it."""
+PHOTOGRAPHS = "astronaut chelsea coffee motorcycle_left ihc retina rocket hubble_deep_field".split()
+"""Of scikit-image, in the wheel itself."""
 MAGIKA_BYTES = 1024
 """At the beginning and at the end of a file, white space stripped; 256 fills up."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A model, its input's name and where samples come from."""
+    """A model, its input's name, where samples come from, and whether its results are scores of classes."""
 
     model: str
     input: str
     samples: Callable[[], Iterator[Array]]
+    has_classes: bool = True
 
 
 def file_bytes() -> Iterator[Array]:
@@ -96,10 +111,31 @@ def text_lines(height: int, width: int) -> Callable[[], Iterator[Array]]:
     return lines
 
 
+def photograph_crops() -> Iterator[Array]:
+    """Square parts of photographs, half of them mirrored, 320 x 320 pixels in [0, 1]; needs scikit-image."""
+    import skimage
+    from PIL import Image
+
+    folder = Path(skimage.__file__).parent / "data"
+    found = [next(folder.glob(f"{name}.*")) for name in PHOTOGRAPHS]
+    pictures = [Image.open(path).convert("RGB") for path in found]
+    generator = np.random.default_rng(3)
+    while True:
+        picture = pictures[generator.integers(len(pictures))]
+        side = int(generator.integers(min(picture.size) // 2, min(picture.size) + 1))
+        left, top = (int(generator.integers(size - side + 1)) for size in picture.size)
+        crop = picture.crop((left, top, left + side, top + side)).resize((320, 320))
+        pixels = np.asarray(crop, np.float32) / 255
+        if generator.integers(2):
+            pixels = pixels[:, ::-1]
+        yield np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
+
+
 TASKS = {
     "magika": Task("magika", "bytes", file_bytes),
     "ppocr-cls": Task("ppocr-cls", "x", text_lines(48, 192)),
-    "ppocr-det": Task("ppocr-det", "x", text_lines(320, 320)),
+    "ppocr-det": Task("ppocr-det", "x", text_lines(320, 320), has_classes=False),
+    "nudenet": Task("nudenet", "images", photograph_crops, has_classes=False),
 }
 
 
@@ -147,7 +183,19 @@ def theirs(model: Path, task: Task, samples: list[Array], method: str, folder: P
     return made
 
 
-def compare(task: Task, count: int) -> None:
+def nncf_answers(model: Path, task: Task, given: list[Array], held_out: list[Array]) -> Array:
+    """What the model computes as NNCF quantises it for OpenVINO; ImportError where either is missing."""
+    import nncf
+    import openvino
+
+    core = openvino.Core()
+    data = nncf.Dataset([{task.input: each} for each in given])
+    quantized = nncf.quantize(core.read_model(model), data, subset_size=len(given))
+    compiled = core.compile_model(quantized, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return np.stack([compiled({task.input: each})[0] for each in held_out])
+
+
+def compare(task: Task, count: int, brief: bool) -> None:
     """Print agreement and decibels of each way of quantising."""
     every = list(islice(task.samples(), 2 * count))
     given, held_out = every[0::2], every[1::2]
@@ -160,21 +208,44 @@ def compare(task: Task, count: int) -> None:
         exact = answers(bound, task, held_out)
         print(f"{task.model}: calibrated on {len(given)}, compared on {len(held_out)} others")
         for name, options in OURS.items():
+            if brief and name not in BRIEF:
+                continue
             made = folder / "ours.onnx"
             rtcc.quantize(bound, {task.input: np.concatenate(given)}, **options).write(made)
-            _show(f"rtcc {name}", exact, answers(made, task, held_out), made)
+            found = answers(made, task, held_out)
+            _show(task, f"rtcc {name}", exact, found, made)
+            if not options:
+                compiled = compiled_answers(made, task, held_out)
+                _show(task, "the same, compiled by rtcc", exact, compiled)
+                if task.has_classes:
+                    same = compiled.argmax(axis=-1) == found.argmax(axis=-1)
+                    print(f"  {'its class is the exported':26}   {same.mean():13.2%}")
         for method in THEIRS:
-            made = theirs(bound, task, given, method, folder)
-            _show(f"ONNX Runtime {method}", exact, answers(made, task, held_out), made)
+            if not brief or method in BRIEF:
+                made = theirs(bound, task, given, method, folder)
+                _show(task, f"ONNX Runtime {method}", exact, answers(made, task, held_out), made)
+        try:
+            found = nncf_answers(bound, task, given, held_out)
+        except ImportError as error:
+            print(f"  NNCF is left out: {error}")
+        else:
+            _show(task, "NNCF, OpenVINO", exact, found)
 
 
-def _show(name: str, exact: Array, found: Array, path: Path) -> None:
+def compiled_answers(model: Path, task: Task, samples: list[Array]) -> Array:
+    """What our own code for the model computes."""
+    artifact = rtcc.compile(model, threads=1)
+    output = artifact.outputs[0].name
+    return np.stack([artifact.run({task.input: each})[output] for each in samples])
+
+
+def _show(task: Task, name: str, exact: Array, found: Array, path: Path | None = None) -> None:
     error = float(((exact - found) ** 2).sum())
     decibels = 10 * np.log10(float((exact**2).sum()) / error) if error else float("inf")
     same = float((exact.argmax(axis=-1) == found.argmax(axis=-1)).mean())
-    print(
-        f"  {name:26} top-1 {same:7.2%}  {decibels:6.1f} dB  {path.stat().st_size / 1e6:6.2f} MB", flush=True
-    )
+    classes = f"top-1 {same:7.2%}" if task.has_classes else " " * 13
+    size = "" if path is None else f"  {path.stat().st_size / 1e6:6.2f} MB"
+    print(f"  {name:26} {classes}  {decibels:6.1f} dB{size}", flush=True)
 
 
 def main() -> None:
@@ -182,9 +253,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tasks", nargs="*", default=list(TASKS), metavar="TASK")
     parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--brief", action="store_true", help="default settings only, ours and theirs")
     arguments = parser.parse_args()
     for name in arguments.tasks:
-        compare(TASKS[name], arguments.samples)
+        try:
+            compare(TASKS[name], arguments.samples, arguments.brief)
+        except ImportError as error:
+            print(f"{name} is left out: {error}")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,9 @@ from rtcc.quantization.weights import QuantizedWeight, quantize_blocks, quantize
 SMALLEST_STORED = 256
 """Elements from which a weight is stored in fewer bits: smaller ones save less than their scales cost."""
 
+ROW_PRECISION = 2.0**-7
+"""By what share of itself each row of a constant (along the first axis) may err in 16 bits at most."""
+
 
 def store_weights(module: Module, settings: Settings, pass_name: str) -> Inserted:
     """Store weights of linear layers, and tables that rows are gathered from, in 8 or 4 bits, in place."""
@@ -126,11 +129,18 @@ def _reason_to_keep(value: Constant, dtype: DType) -> str | None:
     data = value.data.astype(np.float64)
     if not np.abs(data).max(initial=0.0) <= limit:
         return f"beyond the range of {dtype.value}"
-    error = np.linalg.norm((data - value.data.astype(dtype.numpy).astype(np.float64)).reshape(-1))
-    norm = np.linalg.norm(data.reshape(-1))
-    if error <= precision * norm:
+    difference = data - value.data.astype(dtype.numpy).astype(np.float64)
+    error, norm = np.linalg.norm(difference), np.linalg.norm(data)
+    if error > precision * norm:
+        return f"too small for {dtype.value}, which would err by {error / norm:.2g} of it"
+    rows = data.reshape(len(data), -1) if data.ndim > 1 else data.reshape(1, -1)
+    errors = np.linalg.norm(difference.reshape(rows.shape), axis=1)
+    norms = np.linalg.norm(rows, axis=1)
+    shares = errors / np.where(norms > 0, norms, 1.0)
+    worst = int(shares.argmax())
+    if shares[worst] <= ROW_PRECISION:
         return None
-    return f"too small for {dtype.value}, which would err by {error / norm:.2g} of it"
+    return f"too small for {dtype.value} in row {worst}, which would err by {shares[worst]:.2g} of itself"
 
 
 def quantize_dynamically(module: Module, settings: Settings, pass_name: str) -> Inserted:

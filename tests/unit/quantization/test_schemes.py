@@ -149,9 +149,19 @@ def test_a_model_of_small_constants_is_told_that_they_are_too_small(scheme: str)
 
 def test_a_few_tiny_elements_are_no_reason_to_keep_a_constant() -> None:
     weight = np.random.default_rng(2).standard_normal((32, 16))
-    weight[3] *= 1e-9
+    weight[:, 3] *= 1e-9
+    weight[7] = 0
     assert not rtcc.quantize(two_layers(b=weight), scheme="float16").outcome.kept
     assert not rtcc.quantize(two_layers(b=weight * 1e-9), scheme="bfloat16").outcome.kept
+
+
+@pytest.mark.parametrize(("factor", "kept"), [(1e-9, ["b.filled"]), (1e-4, [])])
+def test_a_row_that_float16_would_not_keep_keeps_the_constant(factor: float, kept: list[str]) -> None:
+    weight = np.random.default_rng(2).standard_normal((32, 16))
+    weight[3] *= factor
+    found = rtcc.quantize(two_layers(b=weight), scheme="float16").outcome.kept
+    assert list(found) == kept
+    assert all("in row 3" in reason for reason in found.values())
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
