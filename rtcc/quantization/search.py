@@ -135,7 +135,7 @@ def quantize_mixed(
     """A float module, with every value named, quantised but for the layers that stay float.
 
     InvalidInput: what `search`, `quantize_module` and `split` raise; `search-scheme` for a scheme that no
-    kernel computes in, `no-data`.
+    kernel computes in, `no-data`, `no-metric` where a drop is asked for of data without one.
     """
     if settings.scheme not in (Scheme.INT8, Scheme.DYNAMIC):
         message = (
@@ -145,6 +145,11 @@ def quantize_mixed(
     if data is None:
         raise InvalidInput(
             "no-data", "a floor is measured on data, and none is given", hint="--data FILE.npz"
+        )
+    if floor.max_drop is not None and data.metric is None:
+        hint = "give labels beside the samples, or a Python file with def metric(run)"
+        raise InvalidInput(
+            "no-metric", "a drop is of a metric, and the data have none", where=data.name, hint=hint
         )
     calibration, held_out = split(data, how.most)
     first = quantize_module(module.clone(), settings, calibration, replace(how, most=None))
@@ -165,11 +170,8 @@ def search(trials: Trials, floor: Floor) -> Found:
     """The fastest model found that holds the floor.
 
     InvalidInput: `floor-not-held` where none with an integer layer does, `nothing-gained` where those that do
-    are predicted to take as long as the float model, `no-metric` where a drop is asked for of data without.
+    are predicted to take as long as the float model.
     """
-    if floor.max_drop is not None and trials.samples.held_out.metric is None:
-        hint = "give labels beside the samples, or a Python file with def metric(run)"
-        raise InvalidInput("no-metric", "--max-drop needs a metric, and the data have none", hint=hint)
     return _Search(trials, floor).run()
 
 

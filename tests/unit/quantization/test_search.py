@@ -14,7 +14,6 @@ import rtcc
 from rtcc.data import from_arrays, split
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
-from rtcc.prediction import predict
 from rtcc.quantization.quantizer import Quantized, Step
 from rtcc.quantization.search import MOST_MODELS, Floor, Found, search
 from rtcc.quantization.trials import Choice, Kept, Quality, Trials, Watching
@@ -239,11 +238,30 @@ def test_a_stopped_search_goes_on(tmp_path: Path) -> None:
     assert caught.value.code == "search-damaged"
 
 
+def test_labels_are_a_metric_of_the_samples_held_out() -> None:
+    data = pictures(16)
+    exact = interpreted(network(), data).argmax(axis=1)
+    labels: Any = np.where(np.arange(16) % 8 == 1, exact, (exact + 1) % 10)  # one of two held out is right
+    found = rtcc.quantize(network(), {**data, "labels": labels}, max_drop="10%").found
+    assert found is not None
+    assert found.exact.quality.metric == 0.5
+    assert found.chosen.quality.metric is not None
+    assert found.chosen.quality.metric >= 0.45
+    assert {each.metric for each in found.layers} <= {0.25, 0.5, 0.75}
+
+
+def test_a_drop_without_a_metric_is_refused_before_the_work() -> None:
+    steps: list[Step] = []
+    with pytest.raises(InvalidInput, match="a drop is of a metric") as caught:
+        mixed(progress=steps.append, max_drop="1%")
+    assert caught.value.code == "no-metric"
+    assert not steps
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
         ({"min_sqnr": 200.0}, "floor-not-held"),
-        ({"max_drop": "1%"}, "no-metric"),
         ({"min_sqnr": 20.0, "scheme": "weights-int8"}, "search-scheme"),
         ({"min_sqnr": 20.0, "samples": 1}, "data-too-few"),
     ],
@@ -263,13 +281,3 @@ def test_samples_held_out_keep_their_labels() -> None:
     answers = iter([1, 4])
     assert held_out.measured(lambda feeds: {"y": np.eye(10)[next(answers)][None]}) == 0.5
     assert len({each.identity for each in (calibration, held_out)}) == 2
-
-
-def test_predictions_add_up_and_know_integers() -> None:
-    module = network()
-    found = predict(module)
-    assert found.seconds == pytest.approx(sum(part.seconds for part in found.parts))
-    assert 0 < found.seconds_of(["conv2"]) < found.seconds
-    assert found.seconds_of(["none"]) == 0
-    generic = predict(module, "x86:x86-64-v2")
-    assert generic.seconds > found.seconds
