@@ -241,8 +241,8 @@ def test_a_stopped_search_goes_on(tmp_path: Path) -> None:
 def test_labels_are_a_metric_of_the_samples_held_out() -> None:
     data = pictures(16)
     exact = interpreted(network(), data).argmax(axis=1)
-    labels: Any = np.where(np.arange(16) % 8 == 1, exact, (exact + 1) % 10)  # one of two held out is right
-    found = rtcc.quantize(network(), {**data, "labels": labels}, max_drop="10%").found
+    data["labels"] = np.where(np.arange(16) % 8 == 1, exact, (exact + 1) % 10)  # one of two held out is right
+    found = rtcc.quantize(network(), data, max_drop="10%").found
     assert found is not None
     assert found.exact.quality.metric == 0.5
     assert found.chosen.quality.metric is not None
