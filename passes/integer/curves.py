@@ -23,6 +23,9 @@ WIDEST = 1.5
 WIDTHS = 12
 """How many are tried beside those of which whole ones end where the function does."""
 
+BEYOND = 127
+"""Units beyond the ends of the result's type that a piece may reach, in which the function saturates."""
+
 SAMPLES = 8
 """Places of each piece by which widths are compared."""
 
@@ -47,13 +50,16 @@ class Pieces:
 
 def curve_of(function: Function, scale: float, to: Parameters) -> Pieces | None:
     """The curve of a function of i32 sums times at most `scale`; None where none is near enough."""
-    low, high = integer_limits(to.dtype.numpy)
+    limits = integer_limits(to.dtype.numpy)
 
-    def units(x: Array) -> Array:
-        """The function in units of the result, saturated, not rounded."""
+    def raw(x: Array) -> Array:
+        """The function in units of the result, neither saturated nor rounded, as far as a piece reaches."""
         with np.errstate(all="ignore"):
             found = function(x.astype(np.float64)) / np.float64(to.scale) + to.zero
-        return np.clip(found, low, high)
+        return np.clip(found, limits[0] - BEYOND, limits[1] + BEYOND)
+
+    def units(x: Array) -> Array:
+        return np.clip(raw(x), *limits)
 
     reach = [_reach(units, sign * scale * LARGEST_SUM) for sign in (-1, 1)]
     if None in reach:
@@ -62,10 +68,10 @@ def curve_of(function: Function, scale: float, to: Parameters) -> Pieces | None:
     least = (left + right) / (SEGMENTS - 1)
     if not np.finfo(np.float32).tiny < least < np.inf:
         return None
-    candidates = [_pieces(units, width, left, (low, high)) for width in _widths(least, (left, right))]
-    errors = [_error(units, each, PLACES // SAMPLES) for each in candidates]
+    candidates = [_pieces(raw, width, left, limits) for width in _widths(least, (left, right))]
+    errors = [_error(units, each, PLACES // SAMPLES, limits) for each in candidates]
     best = candidates[int(np.argmin(errors))]
-    return best if _error(units, best, 1) <= TOLERANCE else None
+    return best if _error(units, best, 1, limits) <= TOLERANCE else None
 
 
 def _reach(units: Function, most: float) -> float | None:
@@ -100,30 +106,39 @@ def _widths(least: float, reach: tuple[float, float]) -> list[float]:
     return sorted(found | {float(each) for each in np.linspace(least, WIDEST * least, WIDTHS)})
 
 
-def _pieces(units: Function, width: float, left: float, limits: tuple[int, int]) -> Pieces:
-    """The curve of pieces so wide; each is moved to where its largest errors up and down are alike."""
+def _pieces(raw: Function, width: float, left: float, limits: tuple[int, int]) -> Pieces:
+    """The curve of pieces so wide, of the function or, where that is nearer, of what it is unsaturated."""
     below = min(int(np.ceil(left / width)), SEGMENTS)
     first = np.arange(SEGMENTS) - below
     part = np.linspace(0.0, 1.0, SAMPLES + 1)
-    exact = units((first[:, None] + part) * width)
-    start, end = exact[:, 0], exact[:, -1]
-    over = exact - (start[:, None] + (end - start)[:, None] * part)
-    moved = (over.max(1) + over.min(1)) / 2
-    low, high = limits
-    moved = np.clip(moved, low - np.minimum(start, end), high - np.maximum(start, end))
+    beyond = raw((first[:, None] + part) * width)
+    exact = np.clip(beyond, *limits)
+    lines = [_line(each, part) for each in (exact, beyond)]
+    errors = [
+        np.abs(np.clip(start[:, None] + rise[:, None] * part, *limits) - exact).max(1)
+        for start, rise in lines
+    ]
+    start, rise = (np.where(errors[1] < errors[0], *each[::-1]) for each in zip(*lines, strict=True))
     table = np.empty((SEGMENTS, 2), np.int16)
     # half a unit more, since results are rounded down
-    table[:, 1] = np.rint((start + moved) * UNIT) + UNIT // 2
-    table[:, 0] = np.rint((end - start) * UNIT)
+    table[:, 1] = np.rint(start * UNIT) + UNIT // 2
+    table[:, 0] = np.rint(rise * UNIT)
     # places below 0 are found modulo all that there are
     return Pieces(width / PLACES, below, np.roll(table, -below, 0).reshape(-1))
 
 
-def _error(units: Function, curve: Pieces, stride: int) -> float:
+def _line(exact: Array, part: Array) -> tuple[Array, Array]:
+    """Start and rise of each piece, moved to where its largest errors up and down are alike."""
+    start, rise = exact[:, 0], exact[:, -1] - exact[:, 0]
+    over = exact - (start[:, None] + rise[:, None] * part)
+    return start + (over.max(1) + over.min(1)) / 2, rise
+
+
+def _error(units: Function, curve: Pieces, stride: int, limits: tuple[int, int]) -> float:
     """How far a curve is off, in units of the result, at every stride-th place or half a place beside it."""
     places = np.arange(0, SEGMENTS * PLACES, stride) - curve.below * PLACES
     piece, beyond = (places // PLACES) % SEGMENTS, places % PLACES
     wide = curve.table.astype(np.float64)
     found = (wide[2 * piece + 1] * PLACES + wide[2 * piece] * beyond) / 2**SHIFT - 0.5
     exact = units((places[:, None] + np.array([-0.5, 0.0, 0.5])) * curve.step)
-    return float(np.abs(exact - found[:, None]).max())
+    return float(np.abs(exact - np.clip(found, *limits)[:, None]).max())

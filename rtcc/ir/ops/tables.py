@@ -10,7 +10,7 @@ import numpy as np
 
 from rtcc.ir.dtype import DType
 from rtcc.ir.op import Array, attribute, operand
-from rtcc.ir.ops.computed import ComputedOp
+from rtcc.ir.ops.computed import ComputedOp, integer_limits
 from rtcc.ir.ops.integer import QUANTIZED
 from rtcc.ir.roles import Role
 from rtcc.ir.types import TensorType, broadcast_shapes
@@ -24,10 +24,10 @@ SEGMENTS = 64
 PLACES = 256
 """Places in a segment, between its beginning and the next one's."""
 
-UNIT = 128
+UNIT = 64
 """Of a curve's values and slopes: this many are one unit of the result."""
 
-SHIFT = 15
+SHIFT = 14
 """A value times `PLACES` is the result times 2 to the power of this."""
 
 
@@ -58,11 +58,11 @@ class Curve(ComputedOp):
     """A function of an i32 sum, by 64 straight pieces, in an 8-bit type.
 
     place = float32(data) · factor, not below -256 · below nor above 256 · (64 - below) - 1, rounded half to
-    even; piece = ⌊place / 256⌋ modulo 64; result = the low 8 bits of
-    ⌊(256 · value[piece] + slope[piece] · (place mod 256)) / 2¹⁵⌋.
+    even; piece = ⌊place / 256⌋ modulo 64; result =
+    saturate(⌊(256 · value[piece] + slope[piece] · (place mod 256)) / 2¹⁴⌋).
 
     factor: f32, broadcast to the data. below: how many pieces lie below 0, u8, one element. table:
-    i16[128], slope and value of each piece; 128 are one unit of the result.
+    i16[128], slope and value of each piece; 64 are one unit of the result.
     """
 
     name = "quant.curve"
@@ -93,11 +93,12 @@ class Curve(ComputedOp):
         inside = np.minimum(
             np.where(scaled > first, scaled, first.astype(np.float32)), last.astype(np.float32)
         )
-        return curve_at(np.rint(inside).astype(np.int32), table).astype(self.type.dtype.numpy)
+        found = curve_at(np.rint(inside).astype(np.int32), table)
+        return np.clip(found, *integer_limits(self.type.dtype.numpy)).astype(self.type.dtype.numpy)
 
 
 def curve_at(place: Array, table: Array) -> Array:
-    """The i32 results of a curve's table at places."""
+    """The i32 results of a curve's table at places, not saturated."""
     piece = (place // PLACES) % SEGMENTS
     wide = table.astype(np.int32)
     return (wide[2 * piece + 1] * PLACES + wide[2 * piece] * (place % PLACES)) >> SHIFT

@@ -10,6 +10,7 @@ from __future__ import annotations
 from tvm import tirx
 
 from rtcc.ir import DType
+from rtcc.ir.ops.computed import integer_limits
 from rtcc.ir.ops.tables import PLACES, SEGMENTS, SHIFT, Curve, Lookup
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr, vector
@@ -44,7 +45,8 @@ def _curve(op: Curve, data: Expr, factor: Expr, below: Expr, table: tirx.Buffer)
         result = vm.named(place, lambda each: _straight(each, table))
     else:
         result = _loaded(place, table)
-    result = result >> vm.constant(SHIFT, result)
+    low, high = (vm.constant(limit, result) for limit in integer_limits(op.type.dtype.numpy))
+    result = tirx.Min(tirx.Max(result >> vm.constant(SHIFT, result), low), high)
     return result.astype(vm.typed(result, str(op.type.dtype.numpy)))
 
 

@@ -64,13 +64,21 @@ def test_functions_without_a_curve(function: Callable[[np.ndarray], np.ndarray])
 def test_a_curve_by_hand() -> None:
     """Two pieces, one below 0: 10 - 20 before it, 40 - 44 behind; ends where they end; NaN is the least."""
     table = np.zeros((64, 2), np.int16)
-    table[63], table[0] = (10 * 128, 10 * 128 + 64), (4 * 128, 40 * 128 + 64)
+    table[63], table[0] = (10 * 64, 10 * 64 + 32), (4 * 64, 40 * 64 + 32)
     table = table.reshape(-1)
     sums = np.array([-256, -128, -1, 0, 64, 255, 1, -(2**31)], np.int32)
     one = np.array(1, np.float32)
     found = curve(1, table).compute(sums, one, np.array(1, np.uint8), table)
     assert found.tolist() == [10, 15, 20, 40, 41, 44, 40, 10]
     assert curve(1, table).compute(sums[:1], one * np.nan, np.array(1, np.uint8), table).tolist() == [10]
+
+
+def test_a_curve_saturates() -> None:
+    table = np.zeros((64, 2), np.int16)
+    table[0], table[63] = (200 * 64, 100 * 64), (0, -3 * 64)
+    sums, one = np.array([0, 128, 255, -1], np.int32), np.array(1, np.float32)
+    found = curve(1, table.reshape(-1)).compute(sums, one, np.array(1, np.uint8), table.reshape(-1))
+    assert found.tolist() == [100, 200, 255, 0]
 
 
 def test_a_lookup_goes_by_bits() -> None:
