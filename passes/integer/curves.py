@@ -118,7 +118,9 @@ def _pieces(raw: Function, width: float, left: float, limits: tuple[int, int]) -
         np.abs(np.clip(start[:, None] + rise[:, None] * part, *limits) - exact).max(1)
         for start, rise in lines
     ]
-    start, rise = (np.where(errors[1] < errors[0], *each[::-1]) for each in zip(*lines, strict=True))
+    is_nearer = errors[1] < errors[0]
+    start: Array = np.where(is_nearer, lines[1][0], lines[0][0])
+    rise: Array = np.where(is_nearer, lines[1][1], lines[0][1])
     table = np.empty((SEGMENTS, 2), np.int16)
     # half a unit more, since results are rounded down
     table[:, 1] = np.rint(start * UNIT) + UNIT // 2
