@@ -20,7 +20,9 @@ from onnxruntime.quantization import (
 import rtcc
 from rtcc.compiler import Options, start
 from rtcc.interpreter import interpret
+from rtcc.ir.ops import nn
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
+from rtcc.ir.ops.stored import StoredMatMul
 from tests.targets.test_quantized_networks import reference
 
 
@@ -93,6 +95,8 @@ def test_static_quantisation(tmp_path: Path, activations: QuantType, per_channel
     compilation.lower()
     ops = [op for kernel in compilation.module.kernels.values() for op in kernel.ops]
     assert sum(isinstance(op, ConvSum) for op in ops) >= 3
+    assert sum(isinstance(op, MatMulSum) for op in ops) == 1
+    assert not any(isinstance(op, nn.Gemm | nn.MatMul | StoredMatMul) for op in ops), "a float product"
     with rtcc.compile(model, verify_kernels=True) as artifact:
         (found,) = artifact.run(feeds).values()
     (lowered,) = interpret(compilation.module, feeds).values()

@@ -118,14 +118,14 @@ def gemm(node: Node, build: Builder) -> Sequence[Value]:
     left_scale, right_scale = node.operand(1), node.operand(4)
     if alpha != 1:
         factor = build.constant("alpha", DType.F32.numpy.type(alpha))
-        left_scale = build.op("Mul", left_scale, factor).result
+        left_scale = _scales_product(build, left_scale, factor)
     left = build.op("DequantizeLinear", node.operand(0), left_scale, node.optional(2)).result
     right = build.op(
         "DequantizeLinear", node.operand(3), right_scale, node.optional(5), axis=0 if transposed else 1
     ).result
     addend = node.optional(6)
     if addend is not None:
-        unit = build.op("Mul", left_scale, right_scale).result
+        unit = _scales_product(build, left_scale, right_scale)
         addend = build.op("DequantizeLinear", addend, unit, axis=-1).result
     result = build.op("Gemm", left, right, addend, transA=node.int("transA", 0), transB=transposed).result
     return (result,) if node.optional(7) is None else _quantized(node, build, result, 7)
@@ -165,9 +165,19 @@ def _product(
     """An integer product of `left` (integers, zero point) with operand 1, times both scales, plus a bias."""
     total = build.op("MatMulInteger", left[0], node.operand(1), left[1], right_zero).result
     numbers = build.op("Cast", total, to=DType.F32.value).result
-    result = build.op("Mul", numbers, build.op("Mul", *scales).result).result
+    result = build.op("Mul", numbers, _scales_product(build, *scales)).result
     addend = node.optional(bias)
     return (result,) if addend is None else build.op("Add", result, addend).results
+
+
+def _scales_product(build: Builder, left: Value, right: Value) -> Value:
+    """A product of scales, a constant where both are: what makes integer kernels asks for constants."""
+    product = build.op("Mul", left, right)
+    known = build.evaluated(product.result)
+    if known is None:
+        return product.result
+    build.graph.erase(product)
+    return build.constant("scale", known)
 
 
 def _real(node: Node, build: Builder, first: int) -> Value:
