@@ -52,11 +52,11 @@ def check(module: Module, algorithm: str = "direct") -> list[str]:
 
 
 def convolution(random: np.random.Generator, problem: dict, target: str) -> Module:
-    """conv_sum, requantised, a residual added; or added to the sum itself."""
+    """conv_sum, requantised, a residual added; or added to the sum itself; or the sum alone."""
     batch, channels, filters, group = (problem[key] for key in ("batch", "channels", "filters", "group"))
     spatial, kernel = problem["spatial"], problem["kernel"]
     count = len(spatial)
-    window = Window(kernel, problem["strides"], (1,) * count, problem["pads"])
+    window = Window(kernel, problem["strides"], problem["dilations"], problem["pads"])
     module = Module(target=target)
     weight = random.integers(-128, 128, (filters, channels // group, *kernel), np.int8)
     offset = padded_offset(weight, random.integers(-999, 999, filters), problem["zero"], window, spatial)
@@ -73,12 +73,15 @@ def convolution(random: np.random.Generator, problem: dict, target: str) -> Modu
 
     total = ConvSum(
         x, constant("w", weight), constant("o", offset.astype(np.int32)), group=group,
-        pads=problem["pads"], strides=problem["strides"],
+        pads=problem["pads"], strides=problem["strides"], dilations=problem["dilations"],
     )  # fmt: skip
     scale = np.float32(74 * 40 * np.sqrt(weight[0].size))
     factor = random.uniform(0.5, 2, (filters, *(1,) * count)).astype(np.float32) / scale
     zero = constant("z", np.array(9, np.uint8))
     graph.append(total)
+    if problem.get("sum_alone"):
+        graph.return_(total.result)
+        return module
     if problem.get("to_sum"):
         half = constant("h", np.array(0.3125, np.float32))
         joined = AddToSum(
@@ -97,11 +100,22 @@ def convolution(random: np.random.Generator, problem: dict, target: str) -> Modu
     return module
 
 
+def dilations_of(kernel: tuple[int, ...]) -> st.SearchStrategy[tuple[int, ...]]:
+    """None, mostly; no filter reaches over more than 13."""
+    return st.sampled_from([(1,) * len(kernel), tuple(2 if k <= 5 else 1 for k in kernel)])
+
+
+def reaches(kernel: tuple[int, ...], dilations: tuple[int, ...]) -> list[int]:
+    """How far a filter reaches along each axis."""
+    return [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+
+
 @st.composite
 def problems(draw: st.DrawFn) -> dict:
     count = draw(st.sampled_from([1, 2, 2, 2]))
     kernel = draw(st.sampled_from([(1, 1), (3, 3), (3, 1), (2, 5), (7, 7)]))[-count:]
-    spatial = tuple(draw(st.integers(k, 13)) for k in kernel)
+    dilations = draw(dilations_of(kernel))
+    spatial = tuple(draw(st.integers(k, 13)) for k in reaches(kernel, dilations))
     group = draw(st.sampled_from([1, 1, 1, 2]))
     channels, filters = (draw(st.integers(1, 70)) for _ in range(2))
     if group > 1:
@@ -110,7 +124,7 @@ def problems(draw: st.DrawFn) -> dict:
     strides = tuple(draw(st.integers(1, 2)) for _ in kernel)
     return {
         "batch": draw(st.integers(1, 2)), "channels": channels, "filters": filters, "group": group,
-        "spatial": spatial, "kernel": kernel, "strides": strides, "pads": pads,
+        "spatial": spatial, "kernel": kernel, "strides": strides, "pads": pads, "dilations": dilations,
         "zero": draw(st.sampled_from([0, 0, 128, 37])), "to_sum": draw(st.booleans()),
     }  # fmt: skip
 
@@ -126,9 +140,7 @@ def test_convolutions(target: str, problem: dict, seed: int) -> None:
 @targets
 @settings(max_examples=6, deadline=None)
 @given(problems(), st.sampled_from([2, 4, 8]), st.integers(1, 9), st.integers(0, 9))
-def test_convolutions_in_narrow_groups(
-    target: str, problem: dict, size: int, groups: int, seed: int
-) -> None:
+def test_convolutions_in_narrow_groups(target: str, problem: dict, size: int, groups: int, seed: int) -> None:
     narrow = {"group": groups, "channels": size * groups, "filters": size * groups}
     if groups == 1 or size == TARGETS[target]:
         return
@@ -139,12 +151,13 @@ def test_convolutions_in_narrow_groups(
 @st.composite
 def plain_problems(draw: st.DrawFn) -> dict:
     kernel = draw(st.sampled_from([(3, 3), (7, 7), (1, 2), (5, 4), (2, 9)]))
-    spatial = tuple(draw(st.integers(k, 40)) for k in kernel)
+    dilations = (draw(dilations_of(kernel))[0], 1)  # along the width four taps lie side by side
+    spatial = tuple(draw(st.integers(k, 40)) for k in reaches(kernel, dilations))
     return {
         "batch": draw(st.integers(1, 2)), "channels": draw(st.integers(1, 5)),
         "filters": draw(st.integers(1, 70)), "group": 1, "spatial": spatial, "kernel": kernel,
         "strides": (draw(st.integers(1, 2)), draw(st.integers(1, 3))),
-        "pads": tuple(draw(st.integers(0, k - 1)) for k in (*kernel, *kernel)),
+        "pads": tuple(draw(st.integers(0, k - 1)) for k in (*kernel, *kernel)), "dilations": dilations,
         "zero": draw(st.sampled_from([0, 0, 128, 37])),
     }  # fmt: skip
 
@@ -160,12 +173,13 @@ def test_convolutions_of_plain_pictures(target: str, problem: dict, seed: int) -
 @st.composite
 def depthwise_problems(draw: st.DrawFn) -> dict:
     kernel = draw(st.sampled_from([(3, 3), (3, 3), (5, 5), (1, 3), (3, 1), (2, 4), (3,), (7,)]))
-    spatial = tuple(draw(st.integers(k, 19)) for k in kernel)
+    dilations = draw(dilations_of(kernel))
+    spatial = tuple(draw(st.integers(k, 19)) for k in reaches(kernel, dilations))
     channels = draw(st.integers(2, 40))
     return {
         "batch": draw(st.integers(1, 2)), "channels": channels, "filters": channels, "group": channels,
         "spatial": spatial, "kernel": kernel, "strides": tuple(draw(st.integers(1, 2)) for _ in kernel),
-        "pads": tuple(draw(st.integers(0, k // 2)) for k in (*kernel, *kernel)),
+        "pads": tuple(draw(st.integers(0, k // 2)) for k in (*kernel, *kernel)), "dilations": dilations,
         "zero": draw(st.sampled_from([0, 0, 128, 37])),
     }  # fmt: skip
 
@@ -213,7 +227,7 @@ def test_largest_sums_are_exact(target: str) -> None:
     """All bytes at their limits, where pairs of products exceed 16 bits."""
     problem = {
         "batch": 1, "channels": 40, "filters": 20, "group": 1, "spatial": (5, 6), "kernel": (3, 3),
-        "strides": (1, 1), "pads": (1, 1, 1, 1), "zero": 0,
+        "strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1), "zero": 0, "sum_alone": True,
     }  # fmt: skip
     module = convolution(np.random.default_rng(0), problem, target)
     require_lanes(TARGETS[target])
@@ -236,7 +250,7 @@ def test_pools_of_bytes(target: str, channels: int) -> None:
     """A convolution, so that blocks are planned, then the largest of windows and the sum of all."""
     problem = {
         "batch": 2, "channels": 16, "filters": channels, "group": 1, "spatial": (9, 10), "kernel": (1, 1),
-        "strides": (1, 1), "pads": (0, 0, 0, 0), "zero": 0,
+        "strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "zero": 0,
     }  # fmt: skip
     module = convolution(np.random.default_rng(3), problem, target)
     graph = module.graphs["main"]
@@ -270,7 +284,7 @@ def test_sums_of_windows(target: str, window: dict, spatial: tuple[int, int], ch
     """Behind a convolution, in blocks of channels, requantised by a map of factors."""
     problem = {
         "batch": 1, "channels": 16, "filters": channels, "group": 1, "spatial": spatial, "kernel": (1, 1),
-        "strides": (1, 1), "pads": (0, 0, 0, 0), "zero": 0,
+        "strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "zero": 0,
     }  # fmt: skip
     module = convolution(np.random.default_rng(channels), problem, target)
     graph = module.graphs["main"]
