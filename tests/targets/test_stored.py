@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from onnx import ModelProto, helper
 import rtcc
 from rtcc.compiler import Options, start
 from rtcc.errors import InvalidInput, InvalidModel
-from rtcc.ir import DType, TensorType, Value
+from rtcc.ir import DType, Graph, TensorType, Value
+from rtcc.ir.ops.plan import Launch
 from rtcc.ir.ops.stored import StoredMatMul, packed_pairs, unpacked_pairs
 from tests.frontend.models import make_model, run_onnxruntime, value
 
@@ -21,11 +23,15 @@ PRODUCTS = {"one": (1, 192, 70), "odd": (3, 257, 64), "many": (45, 130, 96), "ba
 """Rows, summands, columns: columns of no whole vectors, depths of no whole blocks, several tiles of rows."""
 
 
-def products() -> tuple[ModelProto, dict[str, np.ndarray]]:
+LARGE = {"many": (61, 515, 510), "few": (4, 2051, 1030)}
+"""Products that are divided among threads: widened to scratch by the first tile of rows, and in registers."""
+
+
+def products(sizes: Mapping[str, tuple[int, int, int]]) -> tuple[ModelProto, dict[str, np.ndarray]]:
     """A model of independent products, each with a bias and an activation, and data for it."""
     random = np.random.default_rng(0)
     nodes, constants, feeds = [], {}, {}
-    for name, (rows, depth, columns) in PRODUCTS.items():
+    for name, (rows, depth, columns) in sizes.items():
         constants[f"{name}.w"] = (random.standard_normal((depth, columns)) / depth**0.5).astype(np.float32)
         constants[f"{name}.b"] = random.standard_normal(columns).astype(np.float32)
         shape = (2, rows, depth) if name == "batched" else (rows, depth)
@@ -36,7 +42,7 @@ def products() -> tuple[ModelProto, dict[str, np.ndarray]]:
             helper.make_node("Relu", [f"{name}.a"], [f"{name}.y"]),
         ]
     inputs = [value(name, array.shape) for name, array in feeds.items()]
-    return make_model(nodes, inputs, [value(f"{name}.y") for name in PRODUCTS], constants), feeds
+    return make_model(nodes, inputs, [value(f"{name}.y") for name in sizes], constants), feeds
 
 
 @pytest.mark.parametrize(
@@ -46,7 +52,7 @@ def products() -> tuple[ModelProto, dict[str, np.ndarray]]:
 )  # fmt: skip
 def test_products(tmp_path: Path, scheme: str, block: int, bits: int) -> None:
     """They are the interpreter's to the kernels' bound, and the artefact holds no float32 weights."""
-    model, feeds = products()
+    model, feeds = products(PRODUCTS)
     quantized = rtcc.quantize(model, scheme=scheme, block=block)
     expected = rtcc.interpret(quantized.module, feeds)
     compilation = start(quantized.module, Options())
@@ -89,17 +95,28 @@ def test_products_of_onnx_runtime(bits: int) -> None:
     np.testing.assert_allclose(found, run_onnxruntime(model, feeds)["y"], rtol=1e-4, atol=1e-4)
 
 
-def test_threads_give_the_same_bits() -> None:
-    model, feeds = products()
-    module = rtcc.quantize(model, scheme="weights-int4", block=32).module
+@pytest.mark.parametrize("scheme", ["weights-int4", "weights-int8"])
+def test_threads_give_the_same_bits(scheme: str) -> None:
+    """Of products that they divide."""
+    model, feeds = products(LARGE)
+    module = rtcc.quantize(model, scheme=scheme, block=32).module
+    compilation = start(module, Options(threads=2))
+    compilation.lower()
+    launches = [op for op in compilation.module.walk() if isinstance(op, Launch)]
+    stored = [op for op in launches if _has_stored_product(compilation.module.kernels[op.kernel])]
+    assert [op.tasks for op in stored] == [2] * len(LARGE)
     with rtcc.compile(module) as one, rtcc.compile(module, threads=2) as two:
         for left, right in zip(one.run(feeds).values(), two.run(feeds).values(), strict=True):
             np.testing.assert_array_equal(left, right)
 
 
+def _has_stored_product(kernel: Graph) -> bool:
+    return any(isinstance(op, StoredMatMul) for op in kernel.ops)
+
+
 def test_widen_weights() -> None:
     """The option restores float32."""
-    model, _ = products()
+    model, _ = products(PRODUCTS)
     module = rtcc.quantize(model, scheme="weights-int8", block=32).module
     compilation = start(module, Options(widen_weights=True))
     compilation.lower()
