@@ -8,6 +8,7 @@ from typing import Any
 
 from rtcc.compiler import Options, remaining, start
 from rtcc.errors import InvalidInput
+from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.pipeline.run import RunOptions, run_pipeline
 from rtcc.selection.decision import Part
 
@@ -17,9 +18,13 @@ CHOOSING = "select-conv"
 
 @dataclass(frozen=True)
 class Prediction:
-    """The parts of one run; a part without nodes is one that the compiler put in."""
+    """The parts of one run; a part without nodes is one that the compiler put in.
+
+    in_integers: the nodes of convolutions and products that are computed as integer sums.
+    """
 
     parts: tuple[Part, ...]
+    in_integers: frozenset[str]
 
     @property
     def seconds(self) -> float:
@@ -46,4 +51,6 @@ def predict(model: Any, target: str | None = None) -> Prediction:
         raise InvalidInput("wrong-level", message, hint="give the ONNX model")
     number = names.index(CHOOSING)
     run_pipeline(module, passes[:number], RunOptions(verify=False))
-    return Prediction(passes[number].predict(module))
+    sums = [op for op in module.walk() if isinstance(op, ConvSum | MatMulSum)]
+    in_integers = frozenset(node for op in sums for node in op.location.nodes)
+    return Prediction(passes[number].predict(module), in_integers)

@@ -1,4 +1,4 @@
-"""What layers take and how large they are, before and after quantising."""
+"""What layers take, how large they are, and which integers compute, before and after quantising."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from rtcc.errors import RtccError, Unsupported
 from rtcc.ir import Module
 from rtcc.prediction import predict
-from rtcc.quantization.placement import name_of, values_of
+from rtcc.quantization.placement import is_named, name_of, values_of, variable_products
 from rtcc.quantization.quantizer import Quantized, Step, quantizable_ops
+from rtcc.quantization.scheme import Scheme
 from rtcc.selection.decision import Part
 
 if TYPE_CHECKING:
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
 OTHERS = "others"
 """What stems from no layer: what lies between them, conversions, quantising and dequantising."""
 
+SHOWN_LAYERS = 5
+"""Layers computed in floats that the summary names; the report has all."""
+
 
 @dataclass(frozen=True)
 class TimeRow:
     """A layer, by name: seconds of one run as predicted and as measured (None if not), bytes of its weight.
 
-    The last row is what the others take. A layer that stays float is there too.
+    The last row is what the others take. A layer that stays float is there too. in_integers: whether rtcc
+    sums a quantised layer's products as integers; None of others, and where the scheme asks for none.
     """
 
     name: str
@@ -34,6 +39,7 @@ class TimeRow:
     measured_after: float | None = None
     bytes_before: int | None = None
     bytes_after: int | None = None
+    in_integers: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -60,18 +66,23 @@ def times_of(
     modules = (quantized.float_module, quantized.module)
     progress(Step("predicting times"))
     try:
-        predicted = [_by_layer(nodes, predict(module, target).parts) for module in modules]
+        predictions = [predict(module, target) for module in modules]
+        predicted = [_by_layer(nodes, each.parts) for each in predictions]
         measured = [_measured(nodes, module, target, progress) for module in modules] if is_measured else None
     except RtccError as error:
         if is_measured or not (isinstance(error, Unsupported) or error.code == "unbound-dimension"):
             raise
         return Times(reason=error.message)
     sizes = _sizes(quantized)
+    is_integer = {
+        name: not predictions[1].in_integers.isdisjoint(nodes[name])
+        for name in _layers_for_integers(quantized) & nodes.keys()
+    }
     rows = [
         TimeRow(
             name, predicted[0][name], predicted[1][name],
             *((None, None) if measured is None else (measured[0][name], measured[1][name])),
-            *sizes.get(name, (None, None)),
+            *sizes.get(name, (None, None)), is_integer.get(name),
         )
         for name in (*nodes, OTHERS)
     ]  # fmt: skip
@@ -82,6 +93,19 @@ def _nodes_of_layers(quantized: Quantized) -> dict[str, tuple[str, ...]]:
     """The ONNX nodes of each layer that the scheme quantises, by the layer's name."""
     ops = quantizable_ops(quantized.float_module.main, quantized.settings)
     return {name_of(op): op.location.nodes for op in ops if op.location.nodes}
+
+
+def _layers_for_integers(quantized: Quantized) -> set[str]:
+    """The layers both of whose operands the scheme makes integers, by name."""
+    settings, found = quantized.settings, quantized.found
+    if settings.scheme not in (Scheme.INT8, Scheme.DYNAMIC):
+        return set()
+    names = {layer.name for layer in quantized.outcome.inserted.layers}
+    if settings.scheme is Scheme.INT8 and settings.products:
+        kept = {*settings.keep_float, *(() if found is None else found.chosen.kept)}
+        products = variable_products(quantized.float_module.main)
+        names |= {name_of(op) for op in products if not is_named(op, kept)}
+    return names
 
 
 def _measured(
@@ -146,7 +170,7 @@ def _pair(before: float, after: float) -> tuple[str, str, str]:
 
 
 def times_summary(times: Times) -> list[str]:
-    """The whole run in a line each, or why it is not known."""
+    """The whole run in a line each, or why it is not known; then the layers that integers do not compute."""
     if times.reason:
         return [f"times       unknown, the model is not compiled: {times.reason}"]
     lines: list[str] = []
@@ -155,4 +179,14 @@ def times_summary(times: Times) -> list[str]:
         if before is not None and after is not None:
             sum_of = "" if kind == "predicted" else ", kernel by kernel alone"
             lines.append(f"{kind:11} {before * 1e6:,.1f} µs before, {after * 1e6:,.1f} after{sum_of}")
-    return lines
+    return lines + _in_floats(times)
+
+
+def _in_floats(times: Times) -> list[str]:
+    asked = [row for row in times.rows if row.in_integers is not None]
+    names = [row.name for row in asked if not row.in_integers]
+    if not names:
+        return []
+    more = ", …" if len(names) > SHOWN_LAYERS else ""
+    shown = ", ".join(names[:SHOWN_LAYERS])
+    return [f"in floats   {len(names)} of {len(asked)} quantised layers are computed so: {shown}{more}"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
+import numpy as np
 import pytest
 
 import rtcc
@@ -39,6 +43,40 @@ def test_reports_have_times() -> None:
     assert '"predicted_before": ' in report.to_json()
     assert any(line.startswith("predicted   ") for line in report.summary())
     assert "one run, µs" in [table.title for table in report.tables()]
+
+
+@pytest.mark.parametrize("option", [{"activations": "i16"}, {"weights": "affine"}, {"weights": "normalized"}])
+def test_layers_that_integers_do_not_compute_are_told(option: dict[str, Any]) -> None:
+    quantized = rtcc.quantize(network(), pictures(4), keep_float=("conv2",), **option)
+    report = make_report(quantized, compare=0)
+    line = "in floats   3 of 3 quantised layers are computed so: conv1, conv3, fc"
+    assert line in report.summary()
+    told = {row["name"]: row["in_integers"] for row in json.loads(report.to_json())["times"]}
+    assert told == {"conv1": False, "conv2": None, "conv3": False, "fc": False, OTHERS: None}
+
+
+def test_layers_that_integers_compute_are_told() -> None:
+    report = make_report(rtcc.quantize(network(), pictures(4), keep_float=("conv2",)), compare=0)
+    assert not any(line.startswith("in floats") for line in report.summary())
+    told = {row["name"]: row["in_integers"] for row in json.loads(report.to_json())["times"]}
+    assert told == {"conv1": True, "conv2": None, "conv3": True, "fc": True, OTHERS: None}
+
+
+def test_weights_alone_ask_for_no_integers() -> None:
+    report = make_report(rtcc.quantize(network(), scheme="weights-int8"), compare=0)
+    assert report.times is not None
+    assert all(row.in_integers is None for row in report.times.rows)
+
+
+def test_a_product_of_two_activations_that_is_quantised_counts() -> None:
+    module = parse_module(
+        "// rtir 1  level=graph\ngraph @main(%x: f32[1,16,32], %y: f32[1,32,16]) {\n"
+        '  %z = nn.mat_mul(%x, %y) : f32[1,16,16] loc("scores")\n  return(%z)\n}\n'
+    )
+    noise = np.random.default_rng(0).standard_normal((4, 1, 16, 32)).astype(np.float32)
+    data = {"x": noise[:, 0], "y": noise[:, 0].swapaxes(1, 2).copy()}
+    report = make_report(rtcc.quantize(module, data, products=True), compare=0)
+    assert "in floats   1 of 1 quantised layers are computed so: scores" in report.summary()
 
 
 def test_a_model_that_is_not_compiled_says_so() -> None:
