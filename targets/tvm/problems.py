@@ -23,7 +23,6 @@ from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem, Im2
 from rtcc.targets.tvm.kernels.integer import integer_tiles
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import (
-    Element,
     MatmulProblem,
     MatmulTile,
     Right,
@@ -291,7 +290,7 @@ def matmul_problem(op: nn.Gemm | nn.MatMul, lanes: int, *, packed: bool) -> Matm
 def stored_problem(op: StoredMatMul, lanes: int) -> MatmulProblem:
     """A product by a stored matrix as its micro-kernel takes it."""
     left, columns = op.left.type.sizes, op.type.sizes[-1]
-    stored = Stored(Element(op.element), 0 if op.scale is None else op.block_size)
+    stored = Stored(op.stored, 0 if op.scale is None else op.block_size)
     return MatmulProblem(prod(left[:-1]), columns, left[-1], lanes=lanes, stored=stored)
 
 

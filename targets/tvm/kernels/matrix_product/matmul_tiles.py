@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
+from rtcc.ir import DType
 from rtcc.targets.tvm.kernels.shares import uneven, work_before
 from rtcc.targets.tvm.kernels.tiling import cycles_per_step, split_evenly
 
@@ -31,31 +32,22 @@ class Right(Enum):
     TRANSPOSED = "transposed"
 
 
-class Element(Enum):
-    """What the elements of a matrix are that is stored in fewer bits than float32 has."""
-
-    I4 = "i4"
-    I8 = "i8"
-    F16 = "f16"
-    BF16 = "bf16"
-
-    @property
-    def bits(self) -> int:
-        """Of one element."""
-        return {Element.I4: 4, Element.I8: 8}.get(self, 16)
-
-    @property
-    def rows(self) -> int:
-        """How many rows of the matrix lie in one row of the container's elements."""
-        return 2 if self is Element.I4 else 1
-
-
 @dataclass(frozen=True)
 class Stored:
     """A packed matrix in fewer bits; block: how many rows share a scale, 0 where there are no scales."""
 
-    element: Element
+    element: DType
     block: int = 0
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the matrix lie in one row of the container's elements."""
+        return 2 if self.element is DType.I4 else 1
+
+    @property
+    def bytes(self) -> int:
+        """Of one element of the container."""
+        return self.element.bits * self.rows // 8
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
+from rtcc.ir import DType
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import (
     FIRST_CACHE,
@@ -27,12 +28,12 @@ from rtcc.targets.tvm.function_builder import (
     splat,
     vector,
 )
-from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import Element, MatmulProblem, Stored
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, Stored
 
 AHEAD_BYTES = 4096
 """How far ahead a matrix is asked for that is read once."""
 
-_CONTAINERS = {Element.I4: "uint8", Element.I8: "int8", Element.F16: "float16", Element.BF16: "uint16"}
+_CONTAINERS = {DType.I4: "uint8", DType.I8: "int8", DType.F16: "float16", DType.BF16: "uint16"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class StoredWeights:
         """Declare the parameters `right` and, for integers, `scale`."""
         stored = problem.stored
         assert stored is not None
-        rows = -(-problem.depth // stored.element.rows)
+        rows = -(-problem.depth // stored.rows)
         right = kernel.buffer("right", (groups, rows, width), _CONTAINERS[stored.element])
         scale = None
         if stored.block:
@@ -67,7 +68,7 @@ class StoredWeights:
     def unscaled(self, group: Index, k: Index, j: Index) -> Expr:
         """The same, not multiplied by its scales."""
         columns = vector(j * self.lanes, self.lanes)
-        read = self.right[group, tirx.truncdiv(k, self.stored.element.rows), columns]
+        read = self.right[group, tirx.truncdiv(k, self.stored.rows), columns]
         return self._widened(read, k)
 
     def factor(self, group: Index, k: Index, j: Index) -> Expr | None:
@@ -78,13 +79,13 @@ class StoredWeights:
 
     def _widened(self, read: Expr, k: Index) -> Expr:
         match self.stored.element:
-            case Element.I4:
+            case DType.I4:
                 up = 28 - 4 * tirx.truncmod(k, 2)
                 integer = read.astype(vm.typed(read, "int32"))
                 pair = integer << splat(up, self.lanes, "int32")
                 signed = pair >> splat(28, self.lanes, "int32")
                 return signed.astype(vm.typed(read, "float32"))
-            case Element.BF16:
+            case DType.BF16:
                 raw = read.astype(vm.typed(read, "uint32")) << splat(16, self.lanes, "uint32")
                 return vm.bits(raw, "float32")
             case _:
@@ -98,7 +99,7 @@ class StoredWeights:
     def ask_next(self, group: Index, part: Index, parts: int) -> None:
         """Prefetch to the second cache one of so many parts of the group after this one."""
         rows, width = (int(extent) for extent in self.right.ty.shape[1:])
-        size = self.stored.element.bits * self.stored.element.rows // 8
+        size = self.stored.bytes
         line = LINE_BYTES // size
         lines = -(-rows * width // (line * parts))
         with self.kernel.serial("line", lines) as number:
@@ -117,6 +118,6 @@ class StoredWeights:
 
     def ask_ahead(self, group: Index, k: Index) -> None:
         """Prefetch what comes some steps after this one."""
-        rows, size = self.stored.element.rows, self.stored.element.bits * self.stored.element.rows // 8
+        rows, size = self.stored.rows, self.stored.bytes
         first = tirx.truncdiv(k * self.width, rows) + AHEAD_BYTES // size
         self.kernel.prefetch_from(self.right, [group, 0, first], self.width // rows, FIRST_CACHE)
