@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rtcc.data import Data, from_arrays, open_data
 from rtcc.errors import InvalidInput
 from rtcc.ir import Graph, Module, Op, Value
-from rtcc.pipeline.catalogue import NAMED_PIPELINES
+from rtcc.pipeline import Pass
 from rtcc.quantization.collection import Collecting, Distributions, collect
 from rtcc.quantization.equalization import equalize
 from rtcc.quantization.histogram import Histogram
@@ -45,9 +45,6 @@ NOT_PREPARED = ("convert-signedness", "lower-quantization", "keep-narrow", "rais
 """Passes of -O2 that the graph is not prepared with: the first two compute in integers what is quantised
 already, the third makes products that ONNX does not have, the last raises patterns to operators that are
 newer than what other runtimes read."""
-
-PREPARATION = ",".join(name for name in NAMED_PIPELINES["-O2"].split(",") if name not in NOT_PREPARED)
-"""What else compiling does to the graph before fusion, so that what is calibrated exists at run time."""
 
 PASS_NAME = "quantize"
 
@@ -242,7 +239,7 @@ def quantize(
     if module.level != "graph":
         message = f"the module is at level {module.level}"
         raise InvalidInput("wrong-level", message, hint="quantise the ONNX model, or a dump at graph level")
-    run_pipeline(module, PREPARATION, RunOptions(verify=False))
+    run_pipeline(module, preparation(), RunOptions(verify=False))
     name_values(module)
     samples_of = _data_of(data, module) if settings.needs_data else None
     say = progress or unwatched
@@ -260,6 +257,13 @@ def quantize(
         raise nothing_to_quantize(settings, outcome)
     _verify(module)
     return Quantized(module, outcome.reference or before, outcome, settings, _data_of(data, module), found)
+
+
+def preparation() -> tuple[Pass, ...]:
+    """What else compiling does to the graph before fusion, so that what is calibrated exists at run time."""
+    from rtcc.pipeline.text import parse_pipeline
+
+    return tuple(each for each in parse_pipeline("-O2") if each.name not in NOT_PREPARED)
 
 
 def search_state(state: Path) -> Path:
