@@ -35,6 +35,8 @@ def tabulated(value: Value, to: Parameters, rw: Rewriter) -> Value | None:
     if total is None or not value.has_one_use or not all(use.op in ops for use in source.uses):
         return None
     scale = total[1].array
+    if not (scale > 0).all():
+        return None
     curve = curve_of(lambda x: _evaluated(ops, source, value, x), float(scale.max()), to)
     if curve is None:
         return None

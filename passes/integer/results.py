@@ -25,9 +25,6 @@ from rtcc.passes.integer.values import Parameters, Quantized, dequantized, targe
 from rtcc.pipeline import Rewriter, rewrite
 from rtcc.pipeline.constants import uniform_value
 
-MOVING = (Flatten, Reshape, Squeeze, Unsqueeze, Transpose, Slice, MaxPool)
-"""Operators whose result elements are elements of their first operand."""
-
 
 @rewrite(QuantizeLinear)
 def quantize(op: QuantizeLinear, rw: Rewriter) -> None:
@@ -210,11 +207,15 @@ def _arithmetic(op: Add | Mul, to: Parameters, rw: Rewriter) -> Value | None:
 
 
 def _gated(data: Quantized, gate: Value, to: Parameters, rw: Rewriter) -> Value | None:
-    """A quantised tensor times floats, such as one for each channel, which are its factors then."""
+    """A quantised tensor times floats, such as one for each channel, which are its factors then.
+
+    They may be NaN or infinite, which only data that are floats have a result for.
+    """
     if broadcast_shapes(data.value.type.shape, gate.type.shape) != data.value.type.shape:
         return None
     scale = rw.constant(np.asarray(data.scale / to.scale, np.float32), name="scale")
-    return Requantize(_centred(data, rw), Mul(gate, scale).result, to.zero_point(rw)).result
+    data_in_floats = Cast(_centred(data, rw), to=DType.F32.value).result
+    return Requantize(data_in_floats, Mul(gate, scale).result, to.zero_point(rw)).result
 
 
 def _added_to_sum(value: Value, right: Quantized, to: Parameters, rw: Rewriter) -> Value | None:

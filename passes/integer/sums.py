@@ -146,12 +146,10 @@ def biased(op: Add, rw: Rewriter) -> None:
 
 def _biased(moved: Add, offset: Array, scale: Array, bias: Value) -> Array | None:
     """The offset of a product's sum with a bias per column in it; None where that is no such."""
-    total, numbers = moved.left.producer, constant_numbers(bias)
-    if not isinstance(total, MatMulSum) or not isinstance(total.right, Constant) or numbers is None:
+    total = moved.left.producer
+    if not isinstance(total, MatMulSum) or not isinstance(total.right, Constant):
         return None
     matrix = total.right.array
-    if numbers.size != 1 and numbers.shape[-1:] != matrix.shape[1:]:
-        return None
     units = integer_bias(bias, scale, matrix.shape[1])
     if units is None or may_overflow(matrix.T, offset + units):
         return None
@@ -196,11 +194,16 @@ def _map(array: Array) -> Array:
 
 
 def integer_bias(bias: Value | None, scale: Array, count: int) -> Array | None:
-    """A constant bias per filter in units of the sum's scale, i64; None where it is none or too large."""
+    """A constant bias per filter, the last axis or all of it, in units of the sum's scale, i64.
+
+    None where it is no such or too large.
+    """
     if bias is None:
         return np.zeros(count, np.int64)
     numbers = constant_numbers(bias)
     if numbers is None or numbers.size not in (1, count):
+        return None
+    if numbers.size > 1 and numbers.shape[-1] != count:
         return None
     units = np.broadcast_to(numbers.reshape(-1), count) / scale.astype(np.float64)
     if not (np.abs(units) < LIMIT).all():

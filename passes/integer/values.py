@@ -13,6 +13,7 @@ from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.cast import BitCast
 from rtcc.ir.ops.integer import QUANTIZED
 from rtcc.ir.ops.math import BitwiseXor
+from rtcc.ir.ops.movement import Transpose
 from rtcc.ir.ops.quant import DequantizeLinear, QuantizeLinear, Scaled, quantized
 from rtcc.pipeline import Rewriter
 
@@ -104,8 +105,14 @@ def target_of(op: QuantizeLinear) -> Parameters | None:
 
 
 def weights_of(value: Value, axis: int) -> Weights | None:
-    """A dequantised constant as s8 with one scale, or one per entry of an axis; None where it is none."""
+    """A dequantised constant as s8 with one scale, or one per entry of an axis; None where it is none.
+
+    A matrix may be transposed after it was dequantised.
+    """
     op = value.producer
+    if isinstance(op, Transpose) and op.data.type.rank == 2 and op.permutation(2) == (1, 0):
+        found = weights_of(op.data, 1 - axis)
+        return None if found is None else Weights(found.array.T, found.scale, value)
     if not isinstance(op, DequantizeLinear) or op.block_size or op.type.dtype is not DType.F32:
         return None
     data, scale = _integers(op.data), op.scale

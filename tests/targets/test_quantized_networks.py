@@ -14,7 +14,7 @@ from rtcc.compiler import Options, start
 from rtcc.interpreter import interpret
 from rtcc.ir import DType
 from rtcc.ir.ops.attention import TokenAttention
-from rtcc.ir.ops.integer import ConvSum, MatMulSum, WindowSum
+from rtcc.ir.ops.integer import ConvSum, MatMulSum, Requantize, WindowSum
 from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.nn import Conv, Gemm
 from rtcc.ir.ops.tables import Curve
@@ -220,3 +220,35 @@ def test_a_quantised_encoder_keeps_its_attention_and_its_activation_in_one_kerne
         (found,) = artifact.run(feeds).values()
     (expected,) = interpret(quantized, feeds).values()
     assert np.linalg.norm(found - expected) < 0.05 * np.linalg.norm(expected)
+
+
+GATE = """// rtir 1  level=graph
+const #s : f32[] = 0.02
+const #z : u8[] = 3
+const #r : f32[] = 0.05
+const #n : u8[] = 100
+graph @main(%x: u8[1,4,4,4], %g: f32[1,4,1,1]) {
+  %d = quant.dequantize_linear(%x, #s, #z) : f32[1,4,4,4]
+  %m = math.mul(%g, %d) : f32[1,4,4,4]
+  %y = quant.quantize_linear(%m, #r, #n) : u8[1,4,4,4]
+  return(%y)
+}
+"""
+
+
+def test_gates_that_are_not_finite_give_what_the_model_says() -> None:
+    """A product that is NaN is quantised to the zero point, infinite ones to the limits."""
+    gate = np.array([np.nan, np.inf, -np.inf, 0.5], np.float32).reshape(1, 4, 1, 1)
+    feeds = {"x": np.arange(64, dtype=np.uint8).reshape(1, 4, 4, 4), "g": gate}
+    feeds["x"][0, 1:3, 0, 0] = 3
+    (expected,) = interpret(parse_module(GATE), feeds).values()
+    assert (expected[0, 0] == 100).all()
+    assert {0, 100, 255} <= set(expected[0, 1:3].reshape(-1).tolist())
+    compilation = start(parse_module(GATE), Options())
+    compilation.lower()
+    assert any(
+        isinstance(op, Requantize) for kernel in compilation.module.kernels.values() for op in kernel.ops
+    )
+    with rtcc.compile(parse_module(GATE)) as artifact:
+        (found,) = artifact.run(feeds).values()
+    np.testing.assert_array_equal(found, expected)
