@@ -3,7 +3,7 @@
     python benchmarks/quantized_operators.py [QLinearConv …] [--cases 6] [--seed 0] [--pipeline=-O2]
 
 Every case is a node of its own with constants of its own; a third of them are filled with the ends of their
-range, so that sums are as large as they get, and one integer product of each kind has 70,000 summands. Exits
+range, so that sums are as large as they get, and one product of each kind is the longest that there is. Exits
 with 1 where a result is off by more than one unit, or an operator that yields i32 by anything.
 """
 
@@ -29,6 +29,8 @@ Row = tuple[int, int, int, int]
 F32, I32 = np.float32, np.int32
 LONGEST = 70_000
 """Summands: more than 2³¹ / (255 · 128) = 65,793, where 32 bits no longer hold every sum."""
+LONGEST_OF_I32 = 65_000
+"""Summands where the sum itself is the result."""
 
 
 @dataclass
@@ -113,14 +115,14 @@ def conv_integer(case: Case) -> None:
     case.constant("x_zero", np.uint8(case.size(0, 255)))
 
 
-def _product_sizes(case: Case) -> tuple[int, int, int]:
-    depth = LONGEST if case.index == 1 else case.size(1, 700)
-    return (1 if depth == LONGEST else case.size(1, 40)), depth, case.size(1, 90)
+def _product_sizes(case: Case, longest: int) -> tuple[int, int, int]:
+    depth = longest if case.index == 1 else case.size(1, 700)
+    return (1 if depth == longest else case.size(1, 40)), depth, case.size(1, 90)
 
 
 def qlinear_mat_mul(case: Case) -> None:
     """u8 data, s8 weights per tensor."""
-    rows, depth, columns = _product_sizes(case)
+    rows, depth, columns = _product_sizes(case, LONGEST)
     case.data("a", rows, depth)
     case.scaled("a", 0.02, 128)
     case.weight("b", depth, columns)
@@ -130,7 +132,7 @@ def qlinear_mat_mul(case: Case) -> None:
 
 def mat_mul_integer(case: Case) -> None:
     """u8 data with a zero point, s8 weights."""
-    rows, depth, columns = _product_sizes(case)
+    rows, depth, columns = _product_sizes(case, LONGEST_OF_I32)
     case.data("a", rows, depth)
     case.weight("b", depth, columns)
     case.constant("a_zero", np.uint8(case.size(0, 255)))
@@ -138,7 +140,7 @@ def mat_mul_integer(case: Case) -> None:
 
 def qgemm(case: Case) -> None:
     """u8 data, s8 weights per column, a bias in units of the sum."""
-    rows, depth, columns = _product_sizes(case)
+    rows, depth, columns = _product_sizes(case, LONGEST)
     depth = min(depth, 700)
     case.data("a", rows, depth)
     case.scaled("a", 0.02, 128)

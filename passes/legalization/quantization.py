@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rtcc.errors import Unsupported
 from rtcc.ir import DType, Value
 from rtcc.ir.dtype import Kind
 from rtcc.ir.ops import math, nn, quant, reduce
@@ -97,13 +98,30 @@ def dynamic_quantize(op: quant.DynamicQuantizeLinear, rw: Rewriter) -> None:
 
 @rewrite(quant.MatMulInteger)
 def integer_product(op: quant.MatMulInteger, rw: Rewriter) -> None:
-    """mat_mul_integer(a, b)  →  mat_mul(a - zero, b - zero) in i32"""
+    """mat_mul_integer(a, b)  →  mat_mul(a - zero, b - zero) in i32; Unsupported where that may wrap"""
     if not is_static(op):
         return
+    if product_exceeds(op):
+        raise _too_long(op, "QLinearMatMul")
     write = Writer(rw, "mat_mul_integer")
     left = _centred(write, op.left, _per_row(write, op.left_zero_point))
     right = _centred(write, op.right, _scalar_or_whole(write, op.right_zero_point))
     rw.replace(op, write.matmul(left, right))
+
+
+@rewrite(quant.ConvInteger)
+def integer_convolution(op: quant.ConvInteger, rw: Rewriter) -> None:
+    """Stays as it is; Unsupported where its sums may wrap."""
+    if is_static(op) and convolution_exceeds(op):
+        raise _too_long(op, "QLinearConv")
+
+
+def _too_long(op: quant.MatMulInteger | quant.ConvInteger, other: str) -> Unsupported:
+    return Unsupported(
+        "unsupported-operator", f"{op.name}: some data make its sums leave int32",
+        where=str(op.location) or None,
+        hint=f"divide the sum among several nodes, or use {other}, which is summed in float64 here",
+    )  # fmt: skip
 
 
 @rewrite(quant.QLinearMatMul)
@@ -175,5 +193,6 @@ def _wide_sum(write: Writer, op: quant.QLinearConv) -> Value:
 
 
 RULES = (
-    quantize, dequantize, dynamic_quantize, integer_product, quantized_product, quantized_convolution,
+    quantize, dequantize, dynamic_quantize, integer_product, integer_convolution, quantized_product,
+    quantized_convolution,
 )  # fmt: skip

@@ -1,5 +1,5 @@
 # pyright: basic
-"""Sums of extreme numbers: none wraps or saturates on its way, however many there are."""
+"""Sums of extreme numbers: none wraps or saturates on its way; what i32 cannot hold is refused."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from onnx import ModelProto, helper
 
 import rtcc
 from rtcc.compiler import Options, start
+from rtcc.errors import Unsupported
 from rtcc.ir.ops.integer import MatMulSum
 from tests.frontend.models import make_model, value
 
@@ -64,3 +65,41 @@ def test_convolutions(channels: int, bias: int) -> None:
     for pipeline in ("-O1", "-O2"):
         with rtcc.compile(model, pipeline=pipeline) as artifact:
             assert (artifact.run(data)["y"] == round(total / 2**25)).all()
+
+
+@pytest.mark.parametrize("pipeline", ["-O0", "-O1", "-O2"])
+@pytest.mark.parametrize("is_constant", [True, False])
+@pytest.mark.parametrize("depth", [65_792, 65_794])
+def test_integer_products(depth: int, is_constant: bool, pipeline: str) -> None:
+    """Whose result is i32 itself: refused by the node's name where some data make it wrap."""
+    weight = np.full((depth, 1), -128, np.int8)
+    node = helper.make_node("MatMulInteger", ["a", "b"], ["y"], name="long_product")
+    inputs = {"a": np.full((1, depth), 255, np.uint8)} | ({} if is_constant else {"b": weight})
+    model = make_model(
+        [node], [value(name, array.shape, array.dtype) for name, array in inputs.items()],
+        [value("y", (1, 1), np.int32)], {"b": weight} if is_constant else {},
+    )  # fmt: skip
+    if depth > 65_793:
+        with pytest.raises(Unsupported, match="leave int32") as caught:
+            start(model, Options(pipeline=pipeline)).lower()
+        assert "long_product" in str(caught.value.where)
+        return
+    with rtcc.compile(model, pipeline=pipeline) as artifact:
+        assert artifact.run(inputs)["y"] == -255 * 128 * depth
+
+
+@pytest.mark.parametrize("weight", [-128, 2])
+def test_integer_convolutions(weight: int) -> None:
+    """What weights make of the sum decides, not how many there are."""
+    weights = np.full((2, 7_400, 3, 3), weight, np.int8)
+    node = helper.make_node("ConvInteger", ["x", "w"], ["y"], name="long_sum")
+    model = make_model(
+        [node], [value("x", (1, 7_400, 3, 3), np.uint8)], [value("y", (1, 2, 1, 1), np.int32)], {"w": weights}
+    )
+    if weight == -128:
+        with pytest.raises(Unsupported, match="long_sum"):
+            start(model, Options()).lower()
+        return
+    with rtcc.compile(model) as artifact:
+        found = artifact.run({"x": np.full((1, 7_400, 3, 3), 255, np.uint8)})["y"]
+    assert (found == 255 * 2 * 9 * 7_400).all()
