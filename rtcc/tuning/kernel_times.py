@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from rtcc.compiler import Options, start
+from rtcc.errors import CodegenError
 from rtcc.ir.ops.plan import Launch
 from rtcc.selection.decision import Part
-from rtcc.tuning.timing import addresses, bound, kernel_arrays, least_seconds, scratch
+from rtcc.tuning.timing import Timed
+from rtcc.tuning.watch import ChildWatch, Failure
 
-ROUNDS = 5
-"""Bursts of each kernel, of which the fastest counts."""
+SET = 8
+"""Kernels that are loaded and timed in turns."""
 
 
 def kernel_times(
@@ -21,8 +21,9 @@ def kernel_times(
 ) -> tuple[Part, ...]:
     """Every launch of one run on one thread, with the ONNX nodes it stems from and measured seconds.
 
-    progress: told kernels measured and in all. Raises what `compile` raises, and CodegenError
-    `cpu-unsupported` where this machine cannot run the target's code.
+    The kernels run in a process of their own. progress: told kernels measured and in all. Raises what
+    `compile` raises, and CodegenError: `cpu-unsupported` where this machine cannot run the target's code,
+    `kernel-wrong` for a kernel that crashes or does not end.
     """
     compilation = start(model, Options(target=target))
     compilation.target.expect_code()
@@ -30,12 +31,19 @@ def kernel_times(
     module = compilation.module
     objects = compilation.target.compile_kernels(module)
     launches = [op for op in module.walk() if isinstance(op, Launch)]
-    sizes = {str(op.kernel): op.scratch_bytes for op in launches}
+    names = list(dict.fromkeys(str(op.kernel) for op in launches))
     seconds: dict[str, float] = {}
-    with tempfile.TemporaryDirectory(prefix="rtcc-times-") as folder:
-        found = addresses(objects, compilation.target, Path(folder))
-        for name, size in sizes.items():
-            run = bound(found[name], kernel_arrays(module.kernels[name]) + scratch(size))
-            seconds |= least_seconds({name: run}, ROUNDS)
-            progress(len(seconds), len(sizes))
-    return tuple(Part(op.location.nodes, seconds[op.kernel]) for op in launches)
+    with ChildWatch(compilation.target, other_bytes=0) as watch:
+        for first in range(0, len(names), SET):
+            some = names[first : first + SET]
+            found = watch({name: Timed(module.kernels[name], objects[name], ()) for name in some})
+            seconds |= {name: _timed(name, found[name]) for name in some}
+            progress(len(seconds), len(names))
+    return tuple(Part(op.location.nodes, seconds[str(op.kernel)]) for op in launches)
+
+
+def _timed(name: str, found: float | Failure) -> float:
+    if isinstance(found, Failure):
+        message = f"kernel @{name} could not be timed: {found.reason}"
+        raise CodegenError("kernel-wrong", message, hint="--dump-ir keeps its text; please report it")
+    return found

@@ -13,7 +13,7 @@ import pytest
 import rtcc
 from rtcc.compiler import Options, start
 from rtcc.emission.toolchain import find_toolchain
-from rtcc.errors import InvalidInput
+from rtcc.errors import CodegenError, InvalidInput
 from rtcc.ir import DType, Graph, Module, TensorType
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.activation import Relu
@@ -25,6 +25,7 @@ from rtcc.target import parse_target
 from rtcc.targets.x86 import X86
 from rtcc.text import write_module
 from rtcc.tuning import store
+from rtcc.tuning.kernel_times import kernel_times
 from rtcc.tuning.store import Tuning, read_tuning
 from rtcc.tuning.timing import NEAR_BYTES, Stopwatch, Timed, aligned, least_seconds
 from rtcc.tuning.tuner import Gain, Progress, Watch, tune
@@ -363,6 +364,25 @@ def test_kernels_that_fail_cost_only_themselves(tmp_path: Path) -> None:
     for seconds in (found["right"], again["right"]):
         assert isinstance(seconds, float)
         assert 0 < seconds < 0.1
+
+
+def test_a_crash_while_times_are_taken_is_an_error_that_names_the_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashing = compiled_c(FAILING["crash"], tmp_path)
+    told: list[tuple[int, int]] = []
+
+    def all_crashing(self: X86, module: Module) -> dict[str, bytes]:
+        return dict.fromkeys(module.kernels, crashing)
+
+    def tell(done: int, total: int) -> None:
+        told.append((done, total))
+
+    monkeypatch.setattr(X86, "compile_kernels", all_crashing)
+    with pytest.raises(CodegenError, match=r"kernel @.* could not be timed: .* SIGSEGV") as caught:
+        kernel_times(network(), progress=tell)
+    assert caught.value.code == "kernel-wrong"
+    assert told == []
 
 
 class Failing(FakeWatch):
