@@ -203,8 +203,10 @@ def _folds(value: Value, axis: int, layers: dict[Any, Layer]) -> bool:
             return op.data.has_one_use and _folds(op.data, axis, layers)
         case Add() if (pair := _with_constant(op)) is not None:
             return pair[0].has_one_use and _folds(pair[0], axis, layers)
-        case Mul():
-            return _with_constant(op) is not None
+        case Mul() if (pair := _with_constant(op)) is not None:
+            # A number for all channels is part of a function, GELU's half, that one table computes for all.
+            constant = op.operands[pair[1]]
+            return constant is not None and constant.type.elements > 1
         case _:
             return False
 
