@@ -16,6 +16,7 @@ from rtcc.data import Data, split
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
 from rtcc.quantization.collection import Collecting
+from rtcc.quantization.known import Kept, Quality
 from rtcc.quantization.quantizer import (
     Outcome,
     Step,
@@ -25,7 +26,7 @@ from rtcc.quantization.quantizer import (
 )
 from rtcc.quantization.scheme import Scheme, Settings
 from rtcc.quantization.sensitivity import Sensitivity, gains, sensitivities
-from rtcc.quantization.trials import Kept, Quality, Samples, Trials, Watching
+from rtcc.quantization.trials import Samples, Trials, Watching
 
 MOST_COMPARED = 32
 """Samples held out on which decibels are measured."""

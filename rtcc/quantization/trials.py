@@ -9,23 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import rtcc
 from rtcc.data import Data
-from rtcc.errors import InvalidInput
-from rtcc.files import replace_file
 from rtcc.interpreter import output_names
 from rtcc.ir import Module, Op
 from rtcc.prediction import predict
 from rtcc.quantization.collection import Collecting, Distributions
 from rtcc.quantization.histogram import Histogram
+from rtcc.quantization.known import Kept, Known, Quality
 from rtcc.quantization.noise import powers
 from rtcc.quantization.placement import is_named, name_of, place
 from rtcc.quantization.quantizer import (
@@ -42,9 +40,6 @@ from rtcc.quantization.scheme import Equalization, Rounding, Scheme, Settings
 from rtcc.quantization.weights import signal_to_noise
 from rtcc.text import print_module
 
-Kept = frozenset[str]
-"""Layers that stay float, by `Choice.key`."""
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -52,14 +47,6 @@ class Choice:
 
     key: str
     name: str
-
-
-@dataclass(frozen=True)
-class Quality:
-    """How near a model is. sqnr: decibels of the worst output. metric: None where the data have none."""
-
-    sqnr: float
-    metric: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +82,7 @@ class Trials:
         self._seconds: dict[Kept, float] = {}
         ops = [op for op in quantizable_ops(module.main, settings) if not is_named(op, settings.keep_float)]
         self.choices = tuple(_choice(op, ops) for op in ops)
-        self._known = _Known(watching.state, self._key())
+        self._known = Known(watching.state, self._key())
 
     @property
     def resumed(self) -> int:
@@ -178,34 +165,3 @@ def _choice(op: Op, ops: Sequence[Op]) -> Choice:
     key = names[0] if names else op.results[0].name
     assert key is not None, "every value was named"
     return Choice(key, name_of(op))
-
-
-class _Known:
-    """What was measured, and the file that holds it until the search is done."""
-
-    def __init__(self, path: Path | None, key: str) -> None:
-        self._path, self._key = path, key
-        self.qualities: dict[Kept, Quality] = _stored(path, key)
-        self.resumed = len(self.qualities)
-
-    def add(self, kept: Kept, found: Quality) -> None:
-        """Remember one, in the file too."""
-        self.qualities[kept] = found
-        if self._path is None:
-            return
-        rows = [{"kept": sorted(each), **asdict(quality)} for each, quality in self.qualities.items()]
-        replace_file(self._path, json.dumps({"key": self._key, "measured": rows}).encode())
-
-
-def _stored(path: Path | None, key: str) -> dict[Kept, Quality]:
-    """What a file holds for this key, nothing where it is of another model or other data, or not there."""
-    if path is None or not path.exists():
-        return {}
-    try:
-        found: Mapping[str, Any] = json.loads(path.read_bytes())
-        if found["key"] != key:
-            return {}
-        return {frozenset(row["kept"]): Quality(row["sqnr"], row["metric"]) for row in found["measured"]}
-    except (ValueError, KeyError, TypeError) as error:
-        message = f"this is no state of a search, or a damaged one: {error}"
-        raise InvalidInput("search-damaged", message, where=str(path), hint="delete it") from error
