@@ -130,10 +130,13 @@ def _pieces(raw: Function, width: float, left: float, limits: tuple[int, int]) -
 
 
 def _line(exact: Array, part: Array) -> tuple[Array, Array]:
-    """Start and rise of each piece, moved to where its largest errors up and down are alike."""
+    """Start and rise of each piece, moved to where its errors add up to nothing.
+
+    One sign would prevail in the sums of the next layer, in which roundings cancel.
+    """
     start, rise = exact[:, 0], exact[:, -1] - exact[:, 0]
     over = exact - (start[:, None] + rise[:, None] * part)
-    return start + (over.max(1) + over.min(1)) / 2, rise
+    return start + np.trapezoid(over, part, axis=1), rise
 
 
 def _error(units: Function, curve: Pieces, stride: int, limits: tuple[int, int]) -> float:

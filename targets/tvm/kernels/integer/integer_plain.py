@@ -116,7 +116,7 @@ class _IntegerPlain:
             kernel.serial("r", problem.kernel[0]) as r,
             kernel.unrolled("m", pixels) as m,
         ):
-            y = number * problem.strides[0] + r * 1
+            y = number * problem.strides[0] + r * problem.dilations[0]
             first = (x + m) * problem.strides[1] + q * GROUP
             value = broadcast_group(scratch[c, y, vector(first, GROUP)], lanes)
             with kernel.unrolled("j", acc.blocks) as j:
