@@ -5,7 +5,7 @@ Legality of a micro-kernel lives beside its tiles (`kernels/conv_tiles.py`); her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from math import log2, prod
 
@@ -17,9 +17,10 @@ from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.ir.ops.stored import StoredMatMul
 from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv, amplification
 from rtcc.rounding.bounded import SINGLE, sum_error
-from rtcc.target import GENERIC, Candidate, Cost, Halos, Illegal, Transformed
-from rtcc.targets.tvm.caches import Caches
-from rtcc.targets.tvm.demand import Demand, Stream
+from rtcc.target import GENERIC, Candidate, Halos, Illegal, Transformed
+from rtcc.targets.tvm.candidate_basis import Price, Vectors, border_of, error_of_sum, generic_candidate
+from rtcc.targets.tvm.demand import Demand
+from rtcc.targets.tvm.integer_candidates import ByteConvolution, product_of_bytes
 from rtcc.targets.tvm.kernels.attention.attention_problem import attention_demand, attention_illegal
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
 from rtcc.targets.tvm.kernels.convolution import im2col_tiles
@@ -34,25 +35,6 @@ from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
     plain_tile,
 )
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import im2col_demand, im2col_illegal
-from rtcc.targets.tvm.kernels.integer.integer_tiles import (
-    GROUP,
-    evicts_itself,
-    has_vnni,
-    integer_conv_demand,
-    integer_conv_illegal,
-    integer_conv_tile,
-    integer_depthwise_demand,
-    integer_depthwise_tiles,
-    integer_grouped_demand,
-    integer_grouped_illegal,
-    integer_grouped_tile,
-    integer_matmul_demand,
-    integer_matmul_tiles,
-    integer_plain_demand,
-    integer_plain_illegal,
-    integer_plain_tiles,
-    sum_illegal,
-)
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
 from rtcc.targets.tvm.kernels.matrix_product.matmul_demand import matmul_demand
 from rtcc.targets.tvm.kernels.transformed import columns_tiles
@@ -75,6 +57,7 @@ from rtcc.targets.tvm.kernels.transformed.winograd_tiles import (
 )
 from rtcc.targets.tvm.problems import (
     COLUMNS,
+    GROUPED,
     IM2COL,
     PLAIN,
     bordered_problem,
@@ -83,18 +66,18 @@ from rtcc.targets.tvm.problems import (
     im2col_problem,
     is_column,
     matmul_problem,
-    product_problem,
     stored_problem,
     token_attention_problem,
     turned,
     winograd_problem,
 )
-from rtcc.targets.tvm.summation import TRANSFORMED_CHANNELS, block_length, roundings
+from rtcc.targets.tvm.summation import TRANSFORMED_CHANNELS, roundings
 
 ALGORITHMS: dict[str, str] = {
     "direct": "convolution over channel blocks: a tile of pixels and filters stays in registers",
     PLAIN: "convolution of a plain input of few channels, into channel blocks",
     "depthwise": "convolution with one filter per channel, over channel blocks",
+    GROUPED: "convolution of bytes in groups of 2, 4 or 8 channels, as many filters, over channel blocks",
     **{
         f"winograd{m}": f"convolution of 2 to {9 - m} taps an axis by transformed tiles of {m} outputs"
         for m in OUTPUTS
@@ -111,25 +94,7 @@ ALGORITHMS: dict[str, str] = {
 }
 """What `candidates_of` can give, and what it is."""
 
-GENERIC_CYCLES = 8.0
-"""Of one multiply-add of plain loops times lanes: measured 0.15 to 0.9 with 16 lanes, more in bad cases."""
-
-
-@dataclass(frozen=True)
-class Vectors:
-    """What tiles depend on: float32 lanes, vector registers, caches of a core, threads, instructions."""
-
-    lanes: int
-    registers: int
-    caches: Caches
-    threads: int
-    features: frozenset[str] = frozenset()
-
-
 _WINOGRAD = tuple(f"{name}{outputs}" for name in ("winograd", COLUMNS) for outputs in OUTPUTS)
-
-Price = Callable[[Demand], Cost]
-"""A target's seconds for a demand."""
 
 
 def candidates_of(
@@ -143,9 +108,9 @@ def candidates_of(
             return _given_candidates(anchor, 1 in constants, halos, vectors, price)
         case ConvSum():
             has_constants = 1 in constants and 2 in constants
-            return _ConvolutionOfBytes(anchor, has_constants, halos, vectors, price).candidates()
+            return ByteConvolution(anchor, has_constants, halos, vectors, price).candidates()
         case MatMulSum():
-            return _product_of_bytes(anchor, 1 in constants, vectors, price)
+            return product_of_bytes(anchor, 1 in constants, vectors, price)
         case nn.Gemm() | nn.MatMul():
             return _matmul_candidates(anchor, constants, vectors, price)
         case StoredMatMul():
@@ -154,11 +119,6 @@ def candidates_of(
             return (_attention_candidate(anchor, vectors, price),)
         case _:
             return ()
-
-
-def error_of_sum(terms: int) -> float:
-    """Bound on the rounding error of a float32 sum of products, relative to Σ|terms|."""
-    return sum_error(roundings(terms, block_length(terms)), SINGLE)
 
 
 # -------------------------------------------------------------------------------------------- convolution
@@ -285,7 +245,7 @@ class _Convolution:
         return im2col_illegal(im2col_problem(self.conv, self.vectors.lanes))
 
     def _generic(self) -> Candidate:
-        return _generic(self.conv, self._terms(), self.vectors, self.price)
+        return generic_candidate(self.conv, self._terms(), self.vectors, self.price)
 
     def _blocked(self, algorithm: str, tile: Tile, weights: Layout, demand: Demand) -> Candidate:
         """A candidate that reads and writes channel blocks."""
@@ -405,7 +365,7 @@ def _matmul_candidates(
     op: nn.Gemm | nn.MatMul, constants: Container[int], vectors: Vectors, price: Price
 ) -> tuple[Candidate, ...]:
     inner = op.left.type.sizes[0 if isinstance(op, nn.Gemm) and op.transA else -1]
-    generic = _generic(op, inner, vectors, price)
+    generic = generic_candidate(op, inner, vectors, price)
     if reason := _matmul_illegal(op, constants):
         return Candidate("matmul", Illegal(reason)), generic
     packed = 1 in constants and op.right.type.rank == 2
@@ -470,132 +430,3 @@ def _has_plain_batches(op: Op) -> bool:
         value is not None and (value.type.sizes[:-2] == lead or prod(value.type.sizes[:-2]) == 1)
         for value in op.operands[:2]
     )
-
-
-# ---------------------------------------------------------------------------------------- sums of bytes
-
-
-@dataclass(frozen=True)
-class _ConvolutionOfBytes:
-    """One convolution of u8 by s8, and how each algorithm would do it."""
-
-    conv: ConvSum
-    has_constants: bool
-    halos: Halos
-    vectors: Vectors
-    price: Price
-
-    def candidates(self) -> tuple[Candidate, ...]:
-        terms = prod(self.conv.weight.type.sizes[1:])
-        generic = _generic(self.conv, terms, self.vectors, self.price)
-        return self._direct(), self._plain(), self._depthwise(), generic
-
-    def _plain(self) -> Candidate:
-        vectors, name = self.vectors, PLAIN
-        problem = replace(self._problem, input_halo=NO_HALO)
-        reason = self._no_micro_kernel() or integer_plain_illegal(problem)
-        if self.conv.type.rank != 4 or is_column(self.conv):
-            reason = "the kernel takes pictures"
-        if reason is not None:
-            return Candidate(name, Illegal(f"{name}: {reason}"))
-        tile = integer_plain_tiles(problem, vectors.registers, vectors.threads, 1)[0]
-        demand = integer_plain_demand(problem, tile, vnni=has_vnni(vectors.features, vectors.lanes))
-        weights = Layout(((0, tile.blocks * vectors.lanes), (1, 1), (2, 1), (3, GROUP)), (0, 3))
-        found = self._blocked(name, tile, weights, demand, problem)
-        return replace(found, operand_layouts={**found.operand_layouts, 0: None}, border=())
-
-    def _depthwise(self) -> Candidate:
-        vectors, rank = self.vectors, self.conv.type.rank
-        if reason := self._no_micro_kernel():
-            return Candidate("depthwise", Illegal(f"depthwise: {reason}"))
-        problem = self._problem
-        if reason := depthwise_illegal(problem):
-            return Candidate("depthwise", Illegal(reason))
-        tile = integer_depthwise_tiles(problem, vectors.registers, vectors.threads)[0]
-        demand = integer_depthwise_demand(problem, tile, vnni=has_vnni(vectors.features, vectors.lanes))
-        height = ((2, 1),) if rank == 4 else ()
-        row = 2 if is_column(self.conv) else rank - 1
-        if row == 2 and rank == 4:
-            height = ((3, 1),)
-        weights = Layout(((0, vectors.lanes), (1, 1), *height, (row, GROUP)), (0, row))
-        return self._blocked("depthwise", tile, weights, demand, problem)
-
-    @property
-    def _problem(self) -> ConvProblem:
-        return bordered_problem(self.conv, self.vectors.lanes, self.halos)
-
-    def _direct(self) -> Candidate:
-        vectors, rank = self.vectors, self.conv.type.rank
-        if reason := self._no_micro_kernel():
-            return Candidate("direct", Illegal(f"direct: {reason}"))
-        problem = self._problem
-        vnni, cache = has_vnni(vectors.features, vectors.lanes), vectors.caches.second
-        if integer_grouped_illegal(problem) is None:
-            tile = integer_grouped_tile(problem, vectors.registers, vectors.threads)
-            demand = integer_grouped_demand(problem, tile, vnni=vnni)
-        elif reason := integer_conv_illegal(problem):
-            return Candidate("direct", Illegal(reason))
-        else:
-            tile = integer_conv_tile(problem, vectors.registers, cache, vectors.threads)
-            demand = integer_conv_demand(problem, tile, cache, vnni=vnni)
-        taps = tuple((axis, 1) for axis in range(2, rank))
-        weights = Layout(((0, tile.blocks * vectors.lanes), (1, GROUP), *taps), (0, 1))
-        return self._blocked("direct", tile, weights, demand, problem)
-
-    def _blocked(
-        self, name: str, tile: Tile, weights: Layout, demand: Demand, problem: ConvProblem
-    ) -> Candidate:
-        """A candidate that reads and writes channel blocks."""
-        conv, lanes = self.conv, self.vectors.lanes
-        blocked = Layout.blocked(conv.type.rank, lanes)
-        layouts = {0: blocked, 1: weights, 2: Layout.blocked(conv.offset.type.rank, lanes, axis=0)}
-        border = border_of(problem, conv)
-        if name == "direct" and evicts_itself(problem):
-            border = (*border[:-1], border[-1] + 1)
-        return Candidate(name, self.price(demand), 0.0, astuple(tile), layouts, blocked, border)
-
-    def _no_micro_kernel(self) -> str | None:
-        """Why no micro-kernel can do the convolution, whatever its algorithm."""
-        if self.conv.data.type.rank not in (3, 4):
-            return f"micro-kernels take one or two spatial axes, these are {self.conv.data.type.rank - 2}"
-        if 0 in self.conv.type.sizes:
-            return "the result has no elements"
-        return None if self.has_constants else "weights and offset are not constants of this layer's own"
-
-
-def _product_of_bytes(
-    op: MatMulSum, has_constant: bool, vectors: Vectors, price: Price
-) -> tuple[Candidate, ...]:
-    depth = op.left.type.sizes[-1]
-    generic = _generic(op, depth, vectors, price)
-    reason = sum_illegal(depth)
-    if op.left.type.rank < 2 or op.right.type.rank != 2 or not has_constant:
-        reason = "the micro-kernel takes rows and a constant matrix of this layer's own"
-    elif depth % GROUP or 0 in op.type.sizes or not depth:
-        reason = f"rows of {depth} are no whole groups of {GROUP}, or the result has no elements"
-    if reason is not None:
-        return Candidate("matmul", Illegal(reason)), generic
-    problem = product_problem(op, vectors.lanes)
-    tile = integer_matmul_tiles(problem, vectors.registers, vectors.threads)[0]
-    demand = integer_matmul_demand(problem, tile, vnni=has_vnni(vectors.features, vectors.lanes))
-    layouts = {1: Layout(((1, tile.vectors * vectors.lanes), (0, GROUP)), (1, 0))}
-    return Candidate("matmul", price(demand), 0.0, astuple(tile), layouts), generic
-
-
-def border_of(problem: ConvProblem, conv: nn.Conv | ConvSum) -> tuple[int, ...]:
-    """The zero border that the padding reads, in the convolution's own order of axes."""
-    top, left, bottom, right = problem.needed_halo
-    if is_column(conv):
-        top, left, bottom, right = left, top, right, bottom
-    return (top, left, bottom, right) if conv.data.type.rank == 4 else (left, right)
-
-
-def _generic(
-    op: nn.Conv | ConvSum | MatMulSum | nn.Gemm | nn.MatMul, terms: int, vectors: Vectors, price: Price
-) -> Candidate:
-    """Plain loops: no tile, no blocks; the row of results that is summed at a time is in vectors."""
-    work = op.operations()
-    data, weights = (0 if v is None else v.type.storage_bytes for v in op.operands[:2])
-    streams = (Stream(data), Stream(weights, is_constant=True), Stream(op.type.storage_bytes))
-    demand = Demand(GENERIC_CYCLES / vectors.lanes * work / 2, streams, max(1, op.type.elements))
-    return Candidate(GENERIC, price(demand), error_of_sum(terms))

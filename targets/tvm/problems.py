@@ -44,6 +44,9 @@ IM2COL = "im2col"
 PLAIN = "direct_plain"
 """The algorithm that computes `nn.conv` and `quant.conv_sum` from a plain picture of few channels."""
 
+GROUPED = "grouped"
+"""The algorithm that computes `quant.conv_sum` in groups that are parts of a block of channels."""
+
 COLUMNS = "columns"
 """What algorithms are called that are Winograd's along the columns alone; the rows of a strip follow."""
 

@@ -11,7 +11,7 @@ from rtcc.ir.ops import nn
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.target import NO_HALOS, Candidate, Cost, Halos, Illegal
-from rtcc.targets.tvm.candidates import Vectors
+from rtcc.targets.tvm.candidate_basis import Vectors
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
 from rtcc.targets.tvm.kernels.convolution.conv_problem import Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
@@ -23,7 +23,6 @@ from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
 from rtcc.targets.tvm.kernels.integer.integer_tiles import (
     integer_conv_tiles,
     integer_depthwise_tiles,
-    integer_grouped_illegal,
     integer_matmul_tiles,
     integer_plain_tiles,
 )
@@ -31,6 +30,7 @@ from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import best_blockings
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, tile_outputs
 from rtcc.targets.tvm.problems import (
+    GROUPED,
     PLAIN,
     bordered_problem,
     conv_problem,
@@ -75,9 +75,9 @@ def _best(anchor: Op, candidate: Candidate, constants: Container[int], vectors: 
             return depthwise_tiles(problem, registers, threads)
         case ConvSum():
             problem = bordered_problem(anchor, vectors.lanes, NO_HALOS)
+            if candidate.algorithm == GROUPED:
+                return ()
             if candidate.algorithm == "direct":
-                if integer_grouped_illegal(problem) is None:
-                    return ()
                 return integer_conv_tiles(problem, registers, cache, threads, MOST_TILES)
             if candidate.algorithm == PLAIN:
                 return integer_plain_tiles(problem, registers, threads, MOST_TILES)

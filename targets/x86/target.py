@@ -26,7 +26,8 @@ from rtcc.target import (
     unseen,
 )
 from rtcc.targets.tvm.caches import Caches
-from rtcc.targets.tvm.candidates import ALGORITHMS, Vectors, candidates_of
+from rtcc.targets.tvm.candidate_basis import Vectors
+from rtcc.targets.tvm.candidates import ALGORITHMS, candidates_of
 from rtcc.targets.tvm.compile_kernels import compile_kernels, expect_kernels
 from rtcc.targets.tvm.demand import Demand
 from rtcc.targets.tvm.loops_demand import loops_demand

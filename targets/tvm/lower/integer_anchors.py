@@ -22,7 +22,6 @@ from rtcc.targets.tvm.kernels.integer import (
     integer_matmul,
     integer_plain,
 )
-from rtcc.targets.tvm.kernels.integer.integer_tiles import integer_grouped_illegal
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulTile
 from rtcc.targets.tvm.lower import reduction
@@ -37,9 +36,11 @@ from rtcc.targets.tvm.lower.kernel import integer, storage_type
 from rtcc.targets.tvm.lower.movement import split_index
 from rtcc.targets.tvm.lower.quantized import add_differences, difference, requantized_difference
 from rtcc.targets.tvm.lower.rules import kernel_rule
-from rtcc.targets.tvm.problems import PLAIN, conv_problem, product_problem
+from rtcc.targets.tvm.problems import GROUPED, PLAIN, conv_problem, product_problem
 
-_CONVOLUTIONS = {"direct": integer_conv, "depthwise": integer_depthwise, PLAIN: integer_plain}
+_CONVOLUTIONS = {
+    "direct": integer_conv, "depthwise": integer_depthwise, GROUPED: integer_grouped, PLAIN: integer_plain,
+}  # fmt: skip
 
 
 class SumEpilogue(RegionEpilogue):
@@ -135,8 +136,5 @@ def _conv_sum(graph: Graph, op: ConvSum, target: Target) -> tirx.PrimFunc:
         op, replace(tile, depth=tile.depth or 1), op.weight.type, 0, vectors * layout.blocks[1],
         tile_illegal(problem, tile),
     )  # fmt: skip
-    kernels = _CONVOLUTIONS[algorithm]
-    if algorithm == "direct" and integer_grouped_illegal(problem) is None:
-        kernels = integer_grouped
-    func = kernels.make(problem, epilogue, tile, output, target.machine.features)
+    func = _CONVOLUTIONS[algorithm].make(problem, epilogue, tile, output, target.machine.features)
     return finished(func, graph, epilogue)

@@ -1,0 +1,153 @@
+"""The ways in which integer sums of bytes can be computed: legality, tile, layouts, cost."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass, replace
+from math import prod
+
+from rtcc.ir import Layout
+from rtcc.ir.ops.integer import ConvSum, MatMulSum
+from rtcc.target import Candidate, Halos, Illegal
+from rtcc.targets.tvm.candidate_basis import Price, Vectors, border_of, generic_candidate
+from rtcc.targets.tvm.demand import Demand
+from rtcc.targets.tvm.kernels.blocked import NO_HALO
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_illegal
+from rtcc.targets.tvm.kernels.integer.integer_tiles import (
+    GROUP,
+    evicts_itself,
+    has_vnni,
+    integer_conv_demand,
+    integer_conv_illegal,
+    integer_conv_tile,
+    integer_depthwise_demand,
+    integer_depthwise_tiles,
+    integer_grouped_demand,
+    integer_grouped_illegal,
+    integer_grouped_tile,
+    integer_matmul_demand,
+    integer_matmul_tiles,
+    integer_plain_demand,
+    integer_plain_illegal,
+    integer_plain_tiles,
+    sum_illegal,
+)
+from rtcc.targets.tvm.problems import GROUPED, PLAIN, bordered_problem, is_column, product_problem
+
+
+@dataclass(frozen=True)
+class ByteConvolution:
+    """One convolution of u8 by s8, and how each algorithm would do it."""
+
+    conv: ConvSum
+    has_constants: bool
+    halos: Halos
+    vectors: Vectors
+    price: Price
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        terms = prod(self.conv.weight.type.sizes[1:])
+        generic = generic_candidate(self.conv, terms, self.vectors, self.price)
+        return self._direct(), self._plain(), self._depthwise(), self._grouped(), generic
+
+    def _plain(self) -> Candidate:
+        vectors, name = self.vectors, PLAIN
+        problem = replace(self._problem, input_halo=NO_HALO)
+        reason = self._no_micro_kernel() or integer_plain_illegal(problem)
+        if self.conv.type.rank != 4 or is_column(self.conv):
+            reason = "the kernel takes pictures"
+        if reason is not None:
+            return Candidate(name, Illegal(f"{name}: {reason}"))
+        tile = integer_plain_tiles(problem, vectors.registers, vectors.threads, 1)[0]
+        demand = integer_plain_demand(problem, tile, vnni=has_vnni(vectors.features, vectors.lanes))
+        weights = Layout(((0, tile.blocks * vectors.lanes), (1, 1), (2, 1), (3, GROUP)), (0, 3))
+        found = self._blocked(name, tile, weights, demand, problem)
+        return replace(found, operand_layouts={**found.operand_layouts, 0: None}, border=())
+
+    def _depthwise(self) -> Candidate:
+        vectors, rank = self.vectors, self.conv.type.rank
+        if reason := self._no_micro_kernel():
+            return Candidate("depthwise", Illegal(f"depthwise: {reason}"))
+        problem = self._problem
+        if reason := depthwise_illegal(problem):
+            return Candidate("depthwise", Illegal(reason))
+        tile = integer_depthwise_tiles(problem, vectors.registers, vectors.threads)[0]
+        demand = integer_depthwise_demand(problem, tile, vnni=has_vnni(vectors.features, vectors.lanes))
+        height = ((2, 1),) if rank == 4 else ()
+        row = 2 if is_column(self.conv) else rank - 1
+        if row == 2 and rank == 4:
+            height = ((3, 1),)
+        weights = Layout(((0, vectors.lanes), (1, 1), *height, (row, GROUP)), (0, row))
+        return self._blocked("depthwise", tile, weights, demand, problem)
+
+    @property
+    def _problem(self) -> ConvProblem:
+        return bordered_problem(self.conv, self.vectors.lanes, self.halos)
+
+    def _direct(self) -> Candidate:
+        vectors = self.vectors
+        if reason := self._no_micro_kernel():
+            return Candidate("direct", Illegal(f"direct: {reason}"))
+        problem = self._problem
+        if reason := integer_conv_illegal(problem):
+            return Candidate("direct", Illegal(reason))
+        cache = vectors.caches.second
+        tile = integer_conv_tile(problem, vectors.registers, cache, vectors.threads)
+        vnni = has_vnni(vectors.features, vectors.lanes)
+        demand = integer_conv_demand(problem, tile, cache, vnni=vnni)
+        return self._blocked("direct", tile, self._fours_of_channels(tile), demand, problem)
+
+    def _grouped(self) -> Candidate:
+        vectors = self.vectors
+        if reason := self._no_micro_kernel():
+            return Candidate(GROUPED, Illegal(f"{GROUPED}: {reason}"))
+        problem = self._problem
+        if reason := integer_grouped_illegal(problem):
+            return Candidate(GROUPED, Illegal(reason))
+        tile = integer_grouped_tile(problem, vectors.registers, vectors.threads)
+        demand = integer_grouped_demand(problem, tile, vnni=has_vnni(vectors.features, vectors.lanes))
+        return self._blocked(GROUPED, tile, self._fours_of_channels(tile), demand, problem)
+
+    def _fours_of_channels(self, tile: Tile) -> Layout:
+        """Weights four channels deep, in blocks of a tile's filters."""
+        taps = tuple((axis, 1) for axis in range(2, self.conv.type.rank))
+        return Layout(((0, tile.blocks * self.vectors.lanes), (1, GROUP), *taps), (0, 1))
+
+    def _blocked(
+        self, name: str, tile: Tile, weights: Layout, demand: Demand, problem: ConvProblem
+    ) -> Candidate:
+        """A candidate that reads and writes channel blocks."""
+        conv, lanes = self.conv, self.vectors.lanes
+        blocked = Layout.blocked(conv.type.rank, lanes)
+        layouts = {0: blocked, 1: weights, 2: Layout.blocked(conv.offset.type.rank, lanes, axis=0)}
+        border = border_of(problem, conv)
+        if name in ("direct", GROUPED) and evicts_itself(problem):
+            border = (*border[:-1], border[-1] + 1)
+        return Candidate(name, self.price(demand), 0.0, astuple(tile), layouts, blocked, border)
+
+    def _no_micro_kernel(self) -> str | None:
+        """Why no micro-kernel can do the convolution, whatever its algorithm."""
+        if self.conv.data.type.rank not in (3, 4):
+            return f"micro-kernels take one or two spatial axes, these are {self.conv.data.type.rank - 2}"
+        if 0 in self.conv.type.sizes:
+            return "the result has no elements"
+        return None if self.has_constants else "weights and offset are not constants of this layer's own"
+
+
+def product_of_bytes(
+    op: MatMulSum, has_constant: bool, vectors: Vectors, price: Price
+) -> tuple[Candidate, ...]:
+    depth = op.left.type.sizes[-1]
+    generic = generic_candidate(op, depth, vectors, price)
+    reason = sum_illegal(depth)
+    if op.left.type.rank < 2 or op.right.type.rank != 2 or not has_constant:
+        reason = "the micro-kernel takes rows and a constant matrix of this layer's own"
+    elif depth % GROUP or 0 in op.type.sizes or not depth:
+        reason = f"rows of {depth} are no whole groups of {GROUP}, or the result has no elements"
+    if reason is not None:
+        return Candidate("matmul", Illegal(reason)), generic
+    problem = product_problem(op, vectors.lanes)
+    tile = integer_matmul_tiles(problem, vectors.registers, vectors.threads)[0]
+    demand = integer_matmul_demand(problem, tile, vnni=has_vnni(vectors.features, vectors.lanes))
+    layouts = {1: Layout(((1, tile.vectors * vectors.lanes), (0, GROUP)), (1, 0))}
+    return Candidate("matmul", price(demand), 0.0, astuple(tile), layouts), generic
