@@ -11,8 +11,7 @@ from rtcc.ir.ops.elementwise import Elementwise
 from rtcc.ir.ops.quant import quantized
 from rtcc.ir.ops.tables import BYTES, Curve, Lookup
 from rtcc.passes.integer.curves import curve_of
-from rtcc.passes.integer.sums import unscaled
-from rtcc.passes.integer.values import Array, Parameters, Quantized, dequantized
+from rtcc.passes.integer.values import Array, Parameters, Quantized, dequantized, unscaled
 from rtcc.pipeline import Rewriter
 
 MOST_OPS = 16

@@ -20,8 +20,7 @@ from rtcc.ir.ops.shapes import Flatten, Reshape, Squeeze, Unsqueeze
 from rtcc.ir.ops.softmax import Softmax
 from rtcc.ir.types import broadcast_shapes
 from rtcc.passes.integer.functions import tabulated
-from rtcc.passes.integer.sums import unscaled
-from rtcc.passes.integer.values import Parameters, Quantized, dequantized, target_of
+from rtcc.passes.integer.values import Parameters, Quantized, dequantized, target_of, unscaled
 from rtcc.pipeline import Rewriter, rewrite
 from rtcc.pipeline.constants import uniform_value
 

@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
-from math import inf, prod
+from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
 from rtcc.ir import Constant, DType, Op, Value
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.cast import Cast
-from rtcc.ir.ops.integer import QUANTIZED, ConvSum, GlobalSum, MatMulSum, WindowSum, padded_offset
+from rtcc.ir.ops.integer import QUANTIZED, ConvSum, MatMulSum, padded_offset
 from rtcc.ir.ops.math import Add, Mul, Sub
-from rtcc.ir.ops.pooling import AveragePool, GlobalAveragePool
 from rtcc.ir.ops.quant import MatMulInteger
 from rtcc.ir.ops.shapes import Reshape
-from rtcc.passes.integer.values import SIGN, Array, constant_numbers, dequantized, weights_of
+from rtcc.passes.integer.averages import average, global_average
+from rtcc.passes.integer.values import (
+    SIGN,
+    Array,
+    constant_numbers,
+    dequantized,
+    scaled,
+    unscaled,
+    weights_of,
+)
+from rtcc.passes.legalization.sum_range import LARGEST, LIMIT
 from rtcc.pipeline import Rewriter, Rule, rewrite
 from rtcc.target import GENERIC, Cost, Target
-
-LIMIT = 2**31
-LARGEST = 255
-"""Of u8 data."""
 
 
 def rules_for(target: Target) -> tuple[Rule, ...]:
     """The rules, for what the target has kernels for that take no longer than those of floats."""
+    sums = _Sums(target)
+    linear = (
+        rewrite(nn.Conv)(sums.convolution),
+        rewrite(nn.MatMul, nn.Gemm)(sums.product),
+        rewrite(MatMulInteger)(sums.integer_product),
+    )
+    return *linear, biased, global_average, average
 
-    def seconds(op: Op, *left_out: str) -> float:
-        """Predicted by the best algorithm that there is, infinite where there is none."""
-        found = (each for each in target.candidates(op, {1, 2}) if each.algorithm not in left_out)
-        return min((each.cost.total for each in found if isinstance(each.cost, Cost)), default=inf)
 
-    def is_offered(op: Op) -> bool:
-        return seconds(op, GENERIC) < inf
+@dataclass(frozen=True)
+class _Sums:
+    """Rules of linear layers, which ask the target."""
 
-    def is_faster(total: Op, real: nn.Conv | nn.MatMul | nn.Gemm, data: Value) -> bool:
-        """Whether integers take no longer than floats, for which the data would be dequantised first."""
-        return seconds(total, GENERIC) <= seconds(real) + target.conversion_cost(data.type, None).total
+    target: Target
 
-    @rewrite(nn.Conv)
-    def convolution(op: nn.Conv, rw: Rewriter) -> None:
+    def convolution(self, op: nn.Conv, rw: Rewriter) -> None:
         """conv(dequantize(x), dequantize(#w), #b)  →  mul(cast(conv_sum(x, #w, #offset)), #scale)"""
         data, weights = dequantized(op.data), weights_of(op.weight, 0)
         if data is None or weights is None or not op.type.is_static or not op.data.type.is_static:
@@ -55,13 +62,12 @@ def rules_for(target: Target) -> tuple[Rule, ...]:
             return
         moved = rw.constant(offset.astype(np.int32), name=f"{weights.name(rw)}.offset")
         total = ConvSum(data.value, weights.constant(rw), moved, **op.attributes)
-        if not is_offered(total) or not is_faster(total, op, op.data):
+        if not self._is_offered(total) or not self._is_faster(total, op, op.data):
             total.drop_operands()
             return
         rw.replace(op, scaled(total.result, _along(scale, op.type.rank, 1), rw))
 
-    @rewrite(nn.MatMul, nn.Gemm)
-    def product(op: nn.MatMul | nn.Gemm, rw: Rewriter) -> None:
+    def product(self, op: nn.MatMul | nn.Gemm, rw: Rewriter) -> None:
         """mat_mul(dequantize(x), dequantize(#w))  →  mul(cast(add(mat_mul_sum(x, #w), #offset)), #scale)"""
         transposed = isinstance(op, nn.Gemm) and bool(op.transB)
         data, weights = dequantized(op.left), weights_of(op.right, 0 if transposed else 1)
@@ -79,14 +85,13 @@ def rules_for(target: Target) -> tuple[Rule, ...]:
         if may_overflow(matrix.T, offset):
             return
         total = MatMulSum(data.value, weights.constant(rw, matrix if transposed else None))
-        if not is_offered(total) or not is_faster(total, op, op.left):
+        if not self._is_offered(total) or not self._is_faster(total, op, op.left):
             total.drop_operands()
             return
         moved = Add(total.result, rw.constant(offset.astype(np.int32), name=f"{weights.name(rw)}.offset"))
         rw.replace(op, scaled(moved.result, scale if scale.size > 1 else scale.reshape(()), rw))
 
-    @rewrite(MatMulInteger)
-    def integer_product(op: MatMulInteger, rw: Rewriter) -> None:
+    def integer_product(self, op: MatMulInteger, rw: Rewriter) -> None:
         """mat_mul_integer(x, #w, z)  →  sub(mat_mul_sum(x, #w), mul(z, #sums of columns))"""
         matrix = _columns(op)
         if matrix is None or op.left.type.dtype is not DType.U8 or not op.type.is_static:
@@ -99,7 +104,7 @@ def rules_for(target: Target) -> tuple[Rule, ...]:
         if weight.type.dtype is not DType.I8:
             weight = rw.constant(matrix, name="weight")
         total = MatMulSum(op.left, weight)
-        if not is_offered(total):
+        if not self._is_offered(total):
             total.drop_operands()
             return
         if zero is None:
@@ -110,7 +115,18 @@ def rules_for(target: Target) -> tuple[Rule, ...]:
         moved = Mul(flat, rw.constant(sums.astype(np.int32), name="sums")).result
         rw.replace(op, Sub(total.result, moved))
 
-    return convolution, product, integer_product, biased, global_average, average
+    def _seconds(self, op: Op, *left_out: str) -> float:
+        """Predicted by the best algorithm that there is, infinite where there is none."""
+        found = (each for each in self.target.candidates(op, {1, 2}) if each.algorithm not in left_out)
+        return min((each.cost.total for each in found if isinstance(each.cost, Cost)), default=inf)
+
+    def _is_offered(self, op: Op) -> bool:
+        return self._seconds(op, GENERIC) < inf
+
+    def _is_faster(self, total: Op, real: nn.Conv | nn.MatMul | nn.Gemm, data: Value) -> bool:
+        """Whether integers take no longer than floats, for which the data would be dequantised first."""
+        floats = self._seconds(real) + self.target.conversion_cost(data.type, None).total
+        return self._seconds(total, GENERIC) <= floats
 
 
 def _columns(op: MatMulInteger) -> Array | None:
@@ -156,43 +172,6 @@ def _biased(moved: Add, offset: Array, scale: Array, bias: Value) -> Array | Non
     return offset + units
 
 
-@rewrite(GlobalAveragePool)
-def global_average(op: GlobalAveragePool, rw: Rewriter) -> None:
-    """global_average_pool(dequantize(x))  →  mul(cast(add(global_sum(x), #offset)), #scale)"""
-    data = dequantized(op.data)
-    if data is None or not op.data.type.is_static or op.data.type.rank < 3:
-        return
-    count = prod(op.data.type.sizes[2:])
-    if not 0 < count * LARGEST < LIMIT:
-        return
-    data = data.unsigned(rw)
-    offset = rw.constant(np.array(-count * data.zero, np.int32), name="offset")
-    total = Add(GlobalSum(data.value).result, offset)
-    rw.replace(op, scaled(total.result, np.asarray(data.scale / np.float32(count)), rw))
-
-
-@rewrite(AveragePool)
-def average(op: AveragePool, rw: Rewriter) -> None:
-    """average_pool(dequantize(x))  →  mul(cast(add(window_sum(x), #offset)), #scale)"""
-    data = dequantized(op.data)
-    if data is None or not op.data.type.is_static or prod(op.kernel_shape) * LARGEST >= LIMIT:
-        return
-    sizes, counts = op.data.type.sizes, op.counts(op.data.type.sizes)
-    if not counts.all():
-        return
-    inside = op.reached(sizes, padding=False)
-    data = data.unsigned(rw)
-    offset = rw.constant(_map(-data.zero * inside).astype(np.int32), name="offset")
-    windows = {name: value for name, value in op.attributes.items() if name != "count_include_pad"}
-    total = Add(WindowSum(data.value, **windows).result, offset)
-    rw.replace(op, scaled(total.result, _map(np.float32(data.scale) / counts.astype(np.float32)), rw))
-
-
-def _map(array: Array) -> Array:
-    """One number where all are the same."""
-    return array.reshape(-1)[0].reshape(()) if (array == array.flat[0]).all() else array
-
-
 def integer_bias(bias: Value | None, scale: Array, count: int) -> Array | None:
     """A constant bias per filter, the last axis or all of it, in units of the sum's scale, i64.
 
@@ -221,23 +200,6 @@ def may_overflow(filters: Array, offset: Array) -> bool:
     bottom = np.minimum(lowest, lowest + moved.min(1))
     both = np.concatenate([top, bottom, moved.reshape(-1)])
     return bool((both >= LIMIT).any() or (both < -LIMIT).any())
-
-
-def scaled(total: Value, scale: Array, rw: Rewriter) -> Value:
-    """An integer sum as the numbers that it stands for."""
-    factor = rw.constant(scale.astype(np.float32), name="scale")
-    return Mul(Cast(total, to=DType.F32.value).result, factor).result
-
-
-def unscaled(value: Value) -> tuple[Value, Constant] | None:
-    """The integer sum and its scale, where a value is what `scaled` makes."""
-    op = value.producer
-    if not isinstance(op, Mul) or not isinstance(op.right, Constant):
-        return None
-    cast = op.left.producer
-    if not isinstance(cast, Cast) or cast.data.type.dtype is not DType.I32:
-        return None
-    return cast.data, op.right
 
 
 def _along(vector: Array, rank: int, axis: int) -> Array:

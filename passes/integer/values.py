@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from rtcc.ir import Constant, DType, Value
 from rtcc.ir.ops.axes import normal_axis
-from rtcc.ir.ops.cast import BitCast
+from rtcc.ir.ops.cast import BitCast, Cast
 from rtcc.ir.ops.integer import QUANTIZED
-from rtcc.ir.ops.math import BitwiseXor
+from rtcc.ir.ops.math import BitwiseXor, Mul
 from rtcc.ir.ops.movement import Transpose
 from rtcc.ir.ops.quant import DequantizeLinear, QuantizeLinear, Scaled, quantized
 from rtcc.pipeline import Rewriter
@@ -145,6 +145,23 @@ def constant_numbers(value: Value) -> Array | None:
     shape = op.data.type.sizes
     scale = op.spread(op.scale.array, shape).astype(np.float64)
     return (op.data.array.astype(np.float64) - op.spread(zero, shape)) * scale
+
+
+def scaled(total: Value, scale: Array, rw: Rewriter) -> Value:
+    """An integer sum as the numbers that it stands for."""
+    factor = rw.constant(scale.astype(np.float32), name="scale")
+    return Mul(Cast(total, to=DType.F32.value).result, factor).result
+
+
+def unscaled(value: Value) -> tuple[Value, Constant] | None:
+    """The integer sum and its scale, where a value is what `scaled` makes."""
+    op = value.producer
+    if not isinstance(op, Mul) or not isinstance(op.right, Constant):
+        return None
+    cast = op.left.producer
+    if not isinstance(cast, Cast) or cast.data.type.dtype is not DType.I32:
+        return None
+    return cast.data, op.right
 
 
 def _integers(value: Value) -> Array | None:
