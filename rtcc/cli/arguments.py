@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -146,11 +146,8 @@ class Compiling(Reading):
         )  # fmt: skip
 
 
-Asked = TypeVar("Asked", bound=Reading)
-
-
-def with_options_of(kind: type[Asked]) -> Callable[[Command], Command]:
-    """Give a command the options that make a `Reading` of some kind, which it takes as `asked`."""
+def with_options_of(kind: type[Any], name: str = "asked") -> Callable[[Command], Command]:
+    """Give a command the options that make an object of some class, which it takes under that name."""
 
     def extend(command: Command) -> Command:
         own = inspect.signature(command, eval_str=True)
@@ -158,10 +155,10 @@ def with_options_of(kind: type[Asked]) -> Callable[[Command], Command]:
 
         @wraps(command)
         def extended(**words: Any) -> None:
-            asked = kind(**{name: words.pop(name) for name in shared})
-            command(**words, asked=asked)
+            made = kind(**{each: words.pop(each) for each in shared})
+            command(**words, **{name: made})
 
-        parameters = [*(each for each in own.parameters.values() if each.name != "asked"), *shared.values()]
+        parameters = [*(each for each in own.parameters.values() if each.name != name), *shared.values()]
         keywords = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
         extended.__signature__ = own.replace(parameters=keywords)  # pyright: ignore[reportAttributeAccessIssue]
         return extended

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rtcc.cli.app import INTERRUPTED, app
-from rtcc.cli.arguments import (
-    DimOption,
-    ModelArgument,
-    Reading,
-    ShapeOption,
-    TargetOption,
-    ValueOption,
-    with_options_of,
-)
+from rtcc.cli.arguments import ModelArgument, Reading, with_options_of
 from rtcc.cli.progress import progress
 from rtcc.errors import InvalidInput
 from rtcc.quantization.scheme import (
@@ -50,15 +42,38 @@ Examples:
 """
 
 
-class Quantizing(Reading):
-    """How the user wants a model quantised: the fields of `Settings` as options, with its defaults."""
+class Quantizing:
+    """How the user wants a model quantised: by which data, to what floor, and the fields of `Settings`.
+
+    These are options with the defaults that `Settings` has.
+    """
 
     def __init__(
         self,
-        target: TargetOption = None,
-        shape: ShapeOption = None,
-        dim: DimOption = None,
-        value: ValueOption = None,
+        data: Annotated[
+            Path | None,
+            typer.Option(
+                "--data", metavar="PATH", help="Samples: an .npz, a folder of them, or a Python file."
+            ),
+        ] = None,
+        samples: Annotated[
+            int | None,
+            typer.Option("--samples", min=1, metavar="N", help="Take the first N; all by default."),
+        ] = None,
+        min_sqnr: Annotated[
+            float | None,
+            typer.Option(
+                "--min-sqnr", metavar="DB", help="Leave layers float until the worst output has that."
+            ),
+        ] = None,
+        max_drop: Annotated[
+            str | None,
+            typer.Option(
+                "--max-drop",
+                metavar="DROP",
+                help="Likewise until the metric falls no more: 0.5% of it, or 0.01.",
+            ),
+        ] = None,
         scheme: Annotated[Scheme, typer.Option(help="What becomes what.")] = Settings.scheme,
         calibration: Annotated[
             Calibration, typer.Option(help="How ranges are chosen.")
@@ -98,7 +113,8 @@ class Quantizing(Reading):
             typer.Option("--keep-float", metavar="LAYER", help="Leave a layer as it is; repeatable."),
         ] = None,
     ) -> None:
-        super().__init__(target, shape, dim, value)
+        self.data, self.samples = data, samples
+        self.min_sqnr, self.max_drop = min_sqnr, max_drop
         self.settings = Settings(
             scheme=scheme, calibration=calibration, percentile=percentile, activations=activations,
             form=form, weights=weights, per_channel=not per_tensor, block=block, placement=placement,
@@ -108,30 +124,15 @@ class Quantizing(Reading):
 
 
 @app.command("quantize", short_help="Make a model's weights and activations integers.", epilog=EXAMPLES)
-@with_options_of(Quantizing)
+@with_options_of(Reading)
+@with_options_of(Quantizing, "how")
 def quantize_(
     model: ModelArgument,
-    asked: Quantizing,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", metavar="PATH", help="Samples: an .npz, a folder of them, or a Python file."),
-    ] = None,
+    asked: Reading,
+    how: Quantizing,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="FILE.onnx or FILE.rtir; MODEL.SCHEME.onnx by default."),
-    ] = None,
-    min_sqnr: Annotated[
-        float | None,
-        typer.Option("--min-sqnr", metavar="DB", help="Leave layers float until the worst output has that."),
-    ] = None,
-    max_drop: Annotated[
-        str | None,
-        typer.Option(
-            "--max-drop", metavar="DROP", help="Likewise until the metric falls no more: 0.5% of it, or 0.01."
-        ),
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option("--samples", min=1, metavar="N", help="Take the first N; all by default.")
     ] = None,
     compare: Annotated[
         int, typer.Option(min=0, metavar="N", help="Samples to compare both models on; 0: none.")
@@ -153,11 +154,10 @@ def quantize_(
     from rtcc.files import replace_file
     from rtcc.quantization.report import make_report
 
-    output = output or model.with_suffix(f".{asked.settings.scheme}.onnx")
+    output = output or model.with_suffix(f".{how.settings.scheme}.onnx")
     _require_writable(output, report, plots)
     with progress(f"reading {model.name}") as say:
-        floor = {"min_sqnr": min_sqnr, "max_drop": max_drop}
-        found = _quantized(model, data, output, samples, floor, asked, say)
+        found = _quantized(model, output, asked, how, say)
         made = make_report(
             found, compare=compare, target=asked.target, progress=_spoken(say), measure_times=measure
         )
@@ -185,10 +185,7 @@ def _require_writable(output: Path, report: Path | None, plots: Path | None) -> 
         figure_class()
 
 
-def _quantized(
-    model: Path, data: Path | None, output: Path, samples: int | None, floor: dict[str, Any],
-    asked: Quantizing, say: Say,
-) -> Quantized:  # fmt: skip
+def _quantized(model: Path, output: Path, asked: Reading, how: Quantizing, say: Say) -> Quantized:
     """The model quantised and written; what an interrupted run had found stays beside the output."""
     from rtcc.quantization.quantizer import Step, quantize, search_state
 
@@ -203,9 +200,9 @@ def _quantized(
 
     try:
         found = quantize(
-            model, data, shapes=asked.shapes, dims=asked.dims, values=asked.values, samples=samples,
-            state=state, target=asked.target, progress=shown, settings=asked.settings,
-            **floor,
+            model, how.data, shapes=asked.shapes, dims=asked.dims, values=asked.values, samples=how.samples,
+            state=state, target=asked.target, progress=shown, settings=how.settings,
+            min_sqnr=how.min_sqnr, max_drop=how.max_drop,
         )  # fmt: skip
     except KeyboardInterrupt:
         reached = f"after {last.samples} samples" if last.samples else f"while {last.doing}"
