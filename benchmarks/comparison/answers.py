@@ -13,8 +13,11 @@ Loose, since others approximate more (MNN's magika is 2.5e-3 off): it tells anot
 accurate one. How far each is off is in the report.
 """
 
-MOST_QUANTIZED_DEVIATION = 0.5
-"""The same of quantised models: each runtime rounds at other places, and random weights magnify that."""
+MOST_QUANTIZED_DEVIATION = 0.3
+"""The same of quantised models: each runtime rounds at other places, and random weights magnify that.
+
+The most seen among four runtimes and five networks is 0.27 (MobileNetV2), mostly 0.10.
+"""
 
 Answers = Mapping[str, NDArray[Any]]
 

@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import helper, numpy_helper
+
+import rtcc
+from rtcc.compiler import Options, start
+from rtcc.interpreter import interpret
+from rtcc.ir import Graph
 
 
 class Qdq:
@@ -228,3 +234,47 @@ def branching_network(seed: int = 0, *, signed: bool = False) -> onnx.ModelProto
     smaller = net.conv(second, 24, 3, stride=2, zero=4)
     joined = net.concat(net.conv(net.enlarged(smaller), 16, 1), first)
     return net.model(net.conv(joined, 40, 3, zero=9))
+
+
+def checked_kernels(
+    model: onnx.ModelProto, feeds: dict[str, np.ndarray] | None = None, *, units: int, share: float
+) -> list[Graph]:
+    """The kernels that a model of integer results becomes, its machine code compared with two oracles.
+
+    It gives the interpreter's bits, and is at most `units` from ONNX Runtime, in less than that share of the
+    elements from 0. `feeds` are random by default.
+    """
+    feeds = feeds_of(model) if feeds is None else feeds
+    compilation = start(model, Options())
+    compilation.lower()
+    with rtcc.compile(model, verify_kernels=True) as artifact:
+        found = list(artifact.run(feeds).values())
+    lowered = list(interpret(compilation.module, feeds).values())
+    for ours, interpreted, theirs in zip(found, lowered, reference(model, feeds), strict=True):
+        np.testing.assert_array_equal(ours, interpreted)
+        difference = np.abs(ours.astype(int) - theirs.astype(int))
+        assert difference.max() <= units
+        assert (difference > 0).mean() < share
+        assert len(np.unique(theirs)) > min(40, theirs.size // 2), "hardly any value: this compares nothing"
+    return list(compilation.module.kernels.values())
+
+
+def reference(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """What ONNX Runtime gives."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return [np.asarray(each) for each in session.run(None, feeds)]
+
+
+def feeds_of(model: onnx.ModelProto, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random values for the inputs."""
+    random = np.random.default_rng(seed)
+    return {
+        value.name: random.standard_normal([d.dim_value for d in value.type.tensor_type.shape.dim]).astype(
+            np.float32
+        )
+        for value in model.graph.input
+    }

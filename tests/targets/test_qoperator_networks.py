@@ -23,7 +23,7 @@ from rtcc.interpreter import interpret
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.ir.ops.stored import StoredMatMul
-from tests.targets.test_quantized_networks import reference
+from tests.targets.quantized import reference
 
 
 class Samples(CalibrationDataReader):

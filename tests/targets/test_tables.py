@@ -8,18 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import rtcc
-from rtcc.compiler import Options, start
-from rtcc.interpreter import interpret
 from rtcc.ir import DType, Graph, Module, TensorType, Value
 from rtcc.ir.ops.integer import MatMulSum
 from rtcc.ir.ops.tables import Curve, Lookup
 from rtcc.pipeline.inputs import random_kernel_inputs
 from tests.targets.kernels import require_lanes
 from tests.targets.lowered import Kernels
-from tests.targets.quantized import Qdq
+from tests.targets.quantized import Qdq, checked_kernels
 from tests.targets.test_integer import TARGETS, convolution, outlined, problems, targets
-from tests.targets.test_quantized_networks import feeds_of, reference
 
 FUNCTIONS = {
     "Sigmoid": {}, "Tanh": {}, "HardSigmoid": {"alpha": 0.3}, "HardSwish": {}, "LeakyRelu": {"alpha": 0.1},
@@ -131,18 +127,5 @@ def network(function: str, *, every: bool, signed: bool) -> Qdq:
 def test_functions_are_within_one_unit_of_onnx_runtime(function: str, signed: bool, every: bool) -> None:
     """No float is left behind the sum; Swish is x · sigmoid(x), Gelu x · (1 + erf(x / √2)) / 2."""
     net = network(function, every=every, signed=signed)
-    model = net.model(net.last)
-    feeds = feeds_of(model, 1)
-    compilation = start(model, Options())
-    compilation.lower()
-    ops = [op for kernel in compilation.module.kernels.values() for op in kernel.ops]
-    assert any(isinstance(op, Lookup if every else Curve) for op in ops)
-    with rtcc.compile(model, verify_kernels=True) as artifact:
-        (found,) = artifact.run(feeds).values()
-    (interpreted,) = interpret(compilation.module, feeds).values()
-    np.testing.assert_array_equal(found, interpreted)
-    (expected,) = reference(model, feeds)
-    difference = np.abs(found.astype(int) - expected.astype(int))
-    assert len(np.unique(expected)) > 40
-    assert difference.max() <= 1
-    assert (difference > 0).mean() < (0.01 if every else 0.15)
+    kernels = checked_kernels(net.model(net.last), units=1, share=0.01 if every else 0.15)
+    assert any(isinstance(op, Lookup if every else Curve) for kernel in kernels for op in kernel.ops)
