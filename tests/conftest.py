@@ -36,15 +36,10 @@ def pytest_runtest_call() -> Generator[None, None, None]:
         pytest.skip(str(missing))
 
 
-OPTIONAL_PACKAGES = ("torch", "mlxtend")
-"""Packages of other extras than `test`: tests that need them are skipped even where nothing else may be."""
-
-
 def _lacks_something(report: pytest.TestReport | pytest.CollectReport) -> bool:
     """Whether a report says skipped for want of a tool or package that CI must have."""
     reason = str(report.longrepr)
-    lacking = "is not installed" in reason or "could not import" in reason
-    return report.skipped and lacking and not any(f"'{name}'" in reason for name in OPTIONAL_PACKAGES)
+    return report.skipped and ("is not installed" in reason or "could not import" in reason)
 
 
 @pytest.hookimpl(wrapper=True)
