@@ -4,11 +4,12 @@
     python benchmarks/compare.py --models resnet18 ppocr-det my.onnx --threads 2 --rounds 30 --json out.json
     python benchmarks/compare.py --models headline lstm --against openvino onnxruntime
     python benchmarks/compare.py --models int8 --against openvino onnxruntime --threads 1 --json int8.json
+    python benchmarks/compare.py --models recurrent --against onnxruntime --threads 1
 
 A model is a name from benchmarks/models/networks.py or from benchmarks/models/zoo.py (fetched before), a
-file with fixed input shapes, either with `.int8` behind it (as `rtcc quantize` makes it), or `headline` or
-`int8`: the float and the quantised networks that comparison/headline.py holds to a bar. Each
-model and number of threads is a process of its own, pinned to as many cores; a runtime that crashes in it is
+file with fixed input shapes, either with `.int8` behind it (as `rtcc quantize` makes it), or `headline`,
+`int8` or `recurrent`: the float, the quantised and the recurrent networks that comparison/headline.py holds
+to a bar. Each model and number of threads is a process of its own, pinned to as many cores; a runtime that crashes in it is
 reported and left out. Machines drift by tens of per cent over minutes, so only the ratios count.
 """
 

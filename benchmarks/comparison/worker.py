@@ -19,7 +19,7 @@ import rtcc
 from benchmarks.comparison.answers import MOST_DEVIATION, MOST_QUANTIZED_DEVIATION, deviations
 from benchmarks.comparison.job import OURS, OURS_RUN, TVM, Job, Result
 from benchmarks.comparison.turns import take_turns
-from benchmarks.models.named import find_model
+from benchmarks.models.named import compiled_in, find_model
 from benchmarks.models.quantized import EVERY, INT8, float_name, is_quantized
 from benchmarks.tvm_default import TvmDefault
 from rtcc.measure import pinned
@@ -39,6 +39,7 @@ class Comparison:
         self._job, self._cores, self._stage = job, cores, stage
         self._path, self._feeds = find_model(job.model, Path(job.folder))
         self._shapes = {name: array.shape for name, array in self._feeds.items()}
+        self._values = compiled_in(job.model)
         self._runners: dict[str, Callable[[], object]] = {}
         self._answers: dict[str, Arrays] = {}
         self.result = Result(job.model, job.threads)
@@ -66,13 +67,15 @@ class Comparison:
         job = self._job
         with pinned(self._cores):
             compiled = rtcc.compile(
-                self._path, target="x86", threads=job.threads, shapes=self._shapes, pipeline=job.pipeline
-            )
+                self._path, target="x86", threads=job.threads, shapes=self._shapes, values=self._values,
+                pipeline=job.pipeline,
+            )  # fmt: skip
         self.result.compile_seconds = time.perf_counter() - started
         artifact = rtcc.load(compiled.path, threads=job.threads)
-        self._answers[name] = artifact.run(self._feeds)
-        self._runners[OURS] = artifact.bind(self._feeds)
-        self._runners[OURS_RUN] = lambda: artifact.run(self._feeds)
+        feeds = {name: array for name, array in self._feeds.items() if name not in self._values}
+        self._answers[name] = artifact.run(feeds)
+        self._runners[OURS] = artifact.bind(feeds)
+        self._runners[OURS_RUN] = lambda: artifact.run(feeds)
         self.result.versions[name] = rtcc.__version__
 
     def _load_peer(self, name: str) -> None:

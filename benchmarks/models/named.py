@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.models.networks import MODELS, sample_inputs, write_model
 from benchmarks.models.quantized import float_name, is_quantized, write_quantized
-from benchmarks.models.zoo import ZOO, zoo_feeds, zoo_path
+from benchmarks.models.zoo import ZOO, zoo_feeds, zoo_path, zoo_values
 
 
 def require_models(names: Iterable[str]) -> None:
@@ -36,3 +36,8 @@ def find_model(name: str, folder: Path) -> tuple[Path, dict[str, NDArray[Any]]]:
         return zoo_path(name), zoo_feeds(name)
     path = write_model(name, folder) if name in MODELS else Path(name)
     return path, sample_inputs(onnx.ModelProto.FromString(path.read_bytes()))
+
+
+def compiled_in(name: str) -> dict[str, NDArray[Any]]:
+    """Those of a model's inputs that rtcc compiles in: a rate that chooses a branch, say. Others are fed all."""
+    return zoo_values(name) if name in ZOO else {}

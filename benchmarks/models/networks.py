@@ -444,19 +444,20 @@ def minilm(
 
 def _recurrent(
     operator: str, gates: int, steps: int, features: int, hidden: int, layers: int, batch: int, seed: int,
-    **attributes: Any,
+    ways: int = 1, **attributes: Any,
 ) -> ModelProto:  # fmt: skip
+    """ways: directions of each layer, whose states are joined as the next one's features."""
     g = GraphWriter(operator.lower(), seed)
     x = g.input("input", (steps, batch, features))
     g.constant("direction_axis", np.array([1], np.int64))
-    g.constant("initial_state", np.zeros((1, batch, hidden), np.float32))
+    g.constant("initial_state", np.zeros((ways, batch, hidden), np.float32))
     states = ["initial_state"] * (2 if operator == "LSTM" else 1)
     for index in range(layers):
         operands = [
             x,
-            g.scaled(f"rnn.weight_ih_l{index}", (1, gates * hidden, features), features, 2.0),
-            g.scaled(f"rnn.weight_hh_l{index}", (1, gates * hidden, hidden), hidden, 1.0),
-            g.uniform(f"rnn.bias_l{index}", (1, 2 * gates * hidden), -0.1, 0.1),
+            g.scaled(f"rnn.weight_ih_l{index}", (ways, gates * hidden, features), features, 2.0),
+            g.scaled(f"rnn.weight_hh_l{index}", (ways, gates * hidden, hidden), hidden, 1.0),
+            g.uniform(f"rnn.bias_l{index}", (ways, 2 * gates * hidden), -0.1, 0.1),
         ]
         name = f"/rnn/{operator}_{index}"
         y = g.node(
@@ -467,12 +468,23 @@ def _recurrent(
             hidden_size=hidden,
             **attributes,
         )
-        x = g.node("Squeeze", [y, "direction_axis"], f"{name}/Squeeze")
-        features = hidden
+        x = _joined_directions(g, y, name, steps, batch, ways * hidden, ways)
+        features = ways * hidden
     g.constant("last_step", np.array(steps - 1, np.int64))
-    linear(g, g.node("Gather", [x, "last_step"], "/Gather", axis=0), "fc", (hidden, 10))
+    linear(g, g.node("Gather", [x, "last_step"], "/Gather", axis=0), "fc", (ways * hidden, 10))
     g.output(g.rename_last("output"), (batch, 10))
     return g.model()
+
+
+def _joined_directions(
+    g: GraphWriter, y: str, name: str, steps: int, batch: int, features: int, ways: int
+) -> str:
+    """[steps, ways, batch, hidden] as [steps, batch, features]."""
+    if ways == 1:
+        return g.node("Squeeze", [y, "direction_axis"], f"{name}/Squeeze")
+    turned = g.node("Transpose", [y], f"{name}/Transpose", perm=[0, 2, 1, 3])
+    g.constant(f"{name}/shape", np.array([steps, batch, features], np.int64))
+    return g.node("Reshape", [turned, f"{name}/shape"], f"{name}/Reshape")
 
 
 def lstm(
@@ -480,6 +492,15 @@ def lstm(
 ) -> ModelProto:
     """Stacked LSTM and a classifier on the last step: input [steps,batch,features], output [batch,10]."""
     return _recurrent("LSTM", 4, steps, features, hidden, layers, batch, seed)
+
+
+def lstm_bidirectional(
+    steps: int = 32, features: int = 128, hidden: int = 128, layers: int = 2, batch: int = 1, seed: int = 9
+) -> ModelProto:
+    """As `lstm`, in both directions."""
+    return _recurrent(
+        "LSTM", 4, steps, features, hidden, layers, batch, seed, ways=2, direction="bidirectional"
+    )
 
 
 def gru(
@@ -502,6 +523,7 @@ MODELS: dict[str, Callable[[], ModelProto]] = {
     "minilm6": minilm,
     "minilm6-layernorm": _minilm_operator,
     "lstm": lstm,
+    "lstm-bidirectional": lstm_bidirectional,
     "gru": gru,
 }
 

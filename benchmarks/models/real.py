@@ -15,7 +15,7 @@ from onnx import ModelProto
 
 from benchmarks.models import networks
 from benchmarks.models.light import LIGHT_MODELS, light_model
-from benchmarks.models.zoo import ZOO, zoo_feeds, zoo_model
+from benchmarks.models.zoo import ZOO, zoo_feeds, zoo_model, zoo_values
 from rtcc.ir import Module
 from rtcc.onnx import read
 
@@ -62,17 +62,13 @@ def _light_feeds(model: ModelProto, seed: int) -> dict[str, Array]:
     return {name: np.random.default_rng(seed).standard_normal((1, 3, 224, 224)).astype(np.float32)}
 
 
-_FIXED: Mapping[str, Mapping[str, Array]] = {"silero-vad": {"sr": np.array(16000, np.int64)}}
-"""The branch for the other rate is invalid at this rate's sizes; only a constant rate rules it out."""
-
-
 def _fetched(name: str) -> RealModel:
     return RealModel(
         name,
         lambda: ModelProto.FromString(zoo_model(name).read_bytes()),
         lambda _, seed: zoo_feeds(name, seed),
         ZOO[name].shapes,
-        _FIXED.get(name, {}),
+        zoo_values(name),
     )
 
 
@@ -105,6 +101,9 @@ SMALL: dict[str, RealModel] = {
             ),
         ),
         _network("small-lstm", lambda: networks.lstm(steps=5, features=8, hidden=12)),
+        _network(
+            "small-lstm-bidirectional", lambda: networks.lstm_bidirectional(steps=5, features=8, hidden=12)
+        ),
         _network("small-gru", lambda: networks.gru(steps=5, features=8, hidden=12)),
         _light("squeezenet"),
         _fetched("ppocr-cls"),

@@ -31,7 +31,10 @@ class ModelMissing(Exception):
 
 @dataclass(frozen=True)
 class ZooModel:
-    """Where a model comes from, and the shapes its inputs usually have (for those that are not fixed)."""
+    """Where a model comes from, and the shapes its inputs usually have (for those that are not fixed).
+
+    values: inputs to compile in, as numbers.
+    """
 
     package: str
     version: str
@@ -39,14 +42,20 @@ class ZooModel:
     sha256: str
     about: str
     shapes: Mapping[str, Shape] = field(default_factory=dict[str, Shape])
+    values: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 _SILERO_SHAPES: Mapping[str, Shape] = {"input": (1, 576), "state": (2, 1, 128), "sr": ()}
 
 
-def _silero(member: str, sha256: str, about: str, shapes: Mapping[str, Shape] = _SILERO_SHAPES) -> ZooModel:
+_RATE = 16000
+
+
+def _silero(
+    member: str, sha256: str, about: str, shapes: Mapping[str, Shape] = _SILERO_SHAPES, **values: int
+) -> ZooModel:
     """512 new samples after 64 of context; `sr` is the rate, 16000 or 8000."""
-    return ZooModel("silero-vad", "6.2.3", f"silero_vad/data/{member}", sha256, about, shapes)
+    return ZooModel("silero-vad", "6.2.3", f"silero_vad/data/{member}", sha256, about, shapes, values)
 
 
 def _ppocr(member: str, sha256: str, about: str, height: int, width: int) -> ZooModel:
@@ -93,6 +102,7 @@ ZOO: dict[str, ZooModel] = {
         "silero_vad.onnx",
         "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
         "voice activity (LSTM, nested If), 8 and 16 kHz",
+        sr=_RATE,  # The branch for the other rate is invalid at this one's sizes; a constant rules it out.
     ),
     "silero-vad-op15": _silero(
         "silero_vad_16k_op15.onnx",
@@ -173,7 +183,7 @@ ZOO: dict[str, ZooModel] = {
 }
 
 
-_FIXED = {"sr": 16000, "attention_mask": 1, "token_type_ids": 0}
+_FIXED = {"sr": _RATE, "attention_mask": 1, "token_type_ids": 0}
 
 
 def zoo_folder() -> Path:
@@ -211,6 +221,11 @@ def zoo_feeds(name: str, seed: int = 0) -> dict[str, NDArray[Any]]:
             values = 200 * values
         feeds[value.name] = np.asarray(values, dtype)
     return feeds
+
+
+def zoo_values(name: str) -> dict[str, NDArray[Any]]:
+    """The inputs that are compiled in, as scalars of int64."""
+    return {value: np.array(number, np.int64) for value, number in ZOO[name].values.items()}
 
 
 def fetch(names: Sequence[str]) -> None:

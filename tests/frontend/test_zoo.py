@@ -7,12 +7,9 @@ import pytest
 from onnx import ModelProto
 
 import rtcc
-from benchmarks.models.zoo import ZOO, zoo_feeds, zoo_model
+from benchmarks.models.zoo import ZOO, zoo_feeds, zoo_model, zoo_values
 from rtcc.onnx import to_model
 from tests.frontend.models import assert_same, run_onnxruntime
-
-_FIXED = {"silero-vad": ("sr",)}
-"""Inputs that choose a branch, the other one being wrong for these shapes."""
 
 
 @pytest.mark.parametrize("name", sorted(ZOO))
@@ -21,7 +18,7 @@ def test_zoo_model(name: str) -> None:
     feeds = zoo_feeds(name)
     original = ModelProto.FromString(path.read_bytes())
     shapes = {n: a.shape for n, a in feeds.items()}
-    fixed = {n: feeds.pop(n) for n in _FIXED.get(name, ())}
+    fixed = {n: feeds.pop(n) for n in zoo_values(name)}
     module = rtcc.read(path, shapes=shapes, values=fixed)
     assert all(p.type.is_static for p in module.main.parameters)
     with np.errstate(all="ignore"):

@@ -13,6 +13,7 @@ from benchmarks.models.networks import (
     gru,
     lenet,
     lstm,
+    lstm_bidirectional,
     minilm,
     mobilenet_v2,
     resnet18,
@@ -39,6 +40,7 @@ SMALL: dict[str, Callable[[], ModelProto]] = {
         layers=2, hidden=48, heads=4, tokens=16, vocabulary=1000, primitive=False
     ),
     "lstm": lambda: lstm(steps=5, features=8, hidden=12),
+    "lstm-bidirectional": lambda: lstm_bidirectional(steps=5, features=8, hidden=12),
     "gru": lambda: gru(steps=5, features=8, hidden=12),
 }
 

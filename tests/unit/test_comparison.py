@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from benchmarks.comparison.headline import (
     KNOWN_AS,
     LENET,
     QUANTIZED,
+    RECURRENT,
+    RECURRENT_BARS,
     bar,
     expanded,
 )
@@ -31,6 +34,7 @@ from benchmarks.comparison.job import OURS, OURS_RUN, RUNTIMES, Job, Result
 from benchmarks.comparison.tables import WIDTH, met, print_report
 from benchmarks.comparison.turns import SLOW_ROUNDS, take_turns
 from benchmarks.models.named import find_model, require_models
+from benchmarks.models.zoo import zoo_model
 from rtcc.ir.ops.quant import QuantizeLinear
 
 
@@ -64,7 +68,7 @@ def test_the_headline_is_eleven_networks() -> None:
     assert expanded([HEADLINE]) == [LENET, *BARS]
     assert len(expanded(["lstm", HEADLINE, "lenet"])) == 12
     assert [bar(LENET, OURS, 1), bar(LENET, OURS_RUN, 1), bar("vgg16", OURS, 1)] == [4.0, 2.5, 1.35]
-    assert [bar("vgg16", OURS, 2), bar(LENET, OURS_RUN, 2), bar("lstm", OURS, 1)] == [1.0, None, None]
+    assert [bar("vgg16", OURS, 2), bar(LENET, OURS_RUN, 2), bar("lstm", OURS, 1)] == [1.0, None, 1.2]
 
 
 def test_quantised_networks_have_a_group_of_names_and_bars() -> None:
@@ -74,6 +78,11 @@ def test_quantised_networks_have_a_group_of_names_and_bars() -> None:
     require_models(["lenet.int8", "lenet.int8-every"])
     with pytest.raises(SystemExit, match="'lenat'"):
         require_models(["lenat.int8"])
+
+
+def test_recurrent_networks_have_a_group_of_names_and_bars() -> None:
+    assert expanded([RECURRENT, "gru"]) == list(RECURRENT_BARS)
+    assert [bar("silero-vad", OURS, 1), bar("silero-vad", OURS, 2)] == [2.0, None]
 
 
 def test_a_quantised_network_is_written_from_its_float_one(tmp_path: Path) -> None:
@@ -223,6 +232,14 @@ def test_a_runtime_that_answers_otherwise_is_no_peer(tmp_path: Path, monkeypatch
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     found = process.measured(job(tmp_path, "onnxruntime", "ncnn"))
     assert "of the largest output off" in found.failures["ncnn"]
+    assert set(found.seconds) == {OURS, OURS_RUN, "onnxruntime"}
+
+
+def test_an_input_that_is_compiled_in_is_fed_to_the_others(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    zoo_model("silero-vad")
+    found = process.measured(replace(job(tmp_path, "onnxruntime"), model="silero-vad"))
+    assert not found.failures
     assert set(found.seconds) == {OURS, OURS_RUN, "onnxruntime"}
 
 
