@@ -9,8 +9,9 @@
 A model is a name from benchmarks/models/networks.py or from benchmarks/models/zoo.py (fetched before), a
 file with fixed input shapes, either with `.int8` behind it (as `rtcc quantize` makes it), or `headline`,
 `int8` or `recurrent`: the float, the quantised and the recurrent networks that comparison/headline.py holds
-to a bar. Each model and number of threads is a process of its own, pinned to as many cores; a runtime that crashes in it is
-reported and left out. Machines drift by tens of per cent over minutes, so only the ratios count.
+to a bar. Each model and number of threads is a process of its own, pinned to as many cores; a runtime that
+crashes in it is reported and left out. Machines drift by tens of per cent over minutes, so only the ratios
+count.
 """
 
 import argparse

@@ -39,5 +39,5 @@ def find_model(name: str, folder: Path) -> tuple[Path, dict[str, NDArray[Any]]]:
 
 
 def compiled_in(name: str) -> dict[str, NDArray[Any]]:
-    """Those of a model's inputs that rtcc compiles in: a rate that chooses a branch, say. Others are fed all."""
+    """Those of a model's inputs that rtcc compiles in (a rate that chooses a branch, say)."""
     return zoo_values(name) if name in ZOO else {}
