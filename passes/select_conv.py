@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,7 +11,6 @@ from rtcc.ir import Constant, Module, Op
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.fused import Fused
-from rtcc.ir.ops.integer import ConvSum
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs, operand_index
 from rtcc.pipeline.base import Pass
@@ -20,10 +18,8 @@ from rtcc.pipeline.exactness import reassociates
 from rtcc.selection.assignment import Assigner
 from rtcc.selection.decision import Decision, Offer, Part
 from rtcc.selection.layout_rules import obstacle
-from rtcc.target import Candidate, Target, Transformed, target_of
-
-AUTO = "auto"
-"""What stands for the target's own choice."""
+from rtcc.selection.wishes import AUTO, Wishes, by_layer
+from rtcc.target import Transformed, target_of
 
 _FORMS = {WinogradConv.name: WinogradConv, FftConv.name: FftConv}
 """The operators that compute a convolution with transformed weights."""
@@ -90,7 +86,7 @@ class SelectConv(Pass):
     def _assigners(self, module: Module) -> Iterator[tuple[Assigner, dict[Fused, Choosing]]]:
         """The assigner of each graph, and the choice at each of its anchors."""
         target = target_of(module)
-        wishes = _Wishes(self.conv, _by_layer(self.layers), self.max_error, self.transforms)
+        wishes = Wishes(self.conv, by_layer(self.layers), self.max_error, self.transforms)
         wishes.require_known(target, module)
         for graph in flow_graphs(module):
             choices: dict[Fused, Choosing] = {}
@@ -99,50 +95,14 @@ class SelectConv(Pass):
                 found = target.candidates(anchor, constant_slots(op, anchor))
                 if not found:
                     return ()
-                each = tuple(Offer(candidate, wishes.refusal(op, anchor, candidate)) for candidate in found)
+                each = tuple(
+                    Offer(candidate, wishes.refusal(candidate) or obstacle(op.body, anchor, candidate))
+                    for candidate in found
+                )
                 choices[op] = Choosing(anchor, each, wishes.algorithm(anchor))
                 return choices[op].open()
 
             yield Assigner(graph, target, offers), choices
-
-
-@dataclass(frozen=True)
-class _Wishes:
-    """What the options ask for."""
-
-    conv: str
-    layers: Mapping[str, str]
-    max_error: float
-    transforms: bool
-
-    def require_known(self, target: Target, module: Module) -> None:
-        """Refuse algorithms that the target does not list, and layers that the module does not have."""
-        for name in (self.conv, *self.layers.values()):
-            if name != AUTO and name not in target.algorithms:
-                known = ", ".join((AUTO, *target.algorithms))
-                raise InvalidInput("unknown-algorithm", f"target {target.name} has no algorithm {name!r}",
-                                   hint=f"known: {known}")  # fmt: skip
-        nodes = {node for op in module.walk() for node in op.location.nodes} if self.layers else set[str]()
-        for layer in self.layers:
-            if layer not in nodes:
-                near = difflib.get_close_matches(layer, sorted(nodes), 3)
-                hint = f"did you mean {', '.join(near)}?" if near else "--explain lists the layers by name"
-                raise InvalidInput("unknown-layer", f"no layer is named {layer!r}", hint=hint)
-
-    def refusal(self, op: Fused, anchor: Op, candidate: Candidate) -> str:
-        """Why a candidate may not be taken for a region, or ""."""
-        if self.max_error and candidate.error > self.max_error:
-            return f"its error bound {candidate.error:.1e} is above {self.max_error:g}"
-        if candidate.transformed and not self.transforms:
-            return "transforms=false forbids transformed weights"
-        return obstacle(op.body, anchor, candidate)
-
-    def algorithm(self, anchor: Op) -> str:
-        """What is asked for an anchor: an algorithm's name, or AUTO."""
-        for node in anchor.location.nodes:
-            if node in self.layers:
-                return self.layers[node]
-        return self.conv if isinstance(anchor, nn.Conv | ConvSum) else AUTO
 
 
 @dataclass(frozen=True)
@@ -186,10 +146,7 @@ class Choosing:
             for offer in self.offers
         ]
         reason = "asked for" if self.wanted != AUTO else _reason(taken, offers)
-        operands = list(self.anchor.present_operands)[:2]
-        problem = " ".join(str(value.type) for value in (*operands, *self.anchor.results))
-        location = self.anchor.location
-        return Decision(location.nodes, self.anchor.name, problem, tuple(offers), taken, reason)
+        return Decision.of(self.anchor, tuple(offers), taken, reason)
 
 
 def _reason(taken: Offer, offers: Sequence[Offer]) -> str:
@@ -206,18 +163,6 @@ def _reason(taken: Offer, offers: Sequence[Offer]) -> str:
         )
     following = min(offer.seconds for offer in others)
     return f"{following / max(taken.seconds, 1e-12):.1f} times as fast as the next"
-
-
-def _by_layer(texts: tuple[str, ...]) -> dict[str, str]:
-    """`("conv1=direct",)` → {"conv1": "direct"}."""
-    found: dict[str, str] = {}
-    for text in texts:
-        layer, equals, algorithm = text.rpartition("=")
-        if not equals or not layer:
-            raise InvalidInput("bad-layer", f"{text!r} is not LAYER=ALGORITHM",
-                               hint='as in select-conv{layers=["conv1=direct"]}')  # fmt: skip
-        found[layer] = algorithm
-    return found
 
 
 def _transform(

@@ -242,15 +242,16 @@ def _as_it_is(
 def remaining(pipeline: str, module: Module) -> list[Pass]:
     """The passes of a pipeline that a module read from a dump has not been through yet.
 
-    A dump of this very pipeline goes on where it stopped. One of another pipeline starts over at the graph
+    A dump of this very pipeline, whatever the options of its passes, goes on where it stopped. One of another
+    pipeline starts over at the graph
     level, whose passes may run twice, and below it takes the lowering passes that are left.
     """
     from rtcc.ir import LEVELS
-    from rtcc.pipeline.text import parse_pipeline, print_pass
+    from rtcc.pipeline.text import parse_pipeline
 
     passes = list(parse_pipeline(pipeline))
-    names = [print_pass(each) for each in passes]
-    if names[: len(module.after)] == module.after:
+    names = [each.name for each in passes]
+    if names[: len(module.after)] == [text.partition("{")[0] for text in module.after]:
         return passes[len(module.after) :]
     reached = LEVELS.index(module.level)
     if reached == 0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from math import inf
@@ -91,6 +91,11 @@ class Cost:
         """Seconds in all that one thread takes; this decides how many share the run."""
         return self.total if self.alone is None else self.alone
 
+    def times(self, factor: float) -> Cost:
+        """The cost of what takes so many times as long."""
+        alone = None if self.alone is None else factor * self.alone
+        return Cost(factor * self.compute, factor * self.memory, factor * self.communication, alone)
+
 
 @dataclass(frozen=True)
 class Illegal:
@@ -138,6 +143,19 @@ class Candidate:
         if not isinstance(self.cost, Cost):
             return inf
         return self.cost.total if self.measured is None else self.measured
+
+    @property
+    def slowness(self) -> float:
+        """How many times longer than predicted it took; 1 where it was not measured, or took less."""
+        if self.measured is None or isinstance(self.cost, Illegal):
+            return 1.0
+        return max(1.0, self.measured / self.cost.total)
+
+    def slowed(self, times: float) -> Candidate:
+        """The same, predicted to take so many times as long; what was measured or is illegal stays."""
+        if self.measured is not None or isinstance(self.cost, Illegal) or times == 1.0:
+            return self
+        return replace(self, cost=self.cost.times(times))
 
 
 GENERIC = "generic"

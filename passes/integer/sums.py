@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 
 import numpy as np
 
-from rtcc.ir import Constant, DType, Op, Value
+from rtcc.ir import Constant, DType, Value
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.cast import Cast
-from rtcc.ir.ops.integer import QUANTIZED, ConvSum, MatMulSum, padded_offset
+from rtcc.ir.ops.integer import ConvSum, MatMulSum, padded_offset
 from rtcc.ir.ops.math import Add, Mul, Sub
 from rtcc.ir.ops.quant import MatMulInteger
 from rtcc.ir.ops.shapes import Reshape
+from rtcc.passes.integer.arithmetic import Arithmetic, Linear
 from rtcc.passes.integer.averages import average, global_average
 from rtcc.passes.integer.values import (
     SIGN,
     Array,
     constant_numbers,
-    dequantized,
+    read_data,
+    read_weights,
     scaled,
     unscaled,
-    weights_of,
 )
 from rtcc.passes.legalization.sum_range import LARGEST, LIMIT
 from rtcc.pipeline import Rewriter, Rule, rewrite
-from rtcc.target import GENERIC, Cost, Target
+from rtcc.target import Illegal
+
+SYMBOLIC = Illegal("its sizes are symbolic")
+OVERFLOW = Illegal("some data make its sum leave int32")
 
 
-def rules_for(target: Target) -> tuple[Rule, ...]:
-    """The rules, for what the target has kernels for that take no longer than those of floats."""
-    sums = _Sums(target)
+def rules_for(arithmetic: Arithmetic) -> tuple[Rule, ...]:
+    """The rules; layers become integer sums where that is how they are to be computed."""
+    sums = _Sums(arithmetic)
     linear = (
         rewrite(nn.Conv)(sums.convolution),
         rewrite(nn.MatMul, nn.Gemm)(sums.product),
@@ -41,105 +44,146 @@ def rules_for(target: Target) -> tuple[Rule, ...]:
 
 
 @dataclass(frozen=True)
-class _Sums:
-    """Rules of linear layers, which ask the target."""
+class _Sum:
+    """What could take a layer's place. total: the op that adds up; scale: of its unit, shaped to broadcast
+    along the channels; offset: what is added to the sum, where that does not.
+    """
 
-    target: Target
+    total: ConvSum | MatMulSum
+    scale: Array
+    offset: Constant | None = None
+
+    def value(self, rw: Rewriter) -> Value:
+        """The numbers that the sum stands for."""
+        whole = self.total.result if self.offset is None else Add(self.total.result, self.offset).result
+        return scaled(whole, self.scale, rw)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Rules of linear layers, which ask whether to compute in integers."""
+
+    arithmetic: Arithmetic
 
     def convolution(self, op: nn.Conv, rw: Rewriter) -> None:
         """conv(dequantize(x), dequantize(#w), #b)  →  mul(cast(conv_sum(x, #w, #offset)), #scale)"""
-        data, weights = dequantized(op.data), weights_of(op.weight, 0)
-        if data is None or weights is None or not op.type.is_static or not op.data.type.is_static:
-            return
-        scale = data.scale * weights.scale
-        bias = integer_bias(op.bias, scale, len(weights.array))
-        if bias is None:
-            return
-        data = data.unsigned(rw)
-        window = op.window(op.data.type.sizes[2:], weights.array.shape)
-        offset = padded_offset(weights.array, bias, data.zero, window, op.data.type.sizes[2:])
-        if may_overflow(weights.array, offset):
-            return
-        moved = rw.constant(offset.astype(np.int32), name=f"{weights.name(rw)}.offset")
-        total = ConvSum(data.value, weights.constant(rw), moved, **op.attributes)
-        if not self._is_offered(total) or not self._is_faster(total, op, op.data):
-            total.drop_operands()
-            return
-        rw.replace(op, scaled(total.result, _along(scale, op.type.rank, 1), rw))
+        self._replace(op, op.data, _convolution_sum(op, rw), rw)
 
     def product(self, op: nn.MatMul | nn.Gemm, rw: Rewriter) -> None:
         """mat_mul(dequantize(x), dequantize(#w))  →  mul(cast(add(mat_mul_sum(x, #w), #offset)), #scale)"""
-        transposed = isinstance(op, nn.Gemm) and bool(op.transB)
-        data, weights = dequantized(op.left), weights_of(op.right, 0 if transposed else 1)
-        if data is None or weights is None or weights.array.ndim != 2 or not op.type.is_static:
-            return
-        if isinstance(op, nn.Gemm) and (op.transA or op.alpha != 1 or op.beta != 1):
-            return
-        matrix = weights.array.T if transposed else weights.array
-        scale = data.scale * weights.scale
-        bias = integer_bias(op.addend if isinstance(op, nn.Gemm) else None, scale, matrix.shape[1])
-        if bias is None:
-            return
-        data = data.unsigned(rw)
-        offset = bias - data.zero * matrix.sum(0, dtype=np.int64)
-        if may_overflow(matrix.T, offset):
-            return
-        total = MatMulSum(data.value, weights.constant(rw, matrix if transposed else None))
-        if not self._is_offered(total) or not self._is_faster(total, op, op.left):
-            total.drop_operands()
-            return
-        moved = Add(total.result, rw.constant(offset.astype(np.int32), name=f"{weights.name(rw)}.offset"))
-        rw.replace(op, scaled(moved.result, scale if scale.size > 1 else scale.reshape(()), rw))
+        self._replace(op, op.left, _product_sum(op, rw), rw)
+
+    def _replace(self, op: Linear, data: Value, found: _Sum | Illegal, rw: Rewriter) -> None:
+        total = found if isinstance(found, Illegal) else found.total
+        if self.arithmetic.takes_integers(op, total, data):
+            assert isinstance(found, _Sum)
+            rw.replace(op, found.value(rw))
+        elif isinstance(found, _Sum):
+            found.total.drop_operands()
 
     def integer_product(self, op: MatMulInteger, rw: Rewriter) -> None:
         """mat_mul_integer(x, #w, z)  →  sub(mat_mul_sum(x, #w), mul(z, #sums of columns))"""
-        matrix = _columns(op)
-        if matrix is None or op.left.type.dtype is not DType.U8 or not op.type.is_static:
-            return
-        zero, sums = op.left_zero_point, matrix.sum(0, dtype=np.int64)
-        is_single = zero is None or (zero.type.is_static and zero.type.elements == 1)
-        if not is_single or may_overflow(matrix.T, -LARGEST * sums) or may_overflow(matrix.T, 0 * sums):
+        matrix = _bytes_product(op)
+        if isinstance(matrix, Illegal):
+            self.arithmetic.takes_sum(op, matrix)
             return
         weight = op.right
         if weight.type.dtype is not DType.I8:
             weight = rw.constant(matrix, name="weight")
         total = MatMulSum(op.left, weight)
-        if not self._is_offered(total):
+        if not self.arithmetic.takes_sum(op, total):
             total.drop_operands()
             return
+        zero = op.left_zero_point
         if zero is None:
             rw.replace(op, total)
             return
         wide = Cast(zero, to=DType.I32.value).result
         flat = Reshape(wide, rw.constant(np.array([1], np.int64), name="one")).result
-        moved = Mul(flat, rw.constant(sums.astype(np.int32), name="sums")).result
+        sums = matrix.sum(0, dtype=np.int64).astype(np.int32)
+        moved = Mul(flat, rw.constant(sums, name="sums")).result
         rw.replace(op, Sub(total.result, moved))
 
-    def _seconds(self, op: Op, *left_out: str) -> float:
-        """Predicted by the best algorithm that there is, infinite where there is none."""
-        found = (each for each in self.target.candidates(op, {1, 2}) if each.algorithm not in left_out)
-        return min((each.cost.total for each in found if isinstance(each.cost, Cost)), default=inf)
 
-    def _is_offered(self, op: Op) -> bool:
-        return self._seconds(op, GENERIC) < inf
+def _convolution_sum(op: nn.Conv, rw: Rewriter) -> _Sum | Illegal:
+    """A convolution as an integer sum, or why it is none."""
+    data, weights = read_data(op.data), read_weights(op.weight, 0)
+    if isinstance(data, Illegal):
+        return data
+    if isinstance(weights, Illegal):
+        return weights
+    if not op.type.is_static or not op.data.type.is_static:
+        return SYMBOLIC
+    scale = data.scale * weights.scale
+    bias = integer_bias(op.bias, scale, len(weights.array))
+    if isinstance(bias, Illegal):
+        return bias
+    data = data.unsigned(rw)
+    window = op.window(op.data.type.sizes[2:], weights.array.shape)
+    offset = padded_offset(weights.array, bias, data.zero, window, op.data.type.sizes[2:])
+    if may_overflow(weights.array, offset):
+        return OVERFLOW
+    moved = rw.constant(offset.astype(np.int32), name=f"{weights.name(rw)}.offset")
+    total = ConvSum(data.value, weights.constant(rw), moved, **op.attributes)
+    return _Sum(total, _along(scale, op.type.rank, 1))
 
-    def _is_faster(self, total: Op, real: nn.Conv | nn.MatMul | nn.Gemm, data: Value) -> bool:
-        """Whether integers take no longer than floats, for which the data would be dequantised first."""
-        floats = self._seconds(real) + self.target.conversion_cost(data.type, None).total
-        return self._seconds(total, GENERIC) <= floats
+
+def _product_sum(op: nn.MatMul | nn.Gemm, rw: Rewriter) -> _Sum | Illegal:
+    """A matrix product as an integer sum, or why it is none."""
+    transposed = isinstance(op, nn.Gemm) and bool(op.transB)
+    data, weights = read_data(op.left), read_weights(op.right, 0 if transposed else 1)
+    if isinstance(data, Illegal):
+        return data
+    if isinstance(weights, Illegal):
+        return weights
+    if weights.array.ndim != 2:
+        return Illegal("its weights are no matrix")
+    if not op.type.is_static:
+        return SYMBOLIC
+    if isinstance(op, nn.Gemm) and (op.transA or op.alpha != 1 or op.beta != 1):
+        return Illegal("its data are transposed, or alpha or beta is not 1")
+    matrix = weights.array.T if transposed else weights.array
+    scale = data.scale * weights.scale
+    bias = integer_bias(op.addend if isinstance(op, nn.Gemm) else None, scale, matrix.shape[1])
+    if isinstance(bias, Illegal):
+        return bias
+    data = data.unsigned(rw)
+    offset = bias - data.zero * matrix.sum(0, dtype=np.int64)
+    if may_overflow(matrix.T, offset):
+        return OVERFLOW
+    total = MatMulSum(data.value, weights.constant(rw, matrix if transposed else None))
+    moved = rw.constant(offset.astype(np.int32), name=f"{weights.name(rw)}.offset")
+    return _Sum(total, scale if scale.size > 1 else scale.reshape(()), moved)
 
 
-def _columns(op: MatMulInteger) -> Array | None:
-    """The constant right-hand matrix as s8 with zero point 0; None where it is no such."""
+def _bytes_product(op: MatMulInteger) -> Array | Illegal:
+    """The s8 matrix of a product that is a sum of bytes, or why it is none."""
+    matrix = _columns(op)
+    if isinstance(matrix, Illegal):
+        return matrix
+    if op.left.type.dtype is not DType.U8:
+        return Illegal(f"its data are {op.left.type.dtype.value} while running, sums of bytes take u8")
+    if not op.type.is_static:
+        return SYMBOLIC
+    zero, sums = op.left_zero_point, matrix.sum(0, dtype=np.int64)
+    if zero is not None and not (zero.type.is_static and zero.type.elements == 1):
+        return Illegal("its data have several zero points")
+    if may_overflow(matrix.T, -LARGEST * sums) or may_overflow(matrix.T, 0 * sums):
+        return OVERFLOW
+    return matrix
+
+
+def _columns(op: MatMulInteger) -> Array | Illegal:
+    """The constant right-hand matrix as s8 with zero point 0, or why it is no such."""
     right, zero = op.right, op.right_zero_point
-    if not isinstance(right, Constant) or right.type.rank != 2 or right.type.dtype not in QUANTIZED:
-        return None
+    if not isinstance(right, Constant) or right.type.rank != 2:
+        return Illegal("its weights are no constant matrix")
     if zero is not None and not isinstance(zero, Constant):
-        return None
+        return Illegal("its weights: the zero point is not constant")
     shift = SIGN if right.type.dtype is DType.U8 else 0
     zeros = np.zeros(1, np.int32) if zero is None else zero.array.astype(np.int32)
     if (zeros != shift).any():
-        return None
+        return Illegal(f"its weights have a zero point other than {shift}")
     return (right.array.astype(np.int32) - shift).astype(np.int8)
 
 
@@ -167,26 +211,23 @@ def _biased(moved: Add, offset: Array, scale: Array, bias: Value) -> Array | Non
         return None
     matrix = total.right.array
     units = integer_bias(bias, scale, matrix.shape[1])
-    if units is None or may_overflow(matrix.T, offset + units):
+    if isinstance(units, Illegal) or may_overflow(matrix.T, offset + units):
         return None
     return offset + units
 
 
-def integer_bias(bias: Value | None, scale: Array, count: int) -> Array | None:
-    """A constant bias per filter, the last axis or all of it, in units of the sum's scale, i64.
-
-    None where it is no such or too large.
-    """
+def integer_bias(bias: Value | None, scale: Array, count: int) -> Array | Illegal:
+    """A constant bias per filter, the last axis or all of it, in units of the sum, i64; or why not."""
     if bias is None:
         return np.zeros(count, np.int64)
     numbers = constant_numbers(bias)
-    if numbers is None or numbers.size not in (1, count):
-        return None
-    if numbers.size > 1 and numbers.shape[-1] != count:
-        return None
+    if numbers is None:
+        return Illegal("its bias is not constant")
+    if numbers.size not in (1, count) or (numbers.size > 1 and numbers.shape[-1] != count):
+        return Illegal("its addend is no bias per filter")
     units = np.broadcast_to(numbers.reshape(-1), count) / scale.astype(np.float64)
     if not (np.abs(units) < LIMIT).all():
-        return None
+        return Illegal("its bias in units of the sum leaves int32")
     return np.rint(units).astype(np.int64)
 
 

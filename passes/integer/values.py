@@ -16,6 +16,7 @@ from rtcc.ir.ops.math import BitwiseXor, Mul
 from rtcc.ir.ops.movement import Transpose
 from rtcc.ir.ops.quant import DequantizeLinear, QuantizeLinear, Scaled, quantized
 from rtcc.pipeline import Rewriter
+from rtcc.target import Illegal
 
 Array = NDArray[Any]
 
@@ -92,16 +93,27 @@ class Weights:
 
 def dequantized(value: Value) -> Quantized | None:
     """The 8-bit integers that a value is dequantised from, with one known scale for all of them."""
+    found = read_data(value)
+    return None if isinstance(found, Illegal) else found
+
+
+def read_data(value: Value) -> Quantized | Illegal:
+    """The same, or why a layer's data are no such integers."""
     op = value.producer
-    if not isinstance(op, DequantizeLinear) or op.type.dtype is not DType.F32:
-        return None
+    if not isinstance(op, DequantizeLinear):
+        return Illegal("its data are not quantised")
+    if op.type.dtype is not DType.F32:
+        return Illegal(f"its data are dequantised to {op.type.dtype.value}")
     known = _parameters(op, op.data.type.dtype)
-    return None if known is None else Quantized(op.data, known.scale, known.zero, known.zero_value)
+    if isinstance(known, Illegal):
+        return Illegal(f"its data: {known.reason}")
+    return Quantized(op.data, known.scale, known.zero, known.zero_value)
 
 
 def target_of(op: QuantizeLinear) -> Parameters | None:
     """What an op quantises to, with one known scale; None for other types than 8-bit integers."""
-    return _parameters(op, op.type.dtype) if op.data.type.dtype is DType.F32 else None
+    found = _parameters(op, op.type.dtype)
+    return None if isinstance(found, Illegal) or op.data.type.dtype is not DType.F32 else found
 
 
 def weights_of(value: Value, axis: int) -> Weights | None:
@@ -109,25 +121,42 @@ def weights_of(value: Value, axis: int) -> Weights | None:
 
     A matrix may be transposed after it was dequantised.
     """
+    found = read_weights(value, axis)
+    return None if isinstance(found, Illegal) else found
+
+
+def read_weights(value: Value, axis: int) -> Weights | Illegal:
+    """The same, or why a layer's weights are no such constant."""
     op = value.producer
     if isinstance(op, Transpose) and op.data.type.rank == 2 and op.permutation(2) == (1, 0):
-        found = weights_of(op.data, 1 - axis)
-        return None if found is None else Weights(found.array.T, found.scale, value)
-    if not isinstance(op, DequantizeLinear) or op.block_size or op.type.dtype is not DType.F32:
-        return None
+        found = read_weights(op.data, 1 - axis)
+        return found if isinstance(found, Illegal) else Weights(found.array.T, found.scale, value)
+    if not isinstance(op, DequantizeLinear):
+        return Illegal("its weights are not quantised")
+    if op.type.dtype is not DType.F32:
+        return Illegal(f"its weights are dequantised to {op.type.dtype.value}")
+    if op.data.type.dtype not in QUANTIZED:
+        return Illegal(f"its weights are {op.data.type.dtype.value}, integer sums take 8 bits")
     data, scale = _integers(op.data), op.scale
-    if data is None or not isinstance(scale, Constant) or scale.type.dtype is not DType.F32:
-        return None
-    if scale.data.size > 1 and normal_axis(op, op.axis, data.ndim) != axis:
-        return None
+    if data is None:
+        return Illegal("its weights are not constant")
+    return _scaled_weights(op, data, scale, axis)
+
+
+def _scaled_weights(op: DequantizeLinear, data: Array, scale: Value, axis: int) -> Weights | Illegal:
+    if not isinstance(scale, Constant) or scale.type.dtype is not DType.F32:
+        return Illegal("its weights: the scale is no float32 constant")
+    if op.block_size or (scale.data.size > 1 and normal_axis(op, op.axis, data.ndim) != axis):
+        return Illegal("its weights have several scales within one sum")
     zero = _zeros(op)
-    if zero is None or not _is_usable(scale.array):
-        return None
-    wide = data.astype(np.int32) - (SIGN if data.dtype == np.uint8 else 0)
+    if zero is None:
+        return Illegal("its weights: the zero point is not constant")
+    if not _is_usable(scale.array):
+        return Illegal("its weights: a scale is no normal positive number")
     expected = SIGN if data.dtype == np.uint8 else 0
     if (zero != expected).any():
-        return None
-    return Weights(wide.astype(np.int8), scale.array.reshape(-1), op.data)
+        return Illegal(f"its weights have a zero point other than {expected}")
+    return Weights((data.astype(np.int32) - expected).astype(np.int8), scale.array.reshape(-1), op.data)
 
 
 def constant_numbers(value: Value) -> Array | None:
@@ -184,12 +213,19 @@ def _zeros(op: Scaled) -> Array | None:
     return op.zero_point.array.astype(np.int32) if isinstance(op.zero_point, Constant) else None
 
 
-def _parameters(op: Scaled, dtype: DType) -> Parameters | None:
-    if dtype not in QUANTIZED or not isinstance(op.scale, Constant) or op.scale.data.size != 1:
-        return None
+def _parameters(op: Scaled, dtype: DType) -> Parameters | Illegal:
+    """One scale and zero point for all of a tensor of that type, or why it has none."""
+    if dtype not in QUANTIZED:
+        return Illegal(f"{dtype.value}, and integer sums take 8 bits")
+    if not isinstance(op.scale, Constant) or op.scale.type.dtype is not DType.F32:
+        return Illegal("the scale is no float32 constant")
+    if op.scale.data.size != 1:
+        return Illegal("there are several scales")
     zero = _zeros(op)
-    if zero is None or op.scale.type.dtype is not DType.F32 or not _is_usable(op.scale.array):
-        return None
+    if zero is None:
+        return Illegal("the zero point is not constant")
+    if not _is_usable(op.scale.array):
+        return Illegal("the scale is no normal positive number")
     return Parameters(np.float32(op.scale.array.reshape(())), int(zero.reshape(())), dtype, op.zero_point)
 
 

@@ -58,13 +58,18 @@ def problem_of(anchor: Op, constants: Container[int]) -> tuple[object, ...]:
     return anchor.name, attributes, operands, tuple(result.type for result in anchor.results)
 
 
+def is_in_region(anchor: Op) -> bool:
+    """Whether it is settled what a kernel computes besides the anchor."""
+    return anchor.graph is not None and isinstance(anchor.graph.parent, Fused)
+
+
 def company_of(anchor: Op) -> str:
     """What a region computes besides its anchor, as text without layouts; "" where it is alone.
 
     A pool that `join-pools` put there is no part of it, nor what follows that.
     """
     body = anchor.graph
-    if body is None or not isinstance(body.parent, Fused):
+    if body is None or not is_in_region(anchor):
         return ""
     names: dict[Value, str] = {
         value: f"p{value.index}:{value.type.with_layout(None)}" for value in body.parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rtcc.ir import Op
 from rtcc.target import Candidate, Illegal
 
 
@@ -12,12 +13,14 @@ class Offer:
     """A candidate as it stands in one graph.
 
     elsewhere: seconds that conversions and other regions would take more than as planned if it were taken,
-    the rest planned anew. refusal: why it may not be taken although it could be compiled, or "".
+    the rest planned anew. refusal: why it may not be taken although it could be compiled, or "". form: where
+    integers or floats are to be chosen, which of them this is.
     """
 
     candidate: Candidate
     refusal: str = ""
     elsewhere: float = 0.0
+    form: str = ""
 
     @property
     def obstacle(self) -> str:
@@ -33,7 +36,10 @@ class Offer:
 
 @dataclass(frozen=True)
 class Decision:
-    """The choice for one anchor: its ONNX nodes and operator, every offer, the one taken, and why."""
+    """The choice for one anchor: its ONNX nodes and operator, every offer, the one taken, and why.
+
+    It is one of algorithms, or where its offers have a form, of integers or floats.
+    """
 
     nodes: tuple[str, ...]
     operator: str
@@ -41,6 +47,13 @@ class Decision:
     offers: tuple[Offer, ...]
     chosen: Offer
     reason: str
+
+    @classmethod
+    def of(cls, op: Op, offers: tuple[Offer, ...], chosen: Offer, reason: str) -> Decision:
+        """The choice for an op."""
+        operands = list(op.present_operands)[:2]
+        problem = " ".join(str(value.type) for value in (*operands, *op.results))
+        return cls(op.location.nodes, op.name, problem, offers, chosen, reason)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import rtcc
 from rtcc.errors import InvalidInput
 from rtcc.files import cache_folder, replace_file
 from rtcc.ir import Op
-from rtcc.ir.regions import company_of
+from rtcc.ir.regions import company_of, is_in_region
 
 FORMAT = 2
 """The version of the file's form."""
@@ -29,6 +29,9 @@ OPTION = "tuned"
 """The target's option that names measurements."""
 
 HASH_DIGITS = 16
+
+WITH = " with "
+"""Between an anchor and what its kernel computes besides."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def kernel_key(anchor: Op, constants: Container[int]) -> str:
     results = " ".join(str(result.type.with_layout(None)) for result in anchor.results)
     attributes = ", ".join(f"{name}={value!r}" for name, value in sorted(anchor.attributes.items()))
     company = company_of(anchor)
-    return f"{anchor.name} {operands} -> {results} {{{attributes}}}{' with ' if company else ''}{company}"
+    return f"{anchor.name} {operands} -> {results} {{{attributes}}}{WITH if company else ''}{company}"
 
 
 def read_tuning(path: Path) -> Tuning:
@@ -171,8 +174,17 @@ def _kept_path(name: str) -> Path:
 
 
 def measurements_of(tuning: Tuning, anchor: Op, constants: Container[int]) -> Mapping[str, list[Measurement]]:
-    """What was measured for an anchor, by algorithm, the fastest tile first."""
+    """What was measured for an anchor, by algorithm, the fastest tile first.
+
+    One that stands in no region yet: what came back, whatever the kernels compute besides.
+    """
+    key = kernel_key(anchor, constants)
+    taken = list(tuning.kernels.get(key, ()))
+    if not is_in_region(anchor):
+        others = (rows for other, rows in tuning.kernels.items() if other.startswith(f"{key}{WITH}"))
+        taken = [each for rows in (taken, *others) for each in rows if not each.failure]
+        taken.sort(key=lambda each: each.seconds)
     found: dict[str, list[Measurement]] = {}
-    for each in tuning.kernels.get(kernel_key(anchor, constants), ()):
+    for each in taken:
         found.setdefault(each.algorithm, []).append(each)
     return found

@@ -7,11 +7,11 @@ are measured: whoever stops loses no more than one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rtcc.compiler import Compilation, Options, remaining, start
 from rtcc.errors import InvalidInput
@@ -20,8 +20,10 @@ from rtcc.ir import Constant, Graph, Module, Op, Value, clone_graph
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.fused import Call, Fused
 from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs
+from rtcc.pipeline.base import Pass
 from rtcc.pipeline.run import RunOptions, run_pipeline
 from rtcc.pipeline.text import parse_pipeline
+from rtcc.selection.decision import Decision, Placed
 from rtcc.selection.layout_rules import obstacle
 from rtcc.target import Candidate, Cost, Target, with_setting
 from rtcc.tuning.store import OPTION, Measurement, Tuning, kernel_key, read_tuning, use
@@ -30,6 +32,9 @@ from rtcc.tuning.watch import ChildWatch, Failure
 
 CHOOSING = "select-conv"
 """The pass that chooses by what is measured here."""
+
+FORMING = "lower-quantization"
+"""The pass that chooses between integers and floats by it."""
 
 FAR_OFF = 3.0
 """Algorithms predicted to take so many times the best are not measured."""
@@ -165,20 +170,36 @@ class _Tuner:
         if CHOOSING not in names:
             message = f"the algorithms of this module are chosen already, it is at level {self._module.level}"
             raise InvalidInput("tuning-level", message, hint="give the ONNX model")
-        run_pipeline(self._module, passes[: names.index(CHOOSING)], RunOptions())
+        before, start = passes[: names.index(CHOOSING)], self._module.clone()
+        report = run_pipeline(self._module, before, RunOptions(explain=True))
+        self._contested = {node: form for each in report.decisions for node, form in _contested(each)}
+        self._other_forms = [_in_form(form, start, before) for form in sorted({*self._contested.values()})]
         self.weight_bytes = sum(each.type.storage_bytes for each in self._module.constants.values())
         self.tuning = tuning
 
     def works(self) -> list[Work]:
-        """What there is to measure, what takes longest first."""
+        """What there is to measure, what takes longest first; last what the model does not have.
+
+        That is layers in floats that are in integers now, or the other way round, where neither is predicted
+        to be far off.
+        """
         found: dict[str, Work] = {}
         for region, anchor in _anchors(self._module):
-            constants = constant_slots(region, anchor)
-            ways = _ways(self._target, region, anchor)
-            if len(ways) > 1:
-                key = kernel_key(anchor, constants)
-                found.setdefault(key, Work(key, region, anchor, 0, ways)).uses += 1
+            is_contested = not self._contested.keys().isdisjoint(anchor.location.nodes)
+            work = self._work(region, anchor)
+            if len(work.ways) > 1 or (work.ways and is_contested):
+                found.setdefault(work.key, work).uses += 1
+        for form, module in self._other_forms:
+            for region, anchor in _anchors(module):
+                if any(self._contested.get(node) == form for node in anchor.location.nodes):
+                    work = self._work(region, anchor)
+                    if work.ways:
+                        found.setdefault(work.key, work)
         return sorted(found.values(), key=lambda work: -work.seconds)
+
+    def _work(self, region: Fused, anchor: Op) -> Work:
+        key = kernel_key(anchor, constant_slots(region, anchor))
+        return Work(key, region, anchor, 0, _ways(self._target, region, anchor))
 
     def measured(self, work: Work, watch: Watch) -> dict[str, list[Measurement]]:
         """Seconds of each way of computing an anchor, by key: its own, and those of what it becomes."""
@@ -251,6 +272,23 @@ def _measurement(way: Candidate, found: float | Failure) -> Measurement:
 
 def _way_of(kernel: Graph) -> tuple[object, object]:
     return kernel.attributes.get("algorithm"), kernel.attributes.get("tile", ())
+
+
+def _contested(decision: Decision | Placed) -> Iterator[tuple[str, str]]:
+    """The nodes of a layer that might be quicker in the form that it does not have, each with that form."""
+    if not isinstance(decision, Decision) or any(each.obstacle for each in decision.offers):
+        return
+    for each in decision.offers:
+        if each.form and each is not decision.chosen and each.seconds <= FAR_OFF * decision.chosen.seconds:
+            yield from ((node, each.form) for node in decision.nodes)
+
+
+def _in_form(form: str, start: Module, passes: Sequence[Pass]) -> tuple[str, Module]:
+    """The form, and a module whose layers have it wherever they can."""
+    module = start.clone()
+    told = [replace(cast("Any", each), form=form) if each.name == FORMING else each for each in passes]
+    run_pipeline(module, told, RunOptions(verify=False))
+    return form, module
 
 
 def _anchors(module: Module) -> Iterator[tuple[Fused, Op]]:

@@ -10,7 +10,7 @@ from rtcc.ir import Layout, Op
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.ir.ops.winograd import WinogradConv
-from rtcc.target import NO_HALOS, Candidate, Cost, Halos, Illegal
+from rtcc.target import NO_HALOS, Candidate, Halos, Illegal
 from rtcc.targets.tvm.candidate_basis import Vectors
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
 from rtcc.targets.tvm.kernels.convolution.conv_problem import Tile
@@ -106,24 +106,8 @@ def with_measurements(
     whatever tile, is not legal.
     """
     found = [_fastest(each, measured.get(each.algorithm, ()), anchor, halos, vectors) for each in candidates]
-    slower = max((_slowness(each) for each in found), default=1.0)
-    return tuple(each if each.measured is not None else _slowed(each, slower) for each in found)
-
-
-def _slowness(candidate: Candidate) -> float:
-    """How many times longer than predicted a measured candidate took; 1 for others, and for faster ones."""
-    if candidate.measured is None or isinstance(candidate.cost, Illegal):
-        return 1.0
-    return max(1.0, candidate.measured / candidate.cost.total)
-
-
-def _slowed(candidate: Candidate, times: float) -> Candidate:
-    cost = candidate.cost
-    if isinstance(cost, Illegal) or times == 1.0:
-        return candidate
-    terms = (cost.compute, cost.memory, cost.communication)
-    alone = None if cost.alone is None else times * cost.alone
-    return replace(candidate, cost=Cost(*(times * seconds for seconds in terms), alone=alone))
+    slower = max((each.slowness for each in found), default=1.0)
+    return tuple(each.slowed(slower) for each in found)
 
 
 def _fastest(

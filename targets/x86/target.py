@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Layout, Module, Op, TensorType
-from rtcc.ir.regions import anchor_of, company_of, problem_of
+from rtcc.ir.regions import anchor_of, company_of, is_in_region, problem_of
 from rtcc.machine import Machine
 from rtcc.pipeline.catalogue import NAMED_PIPELINES
 from rtcc.selection.declared_candidate import candidate_of
@@ -103,7 +103,8 @@ class X86(Target):
         self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS
     ) -> tuple[Candidate, ...]:
         name = self.settings.get(OPTION)
-        problem = (*problem_of(anchor, constants), halos, company_of(anchor) if name else "")
+        company = (is_in_region(anchor), company_of(anchor)) if name else ()
+        problem = (*problem_of(anchor, constants), halos, company)
         if problem not in self._candidates:
             vectors = self._vectors(anchor)
             found = candidates_of(anchor, constants, halos, vectors, self._price)

@@ -23,7 +23,7 @@ from rtcc.machine import Machine
 from rtcc.selection.explanation import decisions_json, decisions_text
 from rtcc.target import parse_target
 from rtcc.targets.x86 import X86
-from rtcc.text import write_module
+from rtcc.text import parse_module, write_module
 from rtcc.tuning import store
 from rtcc.tuning.kernel_times import kernel_times
 from rtcc.tuning.store import Tuning, read_tuning
@@ -175,6 +175,35 @@ def test_tiles_of_kernels_of_bytes_are_measured_and_taken(tmp_path: Path) -> Non
     ]
     least = [min((tile for _, tile in ways if tile), key=sum) for ways in (convolution, depthwise)]
     assert chosen == least
+
+
+BYTES = """// rtir 1  level=graph
+const #s : f32[] = 0.02
+const #w : i8[16,3,3,3] = splat(1)
+graph @main(%x: u8[1,3,20,20]) {
+  %d = quant.dequantize_linear(%x, #s) : f32[1,3,20,20]
+  %f = quant.dequantize_linear(#w, #s) : f32[16,3,3,3]
+  %y = nn.conv(%d, %f) {pads = [1,1,1,1]} : f32[1,16,20,20] loc("layer")
+  return(%y)
+}
+"""
+
+
+@pytest.mark.usefixtures("no_code")
+@pytest.mark.parametrize(
+    ("fastest", "operator"), [("winograd4", "nn.winograd_conv"), ("direct_plain", "quant.conv_sum")]
+)
+def test_a_layer_is_measured_in_integers_and_in_floats(fastest: str, operator: str, tmp_path: Path) -> None:
+    """Where neither is predicted to be far off; the one that was quicker is compiled."""
+    watch, path = FakeWatch(preferring(fastest)), tmp_path / "t.json"
+    gain = tune(parse_module(BYTES), path, TARGET, watch=watch)
+    names = {key.split()[0] for key in read_tuning(path).kernels}
+    assert {"nn.conv", "quant.conv_sum"} <= names
+    assert gain.measured == min(gain.measured, gain.predicted)
+    compilation = start(parse_module(BYTES), Options(target=TARGET, tuned=path))
+    compilation.lower()
+    ops = {op.name for kernel in compilation.module.kernels.values() for op in kernel.ops}
+    assert operator in ops
 
 
 @pytest.mark.parametrize(

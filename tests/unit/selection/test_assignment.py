@@ -20,7 +20,7 @@ from rtcc.ir.ops.nn import Conv
 from rtcc.ir.ops.pooling import MaxPool
 from rtcc.ir.ops.softmax import Softmax
 from rtcc.ir.regions import anchor_of, constant_slots
-from rtcc.passes.select_conv import AUTO, Choosing, SelectConv
+from rtcc.passes.select_conv import Choosing, SelectConv
 from rtcc.pipeline.run import RunOptions, run_pipeline
 from rtcc.selection import energy
 from rtcc.selection.assignment import Assigner
@@ -28,6 +28,7 @@ from rtcc.selection.decision import Offer, Placed
 from rtcc.selection.energy import Energy
 from rtcc.selection.explanation import decisions_text
 from rtcc.selection.layout_rules import layouts_read, may_write_blocks, obstacle
+from rtcc.selection.wishes import AUTO
 from rtcc.target import GENERIC, NO_HALOS, Candidate, Cost, Halos
 from rtcc.targets.x86.target import X86
 from rtcc.text import parse_module
