@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rtcc.ir import DType, Op, Value
+from rtcc.ir import DType, Graph, Op, Value
 from rtcc.ir.ops import indexing, math, movement, nn, reduce, shapes, softmax
 from rtcc.ir.ops.cast import Cast
 from rtcc.pipeline.rewriter import Rewriter
@@ -23,6 +23,23 @@ class Writer:
         """name: what new constants are called."""
         self.rw = rw
         self.name = name
+
+    def place(self, *values: Value | None, graph: Graph | None = None) -> None:
+        """Place what makes values now, where it stands nowhere yet: before the root, or at a graph's end.
+
+        The body of a region needs that: what is built for it goes into it, what it uses stands before it.
+        """
+        for value in values:
+            op = None if value is None else value.producer
+            if op is None or op.graph is not None:
+                continue
+            if graph is None:
+                self.rw.insert(op)
+                continue
+            self.place(*op.operands, graph=graph)
+            assert self.rw.root is not None
+            op.location = self.rw.root.location.by(self.rw.pass_name)
+            graph.append(op)
 
     # ---- constants
 

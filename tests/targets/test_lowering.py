@@ -249,3 +249,20 @@ def chains(draw: st.DrawFn) -> Module:
 def test_random_chains(module: Module) -> None:
     kernels = Kernels(print_module(module).partition("\n")[2])
     kernels.check("chain", random_kernel_inputs(kernels.kernel("chain"), seed=2))
+
+
+def test_an_update_in_place_writes_its_rows_alone() -> None:
+    """Where a loop stacks its rounds, any more would be work that grows with the square of their number."""
+    kernels = Kernels(
+        """kernel @update(%cache: f32[1,5,3], %row: f32[1,1,3], %at: i64[1]) {
+  %y = tensor.tensor_scatter(%cache, %row, %at) {axis = 1} : f32[1,5,3]
+  return(%y)
+}
+"""
+    )
+    row = np.arange(3, dtype=np.float32).reshape(1, 1, 3)
+    code, (found,) = kernels.run("update", [np.zeros((1, 5, 3), np.float32), row, np.array([2])])
+    untouched = np.full((1, 5, 3), 77, np.float32)  # what Kernels.run fills results with
+    untouched[0, 2] = row
+    assert code == 0
+    np.testing.assert_array_equal(found.reshape(1, 5, 3), untouched)

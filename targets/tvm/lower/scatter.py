@@ -100,7 +100,7 @@ def _scatter_nd(graph: Graph, op: indexing.ScatterND, target: Target) -> tirx.Pr
 
 @kernel_rule(indexing.TensorScatter)
 def _tensor_scatter(graph: Graph, op: indexing.TensorScatter, target: Target) -> tirx.PrimFunc:
-    """Result and cache may be one buffer: elements are only ever copied to their own place."""
+    """Writes the new rows alone: result and cache are one buffer (`ir.views.updates_in_place`)."""
     lowering = Lowering(graph)
     axis = normal_axis(op, op.axis, op.type.rank)
     size = op.type.sizes[axis]
@@ -118,7 +118,6 @@ def _tensor_scatter(graph: Graph, op: indexing.TensorScatter, target: Target) ->
             lowering.store(op.result, place, lowering.element(op.update, index))
 
     with _one_task(lowering):
-        _copy(lowering, op)
         inner_loops(lowering, op.update.type.sizes, body)
     return lowering.builder.finish({"tirx.noalias": False})
 
