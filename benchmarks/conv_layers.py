@@ -7,10 +7,11 @@
 Each layer is compiled with each algorithm that the target calls legal, and its kernel is run as `rtcc tune`
 runs it: in turns, on one core, the least CPU time of each counts, so that other processes on the machine add
 little but noise. Before each run as many bytes are read as the layer's model has weights, and then the
-layer's own activations, so that its weights come from where they come from within that model. --alone leaves
-that out: all that fits stays in the caches, as in no model of many layers. Layouts are as within a network:
-no conversion is measured, and none is counted in what is chosen. What is predicted to be far off is left
-out. The layers "large" are of large kernels: dense, depthwise, one axis; they are run alone.
+layer's own activations, so that its weights come from where they come from within that model; the choice
+is told of as many. --alone leaves that out: all that fits stays in the caches, as in a small network.
+Layouts are as within a network: no conversion is measured, and none is counted in what is chosen. What is
+predicted to be far off is left out. The layers "large" are of large kernels: dense, depthwise, one axis;
+they are run alone.
 
 Regret is how much longer the algorithm that was chosen takes than the fastest one.
 """
@@ -147,9 +148,14 @@ class Result:
         return self.seconds[self.chosen] / self.seconds[self.best] - 1
 
 
-def candidates(layer: Layer, far_off: float) -> list[Candidate]:
-    """The legal algorithms, by predicted time without conversions, up to so many times the best."""
-    compilation = start(layer.module(), Options())
+def candidates(layer: Layer, other_bytes: int, far_off: float) -> list[Candidate]:
+    """The legal algorithms, by predicted time without conversions, up to so many times the best.
+
+    other_bytes: of weights that the model has besides.
+    """
+    module = layer.module()
+    module.add_constant("others", np.zeros((), np.float32), TensorType(DType.F32, (other_bytes // 4,)))
+    compilation = start(module, Options())
     run_pipeline(compilation.module, list(parse_pipeline("fuse")))
     (decision,) = SelectConv().explain(compilation.module)
     legal = [offer.candidate for offer in decision.offers if not offer.obstacle]
@@ -168,11 +174,12 @@ def kernel_of(layer: Layer, algorithm: str) -> tuple[Target, Timed]:
 
 def measured(layer: Layer, rounds: int, alone: bool, far_off: float) -> Result:
     """All algorithms of one layer."""
-    legal = candidates(layer, far_off)
+    other_bytes = 0 if alone else WEIGHTS.get(layer.model, 0)
+    legal = candidates(layer, other_bytes, far_off)
     result = Result(layer, legal[0].algorithm, predicted={each.algorithm: each.seconds for each in legal})
     found = {each.algorithm: kernel_of(layer, each.algorithm) for each in legal}
     target = found[result.chosen][0]
-    watch = Stopwatch(target, 0 if alone else WEIGHTS.get(layer.model, 0), rounds)
+    watch = Stopwatch(target, other_bytes, rounds)
     watch.prepare({name: timed for name, (_, timed) in found.items()})
     result.seconds = watch.seconds(list(found))
     return result

@@ -85,14 +85,14 @@ class SelectConv(Pass):
 
     def _assigners(self, module: Module) -> Iterator[tuple[Assigner, dict[Fused, Choosing]]]:
         """The assigner of each graph, and the choice at each of its anchors."""
-        target = target_of(module)
+        target, weights = target_of(module), module.weight_bytes
         wishes = Wishes(self.conv, by_layer(self.layers), self.max_error, self.transforms)
         wishes.require_known(target, module)
         for graph in flow_graphs(module):
             choices: dict[Fused, Choosing] = {}
 
             def offers(op: Fused, anchor: Op, choices: dict[Fused, Choosing] = choices) -> tuple[Offer, ...]:
-                found = target.candidates(anchor, constant_slots(op, anchor))
+                found = target.candidates(anchor, constant_slots(op, anchor), weights=weights)
                 if not found:
                     return ()
                 each = tuple(

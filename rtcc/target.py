@@ -221,13 +221,15 @@ class Target(ABC):
 
     @abstractmethod
     def candidates(
-        self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS
+        self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS, *, weights: int = 0
     ) -> tuple[Candidate, ...]:
         """Every algorithm that an anchor could have, legal or not; none where there is but one way.
 
         constants: which of its operands are constants, and so can be stored as the kernel likes. Asked first
         to learn which borders are needed, and again with the halos that all readers together ask for:
-        legality and layouts other than constants' must be the same both times, tiles may differ.
+        legality and layouts other than constants' must be the same both times, tiles may differ. weights:
+        bytes of constants that a run of the whole model passes by; they decide where it finds the anchor's,
+        which changes costs alone.
         """
 
     def tiles(

@@ -57,9 +57,9 @@ def describe(module: Module, target: Target) -> str:
         what = f"bind it with --dim {option}" if name in open_ones else "the data decide it"
         lines.append(f"dimension   {name_text(name)} in {bounds}; {what}")
     parameters = sum(c.type.elements for c in constants if c.type.dtype.is_float)
-    weights = sum(c.type.storage_bytes for c in constants)
     lines.append(
-        f"parameters  {parameters:,} floating-point, {weights:,} bytes in {len(constants)} constants"
+        f"parameters  {parameters:,} floating-point, "
+        f"{module.weight_bytes:,} bytes in {len(constants)} constants"
     )
     if not module.dimensions:
         activations = [result.type.storage_bytes for op in ops for result in op.results]

@@ -183,6 +183,11 @@ class Module:
         yield from self.graphs.values()
         yield from self.kernels.values()
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all constants as they are stored."""
+        return sum(each.type.storage_bytes for each in self.constants.values())
+
     def walk(self) -> Iterator[Op]:
         """All ops of all graphs and kernels, nested ones included."""
         for graph in self.all_graphs:

@@ -174,7 +174,7 @@ class _Tuner:
         report = run_pipeline(self._module, before, RunOptions(explain=True))
         self._contested = {node: form for each in report.decisions for node, form in _contested(each)}
         self._other_forms = [_in_form(form, start, before) for form in sorted({*self._contested.values()})]
-        self.weight_bytes = sum(each.type.storage_bytes for each in self._module.constants.values())
+        self.weight_bytes = self._module.weight_bytes
         self.tuning = tuning
 
     def works(self) -> list[Work]:
@@ -199,7 +199,7 @@ class _Tuner:
 
     def _work(self, region: Fused, anchor: Op) -> Work:
         key = kernel_key(anchor, constant_slots(region, anchor))
-        return Work(key, region, anchor, 0, _ways(self._target, region, anchor))
+        return Work(key, region, anchor, 0, _ways(self._target, region, anchor, self.weight_bytes))
 
     def measured(self, work: Work, watch: Watch) -> dict[str, list[Measurement]]:
         """Seconds of each way of computing an anchor, by key: its own, and those of what it becomes."""
@@ -299,11 +299,11 @@ def _anchors(module: Module) -> Iterator[tuple[Fused, Op]]:
                 yield op, anchor
 
 
-def _ways(target: Target, region: Fused, anchor: Op) -> list[Candidate]:
+def _ways(target: Target, region: Fused, anchor: Op, weights: int) -> list[Candidate]:
     """Every algorithm that may be the fastest, with every tile that may be; the predicted tile first."""
     constants = constant_slots(region, anchor)
     legal = [
-        each for each in target.candidates(anchor, constants)
+        each for each in target.candidates(anchor, constants, weights=weights)
         if isinstance(each.cost, Cost) and not obstacle(region.body, anchor, each)
     ]  # fmt: skip
     limit = FAR_OFF * min((each.seconds for each in legal), default=0.0)

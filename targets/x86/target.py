@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
@@ -37,6 +38,7 @@ from rtcc.targets.tvm.tiles import tiles_of, with_measurements
 from rtcc.targets.x86.cost import (
     WAKING_SECONDS,
     anchor_seconds,
+    are_weights_far,
     conversion_cost,
     cost_of,
     loops_seconds,
@@ -100,14 +102,15 @@ class X86(Target):
         return joins_pool(anchor, algorithm, pool, self.lanes(DType.F32))
 
     def candidates(
-        self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS
+        self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS, *, weights: int = 0
     ) -> tuple[Candidate, ...]:
-        name = self.settings.get(OPTION)
+        name, are_far = self.settings.get(OPTION), are_weights_far(weights, self.model)
         company = (is_in_region(anchor), company_of(anchor)) if name else ()
-        problem = (*problem_of(anchor, constants), halos, company)
+        problem = (*problem_of(anchor, constants), halos, are_far, company)
         if problem not in self._candidates:
             vectors = self._vectors(anchor)
-            found = candidates_of(anchor, constants, halos, vectors, self._price)
+            price = partial(self._price, are_weights_far=are_far)
+            found = candidates_of(anchor, constants, halos, vectors, price)
             if name:
                 measured = measurements_of(kept(name), anchor, constants)
                 found = with_measurements(found, measured, anchor, halos, vectors)
@@ -132,10 +135,10 @@ class X86(Target):
     def loops_cost(self, body: Graph, operands: Sequence[Layout | None], result: Layout | None) -> Cost:
         return self._price(loops_demand(body, operands, result, self.lanes(DType.F32)))
 
-    def _price(self, demand: Demand) -> Cost:
-        alone = cost_of(demand, self.model, 1)
-        tasks = tasks_of(alone.total, self.threads)
-        return alone if tasks == 1 else cost_of(demand, self.model, tasks)
+    def _price(self, demand: Demand, *, are_weights_far: bool = False) -> Cost:
+        cost = partial(cost_of, demand, self.model, are_weights_far=are_weights_far)
+        tasks = tasks_of(cost(1).total, self.threads)
+        return cost(tasks)
 
     def scratch_bytes(self, kernel: Graph) -> int:
         return scratch_bytes(kernel, self.lanes(DType.F32))

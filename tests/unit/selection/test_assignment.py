@@ -46,7 +46,9 @@ class Moody(X86):
     def _random(self, *what: object) -> float:
         return random.Random(repr((self.seed, *what))).uniform(1e-6, 2e-5)
 
-    def candidates(self, anchor: Op, constants: object, halos: Halos = NO_HALOS) -> tuple[Candidate, ...]:
+    def candidates(
+        self, anchor: Op, constants: object, halos: Halos = NO_HALOS, *, weights: int = 0
+    ) -> tuple[Candidate, ...]:
         found = super().candidates(anchor, constants, halos)  # pyright: ignore[reportArgumentType]
         name = anchor.location.nodes
         return tuple(

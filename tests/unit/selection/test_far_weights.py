@@ -1,0 +1,26 @@
+"""Where a layer's weights come from depends on how many the whole model has."""
+
+import numpy as np
+import pytest
+
+from rtcc.ir import DType, Graph, Module, TensorType
+from rtcc.ir.ops.fused import Fused
+from rtcc.ir.ops.nn import Conv
+from rtcc.passes.select_conv import SelectConv
+from rtcc.pipeline.run import run_pipeline
+from rtcc.pipeline.text import parse_pipeline
+
+MEBIBYTE = 1 << 20
+
+
+@pytest.mark.parametrize(("others", "algorithm"), [(0, "winograd4"), (64, "winograd2")])
+def test_a_large_models_small_layer_takes_the_fewer_transformed_weights(others: int, algorithm: str) -> None:
+    """24 to 64 channels on 14x14: four outputs take the fewest operations, and twice the weights of two."""
+    module = Module(target="x86:znver5")
+    module.add_constant("others", np.zeros((), np.float32), TensorType(DType.F32, (others, MEBIBYTE // 4)))
+    weight = module.add_constant("w", np.ones((64, 24, 3, 3), np.float32))
+    graph = module.add_graph(Graph("main", [("x", TensorType(DType.F32, (1, 24, 14, 14)))]))
+    graph.return_(graph.append(Conv(graph.parameters[0], weight, pads=(1, 1, 1, 1))).result)
+    run_pipeline(module, [*parse_pipeline("fuse"), SelectConv()])
+    (region,) = (op for op in module.main.ops if isinstance(op, Fused))
+    assert region.algorithm == algorithm
