@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rtcc.interpreter import interpret as interpret
     from rtcc.onnx import read as read
     from rtcc.onnx import write as write
-    from rtcc.quantization.quantizer import quantize as quantize
+    from rtcc.quantization.end_to_end import quantize as quantize
     from rtcc.session import Session as Session
     from rtcc.text import parse_module as parse_module
     from rtcc.text import print_module as print_module
@@ -36,7 +36,7 @@ _PUBLIC = {
     "load": "rtcc.artifact",
     "parse_module": "rtcc.text",
     "print_module": "rtcc.text",
-    "quantize": "rtcc.quantization.quantizer",
+    "quantize": "rtcc.quantization.end_to_end",
     "read": "rtcc.onnx",
     "read_module": "rtcc.text",
     "tune": "rtcc.tuning.tuner",

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rtcc.cli.progress import Say
-    from rtcc.quantization.quantizer import Quantized, Step
+    from rtcc.quantization.end_to_end import Quantized
+    from rtcc.quantization.quantizer import Step
     from rtcc.quantization.report import Report
 
 TABLE_WIDTH = 110
@@ -187,7 +188,9 @@ def _require_writable(output: Path, report: Path | None, plots: Path | None) -> 
 
 def _quantized(model: Path, output: Path, asked: Reading, how: Quantizing, say: Say) -> Quantized:
     """The model quantised and written; what an interrupted run had found stays beside the output."""
-    from rtcc.quantization.quantizer import Step, quantize, search_state
+    from rtcc.quantization.end_to_end import quantize
+    from rtcc.quantization.quantizer import Step
+    from rtcc.quantization.search import search_state
 
     state = output.with_name(f"{output.name}.calibration")
     last = Step("reading the model")

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from rtcc.data import Data
 from rtcc.interpreter import output_names
 from rtcc.ir import Module, Value
+from rtcc.quantization.end_to_end import Quantized
 from rtcc.quantization.histogram import Histogram
 from rtcc.quantization.noise import lost_elements, powers
 from rtcc.quantization.placement import values_of
-from rtcc.quantization.quantizer import Quantized, Step, unwatched
+from rtcc.quantization.quantizer import Step, unwatched
 from rtcc.quantization.ranges import squared_error
 from rtcc.quantization.running import probe
 from rtcc.quantization.search_report import search_json, search_summary, search_tables

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from rtcc.data import Data, split
 from rtcc.errors import InvalidInput
@@ -22,7 +23,6 @@ from rtcc.quantization.quantizer import (
     Step,
     nothing_to_quantize,
     quantize_module,
-    search_state,
 )
 from rtcc.quantization.scheme import Scheme, Settings
 from rtcc.quantization.sensitivity import Sensitivity, gains, sensitivities
@@ -165,6 +165,11 @@ def quantize_mixed(
     outcome.engine, outcome.samples, outcome.resumed = first.engine, first.samples, first.resumed
     outcome.reference, outcome.equalized = first.reference, first.equalized
     return mixed, outcome, found
+
+
+def search_state(state: Path) -> Path:
+    """Where a search keeps what it measured, beside the state of the calibration."""
+    return state.with_name(f"{state.name}.search")
 
 
 def search(trials: Trials, floor: Floor) -> Found:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from rtcc.errors import RtccError, Unsupported
 from rtcc.ir import Module
 from rtcc.prediction import predict
+from rtcc.quantization.end_to_end import Quantized
 from rtcc.quantization.placement import is_named, name_of, values_of, variable_products
-from rtcc.quantization.quantizer import Quantized, Step, quantizable_ops
+from rtcc.quantization.quantizer import Step, quantizable_ops
 from rtcc.quantization.scheme import Scheme
 from rtcc.selection.decision import Part
 

@@ -75,9 +75,9 @@ def test_the_pass_does_the_same(rtcc: Run, lenet: Path, digits: Path, tmp_path: 
 def test_a_stopped_calibration_says_how_to_go_on_and_does(
     rtcc: Run, lenet: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rtcc.quantization import quantizer
+    from rtcc.quantization import end_to_end
 
-    real, output = quantizer.quantize, tmp_path / "small.onnx"
+    real, output = end_to_end.quantize, tmp_path / "small.onnx"
 
     def stopped(*words: Any, progress: Any, **options: Any) -> Any:
         def told(step: Step) -> None:
@@ -87,12 +87,12 @@ def test_a_stopped_calibration_says_how_to_go_on_and_does(
 
         return real(*words, progress=told, **options)
 
-    monkeypatch.setattr(quantizer, "quantize", stopped)
+    monkeypatch.setattr(end_to_end, "quantize", stopped)
     done = rtcc("quantize", lenet, "--data", digits, "-o", output)
     assert done.code == 130
     assert "small.onnx: stopped after 20 samples; run it again to go on" in done.errors
     assert not output.exists()
-    monkeypatch.setattr(quantizer, "quantize", real)
+    monkeypatch.setattr(end_to_end, "quantize", real)
     done = rtcc("quantize", lenet, "--data", digits, "-o", output, "--compare", "0")
     assert done.code == 0
     assert "resumed     after 20 samples" in done.output
@@ -165,9 +165,9 @@ def test_a_floor_leaves_layers_float_and_the_front_is_shown(rtcc: Run, tmp_path:
 def test_a_stopped_search_says_where_it_is(
     rtcc: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rtcc.quantization import quantizer
+    from rtcc.quantization import end_to_end
 
-    model, data, output, real = (*(tmp_path / f for f in ("m.onnx", "d.npz", "s.onnx")), quantizer.quantize)
+    model, data, output, real = (*(tmp_path / f for f in ("m.onnx", "d.npz", "s.onnx")), end_to_end.quantize)
     package.write(network(), model)
     np.savez(data, **pictures(8))
 
@@ -179,10 +179,10 @@ def test_a_stopped_search_says_where_it_is(
 
         return real(*words, progress=told, **options)
 
-    monkeypatch.setattr(quantizer, "quantize", stopped)
+    monkeypatch.setattr(end_to_end, "quantize", stopped)
     words = ("quantize", model, "--data", data, "-o", output, "--min-sqnr", "52", "--compare", "0")
     assert "stopped while measuring layer 2 of 4; run it again to go on" in rtcc(*words).errors
-    monkeypatch.setattr(quantizer, "quantize", real)
+    monkeypatch.setattr(end_to_end, "quantize", real)
     done = rtcc(*words)
     assert "resumed     with 2 measurements of an interrupted run" in done.output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d.npz", "m.onnx", "s.onnx"]

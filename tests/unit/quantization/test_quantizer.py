@@ -19,10 +19,10 @@ from rtcc.passes.quantize import Quantize
 from rtcc.pipeline.catalogue import NAMED_PIPELINES
 from rtcc.pipeline.run import RunOptions, run_pipeline
 from rtcc.pipeline.text import parse_pipeline, print_pipeline
-from rtcc.quantization import quantizer
+from rtcc.quantization import end_to_end, quantizer
 from rtcc.quantization.collection import Collecting, collect
+from rtcc.quantization.end_to_end import Quantized
 from rtcc.quantization.placement import place
-from rtcc.quantization.quantizer import Quantized
 from rtcc.quantization.report import make_report
 from rtcc.quantization.scheme import Scheme, Settings
 from rtcc.quantization.weights import signal_to_noise
@@ -197,15 +197,15 @@ def test_the_pass_is_held_to_it_on_its_own_data_and_ranges(size: float, tmp_path
 
 def test_the_graph_is_prepared_as_for_compiling() -> None:
     default = [each.name for each in parse_pipeline(NAMED_PIPELINES["-O2"])]
-    prepared = [each.name for each in quantizer.preparation()]
-    assert prepared == [name for name in default if name not in quantizer.NOT_PREPARED]
-    assert set(quantizer.NOT_PREPARED) < set(default)
+    prepared = [each.name for each in end_to_end.preparation()]
+    assert prepared == [name for name in default if name not in end_to_end.NOT_PREPARED]
+    assert set(end_to_end.NOT_PREPARED) < set(default)
 
 
 def test_options_of_passes_that_prepare_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     passes = "keep-narrow,fold-constants,quantize{scheme=dynamic,block=16},raise-patterns"
     monkeypatch.setitem(NAMED_PIPELINES, "-O2", passes)
-    assert print_pipeline(quantizer.preparation()) == "fold-constants,quantize{scheme=dynamic,block=16}"
+    assert print_pipeline(end_to_end.preparation()) == "fold-constants,quantize{scheme=dynamic,block=16}"
 
 
 # -------------------------------------------------------------------------------------------- interruptions

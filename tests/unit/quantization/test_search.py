@@ -14,8 +14,9 @@ import rtcc
 from rtcc.data import from_arrays, split
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
+from rtcc.quantization.end_to_end import Quantized
 from rtcc.quantization.known import Kept, Quality
-from rtcc.quantization.quantizer import Quantized, Step
+from rtcc.quantization.quantizer import Step
 from rtcc.quantization.search import MOST_MODELS, Floor, Found, search
 from rtcc.quantization.trials import Choice, Trials, Watching
 from rtcc.text import parse_module

@@ -1,0 +1,162 @@
+"""Quantising a model from end to end: read, prepare, quantise or search for what stays float, verify."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtcc.data import Data, from_arrays, open_data
+from rtcc.errors import InvalidInput
+from rtcc.ir import Module
+from rtcc.pipeline import Pass
+from rtcc.quantization.collection import Collecting
+from rtcc.quantization.quantizer import (
+    Outcome,
+    Step,
+    name_values,
+    nothing_to_quantize,
+    quantize_module,
+    unwatched,
+)
+from rtcc.quantization.scheme import Settings
+from rtcc.quantization.search import Floor, Found, quantize_mixed
+
+NOT_PREPARED = ("convert-signedness", "lower-quantization", "keep-narrow", "raise-patterns")
+"""Passes of -O2 that the graph is not prepared with: the first two compute in integers what is quantised
+already, the third makes products that ONNX does not have, the last raises patterns to operators that are
+newer than what other runtimes read."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantised module, the float one that it was made of, and what was done."""
+
+    module: Module
+    float_module: Module
+    outcome: Outcome
+    settings: Settings
+    data: Data | None
+    found: Found | None = None
+    """What the search for layers to keep float found, where a floor was given."""
+
+    def write(self, path: Path) -> None:
+        """Write it as `.onnx` or `.rtir`."""
+        write_module_as(self.module, path)
+
+
+def quantize(
+    model: Any,
+    data: str | Path | Mapping[str, NDArray[Any]] | None = None,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    dims: Mapping[str, int] | None = None,
+    values: Mapping[str, Any] | None = None,
+    samples: int | None = None,
+    state: Path | None = None,
+    target: str | None = None,
+    progress: Callable[[Step], None] | None = None,
+    settings: Settings | None = None,
+    min_sqnr: float | None = None,
+    max_drop: float | str | None = None,
+    **options: Any,
+) -> Quantized:
+    """Quantise a model.
+
+    model, shapes, dims, values: as for `compile`. data: a path (see rtcc.data), or arrays by input name, the
+    first axis the samples. samples: how many to take. state: where to keep what was gathered so far, so that
+    an interrupted call can be repeated and goes on. target: what the float model is compiled for meanwhile.
+    min_sqnr: decibels of the worst output that must hold, max_drop: by how much the data's metric may fall,
+    "0.5%" for a share of it; layers then stay float (`rtcc.quantization.search`), and one of four samples is
+    held out to measure on. options: fields of `Settings`, words for its enumerations. Raises RtccError.
+    """
+    from rtcc.compiler import read_model
+    from rtcc.pipeline.run import RunOptions, run_pipeline
+
+    settings = settings_of(options, settings)
+    module = read_model(model, shapes, dims, values)
+    if module.level != "graph":
+        message = f"the module is at level {module.level}"
+        raise InvalidInput("wrong-level", message, hint="quantise the ONNX model, or a dump at graph level")
+    run_pipeline(module, preparation(), RunOptions(verify=False))
+    name_values(module)
+    samples_of = _data_of(data, module) if settings.needs_data else None
+    say = progress or unwatched
+    how = Collecting(samples, state, target, lambda seen: say(Step("calibrating", seen)))
+    before = module.clone()
+    found: Found | None = None
+    if min_sqnr is None and max_drop is None:
+        outcome = quantize_module(module, settings, samples_of, how)
+    else:
+        floor = Floor.of(min_sqnr, max_drop)
+        module, outcome, found = quantize_mixed(module, settings, _data_of(data, module), floor, how, say)
+    if not outcome.changed:
+        raise nothing_to_quantize(settings, outcome)
+    _verify(module)
+    return Quantized(module, outcome.reference or before, outcome, settings, _data_of(data, module), found)
+
+
+def preparation() -> tuple[Pass, ...]:
+    """What else compiling does to the graph before fusion, so that what is calibrated exists at run time."""
+    from rtcc.pipeline.text import parse_pipeline
+
+    return tuple(each for each in parse_pipeline("-O2") if each.name not in NOT_PREPARED)
+
+
+def settings_of(options: Mapping[str, Any], settings: Settings | None = None) -> Settings:
+    """Settings with fields given as they are or as words; InvalidInput `quantize-option`."""
+    from rtcc.pipeline.options import BadOption, read_option
+
+    kinds = _kinds()
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in kinds:
+            message = f"there is no option {name!r}"
+            raise InvalidInput("quantize-option", message, hint=f"the options are {', '.join(kinds)}")
+        if isinstance(value, str) and kinds[name] is not str:
+            try:
+                value = read_option(kinds[name], value)
+            except BadOption as error:
+                raise InvalidInput("quantize-option", f"{name}: {error}") from error
+        found[name] = value
+    return replace(settings or Settings(), **found)
+
+
+def _kinds() -> dict[str, Any]:
+    from dataclasses import fields
+    from typing import get_type_hints
+
+    hints = get_type_hints(Settings)
+    return {each.name: hints[each.name] for each in fields(Settings)}
+
+
+def _data_of(data: str | Path | Mapping[str, NDArray[Any]] | None, module: Module) -> Data | None:
+    if data is None:
+        return None
+    if isinstance(data, str | Path):
+        return open_data(data, module.main)
+    return from_arrays({name: np.asarray(array) for name, array in data.items()}, module.main)
+
+
+def _verify(module: Module) -> None:
+    from rtcc.ir.verify import verify
+
+    verify(module)
+
+
+def write_module_as(module: Module, path: Path) -> None:
+    """Write a module as the path's suffix says: `.onnx` or `.rtir`; InvalidInput for another."""
+    if path.suffix == ".onnx":
+        from rtcc.onnx import write
+
+        write(module, path)
+    elif path.suffix == ".rtir":
+        from rtcc.text import write_module
+
+        write_module(module, path)
+    else:
+        raise InvalidInput("unknown-suffix", f"{path.name!r} ends neither in .rtir nor in .onnx")
