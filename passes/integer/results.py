@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from rtcc.ir import DType, Op, Value
+from rtcc.ir import Constant, DType, Op, Value
+from rtcc.ir.moving import moved_operands
 from rtcc.ir.ops.activation import Relu
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.cast import Cast
 from rtcc.ir.ops.computed import integer_limits
 from rtcc.ir.ops.integer import AddToSum, QuantizedAdd, Requantize, add_factor
 from rtcc.ir.ops.math import Add, Clip, Max, Min, Mul, Sub
-from rtcc.ir.ops.movement import Concat, DepthToSpace, Slice, Split, Transpose
+from rtcc.ir.ops.movement import Concat, Pad, Slice, Split, Transpose
 from rtcc.ir.ops.nn import MatMul
-from rtcc.ir.ops.pooling import MaxPool
 from rtcc.ir.ops.quant import QuantizeLinear
-from rtcc.ir.ops.resize import Resize
-from rtcc.ir.ops.shapes import Flatten, Reshape, Squeeze, Unsqueeze
 from rtcc.ir.ops.softmax import Softmax
 from rtcc.ir.types import broadcast_shapes
 from rtcc.passes.integer.functions import tabulated
@@ -123,28 +121,12 @@ def _integers(value: Value, to: Parameters, rw: Rewriter) -> Value | None:
             if len(whole) < len(parts):
                 return None
             return Concat(*(_rescaled(each, to, rw) for each in whole), axis=op.axis).result
-        case (
-            Flatten()
-            | Reshape()
-            | Squeeze()
-            | Unsqueeze()
-            | Transpose()
-            | Slice()
-            | MaxPool()
-            | DepthToSpace()
-        ):
-            return _moved(op, to, rw)
-        case Resize() if _moves(op):
-            return _moved(op, to, rw)
         case Split():
             return _part(op, op.results.index(value), to, rw)
+        case _ if len(moved_operands(op)) == 1:
+            return _moved(op, to, rw)
         case _:
             return None
-
-
-def _moves(op: Resize) -> bool:
-    """Whether each result of a resizing is one element of its data."""
-    return op.mode == "nearest" and op.coordinate_transformation_mode != "tf_crop_and_resize"
 
 
 def _part(op: Split, number: int, to: Parameters, rw: Rewriter) -> Value | None:
@@ -164,9 +146,7 @@ def _part(op: Split, number: int, to: Parameters, rw: Rewriter) -> Value | None:
 
 def _moved(op: Op, to: Parameters, rw: Rewriter) -> Value | None:
     """A moving operator over integers, also those of an integer sum that is read nowhere else."""
-    data = op.operands[0]
-    if data is None or (isinstance(op, MaxPool) and op.results[1:] and op.results[1].uses):
-        return None
+    (data,) = moved_operands(op)
     source = dequantized(data)
     if source is not None:
         integers = _rescaled(source, to, rw)
@@ -174,7 +154,20 @@ def _moved(op: Op, to: Parameters, rw: Rewriter) -> Value | None:
         integers = _quantized(data, to, rw)
     else:
         integers = None
-    return None if integers is None else type(op)(integers, *op.operands[1:], **op.attributes).results[0]
+    if integers is None:
+        return None
+    if isinstance(op, Pad):
+        around = _quantized_pad(op, to, rw) if op.mode == "constant" else None
+        return Pad(integers, op.pads, around, op.axes, **op.attributes).result
+    operands = (integers if value is data else value for value in op.operands)
+    return type(op)(*operands, **op.attributes).results[0]
+
+
+def _quantized_pad(op: Pad, to: Parameters, rw: Rewriter) -> Value:
+    """What stands around integers for what the op puts around numbers: zero is not 0, but the zero point."""
+    known = op.constant_value
+    number = float(known.array.reshape(())) if isinstance(known, Constant) else 0.0
+    return rw.constant(np.array(to.of(number), to.dtype.numpy), name="padding")
 
 
 def _arithmetic(op: Add | Mul, to: Parameters, rw: Rewriter) -> Value | None:

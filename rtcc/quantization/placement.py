@@ -3,8 +3,9 @@
 Demand starts at the linear layers (convolutions, matrix products with constant weights): their inputs are
 quantised. From there it goes backwards, as far as integers stay integers:
 
-- what only moves elements (reshape, transpose, concat, nearest resize, max pool) is quantised before and
-  after, with one scale for all its sides: it then moves bytes, and concat joins without rescaling;
+- what only moves elements (`rtcc/ir/moving.py`: reshape, transpose, concat, pad, gather, nearest resize, max
+  pools…) is quantised before and after, with one scale for all its sides: it then moves bytes, and concat
+  joins without rescaling;
 - an average pool and a residual addition are quantised before and after, each with its own scale;
 - a layer's own result is quantised after its activation, never between the two: convolution, bias, residual
   addition and activation are one kernel, which has the exact sum in 32 bits and rounds once. So of the two
@@ -25,18 +26,16 @@ import numpy as np
 
 from rtcc.errors import InvalidInput
 from rtcc.ir import Constant, DType, Graph, Op, Value
+from rtcc.ir.moving import moved_operands
 from rtcc.ir.ops.activation import Relu
 from rtcc.ir.ops.elementwise import Elementwise
 from rtcc.ir.ops.math import Add, Clip, Identity
-from rtcc.ir.ops.movement import Concat, Pad
+from rtcc.ir.ops.movement import Pad
 from rtcc.ir.ops.nn import Conv, ConvTranspose, Gemm, MatMul
-from rtcc.ir.ops.pooling import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
-from rtcc.ir.ops.resize import Resize
+from rtcc.ir.ops.pooling import AveragePool, GlobalAveragePool
 from rtcc.quantization.scheme import Placement, Settings
 
 Linear = Conv | ConvTranspose | Gemm | MatMul
-KEEPS_VALUES = (MaxPool, GlobalMaxPool)
-"""Their results are elements of their operand, though not at declared places."""
 AVERAGES = (AveragePool, GlobalAveragePool)
 
 
@@ -201,20 +200,14 @@ def is_activation(op: Op) -> bool:
     return sum(not isinstance(value, Constant) for value in op.present_operands) == 1
 
 
-def same_elements(op: Op) -> list[Value] | None:
-    """The operands whose elements are those of the result (zeros put between count as such), else None."""
-    match op:
-        case MaxPool() | GlobalMaxPool():
-            return [op.data]
-        case Resize() if op.mode == "nearest" and op.extrapolation_value == 0:
-            return [op.data]
-        case Pad() if op.mode != "constant" or _is_zero(op.constant_value):
-            return [op.data]
-        case Concat():
-            return list(op.inputs)
-        case _:
-            moved = [v for i, v in enumerate(op.operands) if v is not None and op.is_moved_operand(i)]
-            return moved if len(moved) == 1 else None
+def shared_operands(op: Op) -> list[Value]:
+    """The operands that have the scale of the result: those that an op moves.
+
+    Not where it pads with anything but zero, which would widen their range (by -1e9 before a softmax, say).
+    """
+    if isinstance(op, Pad) and op.mode == "constant" and not _is_zero(op.constant_value):
+        return []
+    return moved_operands(op)
 
 
 def _is_zero(value: Value | None) -> bool:
@@ -260,7 +253,7 @@ class _Demand:
             return self._before_addition(op, activation)
         if isinstance(op, AVERAGES):
             return [op.data]
-        sources = same_elements(op)
+        sources = shared_operands(op)
         if not sources or not all(map(is_quantizable, sources)):
             return []
         if activation is None:

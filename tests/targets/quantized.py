@@ -143,6 +143,22 @@ class Qdq:
         )  # fmt: skip
         return self._quantized(out, (n, c, (h + 1) // 2, (w + 1) // 2), 0.018, 2)
 
+    def moved(self, x: str, kind: str) -> str:
+        """What only moves the elements of a picture, with its scale."""
+        n, c, h, w = self.shapes[x]
+        constants = {
+            "Pad": [np.array([0, 0, 1, 2, 0, 0, 0, 1])],
+            "Gather": [np.array([c - 1, 0, *range(c - 2)])],
+            "Tile": [np.array([1, 1, 2, 1])],
+            "Expand": [np.array([2, c, h, w])],
+            "GlobalMaxPool": [],
+        }[kind]
+        shape = {"Pad": (n, c, h + 1, w + 3), "Tile": (n, c, 2 * h, w), "Expand": (2 * n, c, h, w)}
+        shape |= {"Gather": (n, c, h, w), "GlobalMaxPool": (n, c, 1, 1)}
+        operands = [self._constant(self._name(kind), each.astype(np.int64)) for each in constants]
+        axis = {"axis": 1} if kind == "Gather" else {}
+        return self._quantized(self._node(kind, [self._real(x), *operands], **axis), shape[kind], None, x)
+
     def average(self, x: str) -> str:
         n, c, _, _ = self.shapes[x]
         out = self._node("GlobalAveragePool", [self._real(x)])

@@ -20,7 +20,7 @@ from rtcc.ir.ops.integer import (
     padded_offset,
 )
 from rtcc.ir.ops.math import Add
-from rtcc.ir.ops.pooling import MaxPool
+from rtcc.ir.ops.pooling import GlobalMaxPool, MaxPool
 from rtcc.ir.ops.window import Window
 from rtcc.passes.fuse import Fuse
 from rtcc.passes.outline_kernels import OutlineKernels
@@ -247,7 +247,7 @@ def test_largest_sums_are_exact(target: str) -> None:
 @targets
 @pytest.mark.parametrize("channels", [16, 21])
 def test_pools_of_bytes(target: str, channels: int) -> None:
-    """A convolution, so that blocks are planned, then the largest of windows and the sum of all."""
+    """A convolution, so that blocks are planned, then the largest of windows, sum and largest of all."""
     problem = {
         "batch": 2, "channels": 16, "filters": channels, "group": 1, "spatial": (9, 10), "kernel": (1, 1),
         "strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "zero": 0,
@@ -258,7 +258,8 @@ def test_pools_of_bytes(target: str, channels: int) -> None:
     graph.erase(graph.terminator)
     largest = graph.append(MaxPool(whole, kernel_shape=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1)))
     total = graph.append(GlobalSum(largest.results[0]))
-    graph.return_(total.result)
+    most = graph.append(GlobalMaxPool(largest.results[0]))
+    graph.return_(total.result, most.result)
     check(module)
     assert any(
         isinstance(op, MaxPool) and op.results[0].type.layout
@@ -333,9 +334,17 @@ def test_plain_loops(target: str) -> None:
       %y = quant.global_sum(%x) : i32[2,3,1,1]
       return(%y)
     }
+    kernel @most(%x: u8[2,3,6,5]) {
+      %y = nn.global_max_pool(%x) : u8[2,3,1,1]
+      return(%y)
+    }
+    kernel @most_signed(%x: i8[2,3,6,5]) {
+      %y = nn.global_max_pool(%x) : i8[2,3,1,1]
+      return(%y)
+    }
     """
     kernels = Kernels(text, target)
-    for name in ("sum", "product", "windows", "global"):
+    for name in ("sum", "product", "windows", "global", "most", "most_signed"):
         kernels.check(name, random_kernel_inputs(kernels.kernel(name), 1))
 
 

@@ -48,6 +48,20 @@ def test_transposed_convolutions(kernel: int, stride: int, pad: int) -> None:
     assert sum(isinstance(op, ConvSum) for op in ops) == 2
 
 
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("kind", ["Pad", "Gather", "Tile", "Expand", "GlobalMaxPool"])
+def test_what_moves_elements_moves_bytes(kind: str, signed: bool) -> None:
+    """Between two convolutions: no kernel but the first reads floats, and none writes them."""
+    net = Qdq(3, signed=signed)
+    x = net.conv(net.input("input", (1, 3, 9, 11)), 20, 3, zero=9)
+    model = net.model(net.conv(net.moved(x, kind), 200, 1, zero=120, activation=""))
+    for kernel in checked_kernels(model, units=1, share=0.05):
+        types = {value.type.dtype for value in (*kernel.parameters, *kernel.returned)}
+        is_first = kernel.parameters[0].type.sizes[1] == 3
+        assert is_first or kernel.returned[0].type.dtype is not DType.F32, kernel.name
+        assert is_first or kernel.parameters[0].type.dtype is not DType.F32, types
+
+
 @pytest.mark.parametrize("padding", [0, 1])
 def test_averages_of_windows(padding: int) -> None:
     net = Qdq(8)

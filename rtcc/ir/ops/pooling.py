@@ -218,11 +218,12 @@ class GlobalPool(ComputedOp):
     """One value per channel of [N, C, spatial…], as [N, C, 1…]; subclasses give `total`."""
 
     role = Role.ANCHOR
+    kinds: ClassVar[frozenset[Kind]] = FLOATS
     total: ClassVar[Callable[..., Any]]
     data = operand()
 
     def infer(self) -> tuple[TensorType, ...]:
-        self.require(self.data, FLOATS, "the data")
+        self.require(self.data, self.kinds, "the data")
         data = self.data.type
         if data.rank < 2:
             raise self.fail(f"needs [N, C, spatial…], found {data}")
@@ -243,6 +244,7 @@ class GlobalMaxPool(GlobalPool):
     """The largest element of each channel; NaN where any is NaN (ONNX GlobalMaxPool)."""
 
     name = "nn.global_max_pool"
+    kinds = NUMBERS
     total = staticmethod(np.max)
 
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+import rtcc
+from rtcc.ir import DType
+from rtcc.ir.moving import moved_operands
+from rtcc.passes.lower_quantization import LowerQuantization
 from rtcc.quantization.placement import place
 from rtcc.quantization.scheme import Placement, Settings
 from rtcc.text import parse_module
@@ -114,3 +120,31 @@ def test_layers_kept_float_ask_for_nothing() -> None:
     products = Settings(products=True, keep_float=("y",))
     body = "%y = nn.mat_mul(%a, %b) : f32[3,3]\nreturn(%y)"
     assert groups(body, products, "%a: f32[3,4], %b: f32[4,3]") == []
+
+
+def test_the_quantiser_shares_scales_where_the_lowering_moves_integers() -> None:
+    """One predicate tells both: what the quantiser puts between equal scales is computed on the integers."""
+    movers = {
+        '%m = tensor.pad(%r, #pads) {mode = "edge"} : f32[1,4,10,10]': "f32[1,4,10,10]",
+        f"%m = tensor.gather(%r, #index) {{axis = 1}} : {T}": T,
+        "%m = tensor.tile(%r, #twice) : f32[1,4,16,8]": "f32[1,4,16,8]",
+        "%m = tensor.expand(%r, #shape) : f32[2,4,8,8]": "f32[2,4,8,8]",
+        "%m = nn.global_max_pool(%r) : f32[1,4,1,1]": "f32[1,4,1,1]",
+    }
+    constants = (
+        "const #pads : i64[8] = [0,0,1,1,0,0,1,1]\nconst #index : i64[4] = [3,1,0,2]\n"
+        "const #twice : i64[4] = [1,1,2,1]\nconst #shape : i64[4] = [2,4,8,8]\n"
+    )
+    for line, shape in movers.items():
+        last = f"%y = nn.conv(%m, #w) : {shape}\nreturn(%y)"
+        body = conv("c", "x") + f"%r = math.relu(%c) : {T}\n{line}\n{last}"
+        module = parse_module(f"{HEAD}{constants}graph @main(%x: {T}) {{\n{body}\n}}\n")
+        groups = [{value.name for value in group} for group in place(module.main, Settings()).groups]
+        assert groups == [{"x"}, {"r", "m"}]
+        samples = {"x": np.random.default_rng(0).standard_normal((4, 4, 8, 8)).astype(np.float32)}
+        quantized = rtcc.quantize(module, samples, bias_correction=False).module
+        quantized.target = "x86:cascadelake"
+        LowerQuantization(form="integers").run(quantized)
+        moved = [op for op in quantized.walk() if moved_operands(op) and op.results[0].type.rank == 4]
+        assert moved, line
+        assert {op.results[0].type.dtype for op in moved} == {DType.U8}, line
