@@ -8,7 +8,7 @@ import numpy as np
 
 from rtcc.ir import Constant, DType, Op, Value
 from rtcc.ir.ops.elementwise import Elementwise
-from rtcc.ir.ops.quant import quantized
+from rtcc.ir.ops.requantization import quantized
 from rtcc.ir.ops.tables import BYTES, Curve, Lookup
 from rtcc.passes.integer.curves import curve_of
 from rtcc.passes.integer.values import Array, Parameters, Quantized, dequantized, unscaled

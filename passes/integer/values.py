@@ -14,7 +14,8 @@ from rtcc.ir.ops.cast import BitCast, Cast
 from rtcc.ir.ops.integer import QUANTIZED
 from rtcc.ir.ops.math import BitwiseXor, Mul
 from rtcc.ir.ops.movement import Transpose
-from rtcc.ir.ops.quant import DequantizeLinear, QuantizeLinear, Scaled, quantized
+from rtcc.ir.ops.quant import DequantizeLinear, QuantizeLinear, Scaled
+from rtcc.ir.ops.requantization import quantized
 from rtcc.pipeline import Rewriter
 from rtcc.target import Illegal
 

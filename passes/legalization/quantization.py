@@ -7,14 +7,10 @@ from rtcc.ir import DType, Value
 from rtcc.ir.dtype import Kind
 from rtcc.ir.ops import math, nn, quant, reduce
 from rtcc.ir.ops.axes import normal_axis
-from rtcc.ir.ops.computed import integer_limits
-from rtcc.ir.ops.integer import QUANTIZED, Requantize
+from rtcc.ir.ops.integer import ROUNDED, Requantize
 from rtcc.passes.legalization.sum_range import convolution_exceeds, product_exceeds
 from rtcc.passes.legalization.writer import Writer, is_static
 from rtcc.pipeline.rewriter import Rewriter, rewrite
-
-FAR = 2.0**30
-"""Beyond the range of every quantised type, yet adding a zero point does not overflow i32."""
 
 
 def _is_small_integer(dtype: DType) -> bool:
@@ -38,27 +34,21 @@ def _spread(write: Writer, op: quant.Scaled, parameter: Value) -> Value:
 
 def _quantized(write: Writer, scaled: Value, zero: Value | None, dtype: DType) -> Value:
     """x / scale as integers: rounded half to even, the zero point added, saturated; NaN as the zero point."""
-    far = [write.number(bound, scaled.type.dtype) for bound in (-FAR, FAR)]
-    whole = write.cast(math.Clip(math.Round(scaled).result, *far).result, DType.I32)
-    if zero is not None:
-        whole = write.add(whole, write.cast(zero, DType.I32))
-    limits = [write.number(n, DType.I32) for n in integer_limits(dtype.numpy)]
-    return write.cast(math.Clip(whole, *limits).result, dtype)
+    zero = write.number(0, dtype) if zero is None else zero
+    return Requantize(scaled, write.number(1, DType.F32), zero).result
 
 
 @rewrite(quant.QuantizeLinear)
 def quantize(op: quant.QuantizeLinear, rw: Rewriter) -> None:
-    """quantize_linear(x)  →  saturate(round(x / scale) + zero point), in one op for 8 bits of one scale"""
-    if not is_static(op) or not _is_small_integer(op.type.dtype) or op.type.dtype.bits > 16:
+    """quantize_linear(x)  →  requantize(x / scale)"""
+    if not is_static(op) or op.type.dtype not in ROUNDED:
         return
     write = Writer(rw, "quantize")
     scale = write.widened(_spread(write, op, op.scale))
-    scaled = write.div(write.cast(op.data, scale.type.dtype), scale)
-    zero = None if op.zero_point is None else _spread(write, op, op.zero_point)
-    if scaled.type.dtype is DType.F32 and op.type.dtype in QUANTIZED and quant.is_single(op.scale.type.shape):
-        zero = write.number(0, op.type.dtype) if zero is None else zero
-        rw.replace(op, Requantize(scaled, write.number(1, DType.F32), zero))
+    if scale.type.dtype is not DType.F32:
         return
+    scaled = write.div(write.cast(op.data, DType.F32), scale)
+    zero = None if op.zero_point is None else _spread(write, op, op.zero_point)
     rw.replace(op, _quantized(write, scaled, zero, op.type.dtype))
 
 
@@ -127,7 +117,7 @@ def _too_long(op: quant.MatMulInteger | quant.ConvInteger, other: str) -> Unsupp
 @rewrite(quant.QLinearMatMul)
 def quantized_product(op: quant.QLinearMatMul, rw: Rewriter) -> None:
     """qlinear_mat_mul  →  mat_mul in i32 (in f64, where sums may be larger), times the scales, requantised"""
-    if not is_static(op) or not all(_is_small_integer(v.type.dtype) for v in (op.left, op.right, op.result)):
+    if not is_static(op) or not all(v.type.dtype in ROUNDED for v in (op.left, op.right, op.result)):
         return
     write = Writer(rw, "qlinear_mat_mul")
     left = _centred(write, op.left, _per_row(write, op.left_zero_point))
@@ -166,7 +156,7 @@ def quantized_convolution(op: quant.QLinearConv, rw: Rewriter) -> None:
 
     Where sums may leave int32, they are those of a convolution in f64, which holds them.
     """
-    if not is_static(op) or not _is_small_integer(op.type.dtype):
+    if not is_static(op) or op.type.dtype not in ROUNDED:
         return
     write, rank = Writer(rw, "qlinear_conv"), op.type.rank
     total = _wide_sum(write, op) if convolution_exceeds(op) else quant.ConvInteger(

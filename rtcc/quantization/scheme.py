@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rtcc.errors import InvalidInput
 from rtcc.ir import DType
-from rtcc.ir.ops.quant import quantized
+from rtcc.ir.ops.requantization import quantized
 
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 """A smaller one is denormal, which compiled code takes for zero."""

@@ -315,6 +315,31 @@ def test_floats_are_rounded_once(target: str) -> None:
 
 
 @targets
+@pytest.mark.parametrize("dtype", ["u16", "i16", "u8", "i8"])
+def test_zero_points_may_differ_and_have_16_bits(target: str, dtype: str) -> None:
+    """`quant.requantize` of f32 and i32 with a zero point per channel, at both ends and halves too."""
+    require_lanes(TARGETS[target])
+    text = f"""kernel @floats(%x: f32[2,21,3,5], %z: {dtype}[21,1,1]) {{
+      %f = math.mul(%x, %x) : f32[2,21,3,5]
+      %y = quant.requantize(%x, %f, %z) : {dtype}[2,21,3,5]
+      return(%y)
+    }}
+    kernel @sums(%x: i32[2,21,3,5], %f: f32[21,1,1], %z: {dtype}[21,1,1]) {{
+      %y = quant.requantize(%x, %f, %z) : {dtype}[2,21,3,5]
+      return(%y)
+    }}"""
+    kind = np.dtype({"u": "uint", "i": "int"}[dtype[0]] + dtype[1:])
+    limits = np.iinfo(kind)
+    zero = np.resize(np.array([0, limits.min, limits.max, 77], kind), (21, 1, 1))
+    numbers = [0.5, 1.5, -2.5, 1e9, -1e9, np.inf, np.nan, 32.7, -3.2, 40.1, limits.max - 0.5, limits.min]
+    kernels = Kernels(text, target)
+    kernels.check("floats", [np.resize(np.array(numbers, np.float32), (2, 21, 3, 5)), zero])
+    sums = np.resize(np.array([2**31 - 1, -(2**31), 3, -5, 70_001, -66_003, 1], np.int32), (2, 21, 3, 5))
+    factor = np.resize(np.array([0.5, 1.0, 1e-3, 1e30, np.nan, np.inf], np.float32), (21, 1, 1))
+    kernels.check("sums", [sums, factor, zero])
+
+
+@targets
 def test_plain_loops(target: str) -> None:
     """What no micro-kernel takes, weights that are not constant, gives the same."""
     require_lanes(TARGETS[target])

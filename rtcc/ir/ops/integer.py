@@ -15,15 +15,19 @@ import numpy as np
 from rtcc.ir.dimension import Expression
 from rtcc.ir.dtype import DType
 from rtcc.ir.op import Array, operand
-from rtcc.ir.ops.computed import INTEGERS, ComputedOp, integer_limits
+from rtcc.ir.ops.computed import INTEGERS, ComputedOp
 from rtcc.ir.ops.nn import Convolution, Geometry, product_operations, product_shape, sum_operations
 from rtcc.ir.ops.pooling import Pool
+from rtcc.ir.ops.requantization import quantized
 from rtcc.ir.ops.window import Window, convolve
 from rtcc.ir.roles import Role
 from rtcc.ir.types import TensorType, broadcast_shapes
 from rtcc.ir.value import Value
 
 QUANTIZED = (DType.U8, DType.I8)
+
+ROUNDED = (*QUANTIZED, DType.U16, DType.I16)
+"""What `quant.requantize` can give."""
 
 FACTOR_BITS = 16
 """Significant bits of the factors of `quant.add`: times an 8-bit difference they are exact in float32."""
@@ -195,8 +199,8 @@ SUMS = (ConvSum, MatMulSum, GlobalSum, WindowSum)
 class Requantize(ComputedOp):
     """saturate(round(float32(data) · factor) + zero point): an i32 sum, or f32, in the zero point's type.
 
-    Rounded half to even. factor: f32, broadcast to the data; zero point: u8 or s8, one element. NaN in f32
-    data becomes the zero point.
+    Rounded as `requantization.quantized` says. factor: f32; zero point: u8, s8, u16 or s16; both broadcast to
+    the data.
     """
 
     name = "quant.requantize"
@@ -209,15 +213,15 @@ class Requantize(ComputedOp):
         data, factor = self.data.type, self.factor.type
         if data.dtype not in (DType.I32, DType.F32) or factor.dtype is not DType.F32:
             raise self.fail(f"data must be i32 or f32, the factor f32: {data}, {factor}")
-        _require_zero(self, self.zero_point)
+        if self.zero_point.type.dtype not in ROUNDED:
+            raise self.fail(f"a zero point is u8, s8, u16 or s16, found {self.zero_point.type}")
         shape = broadcast_shapes(data.shape, factor.shape, self.zero_point.type.shape)
         return (TensorType(self.zero_point.type.dtype, shape),)
 
     def compute(self, data: Array, factor: Array, zero: Array) -> Array:
         scaled = data.astype(np.float32) * factor.astype(np.float32)
-        if self.data.type.dtype is DType.F32:
-            scaled = np.where(np.isnan(scaled), np.float32(0), scaled)
-        return finished(scaled, zero, self.type.dtype)
+        is_sum = self.data.type.dtype is DType.I32
+        return quantized(scaled, zero, self.type.dtype, nan_is_least=is_sum)
 
 
 class QuantizedAdd(ComputedOp):
@@ -255,7 +259,7 @@ class QuantizedAdd(ComputedOp):
                 (right, right_factor, right_zero),
             )
         ]
-        return finished(terms[0] + terms[1], zero, self.type.dtype)
+        return quantized(terms[0] + terms[1], zero, self.type.dtype, nan_is_least=True)
 
 
 class AddToSum(ComputedOp):
@@ -290,15 +294,8 @@ class AddToSum(ComputedOp):
         data, factor, right, right_factor, right_zero, zero = arrays
         scaled = data.astype(np.float32) * factor.astype(np.float32)
         difference = (right.astype(np.int32) - right_zero).astype(np.float32)
-        return finished(scaled + difference * masked(right_factor), zero, self.type.dtype)
-
-
-def finished(scaled: Array, zero: Array, dtype: DType) -> Array:
-    """Float32 rounded half to even, the zero point added, saturated; NaN, of a factor that is, is lowest."""
-    low, high = integer_limits(dtype.numpy)
-    offset = zero.astype(np.int32)
-    above = np.where(scaled > low - offset, scaled, low - offset)
-    return (np.rint(np.minimum(above, high - offset)) + offset).astype(dtype.numpy)
+        total = scaled + difference * masked(right_factor)
+        return quantized(total, zero, self.type.dtype, nan_is_least=True)
 
 
 def masked(factor: Array) -> Array:

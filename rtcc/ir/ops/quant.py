@@ -8,9 +8,9 @@ from rtcc.ir.dimension import Expression
 from rtcc.ir.dtype import DType
 from rtcc.ir.op import Array, attribute, operand, optional_operand
 from rtcc.ir.ops.axes import at, normal_axis
-from rtcc.ir.ops.cast import converted
-from rtcc.ir.ops.computed import FLOATS, INTEGERS, ComputedOp, integer_limits, widened
+from rtcc.ir.ops.computed import FLOATS, INTEGERS, ComputedOp, widened
 from rtcc.ir.ops.nn import Convolution, product_operations, product_shape, sum_operations
+from rtcc.ir.ops.requantization import quantized, requantized
 from rtcc.ir.ops.window import convolve, per_channel
 from rtcc.ir.roles import Role
 from rtcc.ir.types import Shape, TensorType
@@ -245,24 +245,6 @@ class QLinearMatMul(ComputedOp):
         assert row_scale is not None
         factor = row_scale * right_scale / per_row(scale)
         return requantized(total, np.asarray(factor), per_row(zero), self.results[0].type.dtype)
-
-
-def quantized(scaled: Array, zero: Array | int | None, dtype: DType, *, saturate: bool = True) -> Array:
-    """x / scale made an element of a quantised type: rounded half to even, zero point added, saturated."""
-    if dtype.is_float:
-        return converted(scaled, dtype, saturate=saturate)
-    low, high = integer_limits(dtype.numpy)
-    offset = 0 if zero is None else np.asarray(zero).astype(np.int32)
-    whole = np.rint(np.where(np.isnan(scaled), 0, scaled))
-    # far beyond the range already: adding the zero point must not overflow
-    whole = np.clip(whole, -(2.0**30), 2.0**30).astype(np.int64) + offset
-    return np.clip(whole, low, high).astype(dtype.numpy)
-
-
-def requantized(total: Array, factor: Array, zero: Array | None, dtype: DType) -> Array:
-    """An integer sum quantised: float32(total) · factor, rounded half to even, offset, saturated."""
-    scaled = total.astype(np.result_type(factor.dtype, np.float32)) * factor
-    return quantized(scaled, zero, dtype)
 
 
 def centred(data: Array, zero: Array | None) -> Array:
