@@ -140,9 +140,9 @@ class FunctionBuilder:
         yield from self._loop(name, start, extent, tirx.ForKind.SERIAL)
 
     @contextmanager
-    def unrolled(self, name: str, extent: int) -> Iterator[Index]:
-        """A loop written out in full, so that indices into locals become constants."""
-        yield from self._loop(name, 0, extent, tirx.ForKind.UNROLLED)
+    def unrolled(self, name: str, extent: int, start: int = 0) -> Iterator[Index]:
+        """A loop from start, written out in full, so that indices into locals become constants."""
+        yield from self._loop(name, start, extent, tirx.ForKind.UNROLLED)
 
     @contextmanager
     def tasks(self, name: str, extent: int) -> Iterator[Index]:

@@ -123,6 +123,37 @@ def test_direct_conv(name: str, lanes: int) -> None:
 
 
 @lengths
+@pytest.mark.parametrize("name", [name for name, p in DIRECT.items() if any(p.pads)])
+def test_direct_conv_multiplies_no_padding(name: str, lanes: int) -> None:
+    """What lies in the border is not read: were it not zero, results would be the same."""
+    p = replace(DIRECT[name], lanes=lanes)
+    tile = direct_tile(p, REGISTERS[lanes])
+    data = numbers(p.batch, p.channels, p.height, p.width)
+    weights, bias = numbers(p.filters, p.channels // p.groups, *p.kernel), numbers(p.output.blocks * lanes)
+    stored = blocked(data, p.input)
+    top, left, _, _ = p.input_halo
+    border = np.ones(stored.shape, bool)
+    border[:, :, top : top + p.height, left : left + p.width] = False
+    func = direct_conv.make(p, BiasRelu(len(bias)), tile)
+    arguments = [np.where(border, np.float32(np.nan), stored), direct_weights(weights, p, tile), bias]
+    result = run(func, lanes, arguments, p.output.shape)
+    close(result, expected_with_bias(data, weights, bias, p), weights[0].size)
+
+
+@pytest.mark.parametrize(
+    ("p", "pairs"),
+    [
+        (ConvProblem(1, 16, 7, 7, 16, (3, 3), pads=(1, 1, 1, 1)), 19 / 21 * 19 / 21),
+        (ConvProblem(1, 16, 8, 8, 16, (3, 3), (2, 2), pads=(1, 1, 1, 1)), 11 / 12 * 11 / 12),
+        (ConvProblem(1, 16, 7, 7, 16, (1, 1)), 1.0),
+    ],
+)
+def test_share_of_products_inside_the_data(p: ConvProblem, pairs: float) -> None:
+    """The first and last of seven rows have two of three taps inside; with stride 2 only the first has."""
+    assert p.share_inside == pytest.approx(pairs)
+
+
+@lengths
 def test_direct_conv_in_several_passes(lanes: int) -> None:
     """Sums that rest in the output between passes; the last group has fewer rows and blocks."""
     p = ConvProblem(1, 80, 7, 7, 48, (3, 3), pads=(1, 1, 1, 1), lanes=lanes, input_halo=(1, 1, 1, 1))

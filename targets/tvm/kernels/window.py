@@ -40,6 +40,12 @@ class Window:
         last = (self.count - 1) * self.stride + (self.taps - 1) * self.dilation - self.before
         return max(0, last - self.extent + 1)
 
+    @property
+    def share_inside(self) -> float:
+        """The part of all taps of all positions that fall inside the data."""
+        inside = self.inside(0, self.count)
+        return 1.0 if inside is None else sum(map(len, inside)) / (self.taps * self.count)
+
     def coordinate(self, position: Index, tap: Index) -> Index:
         """Where in the data a tap falls."""
         return position * self.stride + tap * self.dilation - self.before
@@ -48,8 +54,9 @@ class Window:
         """For each tap, which of `count` positions from `first` have it inside; None where all have all.
 
         None as well where `first` is not a number: the caller loops over positions it knows to be inside.
+        Without padding no position leaves the data, also those of several rows joined into one.
         """
-        if not isinstance(first, int):
+        if not isinstance(first, int) or self.before == self.overhang == 0:
             return None
         result: list[range] = []
         for tap in range(self.taps):

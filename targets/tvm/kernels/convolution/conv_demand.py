@@ -50,7 +50,8 @@ def direct_demand(problem: ConvProblem, tile: Tile, cache: int) -> Demand:
     rows_of_input = 4 * problem.channels * problem.width * problem.strides[0] * tile.joined * tile.rows
     pixel = pixel_cycles(problem, tile, is_near=True)  # measured: waiting for inputs is hidden, or in streams
     pixel *= _nearness(4 * steps * tile.blocks * problem.lanes)
-    cycles = pixels * (steps * problem.groups * pixel + STORE_CYCLES * blocks * rounds)
+    products = steps * problem.groups * pixel * problem.share_inside
+    cycles = pixels * (products + STORE_CYCLES * blocks * rounds)
     return Demand(
         cycles + TILE_CYCLES * rounds * pixels / tile.pixels * tiling.groups,
         (
@@ -78,8 +79,9 @@ def plain_demand(problem: ConvProblem, tile: Tile, cache: int) -> Demand:
     weights = 4.0 * steps * problem.output.blocks * problem.lanes
     if problem.channels > MOST_IN_ONE_SET and 4 * problem.height * problem.width % WAY_BYTES == 0:
         row *= CONFLICT
+    products = steps * row * problem.share_inside
     return Demand(
-        rows * tiling.groups * steps * row + STORE_CYCLES * vectors + TILE_CYCLES * tiles,
+        rows * tiling.groups * products + STORE_CYCLES * vectors + TILE_CYCLES * tiles,
         (
             Stream(weights, rows if weights > cache // 2 else 1, weights, True),
             Stream(4.0 * problem.batch * problem.channels * problem.height * problem.width),

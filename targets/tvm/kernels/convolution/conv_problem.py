@@ -38,6 +38,11 @@ class ConvProblem:
             self.pads[axis], self.pads[axis + 2],
         )  # fmt: skip
 
+    @property
+    def windows(self) -> tuple[Window, Window]:
+        """The filter's movement along the height and the width."""
+        return self.window(0), self.window(1)
+
     @cached_property
     def output_height(self) -> int:
         """Rows of the output, as ONNX Conv counts them."""
@@ -75,6 +80,11 @@ class ConvProblem:
         """Multiply-adds of the whole convolution."""
         taps = self.kernel[0] * self.kernel[1] * self.channels // self.groups
         return self.batch * self.filters * self.output_height * self.output_width * taps
+
+    @cached_property
+    def share_inside(self) -> float:
+        """The part of the multiply-adds whose data are no padding."""
+        return self.window(0).share_inside * self.window(1).share_inside
 
     def has_halo(self) -> bool:
         """Whether the input's halo is wide enough for the padding."""

@@ -7,7 +7,7 @@ whole reduction: for every input channel and tap, nt weight vectors are loaded a
 is broadcast and multiplied into nt accumulators.
 
     for (n, kb, y):  for x by tile:                       # shared out among tasks
-        for cb, r, s, c:                                  # reduction
+        for cb, r, s, c:                                  # reduction, of taps inside the data
             acc[m, j] += input[n, cb, y·sh + r·dh, (x + m)·sw + s·dw, c] · weights[kb, cb, r, s, c, j]
         output[n, kb·nt + j, y, x + m] = epilogue(acc[m, j])
 
@@ -29,6 +29,7 @@ from rtcc.targets.tvm.kernels.convolution.conv_tiles import direct_illegal, dire
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Epilogue
 from rtcc.targets.tvm.kernels.output_row import Accumulators, Band, OutputRow, banded
 from rtcc.targets.tvm.kernels.tiling import Tiling
+from rtcc.targets.tvm.kernels.window_taps import each_tap
 from rtcc.targets.tvm.summation import block_length
 
 AHEAD_FLOATS = 1024
@@ -60,7 +61,10 @@ class _DirectConv:
 
     def _band(self, band: Band, data: tirx.Buffer, weights: tirx.Buffer) -> None:
         with band.kernel.serial("sweep", self.passes) as sweep, band.each_row() as row:
-            row.tiles(self.tile.pixels, lambda x, pixels: self._tile(row, data, weights, sweep, x, pixels))
+            row.edge_tiles(
+                self.tile.pixels, self.problem.window(1),
+                lambda x, pixels: self._tile(row, data, weights, sweep, x, pixels),
+            )  # fmt: skip
 
     @property
     def tiling(self) -> Tiling:
@@ -129,16 +133,20 @@ class _DirectConv:
     ) -> None:
         """Add the products of `count` input blocks from `first`."""
         problem, kernel, lanes = self.problem, row.kernel, self.problem.lanes
+        (down, across), columns = problem.windows, acc.blocks * lanes
         with (
             kernel.serial("cb", count, first) as cb,
-            kernel.serial("r", problem.kernel[0]) as r,
-            kernel.serial("s", problem.kernel[1]) as s,
+            each_tap(kernel, problem.windows, (row.y, x), acc.pixels) as (r, s, parts),
             kernel.serial("c", bounded(lanes, problem.channels // problem.groups, cb * lanes)) as c,
         ):
-            columns = acc.blocks * lanes
             kernel.prefetch(weights, [row.kb, cb, r, s, c + AHEAD_FLOATS // columns], columns)
-            with kernel.unrolled("m", acc.pixels) as m, kernel.unrolled("j", acc.blocks) as j:
-                y = problem.window(0).coordinate(row.y, r) + problem.input_halo[0]
-                column = problem.window(1).coordinate(x + m, s) + problem.input_halo[1]
-                value = splat(data[row.n, row.first_input_block(problem) + cb, y, column, c], lanes)
-                acc.add(kernel, m, j, value * weights[row.kb, cb, r, s, c, vector(j * lanes, lanes)])
+            y = down.coordinate(row.y, r) + problem.input_halo[0]
+            for inside, condition in parts:
+                with (
+                    kernel.when(condition),
+                    kernel.unrolled("m", len(inside), inside.start) as m,
+                    kernel.unrolled("j", acc.blocks) as j,
+                ):
+                    column = across.coordinate(x + m, s) + problem.input_halo[1]
+                    value = splat(data[row.n, row.first_input_block(problem) + cb, y, column, c], lanes)
+                    acc.add(kernel, m, j, value * weights[row.kb, cb, r, s, c, vector(j * lanes, lanes)])

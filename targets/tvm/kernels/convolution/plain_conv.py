@@ -20,7 +20,7 @@ from rtcc.targets.tvm.kernels.convolution.conv_tiles import is_narrow, plain_ill
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
 from rtcc.targets.tvm.kernels.tiling import Tiling
-from rtcc.targets.tvm.kernels.window_taps import tap_bounds
+from rtcc.targets.tvm.kernels.window_taps import each_tap
 from rtcc.targets.tvm.summation import block_length
 
 
@@ -86,23 +86,16 @@ class _PlainConv:
         self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, acc: Accumulators, x: Index, c: Index
     ) -> None:
         """Add the products of one input channel."""
-        kernel, down, across = row.kernel, self.problem.window(0), self.problem.window(1)
-        first, end = tap_bounds(down, row.y)
-        first = kernel.bind("first", first)
-        with kernel.serial("r", end - first, first) as r:
+        kernel, (down, across) = row.kernel, self.problem.windows
 
-            def tap(s: Index, begin: int, count: int) -> None:
-                with kernel.unrolled("m", count) as m, kernel.unrolled("j", acc.blocks) as j:
-                    column = across.coordinate(x + m + begin, s)
-                    value = splat(data[row.n, c, down.coordinate(row.y, r), column], acc.lanes)
+        with each_tap(kernel, (down, across), (row.y, x), acc.pixels) as (r, s, parts):
+            y = down.coordinate(row.y, r)
+            for inside, condition in parts:
+                with (
+                    kernel.when(condition),
+                    kernel.unrolled("m", len(inside), inside.start) as m,
+                    kernel.unrolled("j", acc.blocks) as j,
+                ):
+                    value = splat(data[row.n, c, y, across.coordinate(x + m, s)], acc.lanes)
                     weight = weights[row.kb, c, r, s, vector(j * acc.lanes, acc.lanes)]
-                    acc.add(kernel, m + begin, j, value * weight)
-
-            edges = across.inside(x, acc.pixels)
-            if edges is None:
-                with kernel.serial("s", self.problem.kernel[1]) as s:
-                    tap(s, 0, acc.pixels)
-            else:
-                for s, inside in enumerate(edges):
-                    if inside:
-                        tap(s, inside.start, len(inside))
+                    acc.add(kernel, m, j, value * weight)

@@ -6,7 +6,7 @@ is a filter: four neighbouring channels of a pixel are one 32-bit number, which 
 by four weights of every filter (`integer_dot`).
 
     for (n, rows, kb):  for y, x by tile:                 # shared out among tasks
-        for c4, r, s:                                     # reduction
+        for c4, r, s:                                     # reduction, of taps inside the data
             acc[m, j] += input[n, c4, y·sh + r·dh, (x + m)·sw + s·dw] · weights[kb, c4, r, s, j]
         output[n, kb·nt + j, y, x + m] = epilogue(acc[m, j])
 
@@ -27,6 +27,7 @@ from rtcc.targets.tvm.kernels.integer.integer_dot import broadcast_group, dot
 from rtcc.targets.tvm.kernels.integer.integer_tiles import GROUP, integer_conv_illegal
 from rtcc.targets.tvm.kernels.output_row import Accumulators, Band, OutputRow, banded
 from rtcc.targets.tvm.kernels.tiling import Tiling
+from rtcc.targets.tvm.kernels.window_taps import each_tap
 
 AHEAD_BYTES = 4096
 """How far ahead weights are asked for, as in `direct_conv`."""
@@ -63,49 +64,46 @@ class _IntegerConv:
 
     def _band(self, band: Band, data: tirx.Buffer, weights: tirx.Buffer) -> None:
         with band.each_row() as row:
-            row.tiles(self.tile.pixels, lambda x, pixels: self._tile(row, data, weights, x, pixels))
+            row.edge_tiles(
+                self.tile.pixels, self.problem.window(1),
+                lambda x, pixels: self._tile(row, data, weights, x, pixels),
+            )  # fmt: skip
 
     def _tile(self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, x: Index, pixels: int) -> None:
         acc = row.accumulators(pixels, 0, "int32")
-        kernel, problem = row.kernel, self.problem
-        per_block = problem.lanes // GROUP
+        kernel, per_block = row.kernel, self.problem.lanes // GROUP
         whole, rest = divmod(self.groups_of_channels, per_block)
-        with (
-            kernel.serial("cb", whole) as cb,
-            kernel.serial("q", per_block) as q,
-            kernel.serial("r", problem.kernel[0]) as r,
-            kernel.serial("s", problem.kernel[1]) as s,
-        ):
-            self._step(row, data, weights, acc, x, (cb, q, r, s))
-        with (
-            kernel.serial("q", rest) as q,
-            kernel.serial("r", problem.kernel[0]) as r,
-            kernel.serial("s", problem.kernel[1]) as s,
-        ):
+        with kernel.serial("cb", whole) as cb, kernel.serial("q", per_block) as q:
+            self._four_channels(row, data, weights, acc, x, (cb, q))
+        with kernel.serial("q", rest) as q:
             if rest:
-                self._step(row, data, weights, acc, x, (whole, q, r, s))
+                self._four_channels(row, data, weights, acc, x, (whole, q))
         row.store(acc, x)
 
-    def _step(
+    def _four_channels(
         self,
         row: OutputRow,
         data: tirx.Buffer,
         weights: tirx.Buffer,
         acc: Accumulators,
         x: Index,
-        at: tuple[Index, Index, Index, Index],
+        channels: tuple[Index, Index],
     ) -> None:
-        """Add the products of four channels of one tap."""
+        """Add the products of four channels: which block, and which four of it."""
         kernel, problem, lanes = row.kernel, self.problem, self.problem.lanes
-        cb, q, r, s = at
+        (cb, q), (down, across) = channels, problem.windows
         columns, quad = acc.blocks * lanes * GROUP, cb * (lanes // GROUP) + q
-        y = problem.window(0).coordinate(row.y, r) + problem.input_halo[0]
-        with kernel.unrolled("m", acc.pixels) as m:
-            column = problem.window(1).coordinate(x + m, s) + problem.input_halo[1]
-            block = row.first_input_block(problem) + cb
-            value = broadcast_group(data[row.n, block, y, column, vector(q * GROUP, GROUP)], lanes)
-            with kernel.unrolled("j", acc.blocks) as j:
-                place = acc.place(m, j)
-                weight = weights[row.kb, quad, r, s, vector(j * (lanes * GROUP), lanes * GROUP)]
-                kernel.store(acc.buffer, [place], dot(acc.buffer[place], value, weight, self.features))
-        kernel.prefetch(weights, [row.kb, quad, r, s + AHEAD_BYTES // columns], columns // GROUP)
+        block = row.first_input_block(problem) + cb
+
+        with each_tap(kernel, (down, across), (row.y, x), acc.pixels) as (r, s, parts):
+            y = down.coordinate(row.y, r) + problem.input_halo[0]
+            for inside, condition in parts:
+                with kernel.when(condition), kernel.unrolled("m", len(inside), inside.start) as m:
+                    column = across.coordinate(x + m, s) + problem.input_halo[1]
+                    value = broadcast_group(data[row.n, block, y, column, vector(q * GROUP, GROUP)], lanes)
+                    with kernel.unrolled("j", acc.blocks) as j:
+                        place, span = acc.place(m, j), vector(j * (lanes * GROUP), lanes * GROUP)
+                        weight = weights[row.kb, quad, r, s, span]
+                        total = dot(acc.buffer[place], value, weight, self.features)
+                        kernel.store(acc.buffer, [place], total)
+            kernel.prefetch(weights, [row.kb, quad, r, s + AHEAD_BYTES // columns], columns // GROUP)

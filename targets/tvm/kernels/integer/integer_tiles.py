@@ -240,7 +240,8 @@ def integer_conv_demand(problem: ConvProblem, tile: Tile, cache: int, *, vnni: b
     width = tiling.form.width
     steps = -(-problem.channels // problem.groups // GROUP) * prod(problem.kernel)
     row = cycles_per_step(width, tile.pixels, tile.blocks) * (1.0 if vnni else WIDENING)
-    cycles = pixels / width * steps * row * tiling.groups + STORE_CYCLES * pixels * problem.output.blocks
+    products = pixels / width * steps * row * tiling.groups * problem.share_inside
+    cycles = products + STORE_CYCLES * pixels * problem.output.blocks
     row_groups = -(-tiling.form.height // tile.rows)
     weights = 4.0 * steps * problem.output.blocks * problem.lanes
     source, out = (float(prod(form.shape)) for form in (problem.input, problem.output))
