@@ -9,8 +9,11 @@ import numpy as np
 
 from rtcc.errors import Unsupported
 from rtcc.ir import DType, Graph, Module, Op, TensorType, Value
+from rtcc.ir.dimension import LARGEST, upper_bound
 from rtcc.ir.ops import indexing, math, shapes
 from rtcc.ir.ops.control import Loop, Scan
+from rtcc.passes.legalization import truncation
+from rtcc.passes.legalization.selection import truncated
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.exactness import exact
 from rtcc.pipeline.rewriter import Rewriter, apply, rewrite
@@ -21,13 +24,14 @@ class ExpandLoops(Pass):
     """Write scans, and loops that stack results, as loops whose results are all carried.
 
     scan(states…, xs…)  →  loop(trip = length){ x = gather(xs, i); … }. A stacked result becomes a carried
-    tensor that starts as zeros and has one slice written per round by tensor.tensor_scatter.
+    tensor that starts as zeros and has one slice written per round by tensor.tensor_scatter. Where a
+    condition may end the loop early, the rounds are counted, and the stack is truncated to them.
     """
 
     exactness = exact
 
     def run(self, module: Module) -> bool:
-        return apply(module, (expand_scan, carry_stacks), self.name)
+        return apply(module, (expand_scan, carry_stacks, *truncation.RULES), self.name)
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,35 @@ def carry_stacks(op: Loop, rw: Rewriter) -> None:
     count = len(op.carried)
     if not _refine(op.body.parameters[2:], [v.type for v in op.carried], rw) or len(op.results) == count:
         return
-    _require_known(op, op.results)
-    length = op.results[count].type.sizes[0]
-    body = _Body(rw, op, length, op.carried, [_Stack(v.type, 0) for v in op.results[count:]])
+    _require_known(op, op.results[:count])
+    stacks = [_Stack(_largest(op, v), 0) for v in op.results[count:]]
+    is_counted = all(v.type.is_static for v in op.results)
+    rounds = [] if is_counted else [rw.constant(np.asarray(0, np.int64), name="rounds")]
+    body = _Body(rw, op, stacks[0].type.sizes[0], [*op.carried, *rounds], stacks)
     condition = rw.constant(np.full(op.body.parameters[1].type.sizes, True), name="true")
     iteration = body.shaped(body.iteration, op.body.parameters[0].type.sizes)
     returned = body.inline(op.body, [iteration, condition, *body.carried[:count]])
-    body.finish(returned[1 : count + 1], returned[count + 1 :], returned[0] if op.condition else None)
+    states = returned[1 : count + 1]
+    if not is_counted:
+        one = rw.constant(np.asarray(1, np.int64), name="one")
+        states.append(body.add(math.Add(body.iteration, one)))
+    body.finish(states, returned[count + 1 :], returned[0] if op.condition else None)
+
+
+def _largest(op: Loop, stack: Value) -> TensorType:
+    """The type of a stacked result after as many rounds as there can be; only their number may be unknown."""
+    rounds, *sizes = stack.type.shape
+    if upper_bound(rounds) == LARGEST:
+        raise Unsupported(
+            "unbounded-loop",
+            f"{op.name}: result {stack.index} has a slice for every round, and nothing limits their number",
+            where=str(op.location) or None,
+            hint="give the loop a constant trip count as upper bound besides its condition; where the model "
+            "computes it from an input, fix that input with --value",
+        )
+    if any(not isinstance(size, int) for size in sizes):
+        raise _unknown_size(op, stack)
+    return stack.type.with_shape((upper_bound(rounds), *sizes))
 
 
 class _Body:
@@ -143,8 +169,16 @@ class _Body:
         trip, holds = (self.op.trip_count, self.op.condition) if isinstance(self.op, Loop) else (None, None)
         if trip is None:
             trip = self.rw.constant(np.asarray(self.length, np.int64), name="rounds")
-        loop = Loop(trip, holds, *self.states, *zeros, regions=[self.graph], results=len(self.op.results))
-        self.rw.replace(self.op, loop)
+        loop = Loop(trip, holds, *self.states, *zeros, regions=[self.graph], results=count + len(zeros))
+        self.rw.replace(self.op, *self._truncated(loop))
+
+    def _truncated(self, loop: Loop) -> Sequence[Value]:
+        """The loop's results as those of the old one: without the count of the rounds, which truncates."""
+        stacks = loop.results[len(self.states) :]
+        states = loop.results[: len(self.op.results) - len(stacks)]
+        rounds = loop.results[len(states)]
+        old = self.op.results[len(states) :]
+        return [*states, *(truncated(new, v.type, rounds) for new, v in zip(stacks, old, strict=True))]
 
     def _zeros(self, type: TensorType) -> Value:
         sizes = self.rw.constant(np.array(type.sizes, np.int64), name="shape")
@@ -170,16 +204,30 @@ def _refine(parameters: Sequence[Value], types: Sequence[TensorType], rw: Rewrit
     """Learn the sizes of carried values from what they start with; False if that changed the module."""
     for parameter, type in zip(parameters, types, strict=True):
         if not parameter.type.is_static and type.is_static and rw.refine(parameter, type):
+            _require_inferred(parameter)
             return False
     return True
 
 
+def _require_inferred(parameter: Value) -> None:
+    """Refuse a body in which the size that a value starts with is not the one it is given."""
+    assert parameter.graph is not None
+    for op in parameter.graph.ops:
+        found = tuple(result.type for result in op.results)
+        if found != op.inferred_types(len(found)):
+            raise _unknown_size(op, Value(op.inferred_types(len(found))[0], None, op))
+
+
 def _require_known(op: Op, values: Sequence[Value]) -> None:
-    for index, value in enumerate(values):
+    for value in values:
         if not value.type.is_static:
-            raise Unsupported(
-                "data-dependent-size",
-                f"{op.name}: result {index} is {value.type}, which has a size that depends on the data",
-                where=str(op.location) or None,
-                hint="bind symbolic dimensions with --shape, or give the loop a constant trip count alone",
-            )
+            raise _unknown_size(op, value)
+
+
+def _unknown_size(op: Op, value: Value) -> Unsupported:
+    return Unsupported(
+        "data-dependent-size",
+        f"{op.name}: result {value.index} is {value.type}, which has a size that depends on the data",
+        where=str(op.location) or None,
+        hint="bind symbolic dimensions with --shape, or give the loop a constant trip count alone",
+    )

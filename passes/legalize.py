@@ -18,6 +18,8 @@ from rtcc.passes.legalization import (
     recurrent,
     reductions,
     resampling,
+    selection,
+    truncation,
 )
 from rtcc.passes.legalization.transposed import conv_transpose_to_conv
 from rtcc.pipeline.base import Pass
@@ -30,7 +32,8 @@ class Legalize(Pass):
     """Rewrite operators that targets do not compile into ones that they do.
 
     split → slices; batch_normalization → (x - mean)·(scale/√(var + ε)) + shift; attention → matrix products
-    and softmax; quantised operators → integer sums and elementwise arithmetic; … (passes/legalization).
+    and softmax; quantised operators → integer sums and elementwise arithmetic; non_zero → positions,
+    truncated to how many they are behind all that reads them; … (passes/legalization).
     """
 
     exactness = reassociates(1e-6)
@@ -42,12 +45,12 @@ class Legalize(Pass):
 @rewrite(movement.Split)
 def split_to_slices(op: movement.Split, rw: Rewriter) -> None:
     """a, b = split(x)  →  a = slice(x), b = slice(x)"""
-    if not op.data.type.is_static or not all(r.type.is_static for r in op.results):
-        return
     axis = normal_axis(op, op.axis, op.data.type.rank)
     start, parts = 0, list[Op]()
-    for result in op.results:
-        size = result.type.sizes[axis]
+    sizes = [size for result in op.results if isinstance(size := result.type.shape[axis], int)]
+    if len(sizes) < len(op.results):
+        return
+    for size in sizes:
         bounds = [rw.constant(np.array([n], np.int64), name="slice") for n in (start, start + size, axis)]
         parts.append(movement.Slice(op.data, *bounds))
         start += size
@@ -75,5 +78,5 @@ RULES = (
     split_to_slices, cast_like_to_cast, dropout_to_identity, conv_transpose_to_conv,
     *attention.RULES, *einsum.RULES, *quantization.RULES, *recurrent.RULES, *reductions.RULES,
     *resampling.RULES,
-    *dft.RULES,
+    *dft.RULES, *selection.RULES, *truncation.RULES,
 )  # fmt: skip

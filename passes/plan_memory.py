@@ -26,7 +26,8 @@ class PlanMemory(Pass):
     control.call → plan.launch, control.if → plan.if, control.loop → plan.loop; reshapes, contiguous slices
     and layouts that store alike → plan.view; a concatenation whose result holds each part in one piece →
     plan.join, its parts computed where it has them. @main gets `workspace` and `const`, the bytes of the two
-    spaces, and `live_bytes`, the most that is alive at any one time: no arena could be smaller.
+    spaces, and `live_bytes`, the most that is alive at any one time: no arena could be smaller. Where the
+    data decide an output's shape, `sizes` has the place of each symbol's value (i64) after a run.
     """
 
     exactness = exact
@@ -48,12 +49,17 @@ class PlanMemory(Pass):
             launches.drop_unused_kernels()
             lives = Lives(sharing)
             lives.walk(graph)
+            lives.keep(launches.sizes.values())
             arena = assign_offsets(lives.all)
             needed = arena + (target.threads - 1) * lives.scratch_of_other_threads
             if 0 < self.max_workspace < needed:
                 raise _too_large(lives, needed, self.max_workspace)
             _write_places(graph, lives)
             live_bytes = peak(lives.all)[0]
+            if launches.sizes:
+                graph.attributes["sizes"] = {
+                    name: str(_place_of(value, lives)) for name, value in launches.sizes.items()
+                }
             graph.attributes |= {"workspace": arena, "const": launches.const_bytes, "live_bytes": live_bytes}
         return changed
 
@@ -76,6 +82,13 @@ def _write_places(graph: Graph, lives: Lives) -> None:
 
 def _places(values: tuple[Value, ...], lives: Lives) -> tuple[str, ...]:
     return tuple(str(_place(lives.sharing.spots[value], lives)) for value in values)
+
+
+def _place_of(value: Value, lives: Lives) -> Place:
+    """Where a value lies, seen through views."""
+    spot = lives.sharing.spot_of(value)
+    assert spot is not None, f"{value!r} lies nowhere"
+    return _place(spot, lives)
 
 
 def _place(spot: Spot, lives: Lives) -> Place:

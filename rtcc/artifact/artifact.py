@@ -150,8 +150,7 @@ class Artifact:
         workspace = self._take()
         try:
             workspace.run(arrays, results.values())
-            for index, name in self._symbolic:
-                results[name] = self._shaped(workspace, index, results[name])
+            results |= self._true_parts(workspace, results)
         finally:
             self._give(workspace)
         return results
@@ -277,6 +276,10 @@ class Artifact:
             hint = f"it was compiled for {self.info.target}, with {features}"
             raise ArtifactError(error.code, error.message, where=str(self.path), hint=hint) from error
 
+    def _true_parts(self, workspace: _Workspace, results: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The outputs whose shapes depend on the data, cut to those of the workspace's last run."""
+        return {name: self._shaped(workspace, index, results[name]) for index, name in self._symbolic}
+
     def _shaped(self, workspace: _Workspace, index: int, result: NDArray[Any]) -> NDArray[Any]:
         """The part of an output that the run filled; how much depends on the data."""
         shape = (ctypes.c_int64 * result.ndim)()
@@ -317,6 +320,10 @@ class Binding:
         code = self._run()
         if code:
             self._workspace.settle(code)
+
+    def results(self) -> dict[str, NDArray[Any]]:
+        """The outputs of the last call: the buffers, cut to their true shapes where the data decide those."""
+        return self.outputs | self._artifact._true_parts(self._workspace, self.outputs)  # pyright: ignore[reportPrivateUsage]
 
     def close(self) -> None:
         """Stop the binding's threads; its buffers stay."""

@@ -42,6 +42,11 @@ class TensorType:
         return sizes
 
     @property
+    def largest(self) -> TensorType:
+        """The type with every symbolic dimension at its upper bound."""
+        return self if self.is_static else replace(self, shape=tuple(map(upper_bound, self.shape)))
+
+    @property
     def physical_shape(self) -> tuple[int, ...]:
         """Extents in memory, outermost first (integers)."""
         return self.layout.physical_shape(self.sizes) if self.layout else self.sizes
@@ -54,8 +59,7 @@ class TensorType:
     @property
     def storage_bytes(self) -> int:
         """Bytes in memory, layout padding included, symbolic dimensions at their upper bound."""
-        sizes = tuple(upper_bound(d) for d in self.shape)
-        return prod(self.layout.physical_shape(sizes) if self.layout else sizes) * self.dtype.bytes
+        return prod(self.largest.physical_shape) * self.dtype.bytes
 
     def with_layout(self, layout: Layout | None) -> TensorType:
         """The same tensor stored otherwise."""

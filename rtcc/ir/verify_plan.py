@@ -19,6 +19,9 @@ from rtcc.ir.ops.plan import Join, Launch, Place, PlanConstant, PlanIf, PlanLoop
 from rtcc.ir.value import Constant, Value
 from rtcc.ir.views import updates_in_place
 
+SIZE_BYTES = 8
+"""Of an i64 that says how large a symbol is."""
+
 
 class Fail(Protocol):
     """Raises the verifier's error."""
@@ -55,6 +58,7 @@ def verify_plan(graph: Graph, kernels: Mapping[str, Graph], fail: Fail) -> None:
     """Check the places of an entry graph at plan level; `fail` raises the error."""
     plan = _Plan(graph, kernels, fail)
     plan.region(graph)
+    plan.keep_sizes(graph)
     for space in (Space.WORKSPACE, Space.DEVICE, Space.ACCELERATOR):
         _check_disjoint([b for b in plan.buffers if b.place.space is space], fail)
     _check_constants(plan.constants, fail)
@@ -105,6 +109,16 @@ class _Plan:
                     self._loop(op)
                 case _:
                     pass
+
+    def keep_sizes(self, graph: Graph) -> None:
+        """What the attribute `sizes` names is read after the run: nothing may be written over it."""
+        sizes: Mapping[str, str] = graph.attributes.get("sizes", {})
+        for name, text in sizes.items():
+            place = self._parse(graph.terminator, text)
+            held = [b for b in self.buffers if b.place.space is place.space and _holds(b, place.offset)]
+            if place.space is not Space.WORKSPACE or not held:
+                self.fail(10, f"nothing puts the size {name} at {place}", graph.terminator)
+            max(held, key=lambda buffer: buffer.first).last = self.position
 
     def _loop(self, op: PlanLoop) -> None:
         region = op.regions[0]
@@ -235,6 +249,11 @@ class _Plan:
         buffer.last = self.position
         if self.loops and buffer.first < self.loops[-1].first:
             self.loops[-1].outer.append(buffer)
+
+
+def _holds(buffer: Buffer, offset: int) -> bool:
+    """Whether an i64 at that offset lies in a buffer."""
+    return buffer.place.offset <= offset and offset + SIZE_BYTES <= buffer.end
 
 
 def _check_disjoint(buffers: Sequence[Buffer], fail: Fail) -> None:

@@ -12,6 +12,9 @@ from rtcc.onnx.topology import nested_graphs
 _NEWER_NAMES = {"Upsample": "Split"}
 """Operators without a class of their own, and one whose second operand is known in the same way."""
 
+LOOP_CONTROLS = 2
+"""Inputs of Loop that are not carried: the trip count and the condition."""
+
 
 def deciding_inputs(model: ModelProto) -> list[str]:
     """Names of the inputs whose values reach an operand that must be known to compile; sorted.
@@ -25,6 +28,8 @@ def deciding_inputs(model: ModelProto) -> list[str]:
         kind = operator_class(node.domain, _NEWER_NAMES.get(node.op_type, node.op_type))
         slots = kind.operand_slots if kind else ()
         pending.extend(name for name, slot in zip(node.input, slots, strict=False) if slot.static and name)
+        if node.op_type == "Loop" and len(node.output) > len(node.input) - LOOP_CONTROLS:
+            pending.extend(node.input[:1])  # a stacked result has a slice for each round
     seen: set[str] = set()
     while pending:
         name = pending.pop()

@@ -10,6 +10,7 @@ import numpy as np
 
 from rtcc.errors import Unsupported
 from rtcc.ir import Constant, DType, Graph, KernelRef, Module, Op, RegionOp, Return, TensorType, Value
+from rtcc.ir.ops.bounded import Truncate, symbols_of
 from rtcc.ir.ops.control import If, Loop
 from rtcc.ir.ops.fused import Call
 from rtcc.ir.ops.math import Identity
@@ -36,6 +37,8 @@ class Launches:
     target: Target
     main: Graph
     const_bytes: int = 0
+    sizes: dict[str, Value] = field(default_factory=dict[str, Value])
+    """For each symbol in the outputs' shapes, the i64[] that says how large it is."""
     _placed: dict[tuple[str, int], list[tuple[Constant, Value]]] = field(
         default_factory=dict["tuple[str, int]", "list[tuple[Constant, Value]]"]
     )
@@ -47,6 +50,7 @@ class Launches:
         require_static(self.module, self.main)
         self._rewrite(self.main)
         self._place_constants()
+        self._keep_sizes()
 
     def copy(self, value: Value, before: Op) -> Value:
         """A launch that copies a value to a buffer of its own, put before an op."""
@@ -56,6 +60,21 @@ class Launches:
         assert before.graph is not None
         before.graph.insert_before(before, launch)
         return launch.result
+
+    def _keep_sizes(self) -> None:
+        """Find the counts that outputs are truncated to; those that are outputs themselves are copied."""
+        for value in self.main.returned:
+            launch = value.producer
+            if value.type.is_static or not isinstance(launch, Launch):
+                continue
+            for symbol in symbols_of(value.type):
+                if symbol.name not in self.sizes:
+                    self.sizes[symbol.name] = self._kept(launch.inputs[1])
+
+    def _kept(self, count: Value) -> Value:
+        """The count where it lies in the workspace, else a copy there."""
+        is_kept = isinstance(count.producer, Launch | PlanLoop) and self.main.terminator not in count.users
+        return count if is_kept else self.copy(count, self.main.terminator)
 
     def divide(self) -> None:
         """Say of every launch into how many parts it is divided: one, where threads do not repay at all."""
@@ -243,15 +262,36 @@ def replace(old: Op, new: Op) -> None:
 
 
 def require_static(module: Module, graph: Graph) -> None:
-    """Refuse tensors whose size only the data decides: their buffers would have no size."""
+    """Refuse tensors whose size only the data decide, save truncated outputs, which come with a count."""
     for op in graph.walk():
+        if _truncates_outputs(module, op, graph):
+            continue
         inner = [parameter for region in op.regions for parameter in region.parameters]
         for value in (*op.results, *inner):
             if not value.type.is_static:
-                culprit = next(module.kernels[op.kernel].ops) if isinstance(op, Call) else op
-                message = f"it gives {value.type}, whose size the data decide; buffers have fixed sizes"
-                hint = "leave the operator out of the exported model and do its work around it"
-                raise _refused(culprit, "data-dependent-size", message, hint, op)
+                raise _data_dependent(module, op, value)
+
+
+def _truncates_outputs(module: Module, op: Op, graph: Graph) -> bool:
+    """Whether an op cuts an output of the graph to its true size, and nothing else reads it."""
+    if not isinstance(op, Call) or not isinstance(_first(module, op), Truncate):
+        return False
+    return all(user is graph.terminator for user in op.result.users)
+
+
+def _first(module: Module, op: Op) -> Op:
+    return next(module.kernels[op.kernel].ops) if isinstance(op, Call) else op
+
+
+def _data_dependent(module: Module, op: Op, value: Value) -> Unsupported:
+    """The error for a tensor of unknown size: it names what makes it, or what reads a truncated one."""
+    hint = "leave the operator out of the exported model and do its work around it"
+    message = f"it gives {value.type}, whose size the data decide; buffers have fixed sizes"
+    if isinstance(_first(module, op), Truncate):
+        op = next(user for user in value.users if not isinstance(user, Return))
+        message = f"it reads {value.type}, whose size the data decide; it works on tensors of known size"
+        hint = "make what it reads an output of the model, and go on from there outside"
+    return _refused(_first(module, op), "data-dependent-size", message, hint, op)
 
 
 def _refused(op: Op, code: str, message: str, hint: str, at: Op | None = None) -> Unsupported:

@@ -7,6 +7,7 @@ again; so is the condition of the next round.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rtcc.ir import Graph, Value
@@ -50,6 +51,11 @@ class Lives:
                     self._loop(op)
                 case _:
                     pass
+
+    def keep(self, values: Iterable[Value]) -> None:
+        """Values that are read after the run."""
+        for value in values:
+            self._touch(value)
 
     @property
     def all(self) -> list[Buffer]:

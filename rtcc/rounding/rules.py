@@ -33,6 +33,7 @@ from rtcc.ir.ops import (
     shapes,
     tables,
 )
+from rtcc.ir.ops.bounded import KeptBoxes, Positions, Truncate
 from rtcc.ir.ops.element_selection import TopK
 from rtcc.ir.ops.elementwise import Elementwise
 from rtcc.ir.ops.fft_conv import ROUNDINGS, FftConv
@@ -111,6 +112,11 @@ def _rounded(op: Op, moved: Errors, results: Sequence[Array], roundings: float) 
         else error
         for error, value in zip(moved, results, strict=True)
     ]
+
+
+def decided_by_rounding(op: Op, operands: Operands, results: Sequence[Array]) -> Errors:
+    """Comparisons of rounded numbers decide: results are those of the declared precision, or quite others."""
+    return [np.full(value.shape, np.inf) for value in results]
 
 
 def gelu(op: activation.Gelu, operands: Operands, results: Sequence[Array]) -> Errors:
@@ -329,8 +335,8 @@ EXACT: tuple[type[Op], ...] = (
     movement.DepthToSpace, movement.SpaceToDepth, movement.Trilu, movement.ReverseSequence,
     movement.CenterCropPad, indexing.Gather, indexing.GatherElements, indexing.GatherND,
     indexing.TensorScatter, indexing.OneHot, ConvertLayout, shapes.Reshape, shapes.Flatten, shapes.Squeeze,
-    shapes.Unsqueeze, shapes.Expand, shapes.ConstantOfShape, shapes.EyeLike, TopK, pooling.MaxPool,
-    pooling.GlobalMaxPool, reduce.ReduceMax, reduce.ReduceMin, reduce.ArgReduction,
+    shapes.Unsqueeze, shapes.Expand, shapes.ConstantOfShape, shapes.EyeLike, TopK, Truncate, Positions,
+    pooling.MaxPool, pooling.GlobalMaxPool, reduce.ReduceMax, reduce.ReduceMin, reduce.ArgReduction,
     integer.ConvSum, integer.MatMulSum, integer.GlobalSum, integer.Requantize, integer.QuantizedAdd,
     integer.AddToSum, integer.WindowSum, tables.Lookup, tables.Curve,
 )  # fmt: skip
@@ -383,5 +389,6 @@ RULES: dict[type[Any], Rule] = {
     GridSample: sampled.grid_sample,
     RoiAlign: sampled.roi_align,
     DeformConv: sampled.deform_conv,
+    KeptBoxes: decided_by_rounding,
 }
 """The rule of each operator, or of a class of them."""

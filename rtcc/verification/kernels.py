@@ -75,7 +75,7 @@ def scratch_of(module: Module) -> dict[str, int]:
 
 def _kernels_alone(module: Module) -> Module:
     """A module of the same kernels, with the constants that they read and nothing else; for printing only."""
-    alone = Module(level="kernels", target=module.target)
+    alone = Module(level="kernels", target=module.target, dimensions=module.dimensions)
     alone.kernels = module.kernels
     read = (v for kernel in module.kernels.values() for op in kernel.walk() for v in op.present_operands)
     alone.constants = {value.symbol: value for value in read if isinstance(value, Constant)}

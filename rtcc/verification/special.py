@@ -97,11 +97,11 @@ def _flushed(feed: Array) -> Array:
     return np.where(is_denormal, np.copysign(np.zeros_like(feed), feed), feed) if is_denormal.any() else feed
 
 
-def undetermined(kernel: Graph, feeds: Sequence[Array]) -> list[Array]:
+def undetermined(kernel: Graph, feeds: Sequence[Array], results: Sequence[Array]) -> list[Array]:
     """For each result where anything is right: in transformed tiles that read a number that is not finite.
 
     The interpreter computes with whole tiles too. All between a tile and the result is elementwise, but for a
-    pool that joined.
+    pool that joined. results: the kernel's, for these operands.
     """
     of_tiles: list[Array] = []
 
@@ -109,9 +109,10 @@ def undetermined(kernel: Graph, feeds: Sequence[Array]) -> list[Array]:
         if isinstance(value.producer, (WinogradConv, FftConv)):
             of_tiles.append(~np.isfinite(array))
 
-    results = interpret_graph(kernel, feeds, observe=note) if _has_tiles(kernel) else ()
+    if _has_tiles(kernel):
+        interpret_graph(kernel, feeds, observe=note)
     if not of_tiles:
-        return [np.zeros(value.type.sizes, bool) for value in kernel.returned]
+        return [np.zeros(result.shape, bool) for result in results]
     pool = joined_pool(kernel)
     if isinstance(pool, ComputedOp):
         of_tiles = [pool.compute(of_tiles[0].astype(np.float32)) > 0]

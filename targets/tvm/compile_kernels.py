@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rtcc.errors import RtccError
-from rtcc.ir import Constant, Graph, Location, Module, Value, clone_graph
+from rtcc.ir import Constant, Expression, Graph, Location, Module, Value, clone_graph, symbol
 from rtcc.target import Progress, Target, unseen
 from rtcc.targets.tvm.cache import KernelCache, kernel_key, sources_known
 from rtcc.targets.tvm.worker import Job
@@ -88,11 +88,23 @@ def kernel_text(kernel: Graph) -> tuple[str, dict[str, bytes]]:
     copy = clone_graph(kernel, mapping)
     copy.name = "kernel"
     module.kernels["kernel"] = copy
-    for value in (*copy.parameters, *(r for op in copy.walk() for r in op.results)):
+    values = [*copy.parameters, *(r for op in copy.walk() for r in op.results)]
+    for value in values:
         value.name = None
+    _rename_symbols(module, values)
     for op in copy.walk():
         op.location = Location()
     return print_module(module), blobs
+
+
+def _rename_symbols(module: Module, values: Sequence[Value]) -> None:
+    """Call symbolic sizes n0000, n0001… in the order of their names, which the model's nodes gave."""
+    sizes = [size for value in values for size in value.type.shape if isinstance(size, Expression)]
+    found = sorted({s for size in sizes for s in size.symbols})
+    new = {s.name: symbol(f"n{number:04}", s.lower, s.upper) for number, s in enumerate(found)}
+    module.dimensions = {f"n{number:04}": (s.lower, s.upper) for number, s in enumerate(found)}
+    for value in values:
+        value.type = value.type.substitute(new)
 
 
 def _constants(kernel: Graph) -> list[Constant]:

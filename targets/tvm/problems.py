@@ -9,6 +9,7 @@ from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Layout, Op
 from rtcc.ir.ops import nn, pooling
 from rtcc.ir.ops.attention import TokenAttention
+from rtcc.ir.ops.bounded import KeptBoxes
 from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.integer import QUANTIZED, ConvSum, GlobalSum, MatMulSum, WindowSum
 from rtcc.ir.ops.stored import StoredMatMul
@@ -75,6 +76,9 @@ def is_blocked_pool(op: Op) -> bool:
 
 def scratch_bytes(kernel: Graph, lanes: int) -> int:
     """Bytes of scratch that each task of a kernel needs."""
+    suppression = next((op for op in kernel.ops if isinstance(op, KeptBoxes)), None)
+    if suppression is not None:
+        return suppression.boxes.type.sizes[1]
     if "tile" not in kernel.attributes:
         return 0
     tile = kernel.attributes["tile"]

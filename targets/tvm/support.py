@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rtcc.ir import Constant, Op, RegionOp, Return
+from rtcc.ir.ops.bounded import Truncate
 from rtcc.ir.ops.fused import Call
 from rtcc.ir.ops.integer import SUMS
 from rtcc.ir.ops.recurrent import Recurrent
@@ -19,6 +20,11 @@ def joins_anchor(anchor: Op, epilogue: Op) -> bool:
     return keeps_type or (epilogue.elementwise and isinstance(anchor, SUMS))
 
 
+def _is_cut_output(op: Op) -> bool:
+    """Whether an op cuts outputs of a graph to their true size, and nothing else reads those."""
+    return isinstance(op, Truncate) and all(isinstance(user, Return) for user in op.result.users)
+
+
 def why_no_kernel(op: Op) -> str | None:
     """Why there is no code for an op that `legalize` left, or None; imports TVM, whose rules decide."""
     if isinstance(op, Return | RegionOp | Call) or op.name.startswith("plan.") or is_view(op):
@@ -26,7 +32,7 @@ def why_no_kernel(op: Op) -> str | None:
     read = (value for index, value in enumerate(op.operands) if not op.is_type_only_operand(index))
     if all(value is None or isinstance(value, Constant) for value in read):
         return None
-    if not all(result.type.is_static for result in op.results):
+    if not all(result.type.is_static for result in op.results) and not _is_cut_output(op):
         return "its shape depends on the data or on unbound symbolic dimensions"
     from rtcc.targets.tvm.lower.rules import rule_of
 

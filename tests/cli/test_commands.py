@@ -147,6 +147,16 @@ graph @main(%x: f32[4]) {
   return(%y)
 }
 """
+READ_BY_MATRIX_PRODUCT = """// rtir 1  level=graph
+dim K in [0,6]
+graph @main(%x: f32[6]) {
+  %i = tensor.non_zero(%x) : i64[1,K]
+  %f = math.cast(%i) {to = "f32"} : f32[1,K]
+  %t = tensor.transpose(%f) {perm = [1,0]} : f32[K,1]
+  %y = nn.mat_mul(%f, %t) : f32[1,1]
+  return(%y)
+}
+"""
 DATA_DEPENDENT = """// rtir 1  level=graph
 dim K in [0,6]
 graph @main(%x: f32[6]) {
@@ -165,9 +175,10 @@ def test_sizes_that_the_data_decide(rtcc: Run, tiny: Path) -> None:
     tiny.write_text(DATA_DEPENDENT)
     done = rtcc("info", tiny)
     assert "dimension   K in [0,6]; the data decide it" in done.output, done.errors
-    assert "refused     tensor.non_zero" in done.output
+    assert "refused     nothing" in done.output
+    tiny.write_text(READ_BY_MATRIX_PRODUCT)
     assert rtcc("compile", tiny).errors.startswith(
-        "error[data-dependent-size]: tensor.non_zero: it gives i64[1,K]"
+        "error[data-dependent-size]: nn.mat_mul: it reads f32[1,K], whose size the data decide"
     )
 
 

@@ -27,8 +27,7 @@ WITHOUT_KERNEL = """
     control.call control.fused control.if control.loop control.scan return
     plan.constant plan.if plan.join plan.launch plan.loop plan.view
     tensor.shape tensor.size tensor.hann_window tensor.hamming_window tensor.blackman_window
-    tensor.mel_weight_matrix
-    tensor.compress tensor.non_max_suppression tensor.non_zero tensor.unique nn.max_roi_pool
+    tensor.mel_weight_matrix nn.max_roi_pool
 """.split()
 """Operators that no kernel computes: structure, what is known at compile time, and what is refused."""
 

@@ -3,6 +3,7 @@
 from rtcc.ir.ops import activation as activation
 from rtcc.ir.ops import attention as attention
 from rtcc.ir.ops import axes as axes
+from rtcc.ir.ops import bounded as bounded
 from rtcc.ir.ops import cast as cast
 from rtcc.ir.ops import control as control
 from rtcc.ir.ops import element_selection as element_selection

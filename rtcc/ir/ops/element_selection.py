@@ -5,6 +5,8 @@ Where the size of the result is decided by the data, it is a symbol bounded by w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from rtcc.ir.dimension import LARGEST, Expression, upper_bound
@@ -64,6 +66,7 @@ class NonZero(Op):
     """
 
     name = "tensor.non_zero"
+    role = Role.COMPOSITE
     data = operand()
 
     def infer(self) -> tuple[TensorType, ...]:
@@ -85,6 +88,7 @@ class Unique(Op):
     """
 
     name = "tensor.unique"
+    role = Role.COMPOSITE
     data = operand()
     axis: AttributeSlot[int | None] = attribute(None)
     sorted = attribute(1)
@@ -125,6 +129,7 @@ class Compress(Op):
     """
 
     name = "tensor.compress"
+    role = Role.COMPOSITE
     data = operand()
     condition = operand()
     axis: AttributeSlot[int | None] = attribute(None)
@@ -159,6 +164,7 @@ class NonMaxSuppression(Op):
     """
 
     name = "tensor.non_max_suppression"
+    role = Role.COMPOSITE
     boxes = operand()
     scores = operand()
     max_output_boxes_per_class = optional_operand(static=True)
@@ -177,14 +183,24 @@ class NonMaxSuppression(Op):
         return (TensorType(DType.I64, (fresh_size(self, upper), 3)),)
 
     def evaluate(self, *arrays: Array | None) -> Array:
-        boxes, scores = np.asarray(arrays[0]), np.asarray(arrays[1])
-        limit, overlap, least = (_scalar(at(arrays, i)) for i in (2, 3, 4))
-        corners = _corners(boxes, bool(self.center_point_box))
-        kept: list[tuple[int, int, int]] = []
-        for batch, kind in np.ndindex(scores.shape[0], scores.shape[1]):
-            chosen = _suppress(corners[batch], scores[batch, kind], int(limit or 0), overlap or 0, least)
-            kept += [(batch, kind, box) for box in chosen]
-        return np.array(kept, np.int64).reshape(-1, 3)
+        return kept_boxes(*map(np.asarray, arrays[:2]), is_centered=bool(self.center_point_box),
+                          thresholds=arrays[2:])  # fmt: skip
+
+
+def kept_boxes(
+    boxes: Array, scores: Array, *, is_centered: bool, thresholds: Sequence[Array | None]
+) -> Array:
+    """i64[kept, 3] as `NonMaxSuppression` gives it.
+
+    thresholds: the most boxes of a class, the overlap, the least score; fewer, or None, where left out.
+    """
+    limit, overlap, least = (_scalar(at(thresholds, i)) for i in range(3))
+    corners = _corners(boxes, is_centered)
+    kept: list[tuple[int, int, int]] = []
+    for batch, kind in np.ndindex(scores.shape[0], scores.shape[1]):
+        chosen = _suppress(corners[batch], scores[batch, kind], int(limit or 0), overlap or 0, least)
+        kept += [(batch, kind, box) for box in chosen]
+    return np.array(kept, np.int64).reshape(-1, 3)
 
 
 def _scalar(array: Array | None) -> float | None:
@@ -218,7 +234,7 @@ def _overlap(a: Array, b: Array) -> float:
     """Intersection over union; 0 where a box is empty."""
     sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    if (sides <= 0).any() or min(areas) <= 0:
+    if (sides <= 0).any() or any(area <= 0 for area in areas):
         return 0.0
     common = sides[0] * sides[1]
     return common / (areas[0] + areas[1] - common)

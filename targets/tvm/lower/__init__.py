@@ -2,6 +2,7 @@
 
 from rtcc.targets.tvm.lower import activation as activation
 from rtcc.targets.tvm.lower import anchors as anchors
+from rtcc.targets.tvm.lower import bounded as bounded
 from rtcc.targets.tvm.lower import integer_anchors as integer_anchors
 from rtcc.targets.tvm.lower import movement as movement
 from rtcc.targets.tvm.lower import quantized as quantized

@@ -235,7 +235,7 @@ class Lowering:
         raise Unsupported("constant-in-kernel", f"#{value.symbol} is read element by element inside a kernel")
 
     def _buffer(self, name: str, type: TensorType) -> tirx.Buffer:
-        shape = type.physical_shape or (1,)
+        shape = type.largest.physical_shape or (1,)
         if int(np.prod(shape, dtype=object)) > LARGEST_INDEX:
             raise Unsupported("tensor-too-large", f"a tensor of {type} needs indices past 2^31")
         return self.builder.buffer(name, tuple(max(1, n) for n in shape), storage_type(type))

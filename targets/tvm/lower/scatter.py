@@ -31,7 +31,7 @@ _COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {
 
 
 @contextmanager
-def _one_task(lowering: Lowering) -> Iterator[None]:
+def one_task(lowering: Lowering) -> Iterator[None]:
     """Statements that only one task does: updates must not run in parallel, since they may meet."""
     with lowering.builder.tasks("once", 1), lowering.scope():
         yield
@@ -67,7 +67,7 @@ def _scatter_elements(graph: Graph, op: indexing.ScatterElements, target: Target
             place = (*index[:axis], at, *index[axis + 1 :])
             _update(lowering, op, op.reduction, place, lowering.element(op.updates, index))
 
-    with _one_task(lowering):
+    with one_task(lowering):
         _copy(lowering, op)
         inner_loops(lowering, op.indices.type.sizes, body)
     return lowering.builder.finish()
@@ -92,7 +92,7 @@ def _scatter_nd(graph: Graph, op: indexing.ScatterND, target: Target) -> tirx.Pr
 
             inner_loops(lowering, sizes[depth:], slice_element)
 
-    with _one_task(lowering):
+    with one_task(lowering):
         _copy(lowering, op)
         inner_loops(lowering, lead, body)
     return lowering.builder.finish()
@@ -117,7 +117,7 @@ def _tensor_scatter(graph: Graph, op: indexing.TensorScatter, target: Target) ->
             place = (*index[:axis], at, *index[axis + 1 :])
             lowering.store(op.result, place, lowering.element(op.update, index))
 
-    with _one_task(lowering):
+    with one_task(lowering):
         inner_loops(lowering, op.update.type.sizes, body)
     return lowering.builder.finish({"tirx.noalias": False})
 

@@ -179,7 +179,7 @@ def test_shapes_are_known_without_their_data() -> None:
 
 
 def test_composites_are_what_legalize_rewrites() -> None:
-    roots = tuple(root for rule in legalize.RULES for root in rule.roots)
+    roots = tuple(root for rule in legalize.RULES for root in rule.roots if root is not Op)
     composites = {name for name, c in Op.registry.items() if c.role is Role.COMPOSITE}
     rewritten = {name for name, c in Op.registry.items() if issubclass(c, roots)}
     assert composites - rewritten == set()

@@ -207,11 +207,11 @@ def test_stacks_are_written_in_place() -> None:
             "unbounded-loop",
         ),
         (
-            """main (float[3] x) => (float[N,3] y) <int64 n = {9}, bool yes = {1}, float limit = {40.0}> {
-                 z, y = Loop (n, yes, x) <body = b (int64 i, bool c, float[3] s)
+            """main (float[3] x) => (float[N,3] y) <bool yes = {1}, float limit = {40.0}> {
+                 z, y = Loop ( , yes, x) <body = b (int64 i, bool c, float[3] s)
                      => (bool k, float[3] t, float[3] u)
                      { t = Add(s, s)  m = ReduceMax<keepdims = 0>(t)  k = Less(m, limit)  u = Exp(s) }> }""",
-            "data-dependent-size",
+            "unbounded-loop",
         ),
     ],
 )  # fmt: skip
