@@ -319,12 +319,8 @@ class Assigner:
 
 
 def _listed(op: Fused, offers: Offers) -> tuple[Offer, ...]:
-    """The ways to compute an op's anchor; none of one whose sizes the data decide, which is refused later."""
     anchor = anchor_of(op.body)
-    if anchor is None:
-        return ()
-    is_static = all(value.type.is_static for value in (*anchor.present_operands, *anchor.results))
-    return tuple(offers(op, anchor)) if is_static else ()
+    return () if anchor is None else tuple(offers(op, anchor))
 
 
 def _block_of(offers: Iterable[Offer]) -> int:

@@ -100,7 +100,9 @@ _WINOGRAD = tuple(f"{name}{outputs}" for name in ("winograd", COLUMNS) for outpu
 def candidates_of(
     anchor: Op, constants: Container[int], halos: Halos, vectors: Vectors, price: Price
 ) -> tuple[Candidate, ...]:
-    """Every algorithm for an anchor, as `Target.candidates` has it."""
+    """Every algorithm for an anchor, as `Target.candidates` has it; none where the data decide its sizes."""
+    if not all(value.type.is_static for value in (*anchor.present_operands, *anchor.results)):
+        return ()
     match anchor:
         case nn.Conv():
             return _Convolution(anchor, 1 in constants, halos, vectors, price).candidates()

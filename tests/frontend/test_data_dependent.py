@@ -60,7 +60,7 @@ def test_non_zero_and_what_reads_it() -> None:
 @pytest.mark.parametrize("is_sorted", [0, 1])
 @pytest.mark.parametrize("axis", [None, 0, 1])
 def test_unique(is_sorted: int, axis: int | None) -> None:
-    options = {"sorted": is_sorted} | ({} if axis is None else {"axis": axis})
+    options: dict[str, Any] = {"sorted": is_sorted} | ({} if axis is None else {"axis": axis})
     node = helper.make_node("Unique", ["x"], ["y", "first", "inverse", "counts"], **options)
     model = make_model([node], [value("x", (3, 4))], ["y", "first", "inverse", "counts"])
     special = np.array([[np.nan, 1, np.nan, 1], [0, 1, -0.0, 1], [np.nan, 1, np.nan, 1]], np.float32)
@@ -69,7 +69,7 @@ def test_unique(is_sorted: int, axis: int | None) -> None:
 
 @pytest.mark.parametrize("axis", [None, 1])
 def test_compress(axis: int | None) -> None:
-    options = {} if axis is None else {"axis": axis}
+    options: dict[str, Any] = {} if axis is None else {"axis": axis}
     node = helper.make_node("Compress", ["x", "c"], ["y"], **options)
     model = make_model([node], [value("x", (3, 4)), value("c", (4,), np.bool_)], ["y"])
     conditions = ([False] * 4, [True] * 4, [False, True, True, False])

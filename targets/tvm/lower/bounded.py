@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from tvm import tirx
 
-from rtcc.ir import Expression, Graph
+from rtcc.ir import Expression, Graph, Value
 from rtcc.ir.dimension import FloorDiv, Symbol
 from rtcc.ir.ops import bounded
 from rtcc.target import Target
@@ -55,7 +55,8 @@ def _truncate(graph: Graph, op: bounded.Truncate, target: Target) -> tirx.PrimFu
 def _between(symbol: Symbol, count: Expr) -> Expr:
     """A count (int64) as int32, within its bounds."""
     lower, upper = (tirx.const(bound, "int64") for bound in (symbol.lower, symbol.upper))
-    return tirx.max(lower, tirx.min(count, upper)).astype("int32")
+    within: Expr = tirx.max(lower, tirx.min(count, upper))
+    return within.astype("int32")
 
 
 def _size(size: int | Expression, counts: Mapping[str, Expr]) -> Expr:
@@ -191,5 +192,5 @@ class _Kept:
         is_apart = tirx.any(*(x <= zero for x in (*sides, *areas)))
         return self.builder.kept(tirx.Select(is_apart, zero, tirx.div(common, areas[0] + areas[1] - common)))
 
-    def _scalar(self, value: object) -> Expr:
+    def _scalar(self, value: Value) -> Expr:
         return self.lowering.element(value, (integer(0),))
