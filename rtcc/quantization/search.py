@@ -1,15 +1,16 @@
 """Mixed precision: which layers stay float, so that a floor of accuracy holds and the model is fast.
 
 Layers that integers make slower stay float in any case. The others are put in the order of what they lose
-(the noise that each alone brings to the worst output) per second that they gain, and as few of the first as
-the floor needs stay float: a bisection over how many, in which each step quantises, compiles and measures
-the model itself, since losses do not add up. Then some go back to integers where the floor still holds. The
-number of models measured is bounded: one per layer, two bisections, and up to `MOST_MODELS` in all.
+(the noise that each alone brings to the worst output; where the floor is of the metric alone, by how much
+that falls) per second that they gain, and as few of the first as the floor needs stay float: a bisection
+over how many, in which each step quantises, compiles and measures the model itself, since losses do not add
+up. Then some go back to integers where the floor still holds. The number of models measured is bounded: one
+per layer, three bisections, and up to `MOST_MODELS` in all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -235,14 +236,24 @@ class _Search:
 
         Where one layer that gains much and loses much spoils the end of the order, noise alone orders them.
         """
-        by_loss = sorted(fast, key=lambda each: -each.loss_per_second)
-        by_noise = sorted(fast, key=lambda each: -each.noise)
-        for order in (by_loss, by_noise):
+        for order in self._orders(fast):
             prefixes = [slow | {each.layer.key for each in order[:count]} for count in range(len(order) + 1)]
             count = self._fewest(prefixes)
             if count < len(order):
                 return order, prefixes, count
         raise self._not_held(layers)
+
+    def _orders(self, fast: list[Sensitivity]) -> Iterator[list[Sensitivity]]:
+        """Layers, those first that should stay float first: by what the floor is of, per second gained.
+
+        Where it is of the metric alone, decibels order those that leave it as it is.
+        """
+        by_loss = sorted(fast, key=lambda each: -each.loss_per_second)
+        exact = self._point(self.trials.everything).quality.metric
+        if self.floor.min_sqnr is None and exact is not None:
+            yield sorted(by_loss, key=lambda each: -each.drop_per_second(exact))
+        yield by_loss
+        yield sorted(fast, key=lambda each: -each.noise)
 
     def _fewest(self, prefixes: list[Kept]) -> int:
         """The fewest layers, of the order, that have to stay float; all where fewer do not do."""

@@ -30,7 +30,15 @@ class Sensitivity:
     @property
     def loss_per_second(self) -> float:
         """What a second gained costs; the search leaves float what costs most."""
-        return self.noise / self.gain if self.gain > 0 else float("inf")
+        return self._per_second(self.noise)
+
+    def drop_per_second(self, exact: float) -> float:
+        """By how much the metric falls for a second gained; exact: what it is in float."""
+        assert self.metric is not None
+        return self._per_second(max(exact - self.metric, 0.0))
+
+    def _per_second(self, loss: float) -> float:
+        return loss / self.gain if self.gain > 0 else float("inf")
 
 
 def gains(trials: Trials, kept: Kept) -> dict[str, float]:

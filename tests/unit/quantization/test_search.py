@@ -17,7 +17,7 @@ from rtcc.ir import Module
 from rtcc.quantization.end_to_end import Quantized
 from rtcc.quantization.known import Kept, Quality
 from rtcc.quantization.quantizer import Step
-from rtcc.quantization.search import MOST_MODELS, Floor, Found, search
+from rtcc.quantization.search import MOST_MODELS, MOST_RETURNED, Floor, Found, search
 from rtcc.quantization.trials import Choice, Trials, Watching
 from rtcc.text import parse_module
 from tests.unit.quantization.test_quantizer import decibels, interpreted
@@ -30,6 +30,8 @@ class Additive:
     layers: dict[str, tuple[float, float]]
     """Seconds that integers gain, and noise that they bring."""
     metric_slope: float | None = None
+    harmless: Kept = frozenset()
+    """Layers whose noise leaves the metric alone."""
     watching: Watching = field(default_factory=Watching)
     resumed: int = 0
     measured: list[Kept] = field(default_factory=list[Kept])
@@ -65,7 +67,8 @@ class Additive:
     def quality(self, kept: Kept) -> Quality:
         self.measured.append(kept)
         noise = sum(noise for name, (_, noise) in self.layers.items() if name not in kept)
-        metric = None if self.metric_slope is None else 1 - self.metric_slope * noise
+        seen = sum(noise for name, (_, noise) in self.layers.items() if name not in kept | self.harmless)
+        metric = None if self.metric_slope is None else 1 - self.metric_slope * seen
         return Quality(-10 * math.log10(noise) if noise else math.inf, metric)
 
 
@@ -120,6 +123,14 @@ def test_a_drop_is_of_the_metric() -> None:
     assert caught.value.code == "floor-not-held"
     assert caught.value.hint is not None
     assert "1 float: 40.0 dB, metric 0.9999" in caught.value.hint
+
+
+def test_a_floor_of_the_metric_keeps_what_the_metric_needs() -> None:
+    loud = [f"loud{number}" for number in range(MOST_RETURNED + 2)]
+    layers = {**dict.fromkeys(loud, (0.1, 1e-2)), "near": (0.1, 1e-3), "far": (0.1, 1e-4)}
+    trials = Additive(layers, metric_slope=1.0, harmless=frozenset(loud))
+    assert searched(trials, Floor.of(None, 5e-4)).chosen.kept == {"near"}
+    assert searched(trials, Floor.of(30.0, 5e-4)).chosen.kept == {*loud, "near"}
 
 
 @pytest.mark.parametrize(
