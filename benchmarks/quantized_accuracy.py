@@ -31,6 +31,7 @@ import rtcc
 from benchmarks.models.zoo import zoo_model
 
 Array = NDArray[Any]
+ROOT = Path(__file__).resolve().parent.parent
 OURS: dict[str, dict[str, Any]] = {
     "default": {},
     **{name: {"calibration": name} for name in ("entropy", "percentile", "min-max")},
@@ -40,6 +41,7 @@ OURS: dict[str, dict[str, Any]] = {
     "least squares": {"rounding": "least-squares"},
     "i16": {"activations": "i16"},
     "i16, least squares": {"activations": "i16", "rounding": "least-squares"},
+    "floor of 36 dB": {"min_sqnr": 36.0},
 }
 THEIRS = ("MinMax", "Entropy", "Percentile")
 BRIEF = ("default", "MinMax")
@@ -91,7 +93,7 @@ def text_lines(height: int, width: int) -> Callable[[], Iterator[Array]]:
 
         fonts = sorted(Path("/usr/share/fonts").rglob("*.ttf"))
         generator = np.random.default_rng(1)
-        words = Path(rtcc.__file__).read_text().split()
+        words = (ROOT / "LICENSE").read_text().split()  # never edited, so that the lines stay the same
         while True:
             paper, ink = sorted(generator.integers(0, 256, (2, 3)).tolist(), key=sum, reverse=True)
             image = Image.new("RGB", (width, height), tuple(paper))
@@ -211,10 +213,16 @@ def compare(task: Task, count: int, brief: bool) -> None:
             if brief and name not in BRIEF:
                 continue
             made = folder / "ours.onnx"
-            rtcc.quantize(bound, {task.input: np.concatenate(given)}, **options).write(made)
+            quantized = rtcc.quantize(bound, {task.input: np.concatenate(given)}, **options)
+            quantized.write(made)
             found = answers(made, task, held_out)
             _show(task, f"rtcc {name}", exact, found, made)
-            if not options:
+            if quantized.found is not None:
+                point, float_point = quantized.found.chosen, quantized.found.exact
+                share = point.seconds / float_point.seconds
+                of = f"{len(point.kept)} of {len(float_point.kept)} layers"
+                print(f"  {of} float, predicted to take {share:.2f} of the float model's time")
+            if not options or quantized.found is not None:
                 compiled = compiled_answers(made, task, held_out)
                 _show(task, "the same, compiled by rtcc", exact, compiled)
                 if task.has_classes:
