@@ -50,7 +50,8 @@ class Options:
     of the ONNX node. max_error: forbids algorithms with a larger error bound; 0 forbids none. explain: keep
     in the report what was decided and why. external_weights: keep the weights in a file beside the artefact.
     tuned: file of measurements (`rtcc tune`) that count more than predicted times. widen_weights: weights
-    stored in fewer bits become float32 in the artefact, too.
+    stored in fewer bits become float32 in the artefact, too. requantize: how integer sums are scaled, f32 or
+    fixed25.
     """
 
     target: str | None = None
@@ -72,6 +73,7 @@ class Options:
     external_weights: bool = False
     tuned: Path | None = None
     widen_weights: bool = False
+    requantize: str = "f32"
 
 
 @dataclass
@@ -134,6 +136,7 @@ class Compilation:
         given: dict[str, tuple[Any, Any]] = {
             "max_workspace": (limit, None), "conv": (options.conv, "auto"), "layers": (layers, ()),
             "max_error": (options.max_error, 0.0), "widen_weights": (options.widen_weights, False),
+            "requantize": (options.requantize, "f32"),
         }  # fmt: skip
         return {name: value for name, (value, default) in given.items() if value != default}
 

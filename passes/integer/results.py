@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from rtcc.ir import Constant, DType, Op, Value
@@ -11,27 +13,42 @@ from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.cast import Cast
 from rtcc.ir.ops.computed import integer_limits
 from rtcc.ir.ops.integer import AddToSum, QuantizedAdd, Requantize, add_factor
-from rtcc.ir.ops.math import Add, Clip, Max, Min, Mul, Sub
+from rtcc.ir.ops.math import Add, Clip, Max, Min, Mul
 from rtcc.ir.ops.movement import Concat, Pad, Slice, Split, Transpose
 from rtcc.ir.ops.nn import MatMul
 from rtcc.ir.ops.quant import QuantizeLinear
+from rtcc.ir.ops.requantization import FIXED25
 from rtcc.ir.ops.softmax import Softmax
 from rtcc.ir.types import broadcast_shapes
+from rtcc.passes.integer.fixed_point import added_exactly, added_to_sum_exactly
 from rtcc.passes.integer.functions import tabulated
-from rtcc.passes.integer.values import Parameters, Quantized, dequantized, target_of, unscaled
-from rtcc.pipeline import Rewriter, rewrite
+from rtcc.passes.integer.values import (
+    Parameters,
+    Quantized,
+    centred_integers,
+    dequantized,
+    requantized_sum,
+    target_of,
+    unscaled,
+)
+from rtcc.pipeline import Rewriter, Rule, rewrite
 from rtcc.pipeline.constants import uniform_value
 
 
-@rewrite(QuantizeLinear)
-def quantize(op: QuantizeLinear, rw: Rewriter) -> None:
-    """quantize_linear(clamp(f(dequantize(x), …)))  →  clamp(integer f(x, …))"""
-    to = target_of(op)
-    if to is None or not op.type.is_static:
-        return
-    found = _quantized(op.data, to, rw)
-    if found is not None:
-        rw.replace(op, found)
+def quantize_by(mode: str) -> Rule:
+    """The rule for results; mode: how integer sums are scaled, as `quant.requantize` has it."""
+
+    @rewrite(QuantizeLinear)
+    def quantize(op: QuantizeLinear, rw: Rewriter) -> None:
+        """quantize_linear(clamp(f(dequantize(x), …)))  →  clamp(integer f(x, …))"""
+        to = target_of(op)
+        if to is None or not op.type.is_static:
+            return
+        found = _quantized(op.data, replace(to, mode=mode), rw)
+        if found is not None:
+            rw.replace(op, found)
+
+    return quantize
 
 
 def _quantized(value: Value, to: Parameters, rw: Rewriter) -> Value | None:
@@ -105,7 +122,7 @@ def _integers(value: Value, to: Parameters, rw: Rewriter) -> Value | None:
     """A value quantised, computed in integers; None where it is not known how."""
     total = unscaled(value)
     if total is not None:
-        return _requantized(total[0], total[1].array / to.scale, to, rw)
+        return requantized_sum(total[0], total[1].array / to.scale, to, rw)
     plain = dequantized(value)
     if plain is not None:
         return _rescaled(plain, to, rw)
@@ -181,8 +198,10 @@ def _arithmetic(op: Add | Mul, to: Parameters, rw: Rewriter) -> Value | None:
     if left is None or right is None:
         return None
     if isinstance(op, Mul):
-        product = Mul(_centred(left, rw), _centred(right, rw)).result
-        return _requantized(product, left.scale * right.scale / to.scale, to, rw)
+        product = Mul(centred_integers(left, rw), centred_integers(right, rw)).result
+        return requantized_sum(product, left.scale * right.scale / to.scale, to, rw)
+    if to.mode == FIXED25:
+        return added_exactly([left, right], to, rw)
     factors = [add_factor(float(np.float64(each.scale) / to.scale)) for each in (left, right)]
     if not all(np.isfinite(factor) for factor in factors):
         return None
@@ -206,15 +225,19 @@ def _gated(data: Quantized, gate: Value, to: Parameters, rw: Rewriter) -> Value 
     if broadcast_shapes(data.value.type.shape, gate.type.shape) != data.value.type.shape:
         return None
     scale = rw.constant(np.asarray(data.scale / to.scale, np.float32), name="scale")
-    data_in_floats = Cast(_centred(data, rw), to=DType.F32.value).result
+    data_in_floats = Cast(centred_integers(data, rw), to=DType.F32.value).result
     return Requantize(data_in_floats, Mul(gate, scale).result, to.zero_point(rw)).result
 
 
 def _added_to_sum(value: Value, right: Quantized, to: Parameters, rw: Rewriter) -> Value | None:
     """A scaled integer sum that is read nowhere else, and a quantised tensor; None where it is no such."""
     total = unscaled(value)
+    if total is None or not value.has_one_use:
+        return None
+    if to.mode == FIXED25:
+        return added_to_sum_exactly(total, right, to, rw)
     factor = add_factor(float(np.float64(right.scale) / to.scale))
-    if total is None or not value.has_one_use or not np.isfinite(factor):
+    if not np.isfinite(factor):
         return None
     scaled = rw.constant(np.asarray(total[1].array / to.scale, np.float32), name="factor")
     known = rw.constant(np.array(factor, np.float32), name="factor")
@@ -226,17 +249,4 @@ def _rescaled(source: Quantized, to: Parameters, rw: Rewriter) -> Value:
     """Integers of one scale and zero point as those of another."""
     if source.like(to):
         return source.value
-    return _requantized(_centred(source, rw), source.scale / to.scale, to, rw)
-
-
-def _centred(source: Quantized, rw: Rewriter) -> Value:
-    """Integers less their zero point, in i32."""
-    wide = Cast(source.value, to=DType.I32.value).result
-    if source.zero == 0:
-        return wide
-    return Sub(wide, rw.constant(np.array(source.zero, np.int32), name="zero_point")).result
-
-
-def _requantized(total: Value, factor: object, to: Parameters, rw: Rewriter) -> Value:
-    known = rw.constant(np.asarray(factor, np.float32), name="factor")
-    return Requantize(total, known, to.zero_point(rw)).result
+    return requantized_sum(centred_integers(source, rw), source.scale / to.scale, to, rw)

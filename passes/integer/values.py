@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from rtcc.ir import Constant, DType, Value
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.cast import BitCast, Cast
-from rtcc.ir.ops.integer import QUANTIZED
-from rtcc.ir.ops.math import BitwiseXor, Mul
+from rtcc.ir.ops.integer import QUANTIZED, Requantize
+from rtcc.ir.ops.math import BitwiseXor, Mul, Sub
 from rtcc.ir.ops.movement import Transpose
 from rtcc.ir.ops.quant import DequantizeLinear, QuantizeLinear, Scaled
-from rtcc.ir.ops.requantization import quantized
+from rtcc.ir.ops.requantization import F32, quantized
 from rtcc.pipeline import Rewriter
 from rtcc.target import Illegal
 
@@ -53,12 +53,13 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a tensor is quantised to."""
+    """What a tensor is quantised to; mode: how integer sums are scaled for it (`quant.requantize`)."""
 
     scale: np.float32
     zero: int
     dtype: DType
     zero_value: Value | None = None
+    mode: str = F32
 
     def zero_point(self, rw: Rewriter) -> Value:
         """The zero point as a constant of the tensor's type; the model's own where it is a scalar."""
@@ -192,6 +193,20 @@ def unscaled(value: Value) -> tuple[Value, Constant] | None:
     if not isinstance(cast, Cast) or cast.data.type.dtype is not DType.I32:
         return None
     return cast.data, op.right
+
+
+def centred_integers(source: Quantized, rw: Rewriter) -> Value:
+    """Integers less their zero point, in i32."""
+    wide = Cast(source.value, to=DType.I32.value).result
+    if source.zero == 0:
+        return wide
+    return Sub(wide, rw.constant(np.array(source.zero, np.int32), name="zero_point")).result
+
+
+def requantized_sum(total: Value, factor: object, to: Parameters, rw: Rewriter) -> Value:
+    """An i32 sum times a factor, quantised."""
+    known = rw.constant(np.asarray(factor, np.float32), name="factor")
+    return Requantize(total, known, to.zero_point(rw), mode=to.mode).result
 
 
 def _integers(value: Value) -> Array | None:

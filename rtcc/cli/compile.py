@@ -98,6 +98,14 @@ def compile_(
         bool,
         typer.Option("--widen-weights", help="Make float32 of weights that are stored in fewer bits."),
     ] = False,
+    requantize: Annotated[
+        str,
+        typer.Option(
+            "--requantize",
+            metavar="MODE",
+            help="How integer sums are scaled: f32, or fixed25 (25-bit multipliers and shifts, no floats).",
+        ),
+    ] = "f32",
     load: LoadOption = None,
 ) -> None:
     """Compile MODEL to PATH.so or PATH.a, with the header PATH.h beside it.
@@ -114,6 +122,7 @@ def compile_(
         pipeline=optimisation_level(o0, o1, o2, pipeline), dump_ir=dump_ir, verify_each=verify_each,
         verify_kernels=verify_kernels, max_workspace=parse_size(max_workspace),
         external_weights=weights is Weights.EXTERNAL, max_error=max_error, widen_weights=widen_weights,
+        requantize=requantize,
         explain=explain or explain_json is not None, **parse_conv(conv),
     )  # fmt: skip
     require_destination(output)

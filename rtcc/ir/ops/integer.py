@@ -14,11 +14,11 @@ import numpy as np
 
 from rtcc.ir.dimension import Expression
 from rtcc.ir.dtype import DType
-from rtcc.ir.op import Array, operand
+from rtcc.ir.op import Array, attribute, operand
 from rtcc.ir.ops.computed import INTEGERS, ComputedOp
 from rtcc.ir.ops.nn import Convolution, Geometry, product_operations, product_shape, sum_operations
 from rtcc.ir.ops.pooling import Pool
-from rtcc.ir.ops.requantization import quantized
+from rtcc.ir.ops.requantization import F32, FIXED25, MODES, quantized, scaled_exactly
 from rtcc.ir.ops.window import Window, convolve
 from rtcc.ir.roles import Role
 from rtcc.ir.types import TensorType, broadcast_shapes
@@ -200,7 +200,8 @@ class Requantize(ComputedOp):
     """saturate(round(float32(data) · factor) + zero point): an i32 sum, or f32, in the zero point's type.
 
     Rounded as `requantization.quantized` says. factor: f32; zero point: u8, s8, u16 or s16; both broadcast to
-    the data.
+    the data. mode=fixed25, of sums: the factor is a multiplier of 25 bits and a shift, the product is exact
+    and rounded once, half to even (`requantization.scaled_exactly`); the zero point may be i32 as well.
     """
 
     name = "quant.requantize"
@@ -208,17 +209,23 @@ class Requantize(ComputedOp):
     data = operand()
     factor = operand()
     zero_point = operand()
+    mode = attribute(F32)
 
     def infer(self) -> tuple[TensorType, ...]:
         data, factor = self.data.type, self.factor.type
+        if self.mode not in MODES or (self.mode == FIXED25 and data.dtype is not DType.I32):
+            raise self.fail(f"the mode is {F32}, or of i32 data {FIXED25}; found {self.mode} of {data}")
         if data.dtype not in (DType.I32, DType.F32) or factor.dtype is not DType.F32:
             raise self.fail(f"data must be i32 or f32, the factor f32: {data}, {factor}")
-        if self.zero_point.type.dtype not in ROUNDED:
+        is_wide = self.mode == FIXED25 and self.zero_point.type.dtype is DType.I32
+        if self.zero_point.type.dtype not in ROUNDED and not is_wide:
             raise self.fail(f"a zero point is u8, s8, u16 or s16, found {self.zero_point.type}")
         shape = broadcast_shapes(data.shape, factor.shape, self.zero_point.type.shape)
         return (TensorType(self.zero_point.type.dtype, shape),)
 
     def compute(self, data: Array, factor: Array, zero: Array) -> Array:
+        if self.mode == FIXED25:
+            return scaled_exactly(data, factor, zero, self.type.dtype)
         scaled = data.astype(np.float32) * factor.astype(np.float32)
         is_sum = self.data.type.dtype is DType.I32
         return quantized(scaled, zero, self.type.dtype, nan_is_least=is_sum)

@@ -10,6 +10,7 @@ from tvm import tirx
 
 from rtcc.ir import DType, Graph, Op, TensorType, Value
 from rtcc.ir.ops.integer import ConvSum, MatMulSum, Places, QuantizedAdd, Requantize
+from rtcc.ir.ops.requantization import F32
 from rtcc.target import GENERIC, Halos, Target
 from rtcc.targets.tvm.function_builder import Expr, vector
 from rtcc.targets.tvm.kernels.convolution.conv_problem import Tile
@@ -54,7 +55,7 @@ class SumEpilogue(RegionEpilogue):
 
     def _emitted(self, op: Op, operands: Sequence[Expr | None]) -> Expr:
         """An addition to what the region has just requantised takes that as the float that it was."""
-        if isinstance(op, Requantize):
+        if isinstance(op, Requantize) and op.mode == F32:
             self.requantized[op.result] = requantized_difference(op, *operands)
         if not isinstance(op, QuantizedAdd):
             return super()._emitted(op, operands)
@@ -68,7 +69,7 @@ class SumEpilogue(RegionEpilogue):
 
     def _difference(self, value: Value, zero: Value, data: Expr, offset: Expr) -> Expr:
         source = value.producer
-        if isinstance(source, Requantize) and source.zero_point is zero:
+        if value in self.requantized and isinstance(source, Requantize) and source.zero_point is zero:
             return self.requantized[value]
         return difference(data, offset)
 

@@ -8,6 +8,7 @@ from tvm import tirx
 from rtcc.ir import DType
 from rtcc.ir.ops.computed import integer_limits
 from rtcc.ir.ops.integer import FACTOR_BITS, AddToSum, QuantizedAdd, Requantize
+from rtcc.ir.ops.requantization import BIASED, FIXED25, LEAST_SHIFT, MOST_SHIFT, SIGNIFICANT
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr
 from rtcc.targets.tvm.lower.rules import scalar_rule
@@ -15,7 +16,35 @@ from rtcc.targets.tvm.lower.rules import scalar_rule
 
 @scalar_rule(Requantize)
 def _requantize(op: Requantize, data: Expr, factor: Expr, zero: Expr) -> Expr:
+    if op.mode == FIXED25:
+        return _scaled_exactly(op, data, factor, zero)
     return _finished(_scaled(op, data, factor), zero, op.type.dtype)
+
+
+def _scaled_exactly(op: Requantize, data: Expr, factor: Expr, zero: Expr) -> Expr:
+    """The product with 25 bits of the factor, shifted and rounded half to even, all in integers."""
+    raw = vm.bits(factor, "int32")
+    wide = _long(data) * _long(vm.named(raw, _multiplier))
+    exponent = (raw >> vm.constant(SIGNIFICANT, raw)) & vm.constant(255, raw)
+    shift = vm.constant(BIASED, raw) - exponent
+    shift = tirx.Max(tirx.Min(shift, vm.constant(MOST_SHIFT, raw)), vm.constant(LEAST_SHIFT, raw))
+
+    def rounded(product: Expr, by: Expr) -> Expr:
+        one = vm.constant(1, product)
+        below_half = (one << (by - one)) - one
+        return (product + below_half + ((product >> by) & one)) >> by
+
+    whole = vm.named(_long(shift), lambda by: vm.named(wide, lambda product: rounded(product, by)))
+    low, high = (vm.constant(limit, whole) for limit in integer_limits(op.type.dtype.numpy))
+    found = tirx.Min(tirx.Max(whole + _long(zero), low), high)
+    return found.astype(vm.typed(found, str(op.type.dtype.numpy)))
+
+
+def _multiplier(raw: Expr) -> Expr:
+    """The significand of a float32's bits, with its sign."""
+    hidden = vm.constant(2**SIGNIFICANT, raw)
+    magnitude = (raw & (hidden - vm.constant(1, raw))) | hidden
+    return tirx.Select(raw < vm.constant(0, raw), vm.constant(0, raw) - magnitude, magnitude)
 
 
 def _scaled(op: Requantize, data: Expr, factor: Expr) -> Expr:
@@ -81,6 +110,10 @@ def _raised(scaled: Expr, zero: Expr, dtype: DType) -> Expr:
 def _masked(factor: Expr) -> Expr:
     raw = vm.bits(factor, "int32")
     return vm.bits(tirx.bitwise_and(raw, vm.constant(-(2 ** (24 - FACTOR_BITS)), raw)), "float32")
+
+
+def _long(x: Expr) -> Expr:
+    return x.astype(vm.typed(x, "int64"))
 
 
 def _wide(x: Expr) -> Expr:
