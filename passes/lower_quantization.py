@@ -8,7 +8,7 @@ from rtcc.errors import InvalidInput
 from rtcc.ir import Module
 from rtcc.ir.ops.nn import ConvTranspose
 from rtcc.ir.ops.quant import ConvInteger, MatMulInteger, QLinearConv, QLinearMatMul, Scaled
-from rtcc.ir.ops.requantization import F32, MODES
+from rtcc.ir.ops.requantization import MODES
 from rtcc.passes.integer.arithmetic import ANY, FLOATS, FORMS, LOOPS, Arithmetic
 from rtcc.passes.integer.operators import (
     quantized_convolution,
@@ -46,7 +46,7 @@ class LowerQuantization(Pass):
     Float algorithms with a larger error bound than max_error do not count, and integer sums are exact.
     form: `integers` wherever there is a kernel, `floats` everywhere; by default what is predicted to take
     less, or was measured to. requantize: `f32` scales sums by float32 factors, `fixed25` in integers, by
-    multipliers of 25 bits and shifts (docs/arithmetic.md).
+    multipliers of 25 bits and shifts (docs/arithmetic.md); by default as the target does.
 
     Errors (InvalidInput): unknown-algorithm, unknown-layer, bad-layer, unknown-form, unknown-mode.
     """
@@ -57,7 +57,7 @@ class LowerQuantization(Pass):
     layers: tuple[str, ...] = ()
     max_error: float = 0.0
     form: str = ANY
-    requantize: str = F32
+    requantize: str = AUTO
 
     def run(self, module: Module) -> bool:
         return self._lower(module, self._arithmetic(module))
@@ -81,9 +81,9 @@ class LowerQuantization(Pass):
         if self.form not in FORMS:
             raise InvalidInput("unknown-form", f"layers have no form {self.form!r}",
                                hint=f"known: {', '.join(FORMS)}")  # fmt: skip
-        if self.requantize not in MODES:
+        if self.requantize not in (AUTO, *MODES):
             raise InvalidInput("unknown-mode", f"sums are not requantised by {self.requantize!r}",
-                               hint=f"known: {', '.join(MODES)}")  # fmt: skip
+                               hint=f"known: {', '.join((AUTO, *MODES))}")  # fmt: skip
         target = target_of(module)
         wishes = Wishes(self.conv, by_layer(self.layers), self.max_error)
         wishes.require_known(target, module)
@@ -93,5 +93,6 @@ class LowerQuantization(Pass):
         # the rules look at what is before an op, so each sweep goes from the first op to the last
         operators = (quantized_convolution, quantized_product, transposed_convolution)
         changed = apply(module, operators, self.name)
-        results = (quantize_by(self.requantize), quantize_later)
+        mode = arithmetic.target.requantizes if self.requantize == AUTO else self.requantize
+        results = (quantize_by(mode), quantize_later)
         return apply(module, (*rules_for(arithmetic), *results), self.name) or changed

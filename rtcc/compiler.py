@@ -51,7 +51,7 @@ class Options:
     in the report what was decided and why. external_weights: keep the weights in a file beside the artefact.
     tuned: file of measurements (`rtcc tune`) that count more than predicted times. widen_weights: weights
     stored in fewer bits become float32 in the artefact, too. requantize: how integer sums are scaled, f32 or
-    fixed25.
+    fixed25; auto is the target's way.
     """
 
     target: str | None = None
@@ -73,7 +73,7 @@ class Options:
     external_weights: bool = False
     tuned: Path | None = None
     widen_weights: bool = False
-    requantize: str = "f32"
+    requantize: str = "auto"
 
 
 @dataclass
@@ -136,7 +136,7 @@ class Compilation:
         given: dict[str, tuple[Any, Any]] = {
             "max_workspace": (limit, None), "conv": (options.conv, "auto"), "layers": (layers, ()),
             "max_error": (options.max_error, 0.0), "widen_weights": (options.widen_weights, False),
-            "requantize": (options.requantize, "f32"),
+            "requantize": (options.requantize, "auto"),
         }  # fmt: skip
         return {name: value for name, (value, default) in given.items() if value != default}
 

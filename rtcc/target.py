@@ -182,6 +182,8 @@ class Target(ABC):
     """Option name → what it means, as `rtcc targets NAME` prints them."""
     algorithms: ClassVar[dict[str, str]] = {}
     """Name of each algorithm that `candidates` can give → what it is; what `--conv` takes."""
+    requantizes: ClassVar[str] = "f32"
+    """How integer sums are scaled where nobody asks for a way: `f32`, or without a float unit `fixed25`."""
 
     def __init__(self, cpu: str, options: Mapping[str, str]) -> None:
         self.cpu = cpu

@@ -17,11 +17,8 @@ from rtcc.pipeline import Rewriter
 MULTIPLIER_BITS = 20
 """Of the larger factor: times a difference of bytes, two of them added, it stays within i32."""
 
-SUM_BITS = 12
-"""Of a unit of the result, in which a sum is rounded before a quantised tensor is added to it."""
-
 LIMIT = 2**30
-"""Of such a sum, so that adding a tensor stays within i32."""
+"""Of a sum in units of 2⁻ᵏ, so that adding a tensor stays within i32."""
 
 SHIFTS = 60
 """Units further from 1 than 2 to the power of this are of no model."""
@@ -45,20 +42,21 @@ def added_to_sum_exactly(
 ) -> Value | None:
     """add(mul(cast(sum), #scale), dequantize(y))  →  requantize(add(clip(requantize(sum)), mul(y - z, #n)))
 
-    The sum is rounded to units of 2⁻¹² of the result's first, the factor of the other one too. Sums that are
-    clipped, to 2¹⁸ of the result's units, are too large for the other term to bring back.
+    The sum is rounded to units of 2⁻ᵏ of the result's first, the other term's factor too: to 20
+    bits, k at most 20. Clipped sums saturate whatever is added: 2³⁰⁻ᵏ less 2²⁸⁻ᵏ units are more than 255.
     """
     factor = float(np.float64(right.scale) / to.scale)
-    if not factor < 2.0 ** (MULTIPLIER_BITS - SUM_BITS):
+    unit = min(MULTIPLIER_BITS, MULTIPLIER_BITS - frexp(factor)[1])
+    if unit < 0:
         return None
-    finer = np.asarray(total[1].array / to.scale * np.float32(2**SUM_BITS), np.float32)
+    finer = np.asarray(total[1].array / to.scale * np.float32(2**unit), np.float32)
     nothing, low, high = (
         rw.constant(np.array(number, np.int32), name=name)
         for number, name in ((0, "zero_point"), (-LIMIT, "least"), (LIMIT, "most"))
     )
     fine = Requantize(total[0], rw.constant(finer, name="factor"), nothing, mode=FIXED25).result
-    whole = Add(Clip(fine, low, high).result, _times(right, factor, SUM_BITS, rw)).result
-    return requantized_sum(whole, 2.0**-SUM_BITS, to, rw)
+    whole = Add(Clip(fine, low, high).result, _times(right, factor, unit, rw)).result
+    return requantized_sum(whole, 2.0**-unit, to, rw)
 
 
 def _times(source: Quantized, factor: float, unit: int, rw: Rewriter) -> Value:

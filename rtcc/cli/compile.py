@@ -103,9 +103,9 @@ def compile_(
         typer.Option(
             "--requantize",
             metavar="MODE",
-            help="How integer sums are scaled: f32, or fixed25 (25-bit multipliers and shifts, no floats).",
+            help="How integer sums are scaled: f32, fixed25 (in integers), or auto, the target's way.",
         ),
-    ] = "f32",
+    ] = "auto",
     load: LoadOption = None,
 ) -> None:
     """Compile MODEL to PATH.so or PATH.a, with the header PATH.h beside it.
