@@ -1,6 +1,7 @@
 """ONNX's backend test suite, every case in a worker process: a table of what passes and what does not.
 
     python benchmarks/onnx_suite.py [--interpret] [--sample N --seed S] [--only REGEX] [--json FILE] [--list]
+    python benchmarks/onnx_suite.py --coverage docs/coverage.md [--recorded FILE]
 
 Groups: `ordinary` node cases (default domain, tensors of 8- to 64-bit numbers and booleans), `other` node
 cases, `light` networks, and `models` (small whole models). A case ends as passed; unsupported (a typed
@@ -15,11 +16,13 @@ import json
 import multiprocessing
 import random
 import re
+import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,9 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.backend.test.loader import load_model_tests
 from onnx.backend.test.runner import Runner
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.models.coverage import Case, page
 from rtcc.backend import InterpreterBackend, RtccBackend
 from rtcc.errors import RtccError, Unsupported
 
@@ -73,6 +79,32 @@ def cases() -> list[Any]:
         kinds = ("node", "real", "simple", "pytorch-converted", "pytorch-operator")
         found = [case for kind in kinds for case in load_model_tests(kind=kind)]
     return sorted(found, key=lambda case: (GROUPS.index(group_of(case)), case.name))
+
+
+def operator_of(case: Any) -> str:
+    """The operator that a node case is about; the kind of any other case."""
+    if case.kind != "node":
+        return f"{case.kind} models"
+    name = case.name.removesuffix("_expanded")
+    nodes = _single_nodes().get(name)
+    return nodes or next((node.op_type for node in case.model.graph.node if node.op_type != "Constant"), name)
+
+
+@cache
+def _single_nodes() -> dict[str, str]:
+    """The operator of each case that is one node, by name; a case "…_expanded" is the function of one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = {case.name: case.model.graph.node for case in load_model_tests(kind="node")}
+    return {name: nodes[0].op_type for name, nodes in found.items() if len(nodes) == 1}
+
+
+def coverage_of(results: Sequence[Result]) -> list[Case]:
+    """Results as docs/coverage.md has them."""
+    operators = {case.name: operator_of(case) for case in cases()}
+    return [
+        Case(r.name, r.group, operators[r.name], r.outcome, r.reason.partition(":")[0]) for r in results
+    ]
 
 
 def content(case: Any) -> tuple[ModelProto, Data]:
@@ -206,7 +238,13 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds one case may take")
     parser.add_argument("--json", type=Path, help="write every result there")
     parser.add_argument("--list", action="store_true", help="print every case that did not pass")
+    parser.add_argument("--coverage", type=Path, help="write the page of operators there; all cases are run")
+    parser.add_argument("--recorded", type=Path, help="write it from this JSON of an earlier run instead")
     options = parser.parse_args()
+    if options.recorded:
+        results = [Result(**each) for each in json.loads(options.recorded.read_text())]
+        options.coverage.write_text(page(coverage_of(results), onnx.__version__))
+        return 0
     chosen = [c for c in cases() if re.search(options.only, c.name)]
     chosen = [c for c in chosen if options.group in (None, group_of(c))]
     if options.sample is not None:
@@ -217,6 +255,8 @@ def main() -> int:
             if r.outcome != "passed":
                 print(f"{r.outcome:12} {r.group:9} {r.name}: {r.reason}")
     print(table(results))
+    if options.coverage:
+        options.coverage.write_text(page(coverage_of(results), onnx.__version__))
     if options.json:
         options.json.write_text(json.dumps([asdict(r) for r in results], indent=1))
     return int(any(r.outcome in ("wrong", "crashed", "hung") for r in results))

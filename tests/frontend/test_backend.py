@@ -17,12 +17,15 @@ import pytest
 from onnx import helper
 
 import rtcc.backend
+from benchmarks.models.coverage import refusals, refusals_on
+from benchmarks.onnx_suite import Result, cases, coverage_of, group_of
 from rtcc.backend import InterpreterBackend
 from rtcc.errors import InvalidInput
 from tests.frontend.models import make_model, value
 
 F32 = np.float32
-SUITE = Path(__file__).parents[2] / "benchmarks" / "onnx_suite.py"
+ROOT = Path(__file__).parents[2]
+SUITE = ROOT / "benchmarks" / "onnx_suite.py"
 
 
 def test_devices() -> None:
@@ -111,6 +114,14 @@ def test_sample_of_the_suite(
     known, found = recorded(*files), outcomes(tmp_path, *options)
     assert len(found) >= count
     assert found == {name: known.get(name, ("passed", "-")) for name in found}
+
+
+def test_the_page_on_coverage_says_what_is_on_record() -> None:
+    known = recorded(*COMPILED)
+    results = [
+        Result(case.name, group_of(case), *known.get(case.name, ("passed", "-"))) for case in cases()
+    ]
+    assert refusals(coverage_of(results)) == refusals_on(ROOT / "docs" / "coverage.md")
 
 
 @pytest.mark.slow
