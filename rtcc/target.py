@@ -256,10 +256,15 @@ class Target(ABC):
     def tasks(self, kernel: Graph) -> int:
         """How many ways it pays to split one run of a kernel; 1 keeps it on one thread."""
 
-    def repays_threads(self, kernels: Iterable[tuple[Graph, int]]) -> bool:
+    def seconds(self, kernel: Graph) -> float:
+        """About how long one run of a kernel takes on one thread; 0 where the target does not know."""
+        return 0.0
+
+    def repays_threads(self, kernels: Iterable[tuple[Graph, int]], saved: float = 0.0) -> bool:
         """Whether a model gains from threads at all; each of its kernels, and how often one run launches it.
 
-        Where it does not, all of it runs on the caller's thread and no other is started.
+        saved: the seconds that a run takes less for loops that run at once, besides these kernels. Where it
+        does not, all of it runs on the caller's thread and no other is started.
         """
         return self.threads > 1
 

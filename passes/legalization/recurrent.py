@@ -13,12 +13,16 @@ from rtcc.ir.ops.control import Scan
 from rtcc.ir.ops.recurrent import GRU, LSTM, RNN, Activation, Recurrent
 from rtcc.passes.legalization.writer import Writer, is_static
 from rtcc.pipeline.rewriter import Rewriter, rewrite
+from rtcc.target import target_of
 
 MOST_WRITTEN_OUT = 64
 """Steps that are written one after the other; a longer layer is a scan, so that code does not grow with it.
 
 A step of a scan takes 2 to 6 % longer (LSTM and GRU of 128), and 300 steps compile in a tenth of the time.
 """
+
+FEWEST_AT_ONCE = 8
+"""From so many steps on the two directions are scans where there are threads to run them at once."""
 
 
 @rewrite(RNN)
@@ -51,7 +55,7 @@ def _to_steps(op: Recurrent, rw: Rewriter) -> None:
         return
     layers = [_Layer(op, rw, direction) for direction in range(len(op.directions))]
     write = layers[0].write
-    if length > MOST_WRITTEN_OUT:
+    if _is_scanned(op, rw):
         every, lasts = zip(*(layer.scanned() for layer in layers), strict=True)
         y = write.concat(1, *every)
     else:
@@ -66,6 +70,14 @@ def _to_steps(op: Recurrent, rw: Rewriter) -> None:
     count = len(op.results)
     rw.replace(op, *results[:count])
     _forget(results[count:])
+
+
+def _is_scanned(op: Recurrent, rw: Rewriter) -> bool:
+    length, _, _ = _sizes(op)
+    if length > MOST_WRITTEN_OUT:
+        return True
+    is_pair = len(op.directions) > 1 and length >= FEWEST_AT_ONCE
+    return is_pair and bool(rw.module.target) and target_of(rw.module).threads > 1
 
 
 def _without_steps(op: Recurrent, rw: Rewriter) -> list[Value]:

@@ -64,10 +64,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Copy:
-    """Bytes that must lie where something else expects them."""
+    """Bytes that must lie where something else expects them, put there by one thread."""
 
     source: Address
     destination: Address
+    thread: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class If:
 @dataclass(frozen=True)
 class Loop:
     """At most `trip` rounds; before the first round `first` is tested, before the others `again` (None:
-    always true).
+    always true). `thread` makes them all where nothing in them is divided.
     """
 
     counter: int
@@ -90,6 +91,7 @@ class Loop:
     first: Address | None
     again: Address | None
     body: tuple[Step, ...]
+    thread: int = 0
 
 
 Step = Call | Copy | If | Loop
@@ -115,17 +117,20 @@ def steps_of(graph: Graph) -> tuple[Step, ...]:
 
 def is_serial(steps: Iterable[Step]) -> bool:
     """Whether the first thread alone does all of it."""
-    for step in steps:
-        match step:
-            case Call() if step.tasks > 1:
-                return False
-            case If() if not (is_serial(step.then) and is_serial(step.otherwise)):
-                return False
-            case Loop() if not is_serial(step.body):
-                return False
-            case _:
-                pass
-    return True
+    return all(owner_of(step) == 0 for step in steps)
+
+
+def owner_of(step: Step) -> int | None:
+    """The thread that does all of a step; None where it is divided."""
+    match step:
+        case Call():
+            return 0 if step.tasks == 1 else None
+        case Copy():
+            return step.thread
+        case If():
+            return 0 if is_serial((*step.then, *step.otherwise)) else None
+        case Loop():
+            return step.thread if is_serial(step.body) else None
 
 
 def reads_and_writes(steps: Iterable[Step]) -> tuple[list[Address], list[Address]]:
@@ -241,7 +246,8 @@ def _loop(op: PlanLoop, scope: _Scope) -> list[Step]:
     again = _tested(condition, scope)
     body += _moves([scope.addresses[value] for value in carried], places, repr(op))
     assert again is None or not any(a.overlaps(again) for a in places), f"{op!r} overwrites its condition"
-    return [*_moves(initial, places, repr(op)), Loop(counter, op.trip, first, again, tuple(body))]
+    moved = [replace(copy, thread=op.thread) for copy in _moves(initial, places, repr(op))]
+    return [*moved, Loop(counter, op.trip, first, again, tuple(body), op.thread)]
 
 
 def _tested(condition: Value, scope: _Scope) -> Address | None:

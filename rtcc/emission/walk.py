@@ -1,15 +1,16 @@
 """Steps as C: the launch list that every thread walks, with barriers where one thread's bytes matter to
 another.
 
-A step that is divided runs on all threads, a serial one on the first. A barrier stands before a step that
-touches what an earlier step wrote, or writes what an earlier one touched, unless the first thread alone did
-both.
+A step that is divided runs on all threads, a serial one on its own: the first, or a loop's. A barrier stands
+before a step that touches what an earlier step wrote, or writes what an earlier one touched, unless one and
+the same thread did both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from rtcc.emission.steps import (
     Address,
@@ -20,41 +21,33 @@ from rtcc.emission.steps import (
     Loop,
     Step,
     conditions,
-    is_serial,
+    owner_of,
     reads_and_writes,
 )
 
 
 @dataclass(frozen=True)
 class _Access:
-    """Bytes touched since the last barrier."""
+    """Bytes touched since the last barrier, by one thread or (None) by any."""
 
     address: Address
     is_write: bool
+    thread: int | None
 
 
-@dataclass(frozen=True)
-class _Pending:
-    """What was touched since the last barrier: by the first thread, and by any thread."""
+_Pending = frozenset[_Access]
+"""What was touched since the last barrier."""
 
-    first: frozenset[_Access] = frozenset()
-    every: frozenset[_Access] = frozenset()
 
-    def union(self, other: _Pending) -> _Pending:
-        return _Pending(self.first | other.first, self.every | other.every)
-
-    def plus(self, accesses: Iterable[_Access], serial: bool) -> _Pending:
-        if serial:
-            return _Pending(self.first | frozenset(accesses), self.every)
-        return _Pending(self.first, self.every | frozenset(accesses))
-
-    def conflicts(self, accesses: Sequence[_Access], serial: bool) -> bool:
-        earlier = self.every if serial else self.first | self.every
-        return any(
-            (old.is_write or new.is_write) and old.address.may_overlap(new.address)
-            for new in accesses
-            for old in earlier
-        )
+def _conflict(pending: _Pending, accesses: Iterable[_Access]) -> bool:
+    """Whether some bytes matter to two threads of which one writes them."""
+    return any(
+        (old.is_write or new.is_write)
+        and (old.thread is None or old.thread != new.thread)
+        and old.address.may_overlap(new.address)
+        for new in accesses
+        for old in pending
+    )
 
 
 class _Writer:
@@ -65,7 +58,7 @@ class _Writer:
         self.threads = threads
         self.lines: list[str] = []
         self.depth = 1
-        self.pending = _Pending()
+        self.pending: _Pending = frozenset()
 
     def line(self, text: str) -> None:
         self.lines.append("    " * self.depth + text)
@@ -81,47 +74,72 @@ class _Writer:
                 self.synchronised(step)
         self.depth -= 1
 
+    def all_of(self, steps: Sequence[Step]) -> None:
+        """The steps of a run; before those of several threads in a row the barrier that any of them needs, so
+        that none has to wait for another.
+        """
+        for at_once, some in groupby(steps, lambda step: isinstance(step, Copy | Loop)):
+            group = list(some)
+            owners = {step: owner_of(step) for step in group} if at_once else {}
+            if self.threads > 1 and len(set(owners.values()) - {None}) > 1:
+                self.barrier_where(
+                    [each for step, owner in owners.items() for each in _accesses([step], owner)]
+                )
+            for step in group:
+                self.synchronised(step)
+
     def synchronised(self, step: Step) -> None:
         """A step, after a barrier where it needs one."""
         if self.threads == 1:
             self.step(step, "")
             return
-        serial = is_serial([step])
-        if serial or isinstance(step, Call):
-            self.barrier_before(_accesses([step]), serial)
-            self.step(step, "task == 0" if serial else "")
+        owner = owner_of(step)
+        if owner is not None or isinstance(step, Call):
+            self.barrier_before(_accesses([step], owner))
+            self.step(step, "" if owner is None else self.is_owner(owner))
         else:
             assert isinstance(step, If | Loop)
             self.parallel_region(step)
 
-    def barrier_before(self, accesses: Sequence[_Access], serial: bool) -> None:
-        if self.pending.conflicts(accesses, serial):
+    def is_owner(self, thread: int) -> str:
+        """The condition that a thread does what is another's, or its own where that one does not run."""
+        if thread == 0 or thread >= self.threads:
+            return "task == 0"
+        return f"task == (tasks > {thread} ? {thread} : 0)"
+
+    def barrier_before(self, accesses: Sequence[_Access]) -> None:
+        self.barrier_where(accesses)
+        self.pending |= frozenset(accesses)
+
+    def barrier_where(self, accesses: Sequence[_Access]) -> None:
+        """A barrier, where what was touched before it matters to those accesses."""
+        if _conflict(self.pending, accesses):
             self.barrier()
-        self.pending = self.pending.plus(accesses, serial)
 
     def barrier(self) -> None:
         self.line("if ((code = rtcc_barrier(w, code)) != 0)")
         self.line("    return code;")
-        self.pending = _Pending()
+        self.pending = frozenset()
 
     def parallel_region(self, step: If | Loop) -> None:
         """A nested step that all threads enter: each reads the condition, so it must be complete."""
-        tests = [_Access(address, False) for address in conditions(step)]
+        tests = [_Access(address, False, None) for address in conditions(step)]
         if isinstance(step, If):
-            self.barrier_before(tests, serial=False)
+            self.barrier_before(tests)
             self.branches(step, serial=False)
             return
-        self.barrier_before(tests, serial=False)
+        self.barrier_before(tests)
         # The end of a round precedes the beginning of the next: repeat until what is pending there is stable.
-        entry, start, back = self.pending, len(self.lines), _Pending()
+        entry, start = self.pending, len(self.lines)
+        back: _Pending = frozenset()
         while True:
             del self.lines[start:]
-            self.pending = entry.union(back)
+            self.pending = entry | back
             self.rounds(step, tests)
-            if self.pending.union(back) == back:
+            if self.pending <= back:
                 break
-            back = self.pending.union(back)
-        self.pending = entry.union(back)
+            back |= self.pending
+        self.pending = entry | back
 
     def rounds(self, step: Loop, tests: Sequence[_Access]) -> None:
         """The loop of all threads; the condition of the next round is complete at the end of each."""
@@ -130,7 +148,7 @@ class _Writer:
         self.test(step)
         for inner in step.body:
             self.synchronised(inner)
-        self.barrier_before(tests, serial=False)
+        self.barrier_before(tests)
         self.depth -= 1
         self.line("}")
 
@@ -142,7 +160,7 @@ class _Writer:
         if step.otherwise:
             self.block("} else {", step.otherwise, serial)
         self.line("}")
-        self.pending = after.union(self.pending)
+        self.pending |= after
 
     def test(self, step: Loop) -> None:
         """Leave the loop where its condition does not hold."""
@@ -199,8 +217,7 @@ def walk_text(steps: Sequence[Step], symbols: Mapping[str, str], threads: int) -
     threads.
     """
     writer = _Writer(symbols, threads)
-    for step in steps:
-        writer.synchronised(step)
+    writer.all_of(steps)
     return "\n".join(
         [
             "static int32_t rtcc_walk(struct rtcc_workspace *w, int32_t task, const void *const *in,",
@@ -227,11 +244,11 @@ def comment_text(text: str) -> str:
     return printable.replace("*/", "* /").replace("/*", "/ *")
 
 
-def _accesses(steps: Sequence[Step]) -> list[_Access]:
+def _accesses(steps: Sequence[Step], thread: int | None) -> list[_Access]:
     reads, writes = reads_and_writes(steps)
     never_written = (Base.WEIGHTS, Base.ITERATION)
-    seen = [_Access(address, False) for address in reads if address.base not in never_written]
-    return seen + [_Access(address, True) for address in writes]
+    seen = [_Access(address, False, thread) for address in reads if address.base not in never_written]
+    return seen + [_Access(address, True, thread) for address in writes]
 
 
 def _loop_head(step: Loop, condition: str = "") -> str:

@@ -122,6 +122,8 @@ class _Plan:
 
     def _loop(self, op: PlanLoop) -> None:
         region = op.regions[0]
+        if op.thread < 0:
+            self.fail(10, f"threads count from 0, found {op.thread}", op)
         self.position += 1
         self.loops.append(_Loop(self.position))
         self._check_count(op, op.places, len(region.parameters) - 1)

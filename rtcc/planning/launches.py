@@ -18,6 +18,7 @@ from rtcc.ir.ops.plan import Launch, Place, PlanConstant, PlanIf, PlanLoop, Spac
 from rtcc.ir.shape_value import known_integers
 from rtcc.ir.views import is_view, view_offset
 from rtcc.planning.offsets import aligned
+from rtcc.planning.side_by_side import Seconds, SideBySide
 from rtcc.target import Target
 
 MOST_ROUNDS = 2**31 - 1
@@ -39,11 +40,15 @@ class Launches:
     const_bytes: int = 0
     sizes: dict[str, Value] = field(default_factory=dict[str, Value])
     """For each symbol in the outputs' shapes, the i64[] that says how large it is."""
+    side_by_side: SideBySide = field(init=False)
     _placed: dict[tuple[str, int], list[tuple[Constant, Value]]] = field(
         default_factory=dict["tuple[str, int]", "list[tuple[Constant, Value]]"]
     )
     _trues: dict[tuple[int, ...], Constant] = field(default_factory=dict["tuple[int, ...]", Constant])
     _copies: dict[TensorType, str] = field(default_factory=dict[TensorType, str])
+
+    def __post_init__(self) -> None:
+        self.side_by_side = SideBySide(self.main, self.target.threads, self._seconds)
 
     def rewrite(self) -> None:
         """Turn every operator of the entry graph, nested ones included, into one of the plan's."""
@@ -51,6 +56,7 @@ class Launches:
         self._rewrite(self.main)
         self._place_constants()
         self._keep_sizes()
+        self.side_by_side.arrange()
 
     def copy(self, value: Value, before: Op) -> Value:
         """A launch that copies a value to a buffer of its own, put before an op."""
@@ -77,10 +83,15 @@ class Launches:
         return count if is_kept else self.copy(count, self.main.terminator)
 
     def divide(self) -> None:
-        """Say of every launch into how many parts it is divided: one, where threads do not repay at all."""
-        launched = list(self._launched(self.main))
+        """Say of every launch into how many parts it is divided: one, where threads do not repay at all, and
+        in loops that run at once.
+        """
+        whole = {op for loop in self.side_by_side.loops for op, _ in self._launched(loop.regions[0])}
+        launched = [(op, times) for op, times in self._launched(self.main) if op not in whole]
         kernels = [(self.module.kernels[op.kernel], times) for op, times in launched]
-        repays = self.target.repays_threads(kernels)
+        repays = self.target.repays_threads(kernels, self.side_by_side.saved)
+        if not repays:
+            self.side_by_side.give_up()
         for (op, _), (kernel, _) in zip(launched, kernels, strict=True):
             op.attributes["tasks"] = self.target.tasks(kernel) if repays else 1
 
@@ -92,6 +103,16 @@ class Launches:
             for op in self.module.kernels.pop(name).ops:
                 op.drop_operands()
         self.module.drop_unused_constants()
+
+    def _seconds(self, loop: PlanLoop) -> Seconds:
+        """About how long all rounds of a loop take."""
+        alone = divided = 0.0
+        for op, times in self._launched(loop.regions[0], loop.trip):
+            kernel = self.module.kernels[op.kernel]
+            seconds = times * self.target.seconds(kernel)
+            alone += seconds
+            divided += seconds / self.target.tasks(kernel)
+        return Seconds(alone, divided)
 
     def _launched(self, graph: Graph, times: int = 1) -> Iterator[tuple[Launch, int]]:
         """Every launch, and how often one run makes it at most."""

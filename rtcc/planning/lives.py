@@ -2,7 +2,8 @@
 
 Time is counted in positions: each op has one, a region op one before and one after its regions. What a
 loop's body reads or writes of a storage from outside is needed to the end of the loop, because the body runs
-again; so is the condition of the next round.
+again; so is the condition of the next round. Loops that run at once share nothing: what one of them touches
+is needed from the beginning of the first to the end of the last.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Lives:
         default_factory=list["tuple[int, dict[Storage, None]]"]
     )
     """For each loop being walked: where it starts, and the storages from before it that it touches."""
+    _group: int = 0
+    """Where the first of the loops that run at once starts."""
 
     def walk(self, graph: Graph) -> None:
         """Count the positions of a graph, and note what each needs."""
@@ -48,7 +51,10 @@ class Lives:
                 case PlanIf():
                     self._around(op, op.results)
                 case PlanLoop():
+                    self._group = self._group if op.thread else self.position
                     self._loop(op)
+                    if op.thread:
+                        self._keep_apart(self._group)
                 case _:
                     pass
 
@@ -86,6 +92,12 @@ class Lives:
         self._loops.pop()
         for storage in outer:
             self._extend(storage)
+
+    def _keep_apart(self, start: int) -> None:
+        """What was needed since `start` is needed from there to here."""
+        for buffer in self.all:
+            if buffer.last >= start:
+                buffer.first, buffer.last = min(buffer.first, start), self.position
 
     def _touch(self, value: Value) -> None:
         """The value's storage is needed at this position."""

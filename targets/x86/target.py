@@ -144,9 +144,9 @@ class X86(Target):
         return scratch_bytes(kernel, self.lanes(DType.F32))
 
     def tasks(self, kernel: Graph) -> int:
-        return tasks_of(self._seconds(kernel), self.threads)
+        return tasks_of(self.seconds(kernel), self.threads)
 
-    def _seconds(self, kernel: Graph) -> float:
+    def seconds(self, kernel: Graph) -> float:
         """What a kernel takes on one thread: as its candidate was chosen by, else by plain loops."""
         anchor, algorithm = anchor_of(kernel), kernel.attributes.get("algorithm")
         found = candidate_of(anchor, kernel, algorithm, self) if anchor is not None and algorithm else None
@@ -154,10 +154,9 @@ class X86(Target):
             return found.cost.on_one_thread
         return loops_seconds(kernel, self.model)
 
-    def repays_threads(self, kernels: Iterable[tuple[Graph, int]]) -> bool:
-        saved = 0.0
+    def repays_threads(self, kernels: Iterable[tuple[Graph, int]], saved: float = 0.0) -> bool:
         for kernel, times in kernels:
-            seconds = self._seconds(kernel)
+            seconds = self.seconds(kernel)
             saved += times * seconds * (1 - 1 / tasks_of(seconds, self.threads))
         return saved > WAKING_SECONDS
 

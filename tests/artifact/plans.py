@@ -170,6 +170,29 @@ def loop_expected(inputs: Arrays) -> Arrays:
     return {"y": 2 * y}
 
 
+def at_once_plan() -> Module:
+    """Two loops on threads of their own, of what a third has made, and their sum: 7 and 5 rounds."""
+    plan = Plan.of(x=FLOATS)
+    (x,) = plan.launch("twice", plan.graph.parameters[0], places=("workspace+0",), tasks=1)
+    true = plan.constant("true", np.ones((), bool))
+    ones = plan.constant("ones", np.ones(COUNT, np.float32))
+    found: list[Value] = []
+    for thread, trip in enumerate((7, 5)):
+        carried, temporary = (f"workspace+{(1 + 2 * thread + n) * SLOT}" for n in range(2))
+        body = Graph(f"body_{thread}", [("i", I64), ("y", FLOATS)])
+        (a,) = plan.launch("reverse", body.parameters[1], places=(temporary,), graph=body)
+        (b,) = plan.launch("add", a, ones, places=(carried,), graph=body)
+        body.return_(true, b)
+        loop = PlanLoop(true, x, trip=trip, places=(carried,), thread=thread, regions=[body], types=[FLOATS])
+        found += plan.graph.append(loop).results
+    (y,) = plan.launch("add", *found, places=("user:0",), tasks=4)
+    return plan.finish(y)
+
+
+def at_once_expected(inputs: Arrays) -> Arrays:
+    return {"y": 2 * (2 * inputs["x"])[::-1] + 12}
+
+
 def gather_plan() -> Module:
     plan = Plan.of(x=FLOATS, index=TensorType(DType.I64, (COUNT,)))
     x, index = plan.graph.parameters
@@ -219,6 +242,7 @@ CASES = {
         Case("serial_branch", lambda: if_plan(1), if_expected, _floats),
         Case("loop", loop_plan, loop_expected, _floats),
         Case("serial_loop", lambda: loop_plan(1), loop_expected, _floats),
+        Case("at_once", at_once_plan, at_once_expected, _floats),
         Case("gather", gather_plan, lambda i: {"y": i["x"][i["index"]][::-1]}, gather_inputs),
         Case("positive", positive_plan, positive_expected, _floats),
         Case("state", state_plan, lambda i: {"hn": i["h"] + i["x"]}, _state_inputs),

@@ -50,7 +50,7 @@ def write_data(folder: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
-@pytest.mark.parametrize("case", ["mixed", "branch", "loop", "scratch"])
+@pytest.mark.parametrize("case", ["mixed", "branch", "loop", "scratch", "at_once"])
 def test_runtime_is_clean_under_sanitizers(tmp_path: Path, case: str, sanitizer: str) -> None:
     write_data(tmp_path, case)
     program = build(tmp_path, case, f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rtcc.emission.emit_c import emit_c
-from rtcc.emission.steps import Address, Base, Call, Copy, If, Loop, Step, steps_of
+from rtcc.emission.steps import Address, Base, Call, Copy, If, Loop, Step, is_serial, steps_of
 from rtcc.emission.walk import comment_text, walk_text
 from rtcc.ir import DType, Graph, Module, TensorType
 from rtcc.ir.ops.plan import PlanLoop
@@ -40,6 +40,11 @@ def outline(*steps: Step, threads: int = 4) -> str:
 SERIAL = 1
 
 
+def alone(thread: int, reads: list[int], writes: list[int]) -> Loop:
+    """A loop that one thread makes all rounds of."""
+    return Loop(thread, 9, None, None, (call(reads, writes, SERIAL),), thread)
+
+
 @pytest.mark.parametrize(
     ("steps", "expected"),
     [
@@ -59,6 +64,22 @@ SERIAL = 1
         ([If(arena(0), (call([1], [2]),), ()), call([3], [0])], "{k}|k"),  # every thread read the condition
         ([Loop(0, 9, None, None, (call([0], [1]), call([2], [3])))], "{|kk}"),  # against the round before
         ([Loop(0, 9, None, None, (call([0], [1]), call([1], [0])))], "{|k|k}"),
+        ([alone(0, [0], [1]), alone(1, [2], [3]), call([4], [5])], "{{k}}{{k}}k"),
+        ([alone(0, [0], [1]), alone(1, [2], [3]), call([3], [5])], "{{k}}{{k}}|k"),
+        ([alone(0, [0], [1]), alone(1, [1], [3])], "{{k}}|{{k}}"),
+        ([alone(1, [0], [1]), alone(1, [1], [3])], "{{k}}{{k}}"),
+        # What the second needs of what went before is there before the first.
+        ([call([0], [2], SERIAL), alone(0, [0], [1]), alone(1, [2], [3])], "k|{{k}}{{k}}"),
+        (
+            [
+                call([0], [2], SERIAL),
+                Copy(arena(4), arena(5)),
+                alone(0, [5], [1]),
+                Copy(arena(2), arena(6), 1),
+                alone(1, [6], [3]),
+            ],
+            "k|c{{k}}c{{k}}",
+        ),
     ],
 )
 def test_barriers(steps: list[Step], expected: str) -> None:
@@ -80,6 +101,13 @@ def test_outputs_may_be_the_buffers_of_inputs() -> None:
 def test_scratch_counts_as_written() -> None:
     first = Call("k", (arena(0),), (arena(1),), arena(2), 4, "k")
     assert outline(first, call([2], [3])) == "k|k"
+
+
+def test_a_loop_of_a_thread_that_does_not_run_is_the_first_ones() -> None:
+    loops = [alone(0, [0], [1]), alone(2, [2], [3])]
+    assert "task == (tasks > 2 ? 2 : 0)" in walk_text(loops, {"k": "k"}, 4)
+    assert "tasks > 2" not in walk_text(loops, {"k": "k"}, 2)
+    assert not is_serial(loops)
 
 
 def test_narrow_launches_use_no_more_threads_than_parts() -> None:

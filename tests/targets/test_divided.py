@@ -80,7 +80,7 @@ def network(name: str) -> Module:
 def _always_divided(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction]
     """However short a kernel is; its tile stays that for one thread."""
     monkeypatch.setattr(X86, "tasks", lambda self, kernel: self.threads)  # pyright: ignore
-    monkeypatch.setattr(X86, "repays_threads", lambda self, kernels: True)  # pyright: ignore
+    monkeypatch.setattr(X86, "repays_threads", lambda self, kernels, saved=0.0: True)  # pyright: ignore
 
 
 def options_of(name: str, threads: int) -> Options:

@@ -150,6 +150,7 @@ class PlanLoop(RegionOp):
 
     Operands: initial condition (one boolean), then the carried values. The region takes (iteration
     i64[], carried…) and returns (condition, carried…), written back to the carried values' `places`.
+    `thread` makes all its rounds where no launch inside is divided: the first, or another one beside it.
     """
 
     name = "plan.loop"
@@ -157,6 +158,7 @@ class PlanLoop(RegionOp):
     carried = variadic_operand()
     trip = required_attribute(int)
     places = strings()
+    thread = attribute(0)
 
     def infer(self) -> tuple[TensorType, ...]:
         return tuple(value.type for value in self.regions[0].returned[1:])
