@@ -288,12 +288,27 @@ class Sharing:
         carried = region.parameters[1:]
         for parameter, result in zip(carried, op.results, strict=True):
             self.spots[parameter] = self.spots[result]
+        for value, result in zip(op.carried, op.results, strict=True):
+            self._start_in_place(op, value, self.spots[result])
         terminator = region.terminator
         for slot, value in enumerate(region.returned):
             root, is_whole = self._root(value)
             stays = slot > 0 and root is carried[slot - 1] and is_whole
             if root in carried and not stays:
                 terminator.set_operand(slot, self.launches.copy(value, terminator))
+
+
+    def _start_in_place(self, op: PlanLoop, value: Value, spot: Spot) -> None:
+        """Have what a carried value starts with made where it is carried, if only the loop reads it.
+
+        Not in an output: the input that it may share its buffer with could still be read then.
+        """
+        only = value
+        while isinstance(only.producer, View) and only.has_one_use and _is_whole(only.producer):
+            only = only.producer.data
+        is_update = isinstance(only.producer, Launch) and self._is_update(only.producer)
+        if only.has_one_use and not is_update and spot.storage.output is None and op.graph is not None:
+            self._claim(value, spot, op.graph)
 
 
 def _output(slot: int, value: Value) -> Spot:
