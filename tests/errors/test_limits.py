@@ -54,6 +54,12 @@ def test_refused_when_read(model: ModelProto, code: str) -> None:
     assert raised.value.code == code
 
 
+def indexed(op_type: str, shape: Any = (3, 4), *arrays: Any, **attributes: Any) -> ModelProto:
+    """A node whose further operands are the arrays."""
+    constants = {f"c{number}": np.asarray(array) for number, array in enumerate(arrays)}
+    return one(helper.make_node(op_type, ["x", *constants], ["y"], **attributes), shape, **constants)
+
+
 def conv(bias: Any, dtype: Any = F32) -> ModelProto:
     node = helper.make_node("Conv", ["x", "w", "b"], ["y"])
     return one(node, (1, 1, 3, 3), w=np.ones((4, 1, 3, 3), dtype), b=bias)
@@ -62,6 +68,17 @@ def conv(bias: Any, dtype: Any = F32) -> ModelProto:
 @pytest.mark.parametrize("model", [
     conv(np.ones(5, F32)), conv(np.ones((4, 1), F32)), conv(np.ones(4)), conv(np.ones(4, F32), np.float64),
     one(helper.make_node("Concat", ["x", ""], ["y"], axis=0)), one(helper.make_node("Sum", ["", "x"], ["y"])),
+    indexed("ScatterND", (3, 4), [[0], [1]], np.ones((2, 3), F32)),
+    indexed("ScatterElements", (3, 4), [[0, 1]], np.ones((1, 1), F32)),
+    indexed("ScatterElements", (3, 4), np.zeros((1, 5), int), np.ones((1, 5), F32)),
+    indexed("GatherElements", (3, 4), np.zeros((1, 5), int)),
+    indexed("GatherND", (3, 4), np.zeros((2, 1), int), batch_dims=1),
+    indexed("NonMaxSuppression", (1, 6, 4), np.ones((1, 2, 5), F32), [3]),
+    indexed("NonMaxSuppression", (1, 6, 4), np.ones((2, 2, 6), F32), [3]),
+    indexed("RoiAlign", (1, 1, 4, 4), np.ones((2, 4), F32), [0]),
+    indexed("GridSample", (2, 1, 4, 4), np.ones((1, 2, 2, 2), F32)),
+    indexed("ReverseSequence", (3, 4), [1, 2]),
+    indexed("DeformConv", (1, 1, 3, 3), np.ones((1, 1, 2, 2), F32), np.ones((1, 4, 2, 2), F32)),
 ])  # fmt: skip
 def test_operands_that_kernels_would_read_past(model: ModelProto) -> None:
     with pytest.raises(InvalidModel):

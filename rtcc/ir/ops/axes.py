@@ -64,6 +64,12 @@ def upper_elements(shape: Shape) -> int:
     return total
 
 
+def agree(one: Shape, other: Shape) -> bool:
+    """Whether two shapes can be the same: of one rank, and of equal sizes wherever both are known."""
+    known = [(a, b) for a, b in zip(one, other, strict=False) if isinstance(a, int) and isinstance(b, int)]
+    return len(one) == len(other) and all(a == b for a, b in known)
+
+
 def vector_length(op: Op, value: Value, what: str) -> int:
     """Number of elements of a vector operand whose length decides a rank."""
     length = value.type.shape[0] if value.type.rank == 1 else 1 if value.type.rank == 0 else None

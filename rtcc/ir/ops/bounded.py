@@ -98,7 +98,9 @@ class KeptBoxes(Op):
         return max(0, min(given, self.boxes.type.sizes[1]))
 
     def infer(self) -> tuple[TensorType, ...]:
-        batch, classes, _ = self.scores.type.sizes
+        batch, classes, count = self.scores.type.sizes
+        if self.boxes.type.sizes != (batch, count, 4):
+            raise self.fail(f"boxes {self.boxes.type} do not fit scores {self.scores.type}")
         return TensorType(DType.I64, (batch * classes * self.most, 3)), COUNT
 
     def evaluate(self, *arrays: Array | None) -> tuple[Array, ...]:

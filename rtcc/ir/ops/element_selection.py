@@ -12,7 +12,7 @@ import numpy as np
 from rtcc.ir.dimension import LARGEST, Expression, upper_bound
 from rtcc.ir.dtype import DType
 from rtcc.ir.op import Array, AttributeSlot, Op, attribute, operand, optional_operand
-from rtcc.ir.ops.axes import at, counting, fresh_size, normal_axis, upper_elements
+from rtcc.ir.ops.axes import agree, at, counting, fresh_size, normal_axis, upper_elements
 from rtcc.ir.roles import Role
 from rtcc.ir.shape_value import known_integers, known_shape_value
 from rtcc.ir.types import TensorType
@@ -176,6 +176,8 @@ class NonMaxSuppression(Op):
         boxes, scores = self.boxes.type.shape, self.scores.type.shape
         if len(boxes) != 3 or len(scores) != 3 or boxes[2] != 4:
             raise self.fail(f"expected boxes [b, n, 4] and scores [b, class, n], found {boxes}, {scores}")
+        if not agree(boxes[:2], (scores[0], scores[2])):
+            raise self.fail(f"boxes {self.boxes.type} do not fit scores {self.scores.type}")
         most = self.max_output_boxes_per_class
         limit = (0,) if most is None else known_integers(most)
         per_class = min(upper_bound(boxes[1]), limit[0] if limit else LARGEST)

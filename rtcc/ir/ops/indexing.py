@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from rtcc.ir.dimension import Expression, upper_bound
+from rtcc.ir.dimension import Expression, lower_bound, upper_bound
 from rtcc.ir.op import Array, Op, attribute, operand, optional_operand
-from rtcc.ir.ops.axes import at, counting, fresh_size, normal_axis, wrapped_indices
+from rtcc.ir.ops.axes import agree, at, counting, fresh_size, normal_axis, wrapped_indices
 from rtcc.ir.roles import Indexes, Role
 from rtcc.ir.shape_value import known_value
 from rtcc.ir.types import TensorType
@@ -80,6 +80,7 @@ class GatherElements(Op):
         normal_axis(self, self.axis, self.data.type.rank)
         if self.data.type.rank != self.indices.type.rank:
             raise self.fail(f"indices must have rank {self.data.type.rank}, found {self.indices.type}")
+        _require_within(self, self.indices.type, self.data.type, self.axis)
         return (self.data.type.with_shape(self.indices.type.shape),)
 
     def evaluate(self, *arrays: Array | None) -> Array:
@@ -109,6 +110,8 @@ class GatherND(Op):
     def infer(self) -> tuple[TensorType, ...]:
         data, indices = self.data.type.shape, self.indices.type.shape
         depth = _index_depth(self, indices[-1] if indices else None, len(data) - self.batch_dims)
+        if not agree(data[: self.batch_dims], indices[:-1][: self.batch_dims]):
+            raise self.fail(f"{self.batch_dims} axes of {self.data.type} and {self.indices.type} must agree")
         return (self.data.type.with_shape((*indices[:-1], *data[self.batch_dims + depth :])),)
 
     def evaluate(self, *arrays: Array | None) -> Array:
@@ -117,6 +120,13 @@ class GatherND(Op):
         index = _vectors(self, indices, data.shape[batch : batch + indices.shape[-1]])
         grid = np.ogrid[tuple(slice(n) for n in indices.shape[:-1])] if batch else ()
         return data[(*grid[:batch], *index)]
+
+
+def _require_within(op: Op, indices: TensorType, data: TensorType, axis: int) -> None:
+    """The op's error unless indices reach no further than the data on the axes that they do not index."""
+    pairs = enumerate(zip(indices.shape, data.shape, strict=True))
+    if any(lower_bound(i) > upper_bound(n) for a, (i, n) in pairs if a != axis % data.rank):
+        raise op.fail(f"indices {indices} reach past data {data} beside axis {axis}")
 
 
 def _index_depth(op: Op, depth: int | Expression | None, most: int) -> int:
@@ -149,6 +159,9 @@ class ScatterElements(Op):
         data, indices, updates = self.data.type, self.indices.type, self.updates.type
         if data.rank != indices.rank or data.rank != updates.rank or data.dtype is not updates.dtype:
             raise self.fail(f"indices {indices} and updates {updates} do not fit data {data}")
+        if not agree(indices.shape, updates.shape):
+            raise self.fail(f"indices {indices} and updates {updates} must be of one shape")
+        _require_within(self, indices, data, self.axis)
         return (_scattered(self, self.data.type, self.reduction),)
 
     def evaluate(self, *arrays: Array | None) -> Array:
@@ -171,9 +184,12 @@ class ScatterND(Op):
 
     def infer(self) -> tuple[TensorType, ...]:
         indices = self.indices.type.shape
-        _index_depth(self, indices[-1] if indices else None, self.data.type.rank)
-        if self.updates.type.dtype is not self.data.type.dtype:
-            raise self.fail(f"updates {self.updates.type} do not fit data {self.data.type}")
+        depth = _index_depth(self, indices[-1] if indices else None, self.data.type.rank)
+        is_filled = agree(self.updates.type.shape, (*indices[:-1], *self.data.type.shape[depth:]))
+        if not is_filled or self.updates.type.dtype is not self.data.type.dtype:
+            raise self.fail(
+                f"updates {self.updates.type} do not fit data {self.data.type} at indices {self.indices.type}"
+            )
         return (_scattered(self, self.data.type, self.reduction),)
 
     def evaluate(self, *arrays: Array | None) -> Array:
@@ -213,7 +229,15 @@ class TensorScatter(Op):
         axis = normal_axis(self, self.axis, self.past_cache.type.rank)
         if axis == 0 or self.mode not in ("linear", "circular"):
             raise self.fail(f"axis {self.axis} must not be the batch's; mode {self.mode} linear or circular")
-        if self.update.type.rank != self.past_cache.type.rank:
+        cache, update = self.past_cache.type, self.update.type
+        others = [tuple(size for a, size in enumerate(t.shape) if a != axis) for t in (cache, update)]
+        starts = None if self.write_indices is None else self.write_indices.type.shape
+        if (
+            update.rank != cache.rank
+            or not agree(others[0], others[1])
+            or not (starts is None or agree(starts, cache.shape[:1]))
+            or lower_bound(update.shape[axis]) > upper_bound(cache.shape[axis])
+        ):
             raise self.fail(f"update {self.update.type} does not fit the cache {self.past_cache.type}")
         return (self.past_cache.type.with_layout(None),)
 

@@ -21,6 +21,7 @@ from rtcc.ir.op import (
     variadic_operand,
 )  # fmt: skip
 from rtcc.ir.ops.axes import (
+    agree,
     at,
     counting,
     fresh_size,
@@ -447,6 +448,8 @@ class ReverseSequence(Op):
     def infer(self) -> tuple[TensorType, ...]:
         if {self.batch_axis, self.time_axis} != {0, 1} or self.data.type.rank < 2:
             raise self.fail("batch_axis and time_axis must be 0 and 1, of a tensor with at least two axes")
+        if not agree(self.sequence_lens.type.shape, (self.data.type.shape[self.batch_axis],)):
+            raise self.fail(f"needs a length for each sequence of {self.data.type}")
         return (self.data.type.with_layout(None),)
 
     def evaluate(self, *arrays: Array | None) -> Array:

@@ -7,6 +7,7 @@ from math import ceil
 import numpy as np
 
 from rtcc.ir.op import Array, AttributeSlot, attribute, operand, required_attribute
+from rtcc.ir.ops.axes import agree
 from rtcc.ir.ops.computed import FLOATS, ComputedOp
 from rtcc.ir.roles import Indexes, Role
 from rtcc.ir.types import TensorType
@@ -36,6 +37,8 @@ class RoiAlign(ComputedOp):
         data, rois = self.data.type, self.rois.type
         if data.rank != 4 or rois.rank != 2 or rois.shape[1] != 4:
             raise self.fail(f"needs data [N, C, H, W] and rois [R, 4], found {data} and {rois}")
+        if not agree(self.batch_indices.type.shape, rois.shape[:1]):
+            raise self.fail(f"needs a batch index for each of {rois}, found {self.batch_indices.type}")
         return (data.with_shape((rois.shape[0], data.shape[1], self.output_height, self.output_width)),)
 
     def compute(self, data: Array, rois: Array, batch_indices: Array) -> Array:

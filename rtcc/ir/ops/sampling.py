@@ -8,14 +8,15 @@ from itertools import product
 import numpy as np
 
 from rtcc.ir.op import Array, attribute, operand, optional_operand
-from rtcc.ir.ops.axes import integers
+from rtcc.ir.ops.axes import agree, integers
 from rtcc.ir.ops.computed import FLOATS, ComputedOp
 from rtcc.ir.ops.nn import Convolution, static_sizes, sum_operations
 from rtcc.ir.ops.resize import cubic_weights
 from rtcc.ir.ops.window import per_channel
 from rtcc.ir.roles import Role
 from rtcc.ir.shape_value import known_shape_value
-from rtcc.ir.types import TensorType
+from rtcc.ir.types import Shape, TensorType
+from rtcc.ir.value import Value
 
 CUBIC_COEFFICIENT = -0.75
 FARTHEST = 2.0**30
@@ -42,7 +43,8 @@ class GridSample(ComputedOp):
     def infer(self) -> tuple[TensorType, ...]:
         self.require(self.grid, FLOATS, "the grid")
         data, grid = self.data.type, self.grid.type
-        if data.rank < 3 or grid.rank != data.rank or grid.shape[-1] != data.rank - 2:
+        fits = grid.rank == data.rank and agree(grid.shape[:1], data.shape[:1])
+        if data.rank < 3 or not fits or grid.shape[-1] != data.rank - 2:
             raise self.fail(f"needs a grid [N, out…, {data.rank - 2}] for {data}, found {grid}")
         if self.mode not in ("linear", "nearest", "cubic"):
             raise self.fail(f"mode must be linear, nearest or cubic, found {self.mode!r}")
@@ -118,7 +120,18 @@ class DeformConv(Convolution):
     def infer(self) -> tuple[TensorType, ...]:
         if self.data.type.rank != 4:
             raise self.fail(f"supports two spatial axes, found {self.data.type}")
-        return (self.data.type.with_shape(self.convolved(self.data.type.shape, self.weight.type.shape)),)
+        shape = self.convolved(self.data.type.shape, self.weight.type.shape)
+        self._require_moves(self.offset, 2, shape)
+        self._require_moves(self.mask, 1, shape)
+        return (self.data.type.with_shape(shape),)
+
+    def _require_moves(self, value: Value | None, each: int, shape: Shape) -> None:
+        """The op's error unless there are so many numbers for each tap of each place."""
+        taps = self.offset_group * each
+        for size in self.weight.type.shape[2:]:
+            taps = taps * size
+        if value is not None and not agree(value.type.shape, (shape[0], taps, *shape[2:])):
+            raise self.fail(f"{value.type} does not fit {taps} numbers for each place of {shape}")
 
     def operations(self) -> int:
         return sum_operations(self.type, self.weight.type)

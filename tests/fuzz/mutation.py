@@ -1,7 +1,8 @@
-"""Seeded damage to models and to text IR, and the process in which damaged ones are read and lowered.
+"""Seeded damage to models and to text IR, and the process in which damaged ones are read, lowered and run.
 
-Run as `python -m tests.errors.mutation KIND FIRST COUNT`: one line per case with its number and outcome, so
-that the last line names the case that took the process down.
+Run as `python -m tests.fuzz.mutation KIND FIRST COUNT [run]`: one line per case with its number and outcome,
+so that the last line names the case that took the process down. With `run`, what can be lowered is compiled,
+run on seeded inputs and compared with the interpreter.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import random
 import re
 import resource
+import signal
 import sys
 import tempfile
 import traceback
@@ -18,15 +20,24 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
-from onnx import ModelProto, helper
+from onnx import ModelProto
 
+import rtcc
 from rtcc.compiler import Options, start
 from rtcc.errors import RtccError
+from rtcc.ir import Module
 from rtcc.text import print_module
-from tests.frontend.models import make_model, value
+from tests.fuzz.agreement import disagreement
+from tests.fuzz.models import models
 
-MEMORY = 6 << 30
-"""Bytes of address space that reading and lowering these small models may take."""
+MEMORY = 2 << 30
+"""Bytes of its own that the process may take."""
+
+SECONDS = 30
+"""The processor time that one case may take in this process; code is generated in others."""
+
+MOST_SECONDS = 300
+"""The longest that one case may take by the clock, however busy the machine is."""
 
 INTEGERS = (0, 1, -1, 2, 3, -2, 7, 16, 255, 2**31 - 1, 2**31, -(2**31), 2**62, -(2**63), 2**63 - 1)
 FLOATS = (0.0, -1.0, 1.0, float("nan"), float("inf"), float("-inf"), 1e38, 1e-45)
@@ -39,56 +50,6 @@ WORDS = (
     "f32[0]", "f32[4611686018427387904,4]", "f32[-1]", "f32[N]", "string[1]", "splat(1)", "(" * 2000, "}",
     "{", "return(", "true", 'loc("x")', '"workspace+99999999999"', '"const+0"', '"user:9"', "\0",
 )  # fmt: skip
-
-
-def models() -> list[ModelProto]:
-    """Small models that between them use most of what a reader has to look at."""
-    f32 = np.float32
-    convolution = [
-        helper.make_node("Conv", ["x", "w", "b"], ["a"], name="c", pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["a"], ["r"]),
-        helper.make_node("MaxPool", ["r"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
-        helper.make_node("Reshape", ["p", "s"], ["f"]),
-        helper.make_node("Gemm", ["f", "g"], ["y"], transB=1),
-    ]
-    arrays = {
-        "w": np.ones((4, 3, 3, 3), f32), "b": np.ones(4, f32), "s": np.array([1, -1]),
-        "g": np.ones((5, 16), f32),
-    }  # fmt: skip
-    shapes = [
-        helper.make_node("Shape", ["x"], ["n"]),
-        helper.make_node("Gather", ["n", "i"], ["d"], axis=0),
-        helper.make_node("ConstantOfShape", ["d"], ["z"]),
-        helper.make_node("Concat", ["x", "z"], ["k"], axis=1),
-        helper.make_node("Slice", ["k", "from", "to"], ["l"]),
-        helper.make_node("Softmax", ["l"], ["m"], axis=-1),
-        helper.make_node("ReduceMean", ["m", "axes"], ["y"], keepdims=0),
-    ]
-    integers = {
-        "i": np.array([0, 1]), "from": np.array([0, 1]), "to": np.array([2, 99]), "axes": np.array([1]),
-    }  # fmt: skip
-    body = helper.make_graph(
-        [helper.make_node("Add", ["v", "x"], ["o"]), helper.make_node("Identity", ["c"], ["d"])], "body",
-        [value("i", (), np.int64), value("c", (), np.bool_), value("v", (3,))],
-        [value("d", (), np.bool_), value("o", (3,))],
-    )  # fmt: skip
-    branch = helper.make_graph([helper.make_node("Neg", ["t"], ["e"])], "branch", [], [value("e", (3,))])
-    other = helper.make_graph([helper.make_node("Abs", ["t"], ["e"])], "other", [], [value("e", (3,))])
-    control = [
-        helper.make_node("Loop", ["n", "", "x"], ["t"], body=body),
-        helper.make_node("If", ["q"], ["y"], then_branch=branch, else_branch=other),
-    ]
-    function = helper.make_function(
-        "mine", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])],
-        [helper.make_opsetid("", 21)],
-    )  # fmt: skip
-    called = helper.make_node("Twice", ["x"], ["y"], domain="mine")
-    return [
-        make_model(convolution, [value("x", (1, 3, 4, 4))], ["y"], arrays),
-        make_model(shapes, [value("x", (2, 3))], ["y"], integers),
-        make_model(control, [value("x", (3,)), value("q", (), np.bool_)], ["y"], {"n": np.array(4)}),
-        make_model([called], [value("x", ("N",))], ["y"], functions=[function], domains=["mine"]),
-    ]
 
 
 def damaged_bytes(dice: random.Random) -> bytes:
@@ -206,27 +167,55 @@ def _change_line(text: str, dice: random.Random) -> str:
 
 
 def main() -> None:
-    """Read and lower `COUNT` damaged files from case `FIRST` on; see the module's docstring."""
+    """Work on `COUNT` damaged files from case `FIRST` on; see the module's docstring."""
     kind, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     damage, suffix = KINDS[kind]
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    for each in (signal.SIGVTALRM, signal.SIGALRM):
+        signal.signal(each, _too_late)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"model{suffix}"
         for number in range(first, first + count):
             path.write_bytes(damage(random.Random(number)))
-            print(number, _outcome(path), flush=True)
+            signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+            signal.alarm(MOST_SECONDS)
+            print(number, _outcome(path, number, is_run="run" in sys.argv), flush=True)
 
 
-def _outcome(path: Path) -> str:
-    """`ok`, the code of a typed error, or `crash:` and what it was."""
+def _too_late(number: int, frame: object) -> None:
+    raise TimeoutError(f"more than {SECONDS} s of this process, or {MOST_SECONDS} s by the clock")
+
+
+def _outcome(path: Path, seed: int, *, is_run: bool) -> str:
+    """`ok`, the code of a typed error, `wrong:` and where, or `crash:` and what it was."""
     try:
-        start(path, Options()).lower()
+        compilation = start(path, Options())
+        module = compilation.module.clone()
+        compilation.lower()
+        return _answer(path, module, seed) if is_run else "ok"
     except RtccError as error:
         return error.code
     except Exception as error:
         traceback.print_exc()
         return f"crash:{type(error).__name__}"
-    return "ok"
+
+
+def _answer(path: Path, module: Module, seed: int) -> str:
+    """How the compiled model answers, next to the interpreter."""
+    with rtcc.compile(path) as artifact:
+        feeds = artifact.random_inputs(seed)
+        try:
+            found = artifact.run(feeds)
+        except RtccError as error:
+            return f"run:{error.code}"
+    try:
+        with np.errstate(all="ignore"):
+            expected = rtcc.interpret(module, feeds)
+            exact = rtcc.interpret(module, feeds, precision="f64")
+    except RtccError as error:
+        return f"wrong: ran where the interpreter says {error.code}"
+    wrong = disagreement(found, expected, exact)
+    return f"wrong: {wrong}" if wrong else "ok"
 
 
 if __name__ == "__main__":
