@@ -25,7 +25,7 @@ def pytest_runtest_setup() -> Generator[None, None, None]:
     try:
         yield
     except ModelMissing as missing:
-        pytest.skip(str(missing))
+        pytest.skip(f"a model is not installed: {missing}")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -33,7 +33,7 @@ def pytest_runtest_call() -> Generator[None, None, None]:
     try:
         yield
     except ModelMissing as missing:
-        pytest.skip(str(missing))
+        pytest.skip(f"a model is not installed: {missing}")
 
 
 def _lacks_something(report: pytest.TestReport | pytest.CollectReport) -> bool:
