@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from rtcc.errors import Unsupported
-from rtcc.ir import DType, Value
+from rtcc.ir import Constant, DType, Value
 from rtcc.ir.dtype import Kind
 from rtcc.ir.ops import math, nn, quant, reduce
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.integer import ROUNDED, Requantize
+from rtcc.passes.legalization.reciprocal import exact_inverse
 from rtcc.passes.legalization.sum_range import convolution_exceeds, product_exceeds
 from rtcc.passes.legalization.writer import Writer, is_static
 from rtcc.pipeline.rewriter import Rewriter, rewrite
@@ -40,16 +43,27 @@ def _quantized(write: Writer, scaled: Value, zero: Value | None, dtype: DType) -
 
 @rewrite(quant.QuantizeLinear)
 def quantize(op: quant.QuantizeLinear, rw: Rewriter) -> None:
-    """quantize_linear(x)  →  requantize(x / scale)"""
+    """quantize_linear(x)  →  requantize(x / scale), or of x · 1/scale where that gives the same integers"""
     if not is_static(op) or op.type.dtype not in ROUNDED:
         return
     write = Writer(rw, "quantize")
     scale = write.widened(_spread(write, op, op.scale))
     if scale.type.dtype is not DType.F32:
         return
-    scaled = write.div(write.cast(op.data, DType.F32), scale)
+    data, inverse = write.cast(op.data, DType.F32), _inverse(op)
+    scaled = (
+        write.div(data, scale) if inverse is None else write.mul(data, write.number(inverse, DType.F32))
+    )
     zero = None if op.zero_point is None else _spread(write, op, op.zero_point)
     rw.replace(op, _quantized(write, scaled, zero, op.type.dtype))
+
+
+def _inverse(op: quant.QuantizeLinear) -> float | None:
+    """What to multiply by in place of dividing by one constant scale, to the same bits."""
+    if not isinstance(op.scale, Constant) or not quant.is_single(op.scale.type.shape):
+        return None
+    found = exact_inverse(np.float32(op.scale.array.reshape(())), op.type.dtype.bits)
+    return None if found is None else float(found)
 
 
 @rewrite(quant.DequantizeLinear)
