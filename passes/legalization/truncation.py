@@ -14,10 +14,10 @@ from math import prod
 import numpy as np
 
 from rtcc.errors import RtccError
-from rtcc.ir import DType, Expression, Op, Return, TensorType, Value
+from rtcc.ir import DType, Expression, Op, RegionOp, Return, TensorType, Value
 from rtcc.ir.dimension import FloorDiv, Symbol, upper_bound
 from rtcc.ir.dtype import Kind
-from rtcc.ir.ops import indexing, math, movement, nn, reduce, softmax
+from rtcc.ir.ops import indexing, math, movement, nn, reduce, shapes, softmax
 from rtcc.ir.ops.axes import normal_axes, normal_axis
 from rtcc.ir.ops.bounded import Truncate
 from rtcc.ir.ops.computed import integer_limits
@@ -184,6 +184,32 @@ def _multiplied_and_added(op: nn.Gemm, write: Writer) -> Op | None:
     return _again(op) if is_plain and 1 not in open_axes(op.left.type) else None
 
 
+def _measured(op: shapes.Shape, write: Writer) -> Op | None:
+    """The sizes as numbers that the count decides, where they decide no other shapes."""
+    cut = _cut(op.data)
+    if cut is None or _decides_shapes(op.result):
+        return None
+    sizes = op.data.type.shape[op.start : op.end]
+    numbers = [
+        write.integers(size) if isinstance(size, int) else write.reshape(_size(size, cut.count, write), 1)
+        for size in sizes
+    ]
+    return movement.Concat(*numbers, axis=0) if numbers else None
+
+
+def _decides_shapes(value: Value) -> bool:
+    """Whether an operator needs to know the value, or what follows from it, when it is compiled."""
+    pending, seen = [value], {value}
+    while pending:
+        for use in pending.pop().uses:
+            if use.op.is_static_operand(use.slot) or isinstance(use.op, RegionOp):
+                return True
+            new = [result for result in use.op.results if result not in seen]
+            pending += new
+            seen.update(new)
+    return False
+
+
 def _masked(value: Value, write: Writer, fill: float | int) -> Value:
     """The whole buffer with a number behind the true size; the value itself where it is whole."""
     cut, type = _cut(value), value.type
@@ -211,7 +237,8 @@ def _size(size: Expression, count: Value, write: Writer) -> Value:
 
 def _atom(atom: Symbol | FloorDiv, count: Value, write: Writer) -> Value:
     if isinstance(atom, Symbol):
-        return count
+        bounds = (write.number(bound, DType.I64) for bound in (atom.lower, atom.upper))
+        return math.Clip(count, *bounds).result
     return write.div(_size(atom.numerator, count, write), write.number(atom.divisor, DType.I64))
 
 
@@ -249,6 +276,7 @@ _RULES: dict[type[Op], Callable[..., Op | None]] = {
     reduce.Reduction: _reduced,
     nn.MatMul: _multiplied,
     nn.Gemm: _multiplied_and_added,
+    shapes.Shape: _measured,
 }
 """Operators that are not elementwise, and how each reads whole buffers."""
 

@@ -97,6 +97,21 @@ def test_suppression_of_boxes() -> None:
     assert none["chosen"].shape == (0, 4)
 
 
+def test_how_many_there_are() -> None:
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["n"]),
+        helper.make_node("Shape", ["n"], ["shape"]),
+        helper.make_node("Gather", ["shape", "one"], ["count"]),
+        helper.make_node("Cast", ["count"], ["share"], to=1),
+        helper.make_node("Div", ["share", "all"], ["y"]),
+    ]
+    model = make_model(
+        nodes, [value("x", (3, 4))], ["shape", "y"], {"one": np.array(1), "all": np.array(12, np.float32)}
+    )
+    (found,) = agree(model, {"x": grid(0)})
+    assert found["shape"].tolist() == [2, np.count_nonzero(grid(0))]
+
+
 LOOP = """<ir_version: 10, opset_import: ["": 21]>
 agraph (float[2] x) => (float[2] z, float[k, 2] y)
 <int64 n = {6}, bool yes = {1}, float limit = {100}> {
