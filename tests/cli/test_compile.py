@@ -37,6 +37,40 @@ def test_explains_passes_and_kernels(rtcc: Run, lenet: Path, tmp_path: Path) -> 
     assert "direct_plain" in done.output
 
 
+BYTES = """// rtir 1  level=graph
+const #s : f32[] = 0.02
+const #z : u8[] = 3
+const #w : i8[16,16,3,3] = splat(1)
+graph @main(%x: u8[1,16,9,9], %b: f32[16]) {
+  %d = quant.dequantize_linear(%x, #s, #z) : f32[1,16,9,9]
+  %f = quant.dequantize_linear(#w, #s) : f32[16,16,3,3]
+  %c = nn.conv(%d, %f) {pads = [1,1,1,1]} : f32[1,16,9,9] loc("first")
+  %q = quant.quantize_linear(%c, #s, #z) : u8[1,16,9,9]
+  %e = quant.dequantize_linear(%q, #s, #z) : f32[1,16,9,9]
+  %y = nn.conv(%e, %f, %b) {pads = [1,1,1,1]} : f32[1,16,9,9] loc("second")
+  return(%y)
+}
+"""
+
+
+def test_explains_which_layers_are_integers_and_how_they_are_requantised(rtcc: Run, tmp_path: Path) -> None:
+    (tmp_path / "bytes.rtir").write_text(BYTES)
+    words = ("compile", tmp_path / "bytes.rtir", "--target", "x86:cascadelake", "--requantize", "fixed25")
+    done = rtcc(*words, "--explain", "--explain-json", tmp_path / "e.json", "--dump-ir", tmp_path / "ir")
+    assert done.code == 0, done.errors
+    assert "integers or floats, µs" in done.output
+    assert "illegal   its bias is not constant" in done.output
+    first, second = json.loads((tmp_path / "e.json").read_text())["arithmetic"]
+    assert (first["nodes"], first["chosen"]) == (["first"], "integers")
+    assert (second["nodes"], second["chosen"]) == (["second"], "floats")
+    (dump,) = (tmp_path / "ir").glob("*lower-quantization.rtir")
+    assert 'mode = "fixed25"' in dump.read_text()
+    assert "requantize=fixed25" in dump.read_text().split("\n")[0]
+    done = rtcc("compile", dump, "-o", tmp_path / "again.so", "--dump-ir", tmp_path / "again")
+    assert done.code == 0, done.errors
+    assert not list((tmp_path / "again").glob("*lower-quantization.rtir")), "a dump goes on where it stopped"
+
+
 def test_verifies_each_pass_and_kernel(rtcc: Run, lenet: Path, tmp_path: Path) -> None:
     done = rtcc("compile", lenet, "-o", tmp_path / "l.so", "--verify-each", "--verify-kernels")
     assert done.code == 0, done.errors
