@@ -40,12 +40,8 @@ class FuseAttention(Pass):
         @rewrite(Transpose)
         def fuse(op: Transpose, rw: Rewriter) -> None:
             found = attention_of(op)
-            if found is None:
-                return
-            if is_offered(found, target):
+            if found is not None and is_offered(found, target):
                 rw.replace(op, found)
-            else:
-                found.drop_operands()
 
         return apply(module, (fuse,), self.name)
 

@@ -99,7 +99,6 @@ def _products(target: Target, smallest: int) -> Rule:
             return
         new = _stored_product(op.left, found, _stem(op.right, rw), rw)
         if not is_offered(new):
-            new.drop_operands()
             return
         addend = op.addend if isinstance(op, Gemm) else None
         rw.replace(op, new if addend is None else Add(new.result, addend))

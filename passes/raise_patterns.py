@@ -123,8 +123,6 @@ def raise_activation(op: math.Mul | math.Div, rw: Rewriter) -> None:
         if new is not None and x.type == op.type:
             rw.replace(op, new)
             return
-        if new is not None:
-            new.drop_operands()
 
 
 def _activation(constant: float, x: Value, gate: Value) -> Op | None:

@@ -89,10 +89,7 @@ def _reshape(data: Value, type: TensorType, rw: Rewriter, op: Op) -> Reshape | N
         return None
     shape = rw.constant(np.array(sizes, np.int64), name=f"{op.result.name or 'reshape'}.shape")
     reshape = Reshape(data, shape, allowzero=int(0 in sizes), location=op.location)
-    if reshape.type == type:
-        return reshape
-    reshape.drop_operands()
-    return None
+    return reshape if reshape.type == type else None
 
 
 # ---- transposes
@@ -234,8 +231,6 @@ def _replace_concat(op: Concat, inputs: Sequence[Value], rw: Rewriter) -> None:
     new = Concat(*inputs, axis=op.axis, location=op.location)
     if new.type == op.type:
         rw.replace(op, new)
-    else:
-        new.drop_operands()
 
 
 RULES = (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rtcc.ir import Constant, DType, Value
+from rtcc.ir.op import discarding_unplaced
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.integer import QUANTIZED
 from rtcc.ir.ops.quant import DequantizeLinear, QLinearConv, QLinearMatMul, QuantizeLinear, is_single
@@ -19,19 +20,18 @@ from rtcc.target import Illegal
 
 def why_not(op: QLinearConv | QLinearMatMul | nn.ConvTranspose) -> str:
     """Why an op cannot become a convolution or product of dequantised tensors; "" where it can."""
-    match op:
-        case QLinearConv():
-            found = _obstacle_of_scales((op.data, op.data_scale), (op.result, op.result_scale))
-            found = found or _weights(op.weight, op.weight_scale, op.weight_zero_point, 0)
-        case QLinearMatMul():
-            found = _obstacle_of_scales((op.left, op.left_scale), (op.result, op.result_scale))
-            if op.right.type.rank != 2:
-                found = Illegal("its weights are no matrix")
-            found = found or _weights(op.right, op.right_scale, op.right_zero_point, 1)
-        case nn.ConvTranspose():
-            found = _phases_of(op)
-    if isinstance(found, DequantizeLinear):
-        found.drop_operands()
+    with discarding_unplaced():
+        match op:
+            case QLinearConv():
+                found = _obstacle_of_scales((op.data, op.data_scale), (op.result, op.result_scale))
+                found = found or _weights(op.weight, op.weight_scale, op.weight_zero_point, 0)
+            case QLinearMatMul():
+                found = _obstacle_of_scales((op.left, op.left_scale), (op.result, op.result_scale))
+                if op.right.type.rank != 2:
+                    found = Illegal("its weights are no matrix")
+                found = found or _weights(op.right, op.right_scale, op.right_zero_point, 1)
+            case nn.ConvTranspose():
+                found = _phases_of(op)
     return found.reason if isinstance(found, Illegal) else ""
 
 
@@ -123,10 +123,7 @@ def _weights(
     """A constant dequantised, with one scale or one per entry of the axis, where integer kernels take it."""
     found = DequantizeLinear(weight, scale, zero, axis=axis)
     read = read_weights(found.result, axis)
-    if isinstance(read, Illegal):
-        found.drop_operands()
-        return read
-    return found
+    return read if isinstance(read, Illegal) else found
 
 
 def _product(left: Value, right: Value, rw: Rewriter) -> Constant:

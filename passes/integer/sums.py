@@ -78,8 +78,6 @@ class _Sums:
         if self.arithmetic.takes_integers(op, total, data):
             assert isinstance(found, _Sum)
             rw.replace(op, found.value(rw))
-        elif isinstance(found, _Sum):
-            found.total.drop_operands()
 
     def integer_product(self, op: MatMulInteger, rw: Rewriter) -> None:
         """mat_mul_integer(x, #w, z)  →  sub(mat_mul_sum(x, #w), mul(z, #sums of columns))"""
@@ -92,7 +90,6 @@ class _Sums:
             weight = rw.constant(matrix, name="weight")
         total = MatMulSum(op.left, weight)
         if not self.arithmetic.takes_sum(op, total):
-            total.drop_operands()
             return
         zero = op.left_zero_point
         if zero is None:

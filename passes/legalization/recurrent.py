@@ -67,9 +67,7 @@ def _to_steps(op: Recurrent, rw: Rewriter) -> None:
         states = [write.transpose(state, 1, 0, 2) for state in states]
     narrow = op.x.type.dtype
     results = [write.cast(value, narrow) for value in (y, *states)]
-    count = len(op.results)
-    rw.replace(op, *results[:count])
-    _forget(results[count:])
+    rw.replace(op, *results[: len(op.results)])
 
 
 def _is_scanned(op: Recurrent, rw: Rewriter) -> bool:
@@ -89,15 +87,6 @@ def _without_steps(op: Recurrent, rw: Rewriter) -> list[Value]:
         write.filled(0, result.type.dtype, *result.type.sizes) if value is None else value
         for value, result in zip(given, op.results, strict=True)
     ]
-
-
-def _forget(values: list[Value]) -> None:
-    """Throw away what was made only for results that the layer does not have."""
-    while values:
-        op = values.pop().producer
-        if op is not None and op.graph is None and not any(result.use_count for result in op.results):
-            values.extend(op.present_operands)
-            op.drop_operands()
 
 
 def _sizes(op: Recurrent) -> tuple[int, int, int]:

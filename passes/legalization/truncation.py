@@ -81,10 +81,7 @@ def _again(op: Op, *operands: Value | None) -> Op | None:
         new = type(op)(*given, like=op, results=len(op.results))
     except RtccError:
         return None
-    if [r.type for r in new.results] == [r.type.largest for r in op.results]:
-        return new
-    new.drop_operands()
-    return None
+    return new if [r.type for r in new.results] == [r.type.largest for r in op.results] else None
 
 
 def _keeps_axes(op: Op) -> bool:

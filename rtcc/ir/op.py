@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast, overload
 
 import numpy as np
@@ -26,6 +28,26 @@ class KernelRef(str):
     """An attribute value that names a kernel of the module (`@name` in the text)."""
 
     __slots__ = ()
+
+
+_MADE: ContextVar[list[Op] | None] = ContextVar("made", default=None)
+
+
+@contextmanager
+def discarding_unplaced() -> Generator[None]:
+    """Ops made in this block that stand in no graph at its end forget their operands.
+
+    They would count as readers of them for ever.
+    """
+    made: list[Op] = []
+    token = _MADE.set(made)
+    try:
+        yield
+    finally:
+        _MADE.reset(token)
+        for op in reversed(made):
+            if op.graph is None:
+                op.drop_operands()
 
 
 class OperandSlot(Generic[T]):
@@ -227,6 +249,8 @@ class Op:
                     self.set_operand(index, None)
                 raise
         self.results = tuple(Value(type, None, self, index) for index, type in enumerate(types))
+        if (made := _MADE.get()) is not None:
+            made.append(self)
 
     # ---- what subclasses define
 

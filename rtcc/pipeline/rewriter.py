@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rtcc.errors import RtccError
 from rtcc.ir import Constant, Expression, Graph, Module, Op, Return, TensorType, Value, symbol
 from rtcc.ir.dimension import Symbol
+from rtcc.ir.op import discarding_unplaced
 from rtcc.ir.ops.math import Identity
 from rtcc.ir.value import Use
 
@@ -33,7 +34,8 @@ class Rule:
 def rewrite(*roots: type[Root]) -> Callable[[Callable[[Root, Rewriter], None]], Rule]:
     """Make a function over one root op a rule.
 
-    The function returns early where it does not apply; otherwise it edits through the rewriter:
+    The function returns early where it does not apply; otherwise it edits through the rewriter, and what
+    it made and did not place is thrown away:
 
         @rewrite(Identity)
         def drop(op: Identity, rw: Rewriter) -> None:
@@ -289,7 +291,8 @@ def _first_match(op: Op, table: _RuleTable, rewriter: Rewriter) -> str | None:
     before = rewriter.changes
     rewriter.root = op
     for rule in table.rules_for(type(op)):
-        rule.function(op, rewriter)
+        with discarding_unplaced():
+            rule.function(op, rewriter)
         if rewriter.changes != before:
             if op.graph is not None:
                 rewriter.queue((op,))
