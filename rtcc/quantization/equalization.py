@@ -13,14 +13,15 @@ kernel before it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtcc.data import Data
+from rtcc.data import Data, Feeds
+from rtcc.interpreter import interpret
 from rtcc.ir import Constant, Module, Op, Value
 from rtcc.ir.ops.activation import LeakyRelu, Relu
 from rtcc.ir.ops.math import Add, Mul
@@ -28,8 +29,8 @@ from rtcc.ir.ops.nn import Conv, ConvTranspose, Gemm, MatMul
 from rtcc.ir.ops.pooling import AveragePool, GlobalAveragePool, MaxPool
 from rtcc.pipeline import Rewriter
 from rtcc.quantization.collection import Collecting
-from rtcc.quantization.placement import Layer, linear_layers
-from rtcc.quantization.running import probe
+from rtcc.quantization.placement import Layer, is_named, linear_layers
+from rtcc.quantization.running import probe, with_results
 from rtcc.quantization.scheme import Equalization
 
 Array = NDArray[Any]
@@ -39,6 +40,13 @@ SAMPLES = 64
 
 LARGEST_FACTOR = 1000.0
 """What s and 1/s stay below, so that a channel that is almost never used does not ruin weights."""
+
+CHANNELS = 1
+"""The axis of the channels in what convolutions, pools and `nn.gemm` make."""
+
+CHECKED, LARGEST_CHANGE = 4, 0.01
+"""Of one of so many samples each layer must give what it gave, but for that share (L2): float32 rounds to
+1e-5 or so, factors along the wrong axis change half of it."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +60,12 @@ class Candidate:
 
 def equalize(
     module: Module, data: Data, how: Collecting, extent: Equalization, pass_name: str,
-    given: Collection[str] = (),
+    given: Collection[str] = (), keep_float: Collection[str] = (),
 ) -> int:  # fmt: skip
     """Equalise a float module in place; how many activations were.
 
     extent: whether by multiplications too. given: names of values that keep their ranges, as those are given.
+    keep_float: layers that keep their weights.
     """
     layers = {each.op: each for each in linear_layers(module.main)}
     found = [
@@ -64,9 +73,12 @@ def equalize(
         for each in _candidates(module, layers)
         if (extent is Equalization.ALL or _folds(each.value, each.axis, layers))
         and not any(value.name in given for value in _scaled_with(each.value))
+        and not any(is_named(op, keep_float) for op in _touched(each))
     ]
     if not found:
         return 0
+    unscaled = _unscaled_results(found, layers.values())
+    before = with_results(module, unscaled)[0]
     ranges = _channel_ranges(module, found, data, how)
     rewriter = Rewriter(module, pass_name)
     for each, range in zip(found, ranges, strict=True):
@@ -74,7 +86,34 @@ def equalize(
         current = Candidate(each.value, tuple(layers[layer.op] for layer in each.layers), each.axis)
         _apply(rewriter, current, _factors(current, range), layers)
     rewriter.tidy_constants()
+    after = with_results(module, unscaled)[0]
+    assert any(_is_same(before, after, feeds) for feeds in data.samples(most=CHECKED)), (
+        "equalisation changed what layers give; --equalization off leaves it out"
+    )
     return len(found)
+
+
+def _unscaled_results(found: Sequence[Candidate], layers: Iterable[Layer]) -> list[Value]:
+    """Results of layers that equalising leaves as they are: at least those at the end of each chain."""
+    scaled = {value for each in found for value in _scaled_with(each.value)}
+    return [each.op.result for each in layers if each.op.result not in scaled]
+
+
+def _is_same(before: Module, after: Module, feeds: Feeds) -> bool:
+    """Whether the results of two modules are alike, as far as they are finite."""
+    exact, found = interpret(before, feeds), interpret(after, feeds)
+    for name, array in exact.items():
+        finite = np.isfinite(array) & np.isfinite(found[name])
+        one, other = (each[finite].astype(np.float64) for each in (array, found[name]))
+        if np.linalg.norm(one - other) > LARGEST_CHANGE * np.linalg.norm(one):
+            return False
+    return True
+
+
+def _touched(candidate: Candidate) -> Iterator[Op]:
+    """The layers that read a value, and what may give up its constants to the factors."""
+    yield from (layer.op for layer in candidate.layers)
+    yield from (value.producer for value in _scaled_with(candidate.value) if value.producer is not None)
 
 
 def _candidates(module: Module, layers: dict[Any, Layer]) -> list[Candidate]:
@@ -96,7 +135,7 @@ def _candidates(module: Module, layers: dict[Any, Layer]) -> list[Candidate]:
 
 def _channels_of(layer: Layer) -> int:
     """The axis of a layer's data that holds the channels."""
-    return 1 if isinstance(layer.op, Conv | ConvTranspose) else layer.data.type.rank - 1
+    return CHANNELS if isinstance(layer.op, Conv | ConvTranspose) else layer.data.type.rank - 1
 
 
 def _input_axis(layer: Layer) -> int | None:
@@ -193,12 +232,16 @@ def _scale_constant(rw: Rewriter, op: Op, slot: int, factors: Array, axis: int) 
 
 
 def _folds(value: Value, axis: int, layers: dict[Any, Layer]) -> bool:
-    """Whether what makes a value has constants that can take factors per channel."""
+    """Whether what makes a value has constants that can take factors along an axis."""
     op = value.producer
     match op:
         case Conv() | ConvTranspose() | Gemm():
             layer = layers.get(op)
-            return layer is not None and layer.channel_axis is not None and layer.takes_bias
+            return (
+                axis == CHANNELS and layer is not None and layer.channel_axis is not None and layer.takes_bias
+            )
+        case MaxPool() | AveragePool() | GlobalAveragePool() if axis != CHANNELS:
+            return False
         case Relu() | LeakyRelu() | MaxPool() | AveragePool() | GlobalAveragePool():
             return op.data.has_one_use and _folds(op.data, axis, layers)
         case Add() if (pair := _with_constant(op)) is not None:

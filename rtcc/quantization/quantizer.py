@@ -111,7 +111,7 @@ def _quantize_with_ranges(
 ) -> Outcome:
     equalized = 0
     if data is not None and settings.equalization is not Equalization.OFF:
-        equalized = equalize(module, data, how, settings.equalization, PASS_NAME, given)
+        equalized = equalize(module, data, how, settings.equalization, PASS_NAME, given, settings.keep_float)
     reference = module.clone() if equalized else None
     placed = place(module.main, settings)
     if not placed.layers and not placed.groups:

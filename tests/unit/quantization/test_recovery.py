@@ -11,7 +11,7 @@ import rtcc
 from rtcc.data import from_arrays
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
-from rtcc.quantization import least_squares
+from rtcc.quantization import equalization, least_squares
 from rtcc.quantization.collection import Collecting
 from rtcc.quantization.equalization import equalize
 from rtcc.quantization.placement import linear_layers
@@ -131,6 +131,57 @@ def test_equalising_keeps_what_the_float_network_computes(module: Module) -> Non
     assert np.abs(run(module, feeds) - exact).max() < 1e-5 * np.abs(exact).max()
     assert any(not np.array_equal(c.array, before.constants[s].array) for s, c in module.constants.items()
                if s in before.constants)  # fmt: skip
+
+
+CONVOLUTION = "  %c = nn.conv(%x, #w) {pads = [1,1]} : f32[1,8,8]\n  %r = math.relu(%c) : f32[1,8,8]\n"
+POOL = (
+    "  %t = math.tanh(%x) : f32[1,8,8]\n  %s = math.mul(%t, #scale) : f32[1,8,8]\n"
+    "  %r = nn.max_pool(%s) {kernel_shape = [3], pads = [1,1]} : f32[1,8,8]\n"
+)
+
+
+def across(body: str) -> Module:
+    """Channels along axis 1, and a product that sums over the last axis, of the same size."""
+    return filled(
+        "// rtir 1  level=graph\n"
+        "const #w : f32[8,8,3] = splat(0.0)\nconst #scale : f32[8] = splat(0.0)\n"
+        "const #v : f32[8,5] = splat(0.0)\n"
+        f"graph @main(%x: f32[1,8,8]) {{\n{body}"
+        '  %y = nn.mat_mul(%r, #v) : f32[1,8,5] loc("product")\n'
+        "  return(%y)\n}\n",
+        scale=SPREAD,
+        v=np.random.default_rng(3).standard_normal((8, 5)) / SPREAD[:, None],
+    )
+
+
+@pytest.mark.parametrize("module", [across(CONVOLUTION), across(POOL)])
+def test_factors_go_along_the_axis_that_they_are_of(module: Module) -> None:
+    feeds, before = samples(module), module.clone()
+    data = from_arrays(feeds, module.main)
+    assert equalize(module, data, Collecting(), Equalization.FOLDED, "quantize") == 0
+    assert equalize(module, data, Collecting(), Equalization.ALL, "quantize") == 1
+    exact = run(before, feeds)
+    assert np.abs(run(module, feeds) - exact).max() < 1e-5 * np.abs(exact).max()
+
+
+def test_a_fold_that_changes_results_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = across(CONVOLUTION)
+    data = from_arrays(samples(module), module.main)
+    monkeypatch.setattr(equalization, "_folds", lambda *_: True)
+    with pytest.raises(AssertionError, match="--equalization off"):
+        equalize(module, data, Collecting(), Equalization.FOLDED, "quantize")
+
+
+def test_layers_kept_float_keep_their_weights() -> None:
+    module = convolutions("math.relu")
+    feeds = samples(module)
+    data = from_arrays(feeds, module.main)
+    for name in ("conv1", "conv2"):
+        assert equalize(module, data, Collecting(), Equalization.ALL, "q", keep_float=[name]) == 0
+    weights = {each.name: each.weight.array for each in linear_layers(module.main)}
+    found = rtcc.quantize(module, feeds, keep_float=("conv2",)).module
+    (kept,) = (each for each in linear_layers(found.main) if each.name == "conv2")
+    assert np.array_equal(kept.weight.array, weights["conv2"])
 
 
 def test_what_is_not_homogeneous_is_not_folded() -> None:
