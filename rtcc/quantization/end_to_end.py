@@ -34,7 +34,7 @@ newer than what other runtimes read."""
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantised module, the float one that it was made of, and what was done."""
+    """A quantised module, the float one as it was given (prepared, with all values named), what was done."""
 
     module: Module
     float_module: Module
@@ -84,20 +84,20 @@ def quantize(
         raise InvalidInput("wrong-level", message, hint="quantise the ONNX model, or a dump at graph level")
     run_pipeline(module, preparation(), RunOptions(verify=False))
     name_values(module)
-    samples_of = _data_of(data, module) if settings.needs_data else None
+    samples_of = _data_of(data, module)
     say = progress or unwatched
     how = Collecting(samples, state, target, lambda seen: say(Step("calibrating", seen)))
     before = module.clone()
     found: Found | None = None
     if min_sqnr is None and max_drop is None:
-        outcome = quantize_module(module, settings, samples_of, how)
+        outcome = quantize_module(module, settings, samples_of if settings.needs_data else None, how)
     else:
         floor = Floor.of(min_sqnr, max_drop)
-        module, outcome, found = quantize_mixed(module, settings, _data_of(data, module), floor, how, say)
+        module, outcome, found = quantize_mixed(module, settings, samples_of, floor, how, say)
     if not outcome.changed:
         raise nothing_to_quantize(settings, outcome)
     _verify(module)
-    return Quantized(module, outcome.reference or before, outcome, settings, _data_of(data, module), found)
+    return Quantized(module, before, outcome, settings, samples_of, found)
 
 
 def preparation() -> tuple[Pass, ...]:

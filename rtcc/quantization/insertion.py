@@ -128,7 +128,7 @@ class _Insertion:
     def _quantize_layer(self, layer: Layer) -> None:
         found = self._settled[layer].weight
         self._rewriter.set_operand(layer.op, layer.weight_slot, self._weight(layer, found))
-        data = self._parameters.get(layer.op.operands[0] or layer.data)
+        data = self._parameters.get(layer.data)
         bias = self._corrected_bias(layer)
         self._found.layers.append(
             QuantizedLayer(

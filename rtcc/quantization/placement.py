@@ -44,7 +44,6 @@ class Layer:
     """A linear op with a constant weight: which operand is which, and the axis of the output channels."""
 
     op: Linear
-    data: Value
     weight: Constant
     weight_slot: int
     channel_axis: int | None
@@ -52,6 +51,11 @@ class Layer:
     """The axis along which products are summed up."""
     bias: Constant | None = None
     """An addend per output channel; None where there is none, or none that can join the integer sum."""
+
+    @property
+    def data(self) -> Value:
+        """The operand that varies, as it is now: passes give ops other operands."""
+        return self.op.data if isinstance(self.op, Conv | ConvTranspose) else self.op.left
 
     @property
     def takes_bias(self) -> bool:
@@ -131,17 +135,17 @@ def variable_products(main: Graph) -> Iterator[MatMul]:
 def _layer(op: Op) -> Layer | None:
     match op:
         case Conv() if isinstance(op.weight, Constant):
-            return Layer(op, op.data, op.weight, 1, 0, 1, _bias(op.bias))
+            return Layer(op, op.weight, 1, 0, 1, _bias(op.bias))
         case ConvTranspose() if isinstance(op.weight, Constant):
             axis = 1 if op.group == 1 else None  # a group's channels share an entry of axis 1
-            return Layer(op, op.data, op.weight, 1, axis, 0, None if axis is None else _bias(op.bias))
+            return Layer(op, op.weight, 1, axis, 0, None if axis is None else _bias(op.bias))
         case Gemm() if isinstance(op.right, Constant) and not op.transA:
             axis = 0 if op.transB else 1
             plain = op.alpha == 1 and op.beta == 1
-            return Layer(op, op.left, op.right, 1, axis, 1 - axis, _bias(op.addend) if plain else None)
+            return Layer(op, op.right, 1, axis, 1 - axis, _bias(op.addend) if plain else None)
         case MatMul() if isinstance(op.right, Constant) and op.right.type.rank >= 2:
             rank = op.right.type.rank
-            return Layer(op, op.left, op.right, 1, rank - 1, rank - 2)
+            return Layer(op, op.right, 1, rank - 1, rank - 2)
         case _:
             return None
 

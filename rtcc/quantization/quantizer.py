@@ -61,7 +61,8 @@ class Outcome:
     equalized: int = 0
     """Activations whose channels were brought to like ranges."""
     reference: Module | None = None
-    """The float module that was quantised, where it is not the one given: with other ranges of channels."""
+    """The float module that was quantised, where it is not the one given: with other ranges of channels.
+    Values inside the quantised module are compared with its own, results with the model given."""
     changed: bool = False
     kept: dict[str, str] = field(default_factory=dict[str, str])
     """Why constants that the scheme narrows stayed as they were, by name."""

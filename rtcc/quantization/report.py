@@ -202,23 +202,29 @@ def _compare(
     quantized: Quantized, data: Data, most: int, target: str | None, report: Report,
     progress: Callable[[Step], None],
 ) -> dict[str, float]:  # fmt: skip
-    """Decibels by the name of each value that is quantised or a layer's; outputs go to the report."""
+    """Decibels by the name of each value that is quantised or a layer's; outputs go to the report.
+
+    Outputs are held against the model as it was given, values inside it against what was quantised.
+    """
     inserted = quantized.outcome.inserted
     wanted = [*(t.name for t in inserted.tensors), *(each.output for each in inserted.layers)]
     names = list(dict.fromkeys(wanted))
-    before, after = _by_name(quantized.float_module), _by_name(quantized.module)
+    inner = quantized.outcome.reference or quantized.float_module
+    before, after = _by_name(inner), _by_name(quantized.module)
     restored = {t.name: t.restored for t in quantized.outcome.inserted.tensors}
     names = [name for name in names if name in before and name in after]
-    left = probe(quantized.float_module, [before[n] for n in names], target, keep_outputs=True)
+    left = probe(inner, [before[n] for n in names], target)
+    given = probe(quantized.float_module, [], target, keep_outputs=True)
     right = probe(quantized.module, [restored.get(n, after[n]) for n in names], target, keep_outputs=True)
     outputs = output_names(quantized.float_module.main)
     sums = {name: np.zeros(2) for name in (*names, *(f"output {n}" for n in outputs))}
     agreed: dict[str, list[int]] = {name: [0, 0] for name in outputs}
     lost = dict.fromkeys(outputs, 0)
     for feeds in data.samples(most=most):
-        exact, found = left.run(feeds), right.run(feeds)
-        for name, one, other in zip(names, left.names, right.names, strict=True):
-            sums[name] += powers(exact[one], found[other])
+        found = right.run(feeds)
+        for name, array, other in zip(names, left.watched(feeds), right.names, strict=True):
+            sums[name] += powers(array, found[other])
+        exact = given.run(feeds)
         for name in outputs:
             sums[f"output {name}"] += powers(exact[name], found[name])
             _count_agreement(agreed[name], exact[name], found[name])

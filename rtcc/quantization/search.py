@@ -160,7 +160,7 @@ def quantize_mixed(
     state = None if how.state is None else search_state(how.state)
     watching = Watching(how.target, state, progress)
     samples = Samples(calibration, held_out, MOST_COMPARED)
-    trials = Trials(first.reference or module, settings, samples, first, watching)
+    trials = Trials(module, settings, samples, first, watching)
     found = search(trials, floor)
     mixed, outcome = trials.quantized(found.chosen.kept)
     outcome.engine, outcome.samples, outcome.resumed = first.engine, first.samples, first.resumed

@@ -73,14 +73,17 @@ class Trials:
     def __init__(
         self, module: Module, settings: Settings, samples: Samples, outcome: Outcome, watching: Watching
     ) -> None:
-        """module: as `outcome` says it was quantised: equalised, with every value named."""
-        self.module = module
+        """module: as it was given, with every value named; outcome: of quantising all of it."""
+        self.exact = module
+        self.module = outcome.reference or module
         self.settings = replace(settings, equalization=Equalization.OFF)
         self.samples, self.watching = samples, watching
         self._histograms = outcome.histograms
         self._ranges: dict[tuple[str, ...], Range] = {}
         self._seconds: dict[Kept, float] = {}
-        ops = [op for op in quantizable_ops(module.main, settings) if not is_named(op, settings.keep_float)]
+        ops = [
+            op for op in quantizable_ops(self.module.main, settings) if not is_named(op, settings.keep_float)
+        ]
         self.choices = tuple(_choice(op, ops) for op in ops)
         self._known = Known(watching.state, self._key())
 
@@ -110,7 +113,7 @@ class Trials:
     def seconds(self, kept: Kept) -> float:
         """What one run is predicted to take with these layers in float."""
         if kept not in self._seconds:
-            module = self.module if kept >= self.everything else self.quantized(kept, is_sketch=True)[0]
+            module = self.exact if kept >= self.everything else self.quantized(kept, is_sketch=True)[0]
             self._seconds[kept] = predict(module, self.watching.target).seconds
         return self._seconds[kept]
 
@@ -126,11 +129,11 @@ class Trials:
 
     @cached_property
     def _float(self) -> Probe:
-        return probe(self.module, [], self.watching.target, keep_outputs=True)
+        return probe(self.exact, [], self.watching.target, keep_outputs=True)
 
     def _measured(self, module: Module) -> Quality:
         exact, found = self._float, probe(module, [], self.watching.target, keep_outputs=True)
-        names = output_names(self.module.main)
+        names = output_names(self.exact.main)
         sums = {name: np.zeros(2) for name in names}
         for feeds in self.samples.held_out.samples(self.samples.most):
             left, right = exact.run(feeds), found.run(feeds)
@@ -155,7 +158,16 @@ class Trials:
         """A hash of all that what is measured depends on."""
         settings = {name: str(value) for name, value in asdict(self.settings).items()}
         data = [self.samples.calibration.identity, self.samples.held_out.identity, self.samples.most]
-        text = json.dumps([rtcc.__version__, print_module(self.module), settings, data, self.watching.target])
+        text = json.dumps(
+            [
+                rtcc.__version__,
+                print_module(self.exact),
+                print_module(self.module),
+                settings,
+                data,
+                self.watching.target,
+            ]
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
 

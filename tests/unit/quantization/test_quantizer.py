@@ -280,6 +280,19 @@ def test_a_script_that_gives_other_samples_starts_anew(tmp_path: Path) -> None:
     assert anew.histograms[0].high > goes_on.histograms[0].high
 
 
+def test_data_are_opened_once_and_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script, log = tmp_path / "samples.py", tmp_path / "log"
+    script.write_text(
+        f"import numpy as np\nwith open({str(log)!r}, 'a') as log: log.write('imported')\n"
+        "def samples():\n    yield {'x': np.ones((1, 3, 12, 12), np.float32)}\n"
+    )
+    rtcc.quantize(network(), script)
+    assert log.read_text().count("imported") == 1
+    monkeypatch.setattr(end_to_end, "quantize_module", stop_at(0))
+    with pytest.raises(InvalidInput, match="data-missing"):
+        rtcc.quantize(network(), tmp_path / "none.npz", scheme="weights-int8")
+
+
 @pytest.mark.parametrize("damage", ["torn", "stream", "single"])
 def test_damaged_states_are_refused(damage: str, tmp_path: Path) -> None:
     module, state = network(), tmp_path / "state"

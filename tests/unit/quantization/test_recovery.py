@@ -11,11 +11,14 @@ import rtcc
 from rtcc.data import from_arrays
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
-from rtcc.quantization import equalization, least_squares
+from rtcc.quantization import equalization, least_squares, quantizer
 from rtcc.quantization.collection import Collecting
 from rtcc.quantization.equalization import equalize
 from rtcc.quantization.placement import linear_layers
-from rtcc.quantization.scheme import Equalization
+from rtcc.quantization.quantizer import name_values
+from rtcc.quantization.report import make_report
+from rtcc.quantization.scheme import Equalization, Settings
+from rtcc.quantization.trials import Samples, Trials, Watching
 from rtcc.quantization.weights import signal_to_noise
 from rtcc.text import parse_module
 
@@ -167,9 +170,35 @@ def test_factors_go_along_the_axis_that_they_are_of(module: Module) -> None:
 def test_a_fold_that_changes_results_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     module = across(CONVOLUTION)
     data = from_arrays(samples(module), module.main)
-    monkeypatch.setattr(equalization, "_folds", lambda *_: True)
+
+    def anywhere(*_: object) -> bool:
+        return True
+
+    monkeypatch.setattr(equalization, "_folds", anywhere)
     with pytest.raises(AssertionError, match="--equalization off"):
         equalize(module, data, Collecting(), Equalization.FOLDED, "quantize")
+
+
+def spoiled(module: Module, *_: Any) -> int:
+    """Stands for `equalize`: the second layer's weight is another."""
+    layer = list(linear_layers(module.main))[1]
+    constant = module.add_constant("spoiled", -layer.weight.array)
+    layer.op.set_operand(layer.weight_slot, constant)
+    return 1
+
+
+def test_results_are_held_against_the_model_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = convolutions("math.relu")
+    feeds, before = samples(module), module.clone()
+    data = from_arrays(feeds, module.main)
+    monkeypatch.setattr(quantizer, "equalize", spoiled)
+    (output,) = make_report(rtcc.quantize(module, feeds), compare=4).outputs
+    assert output.sqnr < 0
+    name_values(module)
+    outcome = quantizer.quantize_module(module, settings := Settings(), data, Collecting())
+    trials = Trials(before, settings, Samples(data, data, 4), outcome, Watching())
+    assert trials.quality(frozenset()).sqnr < 0
+    assert trials.quality(trials.everything).sqnr == np.inf
 
 
 def test_layers_kept_float_keep_their_weights() -> None:

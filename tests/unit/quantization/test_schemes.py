@@ -102,6 +102,21 @@ def test_a_bias_that_no_scale_fits_is_refused_and_a_layer_left_alone_may_hold_it
     assert len(quantized.outcome.inserted.layers) == 1
 
 
+def test_products_that_read_each_other_are_quantised_as_they_come() -> None:
+    module = parse_module(
+        "// rtir 1  level=graph\nconst #a : f32[16,32] = splat(0.0)\nconst #b : f32[32,16] = splat(0.0)\n"
+        "graph @main(%x: f32[2,16]) {\n"
+        '  %h = nn.mat_mul(%x, #a) : f32[2,32] loc("first")\n'
+        '  %y = nn.mat_mul(%h, #b) : f32[2,16] loc("second")\n'
+        "  return(%y)\n}\n"
+    )
+    feeds = {"x": samples(1)["x"][0]}
+    quantized = rtcc.quantize(filled(module, {}), scheme="dynamic")
+    assert [layer.name for layer in quantized.outcome.inserted.layers] == ["first", "second"]
+    exact, found = (rtcc.interpret(m, feeds)["y"] for m in (quantized.float_module, quantized.module))
+    assert signal_to_noise(float((exact**2).sum()), float(((exact - found) ** 2).sum())) > 30
+
+
 def test_elements_finite_in_one_model_alone_are_failures_of_the_report() -> None:
     quantized = rtcc.quantize(two_layers(), samples(), scheme="dynamic")
     scale = quantized.module.constants["b.filled.scale"]
