@@ -132,6 +132,9 @@ class Compilation:
 
         options = self.options
         limit = None if options.max_workspace is None else Size(options.max_workspace)
+        if limit is not None and limit < 1:
+            raise InvalidInput("bad-size", f"max_workspace is {limit}, and no run takes less than a byte",
+                               hint="leave it out where there is no limit")  # fmt: skip
         layers = tuple(f"{layer}={algorithm}" for layer, algorithm in options.layers.items())
         given: dict[str, tuple[Any, Any]] = {
             "max_workspace": (limit, None), "conv": (options.conv, "auto"), "layers": (layers, ()),

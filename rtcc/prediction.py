@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +29,6 @@ class Prediction:
     def seconds(self) -> float:
         """Of all of it."""
         return sum(part.seconds for part in self.parts)
-
-    def seconds_of(self, nodes: Collection[str]) -> float:
-        """Of the parts that stem from any of these nodes."""
-        return sum(part.seconds for part in self.parts if not set(nodes).isdisjoint(part.nodes))
 
 
 def predict(model: Any, target: str | None = None) -> Prediction:

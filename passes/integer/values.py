@@ -118,15 +118,6 @@ def target_of(op: QuantizeLinear) -> Parameters | None:
     return None if isinstance(found, Illegal) or op.data.type.dtype is not DType.F32 else found
 
 
-def weights_of(value: Value, axis: int) -> Weights | None:
-    """A dequantised constant as s8 with one scale, or one per entry of an axis; None where it is none.
-
-    A matrix may be transposed after it was dequantised.
-    """
-    found = read_weights(value, axis)
-    return None if isinstance(found, Illegal) else found
-
-
 def read_weights(value: Value, axis: int) -> Weights | Illegal:
     """The same, or why a layer's weights are no such constant."""
     op = value.producer

@@ -60,3 +60,15 @@ def test_the_readme_links_lead_somewhere() -> None:
     for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
         for link in re.findall(r"\]\(([^)#]+)\)", (root / name).read_text()):
             assert "://" in link or (root / link).exists(), link
+
+
+def test_the_pages_first_command_prints_what_they_say(rtcc: Run) -> None:
+    """The demo's LeNet-5 on random numbers."""
+    model = DOCS.parent / "rtcc/demo/lenet5_mnist.onnx"
+    output = rtcc("run", model, "--random", "5").output.strip()
+    number = re.compile(r"-?\d+\.\d+")
+    for name in ("command-line.md", "getting-started.md"):
+        (line,) = re.findall(r"\$ rtcc run lenet.so --random 5\n +(logits.*)", (DOCS / name).read_text())
+        assert number.sub("…", line) == number.sub("…", output)
+        shown = [[float(each) for each in number.findall(text)] for text in (line, output)]
+        assert shown[0] == pytest.approx(shown[1], abs=1e-4)

@@ -60,6 +60,7 @@ def test_wrong_usage_exits_2(rtcc: Run, line: str) -> None:
         ("--pipeline", "fold-constant", "unknown-pass"),
         ("--pipeline", "fuse{most=3}", "unknown-option"),
         ("--max-workspace", "64 MB", "bad-size"),
+        ("--max-workspace", "0", "bad-size"),
         ("--load", "nowhere.py", "plugin-missing"),
         ("-o", "nowhere/l.so", "no-such-folder"),
         ("-o", "l.dll", "artefact-suffix"),

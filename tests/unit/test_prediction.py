@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import pytest
 
+from rtcc.compiler import Options, start
 from rtcc.errors import InvalidInput
 from rtcc.prediction import predict
+from rtcc.selection.decision import Decision
 from rtcc.text import parse_module
 from tests.unit.quantization.test_search import network
 
 
-def test_predictions_add_up_and_know_the_machine() -> None:
+def test_parts_are_what_explain_says_of_each_layer() -> None:
+    """What `--explain` gives for the algorithm taken is the layer's part of the prediction."""
     module = network()
-    found = predict(module)
-    assert found.seconds == pytest.approx(sum(part.seconds for part in found.parts))
-    assert 0 < found.seconds_of(["conv2"]) < found.seconds
-    assert found.seconds_of(["none"]) == 0
-    generic = predict(module, "x86:x86-64-v2")
-    assert generic.seconds > found.seconds
+    parts = {(part.nodes, part.seconds) for part in predict(module).parts}
+    compilation = start(module, Options(explain=True))
+    compilation.lower()
+    assert compilation.report is not None
+    layers = [each for each in compilation.report.decisions if isinstance(each, Decision)]
+    assert len(layers) > 2
+    assert {(each.nodes, each.chosen.candidate.seconds) for each in layers} <= parts
+
+
+def test_a_machine_with_shorter_vectors_takes_longer() -> None:
+    module = network()
+    assert predict(module, "x86:x86-64-v2").seconds > predict(module, "x86:znver5").seconds
 
 
 def test_a_softmax_reads_its_operand_a_few_times() -> None:

@@ -75,12 +75,6 @@ class ConvProblem:
         """Input blocks that each output sums over."""
         return -(-self.channels // self.groups // self.lanes)
 
-    @property
-    def multiply_adds(self) -> int:
-        """Multiply-adds of the whole convolution."""
-        taps = self.kernel[0] * self.kernel[1] * self.channels // self.groups
-        return self.batch * self.filters * self.output_height * self.output_width * taps
-
     @cached_property
     def share_inside(self) -> float:
         """The part of the multiply-adds whose data are no padding."""
