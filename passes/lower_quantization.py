@@ -10,13 +10,8 @@ from rtcc.ir.ops.nn import ConvTranspose
 from rtcc.ir.ops.quant import ConvInteger, MatMulInteger, QLinearConv, QLinearMatMul, Scaled
 from rtcc.ir.ops.requantization import MODES
 from rtcc.passes.integer.arithmetic import ANY, FLOATS, FORMS, LOOPS, Arithmetic
-from rtcc.passes.integer.operators import (
-    quantized_convolution,
-    quantized_product,
-    transposed_convolution,
-    why_not,
-)
-from rtcc.passes.integer.results import quantize_by, quantize_later
+from rtcc.passes.integer.operators import RULES, why_not
+from rtcc.passes.integer.requantize_rules import quantize_by, quantize_later
 from rtcc.passes.integer.sums import rules_for
 from rtcc.pipeline import Pass, apply
 from rtcc.pipeline.exactness import approximates
@@ -91,8 +86,7 @@ class LowerQuantization(Pass):
 
     def _lower(self, module: Module, arithmetic: Arithmetic) -> bool:
         # the rules look at what is before an op, so each sweep goes from the first op to the last
-        operators = (quantized_convolution, quantized_product, transposed_convolution)
-        changed = apply(module, operators, self.name)
+        changed = apply(module, RULES, self.name)
         mode = arithmetic.target.requantizes if self.requantize == AUTO else self.requantize
         results = (quantize_by(mode), quantize_later)
         return apply(module, (*rules_for(arithmetic), *results), self.name) or changed

@@ -9,7 +9,7 @@ import numpy as np
 
 from rtcc.ir.ops.computed import integer_limits
 from rtcc.ir.ops.tables import PLACES, SEGMENTS, SHIFT, UNIT
-from rtcc.passes.integer.values import Array, Parameters
+from rtcc.passes.integer.values import Array, TensorParameters
 
 FLAT = 1 / 32
 """Units of the result by which a function may still move where its curve ends."""
@@ -48,7 +48,7 @@ class Pieces:
     table: Array
 
 
-def curve_of(function: Function, scale: float, to: Parameters) -> Pieces | None:
+def curve_of(function: Function, scale: float, to: TensorParameters) -> Pieces | None:
     """The curve of a function of i32 sums times at most `scale`; None where none is near enough."""
     limits = integer_limits(to.dtype.numpy)
 

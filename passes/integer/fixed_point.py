@@ -11,7 +11,7 @@ from rtcc.ir import Constant, Value
 from rtcc.ir.ops.integer import Requantize
 from rtcc.ir.ops.math import Add, Clip, Mul
 from rtcc.ir.ops.requantization import FIXED25
-from rtcc.passes.integer.values import Parameters, Quantized, centred_integers, requantized_sum
+from rtcc.passes.integer.values import QuantizedTensor, TensorParameters, centred_integers, requantized_sum
 from rtcc.pipeline import Rewriter
 
 MULTIPLIER_BITS = 20
@@ -24,7 +24,7 @@ SHIFTS = 60
 """Units further from 1 than 2 to the power of this are of no model."""
 
 
-def added_exactly(terms: Sequence[Quantized], to: Parameters, rw: Rewriter) -> Value | None:
+def added_exactly(terms: Sequence[QuantizedTensor], to: TensorParameters, rw: Rewriter) -> Value | None:
     """add(dequantize(x), dequantize(y))  →  requantize(add(mul(x - zero, #m), mul(y - zero, #n)), 2⁻ᵏ)
 
     The factors scale / result scale are rounded to whole numbers of 2⁻ᵏ, of which the larger one has 20 bits.
@@ -38,7 +38,7 @@ def added_exactly(terms: Sequence[Quantized], to: Parameters, rw: Rewriter) -> V
 
 
 def added_to_sum_exactly(
-    total: tuple[Value, Constant], right: Quantized, to: Parameters, rw: Rewriter
+    total: tuple[Value, Constant], right: QuantizedTensor, to: TensorParameters, rw: Rewriter
 ) -> Value | None:
     """add(mul(cast(sum), #scale), dequantize(y))  →  requantize(add(clip(requantize(sum)), mul(y - z, #n)))
 
@@ -59,7 +59,7 @@ def added_to_sum_exactly(
     return requantized_sum(whole, 2.0**-unit, to, rw)
 
 
-def _times(source: Quantized, factor: float, unit: int, rw: Rewriter) -> Value:
+def _times(source: QuantizedTensor, factor: float, unit: int, rw: Rewriter) -> Value:
     """Integers less their zero point, times a factor in units of 2⁻ᵘⁿⁱᵗ."""
     whole = np.array(np.rint(np.ldexp(factor, unit)), np.int32)
     return Mul(centred_integers(source, rw), rw.constant(whole, name="multiplier")).result

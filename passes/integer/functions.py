@@ -11,14 +11,14 @@ from rtcc.ir.ops.elementwise import Elementwise
 from rtcc.ir.ops.requantization import quantized
 from rtcc.ir.ops.tables import BYTES, Curve, Lookup
 from rtcc.passes.integer.curves import curve_of
-from rtcc.passes.integer.values import Array, Parameters, Quantized, dequantized, unscaled
+from rtcc.passes.integer.values import Array, QuantizedTensor, TensorParameters, dequantized, unscaled
 from rtcc.pipeline import Rewriter
 
 MOST_OPS = 16
 """Of a function: more are no activation."""
 
 
-def tabulated(value: Value, to: Parameters, rw: Rewriter) -> Value | None:
+def tabulated(value: Value, to: TensorParameters, rw: Rewriter) -> Value | None:
     """A function of quantised numbers, or of an integer sum, quantised; None where it is no such.
 
     Of quantised numbers the table has every result, as float32 arithmetic gives it. Of a sum it is a curve.
@@ -97,7 +97,9 @@ def _operand(value: Value | None, known: dict[Value, Array]) -> Array | None:
     return value.array.reshape(())
 
 
-def _looked_up(source: Quantized, function: Callable[[Array], Array], to: Parameters, rw: Rewriter) -> Value:
+def _looked_up(
+    source: QuantizedTensor, function: Callable[[Array], Array], to: TensorParameters, rw: Rewriter
+) -> Value:
     """The results for all bytes, in the order of their bits."""
     integers = np.arange(BYTES, dtype=np.uint8).view(source.value.type.dtype.numpy).astype(np.int32)
     numbers = (integers - source.zero).astype(np.float32) * source.scale

@@ -36,7 +36,7 @@ def why_not(op: QLinearConv | QLinearMatMul | nn.ConvTranspose) -> str:
 
 
 @rewrite(QLinearConv)
-def quantized_convolution(op: QLinearConv, rw: Rewriter) -> None:
+def quantized_convolution_by_scales(op: QLinearConv, rw: Rewriter) -> None:
     """qlinear_conv(x, #w, #b)  →  quantize_linear(conv(dequantize_linear(x), dequantize_linear(#w), …))"""
     if why_not(op):
         return
@@ -74,7 +74,7 @@ def _phases_of(op: nn.ConvTranspose) -> _Phases | Illegal:
 
 
 @rewrite(nn.ConvTranspose)
-def transposed_convolution(op: nn.ConvTranspose, rw: Rewriter) -> None:
+def transposed_convolution_by_scales(op: nn.ConvTranspose, rw: Rewriter) -> None:
     """conv_transpose(dequantize_linear(x), dequantize_linear(#w))  →  depth_to_space(conv(…)) of phases"""
     found = _phases_of(op)
     if isinstance(found, Illegal):
@@ -94,7 +94,7 @@ def transposed_convolution(op: nn.ConvTranspose, rw: Rewriter) -> None:
 
 
 @rewrite(QLinearMatMul)
-def quantized_product(op: QLinearMatMul, rw: Rewriter) -> None:
+def quantized_product_by_scales(op: QLinearMatMul, rw: Rewriter) -> None:
     """qlinear_mat_mul(x, #w)  →  quantize_linear(mat_mul(dequantize_linear(x), dequantize_linear(#w)))"""
     if why_not(op):
         return
@@ -132,3 +132,6 @@ def _product(left: Value, right: Value, rw: Rewriter) -> Constant:
     assert isinstance(right, Constant)
     scale = left.array.reshape(()) * right.array.reshape(-1)
     return rw.constant(scale.astype(np.float32) if scale.size > 1 else scale.reshape(()), name="scale")
+
+
+RULES = (quantized_convolution_by_scales, quantized_product_by_scales, transposed_convolution_by_scales)

@@ -38,7 +38,7 @@ def rules_for(arithmetic: Arithmetic) -> tuple[Rule, ...]:
     linear = (
         rewrite(nn.Conv)(sums.convolution),
         rewrite(nn.MatMul, nn.Gemm)(sums.product),
-        rewrite(MatMulInteger)(sums.integer_product),
+        rewrite(MatMulInteger)(sums.product_of_integers),
     )
     return *linear, biased, global_average, average
 
@@ -79,7 +79,7 @@ class _Sums:
             assert isinstance(found, _Sum)
             rw.replace(op, found.value(rw))
 
-    def integer_product(self, op: MatMulInteger, rw: Rewriter) -> None:
+    def product_of_integers(self, op: MatMulInteger, rw: Rewriter) -> None:
         """mat_mul_integer(x, #w, z)  →  sub(mat_mul_sum(x, #w), mul(z, #sums of columns))"""
         matrix = _bytes_product(op)
         if isinstance(matrix, Illegal):

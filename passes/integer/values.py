@@ -26,7 +26,7 @@ SIGN = 128
 
 
 @dataclass(frozen=True)
-class Quantized:
+class QuantizedTensor:
     """A tensor of integers that stand for (value - zero) · scale, one scale for all."""
 
     value: Value
@@ -36,23 +36,23 @@ class Quantized:
 
     def zero_point(self, rw: Rewriter) -> Value:
         """The zero point as a constant of the tensor's type; the model's own where it is a scalar."""
-        return Parameters(self.scale, self.zero, self.value.type.dtype, self.zero_value).zero_point(rw)
+        return TensorParameters(self.scale, self.zero, self.value.type.dtype, self.zero_value).zero_point(rw)
 
-    def like(self, other: Parameters) -> bool:
+    def like(self, other: TensorParameters) -> bool:
         """Whether equal integers stand for equal numbers."""
         return (self.scale, self.zero, self.value.type.dtype) == (other.scale, other.zero, other.dtype)
 
-    def unsigned(self, rw: Rewriter) -> Quantized:
+    def unsigned(self, rw: Rewriter) -> QuantizedTensor:
         """The same numbers as u8."""
         if self.value.type.dtype is DType.U8:
             return self
         flip = rw.constant(np.array(SIGN, np.uint8), name="sign")
         raw = BitCast(self.value, to=DType.U8.value).result
-        return Quantized(BitwiseXor(raw, flip).result, self.scale, self.zero + SIGN)
+        return QuantizedTensor(BitwiseXor(raw, flip).result, self.scale, self.zero + SIGN)
 
 
 @dataclass(frozen=True)
-class Parameters:
+class TensorParameters:
     """What a tensor is quantised to; mode: how integer sums are scaled for it (`quant.requantize`)."""
 
     scale: np.float32
@@ -93,13 +93,13 @@ class Weights:
         return rw.stem(self.source) if isinstance(self.source, Constant) else "weight"
 
 
-def dequantized(value: Value) -> Quantized | None:
+def dequantized(value: Value) -> QuantizedTensor | None:
     """The 8-bit integers that a value is dequantised from, with one known scale for all of them."""
     found = read_data(value)
     return None if isinstance(found, Illegal) else found
 
 
-def read_data(value: Value) -> Quantized | Illegal:
+def read_data(value: Value) -> QuantizedTensor | Illegal:
     """The same, or why a layer's data are no such integers."""
     op = value.producer
     if not isinstance(op, DequantizeLinear):
@@ -109,10 +109,10 @@ def read_data(value: Value) -> Quantized | Illegal:
     known = _parameters(op, op.data.type.dtype)
     if isinstance(known, Illegal):
         return Illegal(f"its data: {known.reason}")
-    return Quantized(op.data, known.scale, known.zero, known.zero_value)
+    return QuantizedTensor(op.data, known.scale, known.zero, known.zero_value)
 
 
-def target_of(op: QuantizeLinear) -> Parameters | None:
+def quantised_to(op: QuantizeLinear) -> TensorParameters | None:
     """What an op quantises to, with one known scale; None for other types than 8-bit integers."""
     found = _parameters(op, op.type.dtype)
     return None if isinstance(found, Illegal) or op.data.type.dtype is not DType.F32 else found
@@ -186,7 +186,7 @@ def unscaled(value: Value) -> tuple[Value, Constant] | None:
     return cast.data, op.right
 
 
-def centred_integers(source: Quantized, rw: Rewriter) -> Value:
+def centred_integers(source: QuantizedTensor, rw: Rewriter) -> Value:
     """Integers less their zero point, in i32."""
     wide = Cast(source.value, to=DType.I32.value).result
     if source.zero == 0:
@@ -194,7 +194,7 @@ def centred_integers(source: Quantized, rw: Rewriter) -> Value:
     return Sub(wide, rw.constant(np.array(source.zero, np.int32), name="zero_point")).result
 
 
-def requantized_sum(total: Value, factor: object, to: Parameters, rw: Rewriter) -> Value:
+def requantized_sum(total: Value, factor: object, to: TensorParameters, rw: Rewriter) -> Value:
     """An i32 sum times a factor, quantised."""
     known = rw.constant(np.asarray(factor, np.float32), name="factor")
     return Requantize(total, known, to.zero_point(rw), mode=to.mode).result
@@ -220,7 +220,7 @@ def _zeros(op: Scaled) -> Array | None:
     return op.zero_point.array.astype(np.int32) if isinstance(op.zero_point, Constant) else None
 
 
-def _parameters(op: Scaled, dtype: DType) -> Parameters | Illegal:
+def _parameters(op: Scaled, dtype: DType) -> TensorParameters | Illegal:
     """One scale and zero point for all of a tensor of that type, or why it has none."""
     if dtype not in QUANTIZED:
         return Illegal(f"{dtype.value}, and integer sums take 8 bits")
@@ -233,7 +233,8 @@ def _parameters(op: Scaled, dtype: DType) -> Parameters | Illegal:
         return Illegal("the zero point is not constant")
     if not _is_usable(op.scale.array):
         return Illegal("the scale is no normal positive number")
-    return Parameters(np.float32(op.scale.array.reshape(())), int(zero.reshape(())), dtype, op.zero_point)
+    scale = np.float32(op.scale.array.reshape(()))
+    return TensorParameters(scale, int(zero.reshape(())), dtype, op.zero_point)
 
 
 def _is_usable(scale: Array) -> bool:

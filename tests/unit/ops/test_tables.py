@@ -14,7 +14,7 @@ from rtcc.ir import DType, TensorType, Value
 from rtcc.ir.ops.activation import Gelu, HardSwish, Sigmoid, Swish, sigmoid
 from rtcc.ir.ops.tables import Curve, Lookup
 from rtcc.passes.integer.curves import TOLERANCE, curve_of
-from rtcc.passes.integer.values import Parameters
+from rtcc.passes.integer.values import TensorParameters
 from rtcc.passes.lower_quantization import LowerQuantization
 from rtcc.text import parse_module
 
@@ -42,7 +42,7 @@ def curve(below: int, table: np.ndarray, to: str = "u8") -> Curve:
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_curve_is_near_its_function(function: str, scale: float, zero: int, dtype: DType) -> None:
     """At numbers between its places too; what it rounds to is at most one unit off."""
-    to = Parameters(np.float32(scale), zero - (128 if dtype is DType.I8 else 0), dtype)
+    to = TensorParameters(np.float32(scale), zero - (128 if dtype is DType.I8 else 0), dtype)
     found = curve_of(FUNCTIONS[function], 1e-3, to)
     assert found is not None
     sums = np.arange(-30_000, 30_000, 7, dtype=np.int32)
@@ -58,7 +58,7 @@ def test_a_curve_is_near_its_function(function: str, scale: float, zero: int, dt
 @pytest.mark.parametrize("function", [np.sin, np.log, np.reciprocal, lambda x: x % 1])
 def test_functions_without_a_curve(function: Callable[[np.ndarray], np.ndarray]) -> None:
     """Those that go on moving, leave their domain, or jump."""
-    assert curve_of(function, 1e-3, Parameters(np.float32(0.001), 100, DType.U8)) is None
+    assert curve_of(function, 1e-3, TensorParameters(np.float32(0.001), 100, DType.U8)) is None
 
 
 def test_a_curve_by_hand() -> None:

@@ -23,12 +23,12 @@ from rtcc.ir.types import broadcast_shapes
 from rtcc.passes.integer.fixed_point import added_exactly, added_to_sum_exactly
 from rtcc.passes.integer.functions import tabulated
 from rtcc.passes.integer.values import (
-    Parameters,
-    Quantized,
+    QuantizedTensor,
+    TensorParameters,
     centred_integers,
     dequantized,
+    quantised_to,
     requantized_sum,
-    target_of,
     unscaled,
 )
 from rtcc.pipeline import Rewriter, Rule, rewrite
@@ -41,7 +41,7 @@ def quantize_by(mode: str) -> Rule:
     @rewrite(QuantizeLinear)
     def quantize(op: QuantizeLinear, rw: Rewriter) -> None:
         """quantize_linear(clamp(f(dequantize(x), …)))  →  clamp(integer f(x, …))"""
-        to = target_of(op)
+        to = quantised_to(op)
         if to is None or not op.type.is_static:
             return
         found = _quantized(op.data, replace(to, mode=mode), rw)
@@ -51,7 +51,7 @@ def quantize_by(mode: str) -> Rule:
     return quantize
 
 
-def _quantized(value: Value, to: Parameters, rw: Rewriter) -> Value | None:
+def _quantized(value: Value, to: TensorParameters, rw: Rewriter) -> Value | None:
     """A value, clamped by constants perhaps, quantised in integers; None where it is not known how."""
     data, clamps = _unclamped(value)
     found = tabulated(data, to, rw) or _integers(data, to, rw)
@@ -69,7 +69,7 @@ def quantize_later(op: Transpose, rw: Rewriter) -> None:
     Bytes are moved by a quarter of the traffic; attention, which ends in this transpose, moves none.
     """
     rounded = op.data.producer
-    if not isinstance(rounded, QuantizeLinear) or not op.data.has_one_use or target_of(rounded) is None:
+    if not isinstance(rounded, QuantizeLinear) or not op.data.has_one_use or quantised_to(rounded) is None:
         return
     product = rounded.data.producer
     if not isinstance(product, MatMul) or not rounded.data.has_one_use:
@@ -95,7 +95,7 @@ def _is_clamp(op: Op) -> bool:
     return isinstance(op, Relu)
 
 
-def _clamped(found: Value, clamp: Op, to: Parameters, rw: Rewriter) -> Value:
+def _clamped(found: Value, clamp: Op, to: TensorParameters, rw: Rewriter) -> Value:
     """Quantising keeps order, so a clamp of quantised numbers has quantised bounds."""
     low, high = integer_limits(to.dtype.numpy)
     bounds = _bounds(clamp)
@@ -118,7 +118,7 @@ def _bounds(clamp: Op) -> tuple[float | None, float | None]:
     return None if low is None else float(low), None if high is None else float(high)
 
 
-def _integers(value: Value, to: Parameters, rw: Rewriter) -> Value | None:
+def _integers(value: Value, to: TensorParameters, rw: Rewriter) -> Value | None:
     """A value quantised, computed in integers; None where it is not known how."""
     total = unscaled(value)
     if total is not None:
@@ -146,7 +146,7 @@ def _integers(value: Value, to: Parameters, rw: Rewriter) -> Value | None:
             return None
 
 
-def _part(op: Split, number: int, to: Parameters, rw: Rewriter) -> Value | None:
+def _part(op: Split, number: int, to: TensorParameters, rw: Rewriter) -> Value | None:
     """One part of a split tensor as a slice of integers."""
     source = dequantized(op.data)
     if source is None:
@@ -158,10 +158,10 @@ def _part(op: Split, number: int, to: Parameters, rw: Rewriter) -> Value | None:
         rw.constant(np.array([each], np.int64), name="part") for each in (start, start + sizes[number], axis)
     )
     part = Slice(source.value, starts, ends, axes).result
-    return _rescaled(Quantized(part, source.scale, source.zero), to, rw)
+    return _rescaled(QuantizedTensor(part, source.scale, source.zero), to, rw)
 
 
-def _moved(op: Op, to: Parameters, rw: Rewriter) -> Value | None:
+def _moved(op: Op, to: TensorParameters, rw: Rewriter) -> Value | None:
     """A moving operator over integers, also those of an integer sum that is read nowhere else."""
     (data,) = moved_operands(op)
     source = dequantized(data)
@@ -180,14 +180,14 @@ def _moved(op: Op, to: Parameters, rw: Rewriter) -> Value | None:
     return type(op)(*operands, **op.attributes).results[0]
 
 
-def _quantized_pad(op: Pad, to: Parameters, rw: Rewriter) -> Value:
+def _quantized_pad(op: Pad, to: TensorParameters, rw: Rewriter) -> Value:
     """What stands around integers for what the op puts around numbers: zero is not 0, but the zero point."""
     known = op.constant_value
     number = float(known.array.reshape(())) if isinstance(known, Constant) else 0.0
     return rw.constant(np.array(to.of(number), to.dtype.numpy), name="padding")
 
 
-def _arithmetic(op: Add | Mul, to: Parameters, rw: Rewriter) -> Value | None:
+def _arithmetic(op: Add | Mul, to: TensorParameters, rw: Rewriter) -> Value | None:
     left, right = dequantized(op.left), dequantized(op.right)
     if (left is None) != (right is None):
         known, other = left or right, op.left if left is None else op.right
@@ -217,7 +217,7 @@ def _arithmetic(op: Add | Mul, to: Parameters, rw: Rewriter) -> Value | None:
     return QuantizedAdd(*operands, to.zero_point(rw)).result
 
 
-def _gated(data: Quantized, gate: Value, to: Parameters, rw: Rewriter) -> Value | None:
+def _gated(data: QuantizedTensor, gate: Value, to: TensorParameters, rw: Rewriter) -> Value | None:
     """A quantised tensor times floats, such as one for each channel, which are its factors then.
 
     They may be NaN or infinite, which only data that are floats have a result for.
@@ -229,7 +229,7 @@ def _gated(data: Quantized, gate: Value, to: Parameters, rw: Rewriter) -> Value 
     return Requantize(data_in_floats, Mul(gate, scale).result, to.zero_point(rw)).result
 
 
-def _added_to_sum(value: Value, right: Quantized, to: Parameters, rw: Rewriter) -> Value | None:
+def _added_to_sum(value: Value, right: QuantizedTensor, to: TensorParameters, rw: Rewriter) -> Value | None:
     """A scaled integer sum that is read nowhere else, and a quantised tensor; None where it is no such."""
     total = unscaled(value)
     if total is None or not value.has_one_use:
@@ -245,7 +245,7 @@ def _added_to_sum(value: Value, right: Quantized, to: Parameters, rw: Rewriter) 
     return AddToSum(*operands).result
 
 
-def _rescaled(source: Quantized, to: Parameters, rw: Rewriter) -> Value:
+def _rescaled(source: QuantizedTensor, to: TensorParameters, rw: Rewriter) -> Value:
     """Integers of one scale and zero point as those of another."""
     if source.like(to):
         return source.value
