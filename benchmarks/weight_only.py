@@ -66,7 +66,8 @@ def report(name: str, folder: Path, block: int, rounds: int, core: int) -> None:
     theirs = {"float32": load_peer("onnxruntime", path, shapes, 1)}
     for scheme in SCHEMES:
         small = folder / f"{path.stem}.{scheme}.onnx"
-        rtcc.quantize(path, scheme=scheme, block=block).write(small)
+        options: dict[str, Any] = {"block": block} if scheme.startswith("weights") else {}
+        rtcc.quantize(path, scheme=scheme, **options).write(small)
         sizes[scheme] = sizes[f"{scheme}, widened"] = small.stat().st_size
         artifacts[scheme] = rtcc.compile(small)
         theirs[scheme] = load_peer("onnxruntime", small, shapes, 1)

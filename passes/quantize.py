@@ -15,7 +15,7 @@ from rtcc.pipeline.exactness import Exactness
 from rtcc.quantization.collection import Collecting
 from rtcc.quantization.quantizer import name_values, quantize_module
 from rtcc.quantization.ranges import Range
-from rtcc.quantization.scheme import Scheme, Settings
+from rtcc.quantization.scheme import Scheme, Settings, require_count
 
 if TYPE_CHECKING:
     from rtcc.pipeline.compare import Feeds
@@ -47,6 +47,10 @@ class Quantize(Pass, Settings):
     ranges: tuple[str, ...] = ()
 
     exactness = approximates("relative-l2", BOUNDS[Scheme.INT8])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_count(self.samples or None)
 
     def declared_exactness(self) -> Exactness:
         return approximates("relative-l2", BOUNDS[self.scheme])

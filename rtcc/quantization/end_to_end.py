@@ -23,7 +23,7 @@ from rtcc.quantization.quantizer import (
     quantize_module,
     unwatched,
 )
-from rtcc.quantization.scheme import Settings
+from rtcc.quantization.scheme import Settings, require_count
 from rtcc.quantization.search import Floor, Found, quantize_mixed
 
 NOT_PREPARED = ("convert-signedness", "lower-quantization", "keep-narrow", "raise-patterns")
@@ -44,9 +44,9 @@ class Quantized:
     found: Found | None = None
     """What the search for layers to keep float found, where a floor was given."""
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """Write it as `.onnx` or `.rtir`."""
-        write_module_as(self.module, path)
+        write_module_as(self.module, Path(path))
 
 
 def quantize(
@@ -78,6 +78,9 @@ def quantize(
     from rtcc.pipeline.run import RunOptions, run_pipeline
 
     settings = settings_of(options, settings)
+    floor = None if min_sqnr is None and max_drop is None else Floor.of(min_sqnr, max_drop)
+    require_count(samples)
+    _require_data_form(data)
     module = read_model(model, shapes, dims, values)
     if module.level != "graph":
         message = f"the module is at level {module.level}"
@@ -89,10 +92,9 @@ def quantize(
     how = Collecting(samples, state, target, lambda seen: say(Step("calibrating", seen)))
     before = module.clone()
     found: Found | None = None
-    if min_sqnr is None and max_drop is None:
+    if floor is None:
         outcome = quantize_module(module, settings, samples_of if settings.needs_data else None, how)
     else:
-        floor = Floor.of(min_sqnr, max_drop)
         module, outcome, found = quantize_mixed(module, settings, samples_of, floor, how, say)
     if not outcome.changed:
         raise nothing_to_quantize(settings, outcome)
@@ -132,6 +134,13 @@ def _kinds() -> dict[str, Any]:
 
     hints = get_type_hints(Settings)
     return {each.name: hints[each.name] for each in fields(Settings)}
+
+
+def _require_data_form(data: object) -> None:
+    """InvalidInput `data-form` for data that are neither a path nor arrays by name."""
+    if data is not None and not isinstance(data, str | Path | Mapping):
+        message = f"data are of type {type(data).__name__}; expected a path, or arrays by input name"
+        raise InvalidInput("data-form", message, hint='data={"input": array}, the first axis the samples')
 
 
 def _data_of(data: str | Path | Mapping[str, NDArray[Any]] | None, module: Module) -> Data | None:

@@ -11,7 +11,7 @@ follow from a range:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
@@ -104,6 +104,21 @@ class Rounding(StrEnum):
     """So that results of layers move least, on samples."""
 
 
+_STORED = frozenset({"weights", "per_channel", "keep_float"})
+
+READ: dict[Scheme, frozenset[str]] = {
+    Scheme.INT8: _STORED
+    | {"calibration", "percentile", "activations", "form", "placement", "products"}
+    | {"bias_correction", "equalization", "rounding"},
+    Scheme.DYNAMIC: _STORED,
+    Scheme.WEIGHTS_INT8: _STORED | {"block"},
+    Scheme.WEIGHTS_INT4: _STORED | {"block"},
+    Scheme.FLOAT16: frozenset({"keep_float"}),
+    Scheme.BFLOAT16: frozenset({"keep_float"}),
+}
+"""The fields of `Settings`, besides the scheme, that each scheme goes by."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How to quantise.
@@ -112,7 +127,8 @@ class Settings:
     per output channel. block: elements of a weight along its summation that share a scale (weights-int8,
     weights-int4), 0 for one scale a channel. keep_float: layers by the name of their ONNX node or output.
     products: quantise matrix products of two activations too. bias_correction: take the mean error of
-    layers' results out, which needs data.
+    layers' results out, which needs data. A field that the scheme does not go by keeps its default:
+    InvalidInput `quantize-option` otherwise.
     """
 
     scheme: Scheme = Scheme.INT8
@@ -145,11 +161,34 @@ class Settings:
             raise InvalidInput(
                 "quantize-option", f"a block of {self.block} elements: expected 0, or 2 and more"
             )
+        self._require_read()
+
+    def _require_read(self) -> None:
+        """InvalidInput `quantize-option` for fields that change nothing, by name."""
+        changed = [each.name for each in fields(Settings) if getattr(self, each.name) != each.default]
+        unread = [name for name in changed if name != "scheme" and name not in READ[self.scheme]]
+        if unread:
+            message = f"the scheme {self.scheme} does not go by {', '.join(unread)}"
+            readers = [str(scheme) for scheme, names in READ.items() if names.issuperset(unread)]
+            hint = f"leave {'it' if len(unread) == 1 else 'them'} out"
+            if readers:
+                hint += f", or take the scheme {' or '.join(readers)}"
+            raise InvalidInput("quantize-option", message, hint=hint)
+        if "percentile" in changed and self.calibration is not Calibration.PERCENTILE:
+            message = f"the calibration {self.calibration} does not go by percentile"
+            raise InvalidInput("quantize-option", message, hint="--calibration percentile does")
 
     @property
     def needs_data(self) -> bool:
         """Whether ranges come from samples."""
         return self.scheme is Scheme.INT8
+
+
+def require_count(samples: object) -> None:
+    """InvalidInput `quantize-option` for a number of samples, None for all, that is no count."""
+    if samples is not None and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
+        message = f"{samples!r} samples: expected a whole number from 1 on, or none given for all"
+        raise InvalidInput("quantize-option", message)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 
 from rtcc.data import Data, split
@@ -58,6 +59,11 @@ class Floor:
     is_share: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("min_sqnr", "max_drop"):
+            found = getattr(self, name)
+            if found is not None and (isinstance(found, bool) or not isinstance(found, Real)):
+                message = f"{name} {found!r} is of type {type(found).__name__}; expected a number"
+                raise InvalidInput("quantize-option", message)
         if self.max_drop is not None and not 0 <= self.max_drop < float("inf"):
             raise InvalidInput(
                 "quantize-option", f"max_drop {self.max_drop:g} is not a drop: expected 0 or more"

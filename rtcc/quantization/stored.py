@@ -23,7 +23,8 @@ SMALLEST_STORED = 256
 """Elements from which a weight is stored in fewer bits: smaller ones save less than their scales cost."""
 
 ROW_PRECISION = 2.0**-7
-"""By what share of itself each row of a constant (along the first axis) may err in 16 bits at most."""
+"""By what share of itself each row of a table (along the first axis) may err in 16 bits at most, of a layer's
+weight by what share of its largest row."""
 
 
 def store_weights(module: Module, settings: Settings, pass_name: str) -> Inserted:
@@ -91,13 +92,15 @@ def narrow_floats(module: Module, settings: Settings, pass_name: str) -> Narrowe
     """
     rw = Rewriter(module, pass_name)
     dtype = DType.F16 if settings.scheme is Scheme.FLOAT16 else DType.BF16
+    weights: dict[Op, Constant] = {each.op: each.weight for each in linear_layers(module.main)}
     done: dict[Constant, Value] = {}
     kept: dict[Constant, str] = {}
     for op, slot, value in list(narrowable_operands(module.main)):
         if value in kept or value.type.elements < SMALLEST_STORED or is_named(op, settings.keep_float):
             continue
         if value not in done:
-            reason = _reason_to_keep(value, dtype)
+            is_weight = all(weights.get(use.op) is value for use in value.uses)
+            reason = _reason_to_keep(value, dtype, is_weight=is_weight)
             if reason is not None:
                 kept[value] = reason
                 continue
@@ -123,8 +126,11 @@ def narrowable_operands(main: Graph) -> Iterator[tuple[Op, int, Constant]]:
                 yield op, slot, value
 
 
-def _reason_to_keep(value: Constant, dtype: DType) -> str | None:
-    """Why a constant does not survive narrowing, if it does not."""
+def _reason_to_keep(value: Constant, dtype: DType, *, is_weight: bool) -> str | None:
+    """Why a constant does not survive narrowing, if it does not.
+
+    is_weight: layers alone read it, all of it at once; else (a table) rows are read by themselves.
+    """
     limit, precision = (65504.0, 2.0**-10) if dtype is DType.F16 else (3.3e38, 2.0**-7)
     data = value.data.astype(np.float64)
     if not np.abs(data).max(initial=0.0) <= limit:
@@ -136,6 +142,8 @@ def _reason_to_keep(value: Constant, dtype: DType) -> str | None:
     rows = data.reshape(len(data), -1) if data.ndim > 1 else data.reshape(1, -1)
     errors = np.linalg.norm(difference.reshape(rows.shape), axis=1)
     norms = np.linalg.norm(rows, axis=1)
+    if is_weight:
+        norms[:] = norms.max(initial=0.0)
     shares = errors / np.where(norms > 0, norms, 1.0)
     worst = int(shares.argmax())
     if shares[worst] <= ROW_PRECISION:

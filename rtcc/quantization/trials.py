@@ -76,7 +76,9 @@ class Trials:
         """module: as it was given, with every value named; outcome: of quantising all of it."""
         self.exact = module
         self.module = outcome.reference or module
-        self.settings = replace(settings, equalization=Equalization.OFF)
+        self.settings = settings
+        if settings.scheme is Scheme.INT8:
+            self.settings = replace(settings, equalization=Equalization.OFF)
         self.samples, self.watching = samples, watching
         self._histograms = outcome.histograms
         self._ranges: dict[tuple[str, ...], Range] = {}
@@ -101,7 +103,7 @@ class Trials:
         """The module with all other layers quantised; is_sketch: with whatever weights, for their shapes."""
         module = self.module.clone()
         settings = replace(self.settings, keep_float=(*self.settings.keep_float, *sorted(kept)))
-        if is_sketch:
+        if is_sketch and settings.scheme is Scheme.INT8:
             settings = replace(settings, bias_correction=False, rounding=Rounding.NEAREST)
         how = Collecting(target=self.watching.target)
         given = self._given(module, settings) if settings.scheme is Scheme.INT8 else {}

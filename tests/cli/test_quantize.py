@@ -16,7 +16,7 @@ import pytest
 import rtcc as package
 from rtcc.cli.quantize import Quantizing
 from rtcc.quantization.quantizer import Step
-from rtcc.quantization.scheme import Form, Settings
+from rtcc.quantization.scheme import Calibration, Form, Scheme, Settings
 from tests.cli.conftest import Run
 from tests.unit.quantization.test_search import network, pictures
 
@@ -130,8 +130,14 @@ def test_every_setting_has_an_option(field: Field[Any]) -> None:
         [each for each in type(default) if each is not default] if isinstance(default, StrEnum) else [True]
     )
     given: Any = others.get(field.name, words[0])
-    found = Quantizing(**{turned.get(field.name, field.name): given}).settings
-    assert [each.name for each in fields(found) if getattr(found, each.name) != each.default] == [field.name]
+    read: dict[str, dict[str, Any]] = {
+        "percentile": {"calibration": Calibration.PERCENTILE},
+        "block": {"scheme": Scheme.WEIGHTS_INT8},
+    }
+    with_it = read.get(field.name, {})
+    found = Quantizing(**{turned.get(field.name, field.name): given}, **with_it).settings
+    changed = {each.name for each in fields(found) if getattr(found, each.name) != each.default}
+    assert changed == {field.name, *with_it}
 
 
 def test_a_floor_leaves_layers_float_and_the_front_is_shown(rtcc: Run, tmp_path: Path) -> None:

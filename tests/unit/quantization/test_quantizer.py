@@ -203,9 +203,9 @@ def test_the_graph_is_prepared_as_for_compiling() -> None:
 
 
 def test_options_of_passes_that_prepare_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = "keep-narrow,fold-constants,quantize{scheme=dynamic,block=16},raise-patterns"
+    passes = "keep-narrow,fold-constants,quantize{scheme=weights-int8,block=16},raise-patterns"
     monkeypatch.setitem(NAMED_PIPELINES, "-O2", passes)
-    assert print_pipeline(end_to_end.preparation()) == "fold-constants,quantize{scheme=dynamic,block=16}"
+    assert print_pipeline(end_to_end.preparation()) == "fold-constants,quantize{scheme=weights-int8,block=16}"
 
 
 # -------------------------------------------------------------------------------------------- interruptions
@@ -323,6 +323,11 @@ def test_damaged_states_are_refused(damage: str, tmp_path: Path) -> None:
         ({"x": pictures(2)["x"].clip(-1, 1) * np.float32(3e38)}, {}, "activation-not-finite"),
         (pictures(2), {"calibration": "magic"}, "quantize-option"),
         (pictures(2), {"colour": "red"}, "quantize-option"),
+        (pictures(2), {"samples": -1}, "quantize-option"),
+        (pictures(2), {"samples": "2"}, "quantize-option"),
+        (pictures(2), {"min_sqnr": "30"}, "quantize-option"),
+        (pictures(2), {"max_drop": [1]}, "quantize-option"),
+        ([pictures(2)["x"]], {}, "data-form"),
         (pictures(2), {"keep_float": ("conv9",)}, "no-such-layer"),
         (pictures(2), {"keep_float": ("conv1", "conv2", "fc")}, "nothing-to-quantize"),
     ],
@@ -331,6 +336,43 @@ def test_errors(feeds: Any, options: dict[str, Any], code: str) -> None:
     with pytest.raises(RtccError) as raised:
         rtcc.quantize(network(), feeds, **options)
     assert raised.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("options", "unread", "hint"),
+    [
+        (
+            {"scheme": "weights-int8", "calibration": "entropy", "placement": "every", "products": True},
+            "the scheme weights-int8 does not go by calibration, placement, products",
+            "leave them out, or take the scheme int8",
+        ),
+        ({"calibration": "entropy", "percentile": 99.0}, "does not go by percentile", "--calibration perc"),
+        ({"block": 64}, "the scheme int8 does not go by block", "weights-int8 or weights-int4"),
+        ({"scheme": "float16", "weights": "affine"}, "the scheme float16 does not go by weights", "leave it"),
+        ({"scheme": "dynamic", "rounding": "least-squares"}, "does not go by rounding", "scheme int8"),
+        ({"scheme": "float16", "block": 64, "weights": "affine"}, "by weights, block", "weights-int4"),
+        ({"scheme": "dynamic", "block": 64, "products": True}, "by block, products", "leave them out"),
+    ],
+)
+def test_options_that_the_scheme_does_not_read_are_refused(
+    options: dict[str, Any], unread: str, hint: str
+) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        rtcc.quantize(network(), pictures(2), **options)
+    assert raised.value.code == "quantize-option"
+    assert unread in raised.value.message
+    assert hint in str(raised.value.hint)
+
+
+def test_the_pass_takes_no_negative_number_of_samples() -> None:
+    with pytest.raises(InvalidInput, match="quantize-option"):
+        parse_pipeline("quantize{samples=-3}")
+    assert parse_pipeline("quantize{samples=0}")
+
+
+def test_paths_to_write_to_are_words_too(tmp_path: Path) -> None:
+    rtcc.quantize(network(), scheme="weights-int8").write(str(tmp_path / "a.rtir"))
+    assert read_module(tmp_path / "a.rtir").main.ops
 
 
 def test_constant_inputs_and_channels_are_kept(tmp_path: Path) -> None:
