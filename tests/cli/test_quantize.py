@@ -18,7 +18,7 @@ from rtcc.cli.quantize import Quantizing
 from rtcc.quantization.quantizer import Step
 from rtcc.quantization.scheme import Calibration, Form, Scheme, Settings
 from tests.cli.conftest import Run
-from tests.unit.quantization.test_search import network, pictures
+from tests.unit.quantization.test_search import network, pictures, require_vnni
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +141,7 @@ def test_every_setting_has_an_option(field: Field[Any]) -> None:
 
 
 def test_a_floor_leaves_layers_float_and_the_front_is_shown(rtcc: Run, tmp_path: Path) -> None:
+    require_vnni()
     model, data, output, report = (tmp_path / f for f in ("m.onnx", "d.npz", "small.onnx", "report.json"))
     package.write(network(), model)
     np.savez(data, **pictures(8))
@@ -173,6 +174,7 @@ def test_a_stopped_search_says_where_it_is(
 ) -> None:
     from rtcc.quantization import end_to_end
 
+    require_vnni()
     model, data, output, real = (*(tmp_path / f for f in ("m.onnx", "d.npz", "s.onnx")), end_to_end.quantize)
     package.write(network(), model)
     np.savez(data, **pictures(8))

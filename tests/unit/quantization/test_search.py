@@ -19,6 +19,7 @@ from rtcc.quantization.known import Kept, Quality
 from rtcc.quantization.quantizer import Step
 from rtcc.quantization.search import MOST_MODELS, MOST_RETURNED, Floor, Found, search
 from rtcc.quantization.trials import Choice, Trials, Watching
+from rtcc.targets.x86.cpus import host_cpu
 from rtcc.text import parse_module
 from tests.unit.quantization.test_quantizer import decibels, interpreted
 
@@ -183,11 +184,18 @@ def pictures(count: int) -> dict[str, Any]:
     return {"x": np.random.default_rng(1).standard_normal((count, 16, 28, 28)).astype(np.float32)}
 
 
+def require_vnni() -> None:
+    """Skip where the CPU has no sums of products of bytes: this network's integers then gain nothing."""
+    if "avx512vnni" not in host_cpu().features:
+        pytest.skip(f"integers gain nothing in this network on {host_cpu().name}, which has no VNNI")
+
+
 def mixed(state: Path | None = None, progress: Any = None, **words: Any) -> Quantized:
     return rtcc.quantize(network(), pictures(16), state=state, progress=progress, **words)
 
 
-def test_a_floor_holds_in_the_model_that_comes_out(tmp_path: Path) -> None:
+def test_a_floor_holds_in_the_model_that_comes_out() -> None:
+    require_vnni()
     plain, floored = mixed(), mixed(min_sqnr=52.0)
     found = floored.found
     assert found is not None
@@ -206,6 +214,7 @@ def test_a_floor_holds_in_the_model_that_comes_out(tmp_path: Path) -> None:
 
 
 def test_products_quantised_as_they_come_are_searched_too() -> None:
+    require_vnni()
     weights = "const #w : f32[256,512] = splat(0.0)\nconst #v : f32[512,256] = splat(0.0)\n"
     module = parse_module(
         f"// rtir 1  level=graph\n{weights}graph @main(%x: f32[32,256]) {{\n"
@@ -226,6 +235,7 @@ def test_products_quantised_as_they_come_are_searched_too() -> None:
 
 
 def test_a_stopped_search_goes_on(tmp_path: Path) -> None:
+    require_vnni()
     steps: list[str] = []
 
     def stopping(step: Step) -> None:
@@ -252,6 +262,7 @@ def test_a_stopped_search_goes_on(tmp_path: Path) -> None:
 
 
 def test_labels_are_a_metric_of_the_samples_held_out() -> None:
+    require_vnni()
     data = pictures(16)
     exact = interpreted(network(), data).argmax(axis=1)
     data["labels"] = np.where(np.arange(16) % 8 == 1, exact, (exact + 1) % 10)  # one of two held out is right
@@ -280,6 +291,7 @@ def test_a_drop_without_a_metric_is_refused_before_the_work() -> None:
     ],
 )
 def test_floors_that_cannot_be_are_refused(words: dict[str, Any], code: str) -> None:
+    require_vnni()
     with pytest.raises(InvalidInput) as caught:
         mixed(**words)
     assert caught.value.code == code
