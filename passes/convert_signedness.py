@@ -28,6 +28,7 @@ class ConvertSignedness(Pass):
     """
 
     exactness = exact
+    before_quantizing = False  # it converts what is quantised already
 
     to: str = DType.U8.value
 

@@ -37,6 +37,7 @@ class KeepNarrow(Pass):
     """
 
     exactness = exact
+    before_quantizing = False  # it makes products that ONNX does not have
 
     widen_weights: bool = False
     smallest: int = 4096

@@ -13,7 +13,7 @@ from rtcc.passes.integer.arithmetic import ANY, FLOATS, FORMS, LOOPS, Arithmetic
 from rtcc.passes.integer.operators import RULES, why_not
 from rtcc.passes.integer.requantize_rules import quantize_by, quantize_later
 from rtcc.passes.integer.sums import rules_for
-from rtcc.pipeline import Pass, apply
+from rtcc.pipeline import Choice, Pass, apply
 from rtcc.pipeline.exactness import approximates
 from rtcc.selection.decision import Decision
 from rtcc.selection.wishes import AUTO, Wishes, by_layer
@@ -47,6 +47,8 @@ class LowerQuantization(Pass):
     """
 
     exactness = approximates("relative-l2", 0.05)
+    chooses = Choice.ARITHMETIC
+    before_quantizing = False  # it computes in integers what is quantised already
 
     conv: str = AUTO
     layers: tuple[str, ...] = ()

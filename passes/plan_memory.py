@@ -40,7 +40,7 @@ class PlanMemory(Pass):
         target = target_of(module)
         changed = False
         for graph in module.graphs.values():
-            launches = Launches(module, target, graph)
+            launches = Launches(module, target, graph, self.name)
             changed |= len(graph) > 1
             launches.rewrite()
             sharing = Sharing(launches)

@@ -35,6 +35,7 @@ class RaisePatterns(Pass):
     """
 
     exactness = reassociates(1e-5)
+    before_quantizing = False  # its operators are newer than what other runtimes read
 
     def run(self, module: Module) -> bool:
         return apply(module, RULES, self.name)

@@ -13,7 +13,7 @@ from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.fused import Fused
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs, operand_index
-from rtcc.pipeline.base import Pass
+from rtcc.pipeline.base import Choice, Pass
 from rtcc.pipeline.exactness import reassociates
 from rtcc.selection.assignment import Assigner
 from rtcc.selection.decision import Decision, Offer, Part
@@ -47,6 +47,7 @@ class SelectConv(Pass):
 
     exactness = reassociates(1e-5, spreads=True)
     requires = ("fused",)
+    chooses = Choice.ALGORITHMS
 
     conv: str = AUTO
     layers: tuple[str, ...] = ()

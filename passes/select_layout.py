@@ -10,7 +10,7 @@ from rtcc.ir import Constant, Graph, Layout, Module, Op, Return, TensorType, Val
 from rtcc.ir.ops.fused import ConvertLayout, Fused
 from rtcc.ir.ops.movement import Concat, Slice
 from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs, operand_index
-from rtcc.pipeline.base import Pass
+from rtcc.pipeline.base import Choice, Pass
 from rtcc.pipeline.exactness import exact
 from rtcc.selection.assignment import Assigner, Assignment, Conversion
 from rtcc.selection.decision import Offer, Placed
@@ -35,6 +35,7 @@ class SelectLayout(Pass):
 
     exactness = exact
     requires = ("fused",)
+    chooses = Choice.LAYOUTS
 
     def run(self, module: Module) -> bool:
         target = target_of(module)

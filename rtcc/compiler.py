@@ -31,7 +31,7 @@ from rtcc.target import (
 
 if TYPE_CHECKING:
     from rtcc.artifact import Artifact
-    from rtcc.pipeline.base import Pass
+    from rtcc.pipeline.base import Choice, Pass
     from rtcc.pipeline.run import Report
 
 
@@ -268,6 +268,19 @@ def remaining(pipeline: str, module: Module) -> list[Pass]:
         for each in passes
         if max(LEVELS.index(level) for level in each.requires) >= reached and each.name not in done
     ]
+
+
+def split_at_choice(pipeline: str, module: Module, choice: Choice) -> tuple[list[Pass], Pass, list[Pass]]:
+    """What is left of a pipeline: the passes before the one that makes a choice, that one, those after it.
+
+    InvalidInput `wrong-level` where that one is not left.
+    """
+    passes = remaining(pipeline, module)
+    place = next((number for number, each in enumerate(passes) if each.chooses is choice), None)
+    if place is None:
+        message = f"{choice.value} are chosen already, the module is at level {module.level}"
+        raise InvalidInput("wrong-level", message, hint="give the ONNX model")
+    return passes[:place], passes[place], passes[place + 1 :]
 
 
 def completed(pipeline: str, module: Module, target: Target) -> list[Pass]:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rtcc.compiler import Options, remaining, start
-from rtcc.errors import InvalidInput
+from rtcc.compiler import Options, split_at_choice, start
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
+from rtcc.pipeline.base import Choice
 from rtcc.pipeline.run import RunOptions, run_pipeline
 from rtcc.selection.decision import Part
-
-CHOOSING = "select-conv"
-"""The pass that chooses by what it predicts."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +31,14 @@ class Prediction:
 def predict(model: Any, target: str | None = None) -> Prediction:
     """The cost model's seconds for a model as `compile` lowers it; a module is left as it is.
 
-    Raises what compiling raises before code is generated: `unbound-dimension`, Unsupported…
+    Raises what compiling raises before code is generated: `unbound-dimension`, Unsupported…; `wrong-level`
+    for a module whose algorithms are chosen already.
     """
     compilation = start(model, Options(target=target))
     compilation.require_static_inputs()
     module = compilation.module
-    passes = remaining(compilation.target.pipeline("-O2"), module)
-    names = [each.name for each in passes]
-    if CHOOSING not in names:
-        message = f"algorithms are chosen already, the module is at level {module.level}"
-        raise InvalidInput("wrong-level", message, hint="give the ONNX model")
-    number = names.index(CHOOSING)
-    run_pipeline(module, passes[:number], RunOptions(verify=False))
+    before, choosing, _ = split_at_choice(compilation.target.pipeline("-O2"), module, Choice.ALGORITHMS)
+    run_pipeline(module, before, RunOptions(verify=False))
     sums = [op for op in module.walk() if isinstance(op, ConvSum | MatMulSum)]
     in_integers = frozenset(node for op in sums for node in op.location.nodes)
-    return Prediction(passes[number].predict(module), in_integers)
+    return Prediction(choosing.predict(module), in_integers)

@@ -1,6 +1,6 @@
 """What passes are made of, and what runs them."""
 
-from rtcc.pipeline.base import Pass, Size
+from rtcc.pipeline.base import Choice, Pass, Size
 from rtcc.pipeline.exactness import (
     Approximates,
     Exact,
@@ -13,6 +13,6 @@ from rtcc.pipeline.exactness import (
 from rtcc.pipeline.rewriter import Rewriter, Rule, apply, rewrite
 
 __all__ = [
-    "Approximates", "Exact", "Exactness", "Pass", "Reassociates", "Rewriter", "Rule", "Size", "apply",
-    "approximates", "exact", "reassociates", "rewrite",
+    "Approximates", "Choice", "Exact", "Exactness", "Pass", "Reassociates", "Rewriter", "Rule", "Size",
+    "apply", "approximates", "exact", "reassociates", "rewrite",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
 from rtcc.ir import LEVELS, Module
@@ -12,6 +13,18 @@ from rtcc.pipeline.exactness import Exactness, exact
 if TYPE_CHECKING:
     from rtcc.pipeline.compare import Feeds
     from rtcc.selection.decision import Decision, Part, Placed
+
+
+class Choice(Enum):
+    """What a pass of a pipeline may decide for all layers, so that the core finds it without its name.
+
+    The pass that chooses the arithmetic has an option `form` that forces it, the one that chooses the
+    algorithms an option `conv`.
+    """
+
+    ARITHMETIC = "integers or floats"
+    ALGORITHMS = "algorithms"
+    LAYOUTS = "layouts"
 
 
 @dataclass(frozen=True)
@@ -32,13 +45,17 @@ class Pass:
                 return apply(module, RULES, self.name)
 
     requires: the levels of the IR it can run at. produces: the level it brings the module to, "" to
-    stay where it is; whoever runs the pipeline checks the one and sets the other.
+    stay where it is; whoever runs the pipeline checks the one and sets the other. chooses: what it decides
+    for all layers, if that is one of the choices. before_quantizing: False where a graph that is to be
+    quantised is not prepared with it, though it is part of -O2.
     """
 
     name: ClassVar[str] = ""
     exactness: ClassVar[Exactness] = exact
     requires: ClassVar[tuple[str, ...]] = ("graph",)
     produces: ClassVar[str] = ""
+    chooses: ClassVar[Choice | None] = None
+    before_quantizing: ClassVar[bool] = True
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

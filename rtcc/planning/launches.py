@@ -32,11 +32,12 @@ UNPLACED = str(Place(Space.WORKSPACE, 0))
 
 @dataclass
 class Launches:
-    """The rewrite of one entry graph."""
+    """The rewrite of one entry graph; pass_name: which pass does it, for the locations of copies."""
 
     module: Module
     target: Target
     main: Graph
+    pass_name: str
     const_bytes: int = 0
     sizes: dict[str, Value] = field(default_factory=dict[str, Value])
     """For each symbol in the outputs' shapes, the i64[] that says how large it is."""
@@ -62,7 +63,7 @@ class Launches:
         """A launch that copies a value to a buffer of its own, put before an op."""
         kernel = self._copy_kernel(value.type)
         launch = self._launch((value,), kernel, (value.type,))
-        launch.location = before.location.by("plan-memory")
+        launch.location = before.location.by(self.pass_name)
         assert before.graph is not None
         before.graph.insert_before(before, launch)
         return launch.result
@@ -145,8 +146,9 @@ class Launches:
                     assert source is not None
                     replace(op, View(source, types=[op.type], location=op.location))
                 case _:
-                    before = "expand-loops" if isinstance(op, RegionOp) else "fuse and outline-kernels"
-                    raise _refused(op, "unplanned-operator", "it cannot be planned", f"run {before} first")
+                    is_region = isinstance(op, RegionOp)
+                    hint = "run expand-loops first" if is_region else "run fuse and outline-kernels first"
+                    raise _refused(op, "unplanned-operator", "it cannot be planned", hint)
 
     def _called(self, call: Call) -> Op:
         """A launch, or a view where the kernel would only move bytes as they are."""

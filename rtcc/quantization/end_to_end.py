@@ -26,11 +26,6 @@ from rtcc.quantization.quantizer import (
 from rtcc.quantization.scheme import Settings, require_count
 from rtcc.quantization.search import Floor, Found, quantize_mixed
 
-NOT_PREPARED = ("convert-signedness", "lower-quantization", "keep-narrow", "raise-patterns")
-"""Passes of -O2 that the graph is not prepared with: the first two compute in integers what is quantised
-already, the third makes products that ONNX does not have, the last raises patterns to operators that are
-newer than what other runtimes read."""
-
 
 @dataclass(frozen=True)
 class Quantized:
@@ -106,7 +101,7 @@ def preparation() -> tuple[Pass, ...]:
     """What else compiling does to the graph before fusion, so that what is calibrated exists at run time."""
     from rtcc.pipeline.text import parse_pipeline
 
-    return tuple(each for each in parse_pipeline("-O2") if each.name not in NOT_PREPARED)
+    return tuple(each for each in parse_pipeline("-O2") if each.before_quantizing)
 
 
 def settings_of(options: Mapping[str, Any], settings: Settings | None = None) -> Settings:

@@ -14,15 +14,11 @@ from rtcc.ir import Graph, Layout, Module, Op, Value
 from rtcc.ir.ops.fused import Fused
 from rtcc.ir.ops.plan import Launch
 from rtcc.ir.regions import anchor_of, joined_pool
+from rtcc.pipeline.base import Choice
+from rtcc.pipeline.catalogue import find_pass
 from rtcc.selection.declared_candidate import candidate_of, halo_of
 from rtcc.selection.layout_rules import layouts_read, obstacle, packing
 from rtcc.target import GENERIC, Candidate, Illegal, Target
-
-CHOOSING = "select-conv"
-"""The pass after which anchors have their algorithms."""
-
-LAYING_OUT = "select-layout"
-"""The pass after which types have their layouts."""
 
 
 def check_choices(module: Module, target: Target) -> None:
@@ -34,17 +30,16 @@ def check_choices(module: Module, target: Target) -> None:
     and writes them, or otherwise than with one axis in blocks where there is none. bad-scratch: a launch
     with another amount of scratch memory than its kernel takes.
     """
-    passes = {text.partition("{")[0] for text in module.after}
-    is_laid_out = LAYING_OUT in passes
+    made = _choices_made(module)
     for body, attributes, what in _bodies(module):
         anchor = anchor_of(body)
-        is_open = CHOOSING not in passes and "algorithm" not in attributes
+        is_open = Choice.ALGORITHMS not in made and "algorithm" not in attributes
         if anchor is not None:
             _check_pool(anchor, body, attributes, target, what)
         candidate = None if anchor is None or is_open else _declared(anchor, body, attributes, target, what)
         if candidate is not None:
             _check_tile(attributes.get("tile", ()), candidate, what)
-        if not is_laid_out:
+        if Choice.LAYOUTS not in made:
             continue
         if candidate is None or candidate.algorithm == GENERIC:
             _check_forms([*body.parameters, *body.returned], what)
@@ -52,6 +47,12 @@ def check_choices(module: Module, target: Target) -> None:
             assert anchor is not None
             _check_operands(anchor, body, candidate, target, what)
     _check_scratch(module, target)
+
+
+def _choices_made(module: Module) -> set[Choice]:
+    """What the passes that a module has been through have decided."""
+    classes = (find_pass(text.partition("{")[0]) for text in module.after)
+    return {each.chooses for each in classes if each is not None and each.chooses is not None}
 
 
 def _check_scratch(module: Module, target: Target) -> None:

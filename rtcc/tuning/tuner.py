@@ -13,28 +13,21 @@ from math import inf
 from pathlib import Path
 from typing import Any, cast
 
-from rtcc.compiler import Compilation, Options, remaining, start
+from rtcc.compiler import Compilation, Options, split_at_choice, start
 from rtcc.errors import InvalidInput
 from rtcc.files import require_folder
 from rtcc.ir import Constant, Graph, Module, Op, Value, clone_graph
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.fused import Call, Fused
 from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs
-from rtcc.pipeline.base import Pass
+from rtcc.pipeline.base import Choice, Pass
 from rtcc.pipeline.run import RunOptions, run_pipeline
-from rtcc.pipeline.text import parse_pipeline
 from rtcc.selection.decision import Decision, Placed
 from rtcc.selection.layout_rules import obstacle
 from rtcc.target import Candidate, Cost, Target, with_setting
 from rtcc.tuning.store import OPTION, Measurement, Tuning, kernel_key, read_tuning, use
 from rtcc.tuning.timing import Timed
 from rtcc.tuning.watch import ChildWatch, Failure
-
-CHOOSING = "select-conv"
-"""The pass that chooses by what is measured here."""
-
-FORMING = "lower-quantization"
-"""The pass that chooses between integers and floats by it."""
 
 FAR_OFF = 3.0
 """Algorithms predicted to take so many times the best are not measured."""
@@ -105,7 +98,8 @@ def tune(
     A file that is there is gone on with. options: as `rtcc.compile` takes them (threads, shapes, dims,
     values). watch: what measures, by default this machine's clock, in a process of its own: a kernel that
     crashes or does not end is one of the result's `failed`. Raises InvalidInput: tuning-target where
-    the file is of another target, tuning-damaged, tuning-version; and what `rtcc.compile` raises.
+    the file is of another target, tuning-damaged, tuning-version; wrong-level where the algorithms are chosen
+    already; and what `rtcc.compile` raises.
     """
     output = Path(output)
     require_folder(output)
@@ -165,12 +159,9 @@ class _Tuner:
         self._module, self._target = compilation.module, compilation.target
         if OPTION in self._target.settings:
             raise InvalidInput("tuning-target", f"{self._target} is tuned already", hint="leave tuned= out")
-        passes = remaining(self._target.pipeline("-O2"), self._module)
-        names = [each.name for each in passes]
-        if CHOOSING not in names:
-            message = f"the algorithms of this module are chosen already, it is at level {self._module.level}"
-            raise InvalidInput("tuning-level", message, hint="give the ONNX model")
-        before, start = passes[: names.index(CHOOSING)], self._module.clone()
+        pipeline, start = self._target.pipeline("-O2"), self._module.clone()
+        before, self._choosing, after = split_at_choice(pipeline, self._module, Choice.ALGORITHMS)
+        self._to_kernels = _until_kernels(after)
         report = run_pipeline(self._module, before, RunOptions(explain=True))
         self._contested = {node: form for each in report.decisions for node, form in _contested(each)}
         self._other_forms = [_in_form(form, start, before) for form in sorted({*self._contested.values()})]
@@ -221,11 +212,11 @@ class _Tuner:
         """An anchor's region as a kernel of its own, computed in one way."""
         module = _alone(work.region, self._module)
         forced = {work.key: (Measurement(way.algorithm, way.tile, 0.0),)}
-        asked = f"{{conv={way.algorithm}}}" if isinstance(work.anchor, nn.Conv) else ""
-        self._run(module, f"{CHOOSING}{asked}", forced)
+        asked = {"conv": way.algorithm} if isinstance(work.anchor, nn.Conv) else {}
+        self._run(module, [replace(cast("Any", self._choosing), **asked)], forced)
         ((region, anchor),) = _anchors(module)
         key = kernel_key(anchor, constant_slots(region, anchor))
-        self._run(module, "select-layout,outline-kernels", {**forced, key: forced[work.key]})
+        self._run(module, self._to_kernels, {**forced, key: forced[work.key]})
         fitting = [
             (call, kernel) for call in module.main.ops
             if isinstance(call, Call) and (kernel := module.kernels[call.kernel])
@@ -236,7 +227,9 @@ class _Tuner:
         activations = (n for n, value in enumerate(call.inputs) if not isinstance(value, Constant))
         return _Form(key, kernel, tuple(activations))
 
-    def _run(self, module: Module, pipeline: str, forced: Mapping[str, tuple[Measurement, ...]]) -> None:
+    def _run(
+        self, module: Module, passes: Sequence[Pass], forced: Mapping[str, tuple[Measurement, ...]]
+    ) -> None:
         """Run passes for the target with nothing measured but what is to be chosen.
 
         Two passes ask the target, and layouts depend on the tile: so a way is not declared but made the only
@@ -244,7 +237,7 @@ class _Tuner:
         """
         chosen = use(Tuning(str(self._target), dict(forced)))
         module.target = with_setting(str(self._target), OPTION, chosen)
-        run_pipeline(module, list(parse_pipeline(pipeline)), RunOptions(verify=False))
+        run_pipeline(module, passes, RunOptions(verify=False))
 
     def gain(self, works: list[Work]) -> Gain:
         """What the measurements say of the choices."""
@@ -286,9 +279,18 @@ def _contested(decision: Decision | Placed) -> Iterator[tuple[str, str]]:
 def _in_form(form: str, start: Module, passes: Sequence[Pass]) -> tuple[str, Module]:
     """The form, and a module whose layers have it wherever they can."""
     module = start.clone()
-    told = [replace(cast("Any", each), form=form) if each.name == FORMING else each for each in passes]
+    told = [
+        replace(cast("Any", each), form=form) if each.chooses is Choice.ARITHMETIC else each
+        for each in passes
+    ]
     run_pipeline(module, told, RunOptions(verify=False))
     return form, module
+
+
+def _until_kernels(passes: Sequence[Pass]) -> Sequence[Pass]:
+    """The passes up to the one that makes kernels."""
+    makes_kernels = [each.produces == "kernels" for each in passes]
+    return passes[: makes_kernels.index(True) + 1]
 
 
 def _anchors(module: Module) -> Iterator[tuple[Fused, Op]]:

@@ -63,6 +63,25 @@ def test_the_core_names_no_pass_and_no_target() -> None:
     assert offenders("rtcc", "rtcc.passes", "rtcc.targets") == []
 
 
+def test_the_core_knows_passes_by_what_they_declare() -> None:
+    """Outside the catalogue no string of the core is a pass's name or pipeline text; hints may speak of one.
+
+    Names of one word are left out: `quantize` is a command, too.
+    """
+    from rtcc.pipeline.catalogue import BUILT_IN
+
+    names = {name for name in BUILT_IN if "-" in name}
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno} has {node.value!r}"
+        for path in sources("rtcc")
+        if path != ROOT / "rtcc" / "pipeline" / "catalogue.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        and not names.isdisjoint(re.split(r"[,{}]", node.value))
+    ]  # fmt: skip
+    assert found == []
+
+
 def test_passes_and_targets_do_not_know_each_other() -> None:
     assert offenders("passes", "rtcc.targets") == []
     assert offenders("targets", "rtcc.passes") == []

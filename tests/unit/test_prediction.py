@@ -37,6 +37,14 @@ def test_a_softmax_reads_its_operand_a_few_times() -> None:
     assert 10e-6 < predict(module).seconds < 1e-3
 
 
+def test_a_module_past_the_choice_is_refused() -> None:
+    compilation = start(network(), Options())
+    compilation.lower()
+    with pytest.raises(InvalidInput, match="algorithms are chosen already") as caught:
+        predict(compilation.module)
+    assert caught.value.code == "wrong-level"
+
+
 def test_sizes_are_needed() -> None:
     module = parse_module(
         "// rtir 1  level=graph\ndim N in [1,8]\ngraph @main(%x: f32[N,4]) {\n"

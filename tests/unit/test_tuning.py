@@ -584,8 +584,9 @@ def test_another_target_s_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_module_past_the_choice_cannot_be_tuned(tmp_path: Path) -> None:
     write_module(lowered(None), tmp_path / "plan.rtir")
-    with pytest.raises(InvalidInput, match="are chosen already"):
+    with pytest.raises(InvalidInput, match="are chosen already, the module is at level plan") as caught:
         tune(tmp_path / "plan.rtir", tmp_path / "t.json")
+    assert caught.value.code == "wrong-level"
 
 
 def test_a_folder_that_is_not_there_is_said_first(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from rtcc.selection.explanation import decisions_json, decisions_text
 from rtcc.target import Illegal, parse_target
 from rtcc.text import parse_module
 from rtcc.tuning.store import Measurement, Tuning, kernel_key, use
-from rtcc.tuning.tuner import FORMING
 
 TARGET = "x86:cascadelake"
 
@@ -184,7 +183,6 @@ def test_a_form_can_be_asked_for(form: str) -> None:
 
 def measured(seconds: dict[str, float], **options: Any) -> Decision:
     """The decision where each operator's `direct` was measured, in whatever company."""
-    assert LowerQuantization.name == FORMING
     tuning, kernels = Tuning(TARGET), dict[str, Any]()
     for form in ("integers", "floats"):
         lowered = module()
