@@ -87,6 +87,7 @@ SMALL: dict[str, RealModel] = {
         ),
         _network("lenet", networks.lenet),
         _network("small-resnet18", lambda: networks.resnet18(width=8, size=64, classes=10)),
+        _network("narrow-resnet18", lambda: networks.resnet18(width=4, size=64, classes=10)),
         _network("small-resnet50", lambda: networks.resnet50(width=8, size=64, classes=10)),
         _network("small-mobilenetv2", lambda: networks.mobilenet_v2(width=0.25, size=64, classes=10)),
         _network("small-vgg16", lambda: networks.vgg16(width=4, size=32, classes=10, hidden=32)),

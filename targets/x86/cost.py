@@ -8,6 +8,7 @@ where a tile starts and the hardware's prefetchers have nothing to go by yet.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import Enum, auto
 from math import prod
 
 from rtcc.ir import DType, Graph, Layout, Op, TensorType, Value
@@ -45,16 +46,26 @@ LAUNCH_CYCLES = 400.0
 """Of one more kernel in the plan."""
 
 
-def are_weights_far(model_bytes: int, cpu: Cpu) -> bool:
-    """Whether a model has more weights than the last cache keeps, so that each run reads them from memory."""
-    return model_bytes > cpu.reach.l3 / 2
+class Home(Enum):
+    """Where a run finds its weights, after all the others of the model have passed by."""
+
+    SECOND_CACHE = auto()
+    LAST_CACHE = auto()
+    MEMORY = auto()
 
 
-def cost_of(demand: Demand, cpu: Cpu, tasks: int, *, are_weights_far: bool = False) -> Cost:
-    """What a demand costs when `tasks` cores share it; are_weights_far: whether weights come from memory."""
+def home_of_weights(model_bytes: int, cpu: Cpu) -> Home:
+    """Half of a cache is left to what else passes by; 0 where it is not known how many there are."""
+    if model_bytes > cpu.reach.l3 / 2:
+        return Home.MEMORY
+    return Home.SECOND_CACHE if 0 < model_bytes <= cpu.l2 / 2 else Home.LAST_CACHE
+
+
+def cost_of(demand: Demand, cpu: Cpu, tasks: int, home: Home = Home.LAST_CACHE) -> Cost:
+    """What a demand costs when `tasks` cores share it; home: of the model's weights."""
     hertz = cpu.gigahertz * 1e9
     compute = demand.cycles / hertz
-    memory = sum(_stream_seconds(stream, cpu, are_weights_far) for stream in demand.streams)
+    memory = sum(_stream_seconds(stream, cpu, home) for stream in demand.streams)
     if tasks == 1:
         return Cost(compute, memory)
     moved = sum(map(_size, demand.streams))
@@ -99,12 +110,13 @@ def _size(stream: Stream) -> float:
     return 0.0 if stream.is_constant else stream.size
 
 
-def _stream_seconds(stream: Stream, cpu: Cpu, are_weights_far: bool) -> float:
+def _stream_seconds(stream: Stream, cpu: Cpu, home: Home) -> float:
     """The first time from where the bytes were left, the others from where the kernel itself leaves them."""
     again = stream.size * (stream.times - 1) * _seconds_per_byte(max(stream.reach, stream.size), cpu)
-    if stream.is_constant and (are_weights_far or stream.size > cpu.reach.l3 / 2):
+    if stream.is_constant and (home is Home.MEMORY or stream.size > cpu.reach.l3 / 2):
         return _far_weights_seconds(stream.size, cpu) + again
-    return stream.size * _seconds_per_byte(stream.size, cpu, is_near=not stream.is_constant) + again
+    is_near = not stream.is_constant or home is Home.SECOND_CACHE
+    return stream.size * _seconds_per_byte(stream.size, cpu, is_near=is_near) + again
 
 
 def _far_weights_seconds(size: float, cpu: Cpu) -> float:

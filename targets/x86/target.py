@@ -37,10 +37,11 @@ from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
 from rtcc.targets.tvm.tiles import tiles_of, with_measurements
 from rtcc.targets.x86.cost import (
     WAKING_SECONDS,
+    Home,
     anchor_seconds,
-    are_weights_far,
     conversion_cost,
     cost_of,
+    home_of_weights,
     loops_seconds,
     tasks_of,
 )
@@ -104,12 +105,12 @@ class X86(Target):
     def candidates(
         self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS, *, weights: int = 0
     ) -> tuple[Candidate, ...]:
-        name, are_far = self.settings.get(OPTION), are_weights_far(weights, self.model)
+        name, home = self.settings.get(OPTION), home_of_weights(weights, self.model)
         company = (is_in_region(anchor), company_of(anchor)) if name else ()
-        problem = (*problem_of(anchor, constants), halos, are_far, company)
+        problem = (*problem_of(anchor, constants), halos, home, company)
         if problem not in self._candidates:
             vectors = self._vectors(anchor)
-            price = partial(self._price, are_weights_far=are_far)
+            price = partial(self._price, home=home)
             found = candidates_of(anchor, constants, halos, vectors, price)
             if name:
                 measured = measurements_of(kept(name), anchor, constants)
@@ -135,8 +136,8 @@ class X86(Target):
     def loops_cost(self, body: Graph, operands: Sequence[Layout | None], result: Layout | None) -> Cost:
         return self._price(loops_demand(body, operands, result, self.lanes(DType.F32)))
 
-    def _price(self, demand: Demand, *, are_weights_far: bool = False) -> Cost:
-        cost = partial(cost_of, demand, self.model, are_weights_far=are_weights_far)
+    def _price(self, demand: Demand, home: Home = Home.LAST_CACHE) -> Cost:
+        cost = partial(cost_of, demand, self.model, home=home)
         tasks = tasks_of(cost(1).total, self.threads)
         return cost(tasks)
 

@@ -9,6 +9,9 @@ from rtcc.ir.ops.nn import Conv
 from rtcc.passes.select_conv import SelectConv
 from rtcc.pipeline.run import run_pipeline
 from rtcc.pipeline.text import parse_pipeline
+from rtcc.targets.tvm.demand import Demand, Stream
+from rtcc.targets.x86.cost import Home, cost_of, home_of_weights
+from rtcc.targets.x86.cpus import CPUS
 
 MEBIBYTE = 1 << 20
 
@@ -24,3 +27,15 @@ def test_a_large_models_small_layer_takes_the_fewer_transformed_weights(others: 
     run_pipeline(module, [*parse_pipeline("fuse"), SelectConv()])
     (region,) = (op for op in module.main.ops if isinstance(op, Fused))
     assert region.algorithm == algorithm
+
+
+def test_weights_of_a_small_model_stay_in_the_second_cache() -> None:
+    """Half of a cache is left to what else passes by; not knowing how many there are means the last one."""
+    cpu = CPUS["znver5"]
+    assert home_of_weights(cpu.l2 // 2, cpu) is Home.SECOND_CACHE
+    assert home_of_weights(cpu.l2 // 2 + 1, cpu) is Home.LAST_CACHE
+    assert home_of_weights(cpu.reach.l3 // 2 + 1, cpu) is Home.MEMORY
+    assert home_of_weights(0, cpu) is Home.LAST_CACHE
+    demand = Demand(0, (Stream(64 << 10, is_constant=True),))
+    near, last, far = (cost_of(demand, cpu, 1, home).total for home in Home)
+    assert near < last < far
