@@ -9,8 +9,8 @@ import numpy as np
 from rtcc.ir.ops.integer import GlobalSum, WindowSum
 from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.pooling import AveragePool, GlobalAveragePool
+from rtcc.ir.ops.sum_range import LARGEST, LIMIT
 from rtcc.passes.integer.values import Array, dequantized, scaled
-from rtcc.passes.legalization.sum_range import LARGEST, LIMIT
 from rtcc.pipeline import Rewriter, rewrite
 
 

@@ -13,6 +13,7 @@ from rtcc.ir.ops.integer import ConvSum, MatMulSum, padded_offset
 from rtcc.ir.ops.math import Add, Mul, Sub
 from rtcc.ir.ops.quant import MatMulInteger
 from rtcc.ir.ops.shapes import Reshape
+from rtcc.ir.ops.sum_range import LIMIT, may_overflow
 from rtcc.passes.integer.arithmetic import Arithmetic, Linear
 from rtcc.passes.integer.averages import average, global_average
 from rtcc.passes.integer.values import (
@@ -24,7 +25,6 @@ from rtcc.passes.integer.values import (
     scaled,
     unscaled,
 )
-from rtcc.passes.legalization.sum_range import LARGEST, LIMIT
 from rtcc.pipeline import Rewriter, Rule, rewrite
 from rtcc.target import Illegal
 
@@ -162,10 +162,10 @@ def _bytes_product(op: MatMulInteger) -> Array | Illegal:
         return Illegal(f"its data are {op.left.type.dtype.value} while running, sums of bytes take u8")
     if not op.type.is_static:
         return SYMBOLIC
-    zero, sums = op.left_zero_point, matrix.sum(0, dtype=np.int64)
+    zero = op.left_zero_point
     if zero is not None and not (zero.type.is_static and zero.type.elements == 1):
         return Illegal("its data have several zero points")
-    if may_overflow(matrix.T, -LARGEST * sums) or may_overflow(matrix.T, 0 * sums):
+    if may_overflow(matrix.T, is_centred=zero is not None):
         return OVERFLOW
     return matrix
 
@@ -226,18 +226,6 @@ def integer_bias(bias: Value | None, scale: Array, count: int) -> Array | Illega
     if not (np.abs(units) < LIMIT).all():
         return Illegal("its bias in units of the sum leaves int32")
     return np.rint(units).astype(np.int64)
-
-
-def may_overflow(filters: Array, offset: Array) -> bool:
-    """Whether the sum of some u8 data with a filter [M, …], or with its offset added, may exceed int32."""
-    flat = filters.reshape(len(filters), -1).astype(np.int64)
-    highest = LARGEST * np.maximum(flat, 0).sum(1)
-    lowest = LARGEST * np.minimum(flat, 0).sum(1)
-    moved = offset.reshape(len(filters), -1)
-    top = np.maximum(highest, highest + moved.max(1))
-    bottom = np.minimum(lowest, lowest + moved.min(1))
-    both = np.concatenate([top, bottom, moved.reshape(-1)])
-    return bool((both >= LIMIT).any() or (both < -LIMIT).any())
 
 
 def _along(vector: Array, rank: int, axis: int) -> Array:

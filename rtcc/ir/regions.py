@@ -27,13 +27,21 @@ def joined_pool(body: Graph) -> Op | None:
 
 def constant_slots(op: Fused, anchor: Op) -> frozenset[int]:
     """Which operands of the anchor are constants that can be stored as this operand alone wants them."""
-    outer = [
-        op.inputs[value.index] if value is not None and value.graph is op.body else value
-        for value in anchor.operands
-    ]
+    outer = [None if value is None else outer_value(value) for value in anchor.operands]
     return frozenset(
         slot for slot, value in enumerate(outer) if isinstance(value, Constant) and outer.count(value) == 1
     )
+
+
+def outer_value(value: Value) -> Value:
+    """What a parameter of a fused region stands for; any other value itself."""
+    owner = value.graph.parent if value.graph is not None else None
+    return owner.inputs[value.index] if isinstance(owner, Fused) else value
+
+
+def is_kernel_parameter(value: Value) -> bool:
+    """Whether each launch of a kernel gives the value anew, so that nothing here tells what it is."""
+    return value.graph is not None and value.graph.parent is None and value.graph.name != "main"
 
 
 def operand_index(anchor: Op, slot: int) -> int | None:

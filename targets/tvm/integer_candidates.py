@@ -12,13 +12,12 @@ from rtcc.targets.tvm.candidate_basis import Price, Vectors, border_of, generic_
 from rtcc.targets.tvm.demand import Demand
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
-from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_illegal
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_illegal, direct_illegal
 from rtcc.targets.tvm.kernels.integer.integer_tiles import (
     GROUP,
     evicts_itself,
     has_vnni,
     integer_conv_demand,
-    integer_conv_illegal,
     integer_conv_tile,
     integer_depthwise_demand,
     integer_depthwise_tiles,
@@ -30,7 +29,6 @@ from rtcc.targets.tvm.kernels.integer.integer_tiles import (
     integer_plain_demand,
     integer_plain_illegal,
     integer_plain_tiles,
-    sum_illegal,
 )
 from rtcc.targets.tvm.problems import GROUPED, PLAIN, bordered_problem, is_column, product_problem
 
@@ -89,7 +87,7 @@ class ByteConvolution:
         if reason := self._no_micro_kernel():
             return Candidate("direct", Illegal(f"direct: {reason}"))
         problem = self._problem
-        if reason := integer_conv_illegal(problem):
+        if reason := direct_illegal(problem):
             return Candidate("direct", Illegal(reason))
         cache = vectors.caches.second
         tile = integer_conv_tile(problem, vectors.registers, cache, vectors.threads)
@@ -139,7 +137,7 @@ def product_of_bytes(
 ) -> tuple[Candidate, ...]:
     depth = op.left.type.sizes[-1]
     generic = generic_candidate(op, depth, vectors, price)
-    reason = sum_illegal(depth)
+    reason = None
     if op.left.type.rank < 2 or op.right.type.rank != 2 or not has_constant:
         reason = "the micro-kernel takes rows and a constant matrix of this layer's own"
     elif depth % GROUP or 0 in op.type.sizes or not depth:

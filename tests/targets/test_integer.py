@@ -373,16 +373,14 @@ def test_plain_loops(target: str) -> None:
         kernels.check(name, random_kernel_inputs(kernels.kernel(name), 1))
 
 
-def test_sums_that_may_exceed_int32_have_no_kernel() -> None:
+def test_sums_of_many_small_products_have_kernels() -> None:
+    """It is not their number that decides: 72,000 products of weights of 2 fit."""
     module = Module(target="x86:cascadelake")
     data, weight = TensorType(DType.U8, (1, 8000, 3, 3)), TensorType(DType.I8, (16, 8000, 3, 3))
     graph = Graph("main", [("x", data)])
     module.graphs["main"] = graph
-    w = module.add_constant("w", np.array(1, np.int8), weight)
+    w = module.add_constant("w", np.array(2, np.int8), weight)
     o = module.add_constant("o", np.array(0, np.int32), TensorType(DType.I32, (16,)))
     op = graph.append(ConvSum(graph.parameters[0], w, o))
     graph.return_(op.result)
-    Fuse().run(module)
-    (decision,) = SelectConv().explain(module)
-    (direct,) = (offer for offer in decision.offers if offer.candidate.algorithm == "direct")
-    assert "72000 products may exceed int32" in str(direct.candidate.cost)
+    assert check(module) == ["", "direct"]

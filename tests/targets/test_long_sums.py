@@ -10,7 +10,7 @@ from onnx import ModelProto, helper
 import rtcc
 from rtcc.compiler import Options, start
 from rtcc.errors import Unsupported
-from rtcc.ir.ops.integer import MatMulSum
+from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from tests.frontend.models import make_model, value
 
 DEPTHS = (4, 1024, 65_792, 70_000)
@@ -103,3 +103,27 @@ def test_integer_convolutions(weight: int) -> None:
     with rtcc.compile(model) as artifact:
         found = artifact.run({"x": np.full((1, 7_400, 3, 3), 255, np.uint8)})["y"]
     assert (found == 255 * 2 * 9 * 7_400).all()
+
+
+@pytest.mark.parametrize("weight", [2, -3, 127])
+def test_convolutions_of_many_products_are_summed_in_integers_where_they_fit(weight: int) -> None:
+    """66,600 products: of small weights in int32, of large ones in floats wide enough."""
+    channels, factor = 7_400, 2.0**25 if weight == 127 else 2.0**19
+    constants = {
+        "xs": np.float32(1), "xz": np.uint8(0), "w": np.full((4, channels, 3, 3), weight, np.int8),
+        "ws": np.float32(1), "wz": np.int8(0), "ys": np.float32(factor), "yz": np.uint8(128),
+    }  # fmt: skip
+    constants["w"][1:, ::2] *= -1
+    node = helper.make_node("QLinearConv", ["x", *constants], ["y"], name="conv")
+    shape = (1, channels, 3, 3)
+    model = make_model([node], [value("x", shape, np.uint8)], [value("y", (1, 4, 1, 1), np.uint8)], constants)
+    data = np.random.default_rng(weight + 3).integers(0, 256, shape, np.uint8)
+    totals = constants["w"].reshape(4, -1).astype(np.int64) @ data.reshape(-1).astype(np.int64)
+    expected = np.clip(np.rint(totals / factor) + 128, 0, 255).astype(np.uint8).reshape(1, 4, 1, 1)
+    compilation = start(model, Options(target="x86:cascadelake"))
+    compilation.lower()
+    ops = [op for kernel in compilation.module.kernels.values() for op in kernel.ops]
+    assert any(isinstance(op, ConvSum) for op in ops) == (weight != 127)
+    for pipeline in ("-O1", "-O2"):
+        with rtcc.compile(model, pipeline=pipeline) as artifact:
+            np.testing.assert_array_equal(artifact.run({"x": data})["y"], expected)

@@ -1,28 +1,32 @@
 """Integer arithmetic that `lower-quantization` makes of quantised operators (family `quant`).
 
-Sums of u8 data times s8 weights are exact in i32. What follows a sum is elementwise, so that it runs in the
-kernel that adds up: `requantize` rounds once to a quantised type, `add` adds two quantised tensors,
-`add_to_sum` a quantised tensor to a sum that was not rounded before.
+Sums of u8 data times s8 weights are exact in i32: `check` refuses weights with which some data leave it, and
+so many products that some weights do where they are no constants. What follows a sum is elementwise, so that
+it runs in the kernel that adds up: `requantize` rounds once to a quantised type, `add` adds two quantised
+tensors, `add_to_sum` a quantised tensor to a sum that was not rounded before.
 docs/arithmetic.md has the order of the operations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
-from rtcc.ir.dimension import Expression
+from rtcc.ir.dimension import Expression, upper_bound
 from rtcc.ir.dtype import DType
 from rtcc.ir.op import Array, attribute, operand
 from rtcc.ir.ops.computed import INTEGERS, ComputedOp
 from rtcc.ir.ops.nn import Convolution, Geometry, product_operations, product_shape, sum_operations
 from rtcc.ir.ops.pooling import Pool
 from rtcc.ir.ops.requantization import F32, FIXED25, MODES, quantized, scaled_exactly
+from rtcc.ir.ops.sum_range import MOST_TERMS, columns_of, may_overflow
 from rtcc.ir.ops.window import Window, convolve
+from rtcc.ir.regions import is_kernel_parameter, outer_value
 from rtcc.ir.roles import Role
 from rtcc.ir.types import TensorType, broadcast_shapes
-from rtcc.ir.value import Value
+from rtcc.ir.value import Constant, Value
 
 QUANTIZED = (DType.U8, DType.I8)
 
@@ -31,6 +35,8 @@ ROUNDED = (*QUANTIZED, DType.U16, DType.I16)
 
 FACTOR_BITS = 16
 """Significant bits of the factors of `quant.add`: times an 8-bit difference they are exact in float32."""
+
+_DIVIDED = "divide the sum among several operators"
 
 _FACTOR_MASK = np.uint32(2**32 - 2 ** (24 - FACTOR_BITS))
 
@@ -67,6 +73,13 @@ class ConvSum(Convolution):
                     f"there are {places.count} places along {size} results, the offset has {each}"
                 )
         return (TensorType(DType.I32, shape),)
+
+    def check(self) -> None:
+        weight, offset = outer_value(self.weight), outer_value(self.offset)
+        if isinstance(weight, Constant):
+            _require_fit(self, weight.array, offset.array if isinstance(offset, Constant) else None)
+        elif not is_kernel_parameter(weight):
+            _require_few(self, self.weight.type.shape[1:])
 
     def places(self) -> tuple[Places, ...]:
         """The places of the results along each spatial axis."""
@@ -139,7 +152,7 @@ def padded_offset(weight: Array, bias: Array, zero: int, window: Window, spatial
 
 
 class MatMulSum(ComputedOp):
-    """Product of u8 [..., M, K] and s8 [K, N], in i32, which must hold all sums."""
+    """Product of u8 [..., M, K] and s8 [K, N], in i32, which holds all sums."""
 
     name = "quant.mat_mul_sum"
     role = Role.ANCHOR
@@ -149,6 +162,13 @@ class MatMulSum(ComputedOp):
     def infer(self) -> tuple[TensorType, ...]:
         _require_sum(self, self.left, self.right)
         return (TensorType(DType.I32, product_shape(self, self.left.type.shape, self.right.type.shape)),)
+
+    def check(self) -> None:
+        right = outer_value(self.right)
+        if isinstance(right, Constant):
+            _require_fit(self, columns_of(right.array), None)
+        elif not is_kernel_parameter(right):
+            _require_few(self, self.left.type.shape[-1:])
 
     def operations(self) -> int:
         return product_operations(self.type, self.left.type)
@@ -320,6 +340,18 @@ def add_factor(factor: float) -> np.float32:
 def _require_sum(op: ComputedOp, data: Value, weight: Value) -> None:
     if data.type.dtype is not DType.U8 or weight.type.dtype is not DType.I8:
         raise op.fail(f"needs u8 data and s8 weights, found {data.type} and {weight.type}")
+
+
+def _require_fit(op: ComputedOp, filters: Array, offset: Array | None) -> None:
+    if may_overflow(filters, offset):
+        raise op.fail("with these weights some data make its sum leave int32", hint=_DIVIDED)
+
+
+def _require_few(op: ComputedOp, sizes: Sequence[int | Expression]) -> None:
+    """The shape of each filter, or its upper bound, allows no weights with which a sum leaves i32."""
+    terms = prod(upper_bound(size) for size in sizes)
+    if terms > MOST_TERMS:
+        raise op.fail(f"some weights make a sum of {terms} products leave int32", hint=_DIVIDED)
 
 
 def _require_zero(op: ComputedOp, zero: Value) -> None:

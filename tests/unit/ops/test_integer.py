@@ -14,8 +14,8 @@ from rtcc.errors import RtccError
 from rtcc.ir import DType, TensorType, Value
 from rtcc.ir.ops.integer import AddToSum, ConvSum, QuantizedAdd, Requantize, add_factor, masked, padded_offset
 from rtcc.ir.ops.quant import ConvInteger
+from rtcc.ir.ops.sum_range import MOST_TERMS, columns_of, may_overflow, terms_may_overflow
 from rtcc.ir.ops.window import Window
-from rtcc.passes.integer.sums import may_overflow
 
 
 def value(array: np.ndarray) -> Value:
@@ -63,6 +63,45 @@ def test_a_sum_that_reaches_the_limit_is_refused() -> None:
     assert may_overflow(np.full((1, 66_400), 127, np.int8), np.zeros(1, np.int64))
     assert may_overflow(np.full((1, 66_400), -127, np.int8), np.array([10_000_000], np.int64))
     assert may_overflow(np.zeros((1, 1), np.int8), np.array([2**31], np.int64))
+
+
+def test_an_offset_counts_for_its_own_filter_and_place() -> None:
+    weights = np.zeros((2, 66_000), np.int8)
+    weights[0] = 127
+    room = 2**31 - 1 - 255 * 127 * 66_000
+    assert not may_overflow(weights, np.array([room, 2**31 - 1]))
+    assert may_overflow(weights, np.array([room + 1, 0]))
+    assert not may_overflow(weights, np.array([[0, room], [0, -(2**31)]]))
+    assert may_overflow(weights, np.array([[0, room + 1], [0, 0]]))
+    assert may_overflow(weights, np.array([0, -(2**31) - 1]))
+
+
+@given(st.lists(st.integers(-128, 127), min_size=1, max_size=4), st.integers(-9, 9))
+def test_sums_of_centred_data_are_those_of_any_zero_point(values: list[int], beyond: int) -> None:
+    """With the offset that brings the largest sum of some zero point to the edge of int32."""
+    weights = np.array(values, np.int8)[None]
+    above, below = (255 * sum(max(sign * each, 0) for each in values) for sign in (1, -1))
+    tops = [(255 - z) * above // 255 + z * below // 255 for z in range(256)]
+    offset = np.array([2**31 - 1 - max(tops) + beyond])
+    assert may_overflow(weights, offset, is_centred=True) == (beyond > 0)
+    assert may_overflow(-weights.astype(np.int32), offset, is_centred=True) == (beyond > 0)
+
+
+def test_how_many_products_fit_whatever_the_weights() -> None:
+    assert MOST_TERMS == 65_793
+    assert not terms_may_overflow(MOST_TERMS)
+    assert terms_may_overflow(MOST_TERMS + 1)
+    assert terms_may_overflow(MOST_TERMS, offset=2**31 - 255 * 128 * MOST_TERMS)
+    assert may_overflow(np.full((1, MOST_TERMS + 1), -128, np.int8))
+
+
+def test_filters_of_a_product_are_its_columns() -> None:
+    matrix = np.arange(24).reshape(2, 3, 4)
+    assert columns_of(matrix).tolist() == [matrix[i, :, j].tolist() for i in range(2) for j in range(4)]
+    assert columns_of(np.arange(3)).tolist() == [[0, 1, 2]]
+    assert columns_of(np.zeros((0, 5))).shape == (5, 0)
+    assert columns_of(np.zeros((5, 0))).shape == (0, 5)
+    assert not may_overflow(np.zeros((0, 5), np.int8), np.zeros(0, np.int32))
 
 
 def test_requantising_rounds_half_to_even_and_saturates() -> None:

@@ -22,9 +22,10 @@ from tvm import tirx
 
 from rtcc.targets.tvm.function_builder import Index, vector
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import direct_illegal
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Epilogue
 from rtcc.targets.tvm.kernels.integer.integer_dot import broadcast_group, dot
-from rtcc.targets.tvm.kernels.integer.integer_tiles import GROUP, integer_conv_illegal
+from rtcc.targets.tvm.kernels.integer.integer_tiles import GROUP
 from rtcc.targets.tvm.kernels.output_row import Accumulators, Band, OutputRow, banded
 from rtcc.targets.tvm.kernels.tiling import Tiling
 from rtcc.targets.tvm.kernels.window_taps import each_tap
@@ -37,7 +38,7 @@ def make(
     problem: ConvProblem, epilogue: Epilogue | None, tile: Tile, output: str, features: Collection[str]
 ) -> tirx.PrimFunc:
     """The kernel (task, tasks, input, weights, *epilogue parameters, output); output: its element type."""
-    reason = integer_conv_illegal(problem)
+    reason = direct_illegal(problem)
     assert reason is None, reason
     return _IntegerConv(problem, tile, frozenset(features)).build(epilogue, output)
 

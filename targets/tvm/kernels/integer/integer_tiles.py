@@ -16,7 +16,6 @@ from rtcc.targets.tvm.kernels.convolution.conv_demand import MOST_IN_ONE_SET, TI
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
     depthwise_tile,
-    direct_illegal,
     direct_tiles,
     plain_illegal,
 )
@@ -26,11 +25,6 @@ from rtcc.targets.tvm.kernels.tiling import Tiling, cycles_per_step, split_evenl
 
 GROUP = 4
 """Bytes that one lane of an accumulator takes at a time."""
-
-LARGEST_PRODUCT = 255 * 128
-"""Of a u8 and an s8."""
-
-LARGEST_SUM = 2**31 - 1
 
 STORE_CYCLES = 2.5
 """Of one vector of results: an offset, a factor, two limits, conversions there and back, the store."""
@@ -45,18 +39,6 @@ WIDENING = 4.0
 def has_vnni(features: Collection[str], lanes: int) -> bool:
     """Whether one instruction adds up four products in each of so many lanes."""
     return lanes == 16 and "avx512vnni" in features
-
-
-def sum_illegal(terms: int) -> str | None:
-    """Why so many products of a u8 and an s8 may not be added in i32, or None."""
-    most = LARGEST_SUM // LARGEST_PRODUCT
-    return None if terms <= most else f"{terms} products may exceed int32, {most} cannot"
-
-
-def integer_conv_illegal(problem: ConvProblem) -> str | None:
-    """Why `integer_conv` cannot do the convolution, or None."""
-    terms = problem.channels // problem.groups * prod(problem.kernel)
-    return sum_illegal(terms) or direct_illegal(problem)
 
 
 @functools.cache
@@ -122,7 +104,7 @@ def integer_plain_illegal(problem: ConvProblem) -> str | None:
         return f"{problem.channels} channels fill a block, which other kernels take"
     if problem.kernel[1] == 1 or problem.dilations[1] > 1:
         return "a row of the filter has no neighbouring taps to be taken four at a time"
-    return plain_illegal(problem) or sum_illegal(problem.channels * prod(problem.kernel))
+    return plain_illegal(problem)
 
 
 def quads_of(problem: ConvProblem) -> int:
