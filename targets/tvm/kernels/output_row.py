@@ -186,11 +186,12 @@ class Band:
     rows: Index
 
     @contextmanager
-    def each_row(self) -> Iterator[OutputRow]:
-        """The loop over the band's rows, the halo of each already zeroed."""
+    def each_row(self, *, first: int = 0) -> Iterator[OutputRow]:
+        """The loop over the band's rows, the halo of each already zeroed; it begins with row `first`."""
         kernel = self.kernel
         with kernel.serial("row", self.rows) as step_row:
-            y = kernel.bind("y", self.top + step_row)
+            step = tirx.truncmod(step_row + first, self.rows) if first else step_row
+            y = kernel.bind("y", self.top + step)
             row = OutputRow(kernel, self.tiling, self.buffer, self.finish, self.n, self.kb, y)
             row.zero_halo()
             yield row

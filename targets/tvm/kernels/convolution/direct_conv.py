@@ -60,7 +60,8 @@ class _DirectConv:
         return banded(self.tiling, tile.rows, [data, weights], epilogue, self._band)
 
     def _band(self, band: Band, data: tirx.Buffer, weights: tirx.Buffer) -> None:
-        with band.kernel.serial("sweep", self.passes) as sweep, band.each_row() as row:
+        first = 1 if self.problem.window(0).before else 0  # row 0 leaves taps out: weights would come in gaps
+        with band.kernel.serial("sweep", self.passes) as sweep, band.each_row(first=first) as row:
             row.edge_tiles(
                 self.tile.pixels, self.problem.window(1),
                 lambda x, pixels: self._tile(row, data, weights, sweep, x, pixels),

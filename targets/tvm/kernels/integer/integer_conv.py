@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from math import prod
 
 from tvm import tirx
 
@@ -31,7 +32,8 @@ from rtcc.targets.tvm.kernels.tiling import Tiling
 from rtcc.targets.tvm.kernels.window_taps import each_tap
 
 AHEAD_BYTES = 4096
-"""How far ahead weights are asked for, as in `direct_conv`."""
+"""How far ahead weights are asked for at least, as in `direct_conv`: by whole channels, since a row at the
+edge of the picture leaves taps out, and what it asks for must be what it comes to."""
 
 
 def make(
@@ -64,7 +66,8 @@ class _IntegerConv:
         return banded(tiling, tile.rows, operands, epilogue, self._band, dtype)
 
     def _band(self, band: Band, data: tirx.Buffer, weights: tirx.Buffer) -> None:
-        with band.each_row() as row:
+        first = 1 if self.problem.window(0).before else 0  # row 0 leaves taps out: weights would come in gaps
+        with band.each_row(first=first) as row:
             row.edge_tiles(
                 self.tile.pixels, self.problem.window(1),
                 lambda x, pixels: self._tile(row, data, weights, x, pixels),
@@ -95,6 +98,7 @@ class _IntegerConv:
         (cb, q), (down, across) = channels, problem.windows
         columns, quad = acc.blocks * lanes * GROUP, cb * (lanes // GROUP) + q
         block = row.first_input_block(problem) + cb
+        ahead = -(-AHEAD_BYTES // (columns * prod(problem.kernel)))
 
         with each_tap(kernel, (down, across), (row.y, x), acc.pixels) as (r, s, parts):
             y = down.coordinate(row.y, r) + problem.input_halo[0]
@@ -107,4 +111,4 @@ class _IntegerConv:
                         weight = weights[row.kb, quad, r, s, span]
                         total = dot(acc.buffer[place], value, weight, self.features)
                         kernel.store(acc.buffer, [place], total)
-            kernel.prefetch(weights, [row.kb, quad, r, s + AHEAD_BYTES // columns], columns // GROUP)
+            kernel.prefetch(weights, [row.kb, quad + ahead, r, s], columns // GROUP)
