@@ -47,11 +47,49 @@ class Weights(StrEnum):
     EXTERNAL = "external"
 
 
+class Choosing:
+    """What the user wants chosen for layers: algorithms, and arithmetic on weights and sums of few bits."""
+
+    def __init__(
+        self,
+        conv: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--conv",
+                metavar="NAME",
+                help="Algorithm of all convolutions, or LAYER=NAME of one layer; repeatable.",
+            ),
+        ] = None,
+        max_error: Annotated[
+            float,
+            typer.Option(
+                "--max-error", min=0, help="Forbid algorithms whose error bound is larger, say 1e-5."
+            ),
+        ] = 0.0,
+        widen_weights: Annotated[
+            bool,
+            typer.Option("--widen-weights", help="Make float32 of weights that are stored in fewer bits."),
+        ] = False,
+        requantize: Annotated[
+            str,
+            typer.Option(
+                "--requantize",
+                metavar="MODE",
+                help="How integer sums are scaled: f32, fixed25 (in integers), or auto, the target's way.",
+            ),
+        ] = "auto",
+    ) -> None:
+        bits: dict[str, Any] = {"widen_weights": widen_weights, "requantize": requantize}
+        self.options = {"max_error": max_error, **bits, **parse_conv(conv)}
+
+
 @app.command("compile", short_help="Compile a model to a library and a header.", epilog=EXAMPLES)
 @with_options_of(Compiling)
+@with_options_of(Choosing, "choosing")
 def compile_(
     model: ModelArgument,
     asked: Compiling,
+    choosing: Choosing,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="PATH.so or PATH.a; MODEL.so by default.")
     ] = None,
@@ -82,30 +120,6 @@ def compile_(
     explain_json: Annotated[
         Path | None, typer.Option("--explain-json", metavar="FILE", help="Write what was decided there.")
     ] = None,
-    conv: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--conv",
-            metavar="NAME",
-            help="Algorithm of all convolutions, or LAYER=NAME of one layer; repeatable.",
-        ),
-    ] = None,
-    max_error: Annotated[
-        float,
-        typer.Option("--max-error", min=0, help="Forbid algorithms whose error bound is larger, say 1e-5."),
-    ] = 0.0,
-    widen_weights: Annotated[
-        bool,
-        typer.Option("--widen-weights", help="Make float32 of weights that are stored in fewer bits."),
-    ] = False,
-    requantize: Annotated[
-        str,
-        typer.Option(
-            "--requantize",
-            metavar="MODE",
-            help="How integer sums are scaled: f32, fixed25 (in integers), or auto, the target's way.",
-        ),
-    ] = "auto",
     load: LoadOption = None,
 ) -> None:
     """Compile MODEL to PATH.so or PATH.a, with the header PATH.h beside it.
@@ -121,9 +135,8 @@ def compile_(
     options = asked.options(
         pipeline=optimisation_level(o0, o1, o2, pipeline), dump_ir=dump_ir, verify_each=verify_each,
         verify_kernels=verify_kernels, max_workspace=parse_size(max_workspace),
-        external_weights=weights is Weights.EXTERNAL, max_error=max_error, widen_weights=widen_weights,
-        requantize=requantize,
-        explain=explain or explain_json is not None, **parse_conv(conv),
+        external_weights=weights is Weights.EXTERNAL, explain=explain or explain_json is not None,
+        **choosing.options,
     )  # fmt: skip
     require_destination(output)
     if explain_json is not None:
@@ -158,9 +171,7 @@ def parse_size(text: str | None) -> int | None:
 
 def parse_conv(texts: list[str] | None) -> dict[str, Any]:
     """`["direct", "conv1=direct_plain"]` → {"conv": "direct", "layers": {"conv1": "direct_plain"}}."""
-    layers = {
-        layer: name for layer, equals, name in (text.rpartition("=") for text in texts or []) if equals
-    }
+    layers = {layer: name for layer, equals, name in (text.rpartition("=") for text in texts or []) if equals}
     everywhere = [text for text in texts or [] if "=" not in text]
     if len(everywhere) > 1:
         raise typer.BadParameter(f"--conv names {' and '.join(everywhere)} for all layers")

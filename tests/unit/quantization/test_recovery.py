@@ -167,15 +167,30 @@ def test_factors_go_along_the_axis_that_they_are_of(module: Module) -> None:
     assert np.abs(run(module, feeds) - exact).max() < 1e-5 * np.abs(exact).max()
 
 
-def test_a_fold_that_changes_results_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("zeros", [0, 1])
+def test_a_fold_that_changes_results_is_a_fault(monkeypatch: pytest.MonkeyPatch, zeros: int) -> None:
     module = across(CONVOLUTION)
-    data = from_arrays(samples(module), module.main)
+    feeds = samples(module)
+    feeds["x"][:zeros] = 0
+    data = from_arrays(feeds, module.main)
 
     def anywhere(*_: object) -> bool:
         return True
 
     monkeypatch.setattr(equalization, "_folds", anywhere)
     with pytest.raises(AssertionError, match="--equalization off"):
+        equalize(module, data, Collecting(), Equalization.FOLDED, "quantize")
+
+
+def test_weights_that_are_finite_no_more_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = convolutions("math.relu")
+    data = from_arrays(samples(module), module.main)
+
+    def overflowing(_: object, activations: Any) -> Any:
+        return np.full_like(activations, 1e-39)
+
+    monkeypatch.setattr(equalization, "_factors", overflowing)
+    with pytest.raises(AssertionError, match="--equalization off"), np.errstate(all="ignore"):
         equalize(module, data, Collecting(), Equalization.FOLDED, "quantize")
 
 
