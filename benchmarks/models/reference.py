@@ -30,7 +30,7 @@ Arrays = Mapping[str, Array]
 def float64_reference(model: ModelProto, feeds: Arrays) -> dict[str, Array]:
     """The model's outputs by name, computed in float64; float32 feeds are widened."""
     double = to_float64(model)
-    (opset,) = (each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+    (opset,) = {each.version for each in model.opset_import if each.domain in ("", "ai.onnx")}
     operators = _OPERATORS + (_FLATTENING if opset < 13 else [])
     evaluator: Any = ReferenceEvaluator(double, new_ops=operators)
     wide = {name: a.astype(np.float64) if a.dtype == np.float32 else a for name, a in feeds.items()}
