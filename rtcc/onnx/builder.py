@@ -35,6 +35,10 @@ class Builder:
         self.inline = inline
         """Reads a nested graph without inputs in place: its proto, the attribute's name; its results."""
 
+    def inside(self, graph: Graph) -> Builder:
+        """One that appends to another graph, a region of the op that the node becomes."""
+        return Builder(self.module, graph, self.location, self.region, self.inline)
+
     def op(
         self,
         op_type: str,

@@ -77,6 +77,18 @@ class Node:
             return default
         return self._text(self._attribute(name, "string").s, name)
 
+    def floats(self, name: str, default: tuple[float, ...] | None = None) -> tuple[float, ...]:
+        """A list of float32 values; required without a default."""
+        if name not in self.attributes and default is not None:
+            return default
+        return tuple(self._attribute(name, "floats").floats)
+
+    def strings(self, name: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        """A list of strings; required without a default."""
+        if name not in self.attributes and default is not None:
+            return default
+        return tuple(self._text(each, name) for each in self._attribute(name, "strings").strings)
+
     def tensor(self, name: str) -> Array:
         """A required dense tensor attribute."""
         attribute = self._attribute(name, "tensor")

@@ -7,7 +7,7 @@ a row's `sequence_lens` leave its state alone and give zeros.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -62,6 +62,25 @@ class Activation:
                 return np.where(x < 0, self.alpha * np.expm1(x), x)
 
 
+def activations_of(
+    names: Iterable[str], alphas: Sequence[float], betas: Sequence[float]
+) -> tuple[Activation, ...]:
+    """Functions by name, in any case; those with parameters take the next given ones.
+
+    ValueError where there is no such function.
+    """
+    left, found = (list(alphas), list(betas)), list[Activation]()
+    for name in (each.lower() for each in names):
+        if name not in _DEFAULTS:
+            raise ValueError(f"the activation {name!r} is none of {', '.join(_DEFAULTS)}")
+        parameters = [
+            given.pop(0) if _PARAMETERS.get(name, 0) > index and given else default
+            for index, (given, default) in enumerate(zip(left, _DEFAULTS[name], strict=True))
+        ]
+        found.append(Activation(name, *parameters))
+    return tuple(found)
+
+
 class Recurrent(ComputedOp):
     """What the three layers share: shapes, directions, and the walk over the sequence."""
 
@@ -107,19 +126,11 @@ class Recurrent(ComputedOp):
         names = self.activations or self.default_activations * len(self.directions)
         if len(names) != count * len(self.directions):
             raise self.fail(f"expected {count * len(self.directions)} activations, found {len(names)}")
-        return tuple(self._functions(names))[direction * count : (direction + 1) * count]
-
-    def _functions(self, names: Sequence[str]) -> Iterator[Activation]:
-        alphas, betas = list(self.activation_alpha), list(self.activation_beta)
-        for name in (each.lower() for each in names):
-            if name not in _DEFAULTS:
-                raise self.fail(f"the activation {name!r} is none of {', '.join(_DEFAULTS)}")
-            alpha, beta = _DEFAULTS[name]
-            if _PARAMETERS.get(name, 0) > 0 and alphas:
-                alpha = alphas.pop(0)
-            if _PARAMETERS.get(name, 0) > 1 and betas:
-                beta = betas.pop(0)
-            yield Activation(name, alpha, beta)
+        try:
+            found = activations_of(names, self.activation_alpha, self.activation_beta)
+        except ValueError as error:
+            raise self.fail(str(error)) from None
+        return found[direction * count : (direction + 1) * count]
 
     def infer(self) -> tuple[TensorType, ...]:
         x, w, r = self.x.type, self.w.type, self.r.type

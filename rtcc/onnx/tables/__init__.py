@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from rtcc.onnx.tables import block_weights, control, math, ml, nn, quant, quantized, reduce, tensor
+from rtcc.onnx.tables import (
+    block_weights,
+    control,
+    math,
+    ml,
+    nn,
+    quant,
+    quantized,
+    quantized_attention,
+    quantized_lstm,
+    reduce,
+    tensor,
+)
 from rtcc.onnx.tables.rules import Rule
 
 MICROSOFT = "com.microsoft"
@@ -11,7 +23,7 @@ MICROSOFT = "com.microsoft"
 _TABLES = {
     "": (math.TABLE, nn.TABLE, reduce.TABLE, tensor.TABLE, quant.TABLE, control.TABLE),
     "ai.onnx.ml": (ml.TABLE,),
-    MICROSOFT: (quantized.TABLE, block_weights.TABLE),
+    MICROSOFT: (quantized.TABLE, quantized_attention.TABLE, quantized_lstm.TABLE, block_weights.TABLE),
 }
 
 

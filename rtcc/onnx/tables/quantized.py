@@ -145,15 +145,6 @@ def dynamic_product(node: Node, build: Builder) -> Sequence[Value]:
     return _product(node, build, (data, zero), node.optional(3), (scale, node.operand(2)), 4)
 
 
-@TABLE.rule("DynamicQuantizeLSTM", "QAttention")
-def refused(node: Node, build: Builder) -> Sequence[Value]:
-    """Not supported: the error says how to have the model without it."""
-    raise node.unsupported(
-        "ONNX Runtime's fused form has no counterpart here",
-        hint="quantise the float model with `rtcc quantize`, or keep these layers float in the exporter",
-    )
-
-
 def _product(
     node: Node,
     build: Builder,
@@ -163,11 +154,21 @@ def _product(
     bias: int,
 ) -> Sequence[Value]:
     """An integer product of `left` (integers, zero point) with operand 1, times both scales, plus a bias."""
-    total = build.op("MatMulInteger", left[0], node.operand(1), left[1], right_zero).result
-    numbers = build.op("Cast", total, to=DType.F32.value).result
-    result = build.op("Mul", numbers, _scales_product(build, *scales)).result
+    result = scaled_product(build, left, (node.operand(1), right_zero), scales)
     addend = node.optional(bias)
     return (result,) if addend is None else build.op("Add", result, addend).results
+
+
+def scaled_product(
+    build: Builder,
+    left: tuple[Value, Value | None],
+    right: tuple[Value, Value | None],
+    scales: tuple[Value, Value],
+) -> Value:
+    """mat_mul_integer(left, right) · (scale · scale): two operands with their zero points, as floats."""
+    total = build.op("MatMulInteger", left[0], right[0], left[1], right[1]).result
+    numbers = build.op("Cast", total, to=DType.F32.value).result
+    return build.op("Mul", numbers, _scales_product(build, *scales)).result
 
 
 def _scales_product(build: Builder, left: Value, right: Value) -> Value:
