@@ -31,7 +31,7 @@ from benchmarks.comparison.job import OURS, RUNTIMES, Job, Result
 from benchmarks.comparison.process import measured
 from benchmarks.comparison.tables import WIDTH, print_report
 from benchmarks.models.named import require_models
-from rtcc.files import replace_file, require_folder
+from rtcc.system.files import replace_file, require_folder
 
 
 def processor() -> str:

@@ -12,9 +12,9 @@ from rtcc.errors import InvalidInput
 from rtcc.ir import Module
 from rtcc.pipeline import Pass, approximates
 from rtcc.pipeline.exactness import Exactness
-from rtcc.quantization.collection import Collecting
+from rtcc.quantization.calibration.collection import Collecting
+from rtcc.quantization.calibration.ranges import Range
 from rtcc.quantization.quantizer import name_values, quantize_module
-from rtcc.quantization.ranges import Range
 from rtcc.quantization.scheme import Scheme, Settings, require_count
 
 if TYPE_CHECKING:

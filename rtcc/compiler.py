@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module, Value
-from rtcc.limits import within_limits
 from rtcc.pipeline.catalogue import NAMED_PIPELINES
 from rtcc.quoting import name_text
 from rtcc.state import declare_state
+from rtcc.system.limits import within_limits
 from rtcc.target import (
     DEFAULT_TARGET,
     Progress,

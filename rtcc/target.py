@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rtcc.artifact.info import ArtifactInfo
-    from rtcc.machine import Machine
+    from rtcc.system.machine import Machine
 
 CATALOGUE = {"x86": "rtcc.targets.x86:X86"}
 """Built-in targets, by name; plug-ins register under the entry-point group `rtcc.targets`."""

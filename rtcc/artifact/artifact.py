@@ -21,7 +21,7 @@ from rtcc.artifact import codes
 from rtcc.artifact.info import ArtifactInfo, TensorInfo
 from rtcc.artifact.library import Pointer, Table, check_file, open_table
 from rtcc.errors import ArtifactError, InvalidInput, RtccError
-from rtcc.files import NewFile, alone_in, replace_files, require_folder
+from rtcc.system.files import NewFile, alone_in, replace_files, require_folder
 
 _DATA_CODES = (codes.INDEX_OUT_OF_RANGE, codes.SIZE_OUT_OF_RANGE)
 _FORKED = codes.BY_NAME["FORKED"]

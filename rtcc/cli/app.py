@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from rtcc import __version__
 from rtcc.errors import RtccError
-from rtcc.limits import within_limits
+from rtcc.system.limits import within_limits
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 and the signal's number, as shells have it."""

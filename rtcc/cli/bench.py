@@ -51,7 +51,7 @@ def bench(
 
     Runtimes take turns, run by run, on the same inputs and cores: only neighbours in time compare.
     """
-    from rtcc.files import replace_file, require_folder
+    from rtcc.system.files import replace_file, require_folder
 
     if json_file is not None:
         require_folder(json_file)

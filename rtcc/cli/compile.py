@@ -128,7 +128,7 @@ def compile_(
     """
     from rtcc.compiler import start, write
     from rtcc.emission.link import require_destination
-    from rtcc.files import require_folder
+    from rtcc.system.files import require_folder
 
     load_plugins(load)
     output = output or model.with_suffix(".so")
@@ -180,8 +180,8 @@ def parse_conv(texts: list[str] | None) -> dict[str, Any]:
 
 def write_decisions(compilation: Compilation, path: Path) -> None:
     """What was decided, as JSON."""
-    from rtcc.files import replace_file
     from rtcc.selection.explanation import decisions_json
+    from rtcc.system.files import replace_file
 
     assert compilation.report is not None
     replace_file(path, decisions_json(compilation.report.decisions).encode())

@@ -61,8 +61,8 @@ def _try_out() -> None:
     """Find what compiling needs, then compile and run a model of one op."""
     from rtcc.compiler import compile
     from rtcc.emission.toolchain import find_toolchain
-    from rtcc.files import cache_folder
-    from rtcc.machine import Machine
+    from rtcc.system.files import cache_folder
+    from rtcc.system.machine import Machine
     from rtcc.target import parse_target
     from rtcc.text import parse_module
 

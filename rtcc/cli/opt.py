@@ -49,9 +49,9 @@ def opt(
     load: LoadOption = None,
 ) -> None:
     """Run passes on MODEL and print the IR that comes out, or write it as text or ONNX."""
-    from rtcc.files import require_folder
     from rtcc.pipeline.run import RunOptions, run_pipeline
     from rtcc.pipeline.text import parse_pipeline
+    from rtcc.system.files import require_folder
 
     load_plugins(load)
     if output is not None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rtcc.cli.progress import Say
     from rtcc.quantization.end_to_end import Quantized
     from rtcc.quantization.quantizer import Step
-    from rtcc.quantization.report import Report
+    from rtcc.quantization.reporting.report import Report
 
 TABLE_WIDTH = 110
 """Columns of the report where standard output is no terminal."""
@@ -152,8 +152,8 @@ def quantize_(
 
     Ctrl-C stops it; the same command goes on where it stopped.
     """
-    from rtcc.files import replace_file
-    from rtcc.quantization.report import make_report
+    from rtcc.quantization.reporting.report import make_report
+    from rtcc.system.files import replace_file
 
     output = output or model.with_suffix(f".{how.settings.scheme}.onnx")
     _require_writable(output, report, plots)
@@ -166,7 +166,7 @@ def quantize_(
     if report is not None:
         replace_file(report, made.to_json().encode())
     if plots is not None:
-        from rtcc.quantization.plots import plot
+        from rtcc.quantization.reporting.plots import plot
 
         typer.echo(f"{plots}: {len(plot(made, plots))} pictures")
     typer.echo(f"{output}: {output.stat().st_size:,} bytes")
@@ -174,14 +174,14 @@ def quantize_(
 
 def _require_writable(output: Path, report: Path | None, plots: Path | None) -> None:
     """Refuse, before the work, what could not be written after it."""
-    from rtcc.files import require_folder
+    from rtcc.system.files import require_folder
 
     if output.suffix not in (".rtir", ".onnx"):
         raise InvalidInput("unknown-suffix", f"{output.name!r} ends neither in .rtir nor in .onnx")
     for path in (output, *([report] if report else [])):
         require_folder(path)
     if plots is not None:
-        from rtcc.quantization.plots import figure_class
+        from rtcc.quantization.reporting.plots import figure_class
 
         figure_class()
 
@@ -189,8 +189,8 @@ def _require_writable(output: Path, report: Path | None, plots: Path | None) -> 
 def _quantized(model: Path, output: Path, asked: Reading, how: Quantizing, say: Say) -> Quantized:
     """The model quantised and written; what an interrupted run had found stays beside the output."""
     from rtcc.quantization.end_to_end import quantize
+    from rtcc.quantization.mixed_precision.search import search_state
     from rtcc.quantization.quantizer import Step
-    from rtcc.quantization.search import search_state
 
     state = output.with_name(f"{output.name}.calibration")
     last = Step("reading the model")

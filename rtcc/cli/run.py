@@ -95,7 +95,7 @@ def save(outputs: Mapping[str, NDArray[Any]], folder: Path) -> None:
 
     import numpy as np
 
-    from rtcc.files import replace_file
+    from rtcc.system.files import replace_file
 
     folder.mkdir(parents=True, exist_ok=True)
     for file, array in zip(file_names(outputs), outputs.values(), strict=True):

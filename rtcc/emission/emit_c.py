@@ -28,8 +28,8 @@ from rtcc.errors import InvalidInput
 from rtcc.interpreter import input_names, output_names
 from rtcc.ir import Graph, Module, Value
 from rtcc.ir.dimension import upper_bound
-from rtcc.machine import Machine
 from rtcc.state import state_of
+from rtcc.system.machine import Machine
 from rtcc.target import WeightsName
 
 _HEAD_BYTES = 640

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from rtcc.errors import CodegenError
-from rtcc.machine import Machine
+from rtcc.system.machine import Machine
 
 EAX, EBX, ECX, EDX = range(4)
 

@@ -14,7 +14,7 @@ from rtcc.emission.emit_c import ModelSource, weights_symbol
 from rtcc.emission.toolchain import Toolchain, find_toolchain
 from rtcc.emission.weights import append_weights, weights_address, write_weights_object
 from rtcc.errors import InvalidInput
-from rtcc.files import NewFile, alone_in, replace_files, require_folder
+from rtcc.system.files import NewFile, alone_in, replace_files, require_folder
 
 _COMPILE = (
     "-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffile-prefix-map=.=", "-g0", "-pthread",

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rtcc.errors import ArtifactError, ToolMissing
-from rtcc.machine import Machine
+from rtcc.system.machine import Machine
 
 _ZIG_GLIBC = "2.28"
 """The oldest C library that artefacts linked by zig run with."""

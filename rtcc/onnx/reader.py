@@ -12,7 +12,6 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, ValueInfo
 
 from rtcc.errors import InvalidInput, InvalidModel
 from rtcc.ir import Constant, Expression, Graph, Location, Module, TensorType, Value
-from rtcc.limits import within_limits
 from rtcc.onnx.builder import Builder
 from rtcc.onnx.declared_types import check_declared
 from rtcc.onnx.functions import (
@@ -32,6 +31,7 @@ from rtcc.onnx.operand_types import check_operand_types
 from rtcc.onnx.tables import MICROSOFT, find_rule
 from rtcc.onnx.tensors import Array, sparse_array, tensor_array
 from rtcc.onnx.topology import node_name, ordered
+from rtcc.system.limits import within_limits
 
 
 def read(

@@ -14,7 +14,8 @@ from rtcc.data import Data, from_arrays, open_data
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
 from rtcc.pipeline import Pass
-from rtcc.quantization.collection import Collecting
+from rtcc.quantization.calibration.collection import Collecting
+from rtcc.quantization.mixed_precision.search import Floor, Found, quantize_mixed
 from rtcc.quantization.quantizer import (
     Outcome,
     Step,
@@ -24,7 +25,6 @@ from rtcc.quantization.quantizer import (
     unwatched,
 )
 from rtcc.quantization.scheme import Settings, require_count
-from rtcc.quantization.search import Floor, Found, quantize_mixed
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,9 @@ def quantize(
     first axis the samples. samples: how many to take. state: where to keep what was gathered so far, so that
     an interrupted call can be repeated and goes on. target: what the float model is compiled for meanwhile.
     min_sqnr: decibels of the worst output that must hold, max_drop: by how much the data's metric may fall,
-    "0.5%" for a share of it; layers then stay float (`rtcc.quantization.search`), and one of four samples is
-    held out to measure on. options: fields of `Settings`, words for its enumerations. Raises RtccError.
+    "0.5%" for a share of it; layers then stay float (`rtcc.quantization.mixed_precision.search`), and one of
+    four samples is held out to measure on. options: fields of `Settings`, words for its enumerations. Raises
+    RtccError.
     """
     from rtcc.compiler import read_model
     from rtcc.pipeline.run import RunOptions, run_pipeline

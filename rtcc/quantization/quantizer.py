@@ -10,9 +10,9 @@ import numpy as np
 from rtcc.data import Data
 from rtcc.errors import InvalidInput
 from rtcc.ir import Graph, Module, Op, Value
-from rtcc.quantization.collection import Collecting, Distributions, collect
-from rtcc.quantization.equalization import equalize
-from rtcc.quantization.histogram import Histogram
+from rtcc.quantization.calibration.collection import Collecting, Distributions, collect
+from rtcc.quantization.calibration.histogram import Histogram
+from rtcc.quantization.calibration.ranges import Range, choose_range
 from rtcc.quantization.insertion import Inserted, insert_pairs
 from rtcc.quantization.placement import (
     Placed,
@@ -22,9 +22,9 @@ from rtcc.quantization.placement import (
     values_of,
     variable_products,
 )
-from rtcc.quantization.ranges import Range, choose_range
+from rtcc.quantization.recovery.equalization import equalize
+from rtcc.quantization.recovery.settling import settle
 from rtcc.quantization.scheme import Equalization, Parameters, Scheme, Settings, parameters
-from rtcc.quantization.settling import settle
 from rtcc.quantization.stored import (
     SMALLEST_STORED,
     narrow_floats,

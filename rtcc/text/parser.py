@@ -15,7 +15,7 @@ from lark.lexer import PatternStr
 
 from rtcc.errors import InvalidInput, ParseError
 from rtcc.ir.graph import Module
-from rtcc.limits import within_limits
+from rtcc.system.limits import within_limits
 from rtcc.text.blobs import FOLDER
 from rtcc.text.builder import Builder
 from rtcc.text.header import parse_header

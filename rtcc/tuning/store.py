@@ -18,9 +18,9 @@ from typing import Any
 
 import rtcc
 from rtcc.errors import InvalidInput
-from rtcc.files import cache_folder, replace_file
 from rtcc.ir import Op
 from rtcc.ir.regions import company_of, is_in_region
+from rtcc.system.files import cache_folder, replace_file
 
 FORMAT = 2
 """The version of the file's form."""

@@ -15,7 +15,6 @@ from typing import Any, cast
 
 from rtcc.compiler import Compilation, Options, split_at_choice, start
 from rtcc.errors import InvalidInput
-from rtcc.files import require_folder
 from rtcc.ir import Constant, Graph, Module, Op, Value, clone_graph
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.fused import Call, Fused
@@ -24,6 +23,7 @@ from rtcc.pipeline.base import Choice, Pass
 from rtcc.pipeline.run import RunOptions, run_pipeline
 from rtcc.selection.decision import Decision, Placed
 from rtcc.selection.layout_rules import obstacle
+from rtcc.system.files import require_folder
 from rtcc.target import Candidate, Cost, Target, with_setting
 from rtcc.tuning.store import OPTION, Measurement, Tuning, kernel_key, read_tuning, use
 from rtcc.tuning.timing import Timed

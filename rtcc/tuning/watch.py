@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
 
-from rtcc.child import Child, ChildDied
+from rtcc.system.child_process import Child, ChildDied
 from rtcc.target import Target
-from rtcc.tuning.child import Setting, attempt, prepare, seconds
 from rtcc.tuning.timing import Timed
+from rtcc.tuning.timing_process import Setting, attempt, prepare, seconds
 
 MOST_SECONDS = 60.0
 """The longest that one kernel may run, and that it may take to be timed."""

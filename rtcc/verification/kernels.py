@@ -1,8 +1,8 @@
 """`--verify-kernels`: run every compiled kernel alone and compare it with the interpreter (`check.py`).
 
 No interpretation of the graph can see wrong machine code, and a wrong kernel hides well inside a whole
-model. The kernels run in a process of their own (`child.py`), so that one that crashes, or does not end, is
-one more finding.
+model. The kernels run in a process of their own (`checking_process.py`), so that one that crashes, or does
+not end, is one more finding.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from rtcc.child import Child, ChildDied
 from rtcc.errors import CodegenError, RtccError
 from rtcc.ir import Constant, Graph, Module
 from rtcc.ir.ops.plan import Launch
+from rtcc.system.child_process import Child, ChildDied
 from rtcc.target import Target
 from rtcc.text import write_module
-from rtcc.verification.child import Kernels, check, open_kernels
+from rtcc.verification.checking_process import Kernels, check, open_kernels
 from rtcc.verification.library import link_kernels
 
 MOST_SECONDS = 60.0

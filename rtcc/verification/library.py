@@ -12,7 +12,7 @@ from rtcc.emission.features import cpu_text
 from rtcc.emission.toolchain import find_toolchain
 from rtcc.errors import CodegenError
 from rtcc.ir.op import Array
-from rtcc.machine import Machine
+from rtcc.system.machine import Machine
 from rtcc.verification.memory import Block, Place
 
 SCRATCH_ALIGNMENT = 64

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import rtcc.artifact.codes
 import rtcc.ir
-import rtcc.machine
+import rtcc.system.machine
 import rtcc.target
 import rtcc.targets.tvm
 import rtcc.text
-from rtcc.files import cache_folder, replace_file
+from rtcc.system.files import cache_folder, replace_file
 
 LAST_SOURCES = "sources"
 """The file that holds the hash of the sources which made the newest kernels."""
@@ -42,7 +42,7 @@ def generator_sources(packages: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     for package in packages:
         for path in sorted((*package.rglob("*.py"), *package.rglob("*.lark"))):
             yield f"{package.name}/{path.relative_to(package).as_posix()}", path
-    for module in (rtcc.artifact.codes, rtcc.machine, rtcc.target):  # failure codes are in the code
+    for module in (rtcc.artifact.codes, rtcc.system.machine, rtcc.target):  # failure codes are in the code
         assert module.__file__ is not None
         yield module.__name__, Path(module.__file__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rtcc.child import Child
 from rtcc.ir import Module
+from rtcc.system.child_process import Child
 from rtcc.target import Target
 from rtcc.targets.tvm.compile_kernels import job_of
 from rtcc.targets.tvm.worker import tir_of

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
-from rtcc.child import Child, ChildDied, ChildRaised, child_environment
 from rtcc.errors import CodegenError, RtccError
+from rtcc.system.child_process import Child, ChildDied, ChildRaised, child_environment
 from rtcc.targets.tvm.worker import Job, get_ready, object_of
 
 Result = TypeVar("Result")

@@ -11,9 +11,9 @@ from typing import ClassVar
 from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Layout, Module, Op, TensorType
 from rtcc.ir.regions import anchor_of, company_of, is_in_region, problem_of
-from rtcc.machine import Machine
 from rtcc.pipeline.catalogue import NAMED_PIPELINES
 from rtcc.selection.declared_candidate import candidate_of
+from rtcc.system.machine import Machine
 from rtcc.target import (
     GENERIC,
     NO_HALOS,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rtcc.emission.emit_c import ModelSource, emit_c
 from rtcc.ir import DType, Graph, KernelRef, Module, TensorType, Value, symbol
 from rtcc.ir.ops.plan import Launch, PlanConstant, PlanIf, PlanLoop, View
-from rtcc.machine import Machine
+from rtcc.system.machine import Machine
 
 COUNT = 1000
 SIZE = 4 * COUNT

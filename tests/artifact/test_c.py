@@ -13,7 +13,7 @@ import pytest
 from rtcc.emission.emit_c import ModelSource, emit_c, weights_symbol
 from rtcc.emission.link import write_artifact
 from rtcc.emission.weights import write_weights_object
-from rtcc.machine import Machine
+from rtcc.system.machine import Machine
 from tests.artifact.plans import CASES, object_of, source_of
 
 HERE = Path(__file__).parent

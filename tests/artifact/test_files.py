@@ -26,7 +26,7 @@ from rtcc.emission.link import write_artifact
 from rtcc.emission.toolchain import Toolchain, find_toolchain
 from rtcc.emission.weights import SECTION_NAME
 from rtcc.errors import ArtifactError, CodegenError, InvalidInput, RtccError, ToolMissing, Unsupported
-from rtcc.machine import Machine
+from rtcc.system.machine import Machine
 from rtcc.target import beside, by_content
 from tests.artifact.plans import CASES, COUNT, SIZE, object_of, source_of
 
@@ -349,7 +349,7 @@ def test_a_full_disk_keeps_the_old_set(tmp_path: Path, monkeypatch: pytest.Monke
             raise OSError(errno.ENOSPC, "No space left on device")
         return open_file(name, flags, mode, dir_fd=dir_fd)
 
-    monkeypatch.setattr("rtcc.files.os.open", full)
+    monkeypatch.setattr("rtcc.system.files.os.open", full)
     with pytest.raises(OSError, match="No space") as raised:
         write_artifact(source_of("branch"), path)
     assert raised.value.filename == str(path)

@@ -101,7 +101,7 @@ def test_names_that_c_could_misread() -> None:
     x = plan.graph.add_parameter(FLOATS, 'a"\\*/??/é\n')
     (y,) = plan.launch("twice", x, places=("user:0",))
     from rtcc.emission.emit_c import emit_c
-    from rtcc.machine import Machine
+    from rtcc.system.machine import Machine
 
     source = emit_c(plan.finish(y), "9*?", Machine("x86_64"), {"twice": object_of("twice")})
     assert source.info.name == "model_9"

@@ -14,7 +14,7 @@ from rtcc.emission.steps import Address, Base, Call, Copy, If, Loop, Step, is_se
 from rtcc.emission.walk import comment_text, walk_text
 from rtcc.ir import DType, Graph, Module, TensorType
 from rtcc.ir.ops.plan import PlanLoop
-from rtcc.machine import Machine
+from rtcc.system.machine import Machine
 from tests.artifact.plans import BOOL, COUNT, FLOATS, SLOT, Plan, object_of, source_of
 from tests.artifact.test_c import compile_program, write_data
 

@@ -167,7 +167,7 @@ def test_a_full_disk_leaves_nothing(
     def full(source: str, destination: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("rtcc.files.os.replace", full)
+    monkeypatch.setattr("rtcc.system.files.os.replace", full)
     done = rtcc("compile", tiny)
     assert (done.code, code_of(done.errors)) == (1, "disk-full")
     assert "tiny" in done.errors

@@ -18,8 +18,8 @@ from onnx import helper
 import rtcc
 from rtcc.emission.toolchain import find_toolchain
 from rtcc.errors import ArtifactError, InvalidInput, InvalidModel, ParseError, ToolMissing
-from rtcc.files import cache_folder
-from rtcc.machine import Machine
+from rtcc.system.files import cache_folder
+from rtcc.system.machine import Machine
 from rtcc.targets.tvm.cache import KernelCache
 from tests.frontend.models import make_model, value
 

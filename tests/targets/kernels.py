@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rtcc.emission.toolchain import find_toolchain
-from rtcc.machine import Machine
+from rtcc.system.machine import Machine
 from rtcc.targets.tvm.build import KERNEL_SYMBOL, build_object, target_of
 from rtcc.verification.memory import Place, placed
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from rtcc.child import Child, ChildDied
 from rtcc.errors import CodegenError, RtccError, Unsupported
 from rtcc.ir import DType, Graph, Location, Module, TensorType
 from rtcc.ir.ops.math import Add
+from rtcc.system.child_process import Child, ChildDied
 from rtcc.target import parse_target
 from rtcc.targets.tvm import worker_pool
 from rtcc.targets.tvm.cache import LAST_SOURCES, KernelCache, generator_sources, kernel_key
@@ -374,7 +374,7 @@ def imported(_: Job) -> bytes:
 
 
 DECIDE_NOTHING = {
-    "__init__.py", "artifact.py", "base.py", "bounded.py", "catalogue.py", "child.py",
+    "__init__.py", "artifact.py", "base.py", "bounded.py", "catalogue.py", "child_process.py",
     "declared_candidate.py", "elf.py", "errors.py", "exactness.py", "files.py", "info.py", "layout_rules.py",
     "library.py", "limits.py", "plugins.py", "quoting.py", "rewriter.py", "seal.py", "store.py",
 }  # fmt: skip

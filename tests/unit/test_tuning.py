@@ -19,8 +19,8 @@ from rtcc.ir.ops import nn
 from rtcc.ir.ops.activation import Relu
 from rtcc.ir.ops.integer import ConvSum, Requantize
 from rtcc.ir.ops.math import Add
-from rtcc.machine import Machine
 from rtcc.selection.explanation import decisions_json, decisions_text
+from rtcc.system.machine import Machine
 from rtcc.target import parse_target
 from rtcc.targets.x86 import X86
 from rtcc.text import parse_module, write_module

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtcc.quantization.histogram import BINS, Histogram
+from rtcc.quantization.calibration.histogram import BINS, Histogram
 
 
 def filled(*arrays: np.ndarray) -> Histogram:

@@ -20,10 +20,10 @@ from rtcc.pipeline.catalogue import NAMED_PIPELINES
 from rtcc.pipeline.run import RunOptions, run_pipeline
 from rtcc.pipeline.text import parse_pipeline, print_pipeline
 from rtcc.quantization import end_to_end, quantizer
-from rtcc.quantization.collection import Collecting, collect
+from rtcc.quantization.calibration.collection import Collecting, collect
 from rtcc.quantization.end_to_end import Quantized
 from rtcc.quantization.placement import place
-from rtcc.quantization.report import make_report
+from rtcc.quantization.reporting.report import make_report
 from rtcc.quantization.scheme import Scheme, Settings
 from rtcc.quantization.weights import signal_to_noise
 from rtcc.text import parse_module, read_module

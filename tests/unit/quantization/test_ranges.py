@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rtcc.ir import DType
-from rtcc.quantization.histogram import Histogram
-from rtcc.quantization.ranges import choose_range, squared_error
+from rtcc.quantization.calibration.histogram import Histogram
+from rtcc.quantization.calibration.ranges import choose_range, squared_error
 from rtcc.quantization.scheme import Calibration, Form, parameters
 
 Array = np.ndarray

@@ -11,14 +11,15 @@ import rtcc
 from rtcc.data import from_arrays
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
-from rtcc.quantization import equalization, least_squares, quantizer
-from rtcc.quantization.collection import Collecting
-from rtcc.quantization.equalization import equalize
+from rtcc.quantization import quantizer
+from rtcc.quantization.calibration.collection import Collecting
+from rtcc.quantization.mixed_precision.trials import Samples, Trials, Watching
 from rtcc.quantization.placement import linear_layers
 from rtcc.quantization.quantizer import name_values
-from rtcc.quantization.report import make_report
+from rtcc.quantization.recovery import equalization, least_squares
+from rtcc.quantization.recovery.equalization import equalize
+from rtcc.quantization.reporting.report import make_report
 from rtcc.quantization.scheme import Equalization, Settings
-from rtcc.quantization.trials import Samples, Trials, Watching
 from rtcc.quantization.weights import signal_to_noise
 from rtcc.text import parse_module
 

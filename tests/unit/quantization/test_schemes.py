@@ -14,7 +14,7 @@ from rtcc.errors import InvalidInput, InvalidModel
 from rtcc.ir import Constant, DType, Module, TensorType, Value
 from rtcc.ir.ops.nn import MatMul
 from rtcc.ir.ops.quant import MatMulInteger
-from rtcc.quantization.report import make_report
+from rtcc.quantization.reporting.report import make_report
 from rtcc.quantization.scheme import Form, Settings
 from rtcc.quantization.weights import signal_to_noise
 from rtcc.text import parse_module

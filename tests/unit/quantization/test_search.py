@@ -15,10 +15,10 @@ from rtcc.data import from_arrays, split
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
 from rtcc.quantization.end_to_end import Quantized
-from rtcc.quantization.known import Kept, Quality
+from rtcc.quantization.mixed_precision.saved import Kept, Quality
+from rtcc.quantization.mixed_precision.search import MOST_MODELS, MOST_RETURNED, Floor, Found, search
+from rtcc.quantization.mixed_precision.trials import Choice, Trials, Watching
 from rtcc.quantization.quantizer import Step
-from rtcc.quantization.search import MOST_MODELS, MOST_RETURNED, Floor, Found, search
-from rtcc.quantization.trials import Choice, Trials, Watching
 from rtcc.targets.x86.cpus import host_cpu
 from rtcc.text import parse_module
 from tests.unit.quantization.test_quantizer import decibels, interpreted

@@ -12,8 +12,8 @@ import rtcc
 from rtcc.data import from_arrays
 from rtcc.prediction import predict
 from rtcc.quantization.quantizer import unwatched
-from rtcc.quantization.report import make_report
-from rtcc.quantization.times import OTHERS, times_of
+from rtcc.quantization.reporting.report import make_report
+from rtcc.quantization.reporting.times import OTHERS, times_of
 from rtcc.text import parse_module
 from tests.unit.quantization.test_search import network, pictures
 

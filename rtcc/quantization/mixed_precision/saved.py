@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rtcc.errors import InvalidInput
-from rtcc.files import replace_file
+from rtcc.system.files import replace_file
 
 Kept = frozenset[str]
 """Layers that stay float, by what `keep_float` calls them."""

@@ -21,10 +21,11 @@ from rtcc.data import Data
 from rtcc.interpreter import output_names
 from rtcc.ir import Module, Op
 from rtcc.prediction import predict
-from rtcc.quantization.collection import Collecting, Distributions
-from rtcc.quantization.histogram import Histogram
-from rtcc.quantization.known import Kept, Known, Quality
-from rtcc.quantization.noise import powers
+from rtcc.quantization.calibration.collection import Collecting, Distributions
+from rtcc.quantization.calibration.histogram import Histogram
+from rtcc.quantization.calibration.ranges import Range
+from rtcc.quantization.calibration.running import Probe, probe
+from rtcc.quantization.mixed_precision.saved import Kept, Known, Quality
 from rtcc.quantization.placement import is_named, name_of, place
 from rtcc.quantization.quantizer import (
     Outcome,
@@ -34,8 +35,7 @@ from rtcc.quantization.quantizer import (
     quantize_module,
     unwatched,
 )
-from rtcc.quantization.ranges import Range
-from rtcc.quantization.running import Probe, probe
+from rtcc.quantization.reporting.noise import powers
 from rtcc.quantization.scheme import Equalization, Rounding, Scheme, Settings
 from rtcc.quantization.weights import signal_to_noise
 from rtcc.text import print_module

@@ -28,9 +28,9 @@ from rtcc.ir.ops.math import Add, Mul
 from rtcc.ir.ops.nn import Conv, ConvTranspose, Gemm, MatMul
 from rtcc.ir.ops.pooling import AveragePool, GlobalAveragePool, MaxPool
 from rtcc.pipeline import Rewriter
-from rtcc.quantization.collection import Collecting
+from rtcc.quantization.calibration.collection import Collecting
+from rtcc.quantization.calibration.running import probe, with_results
 from rtcc.quantization.placement import Layer, is_named, linear_layers
-from rtcc.quantization.running import probe, with_results
 from rtcc.quantization.scheme import Equalization
 
 Array = NDArray[Any]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from rtcc.quantization.search import Found, Point
+    from rtcc.quantization.mixed_precision.search import Found, Point
 
 
 def search_tables(found: Found) -> list[Table]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from rtcc.errors import ToolMissing
-from rtcc.quantization.report import PLOTTED_BINS, Report, TensorRow, coarse
-from rtcc.quantization.times import TimeRow
+from rtcc.quantization.reporting.report import PLOTTED_BINS, Report, TensorRow, coarse
+from rtcc.quantization.reporting.times import TimeRow
 
 LONGEST_NAME = 80
 """Characters of a tensor's name that the file's name keeps."""

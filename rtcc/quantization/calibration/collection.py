@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 import rtcc
 from rtcc.data import Data, Feeds, read_arrays
 from rtcc.errors import InvalidInput
-from rtcc.files import replace_file
 from rtcc.ir import Module, Value
-from rtcc.quantization.histogram import Histogram
-from rtcc.quantization.running import Probe, probe
+from rtcc.quantization.calibration.histogram import Histogram
+from rtcc.quantization.calibration.running import Probe, probe
+from rtcc.system.files import replace_file
 from rtcc.text import print_module
 
 SECONDS_BETWEEN_SAVES = 10.0

@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 from rtcc.data import Data
 from rtcc.interpreter import output_names
 from rtcc.ir import Module, Value
+from rtcc.quantization.calibration.histogram import Histogram
+from rtcc.quantization.calibration.ranges import squared_error
+from rtcc.quantization.calibration.running import probe
 from rtcc.quantization.end_to_end import Quantized
-from rtcc.quantization.histogram import Histogram
-from rtcc.quantization.noise import lost_elements, powers
+from rtcc.quantization.mixed_precision.report import search_json, search_summary, search_tables
 from rtcc.quantization.placement import values_of
 from rtcc.quantization.quantizer import Step, unwatched
-from rtcc.quantization.ranges import squared_error
-from rtcc.quantization.running import probe
-from rtcc.quantization.search_report import search_json, search_summary, search_tables
-from rtcc.quantization.times import Times, times_of, times_summary, times_table
+from rtcc.quantization.reporting.noise import lost_elements, powers
+from rtcc.quantization.reporting.times import Times, times_of, times_summary, times_table
 from rtcc.quantization.weights import signal_to_noise
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from rtcc.quantization.search import Found
+    from rtcc.quantization.mixed_precision.search import Found
 
 COMPARED = 32
 """Samples on which the quantised model is compared with the float one."""

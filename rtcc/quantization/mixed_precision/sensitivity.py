@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rtcc.quantization.known import Kept
+from rtcc.quantization.mixed_precision.saved import Kept
+from rtcc.quantization.mixed_precision.trials import Choice, Trials
 from rtcc.quantization.quantizer import Step
-from rtcc.quantization.trials import Choice, Trials
 
 
 @dataclass(frozen=True)

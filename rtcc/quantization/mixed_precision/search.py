@@ -18,8 +18,10 @@ from pathlib import Path
 from rtcc.data import Data, split
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
-from rtcc.quantization.collection import Collecting
-from rtcc.quantization.known import Kept, Quality
+from rtcc.quantization.calibration.collection import Collecting
+from rtcc.quantization.mixed_precision.saved import Kept, Quality
+from rtcc.quantization.mixed_precision.sensitivity import Sensitivity, gains, sensitivities
+from rtcc.quantization.mixed_precision.trials import Samples, Trials, Watching
 from rtcc.quantization.quantizer import (
     Outcome,
     Step,
@@ -27,8 +29,6 @@ from rtcc.quantization.quantizer import (
     quantize_module,
 )
 from rtcc.quantization.scheme import Scheme, Settings
-from rtcc.quantization.sensitivity import Sensitivity, gains, sensitivities
-from rtcc.quantization.trials import Samples, Trials, Watching
 
 MOST_COMPARED = 32
 """Samples held out on which decibels are measured."""

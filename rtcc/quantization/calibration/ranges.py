@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcc.ir import DType
-from rtcc.quantization.histogram import BINS, Histogram
+from rtcc.quantization.calibration.histogram import BINS, Histogram
 from rtcc.quantization.scheme import Calibration, Form, integer_range
 
 Array = NDArray[np.float64]

@@ -1,7 +1,7 @@
 """Functions run in a process of their own: one that crashes, hangs or exits there becomes an error here.
 
 What is called is pickled by its name, so it is a function of a module, and so are its arguments and result.
-`python -m rtcc.child FOLDER` is the other side.
+`python -m rtcc.system.child_process FOLDER` is the other side.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Child:
         pipe = subprocess.PIPE
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "rtcc.child", self._folder],
+                [sys.executable, "-P", "-m", "rtcc.system.child_process", self._folder],
                 env={**self.environment, "TMPDIR": self._folder},
                 cwd="/",
                 stdin=pipe,
@@ -251,6 +251,6 @@ def _answer(request: bytes) -> bytes:
 
 if __name__ == "__main__":
     # under its importable name, so that what is pickled here is known there
-    from rtcc.child import serve as serve_calls
+    from rtcc.system.child_process import serve as serve_calls
 
     serve_calls(sys.argv[1])

@@ -1,0 +1,1 @@
+"""Calibration: distributions of values over samples, and the ranges chosen from them."""

@@ -1,0 +1,1 @@
+"""Mixed precision: which layers stay float, found by measuring."""

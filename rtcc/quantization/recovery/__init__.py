@@ -1,0 +1,1 @@
+"""Accuracy won back without labels: equalised channels, corrected biases, weights rounded together."""

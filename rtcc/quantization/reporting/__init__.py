@@ -1,0 +1,1 @@
+"""What quantising did to a model, in tables, JSON and pictures."""
