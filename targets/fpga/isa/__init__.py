@@ -1,0 +1,1 @@
+"""The instruction set: one table, and what is generated from it."""
