@@ -117,13 +117,17 @@ def _parameter_struct() -> str:
     return "\n".join(["  typedef struct packed {", *lines, "  } parameter_t;"])
 
 
+def _sign(signed: bool) -> str:
+    return "signed" if signed else ""
+
+
 def _paragraph(documented: object) -> str:
     return inspect.getdoc(documented) or ""
 
 
 def _instruction_page(kind: type[Instruction]) -> list[str]:
     rows = [
-        f"| h{place.half}[{_range(place.low, place.width)}] | `{name}` | {'signed' if place.signed else ''} | "
+        f"| h{place.half}[{_range(place.low, place.width)}] | `{name}` | {_sign(place.signed)} | "
         f"{place.meaning}{'; at least 1' if place.counts else ''} |"
         for name, place in kind.places().items()
     ]
@@ -147,9 +151,9 @@ def documentation() -> str:
         "",
         f"<!-- {NOTICE} -->",
         "",
-        f"An instruction has {INSTRUCTION_BITS} bits, sixteen half-words h0 to h15 of {HALF_BITS} bits, the lowest "
-        "first in memory. A field wider than its half-word reaches into the next ones. Bits that the table "
-        "does not name must be 0. Addresses and sizes count rows: n bytes, n being the size of the array. "
+        f"An instruction has {INSTRUCTION_BITS} bits, sixteen half-words h0 to h15 of {HALF_BITS} bits, "
+        "the lowest first in memory. A field wider than its half-word reaches into the next ones. Bits that "
+        "the table does not name must be 0. Addresses and sizes count rows: n bytes, n being the size of the array. "
         "The [core](fpga/core.md) executes them; `rtcc/targets/fpga/simulator` computes the same in NumPy.",
         "",
         _paragraph(Instruction).split("\n\n", 1)[1],
@@ -171,7 +175,7 @@ def _parameter_page() -> list[str]:
         "| bits | name | | meaning |",
         "|---|---|---|---|",
         *(
-            f"| {_range(each.low, each.width)} | `{each.name}` | {'signed' if each.signed else ''} | {each.meaning} |"
+            f"| {_range(each.low, each.width)} | `{each.name}` | {_sign(each.signed)} | {each.meaning} |"
             for each in PARAMETERS
         ),
         "",
@@ -183,9 +187,9 @@ def _fault_page() -> list[str]:
     return [
         "## Faults",
         "",
-        "A unit that meets a fault stops there and gives no token; what the others can still do without it is "
-        "done, then the core stops with its fault bit set. So the core never hangs, and what it leaves in DRAM "
-        f"does not depend on timing. `FAULTS` has a code for each place: {where}.",
+        "A unit that meets a fault stops there and gives no token; what the others can still do without it "
+        "is done, then the core stops with its fault bit set. So the core never hangs, and what it leaves in "
+        f"DRAM does not depend on timing. `FAULTS` has a code for each place: {where}.",
         "",
         *(f"- {each.value} {each.name}: {meaning}" for each, meaning in FAULT_MEANINGS.items()),
         "",
@@ -193,10 +197,11 @@ def _fault_page() -> list[str]:
 
 
 FAULT_MEANINGS = {
-    Fault.ILLEGAL: "(fetch) an opcode, mode or buffer that means nothing, a reserved bit that is set, a count "
-    "of 0, or `low` above `high`. The instructions before it are executed.",
+    Fault.ILLEGAL: "(fetch) an opcode, mode or buffer that means nothing, a reserved bit that is set, a "
+    "count of 0, or `low` above `high`. The instructions before it are executed.",
     Fault.SRAM_RANGE: "a row beyond the end of a buffer.",
-    Fault.DRAM_RANGE: "a row at or above `LIMIT`. (fetch) the program reaches beyond it: nothing is executed.",
+    Fault.DRAM_RANGE: "a row at or above `LIMIT`. (fetch) the program reaches beyond it: "
+    "nothing is executed.",
     Fault.BUS: "the memory answered with an error.",
     Fault.DEADLOCK: "(core) nothing moves any more, but FINISH was not reached or instructions still wait.",
 }

@@ -30,7 +30,7 @@ class Buffer(IntEnum):
 class Mode(IntEnum):
     """What EXEC computes for each tap.
 
-    MATRIX: acc[j] += Σᵢ inp[i] · w[i][j], the weights n rows of n bytes for each tap, row i of input channel i.
+    MATRIX: acc[j] += Σᵢ inp[i] · w[i][j], the weights n rows of n bytes per tap, row i of input channel i.
     CHANNEL: acc[j] += inp[j] · w[j], one row of weights for each tap (depthwise).
     SCALE: acc[j] += inp[j] · immediate. MAX: acc[j] = max(acc[j], inp[j] · immediate).
     """
@@ -57,8 +57,8 @@ class Load(Instruction):
     """Copies a block of DRAM rows into a buffer, and puts the pad value around it.
 
     Buffer rows are written one after the other: for z in nz: for y in pad_top + ny + pad_bottom: for x in
-    pad_left + nx + pad_right. Inside, the row is that of DRAM at dram + z · stride_z + y · stride_y + x, y and
-    x counted from the block's first; outside, n bytes of the pad value. Addresses are modulo 2³².
+    pad_left + nx + pad_right. Inside, the row is that of DRAM at dram + z · stride_z + y · stride_y + x,
+    y and x counted from the block's first; outside, n bytes of the pad value. Addresses are modulo 2³².
     """
 
     OPCODE: ClassVar[int] = 0
@@ -90,8 +90,9 @@ class Exec(Instruction):
     """Computes a tile of n output channels: a loop nest over taps, and for each tap over pixels.
 
     For ic in n_ic, ky in n_ky, kx in n_kx (the taps, in this order), for oy in ny, ox in nx (the pixels):
-    p = oy · nx + ox; the input row is inp + ic · stride_ic + ky · stride_ky + kx · stride_kx + oy · stride_y +
-    ox · stride_x (modulo 2¹⁶) and acc + p the accumulator's, modified as the mode says, in 32 bits that wrap.
+    p = oy · nx + ox; the input row is inp + ic · stride_ic + ky · stride_ky + kx · stride_kx + oy ·
+    stride_y + ox · stride_x (modulo 2¹⁶) and acc + p the accumulator's, modified as the mode says, in 32 bits that
+    wrap.
     With init the first tap writes instead of modifying. With flush the last tap also requantises: row
     out + p becomes clip(round_half_even((acc + bias) · multiplier / 2^shift) + zero, low, high), with bias,
     multiplier and shift of group prm, lane by lane; acc + bias wraps in 32 bits, all else is exact.
@@ -221,7 +222,7 @@ IDENTITY = 0x52544301
 REGISTERS: dict[Register, str] = {
     Register.IDENTITY: f"reads {IDENTITY:#010x}: RTC and the version of this interface",
     Register.CONTROL: "writing 1 starts the program; ignored while the core is busy",
-    Register.STATUS: "bit 0 busy, bit 1 done, bit 2 done with a fault; the last two stay until the next start",
+    Register.STATUS: "bit 0 busy, bit 1 done, bit 2 done with a fault; these two stay until the next start",
     Register.FAULTS: "a code of 4 bits for fetch (0), LOAD (4), EXEC (8), STORE (12) and the whole core (16)",
     Register.BASE_LOW: "byte address of the DRAM image, low 32 bits; a multiple of 4096",
     Register.BASE_HIGH: "and its high bits",
@@ -234,7 +235,8 @@ REGISTERS: dict[Register, str] = {
     Register.STORES: "STORE instructions completed",
     Register.ARRAY_CYCLES: "cycles in which the array took a pixel",
     Register.WAITS_FOR_LOAD: "cycles in which EXEC was idle for want of a token from LOAD",
-    Register.WAITS_FOR_STORE: "cycles in which EXEC was idle for want of a token from STORE, but not of one from LOAD",
+    Register.WAITS_FOR_STORE: "cycles in which EXEC was idle for want of a token from STORE, "
+    "but not of one from LOAD",
 }
 
 

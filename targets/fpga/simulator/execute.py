@@ -96,7 +96,7 @@ _SUMS = {Mode.MATRIX: _matrix_sum, Mode.CHANNEL: _channel_sum, Mode.SCALE: _scal
 
 
 def _maximum(machine: Machine, instruction: Exec, addresses: NDArray[np.int64]) -> NDArray[np.int32]:
-    """The greatest of input times immediate over the taps, [pixel, n]: of the least input where that is below 0."""
+    """The greatest of input times immediate over the taps, [pixel, n]; the least one's if that is below 0."""
     pick = np.maximum if instruction.immediate >= 0 else np.minimum
     found = machine.inp[addresses[:, 0]]
     for tap in range(1, instruction.taps):

@@ -1,4 +1,4 @@
-"""Runs a program to its end, each instruction at once: no cycles, but the very DRAM image that the RTL leaves.
+"""Runs a program to its end, each instruction at once: no cycles, but the very DRAM image of the RTL.
 
 A program's result does not depend on how fast the units are, as long as no two instructions without a token
 between them touch the same rows. So any order that tokens allow gives the result; this one is fixed.

@@ -1,4 +1,4 @@
-"""What a core is between two instructions: buffers, queues, tokens, faults; and when an instruction starts."""
+"""What a core is between two instructions: buffers, queues, tokens, faults; and when one starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIELD_OF_UNIT = {Unit.LOAD: FaultField.LOAD, Unit.EXEC: FaultField.EXEC, Unit.ST
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run leaves behind: the DRAM image, the register FAULTS, and instructions completed by each unit."""
+    """What a run leaves: the DRAM image, the register FAULTS, and instructions completed by each unit."""
 
     dram: NDArray[np.uint8]
     faults: int
@@ -45,7 +45,7 @@ def image_rows(core: Core, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @dataclass
 class Channels:
-    """The six token channels of the ring; `count[unit][0]` came from its previous unit, `[1]` from its next."""
+    """The six token channels of the ring; `count[unit][0]` is from the previous unit, `[1]` the next."""
 
     count: list[list[int]] = field(default_factory=lambda: [[0, 0] for _ in Unit])
 
