@@ -16,7 +16,7 @@ from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs, operand_inde
 from rtcc.pipeline.base import Choice, Pass
 from rtcc.pipeline.exactness import reassociates
 from rtcc.selection.assignment import Assigner
-from rtcc.selection.decision import Decision, Offer, Part
+from rtcc.selection.decision import Decision, KernelTime, Offer
 from rtcc.selection.layout_rules import obstacle
 from rtcc.selection.wishes import AUTO, Wishes, by_layer
 from rtcc.target import Transformed, target_of
@@ -75,13 +75,14 @@ class SelectConv(Pass):
             for op, taken in assignment.chosen.items()
         )
 
-    def predict(self, module: Module) -> tuple[Part, ...]:
-        parts: list[Part] = []
+    def predict(self, module: Module) -> tuple[KernelTime, ...]:
+        parts: list[KernelTime] = []
         for assigner, _ in self._assigners(module):
             found = assigner.cheapest()
-            parts += [Part(op.location.nodes, seconds) for op, seconds in assigner.seconds(found).items()]
+            times = assigner.seconds(found)
+            parts += [KernelTime(op.location.nodes, seconds) for op, seconds in times.items()]
             for each in found.conversions:
-                parts.append(Part(each.readers[0].location.nodes if each.readers else (), each.seconds))
+                parts.append(KernelTime(each.readers[0].location.nodes if each.readers else (), each.seconds))
         return tuple(parts)
 
     def _assigners(self, module: Module) -> Iterator[tuple[Assigner, dict[Fused, Choosing]]]:

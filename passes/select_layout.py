@@ -13,7 +13,7 @@ from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs, operand_inde
 from rtcc.pipeline.base import Choice, Pass
 from rtcc.pipeline.exactness import exact
 from rtcc.selection.assignment import Assigner, Assignment, Conversion
-from rtcc.selection.decision import Offer, Placed
+from rtcc.selection.decision import Offer, PlacedConversion
 from rtcc.selection.declared_candidate import declared_candidate
 from rtcc.selection.layout_rules import along_channels, obstacle, packing
 from rtcc.target import GENERIC, NO_HALOS, Candidate, Cost, Halos, Illegal, Target, target_of
@@ -48,7 +48,7 @@ class SelectLayout(Pass):
             changed |= storage.changed
         return changed
 
-    def explain(self, module: Module) -> tuple[Placed, ...]:
+    def explain(self, module: Module) -> tuple[PlacedConversion, ...]:
         target = target_of(module)
         found = (_assignment(graph, target) for graph in flow_graphs(module))
         return tuple(_placed(conversion) for assignment in found for conversion in assignment.conversions)
@@ -76,12 +76,12 @@ def _declared(op: Fused, anchor: Op, target: Target, halos: Halos) -> Candidate 
                        where=str(anchor.location) or None, hint="select-conv chooses")  # fmt: skip
 
 
-def _placed(conversion: Conversion) -> Placed:
+def _placed(conversion: Conversion) -> PlacedConversion:
     type = conversion.value.type
     source, result = (type.with_layout(layout) for layout in (conversion.source, conversion.result))
     readers = dict.fromkeys(node for op in conversion.readers for node in op.location.nodes)
     name = conversion.value.name or ""
-    return Placed(name, str(source), str(result), conversion.seconds, tuple(readers))
+    return PlacedConversion(name, str(source), str(result), conversion.seconds, tuple(readers))
 
 
 @dataclass

@@ -48,7 +48,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Part:
+class Subset:
     """Some of all samples: the first `most`, and of those all, or what is held out of them, or the rest."""
 
     most: int | None = None
@@ -76,7 +76,7 @@ class Data:
     source: Callable[[], Iterator[Mapping[str, Any]]]
     metric: Metric | None = None
     labelled: Callable[[], Iterator[Labelled]] | None = None
-    part: Part = Part()
+    part: Subset = Subset()
 
     def samples(self, most: int | None = None) -> Iterator[Feeds]:
         """The samples, or the first `most` of them, each checked as it comes.
@@ -118,10 +118,10 @@ def split(data: Data, most: int | None = None) -> tuple[Data, Data]:
     if len(list(islice(data.source(), 2))) < 2 or (most is not None and most < 2):
         message = "samples are held out to measure on, and there are fewer than two"
         raise InvalidInput("data-too-few", message, where=data.name)
-    return _part(data, Part(most, False), "calibrated"), _part(data, Part(most, True), "held out")
+    return _part(data, Subset(most, False), "calibrated"), _part(data, Subset(most, True), "held out")
 
 
-def _part(data: Data, part: Part, name: str) -> Data:
+def _part(data: Data, part: Subset, name: str) -> Data:
     identity = f"{data.identity}, {name} of {part.most}"
     found, labelled = replace(data, identity=identity, part=part), data.labelled
     if labelled is None:

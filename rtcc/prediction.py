@@ -9,7 +9,7 @@ from rtcc.compiler import Options, split_at_choice, start
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.pipeline.base import Choice
 from rtcc.pipeline.run import RunOptions, run_pipeline
-from rtcc.selection.decision import Part
+from rtcc.selection.decision import KernelTime
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Prediction:
     in_integers: the nodes of convolutions and products that are computed as integer sums.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[KernelTime, ...]
     in_integers: frozenset[str]
 
     @property

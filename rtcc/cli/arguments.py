@@ -176,7 +176,7 @@ def is_artifact(path: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class Form:
+class PairForm:
     """How a repeatable option NAME=… is written, and the code of the error where it is not."""
 
     option: str
@@ -203,11 +203,11 @@ class Form:
         return InvalidInput(self.code, message, hint=f"write it as in {self.option} {self.example}")
 
 
-SHAPE = Form("--shape", "NAME=SIZExSIZEx...", "input=1x3x224x224", "bad-shape")
-DIM = Form("--dim", "NAME=SIZE", "N=1", "bad-dim")
-VALUE = Form("--value", "NAME=NUMBER, NAME=NUMBER,NUMBER,... or NAME=FILE.npy", "sr=16000", "bad-value")
-STATE = Form("--state", "INPUT=OUTPUT", "h=hn", "bad-state")
-INPUT = Form("--input", "NAME=FILE.npy", "x=x.npy", "bad-input")
+SHAPE = PairForm("--shape", "NAME=SIZExSIZEx...", "input=1x3x224x224", "bad-shape")
+DIM = PairForm("--dim", "NAME=SIZE", "N=1", "bad-dim")
+VALUE = PairForm("--value", "NAME=NUMBER, NAME=NUMBER,NUMBER,... or NAME=FILE.npy", "sr=16000", "bad-value")
+STATE = PairForm("--state", "INPUT=OUTPUT", "h=hn", "bad-state")
+INPUT = PairForm("--input", "NAME=FILE.npy", "x=x.npy", "bad-input")
 
 
 def parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:

@@ -12,7 +12,7 @@ from rtcc.pipeline.exactness import Exactness, exact
 
 if TYPE_CHECKING:
     from rtcc.pipeline.compare import Feeds
-    from rtcc.selection.decision import Decision, Part, Placed
+    from rtcc.selection.decision import Decision, KernelTime, PlacedConversion
 
 
 class Choice(Enum):
@@ -68,11 +68,11 @@ class Pass:
         """Transform the module in place; say whether anything changed."""
         raise NotImplementedError(f"{type(self).__name__} does not define run()")
 
-    def explain(self, module: Module) -> tuple[Decision | Placed, ...]:
+    def explain(self, module: Module) -> tuple[Decision | PlacedConversion, ...]:
         """What `run` would decide for this module's layers, and why, and convert; changes nothing."""
         return ()
 
-    def predict(self, module: Module) -> tuple[Part, ...]:
+    def predict(self, module: Module) -> tuple[KernelTime, ...]:
         """What one run of the module would take as `run` would decide; none where the pass does not know."""
         return ()
 

@@ -14,7 +14,7 @@ from rtcc.errors import InvalidInput, RtccError
 from rtcc.ir import Module, Return
 from rtcc.pipeline.base import Pass
 from rtcc.pipeline.text import parse_pipeline, print_pass
-from rtcc.selection.decision import Decision, Placed
+from rtcc.selection.decision import Decision, PlacedConversion
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Report:
     """What each pass of a pipeline did, in order, and what was decided for single layers."""
 
     passes: list[PassReport] = field(default_factory=list[PassReport])
-    decisions: list[Decision | Placed] = field(default_factory=list["Decision | Placed"])
+    decisions: list[Decision | PlacedConversion] = field(default_factory=list["Decision | PlacedConversion"])
 
     @property
     def changed(self) -> bool:

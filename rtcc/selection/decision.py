@@ -57,7 +57,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedConversion:
     """A conversion that was placed: of which value, from type to type, predicted seconds, for which nodes."""
 
     value: str
@@ -68,8 +68,8 @@ class Placed:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A kernel, or a conversion between layouts: the ONNX nodes it stems from, and predicted seconds.
+class KernelTime:
+    """A kernel, or a conversion between layouts: the ONNX nodes it stems from, and its seconds.
 
     One without nodes is what the compiler put in.
     """

@@ -8,13 +8,13 @@ from dataclasses import asdict
 from math import isnan
 from typing import Any
 
-from rtcc.selection.decision import Decision, Offer, Placed
+from rtcc.selection.decision import Decision, Offer, PlacedConversion
 from rtcc.target import Cost
 
 TERMS = ("compute", "memory", "communication")
 
 
-def decisions_text(decisions: Iterable[Decision | Placed]) -> str:
+def decisions_text(decisions: Iterable[Decision | PlacedConversion]) -> str:
     """A few lines per layer: nodes and types, then the candidates, cheapest first, `→` before the one taken.
 
     Predicted microseconds: in all, then by term; `elsewhere` is what the rest of the graph would take more.
@@ -47,12 +47,12 @@ def _section(title: str, decisions: Iterable[Decision]) -> list[str]:
 
 
 def _parted(
-    decisions: Iterable[Decision | Placed],
-) -> tuple[list[Decision], list[Decision], list[Placed]]:
+    decisions: Iterable[Decision | PlacedConversion],
+) -> tuple[list[Decision], list[Decision], list[PlacedConversion]]:
     """Choices of integers or floats, choices of algorithms, conversions."""
     forms: list[Decision] = []
     layers: list[Decision] = []
-    placed: list[Placed] = []
+    placed: list[PlacedConversion] = []
     for each in decisions:
         if not isinstance(each, Decision):
             placed.append(each)
@@ -78,7 +78,7 @@ def _row(offer: Offer) -> str:
     return f"{name}{offer.seconds * 1e6:12.2f}{numbers}{candidate.error:15.1e}{remark}"
 
 
-def decisions_json(decisions: Iterable[Decision | Placed]) -> str:
+def decisions_json(decisions: Iterable[Decision | PlacedConversion]) -> str:
     """The same as JSON: `arithmetic`, `layers` and `conversions`, times in seconds.
 
     An illegal candidate says why; `seconds` are null where they are not predicted.

@@ -8,7 +8,7 @@ from typing import Any
 from rtcc.compiler import Options, start
 from rtcc.errors import CodegenError
 from rtcc.ir.ops.plan import Launch
-from rtcc.selection.decision import Part
+from rtcc.selection.decision import KernelTime
 from rtcc.tuning.timing import Timed
 from rtcc.tuning.watch import ChildWatch, Failure
 
@@ -18,7 +18,7 @@ SET = 8
 
 def kernel_times(
     model: Any, target: str | None = None, progress: Callable[[int, int], None] = lambda done, total: None
-) -> tuple[Part, ...]:
+) -> tuple[KernelTime, ...]:
     """Every launch of one run on one thread, with the ONNX nodes it stems from and measured seconds.
 
     The kernels run in a process of their own. progress: told kernels measured and in all. Raises what
@@ -39,7 +39,7 @@ def kernel_times(
             found = watch({name: Timed(module.kernels[name], objects[name], ()) for name in some})
             seconds |= {name: _timed(name, found[name]) for name in some}
             progress(len(seconds), len(names))
-    return tuple(Part(op.location.nodes, seconds[str(op.kernel)]) for op in launches)
+    return tuple(KernelTime(op.location.nodes, seconds[str(op.kernel)]) for op in launches)
 
 
 def _timed(name: str, found: float | Failure) -> float:

@@ -21,7 +21,7 @@ from rtcc.ir.ops.fused import Call, Fused
 from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs
 from rtcc.pipeline.base import Choice, Pass
 from rtcc.pipeline.run import RunOptions, run_pipeline
-from rtcc.selection.decision import Decision, Placed
+from rtcc.selection.decision import Decision, PlacedConversion
 from rtcc.selection.layout_rules import obstacle
 from rtcc.system.files import require_folder
 from rtcc.target import Candidate, Cost, Target, with_setting
@@ -267,7 +267,7 @@ def _way_of(kernel: Graph) -> tuple[object, object]:
     return kernel.attributes.get("algorithm"), kernel.attributes.get("tile", ())
 
 
-def _contested(decision: Decision | Placed) -> Iterator[tuple[str, str]]:
+def _contested(decision: Decision | PlacedConversion) -> Iterator[tuple[str, str]]:
     """The nodes of a layer that might be quicker in the form that it does not have, each with that form."""
     if not isinstance(decision, Decision) or any(each.obstacle for each in decision.offers):
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rtcc.quantization.mixed_precision.saved import Kept
-from rtcc.quantization.mixed_precision.trials import Choice, Trials
+from rtcc.quantization.mixed_precision.trials import Floatable, Trials
 from rtcc.quantization.quantizer import Step
 
 
@@ -17,7 +17,7 @@ class Sensitivity:
     other layers in integers, conversions counted in.
     """
 
-    layer: Choice
+    layer: Floatable
     sqnr: float
     metric: float | None
     gain: float

@@ -42,7 +42,7 @@ from rtcc.text import print_module
 
 
 @dataclass(frozen=True)
-class Choice:
+class Floatable:
     """A layer that may stay float. key: what `keep_float` calls it. name: what reports call it."""
 
     key: str
@@ -86,7 +86,7 @@ class Trials:
         ops = [
             op for op in quantizable_ops(self.module.main, settings) if not is_named(op, settings.keep_float)
         ]
-        self.choices = tuple(_choice(op, ops) for op in ops)
+        self.choices = tuple(_floatable(op, ops) for op in ops)
         self._known = Known(watching.state, self._key())
 
     @property
@@ -173,9 +173,9 @@ class Trials:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _choice(op: Op, ops: Sequence[Op]) -> Choice:
+def _floatable(op: Op, ops: Sequence[Op]) -> Floatable:
     """A layer by its node, where that names it alone, else by its result."""
     names = [name for name in op.location.nodes if sum(is_named(each, [name]) for each in ops) == 1]
     key = names[0] if names else op.results[0].name
     assert key is not None, "every value was named"
-    return Choice(key, name_of(op))
+    return Floatable(key, name_of(op))

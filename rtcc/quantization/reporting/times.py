@@ -13,7 +13,7 @@ from rtcc.quantization.end_to_end import Quantized
 from rtcc.quantization.placement import is_named, name_of, values_of, variable_products
 from rtcc.quantization.quantizer import Step, quantizable_ops
 from rtcc.quantization.scheme import Scheme
-from rtcc.selection.decision import Part
+from rtcc.selection.decision import KernelTime
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -120,7 +120,7 @@ def _measured(
     return _by_layer(nodes, kernel_times(module, target, told))
 
 
-def _by_layer(nodes: Mapping[str, Sequence[str]], parts: Iterable[Part]) -> dict[str, float]:
+def _by_layer(nodes: Mapping[str, Sequence[str]], parts: Iterable[KernelTime]) -> dict[str, float]:
     """Seconds by layer, each part given to the first layer that it stems from, and of the others."""
     layer_of: dict[str, str] = {}
     for name, own in nodes.items():

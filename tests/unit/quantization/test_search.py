@@ -17,7 +17,7 @@ from rtcc.ir import Module
 from rtcc.quantization.end_to_end import Quantized
 from rtcc.quantization.mixed_precision.saved import Kept, Quality
 from rtcc.quantization.mixed_precision.search import MOST_MODELS, MOST_RETURNED, Floor, Found, search
-from rtcc.quantization.mixed_precision.trials import Choice, Trials, Watching
+from rtcc.quantization.mixed_precision.trials import Floatable, Trials, Watching
 from rtcc.quantization.quantizer import Step
 from rtcc.targets.x86.cpus import host_cpu
 from rtcc.text import parse_module
@@ -38,8 +38,8 @@ class Additive:
     measured: list[Kept] = field(default_factory=list[Kept])
 
     @property
-    def choices(self) -> tuple[Choice, ...]:
-        return tuple(Choice(name, name) for name in self.layers)
+    def choices(self) -> tuple[Floatable, ...]:
+        return tuple(Floatable(name, name) for name in self.layers)
 
     @property
     def everything(self) -> Kept:

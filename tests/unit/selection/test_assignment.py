@@ -21,10 +21,10 @@ from rtcc.ir.ops.pooling import MaxPool
 from rtcc.ir.ops.softmax import Softmax
 from rtcc.ir.regions import anchor_of, constant_slots
 from rtcc.passes.select_conv import Choosing, SelectConv
-from rtcc.pipeline.run import RunOptions, run_pipeline
+from rtcc.pipeline.run import Report, RunOptions, run_pipeline
 from rtcc.selection import energy
 from rtcc.selection.assignment import Assigner
-from rtcc.selection.decision import Offer, Placed
+from rtcc.selection.decision import Offer, PlacedConversion
 from rtcc.selection.energy import Energy
 from rtcc.selection.explanation import decisions_text
 from rtcc.selection.layout_rules import layouts_read, may_write_blocks, obstacle
@@ -97,6 +97,10 @@ def random_module(seed: int) -> Module:
 def offers_of(target: X86, op: Fused, anchor: Op) -> tuple[Offer, ...]:
     found = target.candidates(anchor, constant_slots(op, anchor))
     return tuple(Offer(each, obstacle(op.body, anchor, each)) for each in found)
+
+
+def placed_in(report: Report) -> list[PlacedConversion]:
+    return [each for each in report.decisions if isinstance(each, PlacedConversion)]
 
 
 class Choice(NamedTuple):
@@ -194,7 +198,7 @@ graph @main(%x: f32[1,16,32,32]) {
 
 def test_readers_share_a_conversion_which_is_explained() -> None:
     report = run_pipeline(parse_module(SHARED), "fuse,select-conv,select-layout", RunOptions(explain=True))
-    placed = next(each for each in report.decisions if isinstance(each, Placed) and each.value == "y")
+    placed = next(each for each in placed_in(report) if each.value == "y")
     assert placed.readers == ("p", "q")
     assert (placed.source, placed.result) == ("f32[1,16,32,32]{NC/16HWc16}", "f32[1,16,32,32]")
     assert 1e-7 < placed.seconds < 1e-4
@@ -242,7 +246,7 @@ def test_what_is_explained_is_what_is_placed(gate: str, conv: str) -> None:
     text = GATED.format(gate=gate).replace("64,", "60,") if gate == "60,1,1" else GATED.format(gate=gate)
     module = parse_module(text)
     report = run_pipeline(module, f"fuse,select-conv{{conv={conv}}},select-layout", RunOptions(explain=True))
-    explained = [(each.source, each.result) for each in report.decisions if isinstance(each, Placed)]
+    explained = [(each.source, each.result) for each in placed_in(report)]
     converted = [(str(op.data.type), str(op.type)) for op in module.walk() if isinstance(op, ConvertLayout)]
     assert sorted(converted) == sorted(explained)
 
@@ -271,7 +275,7 @@ def test_random_modules_have_the_conversions_of_their_plan() -> None:
     for seed in range(8):
         module = random_module(seed)
         report = run_pipeline(module, "select-conv,select-layout", RunOptions(explain=True))
-        explained = [(each.source, each.result) for each in report.decisions if isinstance(each, Placed)]
+        explained = [(each.source, each.result) for each in placed_in(report)]
         converted = [
             (str(op.data.type), str(op.type)) for op in module.walk() if isinstance(op, ConvertLayout)
         ]
