@@ -152,8 +152,9 @@ def documentation() -> str:
         f"<!-- {NOTICE} -->",
         "",
         f"An instruction has {INSTRUCTION_BITS} bits, sixteen half-words h0 to h15 of {HALF_BITS} bits, "
-        "the lowest first in memory. A field wider than its half-word reaches into the next ones. Bits that "
-        "the table does not name must be 0. Addresses and sizes count rows: n bytes, n being the size of the array. "
+        "the lowest first in memory. A field wider than its half-word reaches into the next ones. Bits "
+        "that the table does not name must be 0. "
+        "Addresses and sizes count rows: n bytes, n being the size of the array. "
         "The [core](fpga/core.md) executes them; `rtcc/targets/fpga/simulator` computes the same in NumPy.",
         "",
         _paragraph(Instruction).split("\n\n", 1)[1],

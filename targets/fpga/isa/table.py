@@ -91,8 +91,8 @@ class Exec(Instruction):
 
     For ic in n_ic, ky in n_ky, kx in n_kx (the taps, in this order), for oy in ny, ox in nx (the pixels):
     p = oy · nx + ox; the input row is inp + ic · stride_ic + ky · stride_ky + kx · stride_kx + oy ·
-    stride_y + ox · stride_x (modulo 2¹⁶) and acc + p the accumulator's, modified as the mode says, in 32 bits that
-    wrap.
+    stride_y + ox · stride_x (modulo 2¹⁶) and acc + p the accumulator's, modified as the mode says, in 32
+    bits that wrap.
     With init the first tap writes instead of modifying. With flush the last tap also requantises: row
     out + p becomes clip(round_half_even((acc + bias) · multiplier / 2^shift) + zero, low, high), with bias,
     multiplier and shift of group prm, lane by lane; acc + bias wraps in 32 bits, all else is exact.
