@@ -39,7 +39,7 @@ class SelectConv(Pass):
 
     conv(x, #w, b)  →  winograd_conv(x, #w.winograd4, b) {outputs = [4,4]}
 
-    Compared in float64 only the transformed weights differ, which are rounded to float32: at worst 69·2⁻²⁴
+    Compared in float64 only the transformed weights differ, which are rounded to float32: at worst 66·2⁻²⁴
     (4e-6) of Σ|terms| for F(4x4, 3x3). What a kernel's own roundings add is the candidate's error bound.
 
     Errors (InvalidInput): unknown-algorithm, unknown-layer, illegal-algorithm, no-algorithm.

@@ -71,7 +71,7 @@ from rtcc.targets.tvm.problems import (
     turned,
     winograd_problem,
 )
-from rtcc.targets.tvm.summation import TRANSFORMED_CHANNELS, roundings
+from rtcc.targets.tvm.summation import transformed_roundings
 
 ALGORITHMS: dict[str, str] = {
     "direct": "convolution over channel blocks: a tile of pixels and filters stays in registers",
@@ -328,7 +328,7 @@ def _winograd_candidate(problem: WinogradProblem, op: Op, vectors: Vectors, pric
     conv, rank = problem.conv, op.type.rank
     points = tuple((axis, 1) for axis in range(2, rank))
     weights = Layout(((0, by.blocks * vectors.lanes), *points, (1, 1)), (0,))
-    each = sum_error(roundings(conv.channels, TRANSFORMED_CHANNELS) + 4 * max(problem.points), SINGLE)
+    each = sum_error(transformed_roundings(conv.channels) + 4 * max(problem.points), SINGLE)
     error = amplification(problem.outputs, conv.kernel) * each  # as docs/arithmetic.md has it
     border = conv.needed_halo if rank == 4 else (conv.needed_halo[1], conv.needed_halo[3])
     form = Transformed(WinogradConv.name, problem.outputs[4 - rank :])

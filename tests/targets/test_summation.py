@@ -15,7 +15,7 @@ from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, 
 from rtcc.targets.tvm.kernels.transformed import winograd_conv
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking, scratch_bytes
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem
-from rtcc.targets.tvm.summation import BLOCK, LONGEST, TRANSFORMED_CHANNELS, block_length, roundings
+from rtcc.targets.tvm.summation import BLOCK, LONGEST, block_length, transformed_roundings
 from tests.targets.kernels import blocked, run
 from tests.targets.lowered import Kernels
 from tests.targets.packed import direct_weights, matmul_weights, plain_weights, winograd_weights
@@ -74,9 +74,10 @@ def test_convolutions_of_plain_pictures(kernel: int) -> None:
     assert np.abs(result - exact).max() <= bound(9216) * exact
 
 
+@pytest.mark.parametrize("channels", [9216, 9209, 200])
 @pytest.mark.parametrize("outputs", [2, 4])
-def test_winograd(outputs: int) -> None:
-    channels, size = 9216, outputs + 2
+def test_winograd(outputs: int, channels: int) -> None:
+    size = outputs + 2
     p = WinogradProblem(ConvProblem(1, channels, size, size, 16, (3, 3)), (outputs, outputs))
     tile = Blocking(1, 1)
     weights = np.zeros((16, channels, 3, 3), np.float32)
@@ -86,8 +87,34 @@ def test_winograd(outputs: int) -> None:
     func = winograd_conv.make(p, None, tile)
     result = run(func, 16, [blocked(data, p.conv.input), packed], p.conv.output.shape, scratch_bytes(p, tile))
     exact = channels * float(TERM)
-    steps = roundings(channels, TRANSFORMED_CHANNELS) + 4 * size
+    steps = transformed_roundings(channels) + 4 * size
     assert np.abs(result - exact).max() <= amplification(p.outputs, (3, 3)) * steps * U * exact
+
+
+@pytest.mark.parametrize(("outputs", "most"), [(2, 2.95), (4, 8.2)])
+def test_winograd_adds_random_terms_by_parts(outputs: int, most: float) -> None:
+    """Root mean squares: errors, over u · √Σ terms². By parts of 32 channels they are 3.1 and 8.8."""
+    random, channels, size = np.random.default_rng(0), 512, 16
+    p = WinogradProblem(ConvProblem(1, channels, size, size, 32, (3, 3)), (outputs, outputs))
+    tile = Blocking(4, 2)
+    weights = random.standard_normal((32, channels, 3, 3)).astype(np.float32)
+    data = np.maximum(random.standard_normal((1, channels, size, size)), 0).astype(np.float32)
+    packed = winograd_weights(transformed_filter(weights, p.outputs).astype(np.float32), p, tile)
+    func = winograd_conv.make(p, None, tile)
+    inputs = [blocked(data, p.conv.input), packed]
+    result = run(func, 16, inputs, p.conv.output.shape, scratch_bytes(p, tile))
+    windows = np.lib.stride_tricks.sliding_window_view(data[0].astype(np.float64), (3, 3), (1, 2))
+    exact = np.einsum("cyxrs,kcrs->kyx", windows, weights, optimize=True)
+    terms = np.einsum("cyxrs,kcrs->kyx", windows**2, weights.astype(np.float64) ** 2, optimize=True)
+    found = result.transpose(0, 1, 4, 2, 3).reshape(exact.shape)
+    error = np.sqrt(np.mean((found - exact) ** 2) / np.mean(terms)) / U
+    assert error <= most
+
+
+def test_sums_of_transformed_products_have_three_levels() -> None:
+    assert [transformed_roundings(channels) for channels in (1, 16, 17, 64, 128, 129, 512)] == [
+        1, 16, 18, 20, 24, 26, 28,
+    ]  # fmt: skip
 
 
 REDUCTIONS = {

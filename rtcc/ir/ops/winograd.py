@@ -11,8 +11,11 @@ polynomials are multiplied by evaluating them at a - 1 points and infinity, and 
 products into correlations.
 
 The points decide how much rounding grows. For F(4, 3) the usual 0, ±1, ±2 make the largest error four
-times as large as 0, ±√½, ±√2 do: their powers stay near 1, and p·q = 1 saves products besides. The
-others below are likewise those of least `amplification` on a grid, rounded.
+times as large as 0, ±11/16, ±23/16 do, since their powers stay near 1 (B. Barabasz et al., "Error Analysis
+and Improving the Accuracy of Winograd Convolution for Deep Neural Networks", arXiv:1803.10986, found the
+same of 0, ±1/2, ±2). The others below are likewise those of least `amplification` on a grid.
+All have few bits, so that Aᵀ and Bᵀ are exact in float32: of the three matrices' products only G·g, which is
+computed in float64, is rounded before it is used.
 """
 
 from __future__ import annotations
@@ -35,11 +38,11 @@ from rtcc.ir.types import TensorType
 from rtcc.ir.value import Value
 
 POINTS = {
-    3: (0.5**0.5, -(0.5**0.5)),
+    3: (11 / 16, -11 / 16),
     4: (0.0, 1.0, -1.0),
-    5: (0.4, -0.4, 1.25, -1.25),
-    6: (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)),
-    7: (0.3, -0.3, 0.9, -0.9, 1.6, -1.6),
+    5: (13 / 32, -13 / 32, 5 / 4, -5 / 4),
+    6: (0.0, 11 / 16, -11 / 16, 23 / 16, -23 / 16),
+    7: (5 / 16, -5 / 16, 7 / 8, -7 / 8, 13 / 8, -13 / 8),
     8: (0.0, 0.5, -0.5, 1.0, -1.0, 2.0, -2.0),
 }
 """Finite points, by how many there are with infinity: outputs + taps - 1."""

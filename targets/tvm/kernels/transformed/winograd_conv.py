@@ -5,7 +5,7 @@
 `blocked`; transformed weights [M/(nt·b)][rows][columns][C][nt·b]. For a tile t of a block:
 
     V[p, cb, t] = (Bᵀ d B)[p]                                    # all points p, each input block cb
-    M[t, j, p] = Σ_c V[p, t, c] · weights[group, p, c, j]        # in parts (`summation`)
+    M[t, j, p] = Σ_c V[p, t, c] · weights[group, p, c, j]        # in parts of parts (`summation`)
     output[tile t] = epilogue(Aᵀ M[t, j] A)
 
 A tile whose inputs lie outside the image and its halo is first copied to the stack, zeros around it, so that
@@ -32,7 +32,7 @@ from rtcc.targets.tvm.kernels.transformed.tile_blocks import (
 )
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking, Scratch, channel_groups
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, winograd_illegal
-from rtcc.targets.tvm.summation import TRANSFORMED_CHANNELS
+from rtcc.targets.tvm.summation import TRANSFORMED_CHANNELS, TRANSFORMED_STRETCH
 
 
 def make(problem: WinogradProblem, epilogue: Epilogue | None, by: Blocking) -> tirx.PrimFunc:
@@ -134,17 +134,31 @@ class _WinogradConv(TransformedConv):
             block.store_products(self._sums(block, point, group, first), first, point)
 
     def _sums(self, block: TileBlock, point: Index, group: Index, first: Index) -> Accumulators:
-        """The products of a register tile, summed over the channels; many channels in parts."""
-        conv = self.problem.conv
-        part = TRANSFORMED_CHANNELS // conv.lanes
-        if conv.input.blocks <= part:
-            return self._part(block, point, group, first, 0, conv.input.blocks)
-        kernel, by = self.kernel, block.by
+        """The products of a register tile, summed over the channels; many channels in parts of parts."""
+        parts = TRANSFORMED_STRETCH // self.lanes, TRANSFORMED_CHANNELS // self.lanes
+        return self._summed(block, point, group, first, 0, self.problem.conv.input.blocks, parts)
+
+    def _summed(
+        self,
+        block: TileBlock,
+        point: Index,
+        group: Index,
+        first: Index,
+        begin: Index,
+        count: Index,
+        parts: tuple[int, ...],
+    ) -> Accumulators:
+        """The sums over `count` channel blocks from `begin`; parts: how long they are, the longest first."""
+        parts = tuple(length for length in parts if not isinstance(count, int) or length < count)
+        if not parts:
+            return self._part(block, point, group, first, begin, count)
+        kernel, by, length = self.kernel, block.by, parts[0]
         sums = Accumulators.cleared(kernel, "sums", by.tiles, by.blocks, self.lanes)
-        with kernel.serial("part", -(-conv.input.blocks // part)) as number:
-            begin = kernel.bind("begin", number * part)
-            count = bounded(part, conv.input.blocks, begin)
-            sums.add_all(kernel, self._part(block, point, group, first, begin, count))
+        whole = isinstance(count, int) and count % length == 0
+        with kernel.serial("part", tirx.truncdiv(count + (length - 1), length)) as number:
+            start = kernel.bind("begin", begin + number * length)
+            taken = length if whole or length == 1 else tirx.Min(length, begin + count - start)
+            sums.add_all(kernel, self._summed(block, point, group, first, start, taken, parts[1:]))
         return sums
 
     def _part(
