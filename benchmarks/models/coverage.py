@@ -23,7 +23,7 @@ REASONS = {
     "training-mode": "computes what training needs: statistics of the batch, or random masks",
     "unbounded-loop": "a loop stacks its results, and nothing limits its rounds",
     "unsupported-dtype": "no code for 2- and 4-bit integers and 4- and 8-bit floats, save stored weights",
-    "unsupported-form": "an old form of the operator (a batch axis of Scan, sets of numbers in trees)",
+    "unsupported-form": "an old form of the operator (a batch axis of Scan)",
     "unsupported-operator": "no translation: random numbers, text, pictures, training, or narrow types",
     "unsupported-type": "sequences, optional values and text have no place in the C interface",
 }

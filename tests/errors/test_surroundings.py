@@ -177,9 +177,7 @@ def test_a_disk_that_fills_up_under_a_worker(model: Path) -> None:
     )
     environment = {**os.environ, "RTCC_CACHE": str(model.parent / "cache")}
     command = [sys.executable, "-c", code, "compile", str(model)]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error[disk-full]: the object of kernel @"), done.stderr
     assert [path for path in model.parent.rglob("*") if path.is_file()] == [model]

@@ -118,9 +118,7 @@ def test_sample_of_the_suite(
 
 def test_the_page_on_coverage_says_what_is_on_record() -> None:
     known = recorded(*COMPILED)
-    results = [
-        Result(case.name, group_of(case), *known.get(case.name, ("passed", "-"))) for case in cases()
-    ]
+    results = [Result(case.name, group_of(case), *known.get(case.name, ("passed", "-"))) for case in cases()]
     assert refusals(coverage_of(results)) == refusals_on(ROOT / "docs" / "coverage.md")
 
 

@@ -202,9 +202,7 @@ class Qdq:
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 
-    def _quantized(
-        self, real: str, shape: tuple[int, ...], scale: float | None, zero: int | str
-    ) -> str:
+    def _quantized(self, real: str, shape: tuple[int, ...], scale: float | None, zero: int | str) -> str:
         """The tensor quantised; scale None: with the parameters of the tensor that `zero` names."""
         if scale is None:
             parameters = self.parameters[str(zero)]

@@ -103,7 +103,6 @@ def test_what_decides_loads_without_tvm() -> None:
     )
 
 
-
 def test_bare_name_is_refused() -> None:
     command = [sys.executable, "-c", "import targets"]
     root = Path(__file__).parents[2]

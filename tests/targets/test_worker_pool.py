@@ -401,9 +401,7 @@ def test_the_key_has_the_versions_of_what_computes_constants(monkeypatch: pytest
             assert kernel_key("text", {}, "sources") != key
 
 
-def test_sources_that_change_under_a_running_program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sources_that_change_under_a_running_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that starts later imports other files: nothing of it may come under the old key."""
     package = tmp_path / "target"
     package.mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rtcc.onnx.tables import (
     block_weights,
     control,
+    encoders,
     math,
     ml,
     nn,
@@ -13,6 +14,7 @@ from rtcc.onnx.tables import (
     quantized_attention,
     quantized_lstm,
     reduce,
+    svm,
     tensor,
 )
 from rtcc.onnx.tables.rules import Rule
@@ -22,7 +24,7 @@ MICROSOFT = "com.microsoft"
 
 _TABLES = {
     "": (math.TABLE, nn.TABLE, reduce.TABLE, tensor.TABLE, quant.TABLE, control.TABLE),
-    "ai.onnx.ml": (ml.TABLE,),
+    "ai.onnx.ml": (ml.TABLE, encoders.TABLE, svm.TABLE),
     MICROSOFT: (quantized.TABLE, quantized_attention.TABLE, quantized_lstm.TABLE, block_weights.TABLE),
 }
 

@@ -25,6 +25,25 @@ def scaler(node: Node, build: Builder) -> Sequence[Value]:
     return build.op("Mul", shifted, scale).results
 
 
+@TABLE.rule("Normalizer")
+def normalizer(node: Node, build: Builder) -> Sequence[Value]:
+    """Each row divided by its largest element (MAX), its sum of magnitudes (L1) or its length (L2).
+
+    A row whose divisor is 0 stays.
+    """
+    reductions = {"MAX": "ReduceMax", "L1": "ReduceL1", "L2": "ReduceL2"}
+    norm = node.string("norm", "MAX")
+    if norm not in reductions:
+        raise node.fail(f"norm {norm!r} is none of {', '.join(reductions)}")
+    data = as_float(node.operand(0), build)
+    if data.type.rank not in (1, 2):
+        raise node.fail(f"expected a row or rows of features, found {data.type}")
+    zero, one = (build.constant(name, np.array(n, np.float32)) for name, n in (("zero", 0), ("one", 1)))
+    found = build.op(reductions[norm], data, build.integers("axes", (-1,)), keepdims=1).result
+    divisor = build.op("Where", build.op("Equal", found, zero).result, one, found).result
+    return build.op("Div", data, divisor).results
+
+
 @TABLE.rule("ArrayFeatureExtractor")
 def extract_features(node: Node, build: Builder) -> Sequence[Value]:
     """Elements of the last axis; a vector counts as one row."""
@@ -56,9 +75,17 @@ def linear_regressor(node: Node, build: Builder) -> Sequence[Value]:
 def linear_classifier(node: Node, build: Builder) -> Sequence[Value]:
     """Scores as for LinearRegressor; the label is that of the highest one."""
     labels = class_labels(node, "classlabels_ints")
-    if len(labels) * node.operand(0).type.shape[-1] != floats(node, "coefficients").size:
-        raise node.unsupported("only one row of coefficients per class is supported")
-    scores = _linear(node, build, len(labels))
+    rows, left = divmod(floats(node, "coefficients").size, node.operand(0).type.sizes[-1])
+    if left or len(labels) < 2 or rows not in (1, len(labels)):
+        raise node.fail(f"{rows} rows of coefficients do not fit {len(labels)} labels")
+    scores = _linear(node, build, rows)
+    if rows == 1:
+        if len(labels) != 2 or node.string("post_transform", "NONE") != "LOGISTIC":
+            raise node.unsupported(
+                "one row of coefficients is supported for two classes with post_transform LOGISTIC alone",
+                hint="export a row for each class",
+            )
+        scores = build.op("Concat", build.op("Neg", scores).result, scores, axis=1).result
     return label_of_highest(scores, labels, build), transformed(scores, node, build)
 
 
@@ -72,11 +99,22 @@ def tree_regressor(node: Node, build: Builder) -> Sequence[Value]:
 @TABLE.rule("TreeEnsemble")
 def tree_ensemble(node: Node, build: Builder) -> Sequence[Value]:
     """The newest form of tree ensembles: arrays of nodes and of leaves."""
-    names = ("AVERAGE", "SUM", "MIN", "MAX")
-    if node.int("post_transform", 0) != 0:
-        raise node.unsupported("post_transform is not supported")
-    scores = _aggregated(plain_forest(node), names[node.int("aggregate_function", 1) % 4], node, build)
-    return (scores,)
+    function = _named(node, "aggregate_function", ("AVERAGE", "SUM", "MIN", "MAX"), 1)
+    name = _named(node, "post_transform", ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT"), 0)
+    if name in ("SOFTMAX", "LOGISTIC"):
+        raise node.unsupported(
+            "ONNX Runtime takes the numbers of the post_transforms SOFTMAX and LOGISTIC for each other's",
+            hint="export without it, and with a Softmax or Sigmoid after it",
+        )
+    return (transform(_aggregated(plain_forest(node), function, node, build), name, node, build),)
+
+
+def _named(node: Node, name: str, names: Sequence[str], default: int) -> str:
+    """What a number in place of a name stands for."""
+    number = node.int(name, default)
+    if not 0 <= number < len(names):
+        raise node.fail(f"{name} must be 0 to {len(names) - 1}, found {number}")
+    return names[number]
 
 
 @TABLE.rule("TreeEnsembleClassifier")
@@ -94,10 +132,17 @@ def tree_classifier(node: Node, build: Builder) -> Sequence[Value]:
 def _binary(
     scores: Value, forest: Forest, labels: Sequence[int], node: Node, build: Builder
 ) -> tuple[Value, Value]:
-    """Two classes but one score, that of the second class: a probability where all weights are positive."""
-    column = build.constant("column", np.array([max(node.ints("class_ids"))]))
-    score = build.op("Gather", scores, column, axis=1).result
+    """Two classes, one score: a probability of the second where all weights are positive, else its margin."""
     is_probability = bool((forest.weights >= 0).all())
+    known = ("NONE",) if is_probability else ("NONE", "LOGISTIC")
+    name = node.string("post_transform", "NONE")
+    if name not in known or set(node.ints("class_ids")) != {0}:
+        raise node.unsupported(
+            "runtimes disagree about two classes with one score, that of class_ids "
+            f"{node.ints('class_ids')[:1]}, and post_transform {name}",
+            hint="export with a score for each class",
+        )
+    score = build.op("Gather", scores, build.integers("column", (0,)), axis=1).result
     limit = build.constant("limit", np.array(0.5 if is_probability else 0.0, np.float32))
     chosen = build.op("Greater", score, limit).result
     chosen = build.op("Squeeze", chosen, build.integers("axes", (1,))).result
@@ -135,15 +180,54 @@ def _linear(node: Node, build: Builder, targets: int) -> Value:
 
 def transformed(scores: Value, node: Node, build: Builder) -> Value:
     """The scores after `post_transform`."""
-    match node.string("post_transform", "NONE"):
+    return transform(scores, node.string("post_transform", "NONE"), node, build)
+
+
+def transform(scores: Value, name: str, node: Node, build: Builder) -> Value:
+    """The scores after what ONNX calls so."""
+    match name:
         case "NONE":
             return scores
         case "LOGISTIC":
             return build.op("Sigmoid", scores).result
         case "SOFTMAX":
             return build.op("Softmax", scores, axis=-1).result
+        case "SOFTMAX_ZERO":
+            return _softmax_zero(scores, build)
+        case "PROBIT":
+            return _probit(scores, build)
         case other:
-            raise node.unsupported(f"post_transform {other} is not supported")
+            raise node.fail(
+                f"post_transform {other!r} is none of NONE, LOGISTIC, SOFTMAX, SOFTMAX_ZERO, PROBIT"
+            )
+
+
+def _softmax_zero(scores: Value, build: Builder) -> Value:
+    """A softmax in which scores of 0 (within 1e-7) stay 0 but count as what they are times exp(-max)."""
+    highest = build.op("ReduceMax", scores, build.integers("axes", (-1,)), keepdims=1).result
+    away = build.op("Exp", build.op("Sub", scores, highest).result).result
+    near = build.op("Mul", scores, build.op("Exp", build.op("Neg", highest).result).result).result
+    limit = build.constant("limit", np.array(1e-7, np.float32))
+    is_away = build.op("Greater", build.op("Abs", scores).result, limit).result
+    parts = build.op("Where", is_away, away, near).result
+    return build.op("Div", parts, build.op("ReduceSum", parts, build.integers("axes", (-1,))).result).result
+
+
+def _probit(scores: Value, build: Builder) -> Value:
+    """√2 · erf⁻¹(2p - 1), by Winitzki's approximation with a = 0.147, as ONNX's reference has it."""
+
+    def number(value: float) -> Value:
+        return build.constant("number", np.array(value, np.float32))
+
+    x = build.op("Sub", build.op("Mul", scores, number(2)).result, number(1)).result
+    product = build.op("Mul", build.op("Sub", number(1), x).result, build.op("Add", number(1), x).result)
+    log = build.op("Log", product.result).result
+    half = build.op("Mul", log, number(0.5)).result
+    v = build.op("Add", half, number(2 / (np.pi * 0.147))).result
+    rest = build.op("Sub", build.op("Mul", v, v).result, build.op("Mul", log, number(1 / 0.147)).result)
+    root = build.op("Sqrt", build.op("Sub", build.op("Sqrt", rest.result).result, v).result).result
+    signed = build.op("Where", build.op("Less", x, number(0)).result, build.op("Neg", root).result, root)
+    return build.op("Mul", signed.result, number(1.41421356)).result
 
 
 def label_of_highest(scores: Value, labels: Sequence[int], build: Builder) -> Value:

@@ -7,8 +7,8 @@ depth can walk together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 
@@ -21,14 +21,16 @@ DEEPEST_TREE = 200
 
 _COMPARISONS = {
     "BRANCH_LEQ": "LessOrEqual", "BRANCH_LT": "Less", "BRANCH_GTE": "GreaterOrEqual", "BRANCH_GT": "Greater",
-    "BRANCH_EQ": "Equal",
+    "BRANCH_EQ": "Equal", "BRANCH_NEQ": "Equal",
 }  # fmt: skip
-_MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ", "BRANCH_MEMBER")
+_EQUAL, _UNEQUAL, _MEMBER = "BRANCH_EQ", "BRANCH_NEQ", "BRANCH_MEMBER"
+_MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", _EQUAL, _UNEQUAL, _MEMBER)
+_LEAF = "LEAF"
 
 
 @dataclass(frozen=True)
 class Forest:
-    """feature, split, true, false, missing: per node; weights: [node, target]; roots: per tree."""
+    """feature, split, true, false, missing, modes: per node; weights: [node, target]; roots: per tree."""
 
     feature: Array
     split: Array
@@ -37,7 +39,7 @@ class Forest:
     missing: Array
     weights: Array
     roots: Array
-    comparison: str
+    modes: Array
 
     def leaf_weights(self, node: Node, build: Builder) -> Value:
         """[row, tree, target]: the weights of the leaf that each row reaches in each tree."""
@@ -54,7 +56,7 @@ class Forest:
         for _ in range(self.depth(node)):
             wanted = build.op("Gather", feature, at).result
             value = build.op("GatherElements", data, wanted, axis=1).result
-            holds = build.op(self.comparison, value, build.op("Gather", split, at).result).result
+            holds = self._holds(value, build.op("Gather", split, at).result, at, build)
             if missing is not None:
                 tracked = build.op("Gather", missing, at).result
                 absent = build.op("And", build.op("IsNaN", value).result, tracked).result
@@ -62,6 +64,19 @@ class Forest:
             following = (build.op("Gather", table, at).result for table in (true, false))
             at = build.op("Where", holds, *following).result
         return build.op("Gather", build.constant("weights", self.weights), at).result
+
+    def _holds(self, value: Value, split: Value, at: Value, build: Builder) -> Value:
+        """Whether the comparisons of the nodes `at` hold; of several kinds, each counts for its own nodes."""
+        kinds = [mode for mode in _COMPARISONS if (self.modes == mode).any()] or ["BRANCH_LEQ"]
+        found: list[Value] = []
+        for mode in kinds:
+            holds = build.op(_COMPARISONS[mode], value, split).result
+            holds = build.op("Not", holds).result if mode == _UNEQUAL else holds
+            if len(kinds) > 1:
+                own = build.constant("is_" + mode.lower(), self.modes == mode)
+                holds = build.op("And", holds, build.op("Gather", own, at).result).result
+            found.append(holds)
+        return reduce(lambda one, other: build.op("Or", one, other).result, found)
 
     def depth(self, node: Node) -> int:
         """How many steps the longest path takes; InvalidModel for cycles."""
@@ -93,34 +108,95 @@ def classifier_forest(node: Node, classes: int) -> Forest:
     return _forest_of_ids(node, "class", classes)
 
 
+@dataclass(frozen=True)
+class _Successor:
+    """A node or leaf by its number."""
+
+    number: int
+    is_leaf: bool
+
+    def place(self, nodes: int) -> int:
+        """Where it stands when the leaves follow all nodes."""
+        return self.number + nodes * self.is_leaf
+
+
+@dataclass(frozen=True)
+class _Inner:
+    """A node of a TreeEnsemble that is no leaf."""
+
+    feature: int
+    split: float
+    mode: str
+    tracks_true: bool
+    true: _Successor
+    false: _Successor
+
+
 def plain_forest(node: Node) -> Forest:
     """The forest of a TreeEnsemble: leaves have arrays of their own and follow the nodes here."""
-    splits, weights = node.tensor("nodes_splits"), node.tensor("leaf_weights")
-    count, leaves = len(splits), len(weights)
-    numbers = cast("list[int]", node.tensor("nodes_modes").tolist())
-    modes = {_MODES[number] for number in numbers if 0 <= number < len(_MODES)}
-    targets = np.array(node.ints("leaf_targetids"))
-    own = np.arange(count, count + leaves)
+    inner, weights = _inner_nodes(node), node.tensor("leaf_weights")
+    count, leaves = len(inner), len(weights)
+    targets, own = np.array(node.ints("leaf_targetids")), np.arange(count, count + leaves)
     table = np.zeros((count + leaves, node.int("n_targets", 1)), weights.dtype)
-    _check(node, len(targets) == leaves and (targets < table.shape[1]).all(), "leaf_targetids")
+    fits = len(targets) == leaves and bool(((targets >= 0) & (targets < table.shape[1])).all())
+    _check(node, fits, "leaf_targetids")
     table[own, targets] = weights
-    following = [
-        np.concatenate(
-            [_lists(node, count, f"nodes_{s}nodeids") + count * _lists(node, count, f"nodes_{s}leafs"), own]
-        )
-        for s in ("true", "false")
-    ]
     return _forest(
         node,
-        modes,
-        feature=np.concatenate([_lists(node, count, "nodes_featureids"), np.zeros(leaves, np.int64)]),
-        split=np.concatenate([splits, np.zeros(leaves, splits.dtype)]),
-        true=following[0],
-        false=following[1],
-        missing=np.concatenate([_missing(node, count), np.zeros(leaves, np.bool_)]),
+        feature=np.array([*(each.feature for each in inner), *[0] * leaves], np.int64),
+        split=np.array([*(each.split for each in inner), *[0] * leaves], np.float64).astype(weights.dtype),
+        true=np.array([*(each.true.place(count) for each in inner), *own], np.int64),
+        false=np.array([*(each.false.place(count) for each in inner), *own], np.int64),
+        missing=np.array([*(each.tracks_true for each in inner), *[False] * leaves], np.bool_),
         weights=table,
         roots=np.array(node.ints("tree_roots"), np.int64),
+        modes=np.array([*(each.mode for each in inner), *[_LEAF] * leaves]),
     )
+
+
+def _inner_nodes(node: Node) -> list[_Inner]:
+    """The nodes; one that asks for members of a set asks for the first, nodes at the end for the others."""
+    splits, numbers = node.tensor("nodes_splits"), node.tensor("nodes_modes")
+    count = len(splits)
+    _check(node, len(numbers) == count and bool((numbers < len(_MODES)).all()), "nodes_modes")
+    features, missing = _lists(node, count, "nodes_featureids"), _missing(node, count)
+    true, false = (
+        [
+            _Successor(int(number), bool(is_leaf))
+            for number, is_leaf in zip(
+                _lists(node, count, f"nodes_{s}nodeids"), _lists(node, count, f"nodes_{s}leafs"), strict=True
+            )
+        ]
+        for s in ("true", "false")
+    )
+    found = [
+        _Inner(
+            int(features[i]), float(splits[i]), _MODES[int(numbers[i])], bool(missing[i]), true[i], false[i]
+        )
+        for i in range(count)
+    ]
+    asking = [i for i in range(count) if found[i].mode == _MEMBER]
+    sets = _sets(node) if asking else []
+    _check(node, len(sets) == len(asking), "membership_values")
+    for index, members in zip(asking, sets, strict=True):
+        whole, place = found[index], index
+        for member in members[:-1]:
+            following = _Successor(len(found), is_leaf=False)
+            found[place] = replace(whole, mode=_EQUAL, split=member, false=following)
+            place = len(found)
+            found.append(whole)
+        found[place] = replace(whole, mode=_EQUAL, split=members[-1])
+    return found
+
+
+def _sets(node: Node) -> list[list[float]]:
+    """The members of each set, which NaN ends; of an empty one, NaN, which nothing equals."""
+    values = np.asarray(node.tensor("membership_values"), np.float64)
+    if values.size and not np.isnan(values[-1]):
+        values = np.append(values, np.nan)
+    ends = np.flatnonzero(np.isnan(values))
+    starts = np.concatenate([[0], ends[:-1] + 1]).astype(int)
+    return [values[start:end].tolist() or [np.nan] for start, end in zip(starts, ends, strict=True)]
 
 
 def _forest_of_ids(node: Node, kind: str, targets: int) -> Forest:
@@ -128,9 +204,9 @@ def _forest_of_ids(node: Node, kind: str, targets: int) -> Forest:
     names = list(zip(node.ints("nodes_treeids"), node.ints("nodes_nodeids"), strict=False))
     count = len(names)
     place = {name: i for i, name in enumerate(names)}
-    modes = cast("tuple[str, ...]", node.plain("nodes_modes"))
+    modes = node.strings("nodes_modes")
     _check(node, len(modes) == count == len(place), "nodes_modes or nodes_nodeids")
-    leaf = np.array([mode == "LEAF" for mode in modes], np.bool_)
+    leaf = np.array([mode == _LEAF for mode in modes], np.bool_)
     trees = _lists(node, count, "nodes_treeids")
     following = [
         np.array([i if leaf[i] else place.get((trees[i], ids[i]), -1) for i in range(count)], np.int64)
@@ -152,7 +228,6 @@ def _forest_of_ids(node: Node, kind: str, targets: int) -> Forest:
     _check(node, len(roots) == len(set(trees.tolist())) and not loops, "the roots of its trees")
     return _forest(
         node,
-        {mode for mode in modes if mode != "LEAF"},
         feature=np.where(leaf, 0, _lists(node, count, "nodes_featureids")),
         split=_numbers(node, "nodes_values"),
         true=following[0],
@@ -160,21 +235,22 @@ def _forest_of_ids(node: Node, kind: str, targets: int) -> Forest:
         missing=_missing(node, count),
         weights=weights,
         roots=roots,
+        modes=np.array(modes),
     )
 
 
-def _forest(node: Node, modes: set[str], **arrays: Array) -> Forest:
-    """A forest whose nodes all compare in one way; features and successors are checked."""
-    comparison = _COMPARISONS.get(modes.pop() if modes else "BRANCH_LEQ")
-    if modes or comparison is None:
-        raise node.unsupported("trees are supported with one kind of comparison among ≤, <, ≥, >, =")
+def _forest(node: Node, **arrays: Array) -> Forest:
+    """A forest whose comparisons, features and successors are checked."""
+    unknown = set(arrays["modes"].tolist()) - {_LEAF, *_COMPARISONS}
+    if unknown:
+        raise node.unsupported(f"comparisons {', '.join(sorted(unknown))} are not supported")
     features = node.operand(0).type.shape[-1] if node.operand(0).type.rank else 0
     count = len(arrays["true"])
     for name in ("true", "false", "roots"):
         _check(node, bool(((arrays[name] >= 0) & (arrays[name] < count)).all()), f"its nodes ({name})")
     if isinstance(features, int):
         _check(node, bool((arrays["feature"] < features).all()), f"nodes_featureids for {features} features")
-    return Forest(comparison=comparison, **arrays)
+    return Forest(**arrays)
 
 
 def _missing(node: Node, count: int) -> Array:
