@@ -44,8 +44,14 @@ def interpret(
     float types too, so that only conversions to integers round. Modules at plan level run natively only.
     observe: called with each parameter of `main` and each result of each op, nested ones included,
     when it is computed; it must not change the array.
-    Raises InvalidInput for feeds that do not fit.
+    Raises InvalidInput for feeds that do not fit, and for anything but a module.
     """
+    if not isinstance(module, Module):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidInput(
+            "not-a-module",
+            f"the interpreter runs a module, not {type(module).__name__}",
+            hint="rtcc.read(path) makes one of an ONNX model, rtcc.read_module(path) of a .rtir file",
+        )
     feed_arrays, sizes = bind_feeds(module.main, feeds, precision)
     if module.level == "plan":
         from rtcc.plan_interpreter import PlanRun

@@ -60,6 +60,12 @@ def test_feeds_that_do_not_fit(change: dict[str, Any], message: str) -> None:
         rtcc.interpret(parse_module(SYMBOLIC), feeds)
 
 
+def test_only_modules_are_interpreted() -> None:
+    model: Any = "model.onnx"
+    with pytest.raises(InvalidInput, match="runs a module, not str"):
+        interpret(model, {})
+
+
 def test_double_precision_rounds_nothing() -> None:
     text = """// rtir 1  level=graph
 const #c : bf16[] = 0.1
