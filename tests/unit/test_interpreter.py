@@ -63,7 +63,7 @@ def test_feeds_that_do_not_fit(change: dict[str, Any], message: str) -> None:
 def test_only_modules_are_interpreted() -> None:
     model: Any = "model.onnx"
     with pytest.raises(InvalidInput, match="runs a module, not str"):
-        interpret(model, {})
+        rtcc.interpret(model, {})
 
 
 def test_double_precision_rounds_nothing() -> None:
