@@ -27,6 +27,7 @@ from rtcc.targets.fpga.isa.table import (
 
 PACKAGE = Path(__file__).parents[1] / "rtl" / "isa_pkg.sv"
 DOCUMENTATION = Path("docs") / "fpga-isa.md"
+BEFORE = "/* verilator lint_off UNUSEDPARAM */  // some are for drivers and tests alone\n"
 NOTICE = "Generated from targets/fpga/isa/table.py; change that file."
 
 
@@ -106,7 +107,7 @@ def package() -> str:
         ["  // What one channel's requantisation takes.", _parameter_struct()],
     ]
     body = "\n\n".join("\n".join(section) for section in sections)
-    return f"// The instruction set. {NOTICE}\n\npackage isa_pkg;\n{body}\nendpackage\n"
+    return f"// The instruction set. {NOTICE}\n\n{BEFORE}package isa_pkg;\n{body}\nendpackage\n"
 
 
 def _parameter_struct() -> str:

@@ -1,5 +1,6 @@
 // The instruction set. Generated from targets/fpga/isa/table.py; change that file.
 
+/* verilator lint_off UNUSEDPARAM */  // some are for drivers and tests alone
 package isa_pkg;
   localparam logic [2:0] OP_LOAD = 3'h0;
   localparam logic [2:0] OP_EXEC = 3'h1;

@@ -1,0 +1,100 @@
+"""Runs programs on the verilated core."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtcc.errors import InvalidInput
+from rtcc.targets.fpga.core import Core
+from rtcc.targets.fpga.isa.table import Register
+from rtcc.targets.fpga.simulator.machine import Outcome, image_rows
+from rtcc.targets.fpga.verilated.build import library
+
+NOWHERE = (1 << 64) - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """How the DRAM behaves.
+
+    latency: cycles from an accepted address to the first beat, and from the last beat written to the answer.
+    jitter: up to so many more, at random. stall_percent: of cycles in which a channel of the bus does nothing.
+    bad_beat: the beat, counted from the image's first, that answers with an error.
+    """
+
+    latency: int = 24
+    jitter: int = 0
+    stall_percent: int = 0
+    seed: int = 1
+    bad_beat: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.latency < 1 or self.jitter < 0 or not 0 <= self.stall_percent < 100:
+            raise InvalidInput(
+                "fpga-memory",
+                "latency must be at least 1, jitter 0, and stall_percent 0 to 99; "
+                f"found {self.latency}, {self.jitter}, {self.stall_percent}",
+            )
+
+
+@dataclass(frozen=True)
+class RtlOutcome(Outcome):
+    """What the RTL leaves behind: besides the image, all of its registers."""
+
+    registers: dict[Register, int] = field(default_factory=dict[Register, int])
+
+    @property
+    def cycles(self) -> int:
+        return self.registers[Register.CYCLES]
+
+
+class _Settings(ctypes.Structure):
+    _fields_ = [
+        ("seed", ctypes.c_uint32),
+        ("latency", ctypes.c_uint32),
+        ("jitter", ctypes.c_uint32),
+        ("stall_percent", ctypes.c_uint32),
+        ("most_cycles", ctypes.c_uint64),
+        ("bad_beat", ctypes.c_uint64),
+    ]
+
+
+def run_rtl(
+    core: Core,
+    image: NDArray[np.uint8],
+    program: int,
+    length: int,
+    memory: Memory | None = None,
+    most_cycles: int = 100_000_000,
+) -> RtlOutcome:
+    """Run a program that lies in a DRAM image on the RTL; as `simulate`, and cycle by cycle.
+
+    ToolMissing without verilator or g++. The core never hangs and its bursts are as AXI4 demands: where not, or
+    where it takes more than most_cycles, an assertion fails.
+    """
+    memory = memory or Memory()
+    simulated = ctypes.CDLL(str(library(core)))
+    dram = image_rows(core, image).reshape(-1)
+    registers = (ctypes.c_uint32 * len(Register))()
+    bad = NOWHERE if memory.bad_beat is None else memory.bad_beat
+    settings = _Settings(
+        memory.seed, memory.latency, memory.jitter, memory.stall_percent, most_cycles, bad
+    )
+    status = simulated.rtcc_run(
+        ctypes.byref(settings),
+        dram.ctypes.data_as(ctypes.c_void_p),
+        ctypes.c_uint64(dram.size),
+        ctypes.c_uint32(core.row_bytes),
+        ctypes.c_uint32(program),
+        ctypes.c_uint32(length),
+        registers,
+    )
+    assert status != 1, f"the core is not done after {most_cycles} cycles"
+    assert status == 0, "the core broke the protocol of its memory port"
+    values = {register: registers[register // 4] for register in Register}
+    completed = (values[Register.LOADS], values[Register.EXECS], values[Register.STORES])
+    return RtlOutcome(dram, values[Register.FAULTS], completed, values)
