@@ -160,8 +160,8 @@ module load #(
   logic [31:0] expected;              // rows asked for and not yet written
   logic       bus_fault;
 
-  assign retires = writing && all_written && in_range != '0 && !bus_fault;
-  assign give = retires;
+  assign retires = writing && all_written && in_range != '0;
+  assign give = retires && !bus_fault;   // after an error beats are still taken, so that the bus is free
   assign gives = {work.push_next, work.push_previous};
   assign fault = bus_fault ? isa_pkg::FAULT_BUS : walk_fault;
   assign busy = (head_valid && grant && fault == isa_pkg::FAULT_NONE)

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from rtcc.errors import CodegenError, ToolMissing
-from rtcc.files import cache_folder, replace_file
+from rtcc.system.files import cache_folder, replace_file
 from rtcc.targets.fpga.core import Core
 
 RTL = Path(__file__).parents[1] / "rtl"

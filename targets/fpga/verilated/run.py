@@ -22,7 +22,7 @@ class Memory:
     """How the DRAM behaves.
 
     latency: cycles from an accepted address to the first beat, and from the last beat written to the answer.
-    jitter: up to so many more, at random. stall_percent: of cycles in which a channel of the bus does nothing.
+    jitter: up to so many more, at random. stall_percent: of cycles in which a channel of the bus is idle.
     bad_beat: the beat, counted from the image's first, that answers with an error.
     """
 
@@ -69,21 +69,19 @@ def run_rtl(
     program: int,
     length: int,
     memory: Memory | None = None,
-    most_cycles: int = 100_000_000,
+    most_cycles: int = 50_000_000,
 ) -> RtlOutcome:
     """Run a program that lies in a DRAM image on the RTL; as `simulate`, and cycle by cycle.
 
-    ToolMissing without verilator or g++. The core never hangs and its bursts are as AXI4 demands: where not, or
-    where it takes more than most_cycles, an assertion fails.
+    ToolMissing without verilator or g++. The core never hangs and its bursts are as AXI4 demands: where not,
+    or where it takes more than most_cycles, an assertion fails.
     """
     memory = memory or Memory()
     simulated = ctypes.CDLL(str(library(core)))
     dram = image_rows(core, image).reshape(-1)
     registers = (ctypes.c_uint32 * len(Register))()
     bad = NOWHERE if memory.bad_beat is None else memory.bad_beat
-    settings = _Settings(
-        memory.seed, memory.latency, memory.jitter, memory.stall_percent, most_cycles, bad
-    )
+    settings = _Settings(memory.seed, memory.latency, memory.jitter, memory.stall_percent, most_cycles, bad)
     status = simulated.rtcc_run(
         ctypes.byref(settings),
         dram.ctypes.data_as(ctypes.c_void_p),
