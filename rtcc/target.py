@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rtcc.artifact.info import ArtifactInfo
     from rtcc.system.machine import Machine
 
-CATALOGUE = {"x86": "rtcc.targets.x86:X86"}
+CATALOGUE = {"x86": "rtcc.targets.x86:X86", "fpga": "rtcc.targets.fpga.target:Fpga"}
 """Built-in targets, by name; plug-ins register under the entry-point group `rtcc.targets`."""
 
 ENTRY_POINTS = "rtcc.targets"
@@ -295,6 +295,10 @@ class Target(ABC):
 
         name: the output file's stem. weights: keep them in a file beside the artefact, called so.
         """
+
+    def why_not_accelerated(self, op: Op) -> str:
+        """Why no accelerator of this target computes an op of the family `accelerator`; "" where one does."""
+        return f"{self.name} has no accelerator"
 
     @abstractmethod
     def why_unsupported(self, op: Op) -> str | None:

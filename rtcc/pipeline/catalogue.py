@@ -16,6 +16,7 @@ from rtcc.pipeline.base import Pass
 from rtcc.plugins import entry_points_of, load_class
 
 BUILT_IN: dict[str, str] = {
+    "accelerate": "rtcc.passes.accelerate:Accelerate",
     "convert-signedness": "rtcc.passes.convert_signedness:ConvertSignedness",
     "eliminate-common": "rtcc.passes.eliminate_common:EliminateCommon",
     "eliminate-dead": "rtcc.passes.eliminate_dead:EliminateDead",

@@ -1,5 +1,6 @@
 """The operators, one module per family; importing this registers all of them in `Op.registry`."""
 
+from rtcc.ir.ops import accelerator as accelerator
 from rtcc.ir.ops import activation as activation
 from rtcc.ir.ops import attention as attention
 from rtcc.ir.ops import axes as axes
