@@ -31,6 +31,7 @@ BUILT_IN: dict[str, str] = {
     "legalize": "rtcc.passes.legalize:Legalize",
     "lower-quantization": "rtcc.passes.lower_quantization:LowerQuantization",
     "outline-kernels": "rtcc.passes.outline_kernels:OutlineKernels",
+    "partition": "rtcc.passes.partition:Partition",
     "plan-memory": "rtcc.passes.plan_memory:PlanMemory",
     "quantize": "rtcc.passes.quantize:Quantize",
     "raise-patterns": "rtcc.passes.raise_patterns:RaisePatterns",

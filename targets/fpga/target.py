@@ -1,38 +1,155 @@
-"""What the accelerator can do and how it wants a model compiled; its host is an x86 CPU."""
+"""What the accelerator computes, and how it wants a model compiled; its host is an x86-64 CPU."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar
 
-from rtcc.ir import Op
+from rtcc.errors import InvalidInput
+from rtcc.ir import Constant, DType, Graph, Module, Op, Return
+from rtcc.ir.ops.accelerator import ACCELERATED, AcceleratorConv
+from rtcc.ir.ops.movement import Concat
+from rtcc.ir.ops.pooling import MaxPool
+from rtcc.pipeline.base import Size
+from rtcc.target import Progress, Source, WeightsName, unseen
+from rtcc.targets.fpga.compiler.layers import Image, layer_of
+from rtcc.targets.fpga.compiler.tiling import obstacle
+from rtcc.targets.fpga.core import Core, standard_core
 from rtcc.targets.x86 import X86
 
-INTEGERS = "convert-signedness,lower-quantization"
-"""How the named pipelines begin: with quantised layers in integers of the host."""
+HOST = "convert-signedness,lower-quantization,"
+"""How -O2 begins: with quantised layers in integers of the host."""
 
-ACCELERATED = (
-    "fold-constants,inline-control,simplify,simplify-movement,convert-signedness{to=i8},accelerate,"
-    "unfold-stride,simplify-movement,lower-quantization"
-)
+FIRST = "convert-signedness{to=i8},accelerate,"
+
+HOST_OPTIONS = ("threads",)
+"""Options that say how the host computes its part."""
+
+SIZES = {
+    "inp": "bytes of the buffer of data",
+    "wgt": "bytes of the buffer of weights",
+    "acc": "bytes of the accumulators",
+    "out": "bytes of the buffer of results",
+    "prm": "bytes of the buffer of requantisation parameters",
+}
+"""Options that are sizes: fields of `Core` with `_bytes` behind."""
 
 
 class Fpga(X86):
-    """An N x N array of 8-bit multipliers behind an x86-64 host (docs/fpga.md)."""
+    """An N by N array of 8-bit multipliers with its own memory, driven by an x86-64 host (docs/fpga.md).
+
+    Quantised convolutions, products, additions and pools of one image run on it, everything else on the host.
+    """
 
     name: ClassVar[str] = "fpga"
     requantizes: ClassVar[str] = "fixed25"
-    options: ClassVar[dict[str, str]] = {}
+    options: ClassVar[dict[str, str]] = {
+        "n": "rows and columns of the array, 8 or 16",
+        **{name: f"{meaning}, such as 128K" for name, meaning in SIZES.items()},
+        "dram": "bits of the memory port: 32, 64 or 128",
+        "threads": "the most threads that one run may use on the host; 1 by default",
+    }
 
     def __init__(self, cpu: str, options: Mapping[str, str]) -> None:
-        super().__init__(cpu, {})
+        super().__init__(cpu, {key: text for key, text in options.items() if key in HOST_OPTIONS})
         self.settings = dict(options)
+        self.core = _core({key: text for key, text in options.items() if key not in HOST_OPTIONS})
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        return {**super().facts, "core": self.core.text()}
 
     def why_not_accelerated(self, op: Op) -> str:
-        return ""
+        if isinstance(op, Concat):
+            return _why_not_joined(op, self.core)
+        if not isinstance(op, (*ACCELERATED, MaxPool)) or len(op.results) > 1:
+            return "the accelerator does not compute it"
+        operands = list(op.present_operands)
+        data = operands[:1] if isinstance(op, AcceleratorConv) else operands
+        values = [*data, *op.results]
+        if any(value.type.rank != 4 or not value.type.is_static for value in values):
+            return "the accelerator takes i8 [1, C, H, W]"
+        if any(value.type.dtype is not DType.I8 or value.type.sizes[0] != 1 for value in values):
+            return "the accelerator takes i8 [1, C, H, W]"
+        if not _has_known_weights(op):
+            return "its weights are not constant"
+        images = [Image(*value.type.sizes[1:]) for value in values]
+        return obstacle(layer_of(op, tuple(images[:-1]), images[-1], self.core), self.core)
+
+    def is_accelerated(self, kernel: Graph) -> bool:
+        """Whether the accelerator runs a kernel."""
+        inner = [op for op in kernel.ops if not isinstance(op, Return)]
+        return any(isinstance(op, ACCELERATED) for op in inner) or not any(
+            self.why_not_accelerated(op) for op in inner
+        )
+
+    def fusible(self, anchor: Op, epilogue: Op) -> bool:
+        return super().fusible(anchor, epilogue) and bool(self.why_not_accelerated(anchor))
+
+    def joins_pool(self, anchor: Op, algorithm: str, pool: Op) -> bool:
+        return not self.why_not_accelerated(anchor) or super().joins_pool(anchor, algorithm, pool)
+
+    def scratch_bytes(self, kernel: Graph) -> int:
+        return 0 if self.is_accelerated(kernel) else super().scratch_bytes(kernel)
+
+    def seconds(self, kernel: Graph) -> float:
+        return 0.0 if self.is_accelerated(kernel) else super().seconds(kernel)
 
     def pipeline(self, level: str) -> str:
-        text = super().pipeline(level)
-        if text.startswith(INTEGERS):
-            text = text.removeprefix(f"{INTEGERS},")
-        return f"{ACCELERATED},{text},partition"
+        text = super().pipeline(level).removeprefix(HOST)
+        return FIRST + HOST.partition(",")[2] + text.replace("outline-kernels", "partition,outline-kernels")
+
+    def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
+        return super().compile_kernels(self._of_host(module), progress)
+
+    def listings(self, module: Module) -> dict[str, str]:
+        from rtcc.targets.fpga.image.listing import listing_of
+
+        found = super().listings(self._of_host(module))
+        for name, kernel in module.kernels.items():
+            if self.is_accelerated(kernel):
+                found[f"{name}.fpga.txt"] = listing_of(kernel, self.core)
+        return found
+
+    def _of_host(self, module: Module) -> Module:
+        """The module without the kernels that the accelerator runs."""
+        kernels = {name: each for name, each in module.kernels.items() if not self.is_accelerated(each)}
+        return replace(module, kernels=kernels)
+
+    def emit(
+        self, module: Module, name: str, kernels: Mapping[str, bytes], *, weights: WeightsName | None = None
+    ) -> Source:
+        from rtcc.targets.fpga.image.emission import emit
+
+        accelerated = {each: body for each, body in module.kernels.items() if self.is_accelerated(body)}
+        return emit(module, name, kernels, accelerated, self.core, self.machine, weights)
+
+
+def _core(options: Mapping[str, str]) -> Core:
+    """The core that the options describe; InvalidInput where they do not fit each other."""
+    numbers: dict[str, int] = {}
+    for key, text in options.items():
+        try:
+            numbers[key] = Size.parse(text)
+        except ValueError as error:
+            raise InvalidInput("target-option", f"target fpga: {key} is {text!r}: {error}") from None
+    core = standard_core(numbers.pop("n", 16))
+    fields = {"dram_bits" if key == "dram" else f"{key}_bytes": int(each) for key, each in numbers.items()}
+    return replace(core, **fields)
+
+
+def _has_known_weights(op: Op) -> bool:
+    return not isinstance(op, AcceleratorConv) or all(isinstance(value, Constant) for value in op.operands[1:])
+
+
+def _why_not_joined(op: Concat, core: Core) -> str:
+    """Why parts of a concatenation cannot lie in its result as planes of n channels."""
+    types = [value.type for value in op.inputs]
+    if any(type.dtype is not DType.I8 or not type.is_static or type.rank != 4 for type in types):
+        return "the accelerator takes i8 [1, C, H, W]"
+    if op.axis % 4 != 1 or types[0].sizes[0] != 1:
+        return "the accelerator joins channels of one image alone"
+    if any(type.sizes[1] % core.n for type in types[:-1]):
+        return f"its parts are no multiples of {core.n} channels"
+    return ""

@@ -108,6 +108,13 @@ def layer_of(op: Op, inputs: tuple[Image, ...], output: Image, core: Core) -> La
             raise AssertionError(f"no layer of the accelerator: {op!r}")
 
 
+def copy_of(op: Op, source: Image, destination: Image, core: Core) -> Layer:
+    """A layer that copies an image."""
+    way = requantisation(np.zeros(core.n, np.int64), np.ones(core.n, np.float32), core, 0, LEAST, MOST)
+    name = str(op.location.nodes[0]) if op.location.nodes else op.name
+    return Layer(name, Mode.SCALE, (source,), destination, ONE, way, scales=(1,))
+
+
 def requantisation(
     bias: Array, factor: Array, core: Core, zero: int, low: int, high: int
 ) -> Requantisation:

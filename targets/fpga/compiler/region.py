@@ -11,7 +11,7 @@ from rtcc.ir import Graph, Op, Return, Value
 from rtcc.ir.ops.movement import Concat
 from rtcc.planning.offsets import Buffer as ArenaBuffer
 from rtcc.planning.offsets import assign_offsets
-from rtcc.targets.fpga.compiler.layers import Image, Layer, layer_of
+from rtcc.targets.fpga.compiler.layers import Image, Layer, copy_of, layer_of
 from rtcc.targets.fpga.compiler.schedule import Schedule, Stored
 from rtcc.targets.fpga.compiler.tiling import Tiling, tiling
 from rtcc.targets.fpga.compiler.tokens import with_tokens
@@ -56,11 +56,7 @@ class Program:
 def compile_region(body: Graph, core: Core) -> Program:
     """The program of a region whose every operator `obstacle` found none for."""
     images, arena = _place_tensors(body, core)
-    layers = [
-        layer_of(op, tuple(images[value] for value in _data(op)), images[op.result], core)
-        for op in body.ops
-        if not isinstance(op, Return | Concat)
-    ]
+    layers = [layer for op in body.ops if not isinstance(op, Return) for layer in _layers(op, images, core)]
     # what a program takes does not depend on where things lie, so it is written twice
     length = len(_instructions(layers, [Stored(0, 0)] * len(layers), core)[0])
     stored, constants = _place_constants(layers, length * core.instruction_rows, core)
@@ -76,6 +72,20 @@ def compile_region(body: Graph, core: Core) -> Program:
         tuple(_lower(images[value], base) for value in body.returned),
         placed,
     )
+
+
+def _layers(op: Op, images: Mapping[Value, Image], core: Core) -> list[Layer]:
+    """The layers that an operator is: none for a concatenation whose parts lie in it, a copy for others."""
+    if not isinstance(op, Concat):
+        return [layer_of(op, tuple(images[value] for value in _data(op)), images[op.result], core)]
+    copies: list[Layer] = []
+    row = images[op.result].row
+    for each in op.inputs:
+        place = replace(images[each], row=row)
+        if place != images[each]:
+            copies.append(copy_of(op, images[each], place, core))
+        row += place.rows(core)
+    return copies
 
 
 def _data(op: Op) -> list[Value]:
@@ -154,13 +164,16 @@ def _place_tensors(body: Graph, core: Core) -> tuple[dict[Value, Image], int]:
 
 
 def _joined(body: Graph, core: Core) -> Mapping[Value, tuple[Value, int]]:
-    """For each part of a concatenation the result that it lies in, and how many planes come before it."""
+    """For each part of a concatenation the result that it lies in, and how many planes come before it.
+
+    A part of several concatenations lies in the first.
+    """
     found: dict[Value, tuple[Value, int]] = {}
     for op in body.ops:
         if isinstance(op, Concat):
             planes = 0
             for each in op.inputs:
-                found[each] = (op.result, planes)
+                found.setdefault(each, (op.result, planes))
                 planes += each.type.sizes[1] // core.n
     return found
 
