@@ -123,7 +123,7 @@ class Fpga(X86):
         from rtcc.targets.fpga.image.emission import emit
 
         accelerated = {each: body for each, body in module.kernels.items() if self.is_accelerated(body)}
-        return emit(module, name, kernels, accelerated, self.core, self.machine, weights)
+        return emit(module, name, kernels, accelerated, self.core, self.machine, self.threads, weights)
 
 
 def _core(options: Mapping[str, str]) -> Core:

@@ -1,0 +1,162 @@
+/* The driver: places an image in the shared memory, and runs its regions.
+
+   An image is a header of 64 bytes, a table of regions, a table of tensors, then the constants of each region
+   at a multiple of 4096 bytes. All numbers are little-endian. Addresses within a region count rows from its
+   base register, so a region lies anywhere. */
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum {
+    RTCC_FPGA_PAGE = 4096,
+    RTCC_FPGA_BUSY = 1,
+    RTCC_FPGA_FAULT = 4
+};
+
+struct rtcc_fpga_header {
+    char magic[8];
+    uint32_t version, regions;
+    uint64_t model, bytes, memory;
+    uint32_t row_bytes, tensors, checksum, reserved[3];
+};
+
+struct rtcc_fpga_region {
+    uint64_t at, bytes, memory, rows;
+    uint32_t length, inputs, outputs, tensor;
+};
+
+struct rtcc_fpga_tensor {
+    uint32_t row, channels, plane, reserved;
+};
+
+static struct {
+    struct rtcc_fpga_port port;
+    const unsigned char *image;
+    atomic_flag busy;
+} rtcc_fpga = {.busy = ATOMIC_FLAG_INIT};
+
+static uint32_t rtcc_fpga_crc(uint32_t crc, const unsigned char *data, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        crc ^= data[i];
+        for (int bit = 0; bit < 8; bit++)
+            crc = (crc >> 1) ^ (UINT32_C(0xEDB88320) & (0 - (crc & 1)));
+    }
+    return crc;
+}
+
+/* CRC-32 of an image whose own checksum counts as zero. */
+static uint32_t rtcc_fpga_checksum(const unsigned char *image, uint64_t bytes)
+{
+    const size_t at = offsetof(struct rtcc_fpga_header, checksum), after = at + sizeof(uint32_t);
+    static const unsigned char zero[sizeof(uint32_t)];
+    uint32_t crc = rtcc_fpga_crc(UINT32_MAX, image, at);
+    crc = rtcc_fpga_crc(crc, zero, sizeof zero);
+    return ~rtcc_fpga_crc(crc, image + after, bytes - after);
+}
+
+static struct rtcc_fpga_region rtcc_fpga_region_of(const unsigned char *image, uint32_t index)
+{
+    struct rtcc_fpga_region region;
+    memcpy(&region, image + sizeof(struct rtcc_fpga_header) + index * sizeof region, sizeof region);
+    return region;
+}
+
+static struct rtcc_fpga_tensor rtcc_fpga_tensor_of(const unsigned char *image, uint32_t index)
+{
+    struct rtcc_fpga_header header;
+    struct rtcc_fpga_tensor tensor;
+    memcpy(&header, image, sizeof header);
+    const unsigned char *tensors =
+        image + sizeof header + header.regions * sizeof(struct rtcc_fpga_region);
+    memcpy(&tensor, tensors + index * sizeof tensor, sizeof tensor);
+    return tensor;
+}
+
+/* Place an image in the memory of a port and keep both for runs; 0, or why not. */
+static int rtcc_fpga_attach(const struct rtcc_fpga_port *port, const void *image, uint64_t bytes)
+{
+    struct rtcc_fpga_header header;
+    if (port == NULL || image == NULL || port->read == NULL || port->write == NULL || port->memory == NULL)
+        return RTCC_NULL_POINTER;
+    if (bytes < sizeof header)
+        return RTCC_FPGA_IMAGE_DAMAGED;
+    memcpy(&header, image, sizeof header);
+    if (memcmp(header.magic, "RTCCFPGA", 8) != 0 || header.version != 1 || header.bytes != bytes
+        || rtcc_fpga_checksum(image, bytes) != header.checksum)
+        return RTCC_FPGA_IMAGE_DAMAGED;
+    if (header.model != RTCC_FPGA_MODEL)
+        return RTCC_FPGA_IMAGE_OTHER;
+    if (port->read(port->context, RTCC_FPGA_IDENTITY) != RTCC_FPGA_IDENTITY_VALUE)
+        return RTCC_FPGA_NO_CORE;
+    if (port->address % RTCC_FPGA_PAGE != 0 || port->bytes < header.memory)
+        return RTCC_FPGA_MEMORY;
+    for (uint32_t index = 0; index < header.regions; index++) {
+        const struct rtcc_fpga_region region = rtcc_fpga_region_of(image, index);
+        memcpy(port->memory + region.memory, (const unsigned char *)image + region.at, region.bytes);
+    }
+    rtcc_fpga.port = *port;
+    rtcc_fpga.image = image;
+    return RTCC_OK;
+}
+
+/* [channels][plane] bytes to [blocks][plane][row] and back; lanes beyond the channels are zero. */
+static void rtcc_fpga_pack(unsigned char *rows, const unsigned char *data, struct rtcc_fpga_tensor t, uint32_t row)
+{
+    for (uint32_t first = 0; first < t.channels; first += row, rows += (size_t)t.plane * row)
+        for (uint32_t pixel = 0; pixel < t.plane; pixel++)
+            for (uint32_t lane = 0; lane < row; lane++)
+                rows[(size_t)pixel * row + lane] =
+                    first + lane < t.channels ? data[(size_t)(first + lane) * t.plane + pixel] : 0;
+}
+
+static void rtcc_fpga_unpack(unsigned char *data, const unsigned char *rows, struct rtcc_fpga_tensor t, uint32_t row)
+{
+    for (uint32_t channel = 0; channel < t.channels; channel++)
+        for (uint32_t pixel = 0; pixel < t.plane; pixel++)
+            data[(size_t)channel * t.plane + pixel] =
+                rows[((size_t)(channel / row) * t.plane + pixel) * row + channel % row];
+}
+
+static int rtcc_fpga_start(const struct rtcc_fpga_port *port, const struct rtcc_fpga_region *region)
+{
+    const uint64_t base = port->address + region->memory;
+    uint32_t status;
+    port->write(port->context, RTCC_FPGA_BASE_LOW, (uint32_t)base);
+    port->write(port->context, RTCC_FPGA_BASE_HIGH, (uint32_t)(base >> 32));
+    port->write(port->context, RTCC_FPGA_LIMIT, (uint32_t)region->rows);
+    port->write(port->context, RTCC_FPGA_PROGRAM, 0);
+    port->write(port->context, RTCC_FPGA_LENGTH, region->length);
+    port->write(port->context, RTCC_FPGA_CONTROL, 1);
+    do
+        status = port->read(port->context, RTCC_FPGA_STATUS);
+    while (status & RTCC_FPGA_BUSY);
+    return status & RTCC_FPGA_FAULT ? RTCC_DEVICE_FAILED : RTCC_OK;
+}
+
+/* One run of a region: inputs into the shared memory, the program, outputs out of it. The accelerator serves
+   one caller at a time; others wait. */
+int32_t RTCC_FPGA_RUN(uint32_t index, const void *const inputs[], void *const outputs[])
+{
+    if (rtcc_fpga.image == NULL)
+        return RTCC_DEVICE_MISSING;
+    while (atomic_flag_test_and_set_explicit(&rtcc_fpga.busy, memory_order_acquire))
+        ;
+    struct rtcc_fpga_header header;
+    memcpy(&header, rtcc_fpga.image, sizeof header);
+    const struct rtcc_fpga_region region = rtcc_fpga_region_of(rtcc_fpga.image, index);
+    unsigned char *memory = rtcc_fpga.port.memory + region.memory;
+    for (uint32_t i = 0; i < region.inputs; i++) {
+        const struct rtcc_fpga_tensor tensor = rtcc_fpga_tensor_of(rtcc_fpga.image, region.tensor + i);
+        rtcc_fpga_pack(memory + (size_t)tensor.row * header.row_bytes, inputs[i], tensor, header.row_bytes);
+    }
+    const int code = rtcc_fpga_start(&rtcc_fpga.port, &region);
+    for (uint32_t i = 0; code == RTCC_OK && i < region.outputs; i++) {
+        const struct rtcc_fpga_tensor tensor =
+            rtcc_fpga_tensor_of(rtcc_fpga.image, region.tensor + region.inputs + i);
+        rtcc_fpga_unpack(outputs[i], memory + (size_t)tensor.row * header.row_bytes, tensor, header.row_bytes);
+    }
+    atomic_flag_clear_explicit(&rtcc_fpga.busy, memory_order_release);
+    return code;
+}

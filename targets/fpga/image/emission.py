@@ -1,0 +1,147 @@
+"""A planned module as a host library whose accelerated kernels go through the driver, and the image for it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+from rtcc.artifact.info import ArtifactInfo
+from rtcc.emission.emit_c import ModelSource, emit_c
+from rtcc.emission.header import identifier
+from rtcc.emission.toolchain import Toolchain, find_toolchain
+from rtcc.files import replace_file
+from rtcc.ir import Graph, Module
+from rtcc.machine import Machine
+from rtcc.target import WeightsName
+from rtcc.targets.fpga.compiler.region import Program, compile_region
+from rtcc.targets.fpga.core import Core
+from rtcc.targets.fpga.image.form import image_of, read_header
+from rtcc.targets.fpga.isa.table import IDENTITY, Register
+
+SUFFIX = ".fpga"
+"""Of the image, beside the library."""
+
+_COMPILE = ("-std=c11", "-O2", "-fPIC", "-g0", "-ffile-prefix-map=.=")
+
+
+@dataclass(frozen=True)
+class FpgaSource:
+    """The host's library and the accelerator's image."""
+
+    host: ModelSource
+    image: bytes
+
+    @property
+    def info(self) -> ArtifactInfo:
+        """What the library says of itself."""
+        return self.host.info
+
+    def write(self, path: Path) -> Path:
+        """Write PATH.so or PATH.a with its header, and the image PATH.fpga beside it."""
+        written = self.host.write(path)
+        replace_file(written.with_suffix(SUFFIX), self.image)
+        return written
+
+
+def emit(
+    module: Module, name: str, objects: Mapping[str, bytes], accelerated: Mapping[str, Graph], core: Core,
+    machine: Machine, threads: int, weights_name: WeightsName | None,
+) -> ModelSource | FpgaSource:  # fmt: skip
+    """objects: of the host's kernels. accelerated: the others; the library alone where there are none."""
+    versions = {"apache-tvm": version("apache-tvm")}
+    programs = [compile_region(body, core) for body in accelerated.values()]
+    stubs = _stubs(identifier(name), accelerated, programs, find_toolchain(machine)) if programs else {}
+    host = emit_c(
+        module, name, machine, {**objects, **stubs}, threads=threads, weights_name=weights_name, versions=versions
+    )
+    if not programs:
+        return host
+    image = image_of(programs)
+    code = "\n".join([host.code, _definitions(host.info.name, image), _text("driver.c"), _attach(host.info.name)])
+    header = "\n".join([host.header, _text("driver.h"), _declaration(host.info.name)])
+    return FpgaSource(replace(host, code=f"{_text('driver.h')}\n{code}", header=header), image)
+
+
+def _text(name: str) -> str:
+    return files("rtcc.targets.fpga.image").joinpath(name).read_text(encoding="ascii")
+
+
+def _definitions(name: str, image: bytes) -> str:
+    """What the driver's text leaves open: names, the model that it serves, and the registers."""
+    registers = [f"#define RTCC_FPGA_{each.name} {each.value:#x}u" for each in Register]
+    return "\n".join(
+        [
+            f"#define RTCC_FPGA_MODEL UINT64_C({read_header(image, name).model:#x})",
+            f"#define RTCC_FPGA_RUN {_run_name(name)}",
+            f"#define RTCC_FPGA_IDENTITY_VALUE {IDENTITY:#x}u",
+            *registers,
+            f"int32_t {_run_name(name)}(uint32_t index, const void *const inputs[], void *const outputs[]);",
+            "",
+        ]
+    )
+
+
+def _run_name(name: str) -> str:
+    """What this model's kernels call, which no other model defines."""
+    return f"rtcc_fpga_run_{name}"
+
+
+_ATTACH = "int {name}_attach(const struct rtcc_fpga_port *port, const void *image, uint64_t bytes)"
+
+
+def _attach(name: str) -> str:
+    body = "{\n    return rtcc_fpga_attach(port, image, bytes);\n}\n"
+    return f"RTCC_EXPORT {_ATTACH.format(name=name)}\n{body}"
+
+
+def _declaration(name: str) -> str:
+    return "\n".join(
+        [
+            "#ifdef __cplusplus",
+            'extern "C" {',
+            "#endif",
+            "/* Gives the model its accelerator: places the image (NAME.fpga, kept by the caller) in the port's",
+            "   memory. Before the first run, by one thread; runs return RTCC_DEVICE_MISSING until then. */",
+            f"{_ATTACH.format(name=name)};",
+            "#ifdef __cplusplus",
+            "}",
+            "#endif",
+            "",
+        ]
+    )
+
+
+def _stubs(
+    name: str, accelerated: Mapping[str, Graph], programs: list[Program], toolchain: Toolchain
+) -> dict[str, bytes]:
+    """An object file for each accelerated kernel, which hands its arguments to the driver."""
+    found: dict[str, bytes] = {}
+    with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
+        for index, (kernel, program) in enumerate(zip(accelerated, programs, strict=True)):
+            text = _stub(_run_name(name), index, len(program.inputs), len(program.outputs))
+            (Path(folder) / "stub.c").write_text(text, encoding="ascii")
+            command = [*toolchain.compile, *_COMPILE, "-c", "stub.c", "-o", "stub.o"]
+            toolchain.run(command, Path(folder))
+            found[kernel] = (Path(folder) / "stub.o").read_bytes()
+    return found
+
+
+def _stub(run: str, index: int, inputs: int, outputs: int) -> str:
+    reads, writes = [f"in{n}" for n in range(inputs)], [f"out{n}" for n in range(outputs)]
+    parameters = [f"const void *{each}" for each in reads] + [f"void *{each}" for each in writes]
+    return f"""#include <stdint.h>
+extern __attribute__((visibility("hidden")))
+int32_t {run}(uint32_t index, const void *const inputs[], void *const outputs[]);
+int32_t rtcc_kernel(int32_t task, int32_t tasks, {", ".join(parameters)}, int32_t *code)
+{{
+    const void *const inputs[] = {{{", ".join(reads)}}};
+    void *const outputs[] = {{{", ".join(writes)}}};
+    (void)task, (void)tasks;
+    *code = {run}({index}u, inputs, outputs);
+    return 0;
+}}
+"""
