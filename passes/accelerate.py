@@ -13,7 +13,7 @@ from rtcc.ir.ops.accelerator import ACCELERATED
 from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.movement import Concat
 from rtcc.ir.ops.pooling import AveragePool, GlobalAveragePool, MaxPool
-from rtcc.ir.ops.quant import DequantizeLinear, QLinearConv, QLinearMatMul, QuantizeLinear, Scaled
+from rtcc.ir.ops.quant import DequantizeLinear, QuantizeLinear, Scaled
 from rtcc.passes.accelerated.layers import convolution, product
 from rtcc.passes.accelerated.operands import Wanted, s8_data, wanted
 from rtcc.passes.accelerated.sums import addition, average, conversion

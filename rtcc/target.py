@@ -15,7 +15,7 @@ from importlib import import_module
 from math import inf
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from rtcc.errors import InvalidInput
+from rtcc.errors import InvalidInput, Unsupported
 from rtcc.ir import DType, Graph, Layout, Module, Op, TensorType
 from rtcc.plugins import entry_points_of, load_class
 
@@ -299,6 +299,14 @@ class Target(ABC):
     def why_not_accelerated(self, op: Op) -> str:
         """Why no accelerator of this target computes an op of the family `accelerator`; "" where one does."""
         return f"{self.name} has no accelerator"
+
+    def simulate(self, library: Path, name: str, engine: str) -> object:
+        """Put a simulated device behind a library that is loaded; it is there as long as the object is kept.
+
+        name: what the library's functions begin with. Raises Unsupported where the target has no device.
+        """
+        message = f"what is compiled for {self.name} runs on this machine, and nothing of it is simulated"
+        raise Unsupported("no-simulator", message, hint="compile for a target with a device, such as fpga")
 
     @abstractmethod
     def why_unsupported(self, op: Op) -> str | None:

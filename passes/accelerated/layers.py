@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from rtcc.ir import Op, Value
@@ -29,7 +32,7 @@ def convolution(op: nn.Conv, want: Wanted, rw: Rewriter) -> Op | Illegal:
     window = op.window(op.data.type.shape[2:], op.weight.type.shape)
     geometry = {"pads": window.pads, "strides": window.strides, "dilations": window.dilations,
                 "kernel_shape": window.kernel, "group": op.group}  # fmt: skip
-    return _layer(data, weights, weights.array, op.bias, want, geometry, rw)
+    return _layer(op, (data, weights, weights.array, op.bias), want, geometry, rw)
 
 
 def product(op: nn.MatMul | nn.Gemm, want: Wanted, rw: Rewriter) -> Op | Illegal:
@@ -54,15 +57,20 @@ def product(op: nn.MatMul | nn.Gemm, want: Wanted, rw: Rewriter) -> Op | Illegal
     matrix = weights.array if transposed else weights.array.T
     image = QuantizedTensor(source, data.scale, data.zero)
     bias = op.addend if isinstance(op, nn.Gemm) else None
-    found = _layer(image, weights, matrix.reshape(-1, *shape), bias, want, {"kernel_shape": shape[1:]}, rw)
-    return found if isinstance(found, Illegal) else Flatten(found.result)
+    terms = (image, weights, matrix.reshape(-1, *shape), bias)
+    found = _layer(op, terms, want, {"kernel_shape": shape[1:]}, rw)
+    return found if isinstance(found, Illegal) else Flatten(found.result, location=op.location)
+
+
+Terms = tuple[QuantizedTensor, Weights, Array, Value | None]
+"""Data, weights, these as [M, C/group, kernel…], bias."""
 
 
 def _layer(
-    data: QuantizedTensor, weights: Weights, array: Array, bias: Value | None, want: Wanted,
-    geometry: dict[str, object], rw: Rewriter,
-) -> AcceleratorConv | Illegal:  # fmt: skip
-    """array: the weights as [M, C/group, kernel…]; the data's zero point goes into the bias."""
+    op: Op, terms: Terms, want: Wanted, geometry: Mapping[str, Any], rw: Rewriter
+) -> AcceleratorConv | Illegal:
+    """The convolution that computes a layer; the data's zero point goes into the bias."""
+    data, weights, array, bias = terms
     scale = np.broadcast_to((data.scale * weights.scale).astype(np.float64), len(array))
     numbers = np.zeros(1) if bias is None else constant_numbers(bias)
     if numbers is None or numbers.size not in (1, len(array)) or numbers.shape[-1:] != (numbers.size,):
@@ -79,12 +87,12 @@ def _layer(
         weights.constant(rw, array),
         rw.constant(offset.astype(np.int32), name=f"{name}.bias"),
         rw.constant(factor, name=f"{name}.factor"),
-        fill=data.zero, **want.attributes, **geometry,
+        location=op.location, fill=data.zero, **want.attributes, **geometry,
     )  # fmt: skip
 
 
 def _coarser(array: Array, scale: Array, bias: Array) -> tuple[Array, Array]:
-    """Filters that are so small next to their biases that these leave i32, in units that are powers of two larger.
+    """Filters so small next to their biases that these leave i32, in units that are powers of two larger.
 
     The bias is then 2²⁹ units or more, the largest sum of weights 2²⁴: what their rounding moves is nothing.
     """

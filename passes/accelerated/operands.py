@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from rtcc.ir import DType, Op, Value
 from rtcc.ir.ops.activation import Relu
@@ -22,7 +23,7 @@ class Wanted:
     high: int
 
     @property
-    def attributes(self) -> dict[str, int]:
+    def attributes(self) -> dict[str, Any]:
         """How the family `accelerator` writes it."""
         return {"zero_point": self.to.zero, "low": self.low, "high": self.high}
 

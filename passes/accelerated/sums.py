@@ -7,6 +7,7 @@ from math import frexp, prod
 import numpy as np
 
 from rtcc.ir import Op, Value
+from rtcc.ir.location import UNKNOWN, Location
 from rtcc.ir.ops.accelerator import MULTIPLIER_LIMIT, AcceleratorAdd, AcceleratorAveragePool
 from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.pooling import AveragePool, GlobalAveragePool
@@ -45,7 +46,8 @@ def addition(op: Add, want: Wanted) -> Op | Illegal:
     by = [round(np.ldexp(factor, unit)) for factor in factors]
     return AcceleratorAdd(
         left.value, right.value, left_multiplier=by[0], right_multiplier=by[1],
-        bias=-left.zero * by[0] - right.zero * by[1], factor=2.0**-unit, **want.attributes,
+        bias=-left.zero * by[0] - right.zero * by[1], factor=2.0**-unit, location=op.location,
+        **want.attributes,
     )  # fmt: skip
 
 
@@ -57,7 +59,7 @@ def average(op: AveragePool | GlobalAveragePool, want: Wanted) -> Op | Illegal:
     if obstacle := image_obstacle(data.value):
         return Illegal(obstacle)
     if isinstance(op, GlobalAveragePool):
-        return _sums(data, {"kernel_shape": data.value.type.sizes[2:]}, want)
+        return _sums(data, {"kernel_shape": data.value.type.sizes[2:]}, want, op.location)
     if op.rounds_up:
         return Illegal("its last window may reach over the end (ceil_mode)")
     window = op.window(data.value.type.sizes[2:])
@@ -65,7 +67,7 @@ def average(op: AveragePool | GlobalAveragePool, want: Wanted) -> Op | Illegal:
     if not (counts == prod(window.kernel)).all():
         return Illegal("its windows differ in how many elements they are means of")
     return _sums(data, {"kernel_shape": window.kernel, "strides": window.strides, "pads": window.pads,
-                        "dilations": window.dilations}, want)  # fmt: skip
+                        "dilations": window.dilations}, want, op.location)  # fmt: skip
 
 
 def conversion(value: Value, want: Wanted) -> Op | Illegal:
@@ -75,12 +77,15 @@ def conversion(value: Value, want: Wanted) -> Op | Illegal:
         return data
     if obstacle := image_obstacle(data.value):
         return Illegal(obstacle)
-    return _sums(data, {"kernel_shape": (1, 1)}, want)
+    return _sums(data, {"kernel_shape": (1, 1)}, want, UNKNOWN)
 
 
-def _sums(data: QuantizedTensor, geometry: dict[str, tuple[int, ...]], want: Wanted) -> Op:
+def _sums(
+    data: QuantizedTensor, geometry: dict[str, tuple[int, ...]], want: Wanted, location: Location
+) -> Op:
     count = prod(geometry["kernel_shape"])
     factor = float(np.float32(np.float64(data.scale) / (count * np.float64(want.to.scale))))
     return AcceleratorAveragePool(
-        data.value, bias=-data.zero * count, factor=factor, fill=data.zero, **geometry, **want.attributes
-    )
+        data.value, bias=-data.zero * count, factor=factor, fill=data.zero, location=location, **geometry,
+        **want.attributes,
+    )  # fmt: skip

@@ -94,6 +94,10 @@ class _Pointers:
             self._array[index] = _address(array)
 
 
+COMPANIONS = (".h", ".fpga")
+"""Suffixes of the files that lie beside an artefact where it has them."""
+
+
 class Artifact:
     """A compiled model, loaded: run it on NumPy arrays from any number of Python threads."""
 
@@ -136,6 +140,7 @@ class Artifact:
         if folder is not None:
             weakref.finalize(self, _remove, folder, os.getpid())
         self._is_closed = False
+        self._device: object = None
         self._idle = deque([self._new_workspace()])
 
     def run(self, inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
@@ -196,8 +201,19 @@ class Artifact:
         """Bytes that one workspace takes."""
         return self._table.workspace_bytes(self.threads if threads is None else threads)
 
+    def simulate(self, engine: str) -> object:
+        """Run what is the device's in a simulator, such as "functional", until this object is closed.
+
+        What is returned is the target's own: for fpga a `rtcc.targets.fpga.simulated.Board`. Raises
+        Unsupported `no-simulator`, InvalidInput `unknown-engine`, ArtifactError where the image is not sound.
+        """
+        from rtcc.target import parse_target
+
+        self._device = parse_target(self.info.target).simulate(self.path, self.info.name, engine)
+        return self._device
+
     def save(self, path: str | Path) -> Path:
-        """Copy the artefact, its header where there is one, and external weights; functions keep their names.
+        """Copy the artefact, its header and its device's image, and external weights; functions keep names.
 
         Raises `ArtifactError` where the artefact's own file or its weights are gone, `InvalidInput` for a
         path that cannot be written, or where other weights of that name would be lost (`weights-taken`).
@@ -207,13 +223,16 @@ class Artifact:
             raise InvalidInput(
                 "artefact-suffix", f"this artefact's file ends in {self.path.suffix}, found {path.name!r}"
             )
-        pairs = [(self.path.with_suffix(".h"), path.with_suffix(".h"), 0o666), (self.path, path, 0o777)]
+        pairs = [
+            *((self.path.with_suffix(each), path.with_suffix(each), 0o666) for each in COMPANIONS),
+            (self.path, path, 0o777),
+        ]
         require_folder(path)
         if self.info.weights_file:
             weights = self.info.weights_file
             pairs.insert(0, (self.path.with_name(weights), path.with_name(weights), 0o666))
         for source, _, _ in pairs:
-            if source.suffix != ".h" and not source.exists():
+            if source.suffix not in COMPANIONS and not source.exists():
                 raise ArtifactError("artefact-gone", "the artefact's file is not there any more",
                                     where=str(source), hint="compile the model again")  # fmt: skip
         self._require_own_weights(path)

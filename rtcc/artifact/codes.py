@@ -64,6 +64,8 @@ CODES: tuple[Code, ...] = (
     Code(-48, "DEVICE_MISSING", "no usable device or driver was found"),
     Code(-49, "DEVICE_MEMORY", "the device has too little free memory"),
     Code(-50, "DEVICE_FAILED", "the device reported an error"),
+    Code(-51, "IMAGE_DAMAGED", "the device's image is none, is cut short, or does not fit its checksum"),
+    Code(-52, "IMAGE_OTHER", "the device's image is of another model, or of another compilation of it"),
 )
 
 BY_VALUE: dict[int, Code] = {code.value: code for code in CODES}

@@ -28,6 +28,7 @@ Examples:
   rtcc run model.so --input x=x.npy --output results      writes results/NAME.npy
   rtcc run model.onnx --random 7                          seeded inputs, compiled on the spot
   rtcc run ir/19-fuse.rtir --interpret                    what the maths say at that stage
+  rtcc run model.so --simulate functional                 compiled for the FPGA, on no board
 """
 
 
@@ -45,6 +46,10 @@ def run(
     random: Annotated[
         int, typer.Option("--random", min=0, metavar="SEED", help="Seed for inputs that are not given.")
     ] = 0,
+    simulate: Annotated[
+        str | None,
+        typer.Option("--simulate", metavar="ENGINE", help="Simulate the device: functional (FPGA)."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Write one .npy per output there.")
     ] = None,
@@ -56,6 +61,8 @@ def run(
     else:
         artifact, feeds = open_or_compile(model, asked, random, given)
         with artifact:
+            if simulate is not None:
+                artifact.simulate(simulate)
             outputs = artifact.run(feeds)
     for name, array in outputs.items():
         typer.echo(describe(name, array))

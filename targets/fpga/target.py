@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 from rtcc.errors import InvalidInput
@@ -117,6 +118,11 @@ class Fpga(X86):
         kernels = {name: each for name, each in module.kernels.items() if not self.is_accelerated(each)}
         return replace(module, kernels=kernels)
 
+    def simulate(self, library: Path, name: str, engine: str) -> object:
+        from rtcc.targets.fpga.simulated import attach
+
+        return attach(library, name, self.core, engine)
+
     def emit(
         self, module: Module, name: str, kernels: Mapping[str, bytes], *, weights: WeightsName | None = None
     ) -> Source:
@@ -140,7 +146,9 @@ def _core(options: Mapping[str, str]) -> Core:
 
 
 def _has_known_weights(op: Op) -> bool:
-    return not isinstance(op, AcceleratorConv) or all(isinstance(value, Constant) for value in op.operands[1:])
+    return not isinstance(op, AcceleratorConv) or all(
+        isinstance(value, Constant) for value in op.operands[1:]
+    )
 
 
 def _why_not_joined(op: Concat, core: Core) -> str:

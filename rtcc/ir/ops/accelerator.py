@@ -2,9 +2,9 @@
 
     result = clip(round_half_even((sum + bias) · m / 2ˢ) + zero_point, low, high)
 
-m and s are those of a float32 factor (`requantization.multiplier_and_shift`), so every result is exact integer
-arithmetic. Data, weights and results are s8. Padding reads `fill`, the data's zero point. `nn.max_pool` of s8
-data is computed as it is.
+m and s are those of a float32 factor (`requantization.multiplier_and_shift`), so every result is exact
+integer arithmetic. Data, weights and results are s8. Padding reads `fill`, the data's zero point.
+`nn.max_pool` of s8 data is computed as it is.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Requantized(ComputedOp):
                 raise self.fail(f"data and weights must be i8, found {value.type}")
         if not LEAST <= self.low <= self.high <= MOST or not LEAST <= self.zero_point <= MOST:
             raise self.fail(
-                f"zero point {self.zero_point} and limits {self.low} to {self.high} must lie in order within i8"
+                f"zero point {self.zero_point} and limits {self.low} to {self.high} must lie within i8"
             )
 
 

@@ -115,9 +115,7 @@ def copy_of(op: Op, source: Image, destination: Image, core: Core) -> Layer:
     return Layer(name, Mode.SCALE, (source,), destination, ONE, way, scales=(1,))
 
 
-def requantisation(
-    bias: Array, factor: Array, core: Core, zero: int, low: int, high: int
-) -> Requantisation:
+def requantisation(bias: Array, factor: Array, core: Core, zero: int, low: int, high: int) -> Requantisation:
     """bias, factor: per channel; groups are padded with channels that give the zero point."""
     groups = -(-len(bias) // core.n)
     room = groups * core.n - len(bias)
@@ -139,9 +137,13 @@ def _convolution(
     window = op.window(op.data.type.shape[2:], op.weight.type.shape)
     if op.group == op.data.type.sizes[1] == len(weight) and op.group > 1:
         rows = _padded(weight[:, 0], core.n).transpose(0, 2, 3, 1)
-        return Layer(name, Mode.CHANNEL, inputs, output, window, way, op.fill, rows, macs=op.operations() // 2)
+        return Layer(
+            name, Mode.CHANNEL, inputs, output, window, way, op.fill, rows, macs=op.operations() // 2
+        )
     tiles, spans = _matrices(_dense(weight, op.group), core.n)
-    return Layer(name, Mode.MATRIX, inputs, output, window, way, op.fill, tiles, spans, macs=op.operations() // 2)
+    return Layer(
+        name, Mode.MATRIX, inputs, output, window, way, op.fill, tiles, spans, macs=op.operations() // 2
+    )
 
 
 def constant(value: Value) -> Array:
@@ -170,7 +172,7 @@ def _dense(weight: Array, group: int) -> Array:
 
 
 def _matrices(weight: Array, n: int) -> tuple[Array, tuple[tuple[int, int], ...]]:
-    """[M, C, ky, kx] as [M blocks, C blocks, ky, kx, n inputs, n outputs], and which C blocks are not all 0."""
+    """[M, C, ky, kx] as [M blocks, C blocks, ky, kx, n inputs, n outputs]; which C blocks are not all 0."""
     by_output = _padded(weight, n)
     tiles = np.stack([_padded(np.moveaxis(block, 1, 0), n) for block in by_output])
     tiles = tiles.transpose(0, 1, 4, 5, 2, 3)

@@ -1,4 +1,4 @@
-"""A region of accelerator operators as a program, its constants, and a map of the memory that both work in."""
+"""A region of accelerator operators as a program, its constants, and a map of the memory that it takes."""
 
 from __future__ import annotations
 

@@ -98,10 +98,11 @@ class _Emitter:
                         weights = self.load_weights(output, low, high)
                     if data < 0:
                         data = self.load_data(layer.inputs[0], range(layer.inputs[0].blocks(core)), tile)
-                    out = self.out_rows(tile) if number == len(parts) - 1 else 0
+                    is_last = int(number == len(parts) - 1)
+                    out = self.out_rows(tile) if is_last else 0
                     self.run(
-                        tile, data, wgt=weights, init=int(number == 0), out=out, prm=group, blocks=(low, high),
-                        flush=int(number == len(parts) - 1),
+                        tile, data, wgt=weights, init=int(number == 0), flush=is_last, out=out, prm=group,
+                        blocks=(low, high),
                     )  # fmt: skip
                 self.store(output, tile)
 
@@ -209,7 +210,8 @@ class _Emitter:
             Exec(
                 mode=layer.mode, init=init, flush=flush, immediate=immediate, wgt=wgt,
                 inp=data + blocks[0] * plane, acc=0, out=out, prm=prm, ny=tile.height, nx=tile.width,
-                stride_y=width * (window.strides[0] if loops.line_step == 1 else 1), stride_x=window.strides[1],
+                stride_y=width * (window.strides[0] if loops.line_step == 1 else 1),
+                stride_x=window.strides[1],
                 n_ic=blocks[1] - blocks[0], n_ky=window.kernel[0], n_kx=window.kernel[1], stride_ic=plane,
                 stride_ky=window.dilations[0] * width, stride_kx=window.dilations[1],
                 low=way.low, high=way.high, zero=way.zero,

@@ -22,7 +22,7 @@ MOST_TAPS = 255
 """Of a kernel along one axis."""
 
 LEAST_PIXELS = {Mode.MATRIX: 18}
-"""An array's tap takes as long as loading its next weights does; others' as long as their pipeline is deep."""
+"""An array's tap takes as long as loading its next weights; others' as long as their pipeline is deep."""
 
 VECTOR_PIXELS = 5
 EXEC_CYCLES = 34
@@ -141,7 +141,10 @@ def _best(
         columns = -(-width // across)
         for down in range(1, height + 1):
             lines = -(-height // down)
-            if lines * columns > most or _rows(loops, lines, columns) * blocks * operands > core.inp_rows // SLOTS:
+            if (
+                lines * columns > most
+                or _rows(loops, lines, columns) * blocks * operands > core.inp_rows // SLOTS
+            ):
                 continue
             cycles = _cycles(loops, mode, lines, columns, blocks, operands, outputs, channels)
             found.append(Tiling(loops, lines, columns, cycles))
@@ -162,7 +165,14 @@ def _rows(loops: Geometry, lines: int, columns: int) -> int:
 
 
 def _cycles(
-    loops: Geometry, mode: Mode, lines: int, columns: int, blocks: int, operands: int, outputs: int, channels: int
+    loops: Geometry,
+    mode: Mode,
+    lines: int,
+    columns: int,
+    blocks: int,
+    operands: int,
+    outputs: int,
+    channels: int,
 ) -> int:
     """What a layer takes where computing, loading and storing overlap: the longest of the three."""
     tiles = -(-loops.result[0] // lines) * -(-loops.result[1] // columns)
@@ -179,4 +189,3 @@ def _cycles(
 def parameter_groups(core: Core) -> int:
     """Groups of parameters that a LOAD may bring while others are read."""
     return core.prm_rows // PARAMETER_BYTES // SLOTS
-

@@ -1,8 +1,8 @@
-"""Tokens for a sequence of instructions, such that units that run on their own compute what the sequence does.
+"""Tokens for a sequence of instructions: units that run on their own then compute what the sequence does.
 
 Wherever two instructions of different units touch the same rows and one of them writes, the later one must
-wait for the earlier one. A channel between two units counts tokens and the units work in order, so waiting for
-an instruction is waiting for all before it on its unit: per pair of units only waits for later instructions
+wait for the earlier one. A channel between two units counts tokens and the units work in order, so waiting
+for an instruction is waiting for all before it on its unit: of each pair of units only waits for later ones
 than before are left, each of them one push and one pop. Waits point backwards in the sequence, and so no
 program deadlocks.
 """
@@ -20,8 +20,9 @@ from rtcc.targets.fpga.isa.table import Unit
 UNITS = len(Unit)
 
 SHARED = {
-    Memory.INP: (Unit.LOAD, Unit.EXEC), Memory.WGT: (Unit.LOAD, Unit.EXEC), Memory.PRM: (Unit.LOAD, Unit.EXEC),
-    Memory.OUT: (Unit.EXEC, Unit.STORE), Memory.DRAM: (Unit.LOAD, Unit.STORE),
+    Memory.INP: (Unit.LOAD, Unit.EXEC), Memory.WGT: (Unit.LOAD, Unit.EXEC),
+    Memory.PRM: (Unit.LOAD, Unit.EXEC), Memory.OUT: (Unit.EXEC, Unit.STORE),
+    Memory.DRAM: (Unit.LOAD, Unit.STORE),
 }  # fmt: skip
 """The two units that touch a memory."""
 
@@ -56,7 +57,7 @@ def with_tokens(program: Sequence[Instruction], core: Core) -> list[Instruction]
 
 
 class _Order:
-    """waited[of][by]: the last instruction of a unit that another one has waited for; pushes and pops so far."""
+    """waited[of][by]: the last instruction of a unit that another one has waited for."""
 
     def __init__(self) -> None:
         self.waited = [[-1] * UNITS for _ in range(UNITS)]

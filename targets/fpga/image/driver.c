@@ -81,17 +81,17 @@ static int rtcc_fpga_attach(const struct rtcc_fpga_port *port, const void *image
     if (port == NULL || image == NULL || port->read == NULL || port->write == NULL || port->memory == NULL)
         return RTCC_NULL_POINTER;
     if (bytes < sizeof header)
-        return RTCC_FPGA_IMAGE_DAMAGED;
+        return RTCC_IMAGE_DAMAGED;
     memcpy(&header, image, sizeof header);
     if (memcmp(header.magic, "RTCCFPGA", 8) != 0 || header.version != 1 || header.bytes != bytes
         || rtcc_fpga_checksum(image, bytes) != header.checksum)
-        return RTCC_FPGA_IMAGE_DAMAGED;
+        return RTCC_IMAGE_DAMAGED;
     if (header.model != RTCC_FPGA_MODEL)
-        return RTCC_FPGA_IMAGE_OTHER;
+        return RTCC_IMAGE_OTHER;
     if (port->read(port->context, RTCC_FPGA_IDENTITY) != RTCC_FPGA_IDENTITY_VALUE)
-        return RTCC_FPGA_NO_CORE;
+        return RTCC_DEVICE_MISSING;
     if (port->address % RTCC_FPGA_PAGE != 0 || port->bytes < header.memory)
-        return RTCC_FPGA_MEMORY;
+        return RTCC_DEVICE_MEMORY;
     for (uint32_t index = 0; index < header.regions; index++) {
         const struct rtcc_fpga_region region = rtcc_fpga_region_of(image, index);
         memcpy(port->memory + region.memory, (const unsigned char *)image + region.at, region.bytes);

@@ -13,10 +13,4 @@ struct rtcc_fpga_port {
     uint64_t address;
     uint64_t bytes;
 };
-enum rtcc_fpga_error {
-    RTCC_FPGA_IMAGE_DAMAGED = -64, /* the image is no image, is cut short, or its checksum is wrong */
-    RTCC_FPGA_IMAGE_OTHER = -65,   /* the image is of another model or another compilation of it */
-    RTCC_FPGA_NO_CORE = -66,       /* no core of this interface answers at the registers */
-    RTCC_FPGA_MEMORY = -67         /* the shared memory is too small, or not aligned to 4096 bytes */
-};
 #endif

@@ -1,4 +1,4 @@
-"""A planned module as a host library whose accelerated kernels go through the driver, and the image for it."""
+"""A planned module as a host library whose accelerated kernels go through the driver, and its image."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rtcc.artifact.info import ArtifactInfo
 from rtcc.emission.emit_c import ModelSource, emit_c
 from rtcc.emission.header import identifier
 from rtcc.emission.toolchain import Toolchain, find_toolchain
-from rtcc.files import replace_file
 from rtcc.ir import Graph, Module
-from rtcc.machine import Machine
+from rtcc.system.files import replace_file
+from rtcc.system.machine import Machine
 from rtcc.target import WeightsName
 from rtcc.targets.fpga.compiler.region import Program, compile_region
 from rtcc.targets.fpga.core import Core
@@ -56,12 +56,20 @@ def emit(
     programs = [compile_region(body, core) for body in accelerated.values()]
     stubs = _stubs(identifier(name), accelerated, programs, find_toolchain(machine)) if programs else {}
     host = emit_c(
-        module, name, machine, {**objects, **stubs}, threads=threads, weights_name=weights_name, versions=versions
+        module,
+        name,
+        machine,
+        {**objects, **stubs},
+        threads=threads,
+        weights_name=weights_name,
+        versions=versions,
     )
     if not programs:
         return host
     image = image_of(programs)
-    code = "\n".join([host.code, _definitions(host.info.name, image), _text("driver.c"), _attach(host.info.name)])
+    code = "\n".join(
+        [host.code, _definitions(host.info.name, image), _text("driver.c"), _attach(host.info.name)]
+    )
     header = "\n".join([host.header, _text("driver.h"), _declaration(host.info.name)])
     return FpgaSource(replace(host, code=f"{_text('driver.h')}\n{code}", header=header), image)
 
@@ -104,8 +112,9 @@ def _declaration(name: str) -> str:
             "#ifdef __cplusplus",
             'extern "C" {',
             "#endif",
-            "/* Gives the model its accelerator: places the image (NAME.fpga, kept by the caller) in the port's",
-            "   memory. Before the first run, by one thread; runs return RTCC_DEVICE_MISSING until then. */",
+            "/* Gives the model its accelerator: places the image (NAME.fpga, kept by the caller) in the",
+            "   port's memory. Before the first run, by one thread; until then a run returns",
+            "   RTCC_DEVICE_MISSING. */",
             f"{_ATTACH.format(name=name)};",
             "#ifdef __cplusplus",
             "}",

@@ -14,8 +14,8 @@ def listing_of(body: Graph, core: Core) -> str:
     program = compile_region(body, core)
     lines = [
         f"core      {core.text()}",
-        f"memory    {program.rows} rows of {core.row_bytes} bytes, of them {len(program.constants) // core.row_bytes} "
-        "of instructions and constants",
+        f"memory    {program.rows} rows of {core.row_bytes} bytes, "
+        f"of them {len(program.constants) // core.row_bytes} of instructions and constants",
         *(f"input  {n}  {_place(each)}" for n, each in enumerate(program.inputs)),
         *(f"output {n}  {_place(each)}" for n, each in enumerate(program.outputs)),
     ]

@@ -1,0 +1,125 @@
+"""A simulated board: the driver's port to registers and memory behind which a program is simulated."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtcc.errors import ArtifactError, InvalidInput
+from rtcc.targets.fpga.core import PAGE_BYTES, Core
+from rtcc.targets.fpga.image.emission import SUFFIX
+from rtcc.targets.fpga.image.form import read_header, read_image
+from rtcc.targets.fpga.isa.table import IDENTITY, Register
+from rtcc.targets.fpga.simulator.functional import simulate
+from rtcc.targets.fpga.simulator.machine import Outcome
+
+Engine = Callable[[Core, NDArray[np.uint8], int, int], Outcome]
+"""Runs a program in a DRAM image: core, bytes, the row of its first instruction, how many there are."""
+
+ENGINES: dict[str, Engine] = {"functional": simulate}
+"""What can stand in for a board."""
+
+READ = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32)
+WRITE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32)
+
+DONE, DONE_WITH_FAULT = 2, 6
+
+
+class Port(ctypes.Structure):
+    """`struct rtcc_fpga_port` of `driver.h`."""
+
+    _fields_ = [
+        ("context", ctypes.c_void_p),
+        ("read", READ),
+        ("write", WRITE),
+        ("memory", ctypes.c_void_p),
+        ("address", ctypes.c_uint64),
+        ("bytes", ctypes.c_uint64),
+    ]
+
+
+@dataclass
+class Board:
+    """Registers and memory; outcomes: of every run so far, in order."""
+
+    core: Core
+    engine: Engine
+    memory: NDArray[np.uint8]
+    registers: dict[int, int] = field(default_factory=dict[int, int])
+    outcomes: list[Outcome] = field(default_factory=list[Outcome])
+    image: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    """What the driver was given; it reads it again in every run."""
+    problem: BaseException | None = None
+    """What the simulator raised, which no C code passes on."""
+
+    def __post_init__(self) -> None:
+        self.registers[Register.IDENTITY] = IDENTITY
+        self._callbacks = READ(self.read), WRITE(self.write)
+        self.port = Port(None, *self._callbacks, self.memory.ctypes.data, 0, self.memory.nbytes)
+
+    def read(self, _: int | None, offset: int) -> int:
+        """A register's value."""
+        return self.registers.get(offset, 0)
+
+    def write(self, _: int | None, offset: int, value: int) -> None:
+        """Set a register; writing CONTROL runs the program to its end."""
+        if offset != Register.CONTROL:
+            self.registers[offset] = value
+            return
+        try:
+            self._run()
+        except BaseException as error:
+            self.problem = error
+            self.registers[Register.STATUS] = DONE_WITH_FAULT
+
+    def _run(self) -> None:
+        base = self.registers[Register.BASE_LOW] | self.registers[Register.BASE_HIGH] << 32
+        image = self.memory[base : base + self.registers[Register.LIMIT] * self.core.row_bytes]
+        outcome = self.engine(
+            self.core, image, self.registers[Register.PROGRAM], self.registers[Register.LENGTH]
+        )
+        image[:] = outcome.dram
+        self.outcomes.append(outcome)
+        self.registers[Register.FAULTS] = outcome.faults
+        self.registers[Register.STATUS] = DONE_WITH_FAULT if outcome.faults else DONE
+
+
+def attach(library: Path, name: str, core: Core, engine: str) -> Board:
+    """Give a host library that is loaded a simulated board, with its image placed in it.
+
+    name: what the library's functions begin with. Keep the board as long as the library runs. InvalidInput
+    `unknown-engine`; ArtifactError `image-missing`, `image-damaged`, `not-attached` with the driver's code.
+    """
+    if engine not in ENGINES:
+        raise InvalidInput("unknown-engine", f"no simulator is called {engine!r}",
+                           hint=f"known: {', '.join(ENGINES)}")  # fmt: skip
+    image = read_image(library.with_suffix(SUFFIX))
+    header = read_header(image, str(library))
+    board = Board(core, ENGINES[engine], _pages(header.memory))
+    board.image = np.frombuffer(image, np.uint8)
+    code = place(library, name, board, board.image)
+    if code != 0:
+        raise ArtifactError(
+            "not-attached", f"the driver refuses the image: code {code}", where=str(library),
+            hint="the image beside the library must be of the same compilation",
+        )  # fmt: skip
+    return board
+
+
+def place(library: Path, name: str, board: Board, image: NDArray[np.uint8]) -> int:
+    """What the driver says to an image for a board: 0, or one of the artefact's codes."""
+    function = getattr(ctypes.CDLL(str(library)), f"{name}_attach")
+    function.argtypes = [ctypes.POINTER(Port), ctypes.c_void_p, ctypes.c_uint64]
+    return function(ctypes.byref(board.port), image.ctypes.data, image.nbytes)
+
+
+def _pages(size: int) -> NDArray[np.uint8]:
+    """Zeroed memory that begins at a page."""
+    raw = np.zeros(size + PAGE_BYTES, np.uint8)
+    start = -raw.ctypes.data % PAGE_BYTES
+    return raw[start : start + size]

@@ -1,0 +1,147 @@
+"""A model on the accelerator's host: library, image, driver and a simulated board, against the interpreter."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rtcc
+from rtcc.compiler import Options, read_model, start, write
+from rtcc.errors import ArtifactError, InvalidInput, Unsupported
+from rtcc.interpreter import interpret
+from rtcc.ir import Module
+from rtcc.pipeline.text import parse_pipeline
+from rtcc.targets.fpga.image.emission import SUFFIX
+from rtcc.targets.fpga.simulated import Board
+
+DEMO = Path(rtcc.__file__).parent / "demo"
+TARGET = "fpga"
+DIGITS = 200
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    held_out = np.load(DEMO / "mnist_held_out.npz")
+    return held_out["image"].astype(np.float32), held_out["labels"]
+
+
+@pytest.fixture(scope="module")
+def lenet(tmp_path_factory: pytest.TempPathFactory, digits: tuple[np.ndarray, np.ndarray]) -> Path:
+    """LeNet-5 with 8-bit layers."""
+    path = tmp_path_factory.mktemp("lenet") / "lenet.onnx"
+    samples = {"image": digits[0][200:264]}
+    rtcc.quantize(DEMO / "lenet5_mnist.onnx", samples, placement="every").write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def library(lenet: Path) -> Path:
+    """The host's library, with its image beside it."""
+    compilation = start(lenet, Options(target=TARGET))
+    compilation.lower()
+    return write(compilation, lenet.with_suffix(".so"))
+
+
+def legalised(model: Path) -> Module:
+    """The model with the operators of the accelerator, for the interpreter."""
+    module = read_model(model)
+    module.target = TARGET
+    for each in parse_pipeline("convert-signedness{to=i8},accelerate,lower-quantization"):
+        each.run(module)
+    return module
+
+
+def test_digits_are_as_the_interpreter_has_them_to_the_bit(
+    lenet: Path, library: Path, digits: tuple[np.ndarray, np.ndarray]
+) -> None:
+    images, labels = digits
+    module, before = legalised(lenet), read_model(lenet)
+    with rtcc.load(library) as artifact:
+        board = artifact.simulate("functional")
+        right = was_right = 0
+        for index in range(DIGITS):
+            feeds = {"image": images[index : index + 1]}
+            (found,) = artifact.run(feeds).values()
+            (wanted,) = interpret(module, feeds).values()
+            np.testing.assert_array_equal(found, wanted)
+            right += int(found.argmax() == labels[index])
+            (earlier,) = interpret(before, feeds).values()
+            was_right += int(earlier.argmax() == labels[index])
+    assert isinstance(board, Board)
+    assert len(board.outcomes) == DIGITS
+    assert abs(right - was_right) <= 0.002 * DIGITS
+    assert right >= 0.95 * DIGITS
+
+
+def test_without_a_device_a_run_says_so(library: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(library, tmp_path))
+    with rtcc.load(copy) as artifact, pytest.raises(ArtifactError, match="no usable device"):
+        artifact.run(artifact.random_inputs(0))
+
+
+def test_a_damaged_image_is_refused(library: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(library, tmp_path))
+    good = library.with_suffix(SUFFIX).read_bytes()
+    image = copy.with_suffix(SUFFIX)
+    with rtcc.load(copy) as artifact:
+        with pytest.raises(ArtifactError, match="cannot read"):
+            artifact.simulate("functional")
+        for at in (3, 30, 100, len(good) - 1):
+            image.write_bytes(good[:at] + bytes([good[at] ^ 16]) + good[at + 1 :])
+            with pytest.raises(ArtifactError, match="checksum"):
+                artifact.simulate("functional")
+        image.write_bytes(good[:-1])
+        with pytest.raises(ArtifactError, match="cut short"):
+            artifact.simulate("functional")
+
+
+def test_the_driver_refuses_what_is_not_for_it(library: Path, tmp_path: Path) -> None:
+    """The same checks in C, which no Python stands before on a board."""
+    from rtcc.targets.fpga import simulated
+
+    copy = Path(shutil.copy(library, tmp_path))
+    shutil.copy(library.with_suffix(SUFFIX), tmp_path)
+    with rtcc.load(copy) as artifact:
+        good = artifact.simulate("functional")
+        assert isinstance(good, Board)
+        codes = {
+            name: simulated.place(copy, artifact.info.name, board, image)
+            for name, board, image in (
+                ("sound", good, good.image),
+                ("short", good, good.image[:-16]),
+                ("changed", good, np.where(np.arange(good.image.size) == 70, 1, good.image)),
+            )
+        }
+        assert codes == {"sound": 0, "short": -51, "changed": -51}
+        good.registers[0] = 0
+        assert simulated.place(copy, artifact.info.name, good, good.image) == -48
+
+
+def test_what_cannot_be_simulated(library: Path) -> None:
+    with rtcc.load(library) as artifact, pytest.raises(InvalidInput, match="no simulator is called"):
+        artifact.simulate("fast")
+    with (
+        rtcc.compile(DEMO / "lenet5_mnist.onnx") as artifact,
+        pytest.raises(Unsupported, match="this machine"),
+    ):
+        artifact.simulate("functional")
+
+
+def test_an_artefact_is_saved_with_its_image(lenet: Path, tmp_path: Path) -> None:
+    with rtcc.compile(lenet, TARGET) as artifact:
+        saved = artifact.save(tmp_path / "net.so")
+    with rtcc.load(saved) as artifact:
+        artifact.simulate("functional")
+        assert artifact.run(artifact.random_inputs(0))
+
+
+def test_models_in_floats_and_parameters_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="rtcc quantize") as found:
+        rtcc.compile(DEMO / "lenet5_mnist.onnx", TARGET)
+    assert found.value.code == "not-quantized"
+    for text in ("fpga,n=12", "fpga,inp=3K", "fpga,out=many", "fpga,dram=256", "fpga,size=2"):
+        with pytest.raises(InvalidInput):
+            rtcc.compile(DEMO / "lenet5_mnist.onnx", text)

@@ -1,0 +1,130 @@
+"""Random layers and graphs: the compiled program leaves in DRAM what the operators' semantics give."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtcc.errors import InvalidModel
+from rtcc.ir import Constant, DType, Graph, TensorType, Value
+from rtcc.ir.ops.accelerator import AcceleratorAdd, AcceleratorAveragePool, AcceleratorConv
+from rtcc.ir.ops.movement import Concat
+from rtcc.ir.ops.pooling import MaxPool
+from rtcc.targets.fpga.core import Core, standard_core
+from rtcc.targets.fpga.target import Fpga
+from tests.targets.fpga.regions import compiled, evaluated, simulated
+
+SMALL = Core(n=8, inp_bytes=8192, wgt_bytes=8192, acc_bytes=4096, out_bytes=1024, prm_bytes=256, dram_bits=64)
+"""Buffers so small that most layers take several tiles, and weights do not stay."""
+
+CORES = (standard_core(16), standard_core(8), SMALL)
+
+
+def _graph(*shapes: tuple[int, ...]) -> Graph:
+    return Graph("region", [(f"x{n}", TensorType(DType.I8, shape)) for n, shape in enumerate(shapes)])
+
+
+def _numbers(seed: int, *shapes: tuple[int, ...]) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(-128, 128, shape).astype(np.int8) for shape in shapes]
+
+
+def _conv(data: Value, weight: np.ndarray, seed: int, **attributes: object) -> AcceleratorConv:
+    rng = np.random.default_rng(seed)
+    count = len(weight)
+    bias = rng.integers(-5000, 5000, count).astype(np.int32)
+    factor = (rng.uniform(0.2, 1.0, count) / np.sqrt(weight[0].size) / 60).astype(np.float32)
+    constants = [Constant(name, array) for name, array in (("w", weight), ("b", bias), ("f", factor))]
+    return AcceleratorConv(data, *constants, **attributes)  # pyright: ignore[reportArgumentType]
+
+
+def _agrees(graph: Graph, core: Core, seed: int) -> None:
+    inputs = _numbers(seed, *(each.type.sizes for each in graph.parameters))
+    for found, wanted in zip(simulated(compiled(graph, core), inputs), evaluated(graph, inputs), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_convolutions(data: st.DataObject) -> None:
+    draw = data.draw
+    core, seed = draw(st.sampled_from(CORES)), draw(st.integers(0, 2**32 - 1))
+    group = draw(st.sampled_from((1, 1, 1, 2, 3)))
+    channels, outputs = (group * draw(st.integers(1, 40 // group)) for _ in range(2))
+    if draw(st.booleans()) and group == 1:
+        group = outputs = channels
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    strides, dilations = (draw(st.tuples(st.integers(1, 3), st.integers(1, 2))) for _ in range(2))
+    extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    pads = [draw(st.integers(0, extent - 1)) for extent in (*extents, *extents)]
+    size = [draw(st.integers(max(1, extent - 1), 20)) for extent in extents]
+    low, high = sorted(draw(st.tuples(st.integers(-128, 127), st.integers(-128, 127))))
+    (weight,) = _numbers(seed, (outputs, channels // group, *kernel))
+    graph = _graph((1, channels, *size))
+    try:
+        op = _conv(graph.parameters[0], weight, seed, strides=strides, dilations=dilations, pads=tuple(pads),
+                   group=group, fill=draw(st.integers(-128, 127)), low=low, high=high,
+                   zero_point=draw(st.integers(-128, 127)))  # fmt: skip
+    except (InvalidModel, ValueError):
+        return
+    if min(op.type.sizes) < 1:
+        return
+    graph.append(op)
+    graph.return_(op.result)
+    target = Fpga("cascadelake", {})
+    target.core = core
+    if target.why_not_accelerated(op):
+        return
+    _agrees(graph, core, seed)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_pools_and_sums(data: st.DataObject) -> None:
+    draw = data.draw
+    core, seed = draw(st.sampled_from(CORES)), draw(st.integers(0, 2**32 - 1))
+    shape = (1, draw(st.integers(1, 40)), draw(st.integers(3, 20)), draw(st.integers(3, 20)))
+    kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    strides = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    pads = tuple(draw(st.integers(0, extent - 1)) for extent in (*kernel, *kernel))
+    graph = _graph(shape, shape)
+    left, right = graph.parameters
+    way = {"zero_point": draw(st.integers(-128, 127)), "low": -100, "high": 90}
+    by = [draw(st.integers(-(2**20) + 1, 2**20 - 1)) for _ in range(2)]
+    total = AcceleratorAdd(left, right, left_multiplier=by[0], right_multiplier=by[1], bias=12345,
+                           factor=2.0**-20, **way)  # fmt: skip
+    window = {"kernel_shape": kernel, "strides": strides, "pads": pads}
+    largest = MaxPool(total.result, ceil_mode=draw(st.integers(0, 1)), **window)
+    mean = AcceleratorAveragePool(total.result, bias=-77, factor=0.11, fill=draw(st.integers(-128, 127)),
+                                  **window, **way)  # fmt: skip
+    for op in (total, largest, mean):
+        graph.append(op)
+    graph.return_(total.result, largest.results[0], mean.result)
+    _agrees(graph, core, seed)
+
+
+@pytest.mark.parametrize("core", CORES, ids=("16", "8", "small"))
+def test_parts_of_a_concatenation_lie_in_it(core: Core) -> None:
+    graph = _graph((1, 16, 5, 6))
+    (data,) = graph.parameters
+    weights = _numbers(1, (32, 16, 1, 1), (16, 16, 3, 3), (8, 80, 1, 1))
+    one = _conv(data, weights[0], 1)
+    two = _conv(data, weights[1], 2, pads=(1, 1, 1, 1))
+    joined = Concat(one.result, two.result, data, two.result, axis=1)
+    again = Concat(two.result, one.result, axis=1)
+    last = _conv(joined.result, weights[2], 3)
+    for op in (one, two, joined, again, last):
+        graph.append(op)
+    graph.return_(last.result, again.result, two.result)
+    _agrees(graph, core, 5)
+
+
+def test_a_layer_that_fits_no_buffer_names_the_limit() -> None:
+    graph = _graph((1, 512, 9, 9))
+    (weight,) = _numbers(1, (8, 512, 9, 9))
+    op = _conv(graph.parameters[0], weight, 1)
+    target = Fpga("cascadelake", {"n": "8", "inp": "16K", "wgt": "8K"})
+    assert "half of inp holds" in target.why_not_accelerated(op)
+    assert "rows of weights" in Fpga("cascadelake", {"n": "8", "wgt": "512"}).why_not_accelerated(op)
