@@ -1,12 +1,14 @@
-"""A model on the accelerator's host: library, image, driver and a simulated board, against the interpreter."""
+"""A model on the accelerator's host: library, image, driver, a simulated board, against the interpreter."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import rtcc
 from rtcc.compiler import Options, read_model, start, write
@@ -17,19 +19,21 @@ from rtcc.pipeline.text import parse_pipeline
 from rtcc.targets.fpga.image.emission import SUFFIX
 from rtcc.targets.fpga.simulated import Board
 
+Array = NDArray[Any]
+
 DEMO = Path(rtcc.__file__).parent / "demo"
 TARGET = "fpga"
 DIGITS = 200
 
 
 @pytest.fixture(scope="module")
-def digits() -> tuple[np.ndarray, np.ndarray]:
+def digits() -> tuple[Array, Array]:
     held_out = np.load(DEMO / "mnist_held_out.npz")
     return held_out["image"].astype(np.float32), held_out["labels"]
 
 
 @pytest.fixture(scope="module")
-def lenet(tmp_path_factory: pytest.TempPathFactory, digits: tuple[np.ndarray, np.ndarray]) -> Path:
+def lenet(tmp_path_factory: pytest.TempPathFactory, digits: tuple[Array, Array]) -> Path:
     """LeNet-5 with 8-bit layers."""
     path = tmp_path_factory.mktemp("lenet") / "lenet.onnx"
     samples = {"image": digits[0][200:264]}
@@ -55,7 +59,7 @@ def legalised(model: Path) -> Module:
 
 
 def test_digits_are_as_the_interpreter_has_them_to_the_bit(
-    lenet: Path, library: Path, digits: tuple[np.ndarray, np.ndarray]
+    lenet: Path, library: Path, digits: tuple[Array, Array]
 ) -> None:
     images, labels = digits
     module, before = legalised(lenet), read_model(lenet)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ from rtcc.ir.ops.movement import Concat
 from rtcc.ir.ops.pooling import MaxPool
 from rtcc.targets.fpga.core import Core, standard_core
 from rtcc.targets.fpga.target import Fpga
-from tests.targets.fpga.regions import compiled, evaluated, simulated
+from tests.targets.fpga.regions import Array, compiled, evaluated, simulated
 
 SMALL = Core(n=8, inp_bytes=8192, wgt_bytes=8192, acc_bytes=4096, out_bytes=1024, prm_bytes=256, dram_bits=64)
 """Buffers so small that most layers take several tiles, and weights do not stay."""
@@ -26,18 +28,18 @@ def _graph(*shapes: tuple[int, ...]) -> Graph:
     return Graph("region", [(f"x{n}", TensorType(DType.I8, shape)) for n, shape in enumerate(shapes)])
 
 
-def _numbers(seed: int, *shapes: tuple[int, ...]) -> list[np.ndarray]:
+def _numbers(seed: int, *shapes: tuple[int, ...]) -> list[Array]:
     rng = np.random.default_rng(seed)
     return [rng.integers(-128, 128, shape).astype(np.int8) for shape in shapes]
 
 
-def _conv(data: Value, weight: np.ndarray, seed: int, **attributes: object) -> AcceleratorConv:
+def _conv(data: Value, weight: Array, seed: int, **attributes: Any) -> AcceleratorConv:
     rng = np.random.default_rng(seed)
     count = len(weight)
     bias = rng.integers(-5000, 5000, count).astype(np.int32)
     factor = (rng.uniform(0.2, 1.0, count) / np.sqrt(weight[0].size) / 60).astype(np.float32)
     constants = [Constant(name, array) for name, array in (("w", weight), ("b", bias), ("f", factor))]
-    return AcceleratorConv(data, *constants, **attributes)  # pyright: ignore[reportArgumentType]
+    return AcceleratorConv(data, *constants, **attributes)
 
 
 def _agrees(graph: Graph, core: Core, seed: int) -> None:
@@ -91,11 +93,11 @@ def test_pools_and_sums(data: st.DataObject) -> None:
     pads = tuple(draw(st.integers(0, extent - 1)) for extent in (*kernel, *kernel))
     graph = _graph(shape, shape)
     left, right = graph.parameters
-    way = {"zero_point": draw(st.integers(-128, 127)), "low": -100, "high": 90}
+    way: dict[str, Any] = {"zero_point": draw(st.integers(-128, 127)), "low": -100, "high": 90}
     by = [draw(st.integers(-(2**20) + 1, 2**20 - 1)) for _ in range(2)]
     total = AcceleratorAdd(left, right, left_multiplier=by[0], right_multiplier=by[1], bias=12345,
                            factor=2.0**-20, **way)  # fmt: skip
-    window = {"kernel_shape": kernel, "strides": strides, "pads": pads}
+    window: dict[str, Any] = {"kernel_shape": kernel, "strides": strides, "pads": pads}
     largest = MaxPool(total.result, ceil_mode=draw(st.integers(0, 1)), **window)
     mean = AcceleratorAveragePool(total.result, bias=-77, factor=0.11, fill=draw(st.integers(-128, 127)),
                                   **window, **way)  # fmt: skip
