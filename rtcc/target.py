@@ -182,6 +182,8 @@ class Target(ABC):
     """Option name → what it means, as `rtcc targets NAME` prints them."""
     algorithms: ClassVar[dict[str, str]] = {}
     """Name of each algorithm that `candidates` can give → what it is; what `--conv` takes."""
+    channel_block: int = 0
+    """Channels that an accelerator computes at once, whether a tensor has so many or not; 0 without one."""
     requantizes: ClassVar[str] = "f32"
     """How integer sums are scaled where nobody asks for a way: `f32`, or without a float unit `fixed25`."""
 

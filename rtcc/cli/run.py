@@ -48,7 +48,7 @@ def run(
     ] = 0,
     simulate: Annotated[
         str | None,
-        typer.Option("--simulate", metavar="ENGINE", help="Simulate the device: functional (FPGA)."),
+        typer.Option("--simulate", metavar="ENGINE", help="Simulate the device: functional, rtl (FPGA)."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Write one .npy per output there.")

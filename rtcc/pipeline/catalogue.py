@@ -40,6 +40,7 @@ BUILT_IN: dict[str, str] = {
     "select-layout": "rtcc.passes.select_layout:SelectLayout",
     "simplify": "rtcc.passes.simplify:Simplify",
     "simplify-movement": "rtcc.passes.simplify_movement:SimplifyMovement",
+    "unfold-stride": "rtcc.passes.unfold_stride:UnfoldStride",
 }
 """Name → where the class lives; nothing is imported before it is asked for."""
 

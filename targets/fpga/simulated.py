@@ -17,12 +17,15 @@ from rtcc.targets.fpga.image.form import read_header, read_image
 from rtcc.targets.fpga.isa.table import IDENTITY, Register
 from rtcc.targets.fpga.simulator.functional import simulate
 from rtcc.targets.fpga.simulator.machine import Outcome
+from rtcc.targets.fpga.verilated.build import library as verilated
+from rtcc.targets.fpga.verilated.run import RtlOutcome, run_rtl
 
 Engine = Callable[[Core, NDArray[np.uint8], int, int], Outcome]
 """Runs a program in a DRAM image: core, bytes, the row of its first instruction, how many there are."""
 
-ENGINES: dict[str, Engine] = {"functional": simulate}
-"""What can stand in for a board."""
+
+ENGINES: dict[str, Engine] = {"functional": simulate, "rtl": run_rtl}
+"""What can stand in for a board: instruction by instruction, or the RTL cycle by cycle (Verilator)."""
 
 READ = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32)
 WRITE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32)
@@ -85,6 +88,8 @@ class Board:
         )
         image[:] = outcome.dram
         self.outcomes.append(outcome)
+        if isinstance(outcome, RtlOutcome):
+            self.registers[Register.CYCLES] = outcome.cycles
         self.registers[Register.FAULTS] = outcome.faults
         self.registers[Register.STATUS] = DONE_WITH_FAULT if outcome.faults else DONE
 
@@ -93,11 +98,14 @@ def attach(library: Path, name: str, core: Core, engine: str) -> Board:
     """Give a host library that is loaded a simulated board, with its image placed in it.
 
     name: what the library's functions begin with. Keep the board as long as the library runs. InvalidInput
-    `unknown-engine`; ArtifactError `image-missing`, `image-damaged`, `not-attached` with the driver's code.
+    `unknown-engine`; ToolMissing; ArtifactError `image-missing`, `image-damaged`, or `not-attached` with the
+    driver's code.
     """
     if engine not in ENGINES:
         raise InvalidInput("unknown-engine", f"no simulator is called {engine!r}",
                            hint=f"known: {', '.join(ENGINES)}")  # fmt: skip
+    if ENGINES[engine] is run_rtl:
+        verilated(core)  # what is missing for that is said now, and not by the device
     image = read_image(library.with_suffix(SUFFIX))
     header = read_header(image, str(library))
     board = Board(core, ENGINES[engine], _pages(header.memory))

@@ -22,7 +22,7 @@ from rtcc.targets.x86 import X86
 HOST = "convert-signedness,lower-quantization,"
 """How -O2 begins: with quantised layers in integers of the host."""
 
-FIRST = "convert-signedness{to=i8},accelerate,"
+FIRST = "convert-signedness{to=i8},accelerate,unfold-stride,"
 
 HOST_OPTIONS = ("threads",)
 """Options that say how the host computes its part."""
@@ -56,6 +56,7 @@ class Fpga(X86):
         super().__init__(cpu, {key: text for key, text in options.items() if key in HOST_OPTIONS})
         self.settings = dict(options)
         self.core = _core({key: text for key, text in options.items() if key not in HOST_OPTIONS})
+        self.channel_block = self.core.n
 
     @property
     def facts(self) -> Mapping[str, object]:

@@ -17,7 +17,9 @@ from rtcc.interpreter import interpret
 from rtcc.ir import Module
 from rtcc.pipeline.text import parse_pipeline
 from rtcc.targets.fpga.image.emission import SUFFIX
+from rtcc.targets.fpga.isa.table import Register
 from rtcc.targets.fpga.simulated import Board
+from rtcc.targets.fpga.verilated.run import RtlOutcome
 
 Array = NDArray[Any]
 
@@ -149,3 +151,18 @@ def test_models_in_floats_and_parameters_that_do_not_fit_are_refused() -> None:
     for text in ("fpga,n=12", "fpga,inp=3K", "fpga,out=many", "fpga,dram=256", "fpga,size=2"):
         with pytest.raises(InvalidInput):
             rtcc.compile(DEMO / "lenet5_mnist.onnx", text)
+
+
+@pytest.mark.skipif(shutil.which("verilator") is None, reason="needs verilator")
+def test_ten_digits_on_the_rtl(lenet: Path, library: Path, digits: tuple[Array, Array]) -> None:
+    module = legalised(lenet)
+    with rtcc.load(library) as artifact:
+        board = artifact.simulate("rtl")
+        for image in digits[0][:10]:
+            feeds = {"image": image[None]}
+            (found,), (wanted,) = artifact.run(feeds).values(), interpret(module, feeds).values()
+            np.testing.assert_array_equal(found, wanted)
+    assert isinstance(board, Board)
+    assert (
+        len({each.registers[Register.CYCLES] for each in board.outcomes if isinstance(each, RtlOutcome)}) == 1
+    )
