@@ -25,7 +25,7 @@ REASONS = {
     "unsupported-dtype": "no code for 2- and 4-bit integers and 4- and 8-bit floats, save stored weights",
     "unsupported-form": "an old form of the operator (a batch axis of Scan)",
     "unsupported-operator": "no translation: random numbers, text, pictures, training, or narrow types",
-    "unsupported-type": "sequences, optional values and text have no place in the C interface",
+    "unsupported-type": "text has no place in the C interface",
 }
 """What each code of a refusal means here."""
 

@@ -13,12 +13,13 @@ from onnx.backend.base import Backend, BackendRep, namedtupledict
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
 from rtcc.onnx.deciding import deciding_inputs
-from rtcc.onnx.inputs import input_dtype
+from rtcc.onnx.held import element_name
+from rtcc.onnx.inputs import element_dtype, input_dtype, sequence_type
 from rtcc.onnx.load import NEWEST_OPSET
 from rtcc.onnx.reader import read
 
 Array = NDArray[Any]
-Key = tuple[tuple[tuple[int, ...], bytes], ...]
+Key = tuple[Any, ...]
 
 LARGEST_DECIDING = 1024
 """Elements of the largest input that is specialised by value."""
@@ -33,10 +34,10 @@ class Prepared(BackendRep):
     def __init__(self, model: ModelProto, target: str, *, interpret: bool) -> None:
         """interpret: run by NumPy semantics instead of compiling."""
         stored = {tensor.name for tensor in model.graph.initializer}
-        infos = [info for info in model.graph.input if info.name not in stored]
-        self.inputs: list[str] = [info.name for info in infos]
+        self._infos = {info.name: info for info in model.graph.input if info.name not in stored}
+        self.inputs: list[str] = list(self._infos)
         self.outputs: list[str] = [output.name for output in model.graph.output]
-        self._dtypes = [input_dtype(info) for info in infos]
+        self._sequences = {o.name for o in model.graph.output if sequence_type(o.type) is not None}
         self._deciding = deciding_inputs(model)
         self._model = model
         self._target = target
@@ -44,16 +45,32 @@ class Prepared(BackendRep):
         self._compiled: dict[Key, Any] = {}
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """The outputs, in order and by name, for inputs in order or by name."""
-        arrays = self._arrays(inputs)
-        values = {n: arrays[n] for n in self._deciding if n in arrays and arrays[n].size <= LARGEST_DECIDING}
-        key: Key = tuple((a.shape, values[n].tobytes() if n in values else b"") for n, a in arrays.items())
+        """The outputs, in order and by name, for inputs in order or by name.
+
+        A sequence is a list of arrays, an optional value that is absent None.
+        """
+        arrays, values = self._arrays(inputs)
+        values |= {n: arrays[n] for n in self._deciding if n in arrays and arrays[n].size <= LARGEST_DECIDING}
+        fixed = {name: value.tobytes() for name, value in values.items() if isinstance(value, np.ndarray)}
+        key = (
+            *((name, array.shape, fixed.get(name, b"")) for name, array in arrays.items()),
+            *sorted(name for name in values if name not in arrays),
+        )
         if key not in self._compiled:
             shapes = {name: array.shape for name, array in arrays.items()}
             self._compiled[key] = self._prepare(read(self._model, shapes=shapes, values=values))
         feeds = {name: array for name, array in arrays.items() if name not in values}
         found = self._compiled[key](feeds)
-        return namedtupledict("Outputs", self.outputs)(*(found[name] for name in self.outputs))
+        return namedtupledict("Outputs", self.outputs)(*(self._output(found, name) for name in self.outputs))
+
+    def _output(self, found: Mapping[str, Array], name: str) -> Any:
+        """A result by the name of the model's output: of a sequence the list of its arrays."""
+        if name not in self._sequences:
+            return found[name]
+        each: list[Array] = []
+        while (element := element_name(name, len(each))) in found:
+            each.append(found[element])
+        return each
 
     def _prepare(self, module: Module) -> Callable[[dict[str, Array]], dict[str, Array]]:
         import rtcc
@@ -62,7 +79,8 @@ class Prepared(BackendRep):
             return lambda feeds: rtcc.interpret(module, feeds)
         return rtcc.compile(module, target=self._target).run
 
-    def _arrays(self, inputs: Any) -> dict[str, Array]:
+    def _arrays(self, inputs: Any) -> tuple[dict[str, Array], dict[str, Any]]:
+        """The tensors, those of sequences by names of their own; values for inputs that have none."""
         given: dict[str, Any]
         if isinstance(inputs, Mapping):
             given = dict(cast("Mapping[str, Any]", inputs))
@@ -74,10 +92,20 @@ class Prepared(BackendRep):
                 "wrong-inputs",
                 f"expected the inputs {', '.join(self.inputs)}; found {', '.join(given) or 'none'}",
             )
-        return {
-            name: np.asarray(given[name], dtype.numpy)
-            for name, dtype in zip(self.inputs, self._dtypes, strict=True)
-        }
+        arrays: dict[str, Array] = {}
+        nothing: dict[str, Any] = {}
+        for name, info in self._infos.items():
+            sequence, value = sequence_type(info.type), given[name]
+            if value is None:
+                nothing[name] = None
+            elif sequence is None:
+                arrays[name] = np.asarray(value, input_dtype(info).numpy)
+            else:
+                elements = list(cast("Sequence[Any]", value))
+                dtype = element_dtype(info, sequence).numpy
+                arrays |= {element_name(name, i): np.asarray(e, dtype) for i, e in enumerate(elements)}
+                nothing |= {} if elements else {name: []}
+        return arrays, nothing
 
 
 class RtccBackend(Backend):

@@ -11,14 +11,15 @@ from onnx import GraphProto
 from rtcc.errors import InvalidModel, RtccError, Unsupported
 from rtcc.ir import Constant, Graph, Location, Module, Op, TensorType, Value
 from rtcc.onnx.fold import evaluated
+from rtcc.onnx.held import Held, Structure
 from rtcc.onnx.names import operator_class
 from rtcc.onnx.tensors import HIGHEST_RANK, Array
 
 LARGEST_TENSOR = 2**48
 """Elements no tensor of a model may exceed."""
 
-RegionReader = Callable[[GraphProto, Sequence[TensorType], str], Graph]
-InlineReader = Callable[[GraphProto, str], Sequence[Value]]
+RegionReader = Callable[[GraphProto, Sequence[TensorType], str], tuple[Graph, Structure]]
+InlineReader = Callable[[GraphProto, str, Sequence[Held]], Sequence[Held]]
 
 
 class Builder:
@@ -31,9 +32,12 @@ class Builder:
         self.graph = graph
         self.location = location
         self.region = region
-        """Reads a nested graph as a region: its proto, types of its inputs, the attribute's name."""
+        """Reads a nested graph as a region: its proto, types of its inputs, the attribute's name.
+
+        What the region returns are tensors alone; the structure says which make up sequences.
+        """
         self.inline = inline
-        """Reads a nested graph without inputs in place: its proto, the attribute's name; its results."""
+        """Reads a nested graph in place: its proto, the attribute's name, its arguments; its results."""
 
     def inside(self, graph: Graph) -> Builder:
         """One that appends to another graph, a region of the op that the node becomes."""

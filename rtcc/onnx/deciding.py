@@ -15,6 +15,12 @@ _NEWER_NAMES = {"Upsample": "Split"}
 LOOP_CONTROLS = 2
 """Inputs of Loop that are not carried: the trip count and the condition."""
 
+_POSITIONS = {"SequenceAt": 1, "SequenceInsert": 2, "SequenceErase": 1, "SplitToSequence": 1}
+"""Which input of an operator on sequences decides how they are built."""
+
+_DECIDED = {"If": 1, "Loop": LOOP_CONTROLS}
+"""How many inputs decide what runs, which must be known where sequences come or go."""
+
 
 def deciding_inputs(model: ModelProto) -> list[str]:
     """Names of the inputs whose values reach an operand that must be known to compile; sorted.
@@ -28,6 +34,10 @@ def deciding_inputs(model: ModelProto) -> list[str]:
         kind = operator_class(node.domain, _NEWER_NAMES.get(node.op_type, node.op_type))
         slots = kind.operand_slots if kind else ()
         pending.extend(name for name, slot in zip(node.input, slots, strict=False) if slot.static and name)
+        place = _POSITIONS.get(node.op_type)
+        pending.extend(node.input[place : place + 1] if place is not None else ())
+        if node.op_type in _DECIDED and any(map(_holds_sequences, nested_graphs(node))):
+            pending.extend(node.input[: _DECIDED[node.op_type]])
         if node.op_type == "Loop" and len(node.output) > len(node.input) - LOOP_CONTROLS:
             pending.extend(node.input[:1])  # a stacked result has a slice for each round
     seen: set[str] = set()
@@ -39,6 +49,14 @@ def deciding_inputs(model: ModelProto) -> list[str]:
             pending.extend(output.name for graph in nested_graphs(producer) for output in graph.output)
         seen.add(name)
     return sorted(seen & {value.name for value in model.graph.input})
+
+
+def _holds_sequences(graph: GraphProto) -> bool:
+    """Whether an input or output is a sequence or an optional value."""
+    return any(
+        info.type.WhichOneof("value") in ("sequence_type", "optional_type")
+        for info in (*graph.input, *graph.output)
+    )
 
 
 def _all_nodes(graph: GraphProto) -> Iterator[NodeProto]:

@@ -8,28 +8,40 @@ from onnx import ValueInfoProto
 
 from rtcc.errors import InvalidModel, Unsupported
 from rtcc.ir import Value
-from rtcc.onnx.inputs import declared_type
+from rtcc.onnx.held import Absent, Held, kind_of
+from rtcc.onnx.inputs import declared_type, sequence_type
 from rtcc.onnx.tensors import dtype_of
 
 
 def check_declared(
-    value: Value, info: ValueInfoProto, where: str, stated: Sequence[int | str] | None = None
+    value: Held, info: ValueInfoProto, where: str, stated: Sequence[int | str] | None = None
 ) -> None:
-    """InvalidModel where element type, rank or a fixed size contradict; open sizes pass.
+    """InvalidModel where kind, element type, rank or a fixed size contradict; open sizes pass.
 
-    stated: the caller's own sizes, which count in place of those that the model declares.
+    stated: the caller's own sizes, which count in place of those that the model declares. Of the tensors of a
+    sequence nothing is asked.
     """
     kind = info.type.WhichOneof("value")
     if kind is None:
         return
+    sequence = sequence_type(info.type)
     tensor = declared_type(info.type)
-    if tensor is None:
+    if tensor is None and sequence is None:
         raise Unsupported(
             "unsupported-type",
             f"{info.name!r} is of the kind {kind.removesuffix('_type')}",
             where=where,
             hint="only dense tensors can be compiled",
         )
+    if not isinstance(value, Value) or tensor is None:
+        if isinstance(value, Value) or (tensor is not None and not isinstance(value, Absent)):
+            declared = "a tensor" if tensor is not None else "a sequence"
+            raise InvalidModel(
+                "type-mismatch",
+                f"{info.name!r} is declared {declared}, but its node gives {kind_of(value)}",
+                where=where,
+            )
+        return
     if tensor.elem_type and dtype_of(tensor.elem_type, where) is not value.type.dtype:
         declared = dtype_of(tensor.elem_type, where).value
         raise InvalidModel(

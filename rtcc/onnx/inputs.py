@@ -12,6 +12,7 @@ from onnx import TensorShapeProto, TypeProto, ValueInfoProto
 from rtcc.errors import InvalidInput, InvalidModel, Unsupported
 from rtcc.ir import DType, Expression, TensorType, symbol
 from rtcc.ir.dimension import LARGEST
+from rtcc.onnx.held import element_name
 from rtcc.onnx.tensors import Array, checked_elements, dtype_of
 
 Dim = int | str
@@ -68,6 +69,47 @@ def input_types(
     return types, bindings
 
 
+def absent_inputs(inputs: Sequence[ValueInfoProto], values: Mapping[str, Any]) -> set[str]:
+    """The inputs that `values` says are absent, by None; InvalidInput for one that is not optional."""
+    optional = {value.name for value in inputs if value.type.HasField("optional_type")}
+    absent = {name for name, value in values.items() if value is None}
+    for name in sorted(absent - optional):
+        raise InvalidInput("bad-value", f"the input {name!r} is not optional", where=f"--value {name}")
+    return absent
+
+
+def element_inputs(
+    inputs: Sequence[ValueInfoProto], shapes: Mapping[str, Sequence[Dim]], values: Mapping[str, Any]
+) -> tuple[list[ValueInfoProto], dict[str, list[str]]]:
+    """The inputs with the tensors of sequences in place of those, and their names by sequence.
+
+    A sequence `x` has the tensors x_0, x_1… for which shapes are given, none where its value is [];
+    Unsupported where nothing is given, or its elements are no tensors.
+    """
+    found: list[ValueInfoProto] = []
+    sequences: dict[str, list[str]] = {}
+    for info in inputs:
+        sequence = sequence_type(info.type)
+        if sequence is None:
+            found.append(info)
+            continue
+        names: list[str] = []
+        while (name := element_name(info.name, len(names))) in shapes:
+            names.append(name)
+            element = TypeProto.Tensor(elem_type=sequence.elem_type.tensor_type.elem_type)
+            found.append(ValueInfoProto(name=name, type=TypeProto(tensor_type=element)))
+        is_empty = isinstance(given := values.get(info.name), list | tuple) and not given
+        if not sequence.elem_type.HasField("tensor_type") or (not names and not is_empty):
+            raise Unsupported(
+                "unsupported-type",
+                "the input is a sequence of an unknown number of tensors",
+                where=f"input {info.name!r}",
+                hint=f"give the shape of each: --shape {element_name(info.name, 0)}=… and so on",
+            )
+        sequences[info.name] = names
+    return found, sequences
+
+
 def fixed_values(inputs: Sequence[ValueInfoProto], values: Mapping[str, Any]) -> dict[str, Array]:
     """The arrays to fix inputs to: numbers and lists take the input's type, one number any rank of ones.
 
@@ -105,9 +147,23 @@ def input_dtype(value: ValueInfoProto) -> DType:
     return dtype_of(_tensor(value).elem_type, f"input {value.name!r}")
 
 
+def element_dtype(value: ValueInfoProto, sequence: TypeProto.Sequence) -> DType:
+    """The element type of the tensors of an input that is a sequence."""
+    return dtype_of(sequence.elem_type.tensor_type.elem_type, f"input {value.name!r}")
+
+
 def declared_type(type: TypeProto) -> TypeProto.Tensor | None:
-    """The tensor type of a value, None when it is of another kind or not given."""
+    """The type of a tensor, optional or not; None when the value is of another kind or the type not given."""
+    if type.HasField("optional_type"):
+        return declared_type(type.optional_type.elem_type)
     return type.tensor_type if type.HasField("tensor_type") else None
+
+
+def sequence_type(type: TypeProto) -> TypeProto.Sequence | None:
+    """The type of a sequence, optional or not; None when the value is of another kind or has no type."""
+    if type.HasField("optional_type"):
+        return sequence_type(type.optional_type.elem_type)
+    return type.sequence_type if type.HasField("sequence_type") else None
 
 
 def dimension(dim: TensorShapeProto.Dimension) -> int | str | None:

@@ -11,6 +11,7 @@ from onnx import AttributeProto, GraphProto
 from rtcc.errors import InvalidModel, RtccError, Unsupported
 from rtcc.ir import DType, Location, Value
 from rtcc.onnx.external import ExternalData
+from rtcc.onnx.held import Absent, Held, Items, kind_of
 from rtcc.onnx.tensors import Array, dtype_of, tensor_array
 
 _KINDS = {number: name.lower() for name, number in AttributeProto.AttributeType.items()}
@@ -18,12 +19,12 @@ _KINDS = {number: name.lower() for name, number in AttributeProto.AttributeType.
 
 @dataclass(frozen=True)
 class Node:
-    """operands: None where absent. outputs: names, "" where unused. opset: version of its domain."""
+    """inputs: None where there is none. outputs: names, "" where unused. opset: version of its domain."""
 
     op_type: str
     domain: str
     opset: int
-    operands: tuple[Value | None, ...]
+    inputs: tuple[Held | None, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, AttributeProto]
     location: Location
@@ -38,6 +39,18 @@ class Node:
         """How many results are needed: up to the last output that has a name."""
         return max((i + 1 for i, name in enumerate(self.outputs) if name), default=0)
 
+    @property
+    def operands(self) -> tuple[Value | None, ...]:
+        """The inputs, which must be tensors; None where absent."""
+        return tuple(self.optional(index) for index in range(len(self.inputs)))
+
+    def held(self, index: int) -> Held:
+        """A required input of any kind."""
+        found = self.inputs[index] if index < len(self.inputs) else None
+        if found is None:
+            raise self.fail(f"input {index} is missing")
+        return found
+
     def operand(self, index: int) -> Value:
         """A required operand; InvalidModel where the node lacks it."""
         value = self.optional(index)
@@ -47,7 +60,15 @@ class Node:
 
     def optional(self, index: int) -> Value | None:
         """An operand that may be absent."""
-        return self.operands[index] if index < len(self.operands) else None
+        found = self.inputs[index] if index < len(self.inputs) else None
+        if isinstance(found, Items | Absent):
+            raise Unsupported(
+                "unsupported-type",
+                f"{self.op_type}: input {index} is {kind_of(found)}, expected a tensor",
+                where=self.where,
+                hint="only tensors can be computed with",
+            )
+        return found
 
     def has(self, name: str) -> bool:
         """Whether the attribute is given."""

@@ -6,6 +6,7 @@ from functools import cache
 
 import onnx.defs
 
+from rtcc.ir import Value
 from rtcc.onnx.load import NEWEST_OPSET
 from rtcc.onnx.node import Node
 
@@ -18,9 +19,9 @@ def check_operand_types(node: Node) -> None:
     if not variables:
         return
     first: dict[str, int] = {}
-    for index, value in enumerate(node.operands):
+    for index, value in enumerate(node.inputs):
         variable = variables[min(index, len(variables) - 1)]
-        if value is None or variable is None:
+        if not isinstance(value, Value) or variable is None:
             continue
         other = first.setdefault(variable, index)
         expected = node.operand(other).type.dtype

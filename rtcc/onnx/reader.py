@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, ValueInfoProto
 
-from rtcc.errors import InvalidInput, InvalidModel
+from rtcc.errors import InvalidInput, InvalidModel, Unsupported
 from rtcc.ir import Constant, Expression, Graph, Location, Module, TensorType, Value
 from rtcc.onnx.builder import Builder
 from rtcc.onnx.declared_types import check_declared
@@ -22,7 +22,16 @@ from rtcc.onnx.functions import (
     recursive,
     schema_function,
 )
-from rtcc.onnx.inputs import fixed_values, input_types
+from rtcc.onnx.held import (
+    Absent,
+    Held,
+    Items,
+    Structure,
+    element_name,
+    flattened,
+    structure_of,
+)
+from rtcc.onnx.inputs import absent_inputs, element_inputs, fixed_values, input_types
 from rtcc.onnx.load import Source, imported, load_model, opset_versions
 from rtcc.onnx.mechanical import is_known, mechanical, unknown_operator
 from rtcc.onnx.names import operator_class
@@ -46,7 +55,9 @@ def read(
     shapes: sizes (or names) for an input's dimensions, or for those of an output or inner value whose
     declared shape is wrong; dims: sizes for symbolic dimensions; values: inputs to fix as constants, as
     arrays, numbers or lists of numbers. An initialiser that is also an input is a constant, unless `shapes`
-    names it. Operators come out in their newest form. The outputs' names are main's attribute `outputs`.
+    names it. An input `x` that is a sequence becomes inputs x_0, x_1…, as many as `shapes` names; the value
+    [] says that it is empty, None that an optional input is absent. Operators come out in their newest form.
+    The outputs' names are main's attribute `outputs`; of an output that is a sequence, each tensor has one.
     InvalidModel, Unsupported or InvalidInput name the node, the input or the file.
     """
     try:
@@ -60,7 +71,8 @@ def read(
 
 def value_arrays(source: Source, values: Mapping[str, Any]) -> dict[str, Array]:
     """The arrays that `values` of `read` stand for, by input."""
-    return fixed_values(load_model(source).model.graph.input, values)
+    present = {name: value for name, value in values.items() if value is not None}
+    return fixed_values(load_model(source).model.graph.input, present)
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ class _Scope:
     """
 
     graph: Graph
-    values: ChainMap[str, Value | None]
+    values: ChainMap[str, Held | None]
     opsets: Mapping[str, int]
     actual: Mapping[str, AttributeProto]
     declared: Mapping[str, ValueInfoProto]
@@ -103,7 +115,10 @@ class _Reader:
         _check_unique((value.name for value in graph.input), "input")
         _check_unique((value.name for value in graph.output), "output")
         wanted = [i for i in graph.input if i.name not in stored or i.name in {*(shapes or ()), *values}]
-        fixed = fixed_values(wanted, values)
+        absent = absent_inputs(wanted, values)
+        wanted, sequences = element_inputs([i for i in wanted if i.name not in absent], shapes or {}, values)
+        settled = {*absent, *sequences}
+        fixed = fixed_values(wanted, {name: value for name, value in values.items() if name not in settled})
         given = {name: array.shape for name, array in fixed.items()}
         declared = {info.name: info for info in graph.value_info}
         results = {*declared, *(output.name for output in graph.output)} - {info.name for info in wanted}
@@ -111,14 +126,20 @@ class _Reader:
         of_inputs = {name: sizes for name, sizes in (shapes or {}).items() if name not in results}
         types, bindings = input_types(wanted, of_inputs | given, dims)
         main = self.module.add_graph(Graph("main"))
-        names: ChainMap[str, Value | None] = ChainMap({})
+        names: ChainMap[str, Held | None] = ChainMap({})
         for name, type in types:
             names[name] = (
                 self._fixed(name, type, fixed[name]) if name in fixed else main.add_parameter(type, name)
             )
+        names.update(dict.fromkeys(absent, Absent()))
+        for name, elements in sequences.items():
+            names[name] = Items(
+                tuple(tensor for each in elements if isinstance(tensor := names[each], Value))
+            )
         scope = _Scope(main, names, opset_versions(model), {}, declared, "", ())
-        self._read_graph(graph, scope)
-        main.attributes["outputs"] = tuple(output.name for output in graph.output)
+        results = self._read_body(graph, scope)
+        main.return_(*flattened(results))
+        main.attributes["outputs"] = _output_names(graph, results)
         self.module.drop_unused_constants()
         self.module.dimensions = bindings.bounds | _symbol_bounds(self.module)
 
@@ -132,15 +153,11 @@ class _Reader:
             )
         return self.module.add_constant(name, np.array(array))
 
-    def _read_graph(self, graph: GraphProto, scope: _Scope) -> None:
-        """All of a graph whose inputs are already in the scope, its `return` included."""
-        scope.graph.return_(*self._read_body(graph, scope))
-
-    def _read_body(self, graph: GraphProto, scope: _Scope) -> list[Value]:
-        """Initialisers and nodes of a graph; its results."""
+    def _read_body(self, graph: GraphProto, scope: _Scope) -> list[Value | Items]:
+        """Initialisers and nodes of a graph whose inputs are already in the scope; its results."""
         self._read_initialisers(graph, scope)
         self._read_nodes(graph.node, scope)
-        results: list[Value] = []
+        results: list[Value | Items] = []
         for output in graph.output:
             value = scope.values.get(output.name)
             if value is None:
@@ -148,6 +165,13 @@ class _Reader:
                     "undefined-value",
                     f"nothing defines the output {output.name!r}",
                     where=scope.path or f"graph {graph.name!r}",
+                )
+            if isinstance(value, Absent):
+                raise Unsupported(
+                    "unsupported-type",
+                    f"the result {output.name!r} is an optional value that is absent",
+                    where=scope.path or f"output {output.name!r}",
+                    hint="leave it out when exporting",
                 )
             if not scope.path:
                 check_declared(value, output, f"output {output.name!r}", self._stated.get(output.name))
@@ -181,12 +205,12 @@ class _Reader:
         for name, value in zip(node.outputs, results, strict=False):
             if name:
                 scope.values[name] = value
-                if value.producer is not None and value not in node.operands:
+                if isinstance(value, Value) and value.producer is not None and value not in node.inputs:
                     value.name = name
                 if name in scope.declared and not scope.path:
                     check_declared(value, scope.declared[name], node.where, self._stated.get(name))
 
-    def _translated(self, node: Node, proto: NodeProto, scope: _Scope) -> Sequence[Value]:
+    def _translated(self, node: Node, proto: NodeProto, scope: _Scope) -> Sequence[Held]:
         key = (proto.domain, proto.op_type, proto.overload)
         if key in self._functions:
             return self._expand(self._functions[key], key, node, scope)
@@ -195,7 +219,7 @@ class _Reader:
             scope.graph,
             node.location,
             lambda graph, types, label: self._region(graph, types, f"{node.where}/{label}", scope),
-            lambda graph, label: self._inlined(graph, f"{node.where}/{label}", scope),
+            lambda graph, label, arguments: self._inlined(graph, f"{node.where}/{label}", arguments, scope),
         )
         rule = find_rule(node.domain, node.op_type, node.opset)
         if not is_known(node) and (rule is None or node.domain != MICROSOFT):
@@ -229,12 +253,12 @@ class _Reader:
             actual = scope.actual.get(attribute.ref_attr_name) if attribute.ref_attr_name else attribute
             if actual is not None:
                 attributes[attribute.name] = actual
-        operands = tuple(scope.values[name] if name else None for name in proto.input)
+        inputs = tuple(scope.values[name] if name else None for name in proto.input)
         return Node(
             proto.op_type,
             domain,
             scope.opsets.get(domain, 1),
-            operands,
+            inputs,
             tuple(proto.output),
             attributes,
             Location((where,)),
@@ -242,14 +266,14 @@ class _Reader:
 
     def _expand(
         self, body: FunctionProto, key: tuple[str, str, str], node: Node, scope: _Scope
-    ) -> Sequence[Value]:
+    ) -> Sequence[Held]:
         """The results of a function body read in place of the node."""
         if key in scope.calls or len(scope.calls) >= DEEPEST_CALLS:
             raise recursive((*scope.calls, key), node.where)
-        if len(node.operands) > len(body.input):
-            raise node.fail(f"the function takes {len(body.input)} inputs, found {len(node.operands)}")
-        values: dict[str, Value | None] = dict.fromkeys(body.input)
-        values.update(zip(body.input, node.operands, strict=False))
+        if len(node.inputs) > len(body.input):
+            raise node.fail(f"the function takes {len(body.input)} inputs, found {len(node.inputs)}")
+        values: dict[str, Held | None] = dict.fromkeys(body.input)
+        values.update(zip(body.input, node.inputs, strict=False))
         opsets = imported(body.opset_import)
         inner = _Scope(
             scope.graph,
@@ -267,26 +291,57 @@ class _Reader:
                 raise node.fail(f"its function defines no output {name!r}")
         return [value for value in results if value is not None]
 
-    def _inlined(self, graph: GraphProto, path: str, scope: _Scope) -> Sequence[Value]:
-        """The results of a nested graph without inputs, read in place."""
-        return self._read_body(graph, scope.nested(graph, path, scope.graph))
+    def _inlined(
+        self, graph: GraphProto, path: str, arguments: Sequence[Held], scope: _Scope
+    ) -> Sequence[Held]:
+        """The results of a nested graph read in place."""
+        _check_count(graph, len(arguments), path)
+        inner = scope.nested(graph, path, scope.graph)
+        for info, held in zip(graph.input, arguments, strict=True):
+            if isinstance(held, Value):
+                check_declared(held, info, f"{path} input {info.name!r}")
+            inner.values[info.name] = held
+        return self._read_body(graph, inner)
 
-    def _region(self, graph: GraphProto, types: Sequence[TensorType], path: str, scope: _Scope) -> Graph:
+    def _region(
+        self, graph: GraphProto, types: Sequence[TensorType], path: str, scope: _Scope
+    ) -> tuple[Graph, Structure]:
         """A nested graph whose inputs have the given types; it sees the names around it."""
-        if len(types) != len(graph.input):
-            raise InvalidModel(
-                "invalid-operator",
-                f"the nested graph has {len(graph.input)} inputs, expected {len(types)}",
-                where=path,
-            )
+        _check_count(graph, len(types), path)
         region = Graph(graph.name)
         inner = scope.nested(graph, path, region)
         for info, type in zip(graph.input, types, strict=True):
             value = region.add_parameter(type, info.name)
             check_declared(value, info, f"{path} input {info.name!r}")
             inner.values[info.name] = value
-        self._read_graph(graph, inner)
-        return region
+        results = self._read_body(graph, inner)
+        region.return_(*flattened(results))
+        return region, structure_of(results)
+
+
+def _check_count(graph: GraphProto, count: int, path: str) -> None:
+    if count != len(graph.input):
+        raise InvalidModel(
+            "invalid-operator",
+            f"the nested graph has {len(graph.input)} inputs, expected {count}",
+            where=path,
+        )
+
+
+def _output_names(graph: GraphProto, results: Sequence[Value | Items]) -> tuple[str, ...]:
+    """Names of the tensors that are returned, those of a sequence counted."""
+    names: list[str] = []
+    for output, result in zip(graph.output, results, strict=True):
+        if isinstance(result, Items):
+            names.extend(element_name(output.name, index) for index in range(len(result.values)))
+        else:
+            names.append(output.name)
+    _check_unique(names, "output")
+    if not names:
+        raise Unsupported(
+            "unsupported-type", "all outputs are sequences without elements", where=f"graph {graph.name!r}"
+        )
+    return tuple(names)
 
 
 def _initialiser_list(graph: GraphProto) -> list[str]:

@@ -14,6 +14,7 @@ from rtcc.onnx.tables import (
     quantized_attention,
     quantized_lstm,
     reduce,
+    sequences,
     svm,
     tensor,
 )
@@ -23,7 +24,7 @@ MICROSOFT = "com.microsoft"
 """The domain of operators that ONNX has no schemas of: those that a table has are known."""
 
 _TABLES = {
-    "": (math.TABLE, nn.TABLE, reduce.TABLE, tensor.TABLE, quant.TABLE, control.TABLE),
+    "": (math.TABLE, nn.TABLE, reduce.TABLE, tensor.TABLE, quant.TABLE, control.TABLE, sequences.TABLE),
     "ai.onnx.ml": (ml.TABLE, encoders.TABLE, svm.TABLE),
     MICROSOFT: (quantized.TABLE, quantized_attention.TABLE, quantized_lstm.TABLE, block_weights.TABLE),
 }

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from rtcc.errors import InvalidModel, Unsupported
 from rtcc.ir import DType, Expression, Graph, TensorType, Value, symbol
 from rtcc.ir.shape_value import known_integers
 from rtcc.onnx.builder import Builder
+from rtcc.onnx.held import Absent, Held, Items, grouped
 from rtcc.onnx.node import Node
 from rtcc.onnx.tables.rules import Table
+from rtcc.onnx.tables.written_out import written_out
 
 TABLE = Table()
 
@@ -21,23 +21,32 @@ MOST_ATTEMPTS = 8
 
 
 @TABLE.rule("If")
-def branch(node: Node, build: Builder) -> Sequence[Value]:
+def branch(node: Node, build: Builder) -> Sequence[Held]:
     """Two regions without parameters; where constants decide the condition, the branch taken in place."""
     condition = known_integers(node.operand(0))
     if condition is not None and len(condition) == 1:
         name = "then_branch" if condition[0] else "else_branch"
-        return build.inline(node.graph(name), name)
+        return build.inline(node.graph(name), name, ())
     try:
-        regions = [build.region(node.graph(name), (), name) for name in ("then_branch", "else_branch")]
+        found = [build.region(node.graph(name), (), name) for name in ("then_branch", "else_branch")]
     except InvalidModel as error:
         error.hint = error.hint or "if it never runs, fix the input that decides it: --value NAME=NUMBER"
         raise
-    return build.op("If", node.operand(0), regions=regions).results
+    (then, structure), (other, other_structure) = found
+    if structure != other_structure:
+        raise node.unsupported(
+            "its branches give sequences of different lengths",
+            hint="fix the input that decides it: --value NAME=NUMBER",
+        )
+    results = build.op("If", node.operand(0), regions=(then, other)).results
+    return list(grouped(results, structure))
 
 
 @TABLE.rule("Loop")
-def loop(node: Node, build: Builder) -> Sequence[Value]:
-    """The body takes the iteration, the condition and the carried values."""
+def loop(node: Node, build: Builder) -> Sequence[Held]:
+    """The body takes iteration, condition and carried values; with sequences among them it is written out."""
+    if any(isinstance(held, Items | Absent) for held in node.inputs[2:]):
+        return written_out(node, build)
     carried = [node.operand(i).type for i in range(2, len(node.operands))]
     counter = [TensorType(DType.I64, ()), TensorType(DType.BOOL, ())]
     body = _stable_body(node, build, [*counter, *carried], 2, 1)
@@ -84,40 +93,6 @@ def scan(node: Node, build: Builder) -> Sequence[Value]:
     return build.op("Scan", *node.operands, num_scan_inputs=count, regions=[body], **attributes).results
 
 
-@TABLE.rule(
-    "SequenceAt",
-    "SequenceConstruct",
-    "SequenceEmpty",
-    "SequenceErase",
-    "SequenceInsert",
-    "SequenceLength",
-    "SequenceMap",
-    "SplitToSequence",
-    "ConcatFromSequence",
-    "Optional",
-)
-def sequences(node: Node, build: Builder) -> Sequence[Value]:
-    """Values that are not tensors."""
-    raise Unsupported(
-        "unsupported-type",
-        f"{node.op_type}: sequences and optional values are not supported",
-        where=node.where,
-        hint="rewrite the model with tensors of fixed count",
-    )
-
-
-@TABLE.rule("OptionalGetElement")
-def present_element(node: Node, build: Builder) -> Sequence[Value]:
-    """A tensor is always present."""
-    return (node.operand(0),)
-
-
-@TABLE.rule("OptionalHasElement")
-def is_present(node: Node, build: Builder) -> Sequence[Value]:
-    """Known at once: no optional values can be inputs here."""
-    return (build.constant("has_element", np.array(node.optional(0) is not None)),)
-
-
 @TABLE.rule("StringNormalizer", "StringConcat", "StringSplit", "RegexFullMatch")
 def texts(node: Node, build: Builder) -> Sequence[Value]:
     """Operators on text."""
@@ -147,7 +122,9 @@ def _stable_body(
     """
     count = len(types) - first if count is None else count
     for _ in range(MOST_ATTEMPTS):
-        body = build.region(node.graph("body"), types, "body")
+        body, structure = build.region(node.graph("body"), types, "body")
+        if any(length is not None for length in structure):
+            raise node.unsupported("its body gives sequences", hint="give the loop a constant trip count")
         returned = body.returned[first_returned : first_returned + count]
         widened = list(types)
         for i, value in enumerate(returned):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from rtcc.ir import Value
+from rtcc.onnx.held import Held
 from rtcc.onnx.node import Node
 
 if TYPE_CHECKING:
     from rtcc.onnx.builder import Builder
 
-Rule = Callable[[Node, "Builder"], Sequence[Value]]
+Rule = Callable[[Node, "Builder"], Sequence[Held]]
 
 NEVER = 10**6
 
