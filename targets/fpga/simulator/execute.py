@@ -18,90 +18,98 @@ INPUT_ADDRESSES = 1 << 16
 
 def execute(machine: Machine, instruction: Exec) -> Fault:
     """Compute one tile; SRAM_RANGE, with nothing written, where it reaches beyond a buffer."""
-    addresses = _addresses(instruction)
-    if _leaves_buffers(machine, instruction, addresses):
+    if _leaves_buffers(machine, instruction):
         return Fault.SRAM_RANGE
+    mode = Mode(instruction.mode)
+    combine = np.maximum if mode is Mode.MAX else np.add
     rows = slice(instruction.acc, instruction.acc + instruction.pixels)
-    acc = machine.acc[rows]
-    if instruction.mode == Mode.MAX:
-        found = _maximum(machine, instruction, addresses)
-        acc[:] = found if instruction.init else np.maximum(acc, found)
-    else:
-        total = _SUMS[Mode(instruction.mode)](machine, instruction, addresses)
-        acc[:] = (total if instruction.init else acc + total).astype(np.int32)  # wraps
+    found = None if instruction.init else machine.acc[rows].astype(np.int64)
+    step = EXACT_PRODUCTS // (machine.core.n if mode is Mode.MATRIX else 1)
+    for first in range(0, instruction.taps, step):
+        addresses = _addresses(instruction, np.arange(first, min(first + step, instruction.taps)))
+        if addresses.max() >= machine.core.inp_rows:
+            return Fault.SRAM_RANGE
+        part = _PARTS[mode](machine, instruction, addresses, first)
+        found = part if found is None else combine(found, part)
+    assert found is not None, "an instruction has at least one tap"
+    acc = machine.acc[rows] = found.astype(np.int32)  # wraps
     if instruction.flush:
         out = slice(instruction.out, instruction.out + instruction.pixels)
         machine.out[out] = _requantised(machine, instruction, acc)
     return Fault.NONE
 
 
-def _addresses(instruction: Exec) -> NDArray[np.int64]:
-    """Input rows [pixel, tap]."""
-    pixels = (
-        np.arange(instruction.ny)[:, None] * instruction.stride_y
-        + np.arange(instruction.nx) * instruction.stride_x
-    )
-    taps = (
-        np.arange(instruction.n_ic)[:, None, None] * instruction.stride_ic
-        + np.arange(instruction.n_ky)[:, None] * instruction.stride_ky
-        + np.arange(instruction.n_kx) * instruction.stride_kx
-    )
-    return (instruction.inp + pixels.reshape(-1, 1) + taps.reshape(1, -1)) % INPUT_ADDRESSES
-
-
-def _leaves_buffers(machine: Machine, instruction: Exec, addresses: NDArray[np.int64]) -> bool:
+def _leaves_buffers(machine: Machine, instruction: Exec) -> bool:
+    """Whether weights, accumulators or results reach beyond their buffers."""
     core = machine.core
     rows_of_tap = {Mode.MATRIX: core.n, Mode.CHANNEL: 1}.get(Mode(instruction.mode), 0)
     leaves_out = instruction.out + instruction.pixels > core.out_rows or instruction.prm >= core.prm_groups
     return (
-        bool(addresses.max() >= core.inp_rows)
-        or instruction.wgt + instruction.taps * rows_of_tap > core.wgt_rows
+        instruction.wgt + instruction.taps * rows_of_tap > core.wgt_rows
         or instruction.acc + instruction.pixels > core.acc_rows
         or bool(instruction.flush and leaves_out)
     )
 
 
-def _matrix_sum(machine: Machine, instruction: Exec, addresses: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Σ over taps and input channels, [pixel, n]."""
+def _addresses(instruction: Exec, taps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Input rows [pixel, tap] of some taps, counted in the order of the loop nest."""
+    pixels = (
+        np.arange(instruction.ny)[:, None] * instruction.stride_y
+        + np.arange(instruction.nx) * instruction.stride_x
+    )
+    upper, kx = np.divmod(taps, instruction.n_kx)
+    ic, ky = np.divmod(upper, instruction.n_ky)
+    offsets = ic * instruction.stride_ic + ky * instruction.stride_ky + kx * instruction.stride_kx
+    return (instruction.inp + pixels.reshape(-1, 1) + offsets) % INPUT_ADDRESSES
+
+
+def _matrix_part(
+    machine: Machine, instruction: Exec, addresses: NDArray[np.int64], first: int
+) -> NDArray[np.int64]:
+    """Σ over these taps, the first of which is given, and input channels, [pixel, n]."""
     n = machine.core.n
-    step = EXACT_PRODUCTS // n
-    total = np.zeros((instruction.pixels, n), np.int64)
-    for first in range(0, instruction.taps, step):
-        chosen = addresses[:, first : first + step]
-        data = machine.inp[chosen].reshape(instruction.pixels, -1)
-        begin = instruction.wgt + first * n
-        total += (data @ machine.wgt[begin : begin + chosen.shape[1] * n]).astype(np.int64)
-    return total
+    begin = instruction.wgt + first * n
+    weights = machine.wgt[begin : begin + addresses.shape[1] * n]
+    return (machine.inp[addresses].reshape(instruction.pixels, -1) @ weights).astype(np.int64)
 
 
-def _channel_sum(machine: Machine, instruction: Exec, addresses: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Σ over taps, lane by lane, [pixel, n]."""
-    total = np.zeros((instruction.pixels, machine.core.n), np.int64)
-    for first in range(0, instruction.taps, EXACT_PRODUCTS):
-        part = np.zeros(total.shape, np.float32)
-        for tap in range(first, min(first + EXACT_PRODUCTS, instruction.taps)):
-            part += machine.inp[addresses[:, tap]] * machine.wgt[instruction.wgt + tap]
-        total += part.astype(np.int64)
-    return total
+def _channel_part(
+    machine: Machine, instruction: Exec, addresses: NDArray[np.int64], first: int
+) -> NDArray[np.int64]:
+    """Σ over these taps, lane by lane, [pixel, n]."""
+    part = np.zeros((instruction.pixels, machine.core.n), np.float32)
+    for tap, rows in enumerate(addresses.T, instruction.wgt + first):
+        part += machine.inp[rows] * machine.wgt[tap]
+    return part.astype(np.int64)
 
 
-def _scaled_sum(machine: Machine, instruction: Exec, addresses: NDArray[np.int64]) -> NDArray[np.int64]:
-    total = np.zeros((instruction.pixels, machine.core.n), np.int64)
-    for tap in range(instruction.taps):
-        total += machine.inp[addresses[:, tap]].astype(np.int64)
-    return total * instruction.immediate
+def _scaled_part(
+    machine: Machine, instruction: Exec, addresses: NDArray[np.int64], first: int
+) -> NDArray[np.int64]:
+    """Σ over these taps times the immediate, [pixel, n]."""
+    part = np.zeros((instruction.pixels, machine.core.n), np.float32)
+    for rows in addresses.T:
+        part += machine.inp[rows]
+    return part.astype(np.int64) * instruction.immediate
 
 
-_SUMS = {Mode.MATRIX: _matrix_sum, Mode.CHANNEL: _channel_sum, Mode.SCALE: _scaled_sum}
-
-
-def _maximum(machine: Machine, instruction: Exec, addresses: NDArray[np.int64]) -> NDArray[np.int32]:
-    """The greatest of input times immediate over the taps, [pixel, n]; the least one's if that is below 0."""
+def _maximal_part(
+    machine: Machine, instruction: Exec, addresses: NDArray[np.int64], first: int
+) -> NDArray[np.int64]:
+    """The greatest of input times immediate over these taps; the least input's if that is below 0."""
     pick = np.maximum if instruction.immediate >= 0 else np.minimum
-    found = machine.inp[addresses[:, 0]]
-    for tap in range(1, instruction.taps):
-        found = pick(found, machine.inp[addresses[:, tap]])
-    return found.astype(np.int32) * np.int32(instruction.immediate)
+    part = machine.inp[addresses[:, 0]]
+    for rows in addresses.T[1:]:
+        part = pick(part, machine.inp[rows])
+    return part.astype(np.int64) * instruction.immediate
+
+
+_PARTS = {
+    Mode.MATRIX: _matrix_part,
+    Mode.CHANNEL: _channel_part,
+    Mode.SCALE: _scaled_part,
+    Mode.MAX: _maximal_part,
+}
 
 
 def _requantised(machine: Machine, instruction: Exec, acc: NDArray[np.int32]) -> NDArray[np.uint8]:
