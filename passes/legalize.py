@@ -20,6 +20,7 @@ from rtcc.passes.legalization import (
     resampling,
     selection,
     truncation,
+    wavefront,
 )
 from rtcc.passes.legalization.transposed import conv_transpose_to_conv
 from rtcc.pipeline.base import Pass
@@ -39,7 +40,8 @@ class Legalize(Pass):
     exactness = reassociates(1e-6)
 
     def run(self, module: Module) -> bool:
-        return apply(module, RULES, self.name)
+        is_cut = apply(module, wavefront.RULES, self.name)
+        return apply(module, RULES, self.name) or is_cut
 
 
 @rewrite(movement.Split)

@@ -270,6 +270,15 @@ class Target(ABC):
         """
         return self.threads > 1
 
+    @property
+    def joining_seconds(self) -> float:
+        """What it takes to let all threads go on, and to wait for the last of them."""
+        return 0.0
+
+    def keeps_near(self, weights: int) -> bool:
+        """Whether a thread that reads so many bytes again and again finds them in a cache of its own."""
+        return False
+
     @abstractmethod
     def layout_agnostic(self, op: Op) -> bool:
         """Whether the op's kernel takes and gives any channel-blocked layout as it comes."""

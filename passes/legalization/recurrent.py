@@ -49,11 +49,11 @@ RULES = (rnn_to_steps, gru_to_steps, lstm_to_steps)
 def _to_steps(op: Recurrent, rw: Rewriter) -> None:
     if not is_static(op):
         return
-    length, _, _ = _sizes(op)
+    length, _, _ = sizes_of(op)
     if length == 0:
         rw.replace(op, *_without_steps(op, rw))
         return
-    layers = [_Layer(op, rw, direction) for direction in range(len(op.directions))]
+    layers = [Layer(op, rw, direction) for direction in range(len(op.directions))]
     write = layers[0].write
     if _is_scanned(op, rw):
         every, lasts = zip(*(layer.scanned() for layer in layers), strict=True)
@@ -71,7 +71,7 @@ def _to_steps(op: Recurrent, rw: Rewriter) -> None:
 
 
 def _is_scanned(op: Recurrent, rw: Rewriter) -> bool:
-    length, _, _ = _sizes(op)
+    length, _, _ = sizes_of(op)
     if length > MOST_WRITTEN_OUT:
         return True
     is_pair = len(op.directions) > 1 and length >= FEWEST_AT_ONCE
@@ -89,33 +89,33 @@ def _without_steps(op: Recurrent, rw: Rewriter) -> list[Value]:
     ]
 
 
-def _sizes(op: Recurrent) -> tuple[int, int, int]:
+def sizes_of(op: Recurrent) -> tuple[int, int, int]:
     """length, batch, hidden."""
     first, second, _ = op.x.type.sizes
     length, batch = (second, first) if op.layout else (first, second)
     return length, batch, op.r.type.sizes[2]
 
 
-class _Layer:
+class Layer:
     """One direction of a layer."""
 
     def __init__(self, op: Recurrent, rw: Rewriter, direction: int) -> None:
         self.op, self.direction = op, direction
         self.write = Writer(rw, "recurrent")
-        self.length, self.batch, self.hidden = _sizes(op)
+        self.length, self.batch, self.hidden = sizes_of(op)
         self.is_backward = op.directions[direction]
         self.functions = op.functions(direction)
         self.dtype = DType.F32 if op.x.type.dtype in (DType.F16, DType.BF16) else op.x.type.dtype
         self.is_reset_late = isinstance(op, GRU) and bool(op.linear_before_reset)
         self.input_bias, self.late_bias = self._biases()
-        self.recurrent = self._by_product(self._weights(op.r))
+        self.input, self.recurrent = self._weights(op.w), self._by_product(self._weights(op.r))
         peepholes = op.p if isinstance(op, LSTM) else None
         self.peepholes = None if peepholes is None else self._row(peepholes, 3 * self.hidden)
 
     def written_out(self) -> tuple[list[Value], list[Value]]:
         """The state after each step, [1, 1, batch, hidden], in order of time; the last states."""
         write, lengths = self.write, self.op.sequence_lens
-        rows, state = self._rows(), self._first_states()
+        rows, state = self.rows(self.op.x), self.first_states()
         found: dict[int, Value] = {}
         for t in range(self.length)[:: -1 if self.is_backward else 1]:
             row = write.part(rows, 0, t * self.batch, (t + 1) * self.batch)
@@ -124,16 +124,22 @@ class _Layer:
             # Now, since placing all steps from the last one on would take as many nested calls.
             write.place(visible, *state)
             found[t] = write.reshape(visible, 1, 1, self.batch, self.hidden)
-        return [found[t] for t in range(self.length)], self._as_results(state)
+        return [found[t] for t in range(self.length)], self.as_results(state)
 
     def scanned(self) -> tuple[Value, list[Value]]:
         """The states after all steps, [length, 1, batch, hidden]; the last states."""
+        every, last = self.scan(self.rows(self.op.x), self.first_states())
+        return self.write.reshape(every, self.length, 1, self.batch, self.hidden), self.as_results(last)
+
+    def scan(self, rows: Value, first: list[Value]) -> tuple[Value, list[Value]]:
+        """The states after each of some steps, [steps, batch, hidden], and after the last, as a scan.
+
+        rows: what the steps get from the input; all of the sequence where rows of it have lengths.
+        """
         write, lengths = self.write, self.op.sequence_lens
-        rows = self._rows()
-        slices = [write.reshape(rows, self.length, self.batch, rows.type.sizes[1])]
+        slices = [write.reshape(rows, rows.type.sizes[0] // self.batch, self.batch, rows.type.sizes[1])]
         if lengths is not None:
             slices.append(write.array(np.arange(self.length), lengths.type.dtype))
-        first = self._first_states()
         scan = Scan(
             *first, *slices,
             num_scan_inputs=len(slices),
@@ -143,7 +149,7 @@ class _Layer:
             results=len(first) + 1,
         )  # fmt: skip
         *last, every = scan.results
-        return write.reshape(every, self.length, 1, self.batch, self.hidden), self._as_results(last)
+        return every, last
 
     def _round(self, first: list[Value], slices: list[Value]) -> Graph:
         """One step, as the body of a scan."""
@@ -156,20 +162,21 @@ class _Layer:
         graph.return_(*following, visible)
         return graph
 
-    def _rows(self) -> Value:
-        """[length·batch, gates·hidden]: what the gates of every step get from the input."""
+    def rows(self, x: Value) -> Value:
+        """[steps·batch, gates·hidden]: what the gates get from some steps of the input, laid out as it is."""
         write, op = self.write, self.op
-        x = write.widened(op.x)
+        x = write.widened(x)
         x = write.transpose(x, 1, 0, 2) if op.layout else x
-        features = x.type.sizes[2]
-        rows = write.matmul(write.reshape(x, self.length * self.batch, features), self._weights(op.w))
+        steps, _, features = x.type.sizes
+        rows = write.matmul(write.reshape(x, steps * self.batch, features), self.input)
         return rows if self.input_bias is None else write.add(rows, self.input_bias)
 
-    def _first_states(self) -> list[Value]:
+    def first_states(self) -> list[Value]:
+        """The states before the first step, each [batch, hidden]."""
         state = [self._initial(self.op.initial_h)]
         return [*state, self._initial(self.op.initial_c)] if isinstance(self.op, LSTM) else state
 
-    def _as_results(self, state: list[Value]) -> list[Value]:
+    def as_results(self, state: list[Value]) -> list[Value]:
         """The last states, each [1, batch, hidden]."""
         return [self.write.reshape(value, 1, self.batch, self.hidden) for value in state]
 

@@ -36,6 +36,7 @@ from rtcc.targets.tvm.problems import is_agnostic, joins_pool, scratch_bytes
 from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
 from rtcc.targets.tvm.tiles import tiles_of, with_measurements
 from rtcc.targets.x86.cost import (
+    START_SECONDS,
     WAKING_SECONDS,
     Home,
     anchor_seconds,
@@ -160,6 +161,13 @@ class X86(Target):
             seconds = self.seconds(kernel)
             saved += times * seconds * (1 - 1 / tasks_of(seconds, self.threads))
         return saved > WAKING_SECONDS
+
+    @property
+    def joining_seconds(self) -> float:
+        return START_SECONDS
+
+    def keeps_near(self, weights: int) -> bool:
+        return weights < 3 * self.model.l2 // 4  # the rest is left to what else passes by
 
     def layout_agnostic(self, op: Op) -> bool:
         return is_agnostic(op)

@@ -20,6 +20,7 @@ NETWORKS = {
     "depthwise": lambda: networks.mobilenet_v2(size=96),
     "attention": lambda: networks.minilm(tokens=64, layers=1),
     "recurrent": lambda: networks.lstm(),
+    "recurrent, a layer behind the other": lambda: networks.lstm(steps=100, layers=3),
     "recurrent, both directions": lambda: networks.lstm_bidirectional(),
 }
 

@@ -51,7 +51,7 @@ def test_one_thread_makes_everything() -> None:
 
 
 def test_layers_that_need_each_other_do_not_run_at_once() -> None:
-    found = loops(planned(lstm(steps=100), threads=2))
+    found = loops(planned(lstm(steps=100, hidden=256), threads=2))
     assert [loop.thread for loop in found] == [0, 0]
 
 
