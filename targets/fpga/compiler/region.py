@@ -23,10 +23,11 @@ from rtcc.targets.fpga.isa.table import Finish
 
 @dataclass(frozen=True)
 class Placed:
-    """A layer with its tiles, and the instructions that it became: from `first` up to `end`."""
+    """A layer with its tiles and constants, and the instructions that it became: from `first` up to `end`."""
 
     layer: Layer
     tiling: Tiling
+    stored: Stored
     first: int
     end: int
 
@@ -107,7 +108,7 @@ def _instructions(
         assert isinstance(found, Tiling), f"{layer.name}: {found}"
         first = len(schedule.program)
         schedule.layer(layer, found, constants)
-        placed.append(Placed(layer, found, first, len(schedule.program)))
+        placed.append(Placed(layer, found, constants, first, len(schedule.program)))
     return with_tokens([*schedule.program, Finish()], core), tuple(placed)
 
 

@@ -17,6 +17,7 @@ from rtcc.ir import Graph, Module
 from rtcc.system.files import replace_file
 from rtcc.system.machine import Machine
 from rtcc.target import WeightsName
+from rtcc.targets.fpga.compiler.meaning_check import check_program
 from rtcc.targets.fpga.compiler.region import Program, compile_region
 from rtcc.targets.fpga.core import Core
 from rtcc.targets.fpga.image.form import image_of, read_header
@@ -54,6 +55,9 @@ def emit(
     """objects: of the host's kernels. accelerated: the others; the library alone where there are none."""
     versions = {"apache-tvm": version("apache-tvm")}
     programs = [compile_region(body, core) for body in accelerated.values()]
+    for program in programs:
+        findings = check_program(program)
+        assert not findings, f"the program is wrong: {findings[0]}"
     stubs = _stubs(identifier(name), accelerated, programs, find_toolchain(machine)) if programs else {}
     host = emit_c(
         module,

@@ -14,6 +14,7 @@ from rtcc.ir import Constant, DType, Graph, TensorType, Value
 from rtcc.ir.ops.accelerator import AcceleratorAdd, AcceleratorAveragePool, AcceleratorConv
 from rtcc.ir.ops.movement import Concat
 from rtcc.ir.ops.pooling import MaxPool
+from rtcc.targets.fpga.compiler.meaning_check import check_program
 from rtcc.targets.fpga.core import Core, standard_core
 from rtcc.targets.fpga.target import Fpga
 from tests.targets.fpga.regions import Array, compiled, evaluated, simulated
@@ -24,16 +25,19 @@ SMALL = Core(n=8, inp_bytes=8192, wgt_bytes=8192, acc_bytes=4096, out_bytes=1024
 CORES = (standard_core(16), standard_core(8), SMALL)
 
 
-def _graph(*shapes: tuple[int, ...]) -> Graph:
+def graph_of(*shapes: tuple[int, ...]) -> Graph:
+    """A region with inputs of these shapes and no operators yet."""
     return Graph("region", [(f"x{n}", TensorType(DType.I8, shape)) for n, shape in enumerate(shapes)])
 
 
-def _numbers(seed: int, *shapes: tuple[int, ...]) -> list[Array]:
+def numbers(seed: int, *shapes: tuple[int, ...]) -> list[Array]:
+    """Random s8."""
     rng = np.random.default_rng(seed)
     return [rng.integers(-128, 128, shape).astype(np.int8) for shape in shapes]
 
 
-def _conv(data: Value, weight: Array, seed: int, **attributes: Any) -> AcceleratorConv:
+def conv(data: Value, weight: Array, seed: int, **attributes: Any) -> AcceleratorConv:
+    """A convolution with random bias and factors, whose results spread over s8."""
     rng = np.random.default_rng(seed)
     count = len(weight)
     bias = rng.integers(-5000, 5000, count).astype(np.int32)
@@ -43,8 +47,10 @@ def _conv(data: Value, weight: Array, seed: int, **attributes: Any) -> Accelerat
 
 
 def _agrees(graph: Graph, core: Core, seed: int) -> None:
-    inputs = _numbers(seed, *(each.type.sizes for each in graph.parameters))
-    for found, wanted in zip(simulated(compiled(graph, core), inputs), evaluated(graph, inputs), strict=True):
+    inputs = numbers(seed, *(each.type.sizes for each in graph.parameters))
+    program = compiled(graph, core)
+    assert not check_program(program)
+    for found, wanted in zip(simulated(program, inputs), evaluated(graph, inputs), strict=True):
         np.testing.assert_array_equal(found, wanted)
 
 
@@ -63,10 +69,10 @@ def test_convolutions(data: st.DataObject) -> None:
     pads = [draw(st.integers(0, extent - 1)) for extent in (*extents, *extents)]
     size = [draw(st.integers(max(1, extent - 1), 20)) for extent in extents]
     low, high = sorted(draw(st.tuples(st.integers(-128, 127), st.integers(-128, 127))))
-    (weight,) = _numbers(seed, (outputs, channels // group, *kernel))
-    graph = _graph((1, channels, *size))
+    (weight,) = numbers(seed, (outputs, channels // group, *kernel))
+    graph = graph_of((1, channels, *size))
     try:
-        op = _conv(graph.parameters[0], weight, seed, strides=strides, dilations=dilations, pads=tuple(pads),
+        op = conv(graph.parameters[0], weight, seed, strides=strides, dilations=dilations, pads=tuple(pads),
                    group=group, fill=draw(st.integers(-128, 127)), low=low, high=high,
                    zero_point=draw(st.integers(-128, 127)))  # fmt: skip
     except (InvalidModel, ValueError):
@@ -91,7 +97,7 @@ def test_pools_and_sums(data: st.DataObject) -> None:
     kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     strides = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     pads = tuple(draw(st.integers(0, extent - 1)) for extent in (*kernel, *kernel))
-    graph = _graph(shape, shape)
+    graph = graph_of(shape, shape)
     left, right = graph.parameters
     way: dict[str, Any] = {"zero_point": draw(st.integers(-128, 127)), "low": -100, "high": 90}
     by = [draw(st.integers(-(2**20) + 1, 2**20 - 1)) for _ in range(2)]
@@ -109,14 +115,14 @@ def test_pools_and_sums(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("core", CORES, ids=("16", "8", "small"))
 def test_parts_of_a_concatenation_lie_in_it(core: Core) -> None:
-    graph = _graph((1, 16, 5, 6))
+    graph = graph_of((1, 16, 5, 6))
     (data,) = graph.parameters
-    weights = _numbers(1, (32, 16, 1, 1), (16, 16, 3, 3), (8, 80, 1, 1))
-    one = _conv(data, weights[0], 1)
-    two = _conv(data, weights[1], 2, pads=(1, 1, 1, 1))
+    weights = numbers(1, (32, 16, 1, 1), (16, 16, 3, 3), (8, 80, 1, 1))
+    one = conv(data, weights[0], 1)
+    two = conv(data, weights[1], 2, pads=(1, 1, 1, 1))
     joined = Concat(one.result, two.result, data, two.result, axis=1)
     again = Concat(two.result, one.result, axis=1)
-    last = _conv(joined.result, weights[2], 3)
+    last = conv(joined.result, weights[2], 3)
     for op in (one, two, joined, again, last):
         graph.append(op)
     graph.return_(last.result, again.result, two.result)
@@ -124,9 +130,9 @@ def test_parts_of_a_concatenation_lie_in_it(core: Core) -> None:
 
 
 def test_a_layer_that_fits_no_buffer_names_the_limit() -> None:
-    graph = _graph((1, 512, 9, 9))
-    (weight,) = _numbers(1, (8, 512, 9, 9))
-    op = _conv(graph.parameters[0], weight, 1)
+    graph = graph_of((1, 512, 9, 9))
+    (weight,) = numbers(1, (8, 512, 9, 9))
+    op = conv(graph.parameters[0], weight, 1)
     target = Fpga("cascadelake", {"n": "8", "inp": "16K", "wgt": "8K"})
     assert "half of inp holds" in target.why_not_accelerated(op)
     assert "rows of weights" in Fpga("cascadelake", {"n": "8", "wgt": "512"}).why_not_accelerated(op)

@@ -1,0 +1,116 @@
+"""Programs with a seeded fault: each is found, or what is left of the fault changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rtcc.ir import Graph
+from rtcc.targets.fpga.compiler.meaning_check import check_program
+from rtcc.targets.fpga.compiler.order_check import check_order
+from rtcc.targets.fpga.compiler.region import Program
+from rtcc.targets.fpga.core import Core
+from rtcc.targets.fpga.isa.encoding import encode_program
+from rtcc.targets.fpga.isa.fields import Instruction
+from rtcc.targets.fpga.isa.table import Exec, Load, Store
+from rtcc.targets.fpga.simulator.functional import simulate
+from tests.targets.fpga.regions import Array, compiled, evaluated, memory_of, outputs_of
+from tests.targets.fpga.test_regions import conv, graph_of, numbers
+
+CORE = Core(n=8, inp_bytes=4096, wgt_bytes=4096, acc_bytes=4096, out_bytes=1024, prm_bytes=256, dram_bits=64)
+"""So small that both layers take several tiles and their weights do not stay."""
+
+FAULTS = (
+    *((kind, name, -1) for kind in (Load, Exec, Store) for name in ("pop_previous", "pop_next")),
+    *((kind, name, -1) for kind in (Load, Exec, Store) for name in ("push_previous", "push_next")),
+    (Load, "sram", 8), (Load, "dram", 1), (Load, "stride_y", 1), (Load, "stride_z", 1), (Load, "nx", 1),
+    (Load, "pad_value", 1), (Load, "pad_top", 1), (Exec, "inp", 1), (Exec, "wgt", 8), (Exec, "out", 4),
+    (Exec, "prm", 1), (Exec, "stride_y", 1), (Exec, "stride_ky", 1), (Exec, "stride_ic", 1),
+    (Exec, "stride_kx", 1), (Exec, "init", -1), (Exec, "flush", -1), (Exec, "zero", 1), (Exec, "low", 1),
+    (Store, "sram", 4), (Store, "dram", 1), (Store, "stride_y", 1), (Store, "nx", -1),
+)  # fmt: skip
+"""Which instructions, which field, and what is added to it: a token that is there is dropped."""
+
+EACH = 8
+"""Instructions that a fault is tried in."""
+
+
+def _layers() -> Graph:
+    graph = graph_of((1, 12, 14, 9))
+    first, second = numbers(1, (20, 12, 3, 3), (9, 20, 3, 3))
+    one = conv(graph.parameters[0], first, 1, pads=(1, 1, 1, 1), fill=3, low=-120)
+    two = conv(one.result, second, 2, strides=(2, 2), zero_point=5)
+    graph.append(one)
+    graph.append(two)
+    graph.return_(two.result)
+    return graph
+
+
+@pytest.fixture(scope="module")
+def program() -> Program:
+    found = compiled(_layers(), CORE)
+    assert not check_program(found)
+    assert len({type(each) for each in found.instructions}) == 4
+    assert len(found.instructions) > 35
+    return found
+
+
+def _mutants(program: Program, fault: tuple[type[Instruction], str, int]) -> list[list[Instruction]]:
+    """The program with that fault, in some of the instructions that can have it."""
+    kind, name, change = fault
+    places = [
+        n for n, each in enumerate(program.instructions)
+        if isinstance(each, kind) and (getattr(each, name) or not name.startswith("p"))
+    ]  # fmt: skip
+    chosen = np.random.default_rng(5).permutation(places)[:EACH]
+    found: list[list[Instruction]] = []
+    for place in chosen:
+        mutant = list(program.instructions)
+        value = getattr(mutant[place], name)
+        if name in ("init", "flush"):
+            value = 1 - value - change
+        mutant[place] = replace(mutant[place], **{name: value + change})
+        if mutant[place].fault() is None:
+            found.append(mutant)
+    return found
+
+
+def _outputs(program: Program, mutant: Sequence[Instruction], inputs: list[Array]) -> list[Array] | None:
+    """What a mutant leaves; None where the core stops with a fault."""
+    memory = memory_of(program, inputs)
+    code = encode_program(mutant)
+    memory[: len(code)] = np.frombuffer(code, np.uint8)
+    outcome = simulate(program.core, memory, 0, len(mutant))
+    return None if outcome.faults else outputs_of(program, outcome.dram)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault[0].__name__}-{fault[1]}{fault[2]:+}")
+def test_a_fault_is_found_or_harmless(program: Program, fault: tuple[type[Instruction], str, int]) -> None:
+    inputs = numbers(3, *(each.type.sizes for each in _layers().parameters))
+    wanted = evaluated(_layers(), inputs)
+    for mutant in _mutants(program, fault):
+        if check_program(program, mutant):
+            continue
+        found = _outputs(program, mutant, inputs)
+        assert found is not None
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_most_faults_are_found(program: Program) -> None:
+    found = [bool(check_program(program, mutant)) for fault in FAULTS for mutant in _mutants(program, fault)]
+    assert len(found) >= 100
+    assert np.mean(found) > 0.9
+
+
+def test_a_store_over_constants_and_beyond_memory_is_found(program: Program) -> None:
+    place = next(n for n, each in enumerate(program.instructions) if isinstance(each, Store))
+    for dram, message in ((0, "constants"), (program.rows, "of which there are")):
+        mutant = list(program.instructions)
+        mutant[place] = replace(mutant[place], dram=dram)  # pyright: ignore[reportCallIssue]
+        rows = len(program.constants) // program.core.row_bytes
+        (finding,) = check_order(mutant, program.core, program.rows, rows)
+        assert message in str(finding)
