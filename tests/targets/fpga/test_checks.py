@@ -67,7 +67,7 @@ def _mutants(program: Program, fault: tuple[type[Instruction], str, int]) -> lis
     ]  # fmt: skip
     chosen = np.random.default_rng(5).permutation(places)[:EACH]
     found: list[list[Instruction]] = []
-    for place in chosen:
+    for place in map(int, chosen):
         mutant = list(program.instructions)
         value = getattr(mutant[place], name)
         if name in ("init", "flush"):
