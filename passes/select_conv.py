@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 
 from rtcc.errors import InvalidInput
 from rtcc.ir import Constant, Module, Op
@@ -18,6 +19,7 @@ from rtcc.pipeline.exactness import reassociates
 from rtcc.selection.assignment import Assigner
 from rtcc.selection.decision import Decision, KernelTime, Offer
 from rtcc.selection.layout_rules import obstacle
+from rtcc.selection.noise_budget import BUDGET, Layer, largest_errors, refusal_of_noise
 from rtcc.selection.wishes import AUTO, Wishes, by_layer
 from rtcc.target import Transformed, target_of
 
@@ -33,9 +35,11 @@ class SelectConv(Pass):
     cheapest, conversions between layouts counted in (`rtcc/selection/assignment.py`), is written down as each
     region's `algorithm` and `tile`. conv: an algorithm for all convolutions in place of the cheapest. layers:
     `NODE=ALGORITHM` for single layers, by ONNX node name. max_error: forbids algorithms whose error bound is
-    larger (0: none is forbidden). transforms=false: forbids those that compute with transformed weights, as
-    -O1 does. Where the algorithm is one of them, the convolution becomes `nn.winograd_conv` or `nn.fft_conv`
-    with its weight transformed:
+    larger (0: none is forbidden). max_noise: of the noise that rounding is estimated to leave at a result, in
+    parts of it; layers that would exceed it take more exact algorithms (`rtcc/selection/noise_budget.py`; 0:
+    any noise). transforms=false: forbids those that compute with transformed weights, as -O1 does. Where the
+    algorithm is one of them, the convolution becomes `nn.winograd_conv` or `nn.fft_conv` with its weight
+    transformed:
 
     conv(x, #w, b)  →  winograd_conv(x, #w.winograd4, b) {outputs = [4,4]}
 
@@ -52,6 +56,7 @@ class SelectConv(Pass):
     conv: str = AUTO
     layers: tuple[str, ...] = ()
     max_error: float = 0.0
+    max_noise: float = BUDGET
     transforms: bool = True
 
     def run(self, module: Module) -> bool:
@@ -92,19 +97,36 @@ class SelectConv(Pass):
         wishes.require_known(target, module)
         for graph in flow_graphs(module):
             choices: dict[Fused, Choosing] = {}
+            limits: dict[Op, float] = {}
 
-            def offers(op: Fused, anchor: Op, choices: dict[Fused, Choosing] = choices) -> tuple[Offer, ...]:
+            def offers(
+                op: Fused,
+                anchor: Op,
+                choices: dict[Fused, Choosing] = choices,
+                limits: Mapping[Op, float] = limits,
+            ) -> tuple[Offer, ...]:
                 found = target.candidates(anchor, constant_slots(op, anchor), weights=weights)
                 if not found:
                     return ()
+                limit = limits.get(anchor, inf)
                 each = tuple(
-                    Offer(candidate, wishes.refusal(candidate) or obstacle(op.body, anchor, candidate))
+                    Offer(
+                        candidate,
+                        wishes.refusal(candidate)
+                        or obstacle(op.body, anchor, candidate)
+                        or refusal_of_noise(candidate, limit),
+                    )
                     for candidate in found
                 )
                 choices[op] = Choosing(anchor, each, wishes.algorithm(anchor))
                 return choices[op].open()
 
-            yield Assigner(graph, target, offers), choices
+            assigner = Assigner(graph, target, offers)
+            if self.max_noise:
+                taken = assigner.cheapest().chosen
+                layers = [Layer(choices[op].anchor, choices[op].open(), offer) for op, offer in taken.items()]
+                limits |= largest_errors(graph, layers, self.max_noise)
+            yield (Assigner(graph, target, offers) if limits else assigner), choices
 
 
 @dataclass(frozen=True)
