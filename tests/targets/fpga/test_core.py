@@ -23,7 +23,7 @@ def test_sizes_follow_from_the_parameters() -> None:
         ({"n": 12}, "n must be 8 or 16, found 12"),
         ({"n": 8, "dram_bits": 128}, "at most a row of 8·n = 64 bits, found 128"),
         ({"dram_bits": 48}, "found 48"),
-        ({"burst": 48}, "burst must be a power of two from 2 to 256 beats, found 48"),
+        ({"burst": 48}, "burst must be a power of two from 8 to 256 beats, found 48"),
         ({"burst": 512}, "found 512"),
         ({"queue": 3}, "queue must be a power of two"),
         ({"inp_bytes": 96 << 10}, "inp_bytes must hold a power of two of rows, from 16 to 65536"),
