@@ -70,6 +70,6 @@ class _Rules:
                 SpaceToDepth(op.data, blocksize=stride).result,
                 rw.constant(np.ascontiguousarray(weight), name=f"{rw.stem(op.weight)}.unfolded"),
                 op.bias, op.factor, like=op, kernel_shape=tuple(taps), strides=(1, 1),
-                pads=(*before, *after),
+                pads=(*before, *after), taps=op.weight.array[0].size,
             ),
         )  # fmt: skip

@@ -105,6 +105,14 @@ class Illegal:
 
 
 @dataclass(frozen=True)
+class DeviceReport:
+    """What a run takes on a device: for each layer and in all, the same figures by name."""
+
+    layers: tuple[Mapping[str, str | int | float], ...]
+    total: Mapping[str, str | int | float]
+
+
+@dataclass(frozen=True)
 class Transformed:
     """The operator with transformed weights that a convolution becomes, by its name, and its tiles' size.
 
@@ -310,6 +318,15 @@ class Target(ABC):
     def why_not_accelerated(self, op: Op) -> str:
         """Why no accelerator of this target computes an op of the family `accelerator`; "" where one does."""
         return f"{self.name} has no accelerator"
+
+    def synthesis(self) -> str:
+        """What the target's own hardware takes of a chip, as a table. Unsupported where it has none."""
+        message = f"{self.name} is no hardware of rtcc's own"
+        raise Unsupported("no-hardware", message, hint="rtcc targets fpga --synthesize")
+
+    def device_report(self, library: Path) -> DeviceReport | None:
+        """What a library's device part takes, as its model predicts; None where all runs on the host."""
+        return None
 
     def simulate(self, library: Path, name: str, engine: str) -> object:
         """Put a simulated device behind a library that is loaded; it is there as long as the object is kept.

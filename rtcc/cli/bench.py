@@ -18,6 +18,7 @@ from rtcc.cli.arguments import AnyModelArgument, Compiling, with_options_of
 from rtcc.cli.opening import open_or_compile
 from rtcc.errors import InvalidInput
 from rtcc.measure import Latency, measure
+from rtcc.target import DeviceReport, parse_target
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,6 +58,10 @@ def bench(
         require_folder(json_file)
     peers = _peer_names(against, model)
     artifact, feeds = open_or_compile(model, asked, 0)
+    report = parse_target(artifact.info.target).device_report(artifact.path)
+    if report is not None:
+        _tell_device(report, model, artifact.info.target, against, json_file)
+        return
     threads = artifact.threads
     row = {
         "model": model.name, "target": artifact.info.target, "threads": threads,
@@ -77,6 +82,26 @@ def bench(
     if json_file is not None:
         latency = {name: figure.as_dict() for name, figure in figures.items()}
         replace_file(json_file, json.dumps({**row, "latency_us": latency}, indent=2).encode() + b"\n")
+
+
+def _tell_device(
+    report: DeviceReport, model: Path, target: str, against: str, json_file: Path | None
+) -> None:
+    """Cycles, traffic and stalls of each layer on a device that is not there."""
+    from rtcc.system.files import replace_file
+
+    if against:
+        message = f"{target} is a device that is not there: its cycles compare with no runtime's time"
+        raise InvalidInput("bench-against", message, hint="leave --against out")
+    table = Table()
+    for column in report.total:
+        table.add_column(column, justify="left" if column in ("layer", "mode") else "right")
+    for row in (*report.layers, report.total):
+        table.add_row(*(f"{each:,}" if isinstance(each, int) else str(each) for each in row.values()))
+    Console(width=200).print(table)
+    if json_file is not None:
+        rows = {"model": model.name, "target": target, "layers": report.layers, "total": report.total}
+        replace_file(json_file, json.dumps(rows, indent=2, default=dict).encode() + b"\n")
 
 
 def load_seconds(artifact: Artifact) -> float:

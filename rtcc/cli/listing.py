@@ -54,6 +54,9 @@ def targets(
     name: Annotated[
         str | None, typer.Argument(metavar="TARGET", help="A target, for its CPUs, options and facts.")
     ] = None,
+    synthesize: Annotated[
+        bool, typer.Option("--synthesize", help="What its hardware takes of an FPGA, by Yosys: minutes.")
+    ] = False,
 ) -> None:
     """List the targets, or what one target is."""
     from rtcc.target import parse_target, target_class, target_names
@@ -67,6 +70,9 @@ def targets(
             typer.echo(f"{each:12} {description}")
         return
     target = parse_target(name)
+    if synthesize:
+        typer.echo(target.synthesis(), nl=False)
+        return
     typer.echo(f"{target}")
     typer.echo(f"  CPUs: {', '.join(target.cpus)}")
     for option, meaning in target.options.items():

@@ -13,7 +13,7 @@ from rtcc.ir.ops.accelerator import ACCELERATED, AcceleratorConv
 from rtcc.ir.ops.movement import Concat
 from rtcc.ir.ops.pooling import MaxPool
 from rtcc.pipeline.base import Size
-from rtcc.target import Progress, Source, WeightsName, unseen
+from rtcc.target import DeviceReport, Progress, Source, WeightsName, unseen
 from rtcc.targets.fpga.compiler.layers import Image, layer_of
 from rtcc.targets.fpga.compiler.tiling import obstacle
 from rtcc.targets.fpga.core import Core, standard_core
@@ -118,6 +118,19 @@ class Fpga(X86):
         """The module without the kernels that the accelerator runs."""
         kernels = {name: each for name, each in module.kernels.items() if not self.is_accelerated(each)}
         return replace(module, kernels=kernels)
+
+    def synthesis(self) -> str:
+        from rtcc.targets.fpga.synthesis.report import synthesise
+
+        return synthesise(self.core).table()
+
+    def device_report(self, library: Path) -> DeviceReport | None:
+        from rtcc.targets.fpga.image.emission import SUFFIX
+        from rtcc.targets.fpga.image.form import read_image
+        from rtcc.targets.fpga.report import report_of
+
+        path = library.with_suffix(SUFFIX)
+        return report_of(read_image(path), self.core) if path.exists() else None
 
     def simulate(self, library: Path, name: str, engine: str) -> object:
         from rtcc.targets.fpga.simulated import attach

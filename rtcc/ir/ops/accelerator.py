@@ -58,7 +58,8 @@ class Requantized(ComputedOp):
 class AcceleratorConv(Requantized, Convolution):
     """Convolution of s8 [N, C, H, W] by s8 [M, C/group, kernel…], requantised; padding reads `fill`.
 
-    bias: i32[M], with the data's zero point in it; factor: f32[M].
+    bias: i32[M], with the data's zero point in it; factor: f32[M]. taps: products that one result needs where
+    its kernel has more, zeros that only fill it up (0: all); for reports.
     """
 
     name = "accelerator.conv"
@@ -67,6 +68,7 @@ class AcceleratorConv(Requantized, Convolution):
     bias = operand()
     factor = operand()
     fill = attribute(0)
+    taps = attribute(0)
 
     def infer(self) -> tuple[TensorType, ...]:
         self.require_s8(self.data, self.weight)
@@ -87,6 +89,8 @@ class AcceleratorConv(Requantized, Convolution):
         return self.window(self.data.type.shape[2:], self.weight.type.shape)
 
     def operations(self) -> int:
+        if self.taps:
+            return 2 * self.taps * self.type.elements
         return sum_operations(self.type, self.weight.type)
 
     def compute(self, data: Array, weight: Array, bias: Array, factor: Array) -> Array:

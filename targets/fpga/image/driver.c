@@ -1,7 +1,7 @@
 /* The driver: places an image in the shared memory, and runs its regions.
 
    An image is a header of 64 bytes, a table of regions, a table of tensors, then the constants of each region
-   at a multiple of 4096 bytes. All numbers are little-endian. Addresses within a region count rows from its
+   at a multiple of 4096 bytes, and a map for reports. All numbers are little-endian. Addresses within a region count rows from its
    base register, so a region lies anywhere. */
 #include <stdatomic.h>
 #include <stddef.h>
@@ -18,7 +18,7 @@ struct rtcc_fpga_header {
     char magic[8];
     uint32_t version, regions;
     uint64_t model, bytes, memory;
-    uint32_t row_bytes, tensors, checksum, reserved[3];
+    uint32_t row_bytes, tensors, checksum, map_bytes, reserved[2];
 };
 
 struct rtcc_fpga_region {

@@ -1,6 +1,7 @@
 """The image of a model: what the driver places in the accelerator's memory, as one file with a checksum.
 
-header of 64 bytes | regions, 48 bytes each | tensors, 16 bytes each | constants, each at a page's beginning
+header of 64 bytes | regions, 48 bytes each | tensors, 16 bytes each | constants, each at a page's beginning |
+the map: which instructions each layer became, as JSON, for reports
 
 `driver.c` has the same structures in C. Addresses in a region's constants count rows from its base register,
 so that it can lie anywhere.
@@ -9,6 +10,7 @@ so that it can lie anywhere.
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 import zlib
 from collections.abc import Sequence
@@ -18,11 +20,13 @@ from pathlib import Path
 from rtcc.errors import ArtifactError
 from rtcc.targets.fpga.compiler.layers import Image
 from rtcc.targets.fpga.compiler.region import Program
-from rtcc.targets.fpga.core import PAGE_BYTES
+from rtcc.targets.fpga.core import INSTRUCTION_BYTES, PAGE_BYTES
+from rtcc.targets.fpga.isa.encoding import decode_program
+from rtcc.targets.fpga.isa.fields import Instruction
 
 MAGIC = b"RTCCFPGA"
 VERSION = 1
-HEADER = struct.Struct("<8sIIQQQIII12x")
+HEADER = struct.Struct("<8sIIQQQIIII8x")
 REGION = struct.Struct("<QQQQIIII")
 TENSOR = struct.Struct("<IIII")
 CHECKSUM_AT = 48
@@ -38,6 +42,26 @@ class Header:
     memory: int
     row_bytes: int
     tensors: int
+    map_bytes: int
+
+
+@dataclass(frozen=True)
+class LayerSpan:
+    """A layer's name, what EXEC does for it, its instructions from `first` up to `end`, its products."""
+
+    name: str
+    mode: str
+    first: int
+    end: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Region:
+    """A region as an image has it: its instructions, and the layers that they compute."""
+
+    instructions: tuple[Instruction, ...]
+    layers: tuple[LayerSpan, ...]
 
 
 def image_of(programs: Sequence[Program]) -> bytes:
@@ -59,20 +83,23 @@ def image_of(programs: Sequence[Program]) -> bytes:
         constants += program.constants + bytes(_paged(size) - size)
         at, memory = at + _paged(size), memory + _paged(program.rows * row_bytes)
         first += len(program.inputs) + len(program.outputs)
-    body = b"".join([*regions, *map(_tensor, tensors)]) + bytes(constants)
+    spans = _map_of(programs)
+    body = b"".join([*regions, *map(_tensor, tensors)]) + bytes(constants) + spans
     model = int.from_bytes(hashlib.sha256(body).digest()[:8], "little")
     head = (MAGIC, VERSION, len(programs), model, HEADER.size + len(body), memory, row_bytes, len(tensors))
-    checksum = zlib.crc32(HEADER.pack(*head, 0) + body)
-    return HEADER.pack(*head, checksum) + body
+    checksum = zlib.crc32(HEADER.pack(*head, 0, len(spans)) + body)
+    return HEADER.pack(*head, checksum, len(spans)) + body
 
 
 def read_header(image: bytes, where: str) -> Header:
     """The header of an image. ArtifactError `image-damaged` where it is none or does not fit its checksum."""
     if len(image) >= HEADER.size:
-        magic, version, regions, model, size, memory, row_bytes, tensors, checksum = HEADER.unpack_from(image)
+        magic, version, regions, model, size, memory, row_bytes, tensors, checksum, map_bytes = (
+            HEADER.unpack_from(image)
+        )
         blank = image[:CHECKSUM_AT] + bytes(4) + image[CHECKSUM_AT + 4 :]
         if (magic, version, size) == (MAGIC, VERSION, len(image)) and zlib.crc32(blank) == checksum:
-            return Header(regions, model, size, memory, row_bytes, tensors)
+            return Header(regions, model, size, memory, row_bytes, tensors, map_bytes)
     raise ArtifactError(
         "image-damaged", "it is no image of an accelerator, is cut short, or does not fit its checksum",
         where=where, hint="copy the file again, or compile the model again",
@@ -90,6 +117,29 @@ def read_image(path: Path) -> bytes:
         ) from error
     read_header(image, str(path))
     return image
+
+
+def regions_of(image: bytes) -> tuple[Region, ...]:
+    """The regions of an image that is known to be sound."""
+    header = read_header(image, "image")
+    spans = json.loads(image[len(image) - header.map_bytes :])
+    found: list[Region] = []
+    for index in range(header.regions):
+        at, _, _, _, length, *_ = REGION.unpack_from(image, HEADER.size + index * REGION.size)
+        instructions = decode_program(image[at : at + length * INSTRUCTION_BYTES])
+        found.append(Region(tuple(instructions), tuple(LayerSpan(**row) for row in spans[index])))
+    return tuple(found)
+
+
+def _map_of(programs: Sequence[Program]) -> bytes:
+    rows = [
+        [
+            vars(LayerSpan(each.layer.name, each.layer.mode.name, each.first, each.end, each.layer.macs))
+            for each in program.layers
+        ]
+        for program in programs
+    ]
+    return json.dumps(rows, separators=(",", ":")).encode()
 
 
 def _paged(size: int) -> int:
