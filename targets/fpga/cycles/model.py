@@ -1,7 +1,7 @@
 """The cycle model: an event simulation of queues, tokens and the memory port, instruction by instruction.
 
 The constants are the RTL's: each is the number of registers on a path, said where it stands. What is not
-modelled: faults, and a memory that is not of constant latency. It is held within 3 % of the RTL by tests.
+modelled: faults, and a memory that is not of constant latency. Tests hold it within 2 % of the RTL.
 """
 
 from __future__ import annotations
@@ -134,6 +134,7 @@ class _Model:
         self.beats_ready: deque[int] = deque()
         """Of the program, when they were read."""
         self.credit = 8 * self.instruction_beats
+        self.fetch_asks = False
         self.rows_read = self.rows_written = 0
         for process in (self.fetch(), self.dispatch(), self.load(), self.execute(), self.store()):
             self.clock.begin(process)
@@ -195,13 +196,16 @@ class _Model:
     def fetch(self) -> Process:
         """Asks for four instructions at a time, while eight fit; a beat shows one cycle after it came."""
         row, left = self.first_row, len(self.program) * self.core.instruction_rows
-        yield 1
         while left:
             rows = next(bursts(self.core, row, min(left, 4 * self.core.instruction_rows)))
             beats = rows * self.core.beats_per_row
             while self.credit < beats:
                 yield self.changed
-            yield self.reads.free_at(self.clock.now)
+            self.fetch_asks = True  # from the next cycle on, and it goes first
+            yield self.clock.now + 1
+            while (free := self.reads.free_at(self.clock.now)) > self.clock.now:
+                yield free
+            self.fetch_asks = False
             self.credit -= beats
             begin = self.reads.request(self.clock.now, beats, 0)
             self.rows_read += rows
@@ -209,7 +213,6 @@ class _Model:
             row += rows
             left -= rows
             self.clock.wake(self.changed)
-            yield self.clock.now + 1
 
     def dispatch(self) -> Process:
         """Puts an instruction together beat by beat; it goes to its queue in the cycle after the last."""
@@ -250,7 +253,8 @@ class _Model:
             writer = max(writer, start + 2)
             yield start + 2 + instruction.pad_top
             for rows, before, after in _line_parts(self.core, instruction):
-                yield self.reads.free_at(self.clock.now)
+                while (free := self.reads.free_at(self.clock.now)) > self.clock.now or self.fetch_asks:
+                    yield max(free, self.clock.now + 1)
                 writer += before
                 begin = self.reads.request(self.clock.now, rows * self.core.beats_per_row, writer)
                 writer = begin + rows * self.core.beats_per_row + after

@@ -66,14 +66,14 @@ def test_layers_use_the_array_as_measured(name: str) -> None:
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("latency", [2, 100])
 def test_the_model_counts_the_cycles_of_the_rtl(name: str, latency: int) -> None:
-    assert relative_error(layer_case(SMALL, LAYERS[name]), latency) < 0.03
+    assert relative_error(layer_case(SMALL, LAYERS[name]), latency) < 0.02
 
 
 @needs_verilator
 @settings(deadline=None, max_examples=30)
 @given(layers(SMALL), st.integers(1, 60))
 def test_the_model_counts_the_cycles_of_random_layers(layer: Layer, latency: int) -> None:
-    assert relative_error(layer_case(SMALL, layer), latency) < 0.03
+    assert relative_error(layer_case(SMALL, layer), latency) < 0.02
 
 
 @needs_verilator
@@ -83,7 +83,7 @@ def test_the_model_counts_the_cycles_of_many_random_layers(core: Core) -> None:
     @settings(deadline=None, max_examples=300)
     @given(layers(core), st.integers(1, 60))
     def holds(layer: Layer, latency: int) -> None:
-        assert relative_error(layer_case(core, layer), latency) < 0.03
+        assert relative_error(layer_case(core, layer), latency) < 0.02
 
     holds()
 
