@@ -12,6 +12,7 @@ from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.cast import Cast, CastLike
 from rtcc.passes.legalization import (
     attention,
+    batches,
     dft,
     einsum,
     quantization,
@@ -40,8 +41,10 @@ class Legalize(Pass):
     exactness = reassociates(1e-6)
 
     def run(self, module: Module) -> bool:
-        is_cut = apply(module, wavefront.RULES, self.name)
-        return apply(module, RULES, self.name) or is_cut
+        # Stacks before batches, since a layer in parts is no longer one of a stack; both before steps.
+        is_stacked = apply(module, wavefront.RULES, self.name)
+        is_in_parts = apply(module, batches.RULES, self.name)
+        return apply(module, RULES, self.name) or is_stacked or is_in_parts
 
 
 @rewrite(movement.Split)

@@ -53,9 +53,14 @@ def _to_steps(op: Recurrent, rw: Rewriter) -> None:
     if length == 0:
         rw.replace(op, *_without_steps(op, rw))
         return
+    rw.replace(op, *results_of(op, rw, is_scanned=_is_scanned(op, rw))[: len(op.results)])
+
+
+def results_of(op: Recurrent, rw: Rewriter, *, is_scanned: bool) -> list[Value]:
+    """All results of a layer that has steps, which are written one after the other, or as a scan."""
     layers = [Layer(op, rw, direction) for direction in range(len(op.directions))]
     write = layers[0].write
-    if _is_scanned(op, rw):
+    if is_scanned:
         every, lasts = zip(*(layer.scanned() for layer in layers), strict=True)
         y = write.concat(1, *every)
     else:
@@ -65,9 +70,7 @@ def _to_steps(op: Recurrent, rw: Rewriter) -> None:
     if op.layout:
         y = write.transpose(y, 2, 0, 1, 3)
         states = [write.transpose(state, 1, 0, 2) for state in states]
-    narrow = op.x.type.dtype
-    results = [write.cast(value, narrow) for value in (y, *states)]
-    rw.replace(op, *results[: len(op.results)])
+    return [write.cast(value, op.x.type.dtype) for value in (y, *states)]
 
 
 def _is_scanned(op: Recurrent, rw: Rewriter) -> bool:

@@ -116,11 +116,12 @@ def chunks_of_a_layer(layers: list[Recurrent], rw: Rewriter) -> int:
     target = target_of(rw.module)
     if target.threads == 1:
         return 1
-    costs = [_cost_of_a_step(layer, target, rw) for layer in layers]
+    length, batch, _ = sizes_of(layers[-1])
+    costs = [cost_of_a_step(layer, batch, target, rw) for layer in layers]
     known = [cost for cost in costs if cost is not None]
-    if len(known) < len(layers):
-        return 1
-    length, _, _ = sizes_of(layers[-1])
+    are_near = all(target.keeps_near(layer.r.type.storage_bytes) for layer in layers)
+    if len(known) < len(layers) or (any(cost.alone is not None for cost in known) and not are_near):
+        return 1  # threads that share a product have their parts of its weights near
     divided = length * sum(cost.total for cost in known)
     longest = length * max(cost.on_one_thread for cost in known) * max(1.0, len(layers) / target.threads)
 
@@ -132,18 +133,15 @@ def chunks_of_a_layer(layers: list[Recurrent], rw: Rewriter) -> int:
     return chunks if saved > 0 and target.repays_threads((), saved) else 1
 
 
-def _cost_of_a_step(layer: Recurrent, target: Target, rw: Rewriter) -> Cost | None:
-    """What the product of the state takes in each step; None where that is unknown, or where threads that
-    share it have their parts of the weights near, and one that makes it alone would not.
-    """
-    _, batch, hidden = sizes_of(layer)
+def cost_of_a_step(layer: Recurrent, rows: int, target: Target, rw: Rewriter) -> Cost | None:
+    """What the product of so many rows of the state takes in each step, where the target knows."""
+    hidden = sizes_of(layer)[2]
     write, dtype = Writer(rw, "recurrent"), layer.x.type.dtype
     weights = write.filled(0, dtype, hidden, layer.gates * hidden)
-    product, size = MatMul(write.filled(0, dtype, batch, hidden), weights), weights.type.storage_bytes
-    costs = [each.cost for each in target.candidates(product, (1,), weights=size)]
-    cost = min((each for each in costs if isinstance(each, Cost)), key=lambda each: each.total, default=None)
-    is_divided = cost is not None and cost.alone is not None
-    return None if is_divided and not target.keeps_near(size) else cost
+    product = MatMul(write.filled(0, dtype, rows, hidden), weights)
+    candidates = target.candidates(product, (1,), weights=weights.type.storage_bytes)
+    costs = [each.cost for each in candidates if isinstance(each.cost, Cost)]
+    return min(costs, key=lambda cost: cost.total, default=None)
 
 
 # ---- writing it
