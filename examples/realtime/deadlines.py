@@ -1,8 +1,39 @@
-"""What the two real-time loops share: releases at a fixed pace, and a record of how late each answer was."""
+"""What the two real-time loops share: releases at a fixed pace, and a record of how late each answer was.
 
+`budget`, `rate` and `count` are argparse types of their options.
+"""
+
+import argparse
+import math
 import time
 
 from rtcc.measure import Latency
+
+
+def budget(text: str) -> float:
+    """Milliseconds; with 0 every answer is late."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, found {text!r}")
+    return number
+
+
+def rate(text: str) -> float:
+    """How often a second."""
+    number = budget(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError(f"expected more than 0, found {text!r}")
+    return number
+
+
+def count(text: str) -> int:
+    """How many, 1 or more."""
+    if not (text.isascii() and text.isdigit()) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
+    return int(text)
 
 
 class Deadlines:

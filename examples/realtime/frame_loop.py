@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from deadlines import Deadlines
+from deadlines import Deadlines, budget, count, rate
 from numpy.typing import NDArray
 
 import rtcc
@@ -52,10 +52,10 @@ def text_box(probability: NDArray[np.float32]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Find text in frames, each before the next one comes.")
-    parser.add_argument("--frames", type=int, default=90)
-    parser.add_argument("--fps", type=float, default=30)
-    parser.add_argument("--budget", type=float, metavar="MS", help="by default the time between frames")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--frames", type=count, default=90)
+    parser.add_argument("--fps", type=rate, default=30)
+    parser.add_argument("--budget", type=budget, metavar="MS", help="by default the time between frames")
+    parser.add_argument("--threads", type=count, default=1)
     parser.add_argument("--models", type=Path, default=Path.home() / ".cache" / "rtcc-zoo", metavar="DIR")
     options = parser.parse_args()
     model = options.models / "ppocr-det.onnx"

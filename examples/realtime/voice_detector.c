@@ -82,6 +82,10 @@ int main(int argc, char **argv)
         fprintf(stderr, "silero_vad: %s\n", silero_vad_error(code));
         return 1;
     }
+    if (deadlines.answers == 0) {
+        fprintf(stderr, "the sound has no %d samples, which one window is\n", WINDOW);
+        return 1;
+    }
     deadlines_report(&deadlines);
     return 0;
 }

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from deadlines import Deadlines
+from deadlines import Deadlines, budget
 from numpy.typing import NDArray
 
 import rtcc
@@ -98,7 +98,7 @@ def detect(model: Path, sound: NDArray[np.int16], budget: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Find speech in a stream of sound.")
     parser.add_argument("file", nargs="?", type=Path, help="raw 16-bit sound, 16 kHz; without: made up")
-    parser.add_argument("--budget", type=float, default=1e3 * WINDOW / RATE, metavar="MS")
+    parser.add_argument("--budget", type=budget, default=1e3 * WINDOW / RATE, metavar="MS")
     parser.add_argument("--models", type=Path, default=Path.home() / ".cache" / "rtcc-zoo", metavar="DIR")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the made-up sound and stop")
     options = parser.parse_args()
@@ -108,7 +108,11 @@ def main() -> None:
     model = options.models / "silero-vad.onnx"
     if not model.exists():
         parser.error(f"{model} is missing; see the top of {Path(__file__).name} for how to fetch it")
+    if options.file and not options.file.is_file():
+        parser.error(f"{options.file} is no file")
     sound = np.fromfile(options.file, np.int16) if options.file else sample_sound()
+    if sound.size < WINDOW:
+        parser.error(f"{options.file} has {sound.size} samples, and one window is {WINDOW}")
     detect(model, sound, options.budget / 1e3)
 
 

@@ -119,3 +119,38 @@ def test_frame_loop_in_c(built: Path) -> None:
     expect_text(output, 30)
     assert expect_report(output, 31) == 31
     assert expect_report(run(built / "frame_loop", "3", "30", "60000"), 3) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "says"),
+    [
+        ("frame_loop.py", ("--fps", "0"), "--fps: expected more than 0, found '0'"),
+        ("frame_loop.py", ("--fps", "many"), "--fps: expected a number of at least 0, found 'many'"),
+        ("frame_loop.py", ("--frames", "-3"), "--frames: expected a whole number of at least 1, found '-3'"),
+        ("frame_loop.py", ("--budget", "nan"), "--budget: expected a number of at least 0, found 'nan'"),
+        ("voice_detector.py", ("--budget", "inf"), "--budget: expected a number of at least 0, found 'inf'"),
+        ("voice_detector.py", ("--models", "nowhere"), "silero-vad.onnx is missing"),
+        ("frame_loop.py", ("--models", "nowhere"), "ppocr-det.onnx is missing"),
+        ("voice_detector.py", ("nothing.raw",), "nothing.raw is no file"),
+        ("voice_detector.py", ("short.raw",), "short.raw has 500 samples, and one window is 512"),
+    ],
+)
+def test_what_cannot_be_done_is_said(name: str, words: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    zoo_model("silero-vad")
+    (tmp_path / "short.raw").write_bytes(bytes(1000))
+    command = [sys.executable, FOLDER / name, "--models", zoo_folder(), *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_sound_without_a_window_is_refused_in_c(built: Path, tmp_path: Path) -> None:
+    (tmp_path / "short.raw").write_bytes(bytes(1000))
+    command = [built / "voice_detector", tmp_path / "short.raw"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no 512 samples" in done.stderr
