@@ -37,10 +37,10 @@ class Accelerate(Pass):
     quantize(relu(conv(dequantize(x), dequantize(#w), #b)))  →  accelerator.conv(x, #w, #bias, #factor)
 
     Zero points go into biases, padding reads the zero point, activations that clamp are limits of the result.
-    Sums are exact; each result is rounded once, half to even, by a factor of 25 bits (`quant.requantize` of
-    mode fixed25), which float arithmetic rounds otherwise in about one result of a million. Additions have
-    factors of 15 bits: 0.2 % of their results differ by one unit. What the target's accelerator does not
-    take stays as it is, for the host.
+    Sums are exact, biases rounded to their units; each result is rounded once, half to even, by a factor of
+    25 bits (`quant.requantize` of mode fixed25), which float arithmetic rounds otherwise in about one result
+    of a million. Additions have factors of 20 bits: one result of 40,000 differs by one unit. What the
+    target's accelerator does not take stays as it is, for the host.
 
     Errors (InvalidInput): not-quantized, where no layer of the model is.
     """

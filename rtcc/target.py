@@ -215,6 +215,11 @@ class Target(ABC):
         """Architecture and required CPU features of the host code, for linking and for the check in init."""
 
     @property
+    def host(self) -> str:
+        """The text of the target that computes in floats what a device of this one does not."""
+        return str(self)
+
+    @property
     def threads(self) -> int:
         """The most threads that one run may use."""
         return 1
@@ -360,6 +365,11 @@ def parse_target(text: str) -> Target:
                                hint=f"options are written key=value; known: {known}")  # fmt: skip
         options[key] = value
     return kind(cpu, options)
+
+
+def host_of(text: str | None) -> str | None:
+    """The text of a target's host; None stays, for this machine."""
+    return None if text is None else parse_target(text).host
 
 
 def with_setting(text: str, key: str, value: str) -> str:

@@ -25,6 +25,7 @@ from rtcc.quantization.quantizer import (
     unwatched,
 )
 from rtcc.quantization.scheme import Settings, require_count
+from rtcc.target import host_of
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def quantize(
 
     model, shapes, dims, values: as for `compile`. data: a path (see rtcc.data), or arrays by input name, the
     first axis the samples. samples: how many to take. state: where to keep what was gathered so far, so that
-    an interrupted call can be repeated and goes on. target: what the float model is compiled for meanwhile.
+    an interrupted call can be repeated and goes on. target: on its host the float model runs meanwhile.
     min_sqnr: decibels of the worst output that must hold, max_drop: by how much the data's metric may fall,
     "0.5%" for a share of it; layers then stay float (`rtcc.quantization.mixed_precision.search`), and one of
     four samples is held out to measure on. options: fields of `Settings`, words for its enumerations. Raises
@@ -85,7 +86,7 @@ def quantize(
     name_values(module)
     samples_of = _data_of(data, module)
     say = progress or unwatched
-    how = Collecting(samples, state, target, lambda seen: say(Step("calibrating", seen)))
+    how = Collecting(samples, state, host_of(target), lambda seen: say(Step("calibrating", seen)))
     before = module.clone()
     found: Found | None = None
     if floor is None:

@@ -59,6 +59,10 @@ class Fpga(X86):
         self.channel_block = self.core.n
 
     @property
+    def host(self) -> str:
+        return str(X86(self.cpu, {key: text for key, text in self.settings.items() if key in HOST_OPTIONS}))
+
+    @property
     def facts(self) -> Mapping[str, object]:
         return {**super().facts, "core": self.core.text()}
 

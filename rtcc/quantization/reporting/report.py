@@ -23,6 +23,7 @@ from rtcc.quantization.quantizer import Step, unwatched
 from rtcc.quantization.reporting.noise import lost_elements, powers
 from rtcc.quantization.reporting.times import Times, times_of, times_summary, times_table
 from rtcc.quantization.weights import signal_to_noise
+from rtcc.target import host_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -169,7 +170,7 @@ def make_report(
 
     measure_times: run each kernel of both models alone, besides predicting what it takes.
     """
-    outcome, data = quantized.outcome, quantized.data
+    outcome, data, target = quantized.outcome, quantized.data, host_of(target)
     settings = {name: str(value) if isinstance(value, str) else value
                 for name, value in vars(quantized.settings).items()}  # fmt: skip
     report = Report(

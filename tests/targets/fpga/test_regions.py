@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from rtcc.ir.ops.pooling import MaxPool
 from rtcc.targets.fpga.compiler.meaning_check import check_program
 from rtcc.targets.fpga.core import Core, standard_core
 from rtcc.targets.fpga.target import Fpga
-from tests.targets.fpga.regions import Array, compiled, evaluated, simulated
+from rtcc.targets.fpga.verilated.run import Memory, run_rtl
+from tests.targets.fpga.regions import Array, compiled, evaluated, memory_of, outputs_of, simulated
 
 SMALL = Core(n=8, inp_bytes=8192, wgt_bytes=8192, acc_bytes=4096, out_bytes=1024, prm_bytes=256, dram_bits=64)
 """Buffers so small that most layers take several tiles, and weights do not stay."""
@@ -127,6 +129,46 @@ def test_parts_of_a_concatenation_lie_in_it(core: Core) -> None:
         graph.append(op)
     graph.return_(last.result, again.result, two.result)
     _agrees(graph, core, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("verilator") is None, reason="needs verilator")
+@pytest.mark.parametrize("core", CORES, ids=("16", "8", "small"))
+def test_layers_on_the_rtl_whatever_the_memory_does(core: Core) -> None:
+    for seed in range(40):
+        graph = _random_chain(seed)
+        program = compiled(graph, core)
+        inputs = numbers(seed, *(each.type.sizes for each in graph.parameters))
+        memory = Memory(latency=5 + seed, jitter=seed % 7 * 5, stall_percent=seed % 3 * 30, seed=seed + 1)
+        outcome = run_rtl(core, memory_of(program, inputs), 0, len(program.instructions), memory)
+        assert not outcome.faults, outcome.fault_text()
+        for found, wanted in zip(outputs_of(program, outcome.dram), evaluated(graph, inputs), strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+def _random_chain(seed: int) -> Graph:
+    """A dense, a grouped and a depthwise convolution, a pool, a mean and an addition, one after the other."""
+    rng = np.random.default_rng(seed)
+    channels, middle = int(rng.integers(1, 40)), 4 * int(rng.integers(1, 9))
+    size = [int(each) for each in rng.integers(7, 18, 2)]
+    kernel = tuple(int(each) for each in rng.integers(1, 4, 2))
+    graph = graph_of((1, channels, *size))
+    dense, grouped, deep = numbers(
+        seed, (middle, channels, *kernel), (middle, middle // 4, 1, 3), (middle, 1, 3, 3)
+    )
+    strides, dilations = (tuple(int(each) for each in rng.integers(1, 3, 2)) for _ in range(2))
+    pads = tuple(int(rng.integers(0, k)) for k in (*kernel, *kernel))
+    one = conv(graph.parameters[0], dense, seed, pads=pads, dilations=(1, dilations[1]), fill=-9)
+    two = conv(one.result, grouped, seed + 1, group=4, pads=(0, 1, 0, 1), fill=4, low=-90, zero_point=3)
+    three = conv(two.result, deep, seed + 2, group=middle, pads=(1, 1, 1, 1), strides=strides)
+    four = MaxPool(three.result, kernel_shape=(2, 2), pads=(1, 1, 1, 1))
+    five = AcceleratorAveragePool(four.result, kernel_shape=(2, 2), factor=0.25, zero_point=1, bias=3)
+    six = AcceleratorAdd(three.result, five.result, left_multiplier=70001, right_multiplier=-30000,
+                         factor=2.0**-17)  # fmt: skip
+    for op in (one, two, three, four, five, six):
+        graph.append(op)
+    graph.return_(six.result, two.result)
+    return graph
 
 
 def test_a_layer_that_fits_no_buffer_names_the_limit() -> None:
