@@ -176,6 +176,8 @@ class _Body:
         """The loop's results as those of the old one: without the count of the rounds, which truncates."""
         stacks = loop.results[len(self.states) :]
         states = loop.results[: len(self.op.results) - len(stacks)]
+        if not stacks:
+            return states
         rounds = loop.results[len(states)]
         old = self.op.results[len(states) :]
         return [*states, *(truncated(new, v.type, rounds) for new, v in zip(stacks, old, strict=True))]

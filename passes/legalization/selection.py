@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from rtcc.ir import DType, Value
+from rtcc.ir import DType, Graph, Value
 from rtcc.ir.ops import bounded, element_selection, indexing, math, reduce
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.bounded import symbols_of
+from rtcc.ir.ops.control import Scan
 from rtcc.ir.types import TensorType
 from rtcc.passes.legalization.writer import Writer
 from rtcc.pipeline.rewriter import Rewriter, rewrite
-
-MOST_COMPARED = 1 << 24
-"""Elements of the table in which each slice is compared with each, where slices are sought that differ."""
 
 
 def truncated(value: Value, type: TensorType, count: Value) -> Value:
@@ -78,57 +76,77 @@ def unique_by_sorting(op: element_selection.Unique, rw: Rewriter) -> None:
     write = Writer(rw, "unique")
     axis = 0 if op.axis is None else normal_axis(op, op.axis, data.type.rank)
     if op.axis is None:
-        data = keys = write.reshape(data, data.type.elements)
-        unequal = None
-    elif data.type.elements * data.type.sizes[axis] <= MOST_COMPARED:
-        keys, unequal = _order_of_slices(write, data, axis)
-    else:
-        return
-    found = _Distinct(write, keys, unequal, is_sorted=bool(op.sorted))
+        data = write.reshape(data, data.type.elements)
+    count, others = data.type.sizes[axis], [a for a in range(data.type.rank) if a != axis]
+    rows = write.reshape(write.transpose(data, axis, *others), count, data.type.elements // count)
+    order = _order_of_rows(write, rows)
+    starts = _starts_of_runs(write, write.gather(rows, order, 0), nan_is_equal=op.axis is None)
+    found = _Distinct(write, order, starts, is_sorted=bool(op.sorted))
     results = (write.gather(data, found.first, axis), found.first, found.inverse, found.occurrences)
     types = [result.type for result in op.results]
     wanted = zip(results, types, strict=False)
     rw.replace(op, *(truncated(value, type, found.count) for value, type in wanted))
 
 
-def _order_of_slices(write: Writer, data: Value, axis: int) -> tuple[Value, Value | None]:
-    """For each slice along the axis, how many come before it, compared element by element (i64[n]); and which
-    equal no other, not even one alike: those with a NaN (bool[n], None where there can be none).
+def _sorted_places(write: Writer, keys: Value) -> Value:
+    """Where the elements of a vector come from when they ascend; equal ones in the order in which they stand.
 
     NaN comes behind every number, as in NumPy.
     """
-    rank, count = data.type.rank, data.type.sizes[axis]
-    others = [a for a in range(rank) if a != axis]
-    rows = write.reshape(write.transpose(data, axis, *others), count, data.type.elements // count)
-    width = rows.type.sizes[1]
-    one, other = write.reshape(rows, count, 1, width), write.reshape(rows, 1, count, width)
-    same, is_less, unequal = math.Equal(one, other).result, math.Less(one, other).result, None
-    if data.type.dtype.is_float:
-        nan, other_nan = math.IsNaN(one).result, math.IsNaN(other).result
-        same = math.Or(same, math.And(nan, other_nan).result).result
-        is_less = math.Or(is_less, math.And(math.Not(nan).result, other_nan).result).result
-        unequal = write.total(reduce.ReduceMax, math.IsNaN(rows).result, [1], keep=False)
-    differs = write.cast(math.Not(same).result, DType.U8)
-    first = reduce.ArgMax(differs, axis=2, keepdims=1).result
-    decided = indexing.GatherElements(write.cast(is_less, DType.U8), first, axis=2).result
-    before = write.total(reduce.ReduceSum, write.cast(decided, DType.I64), [0, 2], keep=False)
-    return before, unequal
+    every = write.integers(keys.type.elements)
+    return element_selection.TopK(keys, every, axis=0, largest=0).results[1]
+
+
+def _order_of_rows(write: Writer, rows: Value) -> Value:
+    """Where rows come from when they ascend (i64[n]), compared element by element from the first.
+
+    They are sorted by each column in turn, from the last to the first, which keeps the order of equal ones.
+    """
+    count, width = rows.type.sizes
+    if width == 1:
+        return _sorted_places(write, write.reshape(rows, count))
+    columns = write.transpose(rows, 1, 0)
+    first = write.array(np.arange(count), DType.I64)
+    body = Graph("")
+    order = body.add_parameter(first.type, "order")
+    column = body.add_parameter(columns.type.with_shape((count,)), "column")
+    following = write.gather(order, _sorted_places(write, write.gather(column, order, 0)), 0)
+    write.place(columns)
+    write.place(following, graph=body)
+    body.return_(following)
+    scan = Scan(first, columns, num_scan_inputs=1, scan_input_directions=(1,), regions=[body], results=1)
+    return scan.result
+
+
+def _starts_of_runs(write: Writer, rows: Value, *, nan_is_equal: bool) -> Value:
+    """Which of the sorted rows differ from the one before (bool[n]).
+
+    Elements that are NaN are equal, rows with one differ from all others, as in NumPy.
+    """
+    count, width = rows.type.sizes
+    true = write.filled(True, DType.BOOL, 1)
+    if count == 1:
+        return true
+    after, before = write.part(rows, 0, 1, count), write.part(rows, 0, 0, count - 1)
+    differs = math.Not(math.Equal(after, before).result).result
+    if nan_is_equal and rows.type.dtype.is_float:
+        both = math.And(math.IsNaN(after).result, math.IsNaN(before).result).result
+        differs = math.And(differs, math.Not(both).result).result
+    if width > 1:
+        differs = write.total(reduce.ReduceMax, differs, [1])
+    return write.concat(0, true, write.reshape(differs, count - 1))
 
 
 class _Distinct:
-    """The distinct elements of a vector. first: where each occurs first; count: how many there are (i64[]);
-    inverse: which of them each element is; occurrences: how often each occurs. All i64, zeros or other valid
-    positions behind the count.
+    """The distinct ones of sorted elements. first: where each occurs first; count: how many there are
+    (i64[]); inverse: which of them each element is; occurrences: how often each occurs. All i64, zeros or
+    other valid positions behind the count.
     """
 
-    def __init__(self, write: Writer, keys: Value, unequal: Value | None, *, is_sorted: bool) -> None:
-        """unequal: elements that are distinct from all others, whatever their keys."""
-        self.write, self.size = write, keys.type.elements
+    def __init__(self, write: Writer, order: Value, starts: Value, *, is_sorted: bool) -> None:
+        """order: where the sorted elements come from; starts: which of them differ from the one before."""
+        self.write, self.size = write, order.type.elements
         self.numbers = write.array(np.arange(self.size), DType.I64)
-        values, order = self._sorted(keys)
-        starts = self._starts_of_runs(values)
-        if unequal is not None:
-            starts = math.Or(starts, write.gather(unequal, order, 0)).result
         found = bounded.Positions(starts)
         at, self.count = found.results
         self.first = write.gather(order, at, 0)
@@ -138,24 +156,6 @@ class _Distinct:
         self.inverse = self._scattered(order, run)
         if not is_sorted:
             self._by_first_occurrence()
-
-    def _sorted(self, keys: Value) -> tuple[Value, Value]:
-        """Ascending, and where each came from; equal ones in the order in which they stand."""
-        every = self.write.integers(self.size)
-        values, order = element_selection.TopK(keys, every, axis=0, largest=0).results
-        return values, order
-
-    def _starts_of_runs(self, values: Value) -> Value:
-        """Which of the sorted elements differ from the one before; NaNs do not."""
-        write = self.write
-        true = write.filled(True, DType.BOOL, 1)
-        if self.size == 1:
-            return true
-        after, before = write.part(values, 0, 1, self.size), write.part(values, 0, 0, self.size - 1)
-        same = math.Equal(after, before).result
-        if values.type.dtype.is_float:
-            same = math.Or(same, math.And(math.IsNaN(after).result, math.IsNaN(before).result).result).result
-        return write.concat(0, true, math.Not(same).result)
 
     def _ends(self, at: Value) -> Value:
         """Where the run after each begins; after the last one, the vector's end."""
@@ -171,7 +171,7 @@ class _Distinct:
     def _by_first_occurrence(self) -> None:
         write = self.write
         counts = math.Less(self.numbers, self.count).result
-        _, order = self._sorted(write.where(counts, self.first, write.number(self.size, DType.I64)))
+        order = _sorted_places(write, write.where(counts, self.first, write.number(self.size, DType.I64)))
         self.first = write.gather(self.first, order, 0)
         self.occurrences = write.gather(self.occurrences, order, 0)
         self.inverse = write.gather(self._scattered(order, self.numbers), self.inverse, 0)

@@ -22,6 +22,7 @@ from rtcc.artifact.info import ArtifactInfo, TensorInfo
 from rtcc.artifact.library import Pointer, Table, check_file, open_table
 from rtcc.errors import ArtifactError, InvalidInput, RtccError
 from rtcc.system.files import NewFile, alone_in, replace_files, require_folder
+from rtcc.system.limits import too_little_memory, within_limits
 
 _DATA_CODES = (codes.INDEX_OUT_OF_RANGE, codes.SIZE_OUT_OF_RANGE)
 _FORKED = codes.BY_NAME["FORKED"]
@@ -151,7 +152,10 @@ class Artifact:
         model cannot take.
         """
         arrays = _fit_all(inputs, self.inputs, "input", copy=True)
-        results = {name: np.empty(shape, dtype) for name, shape, dtype in self._results}
+        try:
+            results = {name: np.empty(shape, dtype) for name, shape, dtype in self._results}
+        except MemoryError as error:
+            raise too_little_memory("the results") from error
         workspace = self._take()
         try:
             workspace.run(arrays, results.values())
@@ -173,7 +177,8 @@ class Artifact:
         given = _fit_all(inputs, self.inputs, "input", copy=False)
         if outputs is None:
             held = {self.info.state[name]: array for name, array in inputs.items() if name in self.info.state}
-            empty = {t.name: np.empty(t.shape, t.dtype) for t in self.outputs if t.name not in held}
+            with within_limits("the results"):
+                empty = {t.name: np.empty(t.shape, t.dtype) for t in self.outputs if t.name not in held}
             outputs = held | empty
         results = _fit_all(outputs, self.outputs, "output", copy=False)
         for result, tensor in zip(results, self.outputs, strict=True):
@@ -289,7 +294,8 @@ class Artifact:
         if self._is_closed:
             raise ArtifactError("closed", "the artefact is closed", where=str(self.path))
         try:
-            return _Workspace(self._table, self.threads, (len(self.inputs), len(self.outputs)))
+            with within_limits("a workspace"):
+                return _Workspace(self._table, self.threads, (len(self.inputs), len(self.outputs)))
         except ArtifactError as error:
             features = ", ".join(self.info.features) or "no extra features"
             hint = f"it was compiled for {self.info.target}, with {features}"

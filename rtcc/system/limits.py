@@ -20,8 +20,13 @@ def within_limits(doing: str) -> Generator[None]:
             hint="make the model shallower: fewer graphs, functions or symbolic sizes inside one another",
         ) from error
     except MemoryError as error:
-        raise Unsupported(
-            "out-of-memory",
-            f"there is too little memory for {doing}",
-            hint="use smaller inputs or constants, or a machine with more memory",
-        ) from error
+        raise too_little_memory(doing) from error
+
+
+def too_little_memory(doing: str) -> Unsupported:
+    """The error for memory that `doing` needs and the machine does not give."""
+    return Unsupported(
+        "out-of-memory",
+        f"there is too little memory for {doing}",
+        hint="use smaller inputs or constants, or a machine with more memory",
+    )

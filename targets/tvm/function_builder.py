@@ -153,6 +153,13 @@ class FunctionBuilder:
             yield self.bind(name, low + step)
 
     @contextmanager
+    def repeated(self, condition: Expr) -> Iterator[None]:
+        """Statements done as long as the condition holds, which reads what they store."""
+        self._blocks.append([])
+        yield
+        self.append(tirx.While(condition, _sequence(self._blocks.pop())))
+
+    @contextmanager
     def when(self, condition: Expr | None) -> Iterator[None]:
         """Statements done only where the condition holds; None is no condition."""
         if condition is None:

@@ -19,7 +19,7 @@ from rtcc.artifact import Artifact, load
 from rtcc.artifact.codes import BY_NAME
 from rtcc.artifact.library import Table, open_table
 from rtcc.emission.link import write_artifact
-from rtcc.errors import ArtifactError, InvalidInput
+from rtcc.errors import ArtifactError, InvalidInput, Unsupported
 from tests.artifact.plans import CASES, COUNT, SLOT, source_of
 
 Loader = Callable[..., Artifact]
@@ -99,6 +99,21 @@ def test_each_further_thread_takes_its_scratch_memory(opened: Loader) -> None:
     sizes = [artifact.workspace_bytes(threads) for threads in (1, 2, 3, 4)]
     assert sizes == [artifact.info.workspace_bytes + n * SLOT for n in range(4)]
     assert artifact.info.thread_bytes == SLOT
+
+
+def test_too_little_memory_is_said(opened: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = opened(next(iter(CASES)))
+    inputs = CASES[next(iter(CASES))].inputs(0)
+
+    def none_left(*arguments: Any) -> Any:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "empty", none_left)
+        for ask in (artifact.run, artifact.bind):
+            with pytest.raises(Unsupported, match="out-of-memory"):
+                ask(inputs)
+    assert artifact.run(inputs)
 
 
 def test_bind_runs_on_the_buffers_it_was_given(opened: Loader) -> None:

@@ -67,6 +67,38 @@ def test_unique(is_sorted: int, axis: int | None) -> None:
     agree(model, {"x": grid(0)}, {"x": np.zeros((3, 4), np.float32)}, {"x": special})
 
 
+@pytest.mark.parametrize(
+    ("shape", "axis", "dtype"),
+    [
+        ((200, 3), 0, np.float32), ((3, 150), 1, np.int32), ((3, 150), 0, np.uint8),
+        ((12, 2, 3), 1, np.float64), ((1, 5), 0, np.float32), ((7, 1), 0, np.float16),
+        ((20, 2), 0, np.bool_), ((500,), None, np.int64),
+    ],
+)  # fmt: skip
+def test_unique_of_many(shape: tuple[int, ...], axis: int | None, dtype: Any) -> None:
+    """Rows are sorted column after column; one with a NaN equals no other."""
+    random = np.random.default_rng(0)
+    x = random.integers(0, 3, shape).astype(dtype)
+    if np.dtype(dtype).kind == "f":
+        x[random.random(shape) < 0.05] = np.nan
+        x[random.random(shape) < 0.05] = -0.0
+    options: dict[str, Any] = {} if axis is None else {"axis": axis}
+    node = helper.make_node("Unique", ["x"], ["y", "first", "inverse", "counts"], **options)
+    agree(make_model([node], [value("x", shape, dtype)], ["y", "first", "inverse", "counts"]), {"x": x})
+
+
+def test_a_scan_that_stacks_nothing() -> None:
+    body = helper.make_graph(
+        [helper.make_node("Add", ["s", "row"], ["t"])],
+        "body",
+        [value("s", (4,)), value("row", (4,))],
+        [value("t", (4,))],
+    )
+    node = helper.make_node("Scan", ["start", "x"], ["y"], body=body, num_scan_inputs=1)
+    model = make_model([node], [value("start", (4,)), value("x", (3, 4))], ["y"])
+    agree(model, {"start": grid(0)[0], "x": grid(1)})
+
+
 @pytest.mark.parametrize("axis", [None, 1])
 def test_compress(axis: int | None) -> None:
     options: dict[str, Any] = {} if axis is None else {"axis": axis}

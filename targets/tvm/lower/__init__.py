@@ -13,4 +13,5 @@ from rtcc.targets.tvm.lower import scalar as scalar
 from rtcc.targets.tvm.lower import scatter as scatter
 from rtcc.targets.tvm.lower import stored_anchors as stored_anchors
 from rtcc.targets.tvm.lower import tables as tables
+from rtcc.targets.tvm.lower import top_k as top_k
 from rtcc.targets.tvm.lower import windows as windows
