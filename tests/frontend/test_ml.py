@@ -141,6 +141,12 @@ def _small_tree(**changes: Any) -> ModelProto:
     return ml_model("TreeEnsembleRegressor", ["y"], **{**attributes, **changes})
 
 
+def test_too_many_targets() -> None:
+    error = _error(_small_tree(n_targets=2**40))
+    assert (type(error), error.code) == (Unsupported, "unsupported-form")
+    assert isinstance(_error(_small_tree(n_targets=0)), InvalidModel)
+
+
 def test_small_tree() -> None:
     compare(_small_tree())
 
@@ -336,3 +342,9 @@ def test_compiled() -> None:
     x = np.zeros((7, FEATURES), F32)
     x[:, 0] = [1.2, 3.4, 0.25, 1.0, 8, 7, np.nan]
     assert_same(rtcc.compile(model).run({"x": x}), run_onnxruntime(model, {"x": x}))
+
+
+def test_lists_of_another_kind() -> None:
+    """Of which damaged files have some."""
+    model = ml_model("LinearRegressor", ["y"], coefficients=["a", "b"], targets=1)
+    assert "should be of kind floats" in _error(model).message

@@ -248,7 +248,7 @@ def class_labels(node: Node, name: str) -> tuple[int, ...]:
 
 def floats(node: Node, name: str) -> Array:
     """A list of floats as an array."""
-    return np.array(node.plain(name) if node.has(name) else (), np.float32)
+    return np.array(node.floats(name, ()), np.float32)
 
 
 def as_float(value: Value, build: Builder) -> Value:

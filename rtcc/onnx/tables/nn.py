@@ -105,7 +105,7 @@ def upsample(node: Node, build: Builder) -> Sequence[Value]:
     if node.opset < 7:
         raise node.unsupported("the form of opset 6 is not supported", hint="export with opset 7 or newer")
     if node.has("scales"):
-        scales: Value = build.constant("scales", np.array(node.plain("scales"), np.float32))
+        scales: Value = build.constant("scales", np.array(node.floats("scales"), np.float32))
     else:
         scales = node.operand(1)
     return _resize_by_scales(node, build, data, scales)

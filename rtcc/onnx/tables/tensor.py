@@ -35,7 +35,7 @@ def _constant_array(node: Node) -> Array:
     if node.has("value_float"):
         return np.array(node.float("value_float"), np.float32)
     if node.has("value_floats"):
-        return np.array(node.plain("value_floats"), np.float32)
+        return np.array(node.floats("value_floats"), np.float32)
     if node.has("sparse_value"):
         return sparse_array(node.attributes["sparse_value"].sparse_tensor, ExternalData(None), node.where)
     if node.has("value_string") or node.has("value_strings"):

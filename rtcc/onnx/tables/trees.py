@@ -6,7 +6,6 @@ depth can walk together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -15,7 +14,7 @@ import numpy as np
 from rtcc.ir import Value
 from rtcc.onnx.builder import Builder
 from rtcc.onnx.node import Node
-from rtcc.onnx.tensors import Array
+from rtcc.onnx.tensors import LARGEST_DENSE, Array
 
 DEEPEST_TREE = 200
 
@@ -137,7 +136,7 @@ def plain_forest(node: Node) -> Forest:
     inner, weights = _inner_nodes(node), node.tensor("leaf_weights")
     count, leaves = len(inner), len(weights)
     targets, own = np.array(node.ints("leaf_targetids")), np.arange(count, count + leaves)
-    table = np.zeros((count + leaves, node.int("n_targets", 1)), weights.dtype)
+    table = _table(node, count + leaves, node.int("n_targets", 1), weights.dtype)
     fits = len(targets) == leaves and bool(((targets >= 0) & (targets < table.shape[1])).all())
     _check(node, fits, "leaf_targetids")
     table[own, targets] = weights
@@ -212,7 +211,7 @@ def _forest_of_ids(node: Node, kind: str, targets: int) -> Forest:
         np.array([i if leaf[i] else place.get((trees[i], ids[i]), -1) for i in range(count)], np.int64)
         for ids in (_lists(node, count, "nodes_truenodeids"), _lists(node, count, "nodes_falsenodeids"))
     ]
-    weights = np.zeros((count, targets), np.float32)
+    weights = _table(node, count, targets, np.dtype(np.float32))
     given = zip(
         zip(node.ints(f"{kind}_treeids"), node.ints(f"{kind}_nodeids"), strict=False),
         node.ints(f"{kind}_ids"),
@@ -253,6 +252,14 @@ def _forest(node: Node, **arrays: Array) -> Forest:
     return Forest(**arrays)
 
 
+def _table(node: Node, nodes: int, targets: int, dtype: np.dtype[np.generic]) -> Array:
+    """Zeros for the weights of each node and target."""
+    _check(node, targets > 0, f"{targets} targets")
+    if nodes * targets * dtype.itemsize > LARGEST_DENSE:
+        raise node.unsupported(f"weights of {nodes} nodes and {targets} targets are too many")
+    return np.zeros((nodes, targets), dtype)
+
+
 def _missing(node: Node, count: int) -> Array:
     name = "nodes_missing_value_tracks_true"
     return _lists(node, count, name).astype(np.bool_) if node.has(name) else np.zeros(count, np.bool_)
@@ -268,8 +275,7 @@ def _numbers(node: Node, name: str) -> Array:
     """Floats given as a list or, since version 3, as a tensor."""
     if node.has(f"{name}_as_tensor"):
         return node.tensor(f"{name}_as_tensor")
-    values: Sequence[float] = node.attributes[name].floats if node.has(name) else ()
-    return np.array(values, np.float32)
+    return np.array(node.floats(name, ()), np.float32)
 
 
 def _check(node: Node, fits: bool | np.bool_, what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -22,6 +23,10 @@ MOST_ACCUMULATORS = 256
 
 REGISTER_CYCLES, PANEL_CYCLES = 1.5, 6.0
 """Of widening a vector of stored weights: in registers, by each tile of rows; to scratch, for all of them."""
+
+
+MOST_GROUP_SIZES = 1 << 14
+"""Up to so many tiles every size of a group of them is weighed."""
 
 
 class Right(Enum):
@@ -180,4 +185,12 @@ def _row_group(problem: MatmulProblem, rows: int, nt: int, cache: int, tasks: in
         time = imbalance(problem, group * rows, groups, tasks) * (1 + copied * row_groups)
         return round(time, 2), row_groups if copied else traffic, -group
 
-    return min(range(1, tiles + 1), key=rank)
+    return min(_group_sizes(tiles), key=rank)
+
+
+def _group_sizes(tiles: int) -> Sequence[int]:
+    """The sizes of groups to weigh: all, or of very many tiles small ones and those that make few groups."""
+    if tiles <= MOST_GROUP_SIZES:
+        return range(1, tiles + 1)
+    few = range(1, math.isqrt(tiles) + 1)
+    return sorted({*few, *(-(-tiles // count) for count in few)})
