@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from rtcc.errors import ToolMissing
 from rtcc.targets.fpga.core import Core
-from rtcc.targets.fpga.isa.encoding import IllegalInstruction, decode, encode_program
+from rtcc.targets.fpga.isa.encoding import IllegalInstruction, decode, encode_parameters, encode_program
 from rtcc.targets.fpga.isa.fields import Instruction
 from rtcc.targets.fpga.isa.table import Buffer, Exec, Finish, Load, Mode, Store, Unit
 from rtcc.targets.fpga.simulator.functional import simulate
 from rtcc.targets.fpga.verilated.build import tool
 from rtcc.targets.fpga.verilated.run import Memory, RtlOutcome, run_rtl
-from tests.targets.fpga.programs import Case, Layer, layer_case
+from tests.targets.fpga.programs import Case, Image, Layer, layer_case
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("verilator") and shutil.which("g++")), reason="verilator or g++ is not installed"
@@ -47,10 +47,14 @@ memories = st.builds(
 )
 
 
+MOST_CYCLES = 2_000_000
+"""Beyond which a program here hangs."""
+
+
 def same(core: Core, image: NDArray[np.uint8], program: int, length: int, memory: Memory) -> RtlOutcome:
     """Run on both; they leave the same image, faults and counts."""
     model = simulate(core, image, program, length)
-    rtl = run_rtl(core, image, program, length, memory)
+    rtl = run_rtl(core, image, program, length, memory, MOST_CYCLES)
     assert rtl.fault_text() == model.fault_text()
     assert rtl.completed == model.completed
     different = np.flatnonzero(rtl.dram != model.dram)
@@ -209,6 +213,49 @@ def instructions(draw: st.DrawFn) -> Instruction:
             )
 
 
+def test_every_byte_is_requantised_alike_ties_and_extremes_too() -> None:
+    """All bytes as sums, with multipliers so small that halves are common, and all shifts."""
+    rng, n, groups, pixels = np.random.default_rng(3), SMALL.n, SMALL.prm_groups, 64
+    lanes = n * groups
+    shift = np.arange(lanes) % 64
+    multiplier = np.where(rng.random(lanes) < 0.7, rng.choice([-3, -1, 1, 3, 5], lanes), 0)
+    multiplier = np.where(
+        multiplier, multiplier << np.maximum(shift - rng.integers(1, 9, lanes), 0) % 22, -(1 << 24)
+    )
+    bias = np.where(
+        rng.random(lanes) < 0.8, rng.integers(-300, 300, lanes), rng.choice([-(2**31), 2**31 - 1], lanes)
+    )
+    image = Image(SMALL)
+    data = image.add(np.arange(-128, 128, dtype=np.int8).repeat(n).tobytes())
+    parameters = image.add(encode_parameters(bias, multiplier, shift))
+    result = image.add(bytes(256 * lanes))
+    program: list[Instruction] = [
+        Load(buffer=Buffer.PRM, dram=parameters, nx=8 * groups),
+        Load(buffer=Buffer.INP, dram=data, nx=256),
+    ]
+    for group in range(groups):
+        for first in range(0, 256, pixels):
+            program += [
+                Exec(
+                    mode=Mode.SCALE,
+                    immediate=1,
+                    init=1,
+                    flush=1,
+                    inp=first,
+                    stride_x=1,
+                    nx=pixels,
+                    prm=group,
+                    low=-128,
+                    high=127,
+                    zero=3,
+                ),
+                Store(dram=result + 256 * group + first, nx=pixels),
+            ]
+    ordered = in_order(program)
+    row = image.add(encode_program(ordered))
+    same(SMALL, image.array(), row, len(ordered), Memory(latency=2))
+
+
 def in_order(program: list[Instruction]) -> list[Instruction]:
     """The program with tokens from each instruction to the next of another unit, FINISH at its end."""
     ordered = [*program, Finish()]
@@ -230,6 +277,36 @@ def test_random_programs_give_the_same_image(program: list[Instruction], memory:
     code = np.frombuffer(encode_program(ordered), np.uint8)
     image[PROGRAM_ROW * SMALL.n :][: code.size] = code
     same(SMALL, image, PROGRAM_ROW, len(ordered), memory)
+
+
+LIMITS: dict[str, tuple[type[Instruction], dict[str, int], str, int]] = {
+    "inp": (Load, {"nx": 3, "pad_right": 1}, "sram", SMALL.inp_rows - 4),
+    "wgt": (Load, {"buffer": Buffer.WGT, "ny": 2}, "sram", SMALL.wgt_rows - 2),
+    "prm": (Load, {"buffer": Buffer.PRM, "pad_bottom": 2}, "sram", SMALL.prm_rows - 3),
+    "read": (Load, {"nx": 3, "ny": 2, "stride_y": 5}, "dram", IMAGE_ROWS - 8),
+    "write": (Store, {"nx": 3, "nz": 2, "stride_z": 5}, "dram", IMAGE_ROWS - 8),
+    "out": (Store, {"nx": 3, "ny": 2}, "sram", SMALL.out_rows - 6),
+    "pixels": (Exec, {"nx": 2, "stride_x": 3, "n_kx": 2, "stride_kx": 1}, "inp", SMALL.inp_rows - 5),
+    "weights": (Exec, {"n_ic": 3}, "wgt", SMALL.wgt_rows - 3 * SMALL.n),
+    "row-of-weights": (Exec, {"mode": Mode.CHANNEL, "n_ic": 3}, "wgt", SMALL.wgt_rows - 3),
+    "accumulators": (Exec, {"nx": 2, "ny": 3}, "acc", SMALL.acc_rows - 6),
+    "results": (Exec, {"nx": 2, "ny": 3, "flush": 1}, "out", SMALL.out_rows - 6),
+    "group": (Exec, {"flush": 1}, "prm", SMALL.prm_groups - 1),
+}
+"""An instruction, and the last place at which it stays in range."""
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_the_last_row_is_in_range_and_the_one_beyond_is_not(name: str) -> None:
+    kind, values, place, last = LIMITS[name]
+    image = np.random.default_rng(1).integers(0, 256, IMAGE_ROWS * SMALL.n, np.uint8)
+    faults: list[str] = []
+    for where in (last, last + 1):
+        ordered = in_order([kind(**values, **{place: where})])
+        code = np.frombuffer(encode_program(ordered), np.uint8)
+        image[PROGRAM_ROW * SMALL.n :][: code.size] = code
+        faults.append(same(SMALL, image, PROGRAM_ROW, len(ordered), Memory(latency=3)).fault_text())
+    assert faults == ["", f"{kind.NAME} {'DRAM' if place == 'dram' else 'SRAM'}_RANGE"]
 
 
 @given(st.binary(min_size=64, max_size=64), st.integers(1, 1000))
