@@ -83,6 +83,13 @@ class Fpga(X86):
         images = [Image(*value.type.sizes[1:]) for value in values]
         return obstacle(layer_of(op, tuple(images[:-1]), images[-1], self.core), self.core)
 
+    def why_unsupported(self, op: Op) -> str | None:
+        return (
+            (self.why_not_accelerated(op) or None)
+            if isinstance(op, ACCELERATED)
+            else super().why_unsupported(op)
+        )
+
     def is_accelerated(self, kernel: Graph) -> bool:
         """Whether the accelerator runs a kernel."""
         inner = [op for op in kernel.ops if not isinstance(op, Return)]

@@ -176,5 +176,7 @@ def test_a_layer_that_fits_no_buffer_names_the_limit() -> None:
     (weight,) = numbers(1, (8, 512, 9, 9))
     op = conv(graph.parameters[0], weight, 1)
     target = Fpga("cascadelake", {"n": "8", "inp": "16K", "wgt": "8K"})
+    assert target.why_unsupported(op)
+    assert Fpga("cascadelake", {}).why_unsupported(next(_random_chain(1).ops)) is None
     assert "half of inp holds" in target.why_not_accelerated(op)
     assert "rows of weights" in Fpga("cascadelake", {"n": "8", "wgt": "512"}).why_not_accelerated(op)
