@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper, parser
 
 import rtcc
-from rtcc.errors import Unsupported
+from rtcc.errors import InvalidModel, Unsupported
 from tests.frontend.models import make_model, value
 
 Arrays = dict[str, NDArray[Any]]
@@ -127,6 +127,20 @@ def test_suppression_of_boxes() -> None:
     many, none = agree(model, {"b": boxes, "s": scores}, {"b": boxes, "s": scores * 0})
     assert 0 < len(many["kept"]) < 40
     assert none["chosen"].shape == (0, 4)
+
+
+def test_a_number_of_boxes_that_is_no_integer() -> None:
+    node = helper.make_node("NonMaxSuppression", ["b", "s", "most"], ["kept"])
+    inputs = [value("b", (1, 6, 4)), value("s", (1, 2, 6))]
+    with pytest.raises(InvalidModel, match="must be an integer"):
+        rtcc.read(make_model([node], inputs, ["kept"], {"most": np.array([0.3], np.float32)}))
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge", "wrap"])
+def test_margins_of_nothing(mode: str) -> None:
+    node = helper.make_node("Pad", ["x", "pads"], ["y"], mode=mode)
+    with pytest.raises(InvalidModel, match="empty axis"):
+        rtcc.read(make_model([node], [value("x", (0,))], ["y"], {"pads": np.array([1, 0])}))
 
 
 def test_how_many_there_are() -> None:

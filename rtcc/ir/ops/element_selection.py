@@ -179,6 +179,8 @@ class NonMaxSuppression(Op):
         if not agree(boxes[:2], (scores[0], scores[2])):
             raise self.fail(f"boxes {self.boxes.type} do not fit scores {self.scores.type}")
         most = self.max_output_boxes_per_class
+        if most is not None and most.type.dtype.is_float:
+            raise self.fail(f"max_output_boxes_per_class must be an integer, found {most.type}")
         limit = (0,) if most is None else known_integers(most)
         per_class = min(upper_bound(boxes[1]), limit[0] if limit else LARGEST)
         upper = min(upper_elements(scores[:2]) * max(per_class, 0), LARGEST)

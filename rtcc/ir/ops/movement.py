@@ -280,6 +280,8 @@ class Pad(Op):
                 size = fresh_size(self, axis=axis)
             else:
                 size = shape[axis] + before + after
+                if self.mode != "constant" and shape[axis] == 0 and size != 0:
+                    raise self.fail(f"mode {self.mode} cannot pad the empty axis {axis}")
             shape[axis] = size
             if isinstance(size, int) and size < 0:
                 raise self.fail(f"negative pads remove more than axis {axis} has")
