@@ -66,6 +66,12 @@ CODES: tuple[Code, ...] = (
     Code(-50, "DEVICE_FAILED", "the device reported an error"),
     Code(-51, "IMAGE_DAMAGED", "the device's image is none, is cut short, or does not fit its checksum"),
     Code(-52, "IMAGE_OTHER", "the device's image is of another model, or of another compilation of it"),
+    Code(
+        -53,
+        "CORE_OTHER",
+        "the accelerator is of another configuration than the image: "
+        "compile the model for it (--target fpga,n=8 and so on)",
+    ),
 )
 
 BY_VALUE: dict[int, Code] = {code.value: code for code in CODES}

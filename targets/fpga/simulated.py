@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rtcc.artifact.codes import BY_VALUE
 from rtcc.errors import ArtifactError, InvalidInput
 from rtcc.targets.fpga.core import PAGE_BYTES, Core
 from rtcc.targets.fpga.image.emission import SUFFIX
 from rtcc.targets.fpga.image.form import read_header, read_image
+from rtcc.targets.fpga.isa.encoding import encode_configuration
 from rtcc.targets.fpga.isa.table import IDENTITY, Register
 from rtcc.targets.fpga.simulator.functional import simulate
 from rtcc.targets.fpga.simulator.machine import Outcome
@@ -62,6 +64,7 @@ class Board:
 
     def __post_init__(self) -> None:
         self.registers[Register.IDENTITY] = IDENTITY
+        self.registers[Register.CONFIGURATION] = encode_configuration(self.core)
         self._callbacks = READ(self.read), WRITE(self.write)
         self.port = Port(None, *self._callbacks, self.memory.ctypes.data, 0, self.memory.nbytes)
 
@@ -113,7 +116,7 @@ def attach(library: Path, name: str, core: Core, engine: str) -> Board:
     code = place(library, name, board, board.image)
     if code != 0:
         raise ArtifactError(
-            "not-attached", f"the driver refuses the image: code {code}", where=str(library),
+            "not-attached", f"the driver refuses the image: {BY_VALUE[code].text}", where=str(library),
             hint="the image beside the library must be of the same compilation",
         )  # fmt: skip
     return board

@@ -18,7 +18,7 @@ struct rtcc_fpga_header {
     char magic[8];
     uint32_t version, regions;
     uint64_t model, bytes, memory;
-    uint32_t row_bytes, tensors, checksum, map_bytes, reserved[2];
+    uint32_t row_bytes, tensors, checksum, map_bytes, configuration, reserved;
 };
 
 struct rtcc_fpga_region {
@@ -83,13 +83,15 @@ static int rtcc_fpga_attach(const struct rtcc_fpga_port *port, const void *image
     if (bytes < sizeof header)
         return RTCC_IMAGE_DAMAGED;
     memcpy(&header, image, sizeof header);
-    if (memcmp(header.magic, "RTCCFPGA", 8) != 0 || header.version != 1 || header.bytes != bytes
+    if (memcmp(header.magic, "RTCCFPGA", 8) != 0 || header.version != 2 || header.bytes != bytes
         || rtcc_fpga_checksum(image, bytes) != header.checksum)
         return RTCC_IMAGE_DAMAGED;
     if (header.model != RTCC_FPGA_MODEL)
         return RTCC_IMAGE_OTHER;
     if (port->read(port->context, RTCC_FPGA_IDENTITY) != RTCC_FPGA_IDENTITY_VALUE)
         return RTCC_DEVICE_MISSING;
+    if (port->read(port->context, RTCC_FPGA_CONFIGURATION) != header.configuration)
+        return RTCC_CORE_OTHER;
     if (port->address % RTCC_FPGA_PAGE != 0 || port->bytes < header.memory)
         return RTCC_DEVICE_MEMORY;
     for (uint32_t index = 0; index < header.regions; index++) {

@@ -21,12 +21,12 @@ from rtcc.errors import ArtifactError
 from rtcc.targets.fpga.compiler.layers import Image
 from rtcc.targets.fpga.compiler.region import Program
 from rtcc.targets.fpga.core import INSTRUCTION_BYTES, PAGE_BYTES
-from rtcc.targets.fpga.isa.encoding import decode_program
+from rtcc.targets.fpga.isa.encoding import decode_program, encode_configuration
 from rtcc.targets.fpga.isa.fields import Instruction
 
 MAGIC = b"RTCCFPGA"
-VERSION = 1
-HEADER = struct.Struct("<8sIIQQQIIII8x")
+VERSION = 2
+HEADER = struct.Struct("<8sIIQQQIIIII4x")
 REGION = struct.Struct("<QQQQIIII")
 TENSOR = struct.Struct("<IIII")
 CHECKSUM_AT = 48
@@ -34,7 +34,11 @@ CHECKSUM_AT = 48
 
 @dataclass(frozen=True)
 class Header:
-    """What the header says; model: names the compilation. memory: bytes that all regions take."""
+    """What the header says.
+
+    model: names the compilation. memory: bytes that all regions take. configuration: of the core that it is
+    for, as its register has it.
+    """
 
     regions: int
     model: int
@@ -43,6 +47,7 @@ class Header:
     row_bytes: int
     tensors: int
     map_bytes: int
+    configuration: int
 
 
 @dataclass(frozen=True)
@@ -87,19 +92,19 @@ def image_of(programs: Sequence[Program]) -> bytes:
     body = b"".join([*regions, *map(_tensor, tensors)]) + bytes(constants) + spans
     model = int.from_bytes(hashlib.sha256(body).digest()[:8], "little")
     head = (MAGIC, VERSION, len(programs), model, HEADER.size + len(body), memory, row_bytes, len(tensors))
-    checksum = zlib.crc32(HEADER.pack(*head, 0, len(spans)) + body)
-    return HEADER.pack(*head, checksum, len(spans)) + body
+    tail = len(spans), encode_configuration(programs[0].core)
+    checksum = zlib.crc32(HEADER.pack(*head, 0, *tail) + body)
+    return HEADER.pack(*head, checksum, *tail) + body
 
 
 def read_header(image: bytes, where: str) -> Header:
     """The header of an image. ArtifactError `image-damaged` where it is none or does not fit its checksum."""
     if len(image) >= HEADER.size:
-        magic, version, regions, model, size, memory, row_bytes, tensors, checksum, map_bytes = (
-            HEADER.unpack_from(image)
-        )
+        magic, version, *head, checksum, map_bytes, configuration = HEADER.unpack_from(image)
+        regions, model, size, memory, row_bytes, tensors = head
         blank = image[:CHECKSUM_AT] + bytes(4) + image[CHECKSUM_AT + 4 :]
         if (magic, version, size) == (MAGIC, VERSION, len(image)) and zlib.crc32(blank) == checksum:
-            return Header(regions, model, size, memory, row_bytes, tensors, map_bytes)
+            return Header(regions, model, size, memory, row_bytes, tensors, map_bytes, configuration)
     raise ArtifactError(
         "image-damaged", "it is no image of an accelerator, is cut short, or does not fit its checksum",
         where=where, hint="copy the file again, or compile the model again",

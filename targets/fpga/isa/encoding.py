@@ -8,9 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcc.errors import InvalidInput
-from rtcc.targets.fpga.core import INSTRUCTION_BYTES
+from rtcc.targets.fpga.core import INSTRUCTION_BYTES, Core
 from rtcc.targets.fpga.isa.fields import Instruction
-from rtcc.targets.fpga.isa.table import INSTRUCTIONS, OPCODE_BITS, PARAMETERS, Buffer, Exec, Load, Mode
+from rtcc.targets.fpga.isa.table import (
+    INSTRUCTIONS,
+    OPCODE_BITS,
+    PARAMETERS,
+    Buffer,
+    ConfigurationField,
+    Exec,
+    Load,
+    Mode,
+)
 
 
 class IllegalInstruction(InvalidInput):
@@ -18,6 +27,23 @@ class IllegalInstruction(InvalidInput):
 
     def __init__(self, message: str) -> None:
         super().__init__("illegal-instruction", message)
+
+
+def encode_configuration(core: Core) -> int:
+    """What the core's register CONFIGURATION reads: all that decides whether a program runs on it.
+
+    The width of DRAM's beats and the length of bursts are not in it: a program has the same effect with any.
+    """
+    sizes = {
+        ConfigurationField.N: core.n,
+        ConfigurationField.QUEUE: core.queue,
+        ConfigurationField.INP: core.inp_rows,
+        ConfigurationField.WGT: core.wgt_rows,
+        ConfigurationField.ACC: core.acc_rows,
+        ConfigurationField.OUT: core.out_rows,
+        ConfigurationField.PRM: core.prm_rows,
+    }
+    return sum((size.bit_length() - 1) << place for place, size in sizes.items())
 
 
 def _word(instruction: Instruction) -> int:

@@ -18,6 +18,7 @@ from rtcc.targets.fpga.isa.table import (
     PARAMETERS,
     REGISTERS,
     Buffer,
+    ConfigurationField,
     Exec,
     Fault,
     FaultField,
@@ -87,6 +88,9 @@ def _values(prefix: str, width: int, kind: type[IntEnum]) -> list[str]:
     return [_constant(f"{prefix}_{each.name}", width, each) for each in kind]
 
 
+_CONFIGURATION_COMMENT = "  // Lowest bits of the logarithms in CONFIGURATION."
+
+
 def package() -> str:
     """The text of isa_pkg.sv."""
     immediate = Exec.places()["immediate"]
@@ -98,6 +102,7 @@ def package() -> str:
         _values("FAULT", 4, Fault),
         ["  // Byte offsets of the registers.", *_values("REGISTER", 8, Register)],
         [_constant("IDENTITY", 32, IDENTITY)],
+        [_CONFIGURATION_COMMENT, *_values("CONFIGURATION", 5, ConfigurationField)],
         ["  // Bits that must be 0; an instruction in which one is set is illegal.", *_masks()],
         [_struct(kind) for kind in INSTRUCTIONS],
         [
@@ -210,6 +215,7 @@ FAULT_MEANINGS = {
 
 
 def _register_page() -> list[str]:
+    fields = ", ".join(f"{each.name} from bit {each.value}" for each in ConfigurationField)
     return [
         "## Registers",
         "",
@@ -218,6 +224,9 @@ def _register_page() -> list[str]:
         "| offset | name | |",
         "|---|---|---|",
         *(f"| {each.value:#04x} | `{each.name}` | {meaning} |" for each, meaning in REGISTERS.items()),
+        "",
+        f"`CONFIGURATION` has log2 of {fields}; a driver refuses a program that was compiled for "
+        "another value.",
         "",
     ]
 

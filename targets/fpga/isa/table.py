@@ -214,6 +214,7 @@ class Register(IntEnum):
     ARRAY_CYCLES = 0x34
     WAITS_FOR_LOAD = 0x38
     WAITS_FOR_STORE = 0x3C
+    CONFIGURATION = 0x40
 
 
 IDENTITY = 0x52544301
@@ -237,7 +238,21 @@ REGISTERS: dict[Register, str] = {
     Register.WAITS_FOR_LOAD: "cycles in which EXEC was idle for want of a token from LOAD",
     Register.WAITS_FOR_STORE: "cycles in which EXEC was idle for want of a token from STORE, "
     "but not of one from LOAD",
+    Register.CONFIGURATION: "what a program depends on, each as log2: n and queue in 3 bits, "
+    "rows of the buffers in 5",
 }
+
+
+class ConfigurationField(IntEnum):
+    """Lowest bit of each logarithm in `Register.CONFIGURATION`; a core runs programs of its value only."""
+
+    N = 0
+    QUEUE = 3
+    INP = 6
+    WGT = 11
+    ACC = 16
+    OUT = 21
+    PRM = 26
 
 
 class FaultField(IntEnum):

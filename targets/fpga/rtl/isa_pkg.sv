@@ -40,8 +40,18 @@ package isa_pkg;
   localparam logic [7:0] REGISTER_ARRAY_CYCLES = 8'h34;
   localparam logic [7:0] REGISTER_WAITS_FOR_LOAD = 8'h38;
   localparam logic [7:0] REGISTER_WAITS_FOR_STORE = 8'h3c;
+  localparam logic [7:0] REGISTER_CONFIGURATION = 8'h40;
 
   localparam logic [31:0] IDENTITY = 32'h52544301;
+
+  // Lowest bits of the logarithms in CONFIGURATION.
+  localparam logic [4:0] CONFIGURATION_N = 5'h0;
+  localparam logic [4:0] CONFIGURATION_QUEUE = 5'h3;
+  localparam logic [4:0] CONFIGURATION_INP = 5'h6;
+  localparam logic [4:0] CONFIGURATION_WGT = 5'hb;
+  localparam logic [4:0] CONFIGURATION_ACC = 5'h10;
+  localparam logic [4:0] CONFIGURATION_OUT = 5'h15;
+  localparam logic [4:0] CONFIGURATION_PRM = 5'h1a;
 
   // Bits that must be 0; an instruction in which one is set is illegal.
   localparam logic [255:0] LOAD_RESERVED = 256'hffffffffffffff0000000000000000000000000000000000000000000000fe00;

@@ -2,7 +2,8 @@
 //
 // One transaction at a time each way. Reads of unknown offsets give 0, writes to them do nothing.
 module registers #(
-    parameter int ADDRESS_BITS = 40
+    parameter int ADDRESS_BITS = 40,
+    parameter logic [31:0] CONFIGURATION = 0
 ) (
     input  logic                    clk,
     input  logic                    reset,
@@ -124,6 +125,7 @@ module registers #(
         isa_pkg::REGISTER_ARRAY_CYCLES:    rdata <= array_cycles;
         isa_pkg::REGISTER_WAITS_FOR_LOAD:  rdata <= load_waits;
         isa_pkg::REGISTER_WAITS_FOR_STORE: rdata <= store_waits;
+        isa_pkg::REGISTER_CONFIGURATION:   rdata <= CONFIGURATION;
         default:                           rdata <= '0;
       endcase
     end

@@ -79,6 +79,11 @@ module rtcc_core #(
   localparam int INP_ADDRESS = $clog2(INP_ROWS);
   localparam int WGT_ADDRESS = $clog2(WGT_ROWS);
   localparam int OUT_ADDRESS = $clog2(OUT_ROWS);
+  localparam logic [31:0] CONFIGURATION =
+      32'($clog2(N)) << isa_pkg::CONFIGURATION_N | 32'($clog2(QUEUE)) << isa_pkg::CONFIGURATION_QUEUE
+      | 32'(INP_ADDRESS) << isa_pkg::CONFIGURATION_INP | 32'(WGT_ADDRESS) << isa_pkg::CONFIGURATION_WGT
+      | 32'($clog2(ACC_ROWS)) << isa_pkg::CONFIGURATION_ACC | 32'(OUT_ADDRESS) << isa_pkg::CONFIGURATION_OUT
+      | 32'($clog2(PRM_ROWS)) << isa_pkg::CONFIGURATION_PRM;
 
   // ---- Control ------------------------------------------------------------------------------------------
   logic                    start, clear;
@@ -96,7 +101,7 @@ module rtcc_core #(
   assign s_rresp = 2'b00;
   assign exec_waits = head_valid[1] && !issues;
 
-  registers #(.ADDRESS_BITS(ADDRESS_BITS)) control (
+  registers #(.ADDRESS_BITS(ADDRESS_BITS), .CONFIGURATION(CONFIGURATION)) control (
       .clk, .reset,
       .awvalid(s_awvalid), .awready(s_awready), .awaddr(s_awaddr),
       .wvalid(s_wvalid), .wready(s_wready), .wdata(s_wdata), .bvalid(s_bvalid), .bready(s_bready),

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kReadBeats = 1024;      // that the memory has accepted and not delivered
 constexpr int kWrites = 16;           // transactions accepted and not answered
-constexpr int kRegisters = 16;
+constexpr int kRegisters = 17;
 constexpr int kBeatBytes = RTCC_DRAM_BITS / 8;
 
 enum Register { kControl = 0x04, kBaseLow = 0x10, kBaseHigh = 0x14, kLimit = 0x18, kProgram = 0x1c, kLength = 0x20 };

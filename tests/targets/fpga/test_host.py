@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from numpy.typing import NDArray
 
 import rtcc
 from benchmarks.fpga import BARS, NETWORKS, measured
+from rtcc.artifact.codes import BY_NAME
 from rtcc.compiler import Options, read_model, start, write
 from rtcc.errors import ArtifactError, InvalidInput, Unsupported
 from rtcc.interpreter import interpret
 from rtcc.ir import Module
 from rtcc.pipeline.text import parse_pipeline
 from rtcc.target import parse_target
+from rtcc.targets.fpga.core import Core
 from rtcc.targets.fpga.image.emission import SUFFIX
 from rtcc.targets.fpga.simulated import Board
 
@@ -176,6 +179,15 @@ def test_the_driver_refuses_what_is_not_for_it(library: Path, tmp_path: Path) ->
             )
         }
         assert codes == {"sound": 0, "short": -51, "changed": -51}
+        for other in (
+            Core(n=8, dram_bits=64),
+            replace(good.core, queue=8),
+            replace(good.core, wgt_bytes=64 << 10),
+        ):
+            board = Board(other, good.engine, good.memory)
+            assert simulated.place(copy, artifact.info.name, board, good.image) == BY_NAME["CORE_OTHER"]
+        alike = Board(replace(good.core, dram_bits=32), good.engine, good.memory)
+        assert simulated.place(copy, artifact.info.name, alike, good.image) == 0
         good.registers[0] = 0
         assert simulated.place(copy, artifact.info.name, good, good.image) == -48
 

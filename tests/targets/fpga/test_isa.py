@@ -1,5 +1,6 @@
 """The instruction table: encoding is one to one, and generated files are what the table gives."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtcc.errors import InvalidInput
+from rtcc.targets.fpga.core import Core, standard_core
 from rtcc.targets.fpga.isa.encoding import (
     IllegalInstruction,
     decode,
     decode_parameters,
     decode_program,
     encode,
+    encode_configuration,
     encode_parameters,
     encode_program,
     listing,
@@ -129,6 +132,24 @@ def test_a_multiplier_beyond_25_bits_is_refused() -> None:
     one = np.array([1])
     with pytest.raises(InvalidInput, match="multiplier must be -16777216 to 16777215, found 16777216"):
         encode_parameters(one, np.array([1 << 24]), one)
+
+
+def test_configurations_differ_where_programs_would() -> None:
+    """The greatest fits 32 bits, and each size that a program depends on changes the register."""
+    most = Core(
+        inp_bytes=1 << 20,
+        wgt_bytes=1 << 20,
+        acc_bytes=1 << 22,
+        out_bytes=1 << 20,
+        prm_bytes=1 << 20,
+        queue=64,
+    )
+    assert encode_configuration(most) == 4 | 6 << 3 | sum(16 << at for at in (6, 11, 16, 21, 26))
+    core = Core()
+    others = [replace(core, **{name: getattr(core, name) // 2}) for name in (
+        "inp_bytes", "wgt_bytes", "acc_bytes", "out_bytes", "prm_bytes", "queue")]  # fmt: skip
+    assert len({encode_configuration(each) for each in (core, most, standard_core(8), *others)}) == 9
+    assert encode_configuration(replace(core, burst=16, dram_bits=32)) == encode_configuration(core)
 
 
 @pytest.mark.parametrize(

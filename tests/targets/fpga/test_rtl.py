@@ -13,9 +13,15 @@ from numpy.typing import NDArray
 
 from rtcc.errors import ToolMissing
 from rtcc.targets.fpga.core import Core
-from rtcc.targets.fpga.isa.encoding import IllegalInstruction, decode, encode_parameters, encode_program
+from rtcc.targets.fpga.isa.encoding import (
+    IllegalInstruction,
+    decode,
+    encode_configuration,
+    encode_parameters,
+    encode_program,
+)
 from rtcc.targets.fpga.isa.fields import Instruction
-from rtcc.targets.fpga.isa.table import Buffer, Exec, Finish, Load, Mode, Store, Unit
+from rtcc.targets.fpga.isa.table import Buffer, Exec, Finish, Load, Mode, Register, Store, Unit
 from rtcc.targets.fpga.simulator.functional import simulate
 from rtcc.targets.fpga.verilated.build import tool
 from rtcc.targets.fpga.verilated.run import Memory, RtlOutcome, run_rtl
@@ -57,6 +63,7 @@ def same(core: Core, image: NDArray[np.uint8], program: int, length: int, memory
     rtl = run_rtl(core, image, program, length, memory, MOST_CYCLES)
     assert rtl.fault_text() == model.fault_text()
     assert rtl.completed == model.completed
+    assert rtl.registers[Register.CONFIGURATION] == encode_configuration(core)
     different = np.flatnonzero(rtl.dram != model.dram)
     assert not different.size, f"{different.size} bytes differ, the first at {different[0]}"
     return rtl
