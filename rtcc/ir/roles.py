@@ -21,7 +21,8 @@ class Role(Enum):
     COMPOSITE = "composite"
     """Written in terms of other operators by `legalize`, so that no kernel computes it."""
     NONE = "none"
-    """No kernel computes it: control flow, the plan, what is known at compile time, what is not supported."""
+    """No kernel computes it: control flow, the plan, what is known at compile time, what an
+    accelerator computes, what is not supported."""
 
     @property
     def takes_epilogue(self) -> bool:

@@ -87,10 +87,13 @@ def _result(op: Op, value: Value, memo: Memo) -> Array | None:
 
 
 def _as_numbers(known: Array | None, value: Value | None) -> Array | None:
-    """The array itself when every element is a plain number."""
+    """The array itself when every element is a plain number that the value's dtype can hold."""
     if known is None or value is None or any(e is None or isinstance(e, Expression) for e in known.flat):
         return None
-    return np.array(known.tolist(), value.type.dtype.numpy).reshape(known.shape)
+    try:
+        return np.array(known.tolist(), value.type.dtype.numpy).reshape(known.shape)
+    except OverflowError:
+        return None
 
 
 def _evaluated(op: Op, value: Value, arrays: list[Array | None]) -> Array | None:

@@ -240,7 +240,7 @@ class _Reader:
         where = node_name(proto, index, scope.path)
         is_local = (proto.domain, proto.op_type, proto.overload) in self._functions
         if domain not in scope.opsets and not is_local:
-            listed = ", ".join(repr(d) for d in sorted(scope.opsets)) or "none"
+            listed = ", ".join(sorted(map(repr, scope.opsets))) or "none"
             raise InvalidModel(
                 "unknown-domain",
                 f"{proto.op_type} belongs to the domain {domain!r}, which the model "

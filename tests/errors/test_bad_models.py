@@ -156,6 +156,13 @@ def test_domain_that_is_not_imported() -> None:
     assert (error.code, error.where) == ("unknown-domain", "the_node")
 
 
+def test_a_domain_that_is_no_text() -> None:
+    model = one_node("FusedConv", ["x"], domain="com.example")
+    model.opset_import[1].domain = "broken"
+    data = model.SerializeToString().replace(b"broken", b"br\xffken")
+    assert error_of(data).code == "unknown-domain"
+
+
 # ---- the graph
 
 

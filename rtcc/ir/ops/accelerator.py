@@ -33,7 +33,7 @@ MULTIPLIER_LIMIT = 2**20
 class Requantized(ComputedOp):
     """What the sums share: how they become s8."""
 
-    role = Role.OPAQUE
+    role = Role.NONE
     zero_point = attribute(0)
     low = attribute(LEAST)
     high = attribute(MOST)
@@ -137,7 +137,7 @@ class AcceleratorAveragePool(Requantized, Pool):
     """
 
     name = "accelerator.average_pool"
-    role = Role.OPAQUE
+    role = Role.NONE
     kinds = INTEGERS
     bias = attribute(0)
     factor = required_attribute(float)

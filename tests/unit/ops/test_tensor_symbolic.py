@@ -211,3 +211,8 @@ def test_indices_out_of_range_are_an_error() -> None:
             op.evaluate(np.zeros(3), np.array([index]))
         assert caught.value.code == "index-out-of-range"
     np.testing.assert_array_equal(op.evaluate(np.array([1, 2, 3]), np.array([-1])), [3])
+
+
+def test_a_size_beyond_int64_is_followed_and_not_computed_with() -> None:
+    doubled = Mul(Shape(value(10**20)).result, const([2])).result
+    assert known_shape_value(doubled) == (2 * 10**20,)
