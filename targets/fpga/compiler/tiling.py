@@ -2,7 +2,7 @@
 
 Two tiles at a time have room in the buffers of data and results, so that one is loaded and one stored while a
 third is computed. EXEC takes taps · max(pixels, 18) + 34 cycles, of vector modes taps · max(pixels, 5) + 34;
-LOAD and STORE a beat for each row and about 40 for each transfer (shared/notes/fpga.md, measured on the RTL).
+LOAD and STORE a beat for each row and about 40 for each transfer (measured on the RTL).
 """
 
 from __future__ import annotations
@@ -13,13 +13,22 @@ from functools import lru_cache
 from rtcc.ir.ops.window import Window
 from rtcc.targets.fpga.compiler.layers import ONE, Layer
 from rtcc.targets.fpga.core import PARAMETER_BYTES, Core
-from rtcc.targets.fpga.isa.table import Mode
+from rtcc.targets.fpga.isa.table import Exec, Load, Mode
 
-MOST_PADDING = 15
+MOST_PADDING = Load.places()["pad_left"].most
 """Rows or columns that a LOAD puts on one side."""
 
-MOST_TAPS = 255
+MOST_TAPS = Exec.places()["n_kx"].most
 """Of a kernel along one axis."""
+
+MOST_DILATION = Exec.places()["stride_kx"].most
+"""Columns from tap to tap."""
+
+MOST_STRIDE = Exec.places()["stride_y"].most
+"""Rows of the buffer from line to line, of pixels or of taps."""
+
+MOST_COUNT = Exec.places()["nx"].most
+"""Pixels of a line, and rows that a LOAD brings from one place."""
 
 LEAST_PIXELS = {Mode.MATRIX: 18}
 """An array's tap takes as long as loading its next weights; others' as long as their pipeline is deep."""
@@ -116,17 +125,27 @@ def _beyond_fields(layer: Layer, core: Core) -> str:
     window = layer.window
     if max(window.kernel) > MOST_TAPS:
         return f"its window of {window.kernel} has more than {MOST_TAPS} taps along an axis"
-    if max(window.pads) > MOST_PADDING:
-        return f"its padding of {window.pads} has more than {MOST_PADDING} at a side"
+    if max(pads := _padding(geometry(layer))) > MOST_PADDING:
+        return f"its windows reach {pads} beyond the data, and a side holds {MOST_PADDING}"
     if any(pad >= window.extents[axis % 2] for axis, pad in enumerate(window.pads)):
         return f"its padding of {window.pads} is as large as its window of {window.extents}"
-    if window.dilations[1] > MOST_TAPS:
-        return f"its dilation of {window.dilations[1]} columns is more than {MOST_TAPS}"
+    if window.dilations[1] > MOST_DILATION:
+        return f"its dilation of {window.dilations[1]} columns is more than {MOST_DILATION}"
     taps = window.kernel[0] * window.kernel[1]
     rows = taps * (core.n if layer.mode is Mode.MATRIX else 1)
-    if layer.mode in (Mode.MATRIX, Mode.CHANNEL) and rows > core.wgt_rows:
-        return f"its kernel has {rows} rows of weights for n channels, and wgt holds {core.wgt_rows}"
+    most = min(core.wgt_rows, MOST_COUNT)
+    if layer.mode in (Mode.MATRIX, Mode.CHANNEL) and rows > most:
+        return f"its kernel has {rows} rows of weights for n channels, and wgt or a LOAD holds {most}"
     return ""
+
+
+def _padding(layer: Geometry) -> tuple[int, int, int, int]:
+    """What windows read beyond the data: before the first, after the last, in the order of pads.
+
+    Rounded up sizes (`ceil_mode`) make windows reach further than the padding that is declared.
+    """
+    tall, wide = (part(0, layer.result[axis], axis, layer) for axis in range(2))
+    return tall.before, wide.before, tall.after, wide.after
 
 
 @lru_cache(maxsize=4096)
@@ -144,6 +163,8 @@ def _best(
             if (
                 lines * columns > most
                 or _rows(loops, lines, columns) * blocks * operands > core.inp_rows // SLOTS
+                or _stride(loops, columns) > MOST_STRIDE
+                or columns > MOST_COUNT
             ):
                 continue
             cycles = _cycles(loops, mode, lines, columns, blocks, operands, outputs, channels)
@@ -162,6 +183,13 @@ def _rows(loops: Geometry, lines: int, columns: int) -> int:
     window = loops.window
     tall = -(-((lines - 1) * window.strides[0] + window.extents[0]) // loops.line_step)
     return tall * ((columns - 1) * window.strides[1] + window.extents[1])
+
+
+def _stride(loops: Geometry, columns: int) -> int:
+    """Rows of the buffer from line to line of so many results, or of taps where that is more."""
+    window = loops.window
+    step = max(window.strides[0] if loops.line_step == 1 else 1, window.dilations[0])
+    return step * ((columns - 1) * window.strides[1] + window.extents[1])
 
 
 def _cycles(

@@ -180,3 +180,20 @@ def test_a_layer_that_fits_no_buffer_names_the_limit() -> None:
     assert Fpga("cascadelake", {}).why_unsupported(next(_random_chain(1).ops)) is None
     assert "half of inp holds" in target.why_not_accelerated(op)
     assert "rows of weights" in Fpga("cascadelake", {"n": "8", "wgt": "512"}).why_not_accelerated(op)
+
+
+def test_windows_that_reach_further_beyond_the_data_than_a_load_pads_stay_on_the_host() -> None:
+    target = Fpga("cascadelake", {"n": "8"})
+    for size, kernel, strides, message in (
+        ((21, 21), (20, 20), (20, 20), "beyond the data"),
+        ((25, 40), (20, 20), (20, 20), ""),
+        ((90, 2048), (2, 1), (40, 1), ""),
+    ):
+        graph = graph_of((1, 8, *size))
+        op = MaxPool(graph.parameters[0], kernel_shape=kernel, strides=strides, ceil_mode=1)
+        assert message in target.why_not_accelerated(op)
+        assert bool(message) == bool(target.why_not_accelerated(op))
+        if not message:
+            graph.append(op)
+            graph.return_(op.results[0])
+            _agrees(graph, target.core, 1)
