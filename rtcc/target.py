@@ -181,6 +181,14 @@ class Halos:
 NO_HALOS = Halos()
 
 
+class Device(Protocol):
+    """A device behind a library that is loaded."""
+
+    def detach(self) -> None:
+        """Take it away, where it is still there: runs then find no device."""
+        ...
+
+
 class Target(ABC):
     """One machine to compile for; equal texts are equal targets."""
 
@@ -333,8 +341,8 @@ class Target(ABC):
         """What a library's device part takes, as its model predicts; None where all runs on the host."""
         return None
 
-    def simulate(self, library: Path, name: str, engine: str) -> object:
-        """Put a simulated device behind a library that is loaded; it is there as long as the object is kept.
+    def simulate(self, library: Path, name: str, engine: str) -> Device:
+        """Put a simulated device behind a library that is loaded, until it is detached.
 
         name: what the library's functions begin with. Raises Unsupported where the target has no device.
         """
@@ -363,6 +371,9 @@ def parse_target(text: str) -> Target:
             known = ", ".join(kind.options) or "none"
             raise InvalidInput("unknown-target-option", f"target {name}: {pair!r} is not an option",
                                hint=f"options are written key=value; known: {known}")  # fmt: skip
+        if key in options:
+            message = f"target {name}: {key} is given twice, as {options[key]} and as {value}"
+            raise InvalidInput("target-option", message, hint="give each option once")
         options[key] = value
     return kind(cpu, options)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,8 +24,14 @@ from rtcc.errors import ArtifactError, InvalidInput, RtccError
 from rtcc.system.files import NewFile, alone_in, replace_files, require_folder
 from rtcc.system.limits import too_little_memory, within_limits
 
+if TYPE_CHECKING:
+    from rtcc.target import Device
+
 _DATA_CODES = (codes.INDEX_OUT_OF_RANGE, codes.SIZE_OUT_OF_RANGE)
 _FORKED = codes.BY_NAME["FORKED"]
+_NO_DEVICE = (
+    "simulate it, with --simulate functional or Artifact.simulate, or give the library's attach a port"
+)
 _ALIGNMENT = 64
 
 
@@ -141,7 +147,7 @@ class Artifact:
         if folder is not None:
             weakref.finalize(self, _remove, folder, os.getpid())
         self._is_closed = False
-        self._device: object = None
+        self._detach: Callable[[], object] = lambda: None
         self._idle = deque([self._new_workspace()])
 
     def run(self, inputs: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
@@ -206,16 +212,20 @@ class Artifact:
         """Bytes that one workspace takes."""
         return self._table.workspace_bytes(self.threads if threads is None else threads)
 
-    def simulate(self, engine: str) -> object:
+    def simulate(self, engine: str) -> Device:
         """Run what is the device's in a simulator, such as "functional", until this object is closed.
 
-        What is returned is the target's own: for fpga a `rtcc.targets.fpga.simulated.Board`. Raises
-        Unsupported `no-simulator`, InvalidInput `unknown-engine`, ArtifactError where the image is not sound.
+        The device is the file's: other objects of it share it, and it serves one run at a time; another gets
+        ArtifactError `device-busy`. What is returned is the target's own: for fpga a
+        `rtcc.targets.fpga.simulated.Board`. Raises Unsupported `no-simulator`, InvalidInput
+        `unknown-engine`, ArtifactError where the image is not sound.
         """
         from rtcc.target import parse_target
 
-        self._device = parse_target(self.info.target).simulate(self.path, self.info.name, engine)
-        return self._device
+        device = parse_target(self.info.target).simulate(self.path, self.info.name, engine)
+        self._detach()
+        self._detach = weakref.finalize(self, device.detach)
+        return device
 
     def save(self, path: str | Path) -> Path:
         """Copy the artefact, its header and its device's image, and external weights; functions keep names.
@@ -269,6 +279,7 @@ class Artifact:
         self._is_closed = True
         while self._idle:
             self._idle.pop().finish()
+        self._detach()
 
     def __enter__(self) -> Artifact:
         return self
@@ -366,7 +377,8 @@ def check(table: Table, code: int) -> None:
         return
     kind: type[RtccError] = InvalidInput if code in _DATA_CODES else ArtifactError
     known = codes.BY_VALUE.get(code)
-    raise kind(known.kebab if known else f"code{code}", table.error(code).decode())
+    hint = _NO_DEVICE if code == codes.BY_NAME["DEVICE_MISSING"] else None
+    raise kind(known.kebab if known else f"code{code}", table.error(code).decode(), hint=hint)
 
 
 def _finish(table: Table, address: ctypes.c_void_p, memory: NDArray[np.uint8]) -> None:

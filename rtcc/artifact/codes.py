@@ -72,6 +72,8 @@ CODES: tuple[Code, ...] = (
         "the accelerator is of another configuration than the image: "
         "compile the model for it (--target fpga,n=8 and so on)",
     ),
+    Code(-54, "DEVICE_BUSY", "another run is under way on the device, which serves one at a time"),
+    Code(-55, "DEVICE_TIMEOUT", "the device is still busy after many times the cycles its program takes"),
 )
 
 BY_VALUE: dict[int, Code] = {code.value: code for code in CODES}

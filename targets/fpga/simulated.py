@@ -61,12 +61,22 @@ class Board:
     """What the driver was given; it reads it again in every run."""
     problem: BaseException | None = None
     """What the simulator raised, which no C code passes on."""
+    driver: int | None = None
+    """The handle of the library that it is attached to."""
+    release: Callable[[], int] = field(default=lambda: 0)
+    """The library's function that forgets it."""
 
     def __post_init__(self) -> None:
         self.registers[Register.IDENTITY] = IDENTITY
         self.registers[Register.CONFIGURATION] = encode_configuration(self.core)
         self._callbacks = READ(self.read), WRITE(self.write)
         self.port = Port(None, *self._callbacks, self.memory.ctypes.data, 0, self.memory.nbytes)
+
+    def detach(self) -> None:
+        """Take the board from its library, unless that has another one since, or a run is under way."""
+        if self.driver is not None and _attached.get(self.driver) is self and self.release() == 0:
+            del _attached[self.driver]
+            self.driver = None
 
     def read(self, _: int | None, offset: int) -> int:
         """A register's value."""
@@ -97,10 +107,14 @@ class Board:
         self.registers[Register.STATUS] = DONE_WITH_FAULT if outcome.faults else DONE
 
 
+_attached: dict[int, Board] = {}
+"""By the handle of its library, the board that each driver knows, and calls whoever else forgets it."""
+
+
 def attach(library: Path, name: str, core: Core, engine: str) -> Board:
     """Give a host library that is loaded a simulated board, with its image placed in it.
 
-    name: what the library's functions begin with. Keep the board as long as the library runs. InvalidInput
+    name: what the library's functions begin with. The board is kept until it is detached. InvalidInput
     `unknown-engine`; ToolMissing; ArtifactError `image-missing`, `image-damaged`, or `not-attached` with the
     driver's code.
     """
@@ -124,9 +138,14 @@ def attach(library: Path, name: str, core: Core, engine: str) -> Board:
 
 def place(library: Path, name: str, board: Board, image: NDArray[np.uint8]) -> int:
     """What the driver says to an image for a board: 0, or one of the artefact's codes."""
-    function = getattr(ctypes.CDLL(str(library)), f"{name}_attach")
+    driver = ctypes.CDLL(str(library))
+    function = getattr(driver, f"{name}_attach")
     function.argtypes = [ctypes.POINTER(Port), ctypes.c_void_p, ctypes.c_uint64]
-    return function(ctypes.byref(board.port), image.ctypes.data, image.nbytes)
+    code = function(ctypes.byref(board.port), image.ctypes.data, image.nbytes)
+    if code == 0:
+        board.image, board.driver, board.release = image, driver._handle, getattr(driver, f"{name}_detach")
+        _attached[driver._handle] = board
+    return code
 
 
 def _pages(size: int) -> NDArray[np.uint8]:

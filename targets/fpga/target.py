@@ -13,7 +13,7 @@ from rtcc.ir.ops.accelerator import ACCELERATED, AcceleratorConv
 from rtcc.ir.ops.movement import Concat
 from rtcc.ir.ops.pooling import MaxPool
 from rtcc.pipeline.base import Size
-from rtcc.target import DeviceReport, Progress, Source, WeightsName, unseen
+from rtcc.target import Device, DeviceReport, Progress, Source, WeightsName, unseen
 from rtcc.targets.fpga.compiler.layers import Image, layer_of
 from rtcc.targets.fpga.compiler.tiling import obstacle
 from rtcc.targets.fpga.core import Core, standard_core
@@ -143,7 +143,7 @@ class Fpga(X86):
         path = library.with_suffix(SUFFIX)
         return report_of(read_image(path), self.core) if path.exists() else None
 
-    def simulate(self, library: Path, name: str, engine: str) -> object:
+    def simulate(self, library: Path, name: str, engine: str) -> Device:
         from rtcc.targets.fpga.simulated import attach
 
         return attach(library, name, self.core, engine)

@@ -11,7 +11,9 @@
 enum {
     RTCC_FPGA_PAGE = 4096,
     RTCC_FPGA_BUSY = 1,
-    RTCC_FPGA_FAULT = 4
+    RTCC_FPGA_DONE = 2,
+    RTCC_FPGA_FAULT = 4,
+    RTCC_FPGA_STATUS_MOST = RTCC_FPGA_BUSY | RTCC_FPGA_DONE | RTCC_FPGA_FAULT
 };
 
 struct rtcc_fpga_header {
@@ -94,12 +96,25 @@ static int rtcc_fpga_attach(const struct rtcc_fpga_port *port, const void *image
         return RTCC_CORE_OTHER;
     if (port->address % RTCC_FPGA_PAGE != 0 || port->bytes < header.memory)
         return RTCC_DEVICE_MEMORY;
+    if (atomic_flag_test_and_set_explicit(&rtcc_fpga.busy, memory_order_acquire))
+        return RTCC_DEVICE_BUSY;
     for (uint32_t index = 0; index < header.regions; index++) {
         const struct rtcc_fpga_region region = rtcc_fpga_region_of(image, index);
         memcpy(port->memory + region.memory, (const unsigned char *)image + region.at, region.bytes);
     }
     rtcc_fpga.port = *port;
     rtcc_fpga.image = image;
+    atomic_flag_clear_explicit(&rtcc_fpga.busy, memory_order_release);
+    return RTCC_OK;
+}
+
+/* Forget the port and the image; RTCC_DEVICE_BUSY where a run is under way, and all stays. */
+static int rtcc_fpga_detach(void)
+{
+    if (atomic_flag_test_and_set_explicit(&rtcc_fpga.busy, memory_order_acquire))
+        return RTCC_DEVICE_BUSY;
+    rtcc_fpga.image = NULL;
+    atomic_flag_clear_explicit(&rtcc_fpga.busy, memory_order_release);
     return RTCC_OK;
 }
 
@@ -121,7 +136,8 @@ static void rtcc_fpga_unpack(unsigned char *data, const unsigned char *rows, str
                 rows[((size_t)(channel / row) * t.plane + pixel) * row + channel % row];
 }
 
-static int rtcc_fpga_start(const struct rtcc_fpga_port *port, const struct rtcc_fpga_region *region)
+/* Run a region's program. polls: the most reads of STATUS; each takes a cycle of the accelerator or more. */
+static int rtcc_fpga_start(const struct rtcc_fpga_port *port, const struct rtcc_fpga_region *region, uint64_t polls)
 {
     const uint64_t base = port->address + region->memory;
     uint32_t status;
@@ -133,18 +149,20 @@ static int rtcc_fpga_start(const struct rtcc_fpga_port *port, const struct rtcc_
     port->write(port->context, RTCC_FPGA_CONTROL, 1);
     do
         status = port->read(port->context, RTCC_FPGA_STATUS);
-    while (status & RTCC_FPGA_BUSY);
-    return status & RTCC_FPGA_FAULT ? RTCC_DEVICE_FAILED : RTCC_OK;
+    while (status & RTCC_FPGA_BUSY && status <= RTCC_FPGA_STATUS_MOST && --polls > 0);
+    if (status > RTCC_FPGA_STATUS_MOST)
+        return RTCC_DEVICE_FAILED;
+    if (status & RTCC_FPGA_BUSY)
+        return RTCC_DEVICE_TIMEOUT;
+    return (status & RTCC_FPGA_FAULT) || !(status & RTCC_FPGA_DONE) ? RTCC_DEVICE_FAILED : RTCC_OK;
 }
 
-/* One run of a region: inputs into the shared memory, the program, outputs out of it. The accelerator serves
-   one caller at a time; others wait. */
-int32_t RTCC_FPGA_RUN(uint32_t index, const void *const inputs[], void *const outputs[])
+static int32_t rtcc_fpga_run(uint32_t index, const void *const inputs[], void *const outputs[])
 {
     if (rtcc_fpga.image == NULL)
         return RTCC_DEVICE_MISSING;
-    while (atomic_flag_test_and_set_explicit(&rtcc_fpga.busy, memory_order_acquire))
-        ;
+    if (rtcc_fpga.port.read(rtcc_fpga.port.context, RTCC_FPGA_STATUS) & RTCC_FPGA_BUSY)
+        return RTCC_DEVICE_TIMEOUT; /* still with a program that was given up */
     struct rtcc_fpga_header header;
     memcpy(&header, rtcc_fpga.image, sizeof header);
     const struct rtcc_fpga_region region = rtcc_fpga_region_of(rtcc_fpga.image, index);
@@ -153,12 +171,22 @@ int32_t RTCC_FPGA_RUN(uint32_t index, const void *const inputs[], void *const ou
         const struct rtcc_fpga_tensor tensor = rtcc_fpga_tensor_of(rtcc_fpga.image, region.tensor + i);
         rtcc_fpga_pack(memory + (size_t)tensor.row * header.row_bytes, inputs[i], tensor, header.row_bytes);
     }
-    const int code = rtcc_fpga_start(&rtcc_fpga.port, &region);
+    const int code = rtcc_fpga_start(&rtcc_fpga.port, &region, rtcc_fpga_polls[index]);
     for (uint32_t i = 0; code == RTCC_OK && i < region.outputs; i++) {
         const struct rtcc_fpga_tensor tensor =
             rtcc_fpga_tensor_of(rtcc_fpga.image, region.tensor + region.inputs + i);
         rtcc_fpga_unpack(outputs[i], memory + (size_t)tensor.row * header.row_bytes, tensor, header.row_bytes);
     }
+    return code;
+}
+
+/* One run of a region: inputs into the shared memory, the program, outputs out of it. The accelerator serves
+   one caller at a time; another gets RTCC_DEVICE_BUSY. */
+int32_t RTCC_FPGA_RUN(uint32_t index, const void *const inputs[], void *const outputs[])
+{
+    if (atomic_flag_test_and_set_explicit(&rtcc_fpga.busy, memory_order_acquire))
+        return RTCC_DEVICE_BUSY;
+    const int32_t code = rtcc_fpga_run(index, inputs, outputs);
     atomic_flag_clear_explicit(&rtcc_fpga.busy, memory_order_release);
     return code;
 }

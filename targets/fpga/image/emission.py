@@ -26,6 +26,11 @@ from rtcc.targets.fpga.isa.table import IDENTITY, Register
 SUFFIX = ".fpga"
 """Of the image, beside the library."""
 
+PATIENCE = 16
+"""How many times the predicted cycles the driver waits, each read of a register taken as one cycle."""
+
+LEAST_POLLS = 1 << 16
+
 _COMPILE = ("-std=c11", "-O2", "-fPIC", "-g0", "-ffile-prefix-map=.=")
 
 
@@ -72,7 +77,7 @@ def emit(
         return host
     image = image_of(programs)
     code = "\n".join(
-        [host.code, _definitions(host.info.name, image), _text("driver.c"), _attach(host.info.name)]
+        [host.code, _definitions(host.info.name, image, programs), _text("driver.c"), _attach(host.info.name)]
     )
     header = "\n".join([host.header, _text("driver.h"), _declaration(host.info.name)])
     return FpgaSource(replace(host, code=f"{_text('driver.h')}\n{code}", header=header), image)
@@ -82,8 +87,9 @@ def _text(name: str) -> str:
     return files("rtcc.targets.fpga.image").joinpath(name).read_text(encoding="ascii")
 
 
-def _definitions(name: str, image: bytes) -> str:
-    """What the driver's text leaves open: names, the model that it serves, and the registers."""
+def _definitions(name: str, image: bytes, programs: list[Program]) -> str:
+    """What the driver's text leaves open: names, the model, the registers, how long to wait."""
+    polls = [f"UINT64_C({_polls(program)})" for program in programs]
     registers = [f"#define RTCC_FPGA_{each.name} {each.value:#x}u" for each in Register]
     return "\n".join(
         [
@@ -91,10 +97,16 @@ def _definitions(name: str, image: bytes) -> str:
             f"#define RTCC_FPGA_RUN {_run_name(name)}",
             f"#define RTCC_FPGA_IDENTITY_VALUE {IDENTITY:#x}u",
             *registers,
+            f"static const uint64_t rtcc_fpga_polls[] = {{{', '.join(polls)}}};",
             f"int32_t {_run_name(name)}(uint32_t index, const void *const inputs[], void *const outputs[]);",
             "",
         ]
     )
+
+
+def _polls(program: Program) -> int:
+    """Reads of STATUS after which the driver gives a program up: many times its predicted cycles."""
+    return PATIENCE * sum(placed.tiling.cycles for placed in program.layers) + LEAST_POLLS
 
 
 def _run_name(name: str) -> str:
@@ -105,9 +117,15 @@ def _run_name(name: str) -> str:
 _ATTACH = "int {name}_attach(const struct rtcc_fpga_port *port, const void *image, uint64_t bytes)"
 
 
+_DETACH = "int {name}_detach(void)"
+
+
 def _attach(name: str) -> str:
-    body = "{\n    return rtcc_fpga_attach(port, image, bytes);\n}\n"
-    return f"RTCC_EXPORT {_ATTACH.format(name=name)}\n{body}"
+    """The functions that the library exports for its device."""
+    bodies = {_ATTACH: "rtcc_fpga_attach(port, image, bytes)", _DETACH: "rtcc_fpga_detach()"}
+    return "\n".join(
+        f"RTCC_EXPORT {head.format(name=name)}\n{{\n    return {call};\n}}\n" for head, call in bodies.items()
+    )
 
 
 def _declaration(name: str) -> str:
@@ -120,6 +138,9 @@ def _declaration(name: str) -> str:
             "   port's memory. Before the first run, by one thread; until then a run returns",
             "   RTCC_DEVICE_MISSING. */",
             f"{_ATTACH.format(name=name)};",
+            "/* Takes the accelerator away again: the port and the image are used no more. Where a run is",
+            "   under way it returns RTCC_DEVICE_BUSY and changes nothing. */",
+            f"{_DETACH.format(name=name)};",
             "#ifdef __cplusplus",
             "}",
             "#endif",

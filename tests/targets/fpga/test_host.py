@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,10 @@ from rtcc.interpreter import interpret
 from rtcc.ir import Module
 from rtcc.pipeline.text import parse_pipeline
 from rtcc.target import parse_target
+from rtcc.targets.fpga import simulated
 from rtcc.targets.fpga.core import Core
 from rtcc.targets.fpga.image.emission import SUFFIX
+from rtcc.targets.fpga.isa.table import Register
 from rtcc.targets.fpga.simulated import Board
 
 Array = NDArray[Any]
@@ -163,8 +167,6 @@ def test_a_damaged_image_is_refused(library: Path, tmp_path: Path) -> None:
 
 def test_the_driver_refuses_what_is_not_for_it(library: Path, tmp_path: Path) -> None:
     """The same checks in C, which no Python stands before on a board."""
-    from rtcc.targets.fpga import simulated
-
     copy = Path(shutil.copy(library, tmp_path))
     shutil.copy(library.with_suffix(SUFFIX), tmp_path)
     with rtcc.load(copy) as artifact:
@@ -192,6 +194,79 @@ def test_the_driver_refuses_what_is_not_for_it(library: Path, tmp_path: Path) ->
         assert simulated.place(copy, artifact.info.name, good, good.image) == -48
 
 
+def test_closing_takes_the_board_from_all_who_loaded_the_library(library: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(library, tmp_path))
+    shutil.copy(library.with_suffix(SUFFIX), tmp_path)
+    first, second = rtcc.load(copy), rtcc.load(copy)
+    feeds = second.random_inputs(0)
+    board = weakref.ref(first.simulate("functional"))
+    gc.collect()
+    assert board() is not None, "the driver still calls it"
+    second.run(feeds)
+    first.close()
+    del first
+    gc.collect()
+    assert board() is None
+    with pytest.raises(ArtifactError, match="no usable device") as found:
+        second.run(feeds)
+    assert "--simulate functional" in str(found.value.hint)
+    old = second.simulate("functional")
+    with rtcc.load(copy) as third:
+        new = third.simulate("functional")
+        old.detach()
+        second.run(feeds)
+        assert isinstance(new, Board)
+        assert len(new.outcomes) == 1
+    second.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(1, "device-timeout"), (0xFFFFFFFF, "device-failed"), (0, "device-failed")]
+)
+def test_a_device_that_never_is_done(library: Path, tmp_path: Path, status: int, code: str) -> None:
+    class Dead(Board):
+        def write(self, _: int | None, offset: int, value: int) -> None:
+            if offset == Register.CONTROL:
+                self.registers[Register.STATUS] = status
+
+    copy = Path(shutil.copy(library, tmp_path))
+    shutil.copy(library.with_suffix(SUFFIX), tmp_path)
+    with rtcc.load(copy) as artifact:
+        good = artifact.simulate("functional")
+        assert isinstance(good, Board)
+        dead = Dead(good.core, good.engine, good.memory)
+        assert simulated.place(copy, artifact.info.name, dead, good.image) == 0
+        with pytest.raises(ArtifactError) as found:
+            artifact.run(artifact.random_inputs(0))
+        assert found.value.code == code
+        if status == 1:
+            dead.write(None, Register.CONTROL, 1)
+            with pytest.raises(ArtifactError, match="still busy"):
+                artifact.run(artifact.random_inputs(0))
+        dead.detach()
+
+
+def test_another_run_meanwhile_is_told_that_the_device_is_busy(library: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(library, tmp_path))
+    shutil.copy(library.with_suffix(SUFFIX), tmp_path)
+    codes: list[str] = []
+    with rtcc.load(copy) as artifact:
+        board = artifact.simulate("functional")
+        assert isinstance(board, Board)
+        inner = board.engine
+
+        def engine(*given: Any) -> Any:
+            with pytest.raises(ArtifactError) as found:
+                artifact.run(artifact.random_inputs(0))
+            codes.append(found.value.code)
+            board.detach()
+            return inner(*given)
+
+        board.engine = engine
+        artifact.run(artifact.random_inputs(0))
+        assert set(codes) == {"device-busy"}
+
+
 def test_what_cannot_be_simulated(library: Path) -> None:
     with rtcc.load(library) as artifact, pytest.raises(InvalidInput, match="no simulator is called"):
         artifact.simulate("fast")
@@ -214,6 +289,13 @@ def test_models_in_floats_and_parameters_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InvalidInput, match="rtcc quantize") as found:
         rtcc.compile(DEMO / "lenet5_mnist.onnx", TARGET)
     assert found.value.code == "not-quantized"
-    for text in ("fpga,n=12", "fpga,inp=3K", "fpga,out=many", "fpga,dram=256", "fpga,size=2"):
+    for text in (
+        "fpga,n=12",
+        "fpga,inp=3K",
+        "fpga,out=many",
+        "fpga,dram=256",
+        "fpga,size=2",
+        "fpga,n=8,n=16",
+    ):
         with pytest.raises(InvalidInput):
             rtcc.compile(DEMO / "lenet5_mnist.onnx", text)
