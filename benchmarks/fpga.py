@@ -31,10 +31,10 @@ from rtcc.pipeline.text import parse_pipeline
 from rtcc.target import parse_target
 from rtcc.targets.fpga.image.emission import SUFFIX
 from rtcc.targets.fpga.image.form import read_image
-from rtcc.targets.fpga.isa.table import Register
-from rtcc.targets.fpga.report import report_of
+from rtcc.targets.fpga.report import measured_layers, report_of
 from rtcc.targets.fpga.simulated import Board
 from rtcc.targets.fpga.target import Fpga
+from rtcc.targets.fpga.verilated.run import RtlOutcome
 
 Array = NDArray[Any]
 NETWORKS = ("resnet18", "mobilenetv2")
@@ -59,11 +59,14 @@ def measured(name: str, target: str, *, on_rtl: bool = True) -> dict[str, Any]:
         library = write(compilation, Path(folder) / f"{name}.so")
         chosen = parse_target(target)
         assert isinstance(chosen, Fpga)
-        report = report_of(read_image(library.with_suffix(SUFFIX)), chosen.core)
+        image = read_image(library.with_suffix(SUFFIX))
+        report = report_of(image, chosen.core)
         row: dict[str, Any] = {"model": name, "predicted": report.total, "layers": list(report.layers)}
         memory = _run(library, feeds, wanted, "functional", row)
         if on_rtl:
             other = _run(library, feeds, wanted, "rtl", row)
+            cycles = measured_layers(image, chosen.core, row.pop("answers"))
+            row["layers"] = [{**each, "cycles RTL": n} for each, n in zip(report.layers, cycles, strict=True)]
             assert np.array_equal(memory, other), "the RTL leaves other bytes in memory"
             products = int(report.total["products"])
             row["of peak %"] = round(100 * products / (row["cycles"] * chosen.core.macs_per_cycle), 1)
@@ -83,12 +86,13 @@ def _run(
         for name, array in wanted.items():
             assert np.array_equal(found[name], array), f"{engine}: {name} is not the interpreter's"
         if engine == "rtl":
-            row["cycles"] = board.registers[Register.CYCLES]
+            row["cycles"] = sum(each.cycles for each in board.outcomes if isinstance(each, RtlOutcome))
+            row["answers"] = [each.answers for each in board.outcomes if isinstance(each, RtlOutcome)]
         return board.memory.copy()
 
 
 def main() -> None:
-    """Print a line per network; exit 1 where a bar is missed."""
+    """Print a line per network and one per layer; exit 1 where a bar is missed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -103,6 +107,8 @@ def main() -> None:
         rows.append(row)
         shown = {key: value for key, value in row.items() if key not in ("layers", "predicted")}
         print(f"{shown}, predicted {row['predicted']['cycles']} cycles, bits equal")
+        for each in row["layers"]:
+            print(f"  {each['layer']:40} {each['cycles']:>9} predicted {each.get('cycles RTL', '')!s:>9} RTL")
     if asked.json is not None:
         asked.json.write_text(json.dumps(rows, indent=2) + "\n")
     missed = [row["model"] for row in rows if row.get("of peak %", 100.0) < BARS.get(row["model"], 0.0)]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rtcc.target import DeviceReport
 from rtcc.targets.fpga.core import Core
-from rtcc.targets.fpga.cycles.model import CycleReport, Stalls, count_cycles
+from rtcc.targets.fpga.cycles.model import CycleReport, Stalls, count_cycles, line_parts
 from rtcc.targets.fpga.image.form import LayerSpan, Region, regions_of
 from rtcc.targets.fpga.isa.fields import Instruction
 from rtcc.targets.fpga.isa.table import Load, Store
@@ -28,6 +31,22 @@ def report_of(image: bytes, core: Core) -> DeviceReport:
     for name in ("bytes read", "bytes written", *_stall_names()):
         total[name] = sum(int(each[name]) for each in layers)
     return DeviceReport(tuple(layers), total)
+
+
+def measured_layers(image: bytes, core: Core, answers: Sequence[NDArray[np.uint32]]) -> list[int]:
+    """The cycles that the RTL took for each layer: until its last burst was answered, after the one before.
+
+    answers: of each region, in which cycles its bursts of STORE were answered (`RtlOutcome.answers`).
+    """
+    found: list[int] = []
+    for region, ends in zip(regions_of(image), answers, strict=True):
+        before = burst = 0
+        for layer in region.layers:
+            program = region.instructions[layer.first : layer.end]
+            burst += sum(len(line_parts(core, each)) for each in program if isinstance(each, Store))
+            found.append(int(ends[burst - 1]) - before)
+            before += found[-1]
+    return found
 
 
 def _layers(region: Region, found: CycleReport, core: Core) -> list[Figures]:

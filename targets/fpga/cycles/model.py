@@ -252,7 +252,7 @@ class _Model:
             assert isinstance(instruction, Load)
             writer = max(writer, start + 2)
             yield start + 2 + instruction.pad_top
-            for rows, before, after in _line_parts(self.core, instruction):
+            for rows, before, after in line_parts(self.core, instruction):
                 while (free := self.reads.free_at(self.clock.now)) > self.clock.now or self.fetch_asks:
                     yield max(free, self.clock.now + 1)
                 writer += before
@@ -320,7 +320,7 @@ class _Model:
                 continue
             assert isinstance(instruction, Store)
             handed = start + 1
-            for rows, _, _ in _line_parts(self.core, instruction):
+            for rows, _, _ in line_parts(self.core, instruction):
                 handed = max(handed + 1, answers[0] + 1)
                 # The row is read in the next cycle, and passes two registers.
                 beats_free = max(beats_free, handed + 3) + rows * self.core.beats_per_row
@@ -330,7 +330,7 @@ class _Model:
             yield handed + 1
 
 
-def _line_parts(core: Core, instruction: Load | Store) -> list[tuple[int, int, int]]:
+def line_parts(core: Core, instruction: Load | Store) -> list[tuple[int, int, int]]:
     """The bursts of a transfer: their rows, and the rows of padding written before and after each."""
     is_load = isinstance(instruction, Load)
     left, right, top, bottom = (

@@ -3,9 +3,11 @@
 // The memory is the strictest that AXI4 allows: a read sees what was written when its address was accepted, and a
 // write takes effect when it is answered. So a program that relies on luck shows it.
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <deque>
+#include <vector>
 
 #include "Vrtcc_core.h"
 #include "verilated.h"
@@ -83,12 +85,16 @@ class Bench {
 
   // Whether the core was done in time.
   bool run() {
+    started_ = time_;
     const uint64_t limit = time_ + settings_.most_cycles;
     while (!core_.irq && time_ < limit) cycle();
     return core_.irq;
   }
 
   bool protocol_held() const { return !violated_; }
+
+  // When each burst of STORE was answered, in cycles since `run` began.
+  const std::vector<uint32_t>& answers() const { return answers_; }
 
  private:
   void cycle() {
@@ -195,6 +201,7 @@ class Bench {
       data_.pop_front();
     }
     writes_.pop_front();
+    answers_.push_back(static_cast<uint32_t>(time_ - started_));
     return good;
   }
 
@@ -203,18 +210,20 @@ class Bench {
   Random random_;
   uint8_t* dram_;
   uint64_t bytes_, base_;
-  uint64_t time_ = 0;
+  uint64_t time_ = 0, started_ = 0;
   bool read_taken_ = false, violated_ = false;
   std::deque<Beat> reads_, data_;
   std::deque<Write> writes_;
+  std::vector<uint32_t> answers_;
 };
 
 }  // namespace
 
-// Runs a program that lies in `dram`; `registers` takes all registers afterwards. 0: done, 1: still running after
+// Runs a program that lies in `dram`; `registers` takes all registers afterwards, `answers` the
+// cycles in which bursts of STORE were answered, the first `room` of them, `answered` how many there are. 0: done, 1: still running after
 // most_cycles, 2: a burst crossed a page, left the image, or had its last beat in the wrong place.
 extern "C" int rtcc_run(const Settings* settings, uint8_t* dram, uint64_t bytes, uint32_t row_bytes, uint32_t program,
-                        uint32_t length, uint32_t* registers) {
+                        uint32_t length, uint32_t* registers, uint32_t* answers, uint64_t room, uint64_t* answered) {
   constexpr uint64_t kBase = 0x340001000;  // anything, so that a forgotten base shows
   Bench bench(*settings, dram, bytes, kBase);
   bench.write(kBaseLow, static_cast<uint32_t>(kBase));
@@ -225,6 +234,8 @@ extern "C" int rtcc_run(const Settings* settings, uint8_t* dram, uint64_t bytes,
   bench.write(kControl, 1);
   const bool done = bench.run();
   for (int i = 0; i < kRegisters; ++i) registers[i] = bench.read(static_cast<uint8_t>(4 * i));
+  *answered = bench.answers().size();
+  std::copy_n(bench.answers().begin(), std::min(room, *answered), answers);
   if (!bench.protocol_held()) return 2;
   return done ? 0 : 1;
 }

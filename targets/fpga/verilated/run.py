@@ -15,6 +15,8 @@ from rtcc.targets.fpga.simulator.machine import Outcome, image_rows
 from rtcc.targets.fpga.verilated.build import library
 
 NOWHERE = (1 << 64) - 1
+MOST_ANSWERS = 1 << 20
+"""Bursts of STORE whose answers are noted, besides one for each row of the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +45,11 @@ class Memory:
 
 @dataclass(frozen=True)
 class RtlOutcome(Outcome):
-    """What the RTL leaves behind: besides the image, all of its registers."""
+    """What the RTL leaves behind: besides the image, all of its registers and when it wrote."""
 
     registers: dict[Register, int] = field(default_factory=dict[Register, int])
+    answers: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
+    """The cycle in which each burst of STORE was answered, in order."""
 
     @property
     def cycles(self) -> int:
@@ -82,6 +86,8 @@ def run_rtl(
     registers = (ctypes.c_uint32 * len(Register))()
     bad = NOWHERE if memory.bad_beat is None else memory.bad_beat
     settings = _Settings(memory.seed, memory.latency, memory.jitter, memory.stall_percent, most_cycles, bad)
+    answers = np.zeros(dram.size // core.row_bytes + MOST_ANSWERS, np.uint32)
+    answered = ctypes.c_uint64()
     status = simulated.rtcc_run(
         ctypes.byref(settings),
         dram.ctypes.data_as(ctypes.c_void_p),
@@ -90,9 +96,12 @@ def run_rtl(
         ctypes.c_uint32(program),
         ctypes.c_uint32(length),
         registers,
+        answers.ctypes.data_as(ctypes.c_void_p),
+        ctypes.c_uint64(answers.size),
+        ctypes.byref(answered),
     )
     assert status != 1, f"the core is not done after {most_cycles} cycles"
     assert status == 0, "the core broke the protocol of its memory port"
     values = {register: registers[register // 4] for register in Register}
     completed = (values[Register.LOADS], values[Register.EXECS], values[Register.STORES])
-    return RtlOutcome(dram, values[Register.FAULTS], completed, values)
+    return RtlOutcome(dram, values[Register.FAULTS], completed, values, answers[: answered.value])

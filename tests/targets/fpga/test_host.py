@@ -26,7 +26,10 @@ from rtcc.targets.fpga import simulated
 from rtcc.targets.fpga.core import Core
 from rtcc.targets.fpga.image.emission import SUFFIX
 from rtcc.targets.fpga.isa.table import Register
+from rtcc.targets.fpga.report import measured_layers, report_of
 from rtcc.targets.fpga.simulated import Board
+from rtcc.targets.fpga.target import Fpga
+from rtcc.targets.fpga.verilated.run import RtlOutcome
 
 Array = NDArray[Any]
 
@@ -137,10 +140,28 @@ def test_networks_of_digits(name: str, tmp_path: Path, digits: tuple[Array, Arra
     holds_digits(model, library, digits, "functional", DIGITS)
     if shutil.which("verilator") is not None:
         holds_digits(model, library, digits, "rtl", 10)
+        holds_cycles_of_layers(library)
     report = parse_target(TARGET).device_report(library)
     assert report is not None
     layers = sum(int(each["cycles"]) for each in report.layers)
     assert layers < int(report.total["cycles"]) <= layers + 32
+
+
+def holds_cycles_of_layers(library: Path) -> None:
+    """The RTL's cycles of each layer are the model's within 3 %, and a few at layers' ends."""
+    image, target = library.with_suffix(SUFFIX).read_bytes(), parse_target(TARGET)
+    assert isinstance(target, Fpga)
+    with rtcc.load(library) as artifact:
+        board = artifact.simulate("rtl")
+        artifact.run(artifact.random_inputs(0))
+        assert isinstance(board, Board)
+        outcomes = [each for each in board.outcomes if isinstance(each, RtlOutcome)]
+    found = measured_layers(image, target.core, [each.answers for each in outcomes])
+    predicted = [int(each["cycles"]) for each in report_of(image, target.core).layers]
+    assert len(found) == len(predicted)
+    assert all(abs(one - two) <= 0.03 * two + 16 for one, two in zip(found, predicted, strict=True))
+    cycles = sum(each.cycles for each in outcomes)
+    assert 0 <= cycles - sum(found) <= 32 * len(outcomes)
 
 
 def test_without_a_device_a_run_says_so(library: Path, tmp_path: Path) -> None:
