@@ -71,16 +71,19 @@ def _dispatch(machine: Machine, instructions: deque[Instruction | Fault]) -> boo
 
 
 def _run_ready(machine: Machine, unit: Unit) -> bool:
-    """Run what a unit can start, up to the first that waits; whether anything ran."""
+    """Run what a unit can start, up to the first that waits; whether anything ran.
+
+    An instruction keeps its place in the queue until it is complete; one that meets a fault keeps it.
+    """
     has_run = False
     while (instruction := machine.ready(unit)) is not None:
-        machine.queues[unit].popleft()
         machine.channels.take(unit, instruction)
         has_run = True
         fault = _run(machine, instruction)
         if fault is not Fault.NONE:
             machine.set_fault(FIELD_OF_UNIT[unit], fault)
             break
+        machine.queues[unit].popleft()
         machine.channels.give(unit, instruction)
         machine.completed[unit] += not isinstance(instruction, Finish)
     return has_run
