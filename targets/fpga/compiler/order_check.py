@@ -38,7 +38,7 @@ def check_order(program: Sequence[Instruction], core: Core, rows: int, constants
         for index, each in enumerate(program)
         for finding in _reach(index, each, core, rows, constants)
     ]
-    clocks = _clocks(program, found)
+    clocks = _clocks(program, core, found)
     if clocks is not None:
         found += _races(program, core, clocks)
     return found
@@ -70,37 +70,54 @@ def _neighbours(unit: int, each: Instruction) -> tuple[list[int], list[int]]:
     return pops, pushes
 
 
-def _clocks(program: Sequence[Instruction], found: list[Finding]) -> list[list[int]] | None:
-    """For each instruction how many of each unit have ended before it starts; None where some never start."""
-    queues = [deque(n for n, each in enumerate(program) if unit == each.UNIT) for unit in range(UNITS)]
+def _clocks(program: Sequence[Instruction], core: Core, found: list[Finding]) -> list[list[int]] | None:
+    """For each instruction how many of each unit have ended before it starts; None where some never start.
+
+    As the core does it: instructions are dispatched in order, each while its unit's queue has a slot, which
+    is free again when an instruction is complete. What waits for what is fixed, so that how long they take
+    does not tell which ones start.
+    """
+    queues = [deque[int]() for _ in range(UNITS)]
     tokens = {(a, b): deque[int]() for a in range(UNITS) for b in range(UNITS) if a != b}
     clocks: list[list[int]] = [[] for _ in program]
     now = [[0] * UNITS for _ in range(UNITS)]
-    moved = True
+    dispatched, moved = 0, True
     while moved:
         moved = False
+        while dispatched < len(program) and len(queues[program[dispatched].UNIT]) < core.queue:
+            queues[program[dispatched].UNIT].append(dispatched)
+            dispatched, moved = dispatched + 1, True
         for unit, queue in enumerate(queues):
             while queue and _may_start(unit, program[queue[0]], tokens):
                 index, moved = queue.popleft(), True
-                pops, pushes = _neighbours(unit, program[index])
-                for other in pops:
-                    giver = tokens[other, unit].popleft()
-                    ended = [*clocks[giver]]
-                    ended[other] += 1
-                    now[unit] = [max(a, b) for a, b in zip(now[unit], ended, strict=True)]
-                clocks[index] = [*now[unit]]
-                now[unit][unit] += 1
-                for other in pushes:
-                    tokens[unit, other].append(index)
+                _run(index, unit, program[index], tokens, clocks, now)
     stuck = [queue[0] for queue in queues if queue]
     found += [
         Finding(index, "it waits for a token that is never given, or for room for one") for index in stuck
     ]
-    left = [
+    if dispatched < len(program):
+        found.append(Finding(dispatched, "it is never dispatched: its unit's queue stays full"))
+    found += [
         Finding(given[-1], f"{len(given)} tokens that nobody takes") for given in tokens.values() if given
     ]
-    found += left
     return None if stuck else clocks
+
+
+def _run(
+    index: int, unit: int, each: Instruction, tokens: dict[tuple[int, int], deque[int]],
+    clocks: list[list[int]], now: list[list[int]],
+) -> None:  # fmt: skip
+    """Take an instruction's tokens, note what has ended before it, and give its own."""
+    pops, pushes = _neighbours(unit, each)
+    for other in pops:
+        giver = tokens[other, unit].popleft()
+        ended = [*clocks[giver]]
+        ended[other] += 1
+        now[unit] = [max(a, b) for a, b in zip(now[unit], ended, strict=True)]
+    clocks[index] = [*now[unit]]
+    now[unit][unit] += 1
+    for other in pushes:
+        tokens[unit, other].append(index)
 
 
 def _may_start(unit: int, each: Instruction, tokens: dict[tuple[int, int], deque[int]]) -> bool:

@@ -13,6 +13,7 @@ from rtcc.artifact.info import ArtifactInfo
 from rtcc.emission.emit_c import ModelSource, emit_c
 from rtcc.emission.header import identifier
 from rtcc.emission.toolchain import Toolchain, find_toolchain
+from rtcc.errors import CodegenError
 from rtcc.ir import Graph, Module
 from rtcc.system.files import replace_file
 from rtcc.system.machine import Machine
@@ -57,12 +58,12 @@ def emit(
     module: Module, name: str, objects: Mapping[str, bytes], accelerated: Mapping[str, Graph], core: Core,
     machine: Machine, threads: int, weights_name: WeightsName | None,
 ) -> ModelSource | FpgaSource:  # fmt: skip
-    """objects: of the host's kernels. accelerated: the others; the library alone where there are none."""
+    """objects: of the host's kernels. accelerated: the others; the library alone where there are none.
+
+    CodegenError `accelerator-program` where a program does not pass its check.
+    """
     versions = {"apache-tvm": version("apache-tvm")}
-    programs = [compile_region(body, core) for body in accelerated.values()]
-    for program in programs:
-        findings = check_program(program)
-        assert not findings, f"the program is wrong: {findings[0]}"
+    programs = [_checked_program(kernel, body, core) for kernel, body in accelerated.items()]
     stubs = _stubs(identifier(name), accelerated, programs, find_toolchain(machine)) if programs else {}
     host = emit_c(
         module,
@@ -81,6 +82,20 @@ def emit(
     )
     header = "\n".join([host.header, _text("driver.h"), _declaration(host.info.name)])
     return FpgaSource(replace(host, code=f"{_text('driver.h')}\n{code}", header=header), image)
+
+
+def _checked_program(kernel: str, body: Graph, core: Core) -> Program:
+    program = compile_region(body, core)
+    findings = check_program(program)
+    if findings:
+        raise CodegenError(
+            "accelerator-program",
+            f"the accelerator's program for {kernel} fails its check, so nothing is written: {findings[0]}",
+            where=kernel,
+            hint="this is a defect of rtcc, please report it with the model; another core (fpga,n=8 or other "
+            "buffer sizes) or a target without an accelerator compiles the model meanwhile",
+        )
+    return program
 
 
 def _text(name: str) -> str:

@@ -17,13 +17,16 @@ import rtcc
 from benchmarks.fpga import BARS, NETWORKS, measured
 from rtcc.artifact.codes import BY_NAME
 from rtcc.compiler import Options, read_model, start, write
-from rtcc.errors import ArtifactError, InvalidInput, Unsupported
+from rtcc.errors import ArtifactError, CodegenError, InvalidInput, Unsupported
 from rtcc.interpreter import interpret
 from rtcc.ir import Module
 from rtcc.pipeline.text import parse_pipeline
 from rtcc.target import parse_target
 from rtcc.targets.fpga import simulated
+from rtcc.targets.fpga.compiler.order_check import Finding
+from rtcc.targets.fpga.compiler.region import Program
 from rtcc.targets.fpga.core import Core
+from rtcc.targets.fpga.image import emission
 from rtcc.targets.fpga.image.emission import SUFFIX
 from rtcc.targets.fpga.isa.table import Register
 from rtcc.targets.fpga.report import measured_layers, report_of
@@ -296,6 +299,17 @@ def test_what_cannot_be_simulated(library: Path) -> None:
         pytest.raises(Unsupported, match="this machine"),
     ):
         artifact.simulate("functional")
+
+
+def test_a_program_that_fails_its_check_is_not_written(lenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def finds(program: Program) -> list[Finding]:
+        return [Finding(len(program.layers), "it is wrong")]
+
+    monkeypatch.setattr(emission, "check_program", finds)
+    with pytest.raises(CodegenError, match=r"instruction \d+: it is wrong") as caught:
+        rtcc.compile(lenet, TARGET)
+    assert caught.value.code == "accelerator-program"
+    assert "another core" in str(caught.value.hint)
 
 
 def test_an_artefact_is_saved_with_its_image(lenet: Path, tmp_path: Path) -> None:
