@@ -15,6 +15,7 @@ from rtcc.targets.fpga.compiler.accesses import Access, Memory, accesses, rows_o
 from rtcc.targets.fpga.compiler.tokens import SHARED, UNITS
 from rtcc.targets.fpga.core import MOST_TOKENS, Core
 from rtcc.targets.fpga.isa.fields import Instruction
+from rtcc.targets.fpga.isa.table import Exec, Finish
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def check_order(program: Sequence[Instruction], core: Core, rows: int, constants
         for index, each in enumerate(program)
         for finding in _reach(index, each, core, rows, constants)
     ]
+    found += _ends(program)
     clocks = _clocks(program, core, found)
     if clocks is not None:
         found += _races(program, core, clocks)
@@ -59,7 +61,19 @@ def _reach(index: int, each: Instruction, core: Core, rows: int, constants: int)
             found.append(
                 Finding(index, f"{what} are written, the first {constants} hold the program's constants")
             )
+    if isinstance(each, Exec) and each.acc + each.pixels > core.acc_rows:
+        what = f"ACC rows {each.acc} to {each.acc + each.pixels - 1}"
+        found.append(Finding(index, f"{what}, of which there are {core.acc_rows}"))
     return found
+
+
+def _ends(program: Sequence[Instruction]) -> list[Finding]:
+    """FINISH is the last instruction, and no other one: nothing after it is fetched."""
+    last = len(program) - 1
+    if not program or not isinstance(program[last], Finish):
+        return [Finding(last, "the last instruction is not FINISH")]
+    early = (n for n, each in enumerate(program[:last]) if isinstance(each, Finish))
+    return [Finding(n, "instructions follow FINISH, which are never fetched") for n in early]
 
 
 def _neighbours(unit: int, each: Instruction) -> tuple[list[int], list[int]]:

@@ -22,25 +22,40 @@ from rtcc.targets.fpga.isa.table import Finish
 
 
 @dataclass(frozen=True)
+class Defined:
+    """A layer, the region's values that it reads, and the one that it computes: a copy's is what it reads."""
+
+    layer: Layer
+    operands: tuple[Value, ...]
+    result: Value
+
+
+@dataclass(frozen=True)
 class Placed:
     """A layer with its tiles and constants, and the instructions that it became: from `first` up to `end`."""
 
-    layer: Layer
+    defined: Defined
     tiling: Tiling
     stored: Stored
     first: int
     end: int
+
+    @property
+    def layer(self) -> Layer:
+        return self.defined.layer
 
 
 @dataclass(frozen=True)
 class Program:
     """A region compiled: DRAM rows hold instructions, weights, parameters, then tensors.
 
-    constants: the bytes from row 0 on, the program's among them. rows: of all that a run touches. inputs,
-    outputs: where the host writes and reads, in the order of the region's parameters and results.
+    body: the region. constants: the bytes from row 0 on, the program's among them. rows: of all that a run
+    touches. inputs, outputs: where the host writes and reads, in the order of the region's parameters and
+    results.
     """
 
     core: Core
+    body: Graph
     instructions: tuple[Instruction, ...]
     constants: bytes
     rows: int
@@ -60,12 +75,15 @@ def compile_region(body: Graph, core: Core) -> Program:
     layers = [layer for op in body.ops if not isinstance(op, Return) for layer in _layers(op, images, core)]
     # what a program takes does not depend on where things lie, so it is written twice
     length = len(_instructions(layers, [Stored(0, 0)] * len(layers), core)[0])
-    stored, constants = _place_constants(layers, length * core.instruction_rows, core)
+    stored, constants = _place_constants(
+        [each.layer for each in layers], length * core.instruction_rows, core
+    )
     base = length * core.instruction_rows + len(constants) // core.row_bytes
-    layers = [_moved(each, base) for each in layers]
+    layers = [replace(each, layer=_moved(each.layer, base)) for each in layers]
     program, placed = _instructions(layers, stored, core)
     return Program(
         core,
+        body,
         tuple(program),
         encode_program(program) + constants,
         base + arena,
@@ -75,16 +93,18 @@ def compile_region(body: Graph, core: Core) -> Program:
     )
 
 
-def _layers(op: Op, images: Mapping[Value, Image], core: Core) -> list[Layer]:
+def _layers(op: Op, images: Mapping[Value, Image], core: Core) -> list[Defined]:
     """The layers that an operator is: none for a concatenation whose parts lie in it, a copy for others."""
     if not isinstance(op, Concat):
-        return [layer_of(op, tuple(images[value] for value in _data(op)), images[op.result], core)]
-    copies: list[Layer] = []
+        data = tuple(_data(op))
+        layer = layer_of(op, tuple(images[value] for value in data), images[op.result], core)
+        return [Defined(layer, data, op.result)]
+    copies: list[Defined] = []
     row = images[op.result].row
     for each in op.inputs:
         place = replace(images[each], row=row)
         if place != images[each]:
-            copies.append(copy_of(op, images[each], place, core))
+            copies.append(Defined(copy_of(op, images[each], place, core), (each,), each))
         row += place.rows(core)
     return copies
 
@@ -99,16 +119,17 @@ def _is_constant(value: Value) -> bool:
 
 
 def _instructions(
-    layers: list[Layer], stored: list[Stored], core: Core
+    layers: list[Defined], stored: list[Stored], core: Core
 ) -> tuple[list[Instruction], tuple[Placed, ...]]:
     schedule = Schedule(core)
     placed: list[Placed] = []
-    for layer, constants in zip(layers, stored, strict=True):
+    for defined, constants in zip(layers, stored, strict=True):
+        layer = defined.layer
         found = tiling(layer, core)
         assert isinstance(found, Tiling), f"{layer.name}: {found}"
         first = len(schedule.program)
         schedule.layer(layer, found, constants)
-        placed.append(Placed(layer, found, constants, first, len(schedule.program)))
+        placed.append(Placed(defined, found, constants, first, len(schedule.program)))
     return with_tokens([*schedule.program, Finish()], core), tuple(placed)
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rtcc.ir import Graph
+from rtcc.ir.ops.accelerator import AcceleratorAdd
+from rtcc.planning.offsets import Buffer as ArenaBuffer
+from rtcc.targets.fpga.compiler import meaning_check, region
 from rtcc.targets.fpga.compiler.meaning_check import check_program
 from rtcc.targets.fpga.compiler.order_check import check_order
 from rtcc.targets.fpga.compiler.region import Program
-from rtcc.targets.fpga.core import Core
+from rtcc.targets.fpga.core import INSTRUCTION_BYTES, Core
 from rtcc.targets.fpga.isa.encoding import encode_program
 from rtcc.targets.fpga.isa.fields import Instruction
 from rtcc.targets.fpga.isa.table import Exec, Load, Store
@@ -114,3 +118,81 @@ def test_a_store_over_constants_and_beyond_memory_is_found(program: Program) -> 
         rows = len(program.constants) // program.core.row_bytes
         (finding,) = check_order(mutant, program.core, program.rows, rows)
         assert message in str(finding)
+
+
+def test_a_program_ends_with_finish_and_nothing_follows(program: Program) -> None:
+    *work, finish = program.instructions
+    store = next(each for each in work if isinstance(each, Store))
+    for wrong, message in (
+        ([*work, Load(dram=200)], "the last instruction is not FINISH"),
+        ([*work, finish, replace(store, pop_previous=0, push_previous=0)], "is not FINISH"),
+        ([*work, finish, finish], "instructions follow FINISH"),
+    ):
+        found = check_program(program, wrong)
+        assert message in " ".join(map(str, found))
+
+
+def test_accumulators_that_are_not_there_are_found(program: Program) -> None:
+    mutant = list(program.instructions)
+    place = next(n for n, each in enumerate(mutant) if isinstance(each, Exec) and each.pixels > 1)
+    mutant[place] = replace(mutant[place], acc=CORE.acc_rows - 1)  # pyright: ignore[reportCallIssue]
+    (finding,) = check_program(program, mutant)
+    assert str(finding).startswith(f"instruction {place}: ACC rows 127 to ")
+
+
+def test_bytes_that_are_not_what_was_checked_are_found(program: Program) -> None:
+    stored = program.layers[1].stored
+    for at, message in (
+        (INSTRUCTION_BYTES * 7 + 8, "instruction 7: its bytes are another instruction's"),
+        (0, "the bytes of the program are none"),
+        (stored.weights * CORE.n + 5, "the constants are not its weights"),
+        (stored.parameters * CORE.n + 1, "the constants are not its parameters"),
+    ):
+        constants = bytearray(program.constants)
+        constants[at] ^= 7
+        found = check_program(replace(program, constants=bytes(constants)))
+        assert message in " ".join(map(str, found))
+
+
+def _overlapping(buffers: list[ArenaBuffer]) -> int:
+    """Tensors of one size, every other one in the same place."""
+    for number, each in enumerate(buffers):
+        each.offset = number % 2 * each.bytes
+    return 2 * buffers[0].bytes
+
+
+@pytest.mark.parametrize("is_result", [False, True])
+def test_a_tensor_that_another_one_overwrites_is_found(
+    is_result: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is still to be read by a residual addition, or is a result of the region."""
+    graph = graph_of((1, 8, 4, 4))
+    value, first = graph.parameters[0], graph.parameters[0]
+    for seed in range(3):
+        op = conv(value, numbers(seed, (8, 8, 1, 1))[0], seed)
+        graph.append(op)
+        value, first = op.result, op.result if seed == 0 else first
+    if is_result:
+        graph.return_(first, value)
+    else:
+        add = AcceleratorAdd(value, first, left_multiplier=1, right_multiplier=1, factor=0.5)
+        graph.append(add)
+        graph.return_(add.result)
+    assert not check_program(compiled(graph, CORE))
+    monkeypatch.setattr(region, "assign_offsets", _overlapping)
+    (finding,) = check_program(compiled(graph, CORE))
+    assert ("result 0 of the region" if is_result else "computed from other data") in str(finding)
+
+
+def test_what_left_the_output_buffer_is_forgotten(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[int] = []
+    step = meaning_check._step  # pyright: ignore[reportPrivateUsage]
+
+    def counted(state: meaning_check._State, *rest: Any) -> str:  # pyright: ignore[reportPrivateUsage]
+        message = step(state, *rest)
+        kept.append(len(state.results))
+        return message
+
+    monkeypatch.setattr(meaning_check, "_step", counted)
+    assert not check_program(program)
+    assert 1 < max(kept) < sum(isinstance(each, Exec) and each.flush for each in program.instructions)
