@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
 from pathlib import Path
 
 from rtcc.errors import InvalidInput
+from rtcc.targets.cpu.model import Cpu, Reach
 
 _V2 = frozenset("cx16 popcnt sse3 ssse3 sse4.1 sse4.2".split())
 _V3 = _V2 | frozenset("avx avx2 bmi bmi2 f16c fma lzcnt movbe".split())
@@ -19,67 +19,38 @@ _ICELAKE = _CASCADE | frozenset(
 _SAPPHIRE = _ICELAKE | frozenset("sha avx512bf16 avxvnni avx512fp16".split())
 _ZEN3 = _V3 | frozenset("adx aes pclmul sha vaes vpclmulqdq".split())
 
-
-@dataclass(frozen=True)
-class Reach:
-    """What one core draws from farther off, sustained; only costs and tiles go by this, and ratios matter.
-
-    l3: bytes of the last cache that one core may fill. Rates are about three quarters of the peak in the
-    vendors' manuals: Intel 248966 (L2 64, L3 16 to 32 bytes a cycle), AMD 56305, 57647 and 58455 (L2 32, from
-    Zen 5 on 64; L3 32).
-    """
-
-    l3: int
-    l2_bytes_per_cycle: float
-    l3_bytes_per_cycle: float
-    dram_gigabytes_per_second: float
-
-
 INTEL = Reach(24 << 20, 48, 10, 12)
 ZEN2 = Reach(16 << 20, 24, 20, 20)
 ZEN3 = Reach(32 << 20, 24, 20, 20)
 ZEN5 = Reach(32 << 20, 48, 28, 30)
+"""Rates are about three quarters of the peak in the vendors' manuals: Intel 248966 (L2 64, L3 16 to 32 bytes
+a cycle), AMD 56305, 57647 and 58455 (L2 32, from Zen 5 on 64; L3 32)."""
 
 
-@dataclass(frozen=True)
-class Cpu:
-    """One CPU model.
-
-    features: what LLVM may use, by its names; init checks for them. vector_bits: width of a vector
-    register that arithmetic runs at full rate in. l1, l2: bytes of data cache of one core. reach: what lies
-    behind them. gigahertz: with all cores at work in full vectors, for the cost model.
-    """
-
-    name: str
-    vendor: str
-    features: frozenset[str]
-    vector_bits: int
-    l1: int = 32 << 10
-    l2: int = 1 << 20
-    reach: Reach = INTEL
-    gigahertz: float = 2.5
-
-    @property
-    def vector_registers(self) -> int:
-        """Architectural vector registers."""
-        return 32 if "avx512f" in self.features else 16
+def _cpu(
+    name: str, vendor: str, features: frozenset[str], vector_bits: int, l1: int = 32 << 10, l2: int = 1 << 20,
+    reach: Reach = INTEL, gigahertz: float = 2.5,
+) -> Cpu:  # fmt: skip
+    """A model with as many registers as its instructions can name."""
+    registers = 32 if "avx512f" in features else 16
+    return Cpu(name, vendor, features, vector_bits, registers, reach, l1, l2, gigahertz)
 
 
 _ALL = (
-    Cpu("znver5", "AuthenticAMD", _ICELAKE | _ZEN3 | {"avx512bf16", "avxvnni"}, 512, 48 << 10, reach=ZEN5,
-        gigahertz=4.1),
-    Cpu("znver4", "AuthenticAMD", _ICELAKE | _ZEN3 | {"avx512bf16"}, 512, reach=ZEN3, gigahertz=3.3),
-    Cpu("znver3", "AuthenticAMD", _ZEN3, 256, l2=512 << 10, reach=ZEN3, gigahertz=3.2),
-    Cpu("znver2", "AuthenticAMD", _V3 | {"adx", "aes", "pclmul", "sha"}, 256, l2=512 << 10, reach=ZEN2,
-        gigahertz=3.0),
-    Cpu("sapphirerapids", "GenuineIntel", _SAPPHIRE, 512, 48 << 10, 2 << 20),
-    Cpu("icelake-server", "GenuineIntel", _ICELAKE | {"sha"}, 512, 48 << 10, 1280 << 10),
-    Cpu("cascadelake", "GenuineIntel", _CASCADE, 512),
-    Cpu("skylake-avx512", "GenuineIntel", _SKYLAKE, 512),
-    Cpu("haswell", "GenuineIntel", _V3 | {"pclmul", "aes"}, 256, l2=256 << 10),
-    Cpu("x86-64-v4", "", _V4, 512),
-    Cpu("x86-64-v3", "", _V3, 256, l2=256 << 10),
-    Cpu("x86-64-v2", "", _V2, 128, l2=256 << 10),
+    _cpu("znver5", "AuthenticAMD", _ICELAKE | _ZEN3 | {"avx512bf16", "avxvnni"}, 512, 48 << 10, reach=ZEN5,
+         gigahertz=4.1),
+    _cpu("znver4", "AuthenticAMD", _ICELAKE | _ZEN3 | {"avx512bf16"}, 512, reach=ZEN3, gigahertz=3.3),
+    _cpu("znver3", "AuthenticAMD", _ZEN3, 256, l2=512 << 10, reach=ZEN3, gigahertz=3.2),
+    _cpu("znver2", "AuthenticAMD", _V3 | {"adx", "aes", "pclmul", "sha"}, 256, l2=512 << 10, reach=ZEN2,
+         gigahertz=3.0),
+    _cpu("sapphirerapids", "GenuineIntel", _SAPPHIRE, 512, 48 << 10, 2 << 20),
+    _cpu("icelake-server", "GenuineIntel", _ICELAKE | {"sha"}, 512, 48 << 10, 1280 << 10),
+    _cpu("cascadelake", "GenuineIntel", _CASCADE, 512),
+    _cpu("skylake-avx512", "GenuineIntel", _SKYLAKE, 512),
+    _cpu("haswell", "GenuineIntel", _V3 | {"pclmul", "aes"}, 256, l2=256 << 10),
+    _cpu("x86-64-v4", "", _V4, 512),
+    _cpu("x86-64-v3", "", _V3, 256, l2=256 << 10),
+    _cpu("x86-64-v2", "", _V2, 128, l2=256 << 10),
 )  # fmt: skip
 CPUS = {cpu.name: cpu for cpu in _ALL}
 
@@ -105,7 +76,7 @@ def host_cpu(cpuinfo: str | None = None) -> Cpu:
     flags = set(facts.get("flags", "").split())
     for cpu in _ALL:
         if (
-            cpu.vendor in ("", facts.get("vendor_id"))
+            cpu.identity in ("", facts.get("vendor_id"))
             and {_KERNEL_NAMES.get(f, f) for f in cpu.features} <= flags
         ):
             return cpu

@@ -16,6 +16,7 @@ from rtcc.ir import Module
 from rtcc.ir.ops.nn import Conv
 from rtcc.ir.ops.plan import Launch
 from rtcc.target import Cost, parse_target
+from rtcc.targets.cpu.cost import cost_of, tasks_of
 from rtcc.targets.tvm.caches import Caches
 from rtcc.targets.tvm.demand import Demand
 from rtcc.targets.tvm.function_builder import share
@@ -29,7 +30,6 @@ from rtcc.targets.tvm.kernels.shares import uneven, work_before
 from rtcc.targets.tvm.kernels.tiling import Tiling
 from rtcc.targets.tvm.kernels.transformed import transformed_tiles
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem
-from rtcc.targets.x86.cost import cost_of, tasks_of
 from rtcc.targets.x86.cpus import CPUS
 from rtcc.text import parse_module
 from rtcc.tuning.timing import aligned

@@ -24,7 +24,7 @@ from rtcc.targets.tvm import worker_pool
 from rtcc.targets.tvm.cache import LAST_SOURCES, KernelCache, generator_sources, kernel_key
 from rtcc.targets.tvm.compile_kernels import compile_kernels, job_of
 from rtcc.targets.tvm.worker import Job, object_of
-from rtcc.targets.x86.target import SOURCES
+from rtcc.targets.x86 import X86
 
 
 def module() -> Module:
@@ -367,7 +367,7 @@ def test_the_cache_key_covers_what_the_code_is_made_of() -> None:
 
 def imported(_: Job) -> bytes:
     """The files of rtcc that a worker has imported once it has compiled."""
-    job = job_of(module().kernels["sum_of_two"], parse_target("x86"), SOURCES)
+    job = job_of(module().kernels["sum_of_two"], parse_target("x86"), X86.sources)
     object_of(job)
     files = [getattr(each, "__file__", None) for name, each in sys.modules.items() if name.startswith("rtcc")]
     return "\n".join(each for each in files if each).encode()
@@ -386,7 +386,7 @@ def test_workers_import_nothing_that_the_key_leaves_out() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker_pool, "COMPILE", imported)
         worker_pool.generate({"a": NOTHING}, 1, lambda _, answer: answers.append(answer))
-    covered = {path.resolve() for _, path in generator_sources(SOURCES)}
+    covered = {path.resolve() for _, path in generator_sources(X86.sources)}
     found = {Path(each).resolve() for each in answers[0].decode().split("\n")}
     assert len(found & covered) > 60
     assert {path.name for path in found - covered} <= DECIDE_NOTHING

@@ -9,8 +9,8 @@ from rtcc.ir.ops.nn import Conv
 from rtcc.passes.select_conv import SelectConv
 from rtcc.pipeline.run import run_pipeline
 from rtcc.pipeline.text import parse_pipeline
+from rtcc.targets.cpu.cost import Home, cost_of, home_of_weights
 from rtcc.targets.tvm.demand import Demand, Stream
-from rtcc.targets.x86.cost import Home, cost_of, home_of_weights
 from rtcc.targets.x86.cpus import CPUS
 
 MEBIBYTE = 1 << 20

@@ -1,4 +1,4 @@
-"""Seconds for what a kernel asks of an x86 core.
+"""Seconds for what a kernel asks of a core.
 
 t = t_compute + t_memory + t_communication. Summed, not the larger taken: the cycles of a demand hold the
 loads from near caches already, and what remains (streams through the second cache and beyond) is waited for
@@ -13,8 +13,8 @@ from math import prod
 
 from rtcc.ir import DType, Graph, Layout, Op, TensorType, Value
 from rtcc.target import Cost
+from rtcc.targets.cpu.model import Cpu
 from rtcc.targets.tvm.demand import Demand, Stream
-from rtcc.targets.x86.cpus import Cpu
 
 START_SECONDS = 1.5e-6
 """Waking the threads of a pool that spins, and waiting for the last of them."""
@@ -31,8 +31,11 @@ LOOP_CYCLES = 1.0
 SQUARE_CYCLES, ELEMENT_CYCLES = 0.3, 1.2
 """Of one element stored in another layout, measured: by squares in registers, and where there is no room."""
 
-FLOPS_PER_LANE = 4
-"""Of a cycle: two multiply-adds."""
+FLOPS_PER_LANE = 2
+"""Of one vector of multiply-adds."""
+
+ASSUMED_MULTIPLIES = 2.0
+"""Vectors of multiply-adds, and of loads, in a cycle of those that demands count."""
 
 SHORT_SHARE, LONG_SHARE, LEARNT_SECONDS = 0.6, 2.0, 10e-6
 """How weights that come from memory are drawn, in shares of the rate that copying them has.
@@ -64,7 +67,7 @@ def home_of_weights(model_bytes: int, cpu: Cpu) -> Home:
 def cost_of(demand: Demand, cpu: Cpu, tasks: int, home: Home = Home.LAST_CACHE) -> Cost:
     """What a demand costs when `tasks` cores share it; home: of the model's weights."""
     hertz = cpu.gigahertz * 1e9
-    compute = demand.cycles / hertz
+    compute = demand.cycles * (ASSUMED_MULTIPLIES / cpu.multiplies_per_cycle) / hertz
     memory = sum(_stream_seconds(stream, cpu, home) for stream in demand.streams)
     if tasks == 1:
         return Cost(compute, memory)
@@ -92,7 +95,8 @@ def anchor_seconds(anchor: Op, cpu: Cpu) -> float:
 
 def _peak_seconds(work: int, values: Iterable[Value], cpu: Cpu) -> float:
     """Arithmetic as fast as a core can do it, and all values once to or from the second cache."""
-    cycles = work / (FLOPS_PER_LANE * (cpu.vector_bits // DType.F32.bits))
+    lanes = cpu.vector_bits // DType.F32.bits
+    cycles = work / (FLOPS_PER_LANE * cpu.multiplies_per_cycle * lanes)
     moved = sum(value.type.storage_bytes for value in values)
     return (cycles + moved / cpu.reach.l2_bytes_per_cycle) / (cpu.gigahertz * 1e9)
 

@@ -1,0 +1,1 @@
+"""What all targets that are CPUs with vector registers share; each adds its own CPUs and their facts."""
