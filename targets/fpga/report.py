@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from rtcc.target import DeviceReport
 from rtcc.targets.fpga.core import Core
-from rtcc.targets.fpga.cycles.model import CycleReport, Stalls, count_cycles, line_parts
+from rtcc.targets.fpga.cycles.durations import line_parts
+from rtcc.targets.fpga.cycles.model import CycleReport, Stalls, count_cycles
 from rtcc.targets.fpga.image.form import LayerSpan, Region, regions_of
 from rtcc.targets.fpga.isa.fields import Instruction
 from rtcc.targets.fpga.isa.table import Load, Store

@@ -81,6 +81,11 @@ class Layer:
         """Taps along y and x."""
         return self.window.kernel[0], self.window.kernel[1]
 
+    @property
+    def taps(self) -> int:
+        """Of a kernel, over one block of channels."""
+        return self.window.kernel[0] * self.window.kernel[1]
+
 
 ONE = Window((1, 1), (1, 1), (1, 1), (0, 0, 0, 0))
 

@@ -11,9 +11,9 @@ from rtcc.ir import Graph, Op, Return, Value
 from rtcc.ir.ops.movement import Concat
 from rtcc.planning.offsets import Buffer as ArenaBuffer
 from rtcc.planning.offsets import assign_offsets
+from rtcc.targets.fpga.compiler.choice import Choices, Chosen
 from rtcc.targets.fpga.compiler.layers import Image, Layer, copy_of, layer_of
 from rtcc.targets.fpga.compiler.schedule import Schedule, Stored
-from rtcc.targets.fpga.compiler.tiling import Tiling, tiling
 from rtcc.targets.fpga.compiler.tokens import with_tokens
 from rtcc.targets.fpga.core import Core
 from rtcc.targets.fpga.isa.encoding import encode_program
@@ -35,7 +35,7 @@ class Placed:
     """A layer with its tiles and constants, and the instructions that it became: from `first` up to `end`."""
 
     defined: Defined
-    tiling: Tiling
+    chosen: Chosen
     stored: Stored
     first: int
     end: int
@@ -73,14 +73,16 @@ def compile_region(body: Graph, core: Core) -> Program:
     """The program of a region whose every operator `obstacle` found none for."""
     images, arena = _place_tensors(body, core)
     layers = [layer for op in body.ops if not isinstance(op, Return) for layer in _layers(op, images, core)]
+    choices = Choices(core)
+    chosen = [choices.of(each.layer) for each in layers]
     # what a program takes does not depend on where things lie, so it is written twice
-    length = len(_instructions(layers, [Stored(0, 0)] * len(layers), core)[0])
+    length = len(_instructions(layers, chosen, [Stored(0, 0)] * len(layers), core)[0])
     stored, constants = _place_constants(
         [each.layer for each in layers], length * core.instruction_rows, core
     )
     base = length * core.instruction_rows + len(constants) // core.row_bytes
     layers = [replace(each, layer=_moved(each.layer, base)) for each in layers]
-    program, placed = _instructions(layers, stored, core)
+    program, placed = _instructions(layers, chosen, stored, core)
     return Program(
         core,
         body,
@@ -119,17 +121,14 @@ def _is_constant(value: Value) -> bool:
 
 
 def _instructions(
-    layers: list[Defined], stored: list[Stored], core: Core
+    layers: list[Defined], chosen: list[Chosen], stored: list[Stored], core: Core
 ) -> tuple[list[Instruction], tuple[Placed, ...]]:
     schedule = Schedule(core)
     placed: list[Placed] = []
-    for defined, constants in zip(layers, stored, strict=True):
-        layer = defined.layer
-        found = tiling(layer, core)
-        assert isinstance(found, Tiling), f"{layer.name}: {found}"
+    for defined, tiles, constants in zip(layers, chosen, stored, strict=True):
         first = len(schedule.program)
-        schedule.layer(layer, found, constants)
-        placed.append(Placed(defined, found, constants, first, len(schedule.program)))
+        schedule.layer(defined.layer, tiles.tiling, constants)
+        placed.append(Placed(defined, tiles, constants, first, len(schedule.program)))
     return with_tokens([*schedule.program, Finish()], core), tuple(placed)
 
 

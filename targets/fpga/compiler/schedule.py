@@ -11,7 +11,16 @@ from dataclasses import dataclass
 
 from rtcc.targets.fpga.compiler.accesses import Memory, rows_of
 from rtcc.targets.fpga.compiler.layers import Image, Layer
-from rtcc.targets.fpga.compiler.tiling import Part, Tiling, lines_of, parameter_groups, part
+from rtcc.targets.fpga.compiler.tiling import (
+    Part,
+    Tiling,
+    are_weights_resident,
+    cuts,
+    lines_of,
+    parameter_groups,
+    part,
+    weight_parts,
+)
 from rtcc.targets.fpga.core import PARAMETER_BYTES, Core
 from rtcc.targets.fpga.isa.fields import Instruction
 from rtcc.targets.fpga.isa.table import Buffer, Exec, Load, Mode, Store
@@ -73,7 +82,6 @@ class _Emitter:
         self.schedule, self.layer, self.tiling, self.stored = schedule, layer, tiling, stored
         self.core, self.loops = schedule.core, tiling.geometry
         self.program = schedule.program
-        self.taps = layer.kernel[0] * layer.kernel[1]
         self.groups: dict[int, int] = {}
         self.resident: dict[int, int] = {}
 
@@ -83,22 +91,21 @@ class _Emitter:
         """For each tile of pixels, for each block of outputs: its weights, one EXEC or several."""
         layer, core = self.layer, self.core
         outputs = range(len(layer.spans))
-        rows = [(high - low) * self.taps * core.n for low, high in layer.spans]
-        if sum(rows) <= core.wgt_rows // 2:
+        parts = [weight_parts(layer, output, core) for output in outputs]
+        if are_weights_resident(layer, core):
             for output in outputs:
                 self.resident[output] = self.load_weights(output, *layer.spans[output])
         for tile in self.tiles():
             data = -1
             for output in outputs:
                 group = self.group(output)
-                parts = list(self.parts_of(output))
-                for number, (low, high) in enumerate(parts):
+                for number, (low, high) in enumerate(parts[output]):
                     weights = self.resident.get(output, -1)
                     if weights < 0:
                         weights = self.load_weights(output, low, high)
                     if data < 0:
                         data = self.load_data(layer.inputs[0], range(layer.inputs[0].blocks(core)), tile)
-                    is_last = int(number == len(parts) - 1)
+                    is_last = int(number == len(parts[output]) - 1)
                     out = self.out_rows(tile) if is_last else 0
                     self.run(
                         tile, data, wgt=weights, init=int(number == 0), flush=is_last, out=out, prm=group,
@@ -130,22 +137,10 @@ class _Emitter:
     def tiles(self) -> Iterator[_Tile]:
         """The tiles, line by line."""
         height, width = self.loops.result
-        for y in range(0, height, self.tiling.height):
-            for x in range(0, width, self.tiling.width):
-                lines, columns = min(self.tiling.height, height - y), min(self.tiling.width, width - x)
+        for y, lines in cuts(height, self.tiling.height):
+            for x, columns in cuts(width, self.tiling.width):
                 tall, wide = part(y, lines, 0, self.loops), part(x, columns, 1, self.loops)
                 yield _Tile(y, x, lines, columns, tall, wide)
-
-    def parts_of(self, output: int) -> Iterator[tuple[int, int]]:
-        """The blocks of input channels of one EXEC each: so many that weights for two have room."""
-        low, high = self.layer.spans[output]
-        if output in self.resident:
-            yield low, high
-            return
-        most = max(1, self.core.wgt_rows // 2 // (self.taps * self.core.n))
-        count = -(-(high - low) // most)
-        for number in range(count):
-            yield low + (high - low) * number // count, low + (high - low) * (number + 1) // count
 
     def group(self, index: int) -> int:
         """The group of the parameter buffer that holds a layer's group, loaded with those after it."""
@@ -161,14 +156,14 @@ class _Emitter:
 
     def load_weights(self, output: int, low: int, high: int) -> int:
         """Rows of WGT with the matrices of a block of outputs for blocks of inputs."""
-        layer, tile = self.layer, self.taps * self.core.n
+        layer, tile = self.layer, self.layer.taps * self.core.n
         assert layer.weights is not None
         before = (output * layer.weights.shape[1] + low) * tile
         return self.load_rows(self.stored.weights + before, (high - low) * tile)
 
     def load_channel_weights(self, block: int) -> int:
         """Rows of WGT with the weights of a block of channels."""
-        return self.load_rows(self.stored.weights + block * self.taps, self.taps)
+        return self.load_rows(self.stored.weights + block * self.layer.taps, self.layer.taps)
 
     def load_rows(self, dram: int, rows: int) -> int:
         sram = self.schedule.take(Memory.WGT, rows)

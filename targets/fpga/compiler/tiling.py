@@ -1,14 +1,14 @@
-"""How a layer is cut into tiles of pixels that fit the buffers, chosen by the cycles that it takes.
+"""The tiles of pixels that a layer can be cut into to fit the buffers; `choice.py` takes the fastest.
 
 Two tiles at a time have room in the buffers of data and results, so that one is loaded and one stored while a
-third is computed. EXEC takes taps · max(pixels, 18) + 34 cycles, of vector modes taps · max(pixels, 5) + 34;
-LOAD and STORE a beat for each row and about 40 for each transfer (measured on the RTL).
+third is computed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import pairwise
 
 from rtcc.ir.ops.window import Window
 from rtcc.targets.fpga.compiler.layers import ONE, Layer
@@ -30,13 +30,6 @@ MOST_STRIDE = Exec.places()["stride_y"].most
 MOST_COUNT = Exec.places()["nx"].most
 """Pixels of a line, and rows that a LOAD brings from one place."""
 
-LEAST_PIXELS = {Mode.MATRIX: 18}
-"""An array's tap takes as long as loading its next weights; others' as long as their pipeline is deep."""
-
-VECTOR_PIXELS = 5
-EXEC_CYCLES = 34
-TRANSFER_CYCLES = 40
-
 SLOTS = 2
 """Tiles that have room in a buffer together."""
 
@@ -56,12 +49,11 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tiles of `height` by `width` results, edges smaller; cycles: what the layer is predicted to take."""
+    """Tiles of `height` by `width` results, edges smaller."""
 
     geometry: Geometry
     height: int
     width: int
-    cycles: int
 
 
 @dataclass(frozen=True)
@@ -106,18 +98,48 @@ def lines_of(tall: Part, layer: Geometry) -> int:
 
 def obstacle(layer: Layer, core: Core) -> str:
     """Why no program computes a layer, naming the limit; "" where one does."""
-    found = tiling(layer, core)
-    return found if isinstance(found, str) else ""
-
-
-def tiling(layer: Layer, core: Core) -> Tiling | str:
-    """The fastest tiles of a layer, or why there are none."""
     if limit := _beyond_fields(layer, core):
         return limit
-    loops = geometry(layer)
-    blocks = layer.inputs[0].blocks(core) if layer.mode is Mode.MATRIX else 1
-    operands = len(layer.inputs)
-    return _best(loops, layer.mode, blocks, operands, len(layer.spans), layer.inputs[0].blocks(core), core)
+    loops, planes = geometry(layer), _planes(layer, core)
+    if not _fits(loops, planes, 1, 1, core):
+        rows = _rows(loops, 1, 1) * planes
+        return f"the data of one result are {rows} rows, and half of inp holds {core.inp_rows // SLOTS}"
+    return ""
+
+
+def tilings(layer: Layer, core: Core) -> Iterator[Tiling]:
+    """Every way to cut a layer that `obstacle` found none for into tiles as equal as can be."""
+    loops, planes = geometry(layer), _planes(layer, core)
+    height, width = loops.result
+    for columns in _equal_parts(width):
+        if not _fits(loops, planes, 1, columns, core):
+            continue
+        for lines in _equal_parts(height):
+            if _fits(loops, planes, lines, columns, core):
+                yield Tiling(loops, lines, columns)
+
+
+def cuts(size: int, step: int) -> Iterator[tuple[int, int]]:
+    """The parts of an axis: from where each reaches, and how far."""
+    for first in range(0, size, step):
+        yield first, min(step, size - first)
+
+
+def are_weights_resident(layer: Layer, core: Core) -> bool:
+    """Whether all weights of a layer are loaded once: half of their buffer is left to the next one's."""
+    blocks = sum(high - low for low, high in layer.spans)
+    return blocks * layer.taps * core.n <= core.wgt_rows // SLOTS
+
+
+def weight_parts(layer: Layer, output: int, core: Core) -> list[tuple[int, int]]:
+    """The blocks of inputs of each EXEC that computes a block of outputs: weights for two have room."""
+    low, high = layer.spans[output]
+    if are_weights_resident(layer, core):
+        return [(low, high)]
+    most = max(1, core.wgt_rows // SLOTS // (layer.taps * core.n))
+    count = -(-(high - low) // most)
+    bounds = [low + (high - low) * number // count for number in range(count + 1)]
+    return list(pairwise(bounds))
 
 
 def _beyond_fields(layer: Layer, core: Core) -> str:
@@ -131,8 +153,7 @@ def _beyond_fields(layer: Layer, core: Core) -> str:
         return f"its padding of {window.pads} is as large as its window of {window.extents}"
     if window.dilations[1] > MOST_DILATION:
         return f"its dilation of {window.dilations[1]} columns is more than {MOST_DILATION}"
-    taps = window.kernel[0] * window.kernel[1]
-    rows = taps * (core.n if layer.mode is Mode.MATRIX else 1)
+    rows = layer.taps * (core.n if layer.mode is Mode.MATRIX else 1)
     most = min(core.wgt_rows, MOST_COUNT)
     if layer.mode in (Mode.MATRIX, Mode.CHANNEL) and rows > most:
         return f"its kernel has {rows} rows of weights for n channels, and wgt or a LOAD holds {most}"
@@ -148,34 +169,25 @@ def _padding(layer: Geometry) -> tuple[int, int, int, int]:
     return tall.before, wide.before, tall.after, wide.after
 
 
-@lru_cache(maxsize=4096)
-def _best(
-    loops: Geometry, mode: Mode, blocks: int, operands: int, outputs: int, channels: int, core: Core
-) -> Tiling | str:
-    """blocks: planes of the data that a tile needs at once. outputs: blocks of filters of MATRIX."""
-    height, width = loops.result
-    most = min(core.acc_rows, core.out_rows // SLOTS)
-    found: list[Tiling] = []
-    for across in range(1, width + 1):
-        columns = -(-width // across)
-        for down in range(1, height + 1):
-            lines = -(-height // down)
-            if (
-                lines * columns > most
-                or _rows(loops, lines, columns) * blocks * operands > core.inp_rows // SLOTS
-                or _stride(loops, columns) > MOST_STRIDE
-                or columns > MOST_COUNT
-            ):
-                continue
-            cycles = _cycles(loops, mode, lines, columns, blocks, operands, outputs, channels)
-            found.append(Tiling(loops, lines, columns, cycles))
-            break
-        if found and across > len(found) + 3:
-            break
-    if not found:
-        rows = _rows(loops, 1, 1) * blocks * operands
-        return f"the data of one result are {rows} rows, and half of inp holds {core.inp_rows // SLOTS}"
-    return min(found, key=lambda each: each.cycles)
+def _planes(layer: Layer, core: Core) -> int:
+    """Planes of the data that a tile needs at once."""
+    blocks = layer.inputs[0].blocks(core) if layer.mode is Mode.MATRIX else 1
+    return blocks * len(layer.inputs)
+
+
+def _equal_parts(size: int) -> list[int]:
+    """The different sizes of the largest of so many parts, for every number of parts; falling."""
+    return list(dict.fromkeys(-(-size // parts) for parts in range(1, size + 1)))
+
+
+def _fits(loops: Geometry, planes: int, lines: int, columns: int, core: Core) -> bool:
+    """Whether a tile of so many results has room, and its strides and counts in their fields."""
+    return (
+        lines * columns <= min(core.acc_rows, core.out_rows // SLOTS)
+        and _rows(loops, lines, columns) * planes <= core.inp_rows // SLOTS
+        and _stride(loops, columns) <= MOST_STRIDE
+        and columns <= MOST_COUNT
+    )
 
 
 def _rows(loops: Geometry, lines: int, columns: int) -> int:
@@ -190,28 +202,6 @@ def _stride(loops: Geometry, columns: int) -> int:
     window = loops.window
     step = max(window.strides[0] if loops.line_step == 1 else 1, window.dilations[0])
     return step * ((columns - 1) * window.strides[1] + window.extents[1])
-
-
-def _cycles(
-    loops: Geometry,
-    mode: Mode,
-    lines: int,
-    columns: int,
-    blocks: int,
-    operands: int,
-    outputs: int,
-    channels: int,
-) -> int:
-    """What a layer takes where computing, loading and storing overlap: the longest of the three."""
-    tiles = -(-loops.result[0] // lines) * -(-loops.result[1] // columns)
-    taps = loops.window.kernel[0] * loops.window.kernel[1] * operands
-    results = outputs if mode is Mode.MATRIX else channels
-    pixels = max(lines * columns, LEAST_PIXELS.get(mode, VECTOR_PIXELS))
-    compute = taps * (blocks if mode is Mode.MATRIX else 1) * pixels + EXEC_CYCLES
-    loaded = _rows(loops, lines, columns) * blocks * operands + TRANSFER_CYCLES
-    loads = tiles * loaded * (1 if mode is Mode.MATRIX else channels)
-    stores = tiles * results * (lines * columns + TRANSFER_CYCLES)
-    return max(tiles * results * compute, loads, stores) + loaded
 
 
 def parameter_groups(core: Core) -> int:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rtcc.targets.fpga.core import Core
+from rtcc.targets.fpga.cycles.durations import LATENCY
 
 READ_BEATS = 1024
 """That the memory takes ahead, as that of the verilated harness."""
@@ -16,7 +15,7 @@ READ_BEATS = 1024
 class Timing:
     """latency: cycles from an address to its first beat, and from the last beat written to the answer."""
 
-    latency: int = 24
+    latency: int = LATENCY
 
 
 class ReadPort:
@@ -46,13 +45,3 @@ class ReadPort:
         self._ahead.append((begin + beats, beats))
         self._ahead_beats += beats
         return begin
-
-
-def bursts(core: Core, dram: int, rows: int) -> Iterator[int]:
-    """The rows of each burst of a line that begins at a row of DRAM."""
-    most = core.burst // core.beats_per_row
-    while rows:
-        taken = min(rows, most - dram % most)
-        yield taken
-        dram += taken
-        rows -= taken

@@ -1,7 +1,8 @@
 """The cycle model: an event simulation of queues, tokens and the memory port, instruction by instruction.
 
-The constants are the RTL's: each is the number of registers on a path, said where it stands. What is not
-modelled: faults, and a memory that is not of constant latency. Tests hold it within 2 % of the RTL.
+The constants are the RTL's: what instructions take is in `durations.py`, numbers of registers on a path are
+said where they stand. What is not modelled: faults, and a memory that is not of constant latency. Tests hold
+it within 2 % of the RTL.
 """
 
 from __future__ import annotations
@@ -13,22 +14,21 @@ from functools import partial
 
 from rtcc.errors import InvalidInput
 from rtcc.targets.fpga.core import MOST_TOKENS, Core
+from rtcc.targets.fpga.cycles.durations import (
+    QUIET,
+    STORE_BURSTS,
+    VISIT_GAP,
+    WEIGHTED,
+    WORKS,
+    bursts,
+    drain_cycles,
+    instruction_beats,
+    line_parts,
+)
 from rtcc.targets.fpga.cycles.events import Clock, Process, Signal
-from rtcc.targets.fpga.cycles.memory import ReadPort, Timing, bursts
-from rtcc.targets.fpga.isa.fields import INSTRUCTION_BITS, Instruction
-from rtcc.targets.fpga.isa.table import Exec, Finish, Load, Mode, Store, Unit
-
-VISIT_GAP = 3
-"""Cycles between two visits to one accumulator."""
-
-WORKS = 2
-"""LOADs that may be under way."""
-
-STORE_BURSTS = 16
-"""Bursts that STORE may have unanswered."""
-
-QUIET = 8
-"""Cycles after the last event until the core says that it is done."""
+from rtcc.targets.fpga.cycles.memory import ReadPort, Timing
+from rtcc.targets.fpga.isa.fields import Instruction
+from rtcc.targets.fpga.isa.table import Exec, Finish, Load, Store, Unit
 
 
 @dataclass
@@ -133,15 +133,11 @@ class _Model:
         """Anything that a process may wait for."""
         self.beats_ready: deque[int] = deque()
         """Of the program, when they were read."""
-        self.credit = 8 * self.instruction_beats
+        self.credit = 8 * instruction_beats(core)
         self.fetch_asks = False
         self.rows_read = self.rows_written = 0
         for process in (self.fetch(), self.dispatch(), self.load(), self.execute(), self.store()):
             self.clock.begin(process)
-
-    @property
-    def instruction_beats(self) -> int:
-        return INSTRUCTION_BITS // self.core.dram_bits
 
     # ---- Tokens ------------------------------------------------------------------------------------------
 
@@ -217,7 +213,7 @@ class _Model:
     def dispatch(self) -> Process:
         """Puts an instruction together beat by beat; it goes to its queue in the cycle after the last."""
         for index, instruction in enumerate(self.program):
-            for _ in range(self.instruction_beats):
+            for _ in range(instruction_beats(self.core)):
                 while not self.beats_ready:
                     yield self.changed
                 yield max(self.beats_ready.popleft(), self.clock.now)
@@ -284,7 +280,7 @@ class _Model:
             assert isinstance(instruction, Exec)
             was_waiting = start > array.loader_free
             first, last, weights = array.run(start, instruction)
-            span = self.complete(Unit.EXEC, index, start, last + self.core.n + 12)
+            span = self.complete(Unit.EXEC, index, start, last + drain_cycles(self.core))
             span.array_cycles = instruction.taps * instruction.pixels
             span.stalls.weights = weights
             idle = first - idle_since
@@ -330,27 +326,6 @@ class _Model:
             yield handed + 1
 
 
-def line_parts(core: Core, instruction: Load | Store) -> list[tuple[int, int, int]]:
-    """The bursts of a transfer: their rows, and the rows of padding written before and after each."""
-    is_load = isinstance(instruction, Load)
-    left, right, top, bottom = (
-        (instruction.pad_left, instruction.pad_right, instruction.pad_top, instruction.pad_bottom)
-        if is_load
-        else (0, 0, 0, 0)
-    )
-    width = left + instruction.nx + right
-    found: list[tuple[int, int, int]] = []
-    for z in range(instruction.nz):
-        for y in range(instruction.ny):
-            dram = instruction.dram + z * instruction.stride_z + y * instruction.stride_y
-            line = list(bursts(core, dram, instruction.nx))
-            before = left + (top * width if y == 0 else 0)
-            after = right + (bottom * width if y == instruction.ny - 1 else 0)
-            for place, rows in enumerate(line):
-                found.append((rows, before if place == 0 else 0, after if place == len(line) - 1 else 0))
-    return found
-
-
 class _Array:
     """The weight loader and the sweep: when tiles are loaded and pixels issued."""
 
@@ -374,7 +349,7 @@ class _Array:
         last_begin = first + (taps - 1) * pixels
         weights = 0
         self._tile_taken = first
-        if instruction.mode in (Mode.MATRIX, Mode.CHANNEL) and taps > 1:
+        if instruction.mode in WEIGHTED and taps > 1:
             second = max(tile + n, first)
             tile = max(second + (taps - 2) * n, last_begin - pixels if pixels >= n else 0)
             weights = max(tile + 1 - last_begin, 0)

@@ -121,7 +121,7 @@ def _definitions(name: str, image: bytes, programs: list[Program]) -> str:
 
 def _polls(program: Program) -> int:
     """Reads of STATUS after which the driver gives a program up: many times its predicted cycles."""
-    return PATIENCE * sum(placed.tiling.cycles for placed in program.layers) + LEAST_POLLS
+    return PATIENCE * sum(placed.chosen.cycles for placed in program.layers) + LEAST_POLLS
 
 
 def _run_name(name: str) -> str:

@@ -31,11 +31,11 @@ def _place(image: Image) -> str:
 
 
 def _head(placed: Placed) -> list[str]:
-    layer, tiling = placed.layer, placed.tiling
+    layer, tiling = placed.layer, placed.chosen.tiling
     kernel = "x".join(map(str, layer.kernel))
     return [
         f"layer {layer.name}: {layer.mode.name} {kernel}, tiles of {tiling.height}x{tiling.width}, "
-        f"about {tiling.cycles} cycles, {layer.macs} products",
+        f"about {placed.chosen.cycles} cycles, {layer.macs} products",
         *(f"    reads  {_place(each)}" for each in layer.inputs),
         f"    writes {_place(layer.output)}",
     ]
