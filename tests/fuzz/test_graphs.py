@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from numpy.typing import NDArray
 from onnx import ModelProto, printer
 from onnx.reference import ReferenceEvaluator
@@ -20,7 +20,7 @@ from tests.fuzz.graphs import graphs
 
 Arrays = dict[str, NDArray[Any]]
 
-FEW, MANY = 15, 2000
+FEW, MANY, PIECES = 15, 2000, 8
 EVERY_CHECK: Any = list(HealthCheck)
 
 
@@ -49,8 +49,14 @@ def test_random_graphs(drawn: tuple[ModelProto, Arrays]) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=MANY, deadline=None, derandomize=True, database=None,
-          suppress_health_check=EVERY_CHECK)  # fmt: skip
-@given(graphs())
-def test_many_random_graphs(drawn: tuple[ModelProto, Arrays]) -> None:
-    check(*drawn)
+@pytest.mark.parametrize("piece", range(PIECES))
+def test_many_random_graphs(piece: int) -> None:
+    """In pieces with seeds of their own, so that one that was stopped can be run again."""
+
+    @seed(piece)
+    @settings(max_examples=MANY // PIECES, deadline=None, database=None, suppress_health_check=EVERY_CHECK)
+    @given(graphs())
+    def one(drawn: tuple[ModelProto, Arrays]) -> None:
+        check(*drawn)
+
+    one()
