@@ -42,6 +42,10 @@ from rtcc.onnx.tensors import Array, sparse_array, tensor_array
 from rtcc.onnx.topology import node_name, ordered
 from rtcc.system.limits import within_limits
 
+LARGEST_NESTED = 50_000
+"""Nodes that may be read in nested graphs, each time that one is read: loops that are written out read their
+body once a round, and others until the sizes of what they carry settle."""
+
 
 def read(
     source: Source,
@@ -107,6 +111,7 @@ class _Reader:
         loaded = load_model(source)
         model, self._external = loaded.model, loaded.external
         self._weights = loaded.weights
+        self._nested = 0
         self._functions = local_functions(model)
         check_expansion(model, self._functions)
         self.module = Module(metadata={p.key: p.value for p in model.metadata_props})
@@ -295,6 +300,7 @@ class _Reader:
         self, graph: GraphProto, path: str, arguments: Sequence[Held], scope: _Scope
     ) -> Sequence[Held]:
         """The results of a nested graph read in place."""
+        self._count(graph, path)
         _check_count(graph, len(arguments), path)
         inner = scope.nested(graph, path, scope.graph)
         for info, held in zip(graph.input, arguments, strict=True):
@@ -307,6 +313,7 @@ class _Reader:
         self, graph: GraphProto, types: Sequence[TensorType], path: str, scope: _Scope
     ) -> tuple[Graph, Structure]:
         """A nested graph whose inputs have the given types; it sees the names around it."""
+        self._count(graph, path)
         _check_count(graph, len(types), path)
         region = Graph(graph.name)
         inner = scope.nested(graph, path, region)
@@ -317,6 +324,18 @@ class _Reader:
         results = self._read_body(graph, inner)
         region.return_(*flattened(results))
         return region, structure_of(results)
+
+    def _count(self, graph: GraphProto, path: str) -> None:
+        """Unsupported where nested graphs are read so often that it would take minutes."""
+        self._nested += len(graph.node) + 1
+        if self._nested > LARGEST_NESTED:
+            raise Unsupported(
+                "expansion-too-large",
+                f"more than {LARGEST_NESTED} nodes were read in nested graphs, those of each round counted",
+                where=path,
+                hint="loops in loops that carry sequences, or tensors that grow, are read once a round: have "
+                "them carry one tensor of a constant size, or fix a smaller trip count (--value NAME=NUMBER)",
+            )
 
 
 def _check_count(graph: GraphProto, count: int, path: str) -> None:

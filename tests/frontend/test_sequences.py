@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 import rtcc
 from rtcc.backend import InterpreterBackend
@@ -301,6 +301,53 @@ def test_what_is_refused() -> None:
     assert "without elements" in _error(nothing).message
     nowhere = make_model([node("Identity", ["o"], ["y"])], [optional("o", of_sequence=True)], [optional("y")])
     assert "absent" in _error(nowhere, values={"o": None}).message
+
+
+def test_loops_in_loops_are_written_out_within_a_bound() -> None:
+    """Each with few rounds, all of them with more than can be read in seconds."""
+    inner = body(
+        [node("SequenceErase", ["s"], ["t"]), node("SequenceInsert", ["t", "x"], ["u"])],
+        [value("i", (), I64), value("c", (), np.bool_), sequence("s")],
+        [value("c", (), np.bool_), sequence("u")],
+    )
+    outer = body(
+        [node("Loop", ["rounds", "", "q"], ["r"], body=inner)],
+        [value("j", (), I64), value("d", (), np.bool_), sequence("q")],
+        [value("d", (), np.bool_), sequence("r")],
+    )
+    nodes = [
+        node("SequenceConstruct", ["x"], ["one"]),
+        node("Loop", ["rounds", "", "one"], ["all"], body=outer),
+        node("ConcatFromSequence", ["all"], ["y"], axis=0),
+    ]
+    model = make_model(nodes, [value("x", (2,))], ["y"], {"rounds": np.array(200)})
+    error = _error(model)
+    assert error.code == "expansion-too-large"
+    assert "--value" in (error.hint or "")
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.array(20), "rounds"))
+    agree(model, {"x": numbers(2)})
+
+
+@pytest.mark.parametrize("dtype", [I64, F32])
+def test_a_carried_counter_decides_when_a_long_loop_ends(dtype: type[np.number[Any]]) -> None:
+    """Which is not followed back to the first round from each."""
+    inner = body(
+        [
+            node("Add", ["n", "one"], ["k"]), node("Add", ["k", "one"], ["l"]), node("Sub", ["l", "one"], ["m"]),
+            node("Less", ["m", "last"], ["on"]),
+            node("SequenceErase", ["s"], ["t"]), node("SequenceInsert", ["t", "x"], ["u"]),
+        ],
+        [value("i", (), I64), value("c", (), np.bool_), value("n", (), dtype), sequence("s")],
+        [value("on", (), np.bool_), value("m", (), dtype), sequence("u")],
+    )  # fmt: skip
+    nodes = [
+        node("SequenceConstruct", ["x"], ["first"]),
+        node("Loop", ["", "true", "zero", "first"], ["n", "all"], body=inner),
+        node("ConcatFromSequence", ["all"], ["z"], axis=0),
+    ]
+    counts = {name: np.array(n, dtype) for name, n in (("zero", 0), ("one", 1), ("last", 999))}
+    model = make_model(nodes, [value("x", (2,))], ["n", "z"], {"true": np.array(True), **counts})
+    assert agree(model, {"x": numbers(2)})["n"] == 999
 
 
 def test_branches_of_different_lengths() -> None:

@@ -15,6 +15,9 @@ from rtcc.onnx.node import Node
 MOST_ROUNDS = 1000
 """Rounds that a loop may have to be written out."""
 
+LARGEST_SETTLED = 16
+"""Elements of a carried tensor that is computed round after round where constants decide it."""
+
 
 def written_out(node: Node, build: Builder) -> Sequence[Held]:
     """The last carried values and the stacked slices of a Loop whose rounds constants decide."""
@@ -26,6 +29,7 @@ def written_out(node: Node, build: Builder) -> Sequence[Held]:
     goes_on = given is None or bool(_known(node, build, given))
     condition = build.constant("condition", np.array(True))
     slices: list[Sequence[Value]] = []
+    undecided: set[int] = set()
     rounds = 0
     while goes_on and (trips is None or rounds < trips):
         if rounds == MOST_ROUNDS:
@@ -37,7 +41,7 @@ def written_out(node: Node, build: Builder) -> Sequence[Held]:
         following, *results = build.inline(body, f"body_{rounds}", (counter, condition, *carried))
         if len(results) < len(carried):
             raise node.fail(f"its body gives {len(results)} of {len(carried)} carried values")
-        carried, rest = results[: len(carried)], results[len(carried) :]
+        carried, rest = _settled(build, results[: len(carried)], undecided), results[len(carried) :]
         slices.append([_tensor(node, each) for each in rest])
         goes_on = given is None or bool(_known(node, build, _tensor(node, following)))
         rounds += 1
@@ -61,6 +65,28 @@ def _known(node: Node, build: Builder, value: Value | None) -> int | None:
             hint="fix the input that decides it: --value NAME=NUMBER, or carry one tensor instead",
         )
     return int(known.reshape(()))
+
+
+def _settled(build: Builder, carried: Sequence[Held], undecided: set[int]) -> list[Held]:
+    """What is carried, small tensors that constants decide as constants.
+
+    So what the next rounds do with a counter is not followed back to the first. undecided: which of them the
+    data decide, as found in this round or before.
+    """
+    found = list(carried)
+    for i, held in enumerate(carried):
+        if i in undecided or not isinstance(held, Value) or not _is_small(held):
+            continue
+        known = build.evaluated(held)
+        if known is None:
+            undecided.add(i)
+        else:
+            found[i] = build.constant("carried", known)
+    return found
+
+
+def _is_small(value: Value) -> bool:
+    return value.type.is_static and value.type.elements <= LARGEST_SETTLED
 
 
 def _tensor(node: Node, held: Held) -> Value:
