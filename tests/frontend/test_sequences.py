@@ -333,8 +333,8 @@ def test_a_carried_counter_decides_when_a_long_loop_ends(dtype: type[np.number[A
     """Which is not followed back to the first round from each."""
     inner = body(
         [
-            node("Add", ["n", "one"], ["k"]), node("Add", ["k", "one"], ["l"]), node("Sub", ["l", "one"], ["m"]),
-            node("Less", ["m", "last"], ["on"]),
+            node("Add", ["n", "one"], ["k"]), node("Add", ["k", "one"], ["l"]),
+            node("Sub", ["l", "one"], ["m"]), node("Less", ["m", "last"], ["on"]),
             node("SequenceErase", ["s"], ["t"]), node("SequenceInsert", ["t", "x"], ["u"]),
         ],
         [value("i", (), I64), value("c", (), np.bool_), value("n", (), dtype), sequence("s")],

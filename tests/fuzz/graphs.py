@@ -123,6 +123,8 @@ def _transposed(graph: Drawn, name: str) -> None:
 
 def _reshaped(graph: Drawn, name: str) -> None:
     size = graph.values[name].size
+    if size == 0:
+        return
     lead = graph.draw(st.sampled_from([n for n in range(1, size + 1) if size % n == 0]))
     graph.add("Reshape", [name, graph.constant(np.array([lead, -1]))])
 

@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportArgumentType=false
 """Top-k: of each row the k elements that come first, in order.
 
 Few are kept sorted in vector registers: an element that comes before the last of them moves those after it
