@@ -292,10 +292,10 @@ def completed(pipeline: str, module: Module, target: Target) -> list[Pass]:
     from rtcc.ir import LEVELS
     from rtcc.pipeline.text import parse_pipeline
 
-    passes = list(parse_pipeline(pipeline))
+    passes = list(parse_pipeline(pipeline, target.named_pipelines))
     level = next((name for name in NAMED_PIPELINES if pipeline.lstrip().startswith(name)), "-O2")
-    graph_passes = [each.name for each in parse_pipeline(NAMED_PIPELINES[level])]
-    lowering = list(parse_pipeline(target.pipeline(level)))[len(graph_passes) :]
+    graph_passes = [each.name for each in parse_pipeline(target.graph_passes(level))]
+    lowering = parse_pipeline(target.lowering_passes(level))
     done = {each.name for each in passes} | {text.partition("{")[0] for text in module.after}
     reached = next((each.produces for each in reversed(passes) if each.produces), module.level)
     passed = [n for n, each in enumerate(lowering) if each.name in done - {*graph_passes}]

@@ -304,9 +304,26 @@ class Target(ABC):
     def layout_agnostic(self, op: Op) -> bool:
         """Whether the op's kernel takes and gives any channel-blocked layout as it comes."""
 
+    def graph_passes(self, level: str) -> str:
+        """Pipeline text of -O0, -O1 or -O2 at graph level: `NAMED_PIPELINES` unless the target has others."""
+        from rtcc.pipeline.catalogue import NAMED_PIPELINES
+
+        return NAMED_PIPELINES[level]
+
     @abstractmethod
+    def lowering_passes(self, level: str) -> str:
+        """Pipeline text of what follows at -O0, -O1 or -O2, from the graph to the plan."""
+
     def pipeline(self, level: str) -> str:
         """Pipeline text of -O0, -O1 or -O2 for this target, from the graph to the plan."""
+        return f"{self.graph_passes(level)},{self.lowering_passes(level)}"
+
+    @property
+    def named_pipelines(self) -> dict[str, str]:
+        """What -O0, -O1 and -O2 stand for at graph level within a pipeline's text (`parse_pipeline`)."""
+        from rtcc.pipeline.catalogue import NAMED_PIPELINES
+
+        return {level: self.graph_passes(level) for level in NAMED_PIPELINES}
 
     def expect_code(self) -> None:  # noqa: B027 (most targets have nothing to start)
         """Told that `compile_kernels` will soon be asked: what takes long to start may start now."""

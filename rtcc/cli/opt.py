@@ -50,7 +50,6 @@ def opt(
 ) -> None:
     """Run passes on MODEL and print the IR that comes out, or write it as text or ONNX."""
     from rtcc.pipeline.run import RunOptions, run_pipeline
-    from rtcc.pipeline.text import parse_pipeline
     from rtcc.system.files import require_folder
 
     load_plugins(load)
@@ -58,12 +57,11 @@ def opt(
         if output.suffix not in (".rtir", ".onnx"):
             raise InvalidInput("unknown-suffix", f"{output.name!r} ends neither in .rtir nor in .onnx")
         require_folder(output)
-    passes = parse_pipeline(pipeline)
     module = asked.read(model)
     if asked.target is not None:
         module.target = str(asked.target_for(module))
     report = run_pipeline(
-        module, passes, RunOptions(verify_each=verify_each, dump_dir=dump_ir, reproducer_dir=dump_ir)
+        module, pipeline, RunOptions(verify_each=verify_each, dump_dir=dump_ir, reproducer_dir=dump_ir)
     )
     if timing:
         typer.echo(str(report), err=True)

@@ -76,12 +76,22 @@ class Report:
 def run_pipeline(module: Module, pipeline: str | Sequence[Pass], options: RunOptions | None = None) -> Report:
     """Run passes on a module in place; what each did.
 
+    -O0, -O1 and -O2 within a text stand for the passes of the module's target, where it has one.
+
     Errors: wrong-level (a pass at a level it does not work at), pass-crashed (an internal fault),
     pass-broke-ir (the IR's invariants), pass-changed-result (the results moved more than declared); the
     last three name a reproducer where options say to write one.
     """
-    passes = parse_pipeline(pipeline) if isinstance(pipeline, str) else tuple(pipeline)
+    passes = _parsed(pipeline, module) if isinstance(pipeline, str) else tuple(pipeline)
     return _Runner(module, passes, options or RunOptions()).run()
+
+
+def _parsed(pipeline: str, module: Module) -> tuple[Pass, ...]:
+    if not module.target:
+        return parse_pipeline(pipeline)
+    from rtcc.target import target_of
+
+    return parse_pipeline(pipeline, target_of(module).named_pipelines)
 
 
 def count_ops(module: Module) -> int:

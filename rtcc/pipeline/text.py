@@ -5,13 +5,14 @@
     option    =  name "=" value
     value     =  word | "string" | "[" [ value { "," value } ] "]"
 
-An -O item stands for the passes of that named pipeline. Spaces and line breaks mean nothing.
+An -O item stands for the passes of that named pipeline, of which a target may have its own. Spaces and line
+breaks mean nothing.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
@@ -43,8 +44,10 @@ _GRAMMAR = r"""
 """
 
 
-def parse_pipeline(text: str) -> tuple[Pass, ...]:
+def parse_pipeline(text: str, named: Mapping[str, str] = NAMED_PIPELINES) -> tuple[Pass, ...]:
     """The passes that a pipeline's text names, with their options.
+
+    named: what the -O items stand for, a target's own (`Target.named_pipelines`) where one is known.
 
     Errors (ParseError, drawn under the text): pipeline-syntax, unknown-pass, unknown-option,
     missing-option, bad-option, repeated-option.
@@ -62,8 +65,8 @@ def parse_pipeline(text: str) -> tuple[Pass, ...]:
     for item in tree.children:
         head = cast("Tree[Token]", item).children[0]
         assert isinstance(head, Token)
-        if head.value in NAMED_PIPELINES:
-            passes += parse_pipeline(NAMED_PIPELINES[head.value])
+        if head.value in named:
+            passes += parse_pipeline(named[head.value])
         else:
             passes.append(_read_pass(cast("Tree[Token]", item), text))
     return tuple(passes)

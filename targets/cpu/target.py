@@ -12,7 +12,6 @@ from typing import ClassVar
 from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Layout, Module, Op, TensorType
 from rtcc.ir.regions import anchor_of, company_of, is_in_region, problem_of
-from rtcc.pipeline.catalogue import NAMED_PIPELINES
 from rtcc.selection.declared_candidate import candidate_of
 from rtcc.system.machine import Machine
 from rtcc.target import (
@@ -183,14 +182,14 @@ class CpuTarget(Target):
     def layout_agnostic(self, op: Op) -> bool:
         return is_agnostic(op)
 
-    def pipeline(self, level: str) -> str:
+    def lowering_passes(self, level: str) -> str:
         options = {"-O0": f"{{conv={GENERIC}}}", "-O1": "{transforms=false}"}.get(level, "")
         attention = ",fuse-attention" if level == "-O2" else ""
         before, after = (
             f"legalize,fold-constants,expand-loops{attention},fuse",
             "join-pools,select-layout,outline-kernels,plan-memory",
         )
-        return ",".join((NAMED_PIPELINES[level], before, f"select-conv{options}", after))
+        return ",".join((before, f"select-conv{options}", after))
 
     def expect_code(self) -> None:
         expect_kernels(self.sources)

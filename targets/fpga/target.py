@@ -109,9 +109,11 @@ class Fpga(X86):
     def seconds(self, kernel: Graph) -> float:
         return 0.0 if self.is_accelerated(kernel) else super().seconds(kernel)
 
-    def pipeline(self, level: str) -> str:
-        text = super().pipeline(level).removeprefix(HOST)
-        return FIRST + HOST.partition(",")[2] + text.replace("outline-kernels", "partition,outline-kernels")
+    def graph_passes(self, level: str) -> str:
+        return FIRST + HOST.partition(",")[2] + super().graph_passes(level).removeprefix(HOST)
+
+    def lowering_passes(self, level: str) -> str:
+        return super().lowering_passes(level).replace("outline-kernels", "partition,outline-kernels")
 
     def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
         return super().compile_kernels(self._of_host(module), progress)

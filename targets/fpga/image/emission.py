@@ -13,7 +13,7 @@ from rtcc.artifact.info import ArtifactInfo
 from rtcc.emission.emit_c import ModelSource, emit_c
 from rtcc.emission.header import identifier
 from rtcc.emission.toolchain import Toolchain, find_toolchain
-from rtcc.errors import CodegenError
+from rtcc.errors import CodegenError, InvalidInput
 from rtcc.ir import Graph, Module
 from rtcc.system.files import replace_file
 from rtcc.system.machine import Machine
@@ -57,14 +57,19 @@ class FpgaSource:
 def emit(
     module: Module, name: str, objects: Mapping[str, bytes], accelerated: Mapping[str, Graph], core: Core,
     machine: Machine, threads: int, weights_name: WeightsName | None,
-) -> ModelSource | FpgaSource:  # fmt: skip
-    """objects: of the host's kernels. accelerated: the others; the library alone where there are none.
+) -> FpgaSource:  # fmt: skip
+    """objects: of the host's kernels. accelerated: the others.
 
-    CodegenError `accelerator-program` where a program does not pass its check.
+    InvalidInput `nothing-accelerated` where there are none; CodegenError `accelerator-program` where a
+    program does not pass its check.
     """
+    if not accelerated:
+        message = "no layer of the model runs on the accelerator"
+        hint = "--explain says why of each; a pipeline of your own has to name accelerate, as -O0, -O1 and -O2 do"
+        raise InvalidInput("nothing-accelerated", message, hint=f"{hint}; --target x86 compiles for the host")
     versions = {"apache-tvm": version("apache-tvm")}
     programs = [_checked_program(kernel, body, core) for kernel, body in accelerated.items()]
-    stubs = _stubs(identifier(name), accelerated, programs, find_toolchain(machine)) if programs else {}
+    stubs = _stubs(identifier(name), accelerated, programs, find_toolchain(machine))
     host = emit_c(
         module,
         name,
@@ -74,8 +79,6 @@ def emit(
         weights_name=weights_name,
         versions=versions,
     )
-    if not programs:
-        return host
     image = image_of(programs)
     code = "\n".join(
         [host.code, _definitions(host.info.name, image, programs), _text("driver.c"), _attach(host.info.name)]

@@ -312,6 +312,18 @@ def test_a_program_that_fails_its_check_is_not_written(lenet: Path, monkeypatch:
     assert "another core" in str(caught.value.hint)
 
 
+def test_levels_within_a_pipeline_are_those_of_the_target(lenet: Path) -> None:
+    """-O2 within a text of one's own computes on the accelerator too; without it that is said."""
+    default = start(lenet, Options(target=TARGET))
+    custom = start(lenet, Options(target=TARGET, pipeline="-O2,eliminate-dead"))
+    for compilation in (default, custom):
+        compilation.lower()
+    assert list(custom.module.kernels) == list(default.module.kernels)
+    with pytest.raises(InvalidInput, match="no layer of the model runs on the accelerator") as found:
+        rtcc.compile(lenet, TARGET, pipeline="eliminate-dead")
+    assert found.value.code == "nothing-accelerated"
+
+
 def test_an_artefact_is_saved_with_its_image(lenet: Path, tmp_path: Path) -> None:
     with rtcc.compile(lenet, TARGET) as artifact:
         saved = artifact.save(tmp_path / "net.so")
