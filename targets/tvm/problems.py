@@ -29,9 +29,10 @@ from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import (
     Right,
     Stored,
 )
+from rtcc.targets.tvm.kernels.pooling.joined_pool import Pooling
 from rtcc.targets.tvm.kernels.pooling.pool_problem import PoolProblem, Reduction
-from rtcc.targets.tvm.kernels.transformed import columns_tiles, transformed_tiles
-from rtcc.targets.tvm.kernels.transformed.columns_tiles import ColumnsProblem, ColumnsTile, Pooling
+from rtcc.targets.tvm.kernels.transformed import columns_tiles, transformed_tiles, winograd_tiles
+from rtcc.targets.tvm.kernels.transformed.columns_tiles import ColumnsProblem, ColumnsTile
 from rtcc.targets.tvm.kernels.transformed.fft_tiles import FftProblem
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem
@@ -131,8 +132,10 @@ def bordered_problem(conv: nn.Conv | ConvSum, lanes: int, halos: Halos) -> ConvP
     return replace(problem, input_halo=(widest[0], widest[1], widest[2], widest[3]))
 
 
-def winograd_problem(op: WinogradConv, lanes: int, halos: Halos = NO_HALOS) -> WinogradProblem:
-    """A convolution by Winograd's algorithm as its micro-kernel takes it."""
+def winograd_problem(
+    op: WinogradConv, lanes: int, halos: Halos = NO_HALOS, pool: Op | None = None
+) -> WinogradProblem:
+    """A convolution by Winograd's algorithm as its micro-kernel takes it, with a pool of its results."""
     data, result, window = op.data.type, op.type, op.window
     height, width = _spatial(data.sizes)
     problem = ConvProblem(
@@ -140,7 +143,7 @@ def winograd_problem(op: WinogradConv, lanes: int, halos: Halos = NO_HALOS) -> W
         kernel=_pair(window.kernel), pads=_quad(window.pads), lanes=lanes,
         input_halo=_quad(halos.operand), output_halo=_quad(halos.result),
     )  # fmt: skip
-    return WinogradProblem(problem, _pair(op.outputs))
+    return WinogradProblem(problem, _pair(op.outputs), None if pool is None else _pooling(pool))
 
 
 def columns_problem(
@@ -158,10 +161,14 @@ def is_columns(algorithm: str) -> bool:
 
 def joins_pool(anchor: Op, algorithm: str, pool: Op, lanes: int) -> bool:
     """Whether the micro-kernel of an anchor can pool what it has finished."""
-    if not (isinstance(anchor, WinogradConv) and is_columns(algorithm) and is_blocked_pool(pool)):
+    if not (isinstance(anchor, WinogradConv) and is_blocked_pool(pool)):
         return False
-    found, conv = _pooling(pool), winograd_problem(anchor, lanes).conv
-    return found is not None and columns_tiles.pools(conv, anchor.outputs[0], found)
+    found, problem = _pooling(pool), winograd_problem(anchor, lanes)
+    if found is None:
+        return False
+    if is_columns(algorithm):
+        return columns_tiles.pools(problem.conv, anchor.outputs[0], found)
+    return winograd_tiles.pools(problem, found)
 
 
 def _pooling(pool: Op) -> Pooling | None:

@@ -23,12 +23,12 @@ from rtcc.targets.tvm import vector_math
 from rtcc.targets.tvm.function_builder import splat
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec
+from rtcc.targets.tvm.kernels.pooling.joined_pool import Pooling
 from rtcc.targets.tvm.kernels.pooling.pool_problem import Reduction
 from rtcc.targets.tvm.kernels.transformed import columns_conv
 from rtcc.targets.tvm.kernels.transformed.columns_tiles import (
     ColumnsProblem,
     ColumnsTile,
-    Pooling,
     choose_tile,
     columns_illegal,
     pools,
@@ -37,6 +37,7 @@ from rtcc.targets.tvm.kernels.transformed.columns_tiles import (
 )
 from tests.targets.kernels import blocked, run
 from tests.targets.test_microkernels import REGISTERS, convolved, numbers
+from tests.targets.transformed import pooled
 
 lengths = pytest.mark.parametrize("lanes", [16, 8])
 ERROR = 3e-6
@@ -90,14 +91,6 @@ def packed(weights: np.ndarray, p: ColumnsProblem) -> np.ndarray:
     return padded.reshape(shape).transpose(0, 3, 2, 4, 1)
 
 
-def pooled(values: np.ndarray, p: ColumnsProblem) -> np.ndarray:
-    rows, columns = p.window
-    whole = values[:, :, : p.height * rows, : p.width * columns]
-    windows = whole.reshape(*values.shape[:2], p.height, rows, p.width, columns)
-    is_mean = p.pooling is not None and p.pooling.reduction is Reduction.AVERAGE
-    return windows.mean((3, 5)) if is_mean else windows.max((3, 5))
-
-
 def check(p: ColumnsProblem, tile: ColumnsTile | None) -> None:
     """The kernel against float64, two vector lengths apart; halos and padding lanes are zero."""
     conv = p.conv
@@ -112,7 +105,7 @@ def check(p: ColumnsProblem, tile: ColumnsTile | None) -> None:
     inputs = [data, packed(weights, p), bias]
     result = run(func, conv.lanes, inputs, form.shape, scratch_bytes(p, tile))
     sums = np.maximum(convolved(data, weights, conv) + bias[: conv.filters, None, None], 0)
-    expected = blocked(pooled(sums, p), form)
+    expected = blocked(pooled(sums, p.pooling), form)
     assert np.abs(result - expected).max() <= ERROR * max(1.0, np.abs(sums).max())
     inside = blocked(np.ones((form.batch, form.channels, form.height, form.width)), form) == 1
     assert not result[~inside].any()

@@ -13,19 +13,23 @@ from rtcc.compiler import Options, start
 from rtcc.errors import CodegenError, InvalidInput
 from rtcc.interpreter import interpret
 from rtcc.ir import DType, Graph, Module, TensorType
+from rtcc.ir.ops.activation import Relu
 from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.nn import Conv
+from rtcc.ir.ops.pooling import AveragePool, MaxPool
 from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
+from rtcc.targets.tvm.kernels.pooling.joined_pool import Pooling
+from rtcc.targets.tvm.kernels.pooling.pool_problem import Reduction
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking
-from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, winograd_illegal
+from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, pools, winograd_illegal
 from rtcc.verification.check import compare, stored
 from rtcc.verification.check import expected as expected_results
 from rtcc.verification.special import special_kernel_inputs
 from tests.targets.kernels import blocked
 from tests.targets.lowered import Kernels
 from tests.targets.test_microkernels import BiasRelu, Residual, convolved, expected_with_bias, numbers
-from tests.targets.transformed import Case, Layer, require_close, result_of
+from tests.targets.transformed import Case, Layer, pooled, require_close, result_of
 
 lengths = pytest.mark.parametrize("lanes", [16, 8])
 ONE = (1, 1, 1, 1)
@@ -81,6 +85,69 @@ def test_winograd_conv(name: str, lanes: int) -> None:
     result, data, weights = result_of(p, tile, BiasRelu(len(bias)), [bias])
     expected = expected_with_bias(data, weights, bias, p.conv)
     require_close(result, expected, p.conv, ERROR[max(outputs)])
+
+
+MAX, MEAN = Pooling(Reduction.MAXIMUM, 2, 2), Pooling(Reduction.AVERAGE, 2, 2)
+
+POOLED: dict[str, tuple[ConvProblem, tuple[int, int], Pooling]] = {
+    "whole tiles": (
+        ConvProblem(1, 32, 12, 16, 32, (3, 3), pads=ONE, input_halo=ONE, output_halo=ONE), (4, 4), MAX
+    ),
+    "a rest that fills no window, batch, halos": (
+        ConvProblem(2, 20, 9, 11, 40, (3, 3), pads=ONE, output_halo=(2, 1, 0, 3)), (4, 4), MAX
+    ),
+    "a rest that no tile computes": (ConvProblem(1, 16, 9, 13, 24, (3, 3), pads=ONE), (4, 4), MEAN),
+    "one window a tile": (ConvProblem(1, 16, 9, 7, 24, (3, 3), output_halo=ONE), (2, 2), MEAN),
+    "windows of 4 by 2": (ConvProblem(1, 16, 13, 9, 24, (3, 3)), (4, 4), Pooling(Reduction.MAXIMUM, 4, 2)),
+    "a row of taps": (ConvProblem(1, 16, 9, 13, 24, (1, 3)), (1, 4), Pooling(Reduction.MAXIMUM, 1, 2)),
+}  # fmt: skip
+
+
+@lengths
+@pytest.mark.parametrize("name", POOLED)
+def test_pooled(name: str, lanes: int) -> None:
+    conv, outputs, pooling = POOLED[name]
+    p = WinogradProblem(replace(conv, lanes=lanes), outputs, pooling)
+    assert pools(replace(p, pooling=None), pooling)
+    bias = numbers(p.conv.output.blocks * lanes)
+    result, data, weights = result_of(p, Blocking(5, 1, 2), BiasRelu(len(bias)), [bias])
+    sums = np.maximum(convolved(data, weights, p.conv) + bias[: conv.filters, None, None], 0)
+    expected = blocked(pooled(sums, pooling), p.stored)
+    inside = blocked(np.ones((conv.batch, conv.filters, p.stored.height, p.stored.width)), p.stored) == 1
+    assert not result[~inside].any()
+    assert np.abs(result - expected)[inside].max() <= ERROR[max(outputs)] * np.abs(sums).max()
+
+
+def test_windows_across_tiles_are_not_pooled() -> None:
+    conv = ConvProblem(1, 16, 12, 12, 16, (3, 3), pads=ONE)
+    assert not pools(WinogradProblem(conv, (3, 3)), MAX)
+    assert not pools(WinogradProblem(conv, (2, 2)), Pooling(Reduction.MAXIMUM, 2, 4))
+    assert not pools(WinogradProblem(replace(conv, height=1), (4, 4)), MAX)
+
+
+@pytest.mark.parametrize("pool", [MaxPool, AveragePool])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_pool_joins_through_the_compiler(pool: type[MaxPool | AveragePool], threads: int) -> None:
+    """One kernel computes pool(relu(conv)), and rightly; its neighbours read halos."""
+    module = Module()
+    graph = module.add_graph(Graph("main", [("x", TensorType(DType.F32, (1, 16, 21, 30)))]))
+    value = graph.parameters[0]
+    for name, channels in (("first", 16), ("second", 32)):
+        weight = module.add_constant(name, numbers(32, channels, 3, 3))
+        value = graph.append(Relu(graph.append(Conv(value, weight, pads=ONE)).result)).result
+        value = graph.append(pool(value, kernel_shape=(2, 2), strides=(2, 2))).result
+    value.name = "y"
+    graph.return_(value)
+    compilation = start(module, Options(conv="winograd4", threads=threads))
+    compilation.lower()
+    pooling = [k for k in compilation.module.kernels.values() if any(isinstance(op, pool) for op in k.ops)]
+    assert [kernel.attributes.get("algorithm") for kernel in pooling] == ["winograd4", "winograd4"]
+    data = numbers(1, 16, 21, 30)
+    expected = interpret(module, {"x": data}, precision="f64")["y"]
+    options = {"conv": "winograd4", "threads": threads, "verify_each": True, "verify_kernels": True}
+    with rtcc.compile(module, **options) as artifact:
+        found = artifact.run({"x": data})["y"]
+    assert np.abs(found - expected).max() <= 2 * ERROR[4] * np.abs(expected).max()
 
 
 @lengths

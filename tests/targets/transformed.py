@@ -20,6 +20,8 @@ from rtcc.ir.ops.plan import Launch
 from rtcc.ir.ops.winograd import transformed_filter as points_of
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.epilogue import Epilogue
+from rtcc.targets.tvm.kernels.pooling.joined_pool import Pooling
+from rtcc.targets.tvm.kernels.pooling.pool_problem import Reduction
 from rtcc.targets.tvm.kernels.transformed import fft_conv, winograd_conv
 from rtcc.targets.tvm.kernels.transformed.fft_tiles import FftProblem
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking, scratch_bytes
@@ -42,7 +44,18 @@ def result_of(
     kernel, packed = _packed(p, by, weights)
     func = kernel.make(p, epilogue, by)
     inputs = [blocked(data, conv.input), packed, *extra]
-    return run(func, conv.lanes, inputs, conv.output.shape, scratch_bytes(p, by)), data, weights
+    return run(func, conv.lanes, inputs, p.stored.shape, scratch_bytes(p, by)), data, weights
+
+
+def pooled(values: np.ndarray, pooling: Pooling | None) -> np.ndarray:
+    """Float64 results [N, C, H, W] as a kernel pools them; a rest that fills no window is left out."""
+    if pooling is None:
+        return values
+    rows, columns = pooling.window
+    height, width = values.shape[2] // rows, values.shape[3] // columns
+    whole = values[:, :, : height * rows, : width * columns]
+    windows = whole.reshape(*values.shape[:2], height, rows, width, columns)
+    return windows.mean((3, 5)) if pooling.reduction is Reduction.AVERAGE else windows.max((3, 5))
 
 
 def _packed(

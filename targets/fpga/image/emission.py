@@ -65,8 +65,11 @@ def emit(
     """
     if not accelerated:
         message = "no layer of the model runs on the accelerator"
-        hint = "--explain says why of each; a pipeline of your own has to name accelerate, as -O0, -O1 and -O2 do"
-        raise InvalidInput("nothing-accelerated", message, hint=f"{hint}; --target x86 compiles for the host")
+        hint = (
+            "--explain says why of each; a pipeline of your own has to name accelerate, as -O0 to -O2 do; "
+            "--target x86 compiles for the host"
+        )
+        raise InvalidInput("nothing-accelerated", message, hint=hint)
     versions = {"apache-tvm": version("apache-tvm")}
     programs = [_checked_program(kernel, body, core) for kernel, body in accelerated.items()]
     stubs = _stubs(identifier(name), accelerated, programs, find_toolchain(machine))

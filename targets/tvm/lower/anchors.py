@@ -266,7 +266,8 @@ def _winograd(graph: Graph, op: WinogradConv, target: Target) -> tirx.PrimFunc:
     lanes, halos = _blocks_of(graph, op)
     logical = _without_height if op.type.rank == 3 else _same
     epilogue = RegionEpilogue(graph, op, [op.data, op.weight], logical)
-    by, problem = Blocking(*graph.attributes["tile"]), winograd_problem(op, lanes, halos)
+    by = Blocking(*graph.attributes["tile"])
+    problem = winograd_problem(op, lanes, halos, joined_pool(graph))
     require_tile(op, by, op.weight.type, 0, by.blocks * lanes, blocking_illegal(problem, by))
     return finished(winograd_conv.make(problem, epilogue, by), graph, epilogue)
 

@@ -23,14 +23,13 @@ from dataclasses import dataclass, replace
 
 from tvm import tirx
 
-from rtcc.targets.tvm import vector_math
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, splat, vector
 from rtcc.targets.tvm.kernels.blocked import Blocked
 from rtcc.targets.tvm.kernels.blocked_access import block_at, zero_padding
 from rtcc.targets.tvm.kernels.epilogue import STORE, BoundEpilogue, Epilogue, Position
 from rtcc.targets.tvm.kernels.output_row import OutputRow
 from rtcc.targets.tvm.kernels.panel import pieces, transposed
-from rtcc.targets.tvm.kernels.pooling.pool_problem import Reduction
+from rtcc.targets.tvm.kernels.pooling.in_registers import completed, joined
 from rtcc.targets.tvm.kernels.tiling import Tiling
 from rtcc.targets.tvm.kernels.transformed.columns_tiles import (
     ColumnsProblem,
@@ -244,7 +243,8 @@ class _Block:
             self.finish(value, Position((self.n, channel, top + i, x), 3, lanes))
             for i, value in enumerate(rows)
         ]
-        return [self._joined(finished[i : i + pooling.rows]) for i in range(0, len(finished), pooling.rows)]
+        windows = range(0, len(finished), pooling.rows)
+        return [joined(self.kernel, pooling, finished[i : i + pooling.rows]) for i in windows]
 
     def _pooled_columns(self, row: list[Expr]) -> list[Expr]:
         """Vectors of neighbouring windows out of vectors of neighbouring pixels."""
@@ -255,23 +255,9 @@ class _Block:
         odd = [lane + 1 for lane in even]
         for _ in range(pooling.columns.bit_length() - 1):
             pairs = [(row[v], row[min(v + 1, len(row) - 1)]) for v in range(0, len(row), 2)]
-            row = [
-                self.kernel.kept(self._joined([tirx.Shuffle(pair, even), tirx.Shuffle(pair, odd)]))
-                for pair in pairs
-            ]
-        if pooling.reduction is Reduction.MAXIMUM:
-            return row
-        return [value / splat(float(pooling.rows * pooling.columns), lanes) for value in row]
-
-    def _joined(self, values: list[Expr]) -> Expr:
-        assert self.problem.pooling is not None
-        result = values[0]
-        for value in values[1:]:
-            if self.problem.pooling.reduction is Reduction.MAXIMUM:
-                result = self.kernel.kept(vector_math.maximum(result, value))
-            else:
-                result = result + value
-        return result
+            halves = [[tirx.Shuffle(pair, even), tirx.Shuffle(pair, odd)] for pair in pairs]
+            row = [self.kernel.kept(joined(self.kernel, pooling, both)) for both in halves]
+        return [completed(pooling, value, lanes) for value in row]
 
     # ---- storing
 

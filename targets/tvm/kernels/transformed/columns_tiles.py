@@ -12,7 +12,7 @@ from rtcc.ir.ops.winograd import POINTS, amplification
 from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import MOST_ACCUMULATORS
-from rtcc.targets.tvm.kernels.pooling.pool_problem import Reduction
+from rtcc.targets.tvm.kernels.pooling.joined_pool import Pooling
 from rtcc.targets.tvm.kernels.tiling import cycles_per_step, split_evenly
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import MOST_GROWTH, WinogradProblem
 
@@ -29,15 +29,6 @@ SQUARE_CYCLES = 2.0
 
 FAR_STORES = 3.0
 """How much longer stores past the second cache take than a stream would: they come in bursts."""
-
-
-@dataclass(frozen=True)
-class Pooling:
-    """A pool over windows that do not overlap, of the convolution's own finished results."""
-
-    reduction: Reduction
-    rows: int
-    columns: int
 
 
 @dataclass(frozen=True)
@@ -61,7 +52,7 @@ class ColumnsProblem:
     @property
     def window(self) -> tuple[int, int]:
         """Rows and columns that become one result."""
-        return (self.pooling.rows, self.pooling.columns) if self.pooling else (1, 1)
+        return self.pooling.window if self.pooling else (1, 1)
 
     @cached_property
     def height(self) -> int:

@@ -10,7 +10,7 @@ products stay in the second cache:
             for p, t by register tile:
                 M[t, j, p] = Σ_c V[p, t, c] · weights[group, p, c, j]
             for t, j:
-                output[tile t] = epilogue(M[t, j] transformed back)
+                output[tile t] = epilogue(M[t, j] transformed back)          # pooled, where there is a pool
 
 Results do not depend on how tiles are blocked or tasks divided.
 """
@@ -159,15 +159,28 @@ class TransformedConv(ABC):
     def store(
         self, problem: TransformedProblem, channels: Index, at: Corner, i: Index, j: Index, value: Expr
     ) -> None:
-        """Finish and store row i and column j of a tile."""
-        out, y, x = problem.conv.output, at.y + i, at.x + j
-        position = Position((at.n, channels * out.lanes, y, x), 1, out.lanes)
-        value = zero_padding(out, channels, self.finish(value, position))
-        self.kernel.store(self.output, block_at(out, at.n, channels, y, x), value)
+        """Finish and store row i and column j of a tile that is not pooled."""
+        value = self.finished(problem, channels, at, i, j, value)
+        self.store_finished(problem, channels, at, i, j, value)
+
+    def finished(
+        self, problem: TransformedProblem, channels: Index, at: Corner, i: Index, j: Index, value: Expr
+    ) -> Expr:
+        """What the epilogue makes of row i and column j of a tile of the convolution's results."""
+        lanes = problem.conv.lanes
+        return self.finish(value, Position((at.n, channels * lanes, at.y + i, at.x + j), 1, lanes))
+
+    def store_finished(
+        self, problem: TransformedProblem, channels: Index, at: Corner, i: Index, j: Index, value: Expr
+    ) -> None:
+        """Store row i and column j of a tile of results; at: where it begins among them."""
+        out = problem.stored
+        place = block_at(out, at.n, channels, at.y + i, at.x + j)
+        self.kernel.store(self.output, place, zero_padding(out, channels, value))
 
     def zero_halo(self, problem: TransformedProblem, channels: Index, at: Corner, i: Index) -> None:
-        """Write the halo of row i of a tile, where the tile is the first of its row."""
-        out = problem.conv.output
+        """Write the halo of row i of a tile of results, where the tile is the first of its row."""
+        out = problem.stored
         if any(out.halo):
             with self.kernel.when(tirx.EQ(at.x, 0)):
                 zero_halo_of_row(self.kernel, self.output, out, at.n, channels, at.y + i)

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from math import prod
 from typing import ClassVar
 
 from rtcc.targets.tvm.caches import Caches
+from rtcc.targets.tvm.kernels.blocked import Blocked
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import MOST_ACCUMULATORS
 from rtcc.targets.tvm.kernels.shares import uneven
@@ -111,10 +112,21 @@ class TransformedProblem(ABC):
         return 0
 
     @property
+    def window(self) -> tuple[int, int]:
+        """Rows and columns of finished outputs that become one result; (1, 1) without a pool."""
+        return 1, 1
+
+    @cached_property
+    def stored(self) -> Blocked:
+        """What is stored, as a blocked activation."""
+        out, (rows, columns) = self.conv.output, self.window
+        return replace(out, height=out.height // rows, width=out.width // columns)
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Tiles along height and width of one image."""
-        rows, columns = self.outputs
-        return -(-self.conv.output_height // rows), -(-self.conv.output_width // columns)
+        (rows, columns), (height, width) = self.outputs, self.window
+        return -(-self.stored.height * height // rows), -(-self.stored.width * width // columns)
 
     @property
     def tiles(self) -> int:

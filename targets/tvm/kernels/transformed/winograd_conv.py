@@ -8,12 +8,16 @@
     M[t, j, p] = Σ_c V[p, t, c] · weights[group, p, c, j]        # in parts of parts (`summation`)
     output[tile t] = epilogue(Aᵀ M[t, j] A)
 
+A pool whose windows do not overlap and are whole within a tile joins: a window's outputs are finished one by
+one, and what is stored is the largest of them, or their mean.
+
 A tile whose inputs lie outside the image and its halo is first copied to the stack, zeros around it, so that
 the input may have any halo or none.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -22,6 +26,7 @@ from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, boun
 from rtcc.targets.tvm.kernels.blocked_access import block_at
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.output_row import Accumulators
+from rtcc.targets.tvm.kernels.pooling.in_registers import completed, joined
 from rtcc.targets.tvm.kernels.transformed.constant_matrix import multiplied
 from rtcc.targets.tvm.kernels.transformed.tile_blocks import (
     AHEAD_FLOATS,
@@ -44,7 +49,7 @@ def make(problem: WinogradProblem, epilogue: Epilogue | None, by: Blocking) -> t
     shape = (channel_groups(problem, by), problem.products, conv.channels, by.blocks * conv.lanes)
     weights = kernel.buffer("weights", shape)
     finish = BoundEpilogue(kernel, epilogue)
-    output = kernel.buffer("output", conv.output.shape)
+    output = kernel.buffer("output", problem.stored.shape)
     scratch = kernel.buffer("scratch", (Scratch(problem, by).floats,))
     _WinogradConv(kernel, data, weights, finish, output, scratch, problem).emit(problem, by)
     return kernel.finish()
@@ -183,13 +188,34 @@ class _WinogradConv(TransformedConv):
     # ---- output = epilogue(Aᵀ M A)
 
     def transform_output(self, block: TileBlock, t: Index, j: Index, channels: Index, at: Corner) -> None:
-        kernel, lanes, problem, outputs = self.kernel, self.lanes, self.problem, self._outputs(block, t, j)
-        (height, width), out = problem.outputs, problem.conv.output
-        rows, columns = bounded(height, out.height, at.y), bounded(width, out.width, at.x)
-        with kernel.serial("i", rows) as i:
-            with kernel.serial("q", columns) as q:
-                self.store(problem, channels, at, i, q, outputs[vector((i * width + q) * lanes, lanes)])
-            self.zero_halo(problem, channels, at, i)
+        kernel, problem, outputs = self.kernel, self.problem, self._outputs(block, t, j)
+        (height, width), (rows, columns), out = problem.outputs, problem.window, problem.stored
+        result = self._corner_of_results(at)
+        with kernel.serial("i", bounded(height // rows, out.height, result.y)) as i:
+            with kernel.serial("q", bounded(width // columns, out.width, result.x)) as q:
+                value = self._pooled(outputs, channels, at, i * rows, q * columns)
+                self.store_finished(problem, channels, result, i, q, value)
+            self.zero_halo(problem, channels, result, i)
+
+    def _corner_of_results(self, at: Corner) -> Corner:
+        """Where the results of a tile lie in what is stored."""
+        kernel, (rows, columns) = self.kernel, self.problem.window
+        if self.problem.pooling is None:
+            return at
+        y, x = tirx.truncdiv(at.y, rows), tirx.truncdiv(at.x, columns)
+        return Corner(at.n, kernel.bind("pooled_y", y), kernel.bind("pooled_x", x))
+
+    def _pooled(self, outputs: tirx.Buffer, channels: Index, at: Corner, i: Index, q: Index) -> Expr:
+        """Row i, column q of a tile, finished; with a pool, the window that begins there."""
+        kernel, lanes, problem = self.kernel, self.lanes, self.problem
+        width, (rows, columns) = problem.outputs[1], problem.window
+        values: list[Expr] = []
+        for row, column in itertools.product(range(rows), range(columns)):
+            value = outputs[vector(((i + row) * width + q + column) * lanes, lanes)]
+            values.append(self.finished(problem, channels, at, i + row, q + column, value))
+        if problem.pooling is None:
+            return values[0]
+        return completed(problem.pooling, joined(kernel, problem.pooling, values), lanes)
 
     def _outputs(self, block: TileBlock, t: Index, j: Index) -> tirx.Buffer:
         """One tile's outputs [rows][columns] of one channel block, on the stack."""

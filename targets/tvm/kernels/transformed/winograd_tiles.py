@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from rtcc.ir.ops.winograd import POINTS, Transform, amplification, transform
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
+from rtcc.targets.tvm.kernels.pooling.joined_pool import Pooling
 from rtcc.targets.tvm.kernels.tiling import cycles_per_step
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import (
     Blocking,
@@ -25,7 +26,12 @@ MOST_GROWTH = 8.0
 
 @dataclass(frozen=True)
 class WinogradProblem(TransformedProblem):
-    """A convolution of stride 1, and how many outputs a tile has along height and width (`size`)."""
+    """A convolution of stride 1, and how many outputs a tile has along height and width (`size`).
+
+    pooling: of the finished outputs before they are stored; windows are whole within a tile (`pools`).
+    """
+
+    pooling: Pooling | None = None
 
     parts: ClassVar[int] = 1
     product_cycles: ClassVar[float] = 0.0
@@ -34,6 +40,10 @@ class WinogradProblem(TransformedProblem):
     @property
     def outputs(self) -> tuple[int, int]:
         return self.size
+
+    @property
+    def window(self) -> tuple[int, int]:
+        return self.pooling.window if self.pooling else (1, 1)
 
     @cached_property
     def transforms(self) -> tuple[Transform, Transform]:
@@ -63,6 +73,13 @@ def tile_outputs(problem: ConvProblem, outputs: int) -> tuple[int, int]:
     """A tile of so many outputs along each axis that has taps, one along the other."""
     rows, columns = (outputs if taps > 1 else 1 for taps in problem.kernel)
     return rows, columns
+
+
+def pools(problem: WinogradProblem, pooling: Pooling) -> bool:
+    """Whether the kernel can pool: windows are whole in a tile, and there is one at least."""
+    conv, (rows, columns) = problem.conv, pooling.window
+    fits = conv.output_height >= rows and conv.output_width >= columns
+    return fits and problem.outputs[0] % rows == 0 and problem.outputs[1] % columns == 0
 
 
 def winograd_illegal(problem: ConvProblem, outputs: tuple[int, int]) -> str | None:
