@@ -368,9 +368,14 @@ def compile(model: Any, target: str | None = None, **options: Any) -> Artifact:
     model: a path (.onnx or .rtir), the bytes of an ONNX file, an onnx.ModelProto, or a Module. The keywords
     are the fields of `Options`. Raises RtccError.
     """
+    return compile_with(model, Options(target=target, **options))
+
+
+def compile_with(model: Any, options: Options) -> Artifact:
+    """`compile`, told by `Options`."""
     from rtcc.artifact import Artifact
 
-    compilation = start(model, Options(target=target, **options))
+    compilation = start(model, options)
     compilation.weights_name = by_content
     compilation.target.expect_code()
     compilation.lower()

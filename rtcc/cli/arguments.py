@@ -100,8 +100,14 @@ class Reading:
         """The module of a model's file; shapes: of given arrays, which bind an ONNX model's too."""
         from rtcc.compiler import read_model
 
+        return read_model(path, self.shapes_of(path, shapes), self.dims, self.values)
+
+    def shapes_of(
+        self, path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None
+    ) -> dict[str, tuple[int, ...]]:
+        """The shapes that a model's file is read with: of given arrays, where it is ONNX, and those asked."""
         others = {} if path.suffix == ".rtir" else dict(shapes or {})
-        return read_model(path, {**others, **self.shapes}, self.dims, self.values)
+        return {**others, **self.shapes}
 
     def target_for(self, module: Module) -> Target:
         """The target asked for, else the one that the module was dumped for, else this machine."""
@@ -137,13 +143,25 @@ class Compiling(Reading):
         self.given += ["--tuned"] if tuned else []
 
     def options(self, **others: Any) -> Options:
-        """What the compiler is told, the sizes and values included."""
+        """What the compiler is told, the sizes and values included; others: further options, or in place."""
         from rtcc.compiler import Options
 
-        return Options(
-            target=self.target, threads=self.threads, shapes=self.shapes, dims=self.dims, values=self.values,
-            state=self.state, tuned=self.tuned, **others,
-        )  # fmt: skip
+        asked: dict[str, Any] = {
+            "target": self.target, "threads": self.threads, "shapes": self.shapes, "dims": self.dims,
+            "values": self.values, "state": self.state, "tuned": self.tuned,
+        }  # fmt: skip
+        return Options(**{**asked, **others})
+
+    def require_interpretable(self, others: Mapping[str, object]) -> None:
+        """Refuse what says how to compile, where nothing is: these options, and others by what they hold."""
+        given = {
+            "--target": self.target, "--state": self.state, "--tuned": self.tuned,
+            "--threads": self.threads > 1, **others,
+        }  # fmt: skip
+        unused = [option for option, value in given.items() if value]
+        if unused:
+            message = f"--interpret compiles nothing, and has no use for {', '.join(unused)}"
+            raise InvalidInput("interpret-options", message, hint="leave one or the other out")
 
 
 def with_options_of(kind: type[Any], name: str = "asked") -> Callable[[Command], Command]:

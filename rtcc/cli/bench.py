@@ -17,7 +17,7 @@ from rtcc.cli.app import app
 from rtcc.cli.arguments import AnyModelArgument, Compiling, with_options_of
 from rtcc.cli.opening import open_or_compile
 from rtcc.errors import InvalidInput
-from rtcc.measure import Latency, measure
+from rtcc.measure import Latency, measure, pinned
 from rtcc.target import DeviceReport, parse_target
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from rtcc.artifact import Artifact
 
     Feeds = dict[str, NDArray[Any]]
+
+RUNS = 200
+"""Timed runs of each runtime where nobody says how many."""
 
 EXAMPLES = """
 \b
@@ -43,7 +46,9 @@ def bench(
     against: Annotated[
         str, typer.Option("--against", metavar="NAMES", help="Other runtimes: onnxruntime,openvino.")
     ] = "",
-    runs: Annotated[int, typer.Option("--runs", min=1, help="Timed runs of each runtime.")] = 200,
+    runs: Annotated[
+        int | None, typer.Option("--runs", min=1, help=f"Timed runs of each runtime; {RUNS} by default.")
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there.")
     ] = None,
@@ -60,7 +65,9 @@ def bench(
     artifact, feeds = open_or_compile(model, asked, 0)
     report = parse_target(artifact.info.target).device_report(artifact.path)
     if report is not None:
-        _tell_device(report, model, artifact.info.target, against, json_file)
+        given = {"--against": against, "--runs": runs}
+        _require_untimed(artifact.info.target, [option for option, value in given.items() if value])
+        _tell_device(report, model, artifact.info.target, json_file)
         return
     threads = artifact.threads
     row = {
@@ -68,10 +75,7 @@ def bench(
         "load_ms": round(load_seconds(artifact) * 1e3, 3),
         "workspace_bytes": artifact.workspace_bytes(threads), "artefact_bytes": artifact.path.stat().st_size,
     }  # fmt: skip
-    runners: dict[str, Callable[[], object]] = {"rtcc": artifact.bind(feeds)}
-    if peers:
-        runners |= _peers(peers, model, {**_fixed(model, asked), **feeds}, threads)
-    figures = measure(runners, runs, cores=sorted(os.sched_getaffinity(0))[:threads])
+    figures = _figures(artifact, feeds, peers, model, _fixed(model, asked), runs or RUNS)
     for name, value in row.items():
         typer.echo(
             f"{name.replace('_', ' '):16} {value:,}"
@@ -84,15 +88,36 @@ def bench(
         replace_file(json_file, json.dumps({**row, "latency_us": latency}, indent=2).encode() + b"\n")
 
 
-def _tell_device(
-    report: DeviceReport, model: Path, target: str, against: str, json_file: Path | None
-) -> None:
+def _figures(
+    artifact: Artifact, feeds: Feeds, peers: list[str], model: Path, fixed: Feeds, runs: int
+) -> dict[str, Latency]:
+    """Run times of the artefact and of other runtimes, each with its threads on the same cores.
+
+    Threads stay on the cores of the one that starts them: all are loaded, ours once more, on those.
+    fixed: inputs that only the others take.
+    """
+    from rtcc.artifact import load
+
+    threads = artifact.threads
+    cores = sorted(os.sched_getaffinity(0))[:threads]
+    with pinned(cores), load(artifact.path, threads=threads) as ours:
+        runners: dict[str, Callable[[], object]] = {"rtcc": ours.bind(feeds)}
+        if peers:
+            runners |= _peers(peers, model, {**fixed, **feeds}, threads)
+        return measure(runners, runs, cores=cores)
+
+
+def _require_untimed(target: str, options: list[str]) -> None:
+    """Refuse what says how to measure time, where a model counts cycles."""
+    if options:
+        message = f"{target} is a device that is not there: its cycles are counted, and no time is measured"
+        raise InvalidInput("bench-device", message, hint=f"leave {' and '.join(options)} out")
+
+
+def _tell_device(report: DeviceReport, model: Path, target: str, json_file: Path | None) -> None:
     """Cycles, traffic and stalls of each layer on a device that is not there."""
     from rtcc.system.files import replace_file
 
-    if against:
-        message = f"{target} is a device that is not there: its cycles compare with no runtime's time"
-        raise InvalidInput("bench-against", message, hint="leave --against out")
     table = Table()
     for column in report.total:
         table.add_column(column, justify="left" if column in ("layer", "mode") else "right")

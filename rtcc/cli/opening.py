@@ -37,8 +37,8 @@ def open_or_compile(
 
 
 def _compiled(path: Path, asked: Compiling, given: Mapping[str, NDArray[Any]]) -> Artifact:
-    from rtcc.compiler import compile
+    from rtcc.compiler import compile_with
 
+    shapes = {name: array.shape for name, array in given.items()}
     with progress(f"compiling {path.name}"):
-        module = asked.read(path, {name: array.shape for name, array in given.items()})
-        return compile(module, asked.target, threads=asked.threads, state=asked.state)
+        return compile_with(path, asked.options(shapes=asked.shapes_of(path, shapes)))

@@ -57,6 +57,7 @@ def run(
     """Run once and print a line per output: name, type, range, where the largest element is."""
     given = read_arrays(input)
     if interpret:
+        asked.require_interpretable({"--simulate": simulate})
         outputs = _interpret(model, asked, given, random)
     else:
         artifact, feeds = open_or_compile(model, asked, random, given)

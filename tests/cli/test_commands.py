@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,6 +127,33 @@ def test_bench_against_another_runtime(rtcc: Run, lenet: Path) -> None:
     done = rtcc("bench", lenet, "--against", "onnxruntime", "--runs", "5")
     assert done.code == 0, done.errors
     assert "onnxruntime" in done.output
+
+
+def test_bench_loads_every_runtime_on_the_cores_it_measures_on(
+    rtcc: Run, artifact: Path, lenet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads stay on the cores of the one that starts them."""
+    first = {min(os.sched_getaffinity(0))}
+    cores: dict[str, set[int]] = {}
+    bind = package.Artifact.bind
+
+    class Other:
+        def __init__(self, path: Path, shapes: object, threads: int) -> None:
+            cores["other"] = os.sched_getaffinity(0)
+
+        def bind(self, feeds: object) -> Callable[[], None]:
+            return lambda: None
+
+    def noted(self: package.Artifact, *words: Any) -> Callable[[], object]:
+        cores["ours"] = os.sched_getaffinity(0)
+        return bind(self, *words)
+
+    monkeypatch.setattr(package.Artifact, "bind", noted)
+    monkeypatch.setattr("rtcc.peers.PEERS", {"other": Other})
+    done = rtcc("bench", lenet, "--against", "other", "--runs", "1")
+    assert done.code == 0, done.errors
+    assert cores == {"ours": first, "other": first}
+    assert os.sched_getaffinity(0) >= first
 
 
 def test_info_of_a_model(rtcc: Run, lenet: Path) -> None:

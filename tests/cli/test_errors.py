@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from rtcc.cli import main
+from rtcc.target import DeviceReport
 from tests.cli.conftest import Run
 
 AARCH64 = 183
@@ -153,6 +154,30 @@ def test_options_that_an_artefact_cannot_take(rtcc: Run, artifact: Path) -> None
     assert code_of(rtcc("info", artifact, "--dim", "N=1").errors) == "artefact-options"
     assert code_of(rtcc("bench", artifact, "--against", "onnxruntime").errors) == "bench-against"
     assert code_of(rtcc("run", artifact, "--threads", "2").errors) == "threads"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--target", "x86:haswell"), ("--threads", "2"), ("--tuned", "x.tuned.json"),
+        ("--simulate", "functional"), ("--state", "x=y"),
+    ],
+)  # fmt: skip
+def test_what_the_interpreter_has_no_use_for(rtcc: Run, tiny: Path, words: tuple[str, str]) -> None:
+    refused = rtcc("run", tiny, "--interpret", *words).errors
+    assert code_of(refused) == "interpret-options"
+    assert f"no use for {words[0]}" in refused
+
+
+@pytest.mark.parametrize(("option", "value"), [("--runs", "3"), ("--against", "onnxruntime")])
+def test_what_says_how_to_time_a_device_that_is_not_there(
+    rtcc: Run, lenet: Path, monkeypatch: pytest.MonkeyPatch, option: str, value: str
+) -> None:
+    report = DeviceReport((), {"layer": "all", "cycles": 7})
+    monkeypatch.setattr("rtcc.target.Target.device_report", lambda self, library: report)  # pyright: ignore
+    refused = rtcc("bench", lenet, option, value).errors
+    assert code_of(refused) == "bench-device"
+    assert f"leave {option} out" in refused
 
 
 def test_unknown_runtime(rtcc: Run, lenet: Path) -> None:

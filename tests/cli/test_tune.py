@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from rtcc.cli.arguments import Compiling
+from rtcc.cli.opening import open_or_compile
 from rtcc.tuning.tuner import Failed, Gain, Progress
 from tests.cli.conftest import Run
 
@@ -30,6 +32,10 @@ def test_tune_writes_what_compile_takes(rtcc: Run, tmp_path: Path) -> None:
     assert compiled.code == 0, compiled.errors
     assert ",tuned=" in compiled.output
     assert "   measured " in compiled.output
+    assert ",tuned=" in rtcc("bench", model, "--tuned", tmp_path / "product.tuned.json", "--runs", "1").output
+    opened, _ = open_or_compile(model, Compiling(tuned=tmp_path / "product.tuned.json"), seed=0)
+    with opened:
+        assert ",tuned=" in opened.info.target
     refused = rtcc("compile", model, "--tuned", model)
     assert refused.code == 1
     assert "error[tuning-damaged]" in refused.errors
