@@ -119,7 +119,7 @@ class _Layers:
             case nn.MatMul() | nn.Gemm():
                 return product(op, want, rw)
             case Add():
-                return addition(op, want)
+                return addition(op, want, self.target.addition_bits)
             case AveragePool() | GlobalAveragePool():
                 return average(op, want)
             case _:

@@ -200,6 +200,8 @@ class Target(ABC):
     """Name of each algorithm that `candidates` can give → what it is; what `--conv` takes."""
     channel_block: int = 0
     """Channels that an accelerator computes at once, whether a tensor has so many or not; 0 without one."""
+    addition_bits: int = 0
+    """Of the factors by which an accelerator adds two tensors, without their sign; 0 without one."""
     requantizes: ClassVar[str] = "f32"
     """How integer sums are scaled where nobody asks for a way: `f32`, or without a float unit `fixed25`."""
 
@@ -280,7 +282,10 @@ class Target(ABC):
         """How many ways it pays to split one run of a kernel; 1 keeps it on one thread."""
 
     def seconds(self, kernel: Graph) -> float:
-        """About how long one run of a kernel takes on one thread; 0 where the target does not know."""
+        """About how long one run of a kernel keeps one thread of the host.
+
+        0 where the target does not know, and where an accelerator runs it: threads have nothing to divide.
+        """
         return 0.0
 
     def repays_threads(self, kernels: Iterable[tuple[Graph, int]], saved: float = 0.0) -> bool:
@@ -348,6 +353,10 @@ class Target(ABC):
     def why_not_accelerated(self, op: Op) -> str:
         """Why no accelerator of this target computes an op of the family `accelerator`; "" where one does."""
         return f"{self.name} has no accelerator"
+
+    def is_accelerated(self, kernel: Graph) -> bool:
+        """Whether an accelerator of this target runs a kernel: one at a time, on no thread of the host."""
+        return False
 
     def synthesis(self) -> str:
         """What the target's own hardware takes of a chip, as a table. Unsupported where it has none."""

@@ -8,24 +8,21 @@ import numpy as np
 
 from rtcc.ir import Op, Value
 from rtcc.ir.location import UNKNOWN, Location
-from rtcc.ir.ops.accelerator import MULTIPLIER_LIMIT, AcceleratorAdd, AcceleratorAveragePool
+from rtcc.ir.ops.accelerator import AcceleratorAdd, AcceleratorAveragePool
 from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.pooling import AveragePool, GlobalAveragePool
 from rtcc.passes.accelerated.operands import Wanted, image_obstacle, s8_data
 from rtcc.passes.integer.values import Array, QuantizedTensor
 from rtcc.target import Illegal
 
-MULTIPLIER_BITS = MULTIPLIER_LIMIT.bit_length() - 1
-"""Of the larger factor of an addition, without its sign."""
-
 UNITS = range(1, 61)
 """Of additions: factors are whole numbers of 2 to minus one of these."""
 
 
-def addition(op: Add, want: Wanted) -> Op | Illegal:
+def addition(op: Add, want: Wanted, bits: int) -> Op | Illegal:
     """quantize(clamp(add(dequantize(x), dequantize(y))))  →  accelerator.add(x, y)
 
-    The factors scale / result scale are rounded to whole numbers of 2⁻ᵘ, of which the larger has 20 bits.
+    The factors scale / result scale are rounded to whole numbers of 2⁻ᵘ, the larger of so many bits.
     """
     terms = s8_data(op.left), s8_data(op.right)
     left, right = terms
@@ -38,8 +35,8 @@ def addition(op: Add, want: Wanted) -> Op | Illegal:
     if left.value.type.shape != right.value.type.shape:
         return Illegal(f"its terms {left.value.type} and {right.value.type} differ in shape")
     factors = [float(np.float64(each.scale) / want.to.scale) for each in (left, right)]
-    unit = MULTIPLIER_BITS - frexp(max(factors))[1]
-    if round(np.ldexp(max(factors), unit)) >= MULTIPLIER_LIMIT:
+    unit = bits - frexp(max(factors))[1]
+    if round(np.ldexp(max(factors), unit)) >= 1 << bits:
         unit -= 1
     if unit not in UNITS:
         return Illegal(f"its factors {factors[0]:.3g} and {factors[1]:.3g} are of no common unit")

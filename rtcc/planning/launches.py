@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 from zlib import crc32
 
 import numpy as np
@@ -106,10 +107,12 @@ class Launches:
         self.module.drop_unused_constants()
 
     def _seconds(self, loop: PlanLoop) -> Seconds:
-        """About how long all rounds of a loop take."""
+        """About how long all rounds of a loop take; for ever, where it needs an accelerator to itself."""
         alone = divided = 0.0
         for op, times in self._launched(loop.regions[0], loop.trip):
             kernel = self.module.kernels[op.kernel]
+            if self.target.is_accelerated(kernel):
+                return Seconds(inf, inf)
             seconds = times * self.target.seconds(kernel)
             alone += seconds
             divided += seconds / self.target.tasks(kernel)

@@ -17,6 +17,7 @@ from rtcc.target import Device, DeviceReport, Progress, Source, WeightsName, uns
 from rtcc.targets.fpga.compiler.layers import Image, layer_of
 from rtcc.targets.fpga.compiler.tiling import obstacle
 from rtcc.targets.fpga.core import Core, standard_core
+from rtcc.targets.fpga.isa.table import Exec
 from rtcc.targets.x86 import X86
 
 HOST = "convert-signedness,lower-quantization,"
@@ -45,6 +46,7 @@ class Fpga(X86):
 
     name: ClassVar[str] = "fpga"
     requantizes: ClassVar[str] = "fixed25"
+    addition_bits = Exec.places()["immediate"].most.bit_length()
     options: ClassVar[dict[str, str]] = {
         "n": "rows and columns of the array, 8 or 16",
         **{name: f"{meaning}, such as 128K" for name, meaning in SIZES.items()},
@@ -91,7 +93,6 @@ class Fpga(X86):
         )
 
     def is_accelerated(self, kernel: Graph) -> bool:
-        """Whether the accelerator runs a kernel."""
         inner = [op for op in kernel.ops if not isinstance(op, Return)]
         return any(isinstance(op, ACCELERATED) for op in inner) or not any(
             self.why_not_accelerated(op) for op in inner

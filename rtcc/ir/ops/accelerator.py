@@ -26,9 +26,6 @@ from rtcc.ir.value import Constant, Value
 LEAST, MOST = -128, 127
 """The range of s8."""
 
-MULTIPLIER_LIMIT = 2**20
-"""Multipliers of `accelerator.add` lie below this in magnitude: they are immediates of 21 bits."""
-
 
 class Requantized(ComputedOp):
     """What the sums share: how they become s8."""
@@ -104,7 +101,7 @@ class AcceleratorConv(Requantized, Convolution):
 class AcceleratorAdd(Requantized):
     """left · left_multiplier + right · right_multiplier + bias, requantised; one shape, no broadcasting.
 
-    Multipliers have 21 bits with their sign, so that residual additions are two taps of a sum.
+    So residual additions are two taps of a sum; how many bits its multipliers have is the target's.
     """
 
     name = "accelerator.add"
@@ -119,10 +116,8 @@ class AcceleratorAdd(Requantized):
         self.require_s8(self.left, self.right)
         if self.left.type.shape != self.right.type.shape:
             raise self.fail(f"{self.left.type} and {self.right.type} must have one shape")
-        if max(abs(self.left_multiplier), abs(self.right_multiplier)) >= MULTIPLIER_LIMIT:
-            raise self.fail(
-                f"the multipliers {self.left_multiplier} and {self.right_multiplier} need more than 21 bits"
-            )
+        if -LEAST * (abs(self.left_multiplier) + abs(self.right_multiplier)) + abs(self.bias) >= LIMIT:
+            raise self.fail("some data take its sums out of i32")
         return (TensorType(DType.I8, self.left.type.shape),)
 
     def compute(self, left: Array, right: Array) -> Array:

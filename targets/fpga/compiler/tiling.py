@@ -27,6 +27,9 @@ MOST_DILATION = Exec.places()["stride_kx"].most
 MOST_STRIDE = Exec.places()["stride_y"].most
 """Rows of the buffer from line to line, of pixels or of taps."""
 
+MOST_SCALE = Exec.places()["immediate"].most
+"""What an operand of an addition is multiplied by, in magnitude."""
+
 MOST_COUNT = Exec.places()["nx"].most
 """Pixels of a line, and rows that a LOAD brings from one place."""
 
@@ -153,6 +156,8 @@ def _beyond_fields(layer: Layer, core: Core) -> str:
         return f"its padding of {window.pads} is as large as its window of {window.extents}"
     if window.dilations[1] > MOST_DILATION:
         return f"its dilation of {window.dilations[1]} columns is more than {MOST_DILATION}"
+    if max(map(abs, layer.scales)) > MOST_SCALE:
+        return f"its multipliers {layer.scales} are beyond {MOST_SCALE}"
     rows = layer.taps * (core.n if layer.mode is Mode.MATRIX else 1)
     most = min(core.wgt_rows, MOST_COUNT)
     if layer.mode in (Mode.MATRIX, Mode.CHANNEL) and rows > most:

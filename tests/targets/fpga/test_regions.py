@@ -197,3 +197,14 @@ def test_windows_that_reach_further_beyond_the_data_than_a_load_pads_stay_on_the
             graph.append(op)
             graph.return_(op.results[0])
             _agrees(graph, target.core, 1)
+
+
+def test_multipliers_that_an_instruction_does_not_hold_stay_on_the_host() -> None:
+    target = Fpga("cascadelake", {})
+    left, right = graph_of((1, 16, 4, 4), (1, 16, 4, 4)).parameters
+    for most, message in ((target.addition_bits, ""), (target.addition_bits + 1, "beyond 1048575")):
+        op = AcceleratorAdd(left, right, left_multiplier=(1 << most) - 1, right_multiplier=1, factor=0.5)
+        assert message in target.why_not_accelerated(op)
+        assert bool(message) == bool(target.why_not_accelerated(op))
+    with pytest.raises(InvalidModel, match="out of i32"):
+        AcceleratorAdd(left, right, left_multiplier=1 << 23, right_multiplier=-(1 << 23), factor=0.5)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 from onnx import ModelProto
 
 from benchmarks.models.networks import lstm, lstm_bidirectional
 from rtcc.compiler import Options, start
 from rtcc.emission.steps import steps_of
 from rtcc.emission.walk import walk_text
-from rtcc.ir import Module
+from rtcc.ir import Graph, Module
 from rtcc.ir.ops.plan import Launch, PlanLoop
 from rtcc.ir.verify import verify
+from rtcc.target import Target
 
 
 def planned(model: ModelProto, threads: int) -> Module:
@@ -65,3 +67,13 @@ def test_launches_are_divided_where_that_saves_more() -> None:
     found = loops(planned(lstm_bidirectional(hidden=512, layers=1), threads=8))
     assert [loop.thread for loop in found] == [0, 0]
     assert max(tasks_inside(found)) > 2
+
+
+def test_loops_that_need_an_accelerator_do_not_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It serves one run at a time, and would refuse the other."""
+
+    def is_accelerated(target: Target, kernel: Graph) -> bool:
+        return True
+
+    monkeypatch.setattr(Target, "is_accelerated", is_accelerated)
+    assert {loop.thread for loop in loops(planned(lstm_bidirectional(), threads=2))} == {0}
