@@ -181,9 +181,11 @@ class Compilation:
 
     def _write_listings(self, folder: Path) -> None:
         """The kernels in the code generator's language, one file each."""
+        from rtcc.system.files import replace_file
+
         for name, text in self.target.listings(self.module).items():
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
+            replace_file(folder / name, text.encode())
 
 
 def _binding_of(inputs: Sequence[Value]) -> str:

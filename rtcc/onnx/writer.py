@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from rtcc.onnx.mechanical import DTYPE_ATTRIBUTES
 from rtcc.onnx.names import onnx_name
 from rtcc.onnx.opsets import newest_schema, oldest_with_form
 from rtcc.onnx.tensors import array_tensor, code_of
+from rtcc.system.files import NewFile, replace_files
 
 OLDEST_WRITTEN = 21
 """Models are written for this opset, or the first one that has every form they use."""
@@ -45,14 +46,19 @@ def to_model(module: Module) -> ModelProto:
 def write(module: Module, path: str | os.PathLike[str]) -> None:
     """Write the ONNX model of a module; all at once, so that a reader never sees half a file.
 
-    Constants of more than LARGEST_INSIDE bytes in all go to `NAME.data` beside it.
+    Constants of more than LARGEST_INSIDE bytes in all go to `NAME-HASH.data` beside it, which only models of
+    the same data share: wherever writing ends, the model at `path` has its own. Nothing older is deleted.
     """
     path = Path(path)
     model = to_model(module)
+    files: list[NewFile] = []
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST_INSIDE:
+        data = path.with_name(f"{path.name}-{_hash(model)}.data")
+        files.append(NewFile(data, _moved_out(model, data.name)))
+    # serialised only when the tensors have been moved out
+    files.append(NewFile(path, (each.SerializeToString() for each in (model,))))
     try:
-        if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST_INSIDE:
-            _replace(Path(f"{path}.data"), _moved_out(model, f"{path.name}.data"))
-        _replace(path, [model.SerializeToString()])
+        replace_files(files)
     except OSError as error:
         raise InvalidInput(
             "cannot-write", f"cannot write the model: {error.strerror}", where=str(path)
@@ -245,13 +251,25 @@ def _unique(name: str, taken: set[str]) -> str:
     return candidate
 
 
+def _large(model: ModelProto) -> Iterator[TensorProto]:
+    """The tensors that are worth a place in a file of data."""
+    return (tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= SMALLEST_OUTSIDE)
+
+
+def _hash(model: ModelProto) -> str:
+    """What the file of a model's data is told from others by."""
+    found = hashlib.sha256()
+    for tensor in _large(model):
+        found.update(len(tensor.raw_data).to_bytes(8))
+        found.update(tensor.raw_data)
+    return found.hexdigest()[:16]
+
+
 def _moved_out(model: ModelProto, location: str) -> Iterator[bytes]:
     """The chunks of the data file; the tensors are made to refer to it as they pass."""
     offset = 0
-    for tensor in model.graph.initializer:
+    for tensor in _large(model):
         data = tensor.raw_data
-        if len(data) < SMALLEST_OUTSIDE:
-            continue
         padding = -offset % _ALIGNMENT
         yield bytes(padding)
         yield data
@@ -261,18 +279,3 @@ def _moved_out(model: ModelProto, location: str) -> Iterator[bytes]:
         for key, value in (("location", location), ("offset", offset), ("length", len(data))):
             tensor.external_data.add(key=key, value=str(value))
         offset += len(data)
-
-
-def _replace(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write a file beside the target and rename it over it."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.writelines(chunks)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

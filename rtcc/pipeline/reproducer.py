@@ -57,9 +57,7 @@ def _new_path(directory: Path, stem: str) -> Path:
 def _write(module: Module, path: Path, command: str) -> None:
     """The module, with the command as its second line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_module(module, path)
-    header, _, body = path.read_text("utf-8").partition("\n")
-    path.write_text(f"{header}\n// {command}\n{body}", "utf-8")
+    write_module(module, path, note=command)
 
 
 def command_line(path: Path, remaining: Sequence[Pass], flags: Sequence[str] = ()) -> str:

@@ -9,7 +9,7 @@ import secrets
 import shlex
 import shutil
 import stat
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,18 +24,53 @@ COPIED_BYTES = 4 << 20
 """Of a file at a time."""
 
 
-def replace_file(path: Path, contents: bytes, mode: int = 0o666) -> None:
+@dataclass(frozen=True)
+class Shared:
+    """The contents of a file that never changes: linked where the file system can, else copied."""
+
+    path: Path
+
+
+Contents = bytes | bytearray | memoryview | Path | Shared | Iterable[bytes]
+"""Bytes; pieces that are asked for as they are written; a file that is moved; one that is shared."""
+
+
+def replace_file(path: Path, contents: Contents, mode: int = 0o666) -> None:
     """Put a file in place whole; see `replace_files`."""
     replace_files([NewFile(path, contents, mode)])
 
 
 @dataclass(frozen=True)
 class NewFile:
-    """What a path is to hold: bytes, or a file that is moved there. mode: its permissions, less the umask."""
+    """What a path is to hold. mode: its permissions, less the umask; a shared file keeps its own."""
 
     path: Path
-    contents: bytes | bytearray | Path
+    contents: Contents
     mode: int = 0o666
+
+
+def _make(temporary: Path, file: NewFile) -> None:
+    """The new file under another name."""
+    if isinstance(file.contents, Shared):
+        with suppress(OSError):
+            os.link(file.contents.path, temporary)
+            return
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with os.fdopen(os.open(temporary, flags, file.mode), "wb") as stream:
+        match file.contents:
+            case Path():
+                _take_over(stream, file.contents, temporary)
+            case Shared(path):
+                _copy(path, stream)
+            case bytes() | bytearray() | memoryview():
+                stream.write(file.contents)
+            case _:
+                stream.writelines(file.contents)
+
+
+def _copy(source: Path, stream: BinaryIO) -> None:
+    with source.open("rb") as contents:
+        shutil.copyfileobj(contents, stream, COPIED_BYTES)
 
 
 def _take_over(stream: BinaryIO, source: Path, path: Path) -> None:
@@ -46,8 +81,7 @@ def _take_over(stream: BinaryIO, source: Path, path: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        with source.open("rb") as contents:
-            shutil.copyfileobj(contents, stream, COPIED_BYTES)
+        _copy(source, stream)
     else:
         os.chmod(path, mode)
 
@@ -66,12 +100,7 @@ def replace_files(files: Sequence[NewFile]) -> None:
     try:
         for file, (temporary, _) in zip(files, written, strict=True):
             at = file.path
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            with os.fdopen(os.open(temporary, flags, file.mode), "wb") as stream:
-                if isinstance(file.contents, Path):
-                    _take_over(stream, file.contents, temporary)
-                else:
-                    stream.write(file.contents)
+            _make(temporary, file)
         for file, (temporary, target) in zip(files, written, strict=True):
             at = file.path
             os.replace(temporary, target)

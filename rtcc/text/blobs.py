@@ -6,14 +6,10 @@ A file holds the elements in logical row-major order, little-endian, sub-byte ty
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +18,7 @@ from rtcc.errors import ParseError
 from rtcc.ir.graph import Module
 from rtcc.ir.types import TensorType
 from rtcc.ir.value import Constant, Value
+from rtcc.system.files import Contents, Shared, replace_file
 
 FOLDER = "blobs"
 """The folder beside the text that holds the blobs."""
@@ -30,8 +27,12 @@ MAPPED_BYTES = 1 << 20
 """Blobs at least this big are mapped, smaller ones read: a mapping takes a file descriptor."""
 
 
+REMEMBERED_HASHES = 1 << 16
+"""Files whose hashes are kept in mind, for as long as they stay as they are."""
+
+
 class BlobConstant(Constant):
-    """A constant whose bytes are loaded from a file when they are first asked for."""
+    """A constant whose bytes are loaded from a file when first asked for, and compared with their hash."""
 
     def __init__(self, symbol: str, type: TensorType, path: Path) -> None:
         """Take the file at `path` to hold a tensor of that type; ParseError when it cannot."""
@@ -65,6 +66,11 @@ class BlobConstant(Constant):
     def _data(self) -> NDArray[Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
         shape, dtype = self.type.sizes, self.type.dtype.numpy
         try:
+            if (found := _hash(self.path)) != self.path.name:
+                raise ParseError(
+                    "bad-blob", f"#{self.symbol}: the blob's bytes have the hash {found}",
+                    where=str(self.path), hint="the file is damaged: write the module again",
+                )  # fmt: skip
             if self.path.stat().st_size >= MAPPED_BYTES:
                 return np.memmap(self.path, dtype, "r", shape=shape)
             array = np.frombuffer(self.path.read_bytes(), dtype).reshape(shape)
@@ -77,22 +83,18 @@ class BlobConstant(Constant):
 def check_blobs(module: Module) -> None:
     """Read every blob of a module and compare it with its hash; ParseError for the first that differs."""
     for constant in module.constants.values():
-        if not isinstance(constant, BlobConstant):
-            continue
-        found = hashlib.sha256(np.ascontiguousarray(constant.data).data.cast("B")).hexdigest()
-        if found != constant.path.name:
-            raise ParseError(
-                "bad-blob", f"#{constant.symbol}: the blob's bytes have the hash {found}",
-                where=str(constant.path), hint="the file is damaged: write the module again",
-            )  # fmt: skip
+        if isinstance(constant, BlobConstant):
+            _ = constant.data
 
 
 def write_blobs(module: Module, folder: Path) -> None:
-    """Put the bytes of every big constant into `folder`; files that are there already stay."""
+    """Put the bytes of every big constant into `folder`; what is there and whole stays."""
     for constant in module.constants.values():
         if is_blob(constant):
             folder.mkdir(parents=True, exist_ok=True)
-            _write_blob(constant, folder / constant.sha256)
+            path = folder / constant.sha256
+            if not path.exists() or _hash(path) != path.name:
+                replace_file(path, _contents(constant))
 
 
 def is_blob(constant: Constant) -> bool:
@@ -100,32 +102,24 @@ def is_blob(constant: Constant) -> bool:
     return not (constant.is_splat or constant.is_inline or constant.type.dtype.bits == 0)
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file under another name, then rename it to `path`."""
-    part = path.with_name(f".{path.name[:40]}.{uuid4().hex}.part")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _write_blob(constant: Constant, path: Path) -> None:
-    if path.exists() and path.stat().st_size == _bytes(constant.type):
-        return
+def _contents(constant: Constant) -> Contents:
+    """The bytes of a constant; of a blob elsewhere the file, whose hash is right."""
+    data = constant.data
     origin = constant.path if isinstance(constant, BlobConstant) else _mapped_file(constant)
-    if origin is None:
-        contents = np.ascontiguousarray(constant.data).reshape(-1).view(np.uint8)
-        write_atomically(path, lambda part: part.write_bytes(contents.data))  # tofile misses a full disk
-        return
+    return Shared(origin) if origin else np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
 
-    def link_or_copy(part: Path) -> None:
-        try:
-            os.link(origin, part)
-        except OSError:
-            shutil.copyfile(origin, part)
 
-    write_atomically(path, link_or_copy)
+def _hash(path: Path) -> str:
+    """The hash of a file's bytes, computed again only where the file has changed."""
+    found = path.stat()
+    return _hash_of(path, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+
+
+@lru_cache(REMEMBERED_HASHES)
+def _hash_of(path: Path, state: tuple[int, ...]) -> str:
+    """state: what the file system says of the file, which differs once it has changed."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _bytes(type: TensorType) -> int:

@@ -13,7 +13,8 @@ from rtcc.ir.location import Location
 from rtcc.ir.op import Op
 from rtcc.ir.value import Constant, Value
 from rtcc.quoting import name_text, quote
-from rtcc.text.blobs import FOLDER, is_blob, write_atomically, write_blobs
+from rtcc.system.files import replace_file
+from rtcc.text.blobs import FOLDER, is_blob, write_blobs
 from rtcc.text.header import header_text
 from rtcc.text.literals import attribute_text, element_text, elements_text, pairs_text
 
@@ -39,12 +40,16 @@ def print_graph(graph: Graph, kind: str = "graph") -> str:
     return "\n".join(_GraphPrinter().print(f"{kind} @{name_text(graph.name)}", graph)) + "\n"
 
 
-def write_module(module: Module, path: Path | str) -> None:
-    """Write a module's text to `path` and its big constants to `blobs/` beside it, all or nothing."""
+def write_module(module: Module, path: Path | str, *, note: str = "") -> None:
+    """Write a module's text to `path` and its big constants to `blobs/` beside it, all or nothing.
+
+    note: what a comment on the second line says.
+    """
     path = Path(path)
     try:
         write_blobs(module, path.parent / FOLDER)
-        write_atomically(path, lambda part: part.write_text(print_module(module), "utf-8"))
+        header, _, body = print_module(module).partition("\n")
+        replace_file(path, "\n".join([header, *([f"// {note}"] if note else []), body]).encode())
     except OSError as error:
         raise InvalidInput("cannot-write", f"cannot write {path}: {error.strerror or error}") from error
 

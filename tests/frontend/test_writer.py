@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,42 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_write_that_is_cut_off_leaves_a_model_and_its_own_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever rename is the last one that happens."""
+    monkeypatch.setattr(writer, "LARGEST_INSIDE", 10_000)
+    modules: list[Module] = []
+    for start in range(2):
+        weights = np.arange(start, start + 3000, dtype=F32).reshape(50, 60)
+        nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+        model = make_model(nodes, [value("x", (2, 50))], [value("y", (2, 60))], {"w": weights})
+        modules.append(rtcc.read(model))
+    path = tmp_path / "m.onnx"
+    replace = os.replace
+    for renames in range(3):
+        rtcc.write(modules[0], path)
+        done = 0
+
+        def cut_off(source: Path, target: Path, last: int = renames) -> None:
+            nonlocal done
+            if done == last:
+                raise KeyboardInterrupt
+            done += 1
+            replace(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("rtcc.system.files.os.replace", cut_off)
+            if renames < 2:
+                with pytest.raises(KeyboardInterrupt):
+                    rtcc.write(modules[1], path)
+            else:
+                rtcc.write(modules[1], path)
+        expected = modules[renames == 2].constants["w"].array
+        np.testing.assert_array_equal(rtcc.read(path).constants["w"].array, expected)
+        assert not list(tmp_path.glob(".*"))
+
+
 def test_large_weights_go_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "LARGEST_INSIDE", 10_000)
     weights = np.random.default_rng(0).standard_normal((50, 60)).astype(F32)
@@ -185,7 +222,8 @@ def test_large_weights_go_beside_the_model(tmp_path: Path, monkeypatch: pytest.M
     model = make_model(nodes, [value("x", (2, 50))], [value("y", (2, 60))], constants)
     path = tmp_path / "m.onnx"
     rtcc.write(rtcc.read(model), path)
-    assert (tmp_path / "m.onnx.data").stat().st_size == weights.nbytes
+    (data,) = tmp_path.glob("m.onnx-*.data")
+    assert data.stat().st_size == weights.nbytes
     assert path.stat().st_size < 2000
     np.testing.assert_array_equal(rtcc.read(path).constants["w"].array, weights)
     feeds = random_inputs(model)

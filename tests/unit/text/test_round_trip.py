@@ -206,6 +206,24 @@ def test_damaged_blobs(tmp_path: Path) -> None:
         read_module(path)
 
 
+@pytest.mark.parametrize("count", [100, MAPPED_BYTES])
+def test_damaged_bytes_of_the_right_size_are_never_computed_with(tmp_path: Path, count: int) -> None:
+    path, module = tmp_path / "m.rtir", module_with(a=np.arange(count))
+    write_module(module, path)
+    (blob,) = (tmp_path / "blobs").iterdir()
+    right = blob.read_bytes()
+    blob.write_bytes(bytes(len(right)))
+    damaged = read_module(path)
+    with pytest.raises(ParseError, match=r"bad-blob.*hash"):
+        _ = damaged.constants["a"].array
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ParseError, match=r"bad-blob.*hash"):
+        write_module(damaged, tmp_path / "other" / "m.rtir")
+    write_module(module, path)
+    assert blob.read_bytes() == right
+    assert np.array_equal(read_module(path).constants["a"].array, np.arange(count))
+
+
 def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="cannot read"):
         read_module(tmp_path / "none.rtir")
