@@ -14,11 +14,11 @@ from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.movement import Concat
 from rtcc.ir.ops.pooling import AveragePool, GlobalAveragePool, MaxPool
 from rtcc.ir.ops.quant import DequantizeLinear, QuantizeLinear, Scaled
-from rtcc.passes.accelerated.layers import convolution, product
+from rtcc.passes.accelerated.layers import Linear, terms_of
 from rtcc.passes.accelerated.operands import Wanted, s8_data, wanted
 from rtcc.passes.accelerated.sums import addition, average, conversion
 from rtcc.passes.integer.operators import RULES
-from rtcc.passes.integer.values import QuantizedTensor, quantised_to
+from rtcc.passes.integer.values import QuantizedTensor, quantised_to, scaled
 from rtcc.pipeline import Pass, Rewriter, apply, rewrite
 from rtcc.pipeline.exactness import approximates
 from rtcc.selection.decision import Decision, Offer
@@ -35,11 +35,13 @@ class Accelerate(Pass):
     """Compute on the accelerator what stands between dequantize_linear and quantize_linear, in s8.
 
     quantize(relu(conv(dequantize(x), dequantize(#w), #b)))  →  accelerator.conv(x, #w, #bias, #factor)
+    conv(dequantize(x), dequantize(#w), #b)  →  mul(cast(accelerator.conv_sum(x, #w, #bias)), #scale)
 
     Zero points go into biases, padding reads the zero point, activations that clamp are limits of the result.
     Sums are exact, biases rounded to their units; each result is rounded once, half to even, by a factor of
     25 bits (`quant.requantize` of mode fixed25), which float arithmetic rounds otherwise in about one result
-    of a million. Additions have factors of 20 bits: one result of 40,000 differs by one unit. What the
+    of a million. Where nothing quantises the result of a convolution or product, its sums are the result,
+    which the host scales. Additions have factors of 20 bits: one result of 40,000 differs by one unit. What the
     target's accelerator does not take stays as it is, for the host.
 
     Errors (InvalidInput): not-quantized, where no layer of the model is.
@@ -63,7 +65,9 @@ class Accelerate(Pass):
     def _accelerate(self, module: Module, layers: _Layers) -> bool:
         _require_quantized(module)
         changed = apply(module, RULES, self.name)
-        return apply(module, (rewrite(QuantizeLinear)(layers.quantize),), self.name) or changed
+        changed |= apply(module, (rewrite(QuantizeLinear)(layers.quantize),), self.name)
+        sums = rewrite(nn.Conv, nn.MatMul, nn.Gemm)(layers.sum)
+        return apply(module, (sums,), self.name) or changed
 
 
 def _require_quantized(module: Module) -> None:
@@ -99,6 +103,17 @@ class _Layers:
             if not isinstance(found, Illegal):
                 rw.replace(op, found)
 
+    def sum(self, op: Linear, rw: Rewriter) -> None:
+        """conv(dequantize(x), …)  →  mul(cast(accelerator.conv_sum(x, …)), #scale), where it stays float"""
+        with discarding_unplaced():
+            terms = terms_of(op, rw)
+            found = terms if isinstance(terms, Illegal) else terms.summed(op, rw)
+            if not isinstance(found, Illegal) and (obstacle := self._obstacle(found)):
+                found = Illegal(obstacle)
+            self.note(op, found)
+            if not isinstance(found, Illegal) and not isinstance(terms, Illegal):
+                rw.replace(op, scaled(found.result, terms.unit, rw))
+
     def _obstacle(self, op: Op) -> str:
         """Why the target's accelerator does not take what a layer would become."""
         while op.reshapes and (source := next(op.present_operands).producer) is not None:
@@ -114,10 +129,9 @@ class _Layers:
                 return Illegal("its data are not quantised")
             case _ if not value.has_one_use:
                 return Illegal("its result is read before it is quantised as well")
-            case nn.Conv():
-                return convolution(op, want, rw)
-            case nn.MatMul() | nn.Gemm():
-                return product(op, want, rw)
+            case nn.Conv() | nn.MatMul() | nn.Gemm():
+                terms = terms_of(op, rw)
+                return terms if isinstance(terms, Illegal) else terms.requantised(op, want, rw)
             case Add():
                 return addition(op, want, self.target.addition_bits)
             case AveragePool() | GlobalAveragePool():

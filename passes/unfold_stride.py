@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rtcc.ir import Constant, Module
-from rtcc.ir.ops.accelerator import AcceleratorConv
+from rtcc.ir.ops.accelerator import AcceleratorConv, AcceleratorConvSum
 from rtcc.ir.ops.movement import SpaceToDepth
 from rtcc.pipeline import Pass, Rewriter, apply, exact, rewrite
 from rtcc.target import Target, target_of
@@ -28,14 +28,14 @@ class UnfoldStride(Pass):
 
     def run(self, module: Module) -> bool:
         rules = _Rules(target_of(module))
-        return apply(module, (rewrite(AcceleratorConv)(rules.unfold),), self.name)
+        return apply(module, (rewrite(AcceleratorConv, AcceleratorConvSum)(rules.unfold),), self.name)
 
 
 @dataclass(frozen=True)
 class _Rules:
     target: Target
 
-    def unfold(self, op: AcceleratorConv, rw: Rewriter) -> None:
+    def unfold(self, op: AcceleratorConv | AcceleratorConvSum, rw: Rewriter) -> None:
         """conv(x) {strides = [s,s]}  →  conv(space_to_depth(x))"""
         window = op.window(op.data.type.shape[2:], op.weight.type.shape)
         stride, channels = window.strides[0], op.data.type.sizes[1]
@@ -66,10 +66,10 @@ class _Rules:
         weight = blocks.transpose(0, 3, 5, 1, 2, 4).reshape(outputs, -1, *taps)
         rw.replace(
             op,
-            AcceleratorConv(
+            type(op)(
                 SpaceToDepth(op.data, blocksize=stride).result,
                 rw.constant(np.ascontiguousarray(weight), name=f"{rw.stem(op.weight)}.unfolded"),
-                op.bias, op.factor, like=op, kernel_shape=tuple(taps), strides=(1, 1),
+                *op.operands[2:], like=op, kernel_shape=tuple(taps), strides=(1, 1),
                 pads=(*before, *after), taps=op.weight.array[0].size,
             ),
         )  # fmt: skip

@@ -1,27 +1,85 @@
-"""Convolutions and products with constant weights as `accelerator.conv`."""
+"""Convolutions and products with constant weights as `accelerator.conv`, or as the sums that scale gives."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from rtcc.ir import Op, Value
 from rtcc.ir.ops import nn
-from rtcc.ir.ops.accelerator import AcceleratorConv, sums_fit
+from rtcc.ir.ops.accelerator import AcceleratorConv, AcceleratorConvSum, sums_fit
 from rtcc.ir.ops.shapes import Flatten, Reshape
 from rtcc.passes.accelerated.operands import Wanted, image_obstacle, s8_data
 from rtcc.passes.integer.values import Array, QuantizedTensor, Weights, constant_numbers, read_weights
 from rtcc.pipeline import Rewriter
 from rtcc.target import Illegal
 
+Linear = nn.Conv | nn.MatMul | nn.Gemm
+"""Layers that add up products with constant weights."""
+
 BIAS_BITS = 30
 """A bias in units of the sum has no more, besides its sign."""
 
 
-def convolution(op: nn.Conv, want: Wanted, rw: Rewriter) -> Op | Illegal:
-    """quantize(clamp(conv(dequantize(x), dequantize(#w), #b)))  →  accelerator.conv(x, #w, #bias, #factor)"""
+@dataclass(frozen=True)
+class Terms:
+    """What a layer adds up.
+
+    data: an image. weights: s8 [M, C/group, kernel…]. bias: i64[M], in units of the sum, the data's zero
+    point in it. scale: f64[M], of that unit. rows: whether the result is one row and not an image.
+    """
+
+    data: QuantizedTensor
+    source: Weights
+    weights: Array
+    bias: Array
+    scale: Array
+    geometry: Mapping[str, Any]
+    rows: bool = False
+
+    def requantised(self, op: Op, want: Wanted, rw: Rewriter) -> Op:
+        """What gives the layer's result quantised."""
+        factor = np.asarray(self.scale / np.float64(want.to.scale), np.float32)
+        found = AcceleratorConv(
+            *self._operands(rw), rw.constant(factor, name=f"{self.source.name(rw)}.factor"),
+            location=op.location, fill=self.data.zero, **want.attributes, **self.geometry,
+        )  # fmt: skip
+        return self._shaped(found)
+
+    def summed(self, op: Op, rw: Rewriter) -> Op:
+        """What gives the layer's sums, in units of its scale."""
+        found = AcceleratorConvSum(
+            *self._operands(rw), location=op.location, fill=self.data.zero, **self.geometry
+        )
+        return self._shaped(found)
+
+    @property
+    def unit(self) -> Array:
+        """The scale, shaped to broadcast along the channels of the result; one number as a scalar."""
+        if (self.scale == self.scale[0]).all():
+            return self.scale[0]
+        return self.scale if self.rows else self.scale.reshape(-1, 1, 1)
+
+    def _operands(self, rw: Rewriter) -> tuple[Value, Value, Value]:
+        is_own = np.array_equal(self.weights, self.source.array)
+        weight = self.source.constant(rw, None if is_own else self.weights)
+        bias = rw.constant(self.bias.astype(np.int32), name=f"{self.source.name(rw)}.bias")
+        return self.data.value, weight, bias
+
+    def _shaped(self, found: Op) -> Op:
+        return Flatten(found.result, location=found.location) if self.rows else found
+
+
+def terms_of(op: Linear, rw: Rewriter) -> Terms | Illegal:
+    """What a convolution or product adds up, or why the accelerator does not."""
+    return _of_convolution(op, rw) if isinstance(op, nn.Conv) else _of_product(op, rw)
+
+
+def _of_convolution(op: nn.Conv, rw: Rewriter) -> Terms | Illegal:
+    """conv(dequantize(x), dequantize(#w), #b)"""
     data, weights = s8_data(op.data), read_weights(op.weight, 0)
     if isinstance(data, Illegal):
         return data
@@ -32,11 +90,11 @@ def convolution(op: nn.Conv, want: Wanted, rw: Rewriter) -> Op | Illegal:
     window = op.window(op.data.type.shape[2:], op.weight.type.shape)
     geometry = {"pads": window.pads, "strides": window.strides, "dilations": window.dilations,
                 "kernel_shape": window.kernel, "group": op.group}  # fmt: skip
-    return _layer(op, (data, weights, weights.array, op.bias), want, geometry, rw)
+    return _terms(data, weights, weights.array, op.bias, geometry)
 
 
-def product(op: nn.MatMul | nn.Gemm, want: Wanted, rw: Rewriter) -> Op | Illegal:
-    """quantize(clamp(gemm(dequantize(x), dequantize(#w), #b)))  →  flatten(accelerator.conv(image of x, …))
+def _of_product(op: nn.MatMul | nn.Gemm, rw: Rewriter) -> Terms | Illegal:
+    """gemm(dequantize(x), dequantize(#w), #b)
 
     One row [1, K] is an image of one pixel, or where it is a flattened image, that image: the kernel is as
     large as it is.
@@ -57,20 +115,15 @@ def product(op: nn.MatMul | nn.Gemm, want: Wanted, rw: Rewriter) -> Op | Illegal
     matrix = weights.array if transposed else weights.array.T
     image = QuantizedTensor(source, data.scale, data.zero)
     bias = op.addend if isinstance(op, nn.Gemm) else None
-    terms = (image, weights, matrix.reshape(-1, *shape), bias)
-    found = _layer(op, terms, want, {"kernel_shape": shape[1:]}, rw)
-    return found if isinstance(found, Illegal) else Flatten(found.result, location=op.location)
+    geometry = {"kernel_shape": shape[1:]}
+    return _terms(image, weights, matrix.reshape(-1, *shape), bias, geometry, rows=True)
 
 
-Terms = tuple[QuantizedTensor, Weights, Array, Value | None]
-"""Data, weights, these as [M, C/group, kernel…], bias."""
-
-
-def _layer(
-    op: Op, terms: Terms, want: Wanted, geometry: Mapping[str, Any], rw: Rewriter
-) -> AcceleratorConv | Illegal:
-    """The convolution that computes a layer; the data's zero point goes into the bias."""
-    data, weights, array, bias = terms
+def _terms(
+    data: QuantizedTensor, weights: Weights, array: Array, bias: Value | None, geometry: Mapping[str, Any],
+    *, rows: bool = False,
+) -> Terms | Illegal:  # fmt: skip
+    """array: the weights as [M, C/group, kernel…]; bias: one number for each filter, or one for all."""
     scale = np.broadcast_to((data.scale * weights.scale).astype(np.float64), len(array))
     numbers = np.zeros(1) if bias is None else constant_numbers(bias)
     if numbers is None or numbers.size not in (1, len(array)) or numbers.shape[-1:] != (numbers.size,):
@@ -80,15 +133,7 @@ def _layer(
     offset = units - data.zero * array.reshape(len(array), -1).sum(1, dtype=np.int64)
     if not sums_fit(array, offset):
         return Illegal("some data take its sums out of i32")
-    name = weights.name(rw)
-    factor = np.asarray(scale / np.float64(want.to.scale), np.float32)
-    return AcceleratorConv(
-        data.value,
-        weights.constant(rw, array),
-        rw.constant(offset.astype(np.int32), name=f"{name}.bias"),
-        rw.constant(factor, name=f"{name}.factor"),
-        location=op.location, fill=data.zero, **want.attributes, **geometry,
-    )  # fmt: skip
+    return Terms(data, weights, array, offset, scale, geometry, rows)
 
 
 def _coarser(array: Array, scale: Array, bias: Array) -> tuple[Array, Array]:

@@ -9,12 +9,12 @@ from typing import ClassVar
 
 from rtcc.errors import InvalidInput
 from rtcc.ir import Constant, DType, Graph, Module, Op, Return
-from rtcc.ir.ops.accelerator import ACCELERATED, AcceleratorConv
+from rtcc.ir.ops.accelerator import ACCELERATED, AcceleratorConvSum, AcceleratorSums
 from rtcc.ir.ops.movement import Concat
 from rtcc.ir.ops.pooling import MaxPool
 from rtcc.pipeline.base import Size
 from rtcc.target import Device, DeviceReport, Progress, Source, WeightsName, unseen
-from rtcc.targets.fpga.compiler.layers import Image, layer_of
+from rtcc.targets.fpga.compiler.layers import image_of, layer_of
 from rtcc.targets.fpga.compiler.tiling import obstacle
 from rtcc.targets.fpga.core import Core, standard_core
 from rtcc.targets.fpga.isa.table import Exec
@@ -74,15 +74,16 @@ class Fpga(X86):
         if not isinstance(op, (*ACCELERATED, MaxPool)) or len(op.results) > 1:
             return "the accelerator does not compute it"
         operands = list(op.present_operands)
-        data = operands[:1] if isinstance(op, AcceleratorConv) else operands
+        data = operands[:1] if isinstance(op, AcceleratorSums) else operands
         values = [*data, *op.results]
         if any(value.type.rank != 4 or not value.type.is_static for value in values):
             return "the accelerator takes i8 [1, C, H, W]"
-        if any(value.type.dtype is not DType.I8 or value.type.sizes[0] != 1 for value in values):
+        eights = data if isinstance(op, AcceleratorConvSum) else values
+        if any(value.type.dtype is not DType.I8 for value in eights) or op.type.sizes[0] != 1:
             return "the accelerator takes i8 [1, C, H, W]"
         if not _has_known_weights(op):
             return "its weights are not constant"
-        images = [Image(*value.type.sizes[1:]) for value in values]
+        images = [image_of(value) for value in values]
         return obstacle(layer_of(op, tuple(images[:-1]), images[-1], self.core), self.core)
 
     def why_unsupported(self, op: Op) -> str | None:
@@ -174,7 +175,7 @@ def _core(options: Mapping[str, str]) -> Core:
 
 
 def _has_known_weights(op: Op) -> bool:
-    return not isinstance(op, AcceleratorConv) or all(
+    return not isinstance(op, AcceleratorSums) or all(
         isinstance(value, Constant) for value in op.operands[1:]
     )
 

@@ -28,7 +28,7 @@ WITHOUT_KERNEL = """
     plan.constant plan.if plan.join plan.launch plan.loop plan.view
     tensor.shape tensor.size tensor.hann_window tensor.hamming_window tensor.blackman_window
     tensor.mel_weight_matrix nn.max_roi_pool
-    accelerator.add accelerator.average_pool accelerator.conv
+    accelerator.add accelerator.average_pool accelerator.conv accelerator.conv_sum
 """.split()
 """Operators that no kernel computes: structure, what is known at compile time, what an accelerator computes,
 and what is refused."""

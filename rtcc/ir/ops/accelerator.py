@@ -3,8 +3,8 @@
     result = clip(round_half_even((sum + bias) · m / 2ˢ) + zero_point, low, high)
 
 m and s are those of a float32 factor (`requantization.multiplier_and_shift`), so every result is exact
-integer arithmetic. Data, weights and results are s8. Padding reads `fill`, the data's zero point.
-`nn.max_pool` of s8 data is computed as it is.
+integer arithmetic. Data, weights and results are s8; only `conv_sum` gives the sums themselves, i32. Padding
+reads `fill`, the data's zero point. `nn.max_pool` of s8 data is computed as it is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rtcc.ir.ops.requantization import scaled_exactly
 from rtcc.ir.ops.sum_range import LIMIT
 from rtcc.ir.ops.window import Window, convolve, per_channel
 from rtcc.ir.roles import Role
-from rtcc.ir.types import TensorType
+from rtcc.ir.types import Shape, TensorType
 from rtcc.ir.value import Constant, Value
 
 LEAST, MOST = -128, 127
@@ -52,28 +52,33 @@ class Requantized(ComputedOp):
             )
 
 
-class AcceleratorConv(Requantized, Convolution):
-    """Convolution of s8 [N, C, H, W] by s8 [M, C/group, kernel…], requantised; padding reads `fill`.
+class AcceleratorSums(Convolution):
+    """What convolutions of s8 [N, C, H, W] by s8 [M, C/group, kernel…] share; padding reads `fill`.
 
-    bias: i32[M], with the data's zero point in it; factor: f32[M]. taps: products that one result needs where
-    its kernel has more, zeros that only fill it up (0: all); for reports.
+    bias: i32[M], with the data's zero point in it. taps: products that one result needs where its kernel has
+    more, zeros that only fill it up (0: all); for reports.
     """
 
-    name = "accelerator.conv"
+    role = Role.NONE
     data = operand()
     weight = operand()
     bias = operand()
-    factor = operand()
     fill = attribute(0)
     taps = attribute(0)
 
-    def infer(self) -> tuple[TensorType, ...]:
-        self.require_s8(self.data, self.weight)
+    def summed_shape(self) -> Shape:
+        """The shape of the sums; InvalidModel unless the operands fit each other."""
+        for value in (self.data, self.weight):
+            if value.type.dtype is not DType.I8:
+                raise self.fail(f"data and weights must be i8, found {value.type}")
         shape = self.convolved(self.data.type.shape, self.weight.type.shape)
-        for value, dtype in ((self.bias, DType.I32), (self.factor, DType.F32)):
-            if value.type.dtype is not dtype or value.type.shape != shape[1:2]:
-                raise self.fail(f"bias and factor are i32 and f32 of {shape[1]} elements, found {value.type}")
-        return (TensorType(DType.I8, shape),)
+        self.require_channels(self.bias, DType.I32, shape)
+        return shape
+
+    def require_channels(self, value: Value, dtype: DType, shape: Shape) -> None:
+        """Raise InvalidModel unless a value has that element type and an element for each channel."""
+        if value.type.dtype is not dtype or value.type.shape != shape[1:2]:
+            raise self.fail(f"bias and factor are i32 and f32 of {shape[1]} elements, found {value.type}")
 
     def check(self) -> None:
         if not isinstance(self.weight, Constant) or not isinstance(self.bias, Constant):
@@ -90,12 +95,42 @@ class AcceleratorConv(Requantized, Convolution):
             return 2 * self.taps * self.type.elements
         return sum_operations(self.type, self.weight.type)
 
-    def compute(self, data: Array, weight: Array, bias: Array, factor: Array) -> Array:
+    def sums(self, data: Array, weight: Array, bias: Array) -> Array:
+        """The sums with their bias, in i64."""
         centred = data.astype(np.int16) - self.fill
         total = convolve(centred, weight, self.window(data.shape[2:], weight.shape), self.group)
         known = bias.astype(np.int64) + self.fill * weight.reshape(len(weight), -1).sum(1, dtype=np.int64)
-        whole = total.astype(np.int64) + per_channel(known, total.ndim)
-        return self.requantized(whole, per_channel(factor, total.ndim))
+        return total.astype(np.int64) + per_channel(known, total.ndim)
+
+
+class AcceleratorConv(Requantized, AcceleratorSums):
+    """A convolution whose sums are requantised; factor: f32[M]."""
+
+    name = "accelerator.conv"
+    role = Role.NONE
+    factor = operand()
+
+    def infer(self) -> tuple[TensorType, ...]:
+        self.require_s8()
+        shape = self.summed_shape()
+        self.require_channels(self.factor, DType.F32, shape)
+        return (TensorType(DType.I8, shape),)
+
+    def compute(self, data: Array, weight: Array, bias: Array, factor: Array) -> Array:
+        total = self.sums(data, weight, bias)
+        return self.requantized(total, per_channel(factor, total.ndim))
+
+
+class AcceleratorConvSum(AcceleratorSums):
+    """A convolution whose sums are its result, i32, for what is not requantised: the host scales them."""
+
+    name = "accelerator.conv_sum"
+
+    def infer(self) -> tuple[TensorType, ...]:
+        return (TensorType(DType.I32, self.summed_shape()),)
+
+    def compute(self, data: Array, weight: Array, bias: Array) -> Array:
+        return self.sums(data, weight, bias)
 
 
 class AcceleratorAdd(Requantized):
@@ -148,7 +183,12 @@ class AcceleratorAveragePool(Requantized, Pool):
         return self.requantized(total, np.array(self.factor, np.float32))
 
 
-ACCELERATED: tuple[type[Op], ...] = (AcceleratorConv, AcceleratorAdd, AcceleratorAveragePool)
+ACCELERATED: tuple[type[Op], ...] = (
+    AcceleratorConv,
+    AcceleratorConvSum,
+    AcceleratorAdd,
+    AcceleratorAveragePool,
+)
 """The operators of this family."""
 
 

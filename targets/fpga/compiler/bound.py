@@ -34,7 +34,7 @@ class Demand:
 
     taps: of the EXECs of one tile, how many have so many. planes: of data, and first_planes those that the
     first EXEC reads. once, each_tile: rows of weights and parameters that are loaded once, and for each tile;
-    first: those before the first EXEC. results: planes.
+    first: those before the first EXEC. results: planes, of sums four for a block: three EXECs more fill them.
     """
 
     layer: Layer
@@ -48,7 +48,7 @@ class Demand:
 
     @property
     def results(self) -> int:
-        return self.layer.output.blocks(self.core)
+        return self.layer.output.blocks(self.core) * self.layer.output.bytes
 
 
 @dataclass(frozen=True)

@@ -82,5 +82,5 @@ def cycles_of(layer: Layer, tiling: Tiling, core: Core) -> int:
 
 def _shape(layer: Layer) -> Shape:
     """What the time of a layer depends on, but for where its tensors lie."""
-    images = [(each.channels, each.height, each.width) for each in (*layer.inputs, layer.output)]
+    images = [(each.channels, each.height, each.width, each.bytes) for each in (*layer.inputs, layer.output)]
     return (layer.mode, *images, layer.window, layer.spans, layer.requantisation.groups)

@@ -8,8 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtcc.ir import Constant, Op, Value
-from rtcc.ir.ops.accelerator import LEAST, MOST, AcceleratorAdd, AcceleratorAveragePool, AcceleratorConv
+from rtcc.ir import Constant, DType, Op, Value
+from rtcc.ir.ops.accelerator import (
+    LEAST,
+    MOST,
+    AcceleratorAdd,
+    AcceleratorAveragePool,
+    AcceleratorConv,
+    AcceleratorConvSum,
+)
 from rtcc.ir.ops.pooling import MaxPool, Pool
 from rtcc.ir.ops.requantization import multiplier_and_shift
 from rtcc.ir.ops.window import Window
@@ -22,12 +29,16 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Image:
-    """A tensor [1, C, H, W] in DRAM: planes of n channels, each H · W rows; row: where the first one lies."""
+    """A tensor [1, C, H, W] in DRAM: planes of n channels, each H · W rows; row: where the first one lies.
+
+    bytes: of an element, 1 or 4. Elements of several are as many planes, one for each byte, the lowest first.
+    """
 
     channels: int
     height: int
     width: int
     row: int = 0
+    bytes: int = 1
 
     @property
     def plane(self) -> int:
@@ -35,23 +46,27 @@ class Image:
         return self.height * self.width
 
     def blocks(self, core: Core) -> int:
-        """Planes of n channels, the last one padded."""
+        """Blocks of n channels, the last one padded."""
         return -(-self.channels // core.n)
 
     def rows(self, core: Core) -> int:
         """Rows of all planes."""
-        return self.blocks(core) * self.plane
+        return self.blocks(core) * self.bytes * self.plane
 
 
 @dataclass(frozen=True)
 class Requantisation:
-    """How sums become s8: per group of n channels a group of parameters, and the limits of all."""
+    """How sums become s8: per group of n channels a group of parameters, and the limits of all.
+
+    raw: they do not, and the result is their four bytes.
+    """
 
     parameters: bytes
     groups: int
     zero: int
     low: int
     high: int
+    raw: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,12 @@ class Layer:
         return self.window.kernel[0] * self.window.kernel[1]
 
 
+def image_of(value: Value, row: int = 0) -> Image:
+    """The image of a value of i8 or i32 [1, C, H, W]."""
+    _, channels, height, width = value.type.sizes
+    return Image(channels, height, width, row, 4 if value.type.dtype is DType.I32 else 1)
+
+
 ONE = Window((1, 1), (1, 1), (1, 1), (0, 0, 0, 0))
 
 
@@ -94,7 +115,7 @@ def layer_of(op: Op, inputs: tuple[Image, ...], output: Image, core: Core) -> La
     """The layer that an operator of the family `accelerator`, or a max_pool of s8, is."""
     name = str(op.location.nodes[0]) if op.location.nodes else op.name
     match op:
-        case AcceleratorConv():
+        case AcceleratorConv() | AcceleratorConvSum():
             return _convolution(op, name, inputs, output, core)
         case AcceleratorAdd():
             factor = np.full(core.n, op.factor, np.float32)
@@ -122,11 +143,16 @@ def copy_of(op: Op, source: Image, destination: Image, core: Core) -> Layer:
 
 def requantisation(bias: Array, factor: Array, core: Core, zero: int, low: int, high: int) -> Requantisation:
     """bias, factor: per channel; groups are padded with channels that give the zero point."""
-    groups = -(-len(bias) // core.n)
-    room = groups * core.n - len(bias)
-    multiplier, shift = multiplier_and_shift(np.pad(factor.astype(np.float32), (0, room)))
-    parameters = encode_parameters(np.pad(bias.astype(np.int64), (0, room)), multiplier, shift)
-    return Requantisation(parameters, groups, zero, low, high)
+    biases = _padded(bias.astype(np.int64), core.n)
+    multiplier, shift = multiplier_and_shift(_padded(factor.astype(np.float32), core.n))
+    return Requantisation(encode_parameters(biases, multiplier, shift), len(biases), zero, low, high)
+
+
+def sums(bias: Array, core: Core) -> Requantisation:
+    """bias: per channel; the results are the sums themselves, times 1."""
+    biases = _padded(bias.astype(np.int64), core.n)
+    parameters = encode_parameters(biases, np.ones_like(biases), np.zeros_like(biases))
+    return Requantisation(parameters, len(biases), 0, LEAST, MOST, raw=True)
 
 
 def _window(op: Pool) -> Window:
@@ -135,10 +161,17 @@ def _window(op: Pool) -> Window:
 
 
 def _convolution(
-    op: AcceleratorConv, name: str, inputs: tuple[Image, ...], output: Image, core: Core
+    op: AcceleratorConv | AcceleratorConvSum,
+    name: str,
+    inputs: tuple[Image, ...],
+    output: Image,
+    core: Core,
 ) -> Layer:
-    weight, bias, factor = (constant(each) for each in (op.weight, op.bias, op.factor))
-    way = requantisation(bias, factor, core, op.zero_point, op.low, op.high)
+    weight, bias = constant(op.weight), constant(op.bias)
+    if isinstance(op, AcceleratorConv):
+        way = requantisation(bias, constant(op.factor), core, op.zero_point, op.low, op.high)
+    else:
+        way = sums(bias, core)
     window = op.window(op.data.type.shape[2:], op.weight.type.shape)
     if op.group == op.data.type.sizes[1] == len(weight) and op.group > 1:
         rows = _padded(weight[:, 0], core.n).transpose(0, 2, 3, 1)

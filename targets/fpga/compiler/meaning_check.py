@@ -54,6 +54,8 @@ class _Result:
     taps: tuple[_Taps, ...]
     parameters: Array
     limits: tuple[int, int, int]
+    raw_byte: int | None
+    """Which byte of the sum it is; None where it is requantised."""
 
 
 @dataclass
@@ -219,11 +221,14 @@ def _execute(state: _State, each: Exec) -> str:
         state.sums = {key: []}
     if key not in state.sums:
         return "it adds to accumulators that hold something else"
-    state.sums[key].append(_Taps(each.mode, inputs, _weights(state, each)))
+    drains = each.raw and not each.init and each.mode == Mode.SCALE and not each.immediate
+    if not drains:  # which adds nothing
+        state.sums[key].append(_Taps(each.mode, inputs, _weights(state, each)))
     if each.flush:
         group = PARAMETER_BYTES * each.prm
         parameters = state.prm[group : group + PARAMETER_BYTES].copy()
-        result = _Result(tuple(state.sums[key]), parameters, (each.low, each.high, each.zero))
+        raw_byte = each.raw_byte if each.raw else None
+        result = _Result(tuple(state.sums[key]), parameters, (each.low, each.high, each.zero), raw_byte)
         rows = slice(each.out, each.out + each.pixels)
         state.out[rows, 0], state.out[rows, 1] = state.executed, np.arange(each.pixels)
         left = set(np.unique(state.out[:, 0]).tolist())
@@ -251,21 +256,24 @@ def _store(state: _State, each: Store, target: _Target) -> str:
     held = state.out[each.sram : each.sram + len(rows)]
     for number in np.unique(held[:, 0]):
         chosen = held[:, 0] == number
-        for block in np.unique(places[chosen] // output.plane):
-            part = chosen & (places // output.plane == block)
-            message = _compare(state, target, int(number), held[part, 1], int(block), places[part])
+        for plane in np.unique(places[chosen] // output.plane):
+            part = chosen & (places // output.plane == plane)
+            message = _compare(state, target, int(number), held[part, 1], int(plane), places[part])
             if message:
                 return message
     state.dram[rows] = target.result[places]
     return ""
 
 
-def _compare(state: _State, target: _Target, number: int, pixels: Array, block: int, places: Array) -> str:
-    """Whether pixels of a result are the layer's at these places of a block; why not."""
+def _compare(state: _State, target: _Target, number: int, pixels: Array, plane: int, places: Array) -> str:
+    """Whether pixels of a result are the layer's at these places of a plane; why not."""
     if number == NOTHING:
         return "it stores rows that nothing was computed into"
     placed, layer, result = target.placed, target.placed.layer, state.results[number]
     way = layer.requantisation
+    block, raw_byte = divmod(plane, layer.output.bytes)
+    if result.raw_byte != (raw_byte if way.raw else None):
+        return "it is another byte of the sum, or is requantised where the layer is not"
     first = placed.stored.parameters + PARAMETER_BYTES * (block % way.groups)
     if (result.parameters != first + np.arange(PARAMETER_BYTES)).any():
         return "it is requantised by other channels' parameters"

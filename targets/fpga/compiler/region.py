@@ -12,7 +12,7 @@ from rtcc.ir.ops.movement import Concat
 from rtcc.planning.offsets import Buffer as ArenaBuffer
 from rtcc.planning.offsets import assign_offsets
 from rtcc.targets.fpga.compiler.choice import Choices, Chosen
-from rtcc.targets.fpga.compiler.layers import Image, Layer, copy_of, layer_of
+from rtcc.targets.fpga.compiler.layers import Image, Layer, copy_of, image_of, layer_of
 from rtcc.targets.fpga.compiler.schedule import Schedule, Stored
 from rtcc.targets.fpga.compiler.tokens import with_tokens
 from rtcc.targets.fpga.core import Core
@@ -170,7 +170,7 @@ def _place_tensors(body: Graph, core: Core) -> tuple[dict[Value, Image], int]:
         low, high = lives.get(home, (first, last))
         lives[home] = (min(low, first), max(high, last))
     buffers = {
-        home: ArenaBuffer(_image(home).rows(core) * core.row_bytes, first, last)
+        home: ArenaBuffer(image_of(home).rows(core) * core.row_bytes, first, last)
         for home, (first, last) in lives.items()
     }
     arena = assign_offsets(list(buffers.values()))
@@ -179,8 +179,8 @@ def _place_tensors(body: Graph, core: Core) -> tuple[dict[Value, Image], int]:
         home, offset = value, 0
         while home in within:
             home, planes = within[home]
-            offset += planes * _image(home).plane
-        images[value] = _lower(_image(value), buffers[home].offset // core.row_bytes + offset)
+            offset += planes * image_of(home).plane
+        images[value] = _lower(image_of(value), buffers[home].offset // core.row_bytes + offset)
     return images, -(-arena // core.row_bytes)
 
 
@@ -202,11 +202,6 @@ def _joined(body: Graph, core: Core) -> Mapping[Value, tuple[Value, int]]:
 def _values(body: Graph) -> list[Value]:
     results = [result for op in body.ops if not isinstance(op, Return) for result in op.results]
     return [*body.parameters, *results]
-
-
-def _image(value: Value) -> Image:
-    _, channels, height, width = value.type.sizes
-    return Image(channels, height, width)
 
 
 def _lower(image: Image, rows: int) -> Image:

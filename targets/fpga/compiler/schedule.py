@@ -111,7 +111,7 @@ class _Emitter:
                         tile, data, wgt=weights, init=int(number == 0), flush=is_last, out=out, prm=group,
                         blocks=(low, high),
                     )  # fmt: skip
-                self.store(output, tile)
+                self.finish(output, tile, data, group)
 
     def vectors(self) -> None:
         """For each block of channels, for each tile of pixels: the taps of one operand, or of two."""
@@ -130,7 +130,7 @@ class _Emitter:
                         tile, rows, wgt=weights, immediate=scale, init=int(number == 0), out=out, prm=group,
                         flush=int(number == len(data) - 1),
                     )  # fmt: skip
-                self.store(block, tile)
+                self.finish(block, tile, data[0], group)
 
     # ---- what they are made of
 
@@ -189,7 +189,7 @@ class _Emitter:
         return sram
 
     def out_rows(self, tile: _Tile) -> int:
-        self.out = self.schedule.take(Memory.OUT, tile.pixels)
+        self.out = self.schedule.take(Memory.OUT, tile.pixels * self.layer.output.bytes)
         return self.out
 
     def run(
@@ -209,15 +209,30 @@ class _Emitter:
                 stride_x=window.strides[1],
                 n_ic=blocks[1] - blocks[0], n_ky=window.kernel[0], n_kx=window.kernel[1], stride_ic=plane,
                 stride_ky=window.dilations[0] * width, stride_kx=window.dilations[1],
-                low=way.low, high=way.high, zero=way.zero,
+                low=way.low, high=way.high, zero=way.zero, raw=int(way.raw),
             )
         )  # fmt: skip
 
-    def store(self, block: int, tile: _Tile) -> None:
-        """The results of a tile to a plane of the output."""
-        image, width = self.layer.output, self.loops.result[1]
-        first = image.row + block * image.plane + tile.y * width + tile.x
-        self.add(Store(sram=self.out, dram=first, nx=tile.width, ny=tile.height, stride_y=width))
+    def finish(self, block: int, tile: _Tile, data: int, prm: int) -> None:
+        """The results of a tile to a block of the output, those of several bytes each to as many planes.
+
+        The higher bytes of sums are drained by taps that add nothing; `data` is a row that they may read.
+        """
+        image, width, way = self.layer.output, self.loops.result[1], self.layer.requantisation
+        for raw_byte in range(1, image.bytes):
+            self.add(
+                Exec(
+                    mode=Mode.SCALE, immediate=0, flush=1, inp=data, acc=0,
+                    out=self.out + raw_byte * tile.pixels, prm=prm, ny=tile.height, nx=tile.width,
+                    low=way.low, high=way.high, zero=way.zero, raw=1, raw_byte=raw_byte,
+                )
+            )  # fmt: skip
+        self.add(
+            Store(
+                sram=self.out, dram=image.row + block * image.bytes * image.plane + tile.y * width + tile.x,
+                nx=tile.width, ny=tile.height, nz=image.bytes, stride_y=width, stride_z=image.plane,
+            )
+        )  # fmt: skip
 
     def add(self, instruction: Instruction) -> None:
         self.program.append(instruction)

@@ -103,23 +103,23 @@ def obstacle(layer: Layer, core: Core) -> str:
     """Why no program computes a layer, naming the limit; "" where one does."""
     if limit := _beyond_fields(layer, core):
         return limit
-    loops, planes = geometry(layer), _planes(layer, core)
-    if not _fits(loops, planes, 1, 1, core):
-        rows = _rows(loops, 1, 1) * planes
+    room = _Room.of(layer, core)
+    if not room.holds(1, 1):
+        rows = _rows(room.loops, 1, 1) * room.planes
         return f"the data of one result are {rows} rows, and half of inp holds {core.inp_rows // SLOTS}"
     return ""
 
 
 def tilings(layer: Layer, core: Core) -> Iterator[Tiling]:
     """Every way to cut a layer that `obstacle` found none for into tiles as equal as can be."""
-    loops, planes = geometry(layer), _planes(layer, core)
-    height, width = loops.result
+    room = _Room.of(layer, core)
+    height, width = room.loops.result
     for columns in _equal_parts(width):
-        if not _fits(loops, planes, 1, columns, core):
+        if not room.holds(1, columns):
             continue
         for lines in _equal_parts(height):
-            if _fits(loops, planes, lines, columns, core):
-                yield Tiling(loops, lines, columns)
+            if room.holds(lines, columns):
+                yield Tiling(room.loops, lines, columns)
 
 
 def cuts(size: int, step: int) -> Iterator[tuple[int, int]]:
@@ -174,25 +174,34 @@ def _padding(layer: Geometry) -> tuple[int, int, int, int]:
     return tall.before, wide.before, tall.after, wide.after
 
 
-def _planes(layer: Layer, core: Core) -> int:
-    """Planes of the data that a tile needs at once."""
-    blocks = layer.inputs[0].blocks(core) if layer.mode is Mode.MATRIX else 1
-    return blocks * len(layer.inputs)
-
-
 def _equal_parts(size: int) -> list[int]:
     """The different sizes of the largest of so many parts, for every number of parts; falling."""
     return list(dict.fromkeys(-(-size // parts) for parts in range(1, size + 1)))
 
 
-def _fits(loops: Geometry, planes: int, lines: int, columns: int, core: Core) -> bool:
-    """Whether a tile of so many results has room, and its strides and counts in their fields."""
-    return (
-        lines * columns <= min(core.acc_rows, core.out_rows // SLOTS)
-        and _rows(loops, lines, columns) * planes <= core.inp_rows // SLOTS
-        and _stride(loops, columns) <= MOST_STRIDE
-        and columns <= MOST_COUNT
-    )
+@dataclass(frozen=True)
+class _Room:
+    """planes: of the data that a tile needs at once. pixels: the most of one tile. rows: the most of its data."""
+
+    loops: Geometry
+    planes: int
+    pixels: int
+    rows: int
+
+    @staticmethod
+    def of(layer: Layer, core: Core) -> _Room:
+        blocks = layer.inputs[0].blocks(core) if layer.mode is Mode.MATRIX else 1
+        pixels = min(core.acc_rows, core.out_rows // SLOTS // layer.output.bytes)
+        return _Room(geometry(layer), blocks * len(layer.inputs), pixels, core.inp_rows // SLOTS)
+
+    def holds(self, lines: int, columns: int) -> bool:
+        """Whether a tile of so many results has room, and its strides and counts in their fields."""
+        return (
+            lines * columns <= self.pixels
+            and _rows(self.loops, lines, columns) * self.planes <= self.rows
+            and _stride(self.loops, columns) <= MOST_STRIDE
+            and columns <= MOST_COUNT
+        )
 
 
 def _rows(loops: Geometry, lines: int, columns: int) -> int:

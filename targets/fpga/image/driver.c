@@ -29,7 +29,7 @@ struct rtcc_fpga_region {
 };
 
 struct rtcc_fpga_tensor {
-    uint32_t row, channels, plane, reserved;
+    uint32_t row, channels, plane, bytes; /* of an element, each in a plane of its own */
 };
 
 static struct {
@@ -85,7 +85,7 @@ static int rtcc_fpga_attach(const struct rtcc_fpga_port *port, const void *image
     if (bytes < sizeof header)
         return RTCC_IMAGE_DAMAGED;
     memcpy(&header, image, sizeof header);
-    if (memcmp(header.magic, "RTCCFPGA", 8) != 0 || header.version != 2 || header.bytes != bytes
+    if (memcmp(header.magic, "RTCCFPGA", 8) != 0 || header.version != 3 || header.bytes != bytes
         || rtcc_fpga_checksum(image, bytes) != header.checksum)
         return RTCC_IMAGE_DAMAGED;
     if (header.model != RTCC_FPGA_MODEL)
@@ -118,7 +118,7 @@ static int rtcc_fpga_detach(void)
     return RTCC_OK;
 }
 
-/* [channels][plane] bytes to [blocks][plane][row] and back; lanes beyond the channels are zero. */
+/* [channels][plane] bytes to [blocks][plane][row]; lanes beyond the channels are zero. */
 static void rtcc_fpga_pack(unsigned char *rows, const unsigned char *data, struct rtcc_fpga_tensor t, uint32_t row)
 {
     for (uint32_t first = 0; first < t.channels; first += row, rows += (size_t)t.plane * row)
@@ -128,12 +128,16 @@ static void rtcc_fpga_pack(unsigned char *rows, const unsigned char *data, struc
                     first + lane < t.channels ? data[(size_t)(first + lane) * t.plane + pixel] : 0;
 }
 
+/* [blocks][bytes][plane][row] bytes to [channels][plane] little-endian elements. */
 static void rtcc_fpga_unpack(unsigned char *data, const unsigned char *rows, struct rtcc_fpga_tensor t, uint32_t row)
 {
     for (uint32_t channel = 0; channel < t.channels; channel++)
-        for (uint32_t pixel = 0; pixel < t.plane; pixel++)
-            data[(size_t)channel * t.plane + pixel] =
-                rows[((size_t)(channel / row) * t.plane + pixel) * row + channel % row];
+        for (uint32_t byte = 0; byte < t.bytes; byte++) {
+            const unsigned char *plane =
+                rows + ((size_t)(channel / row) * t.bytes + byte) * t.plane * row + channel % row;
+            for (uint32_t pixel = 0; pixel < t.plane; pixel++)
+                data[((size_t)channel * t.plane + pixel) * t.bytes + byte] = plane[(size_t)pixel * row];
+        }
 }
 
 /* Run a region's program. polls: the most reads of STATUS; each takes a cycle of the accelerator or more. */

@@ -25,7 +25,7 @@ from rtcc.targets.fpga.isa.encoding import decode_program, encode_configuration
 from rtcc.targets.fpga.isa.fields import Instruction
 
 MAGIC = b"RTCCFPGA"
-VERSION = 2
+VERSION = 3
 HEADER = struct.Struct("<8sIIQQQIIIII4x")
 REGION = struct.Struct("<QQQQIIII")
 TENSOR = struct.Struct("<IIII")
@@ -152,4 +152,4 @@ def _paged(size: int) -> int:
 
 
 def _tensor(image: Image) -> bytes:
-    return TENSOR.pack(image.row, image.channels, image.plane, 0)
+    return TENSOR.pack(image.row, image.channels, image.plane, image.bytes)

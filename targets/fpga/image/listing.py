@@ -27,7 +27,7 @@ def listing_of(body: Graph, core: Core) -> str:
 
 
 def _place(image: Image) -> str:
-    return f"i8[1,{image.channels},{image.height},{image.width}] at row {image.row}"
+    return f"i{8 * image.bytes}[1,{image.channels},{image.height},{image.width}] at row {image.row}"
 
 
 def _head(placed: Placed) -> list[str]:

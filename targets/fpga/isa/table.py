@@ -96,6 +96,9 @@ class Exec(Instruction):
     With init the first tap writes instead of modifying. With flush the last tap also requantises: row
     out + p becomes clip(round_half_even((acc + bias) · multiplier / 2^shift) + zero, low, high), with bias,
     multiplier and shift of group prm, lane by lane; acc + bias wraps in 32 bits, all else is exact.
+    With raw, one byte of the product (acc + bias) · multiplier, signed, takes the place of what is rounded.
+    So four instructions give the sums themselves, with a multiplier of 1: the first one computes them, and
+    three of mode SCALE with an immediate of 0 add nothing and give the other bytes.
     """
 
     OPCODE: ClassVar[int] = 1
@@ -110,7 +113,9 @@ class Exec(Instruction):
     inp: int = at(2, 0, 16, "input row of the first tap and pixel")
     acc: int = at(3, 0, 16, "accumulator row of the first pixel")
     out: int = at(4, 0, 16, "output row of the first pixel")
-    prm: int = at(5, 0, 16, "group of n channels in the parameter buffer")
+    prm: int = at(5, 0, 13, "group of n channels in the parameter buffer")
+    raw_byte: int = at(5, 13, 2, "raw: which byte of the product, 0 the lowest")
+    raw: int = at(5, 15, 1, "with flush, results are bytes of the products, not requantised")
     ny: int = at(6, 0, 16, "lines of pixels", counts=True)
     nx: int = at(7, 0, 16, "pixels of a line", counts=True)
     stride_y: int = at(8, 0, 16, "input rows from line to line")
@@ -217,7 +222,7 @@ class Register(IntEnum):
     CONFIGURATION = 0x40
 
 
-IDENTITY = 0x52544301
+IDENTITY = 0x52544302
 """Read from `Register.IDENTITY`: "RTC" and the version of this interface."""
 
 REGISTERS: dict[Register, str] = {

@@ -131,11 +131,16 @@ module execute #(
   logic        flushes, flushes_late;
   logic [15:0] result_row;
   logic [7:0]  zero, low, high;
+  logic        raw;
+  logic [1:0]  raw_byte;
   logic [GROUP-1:0] group;
 
   assign flushes = early && early_last && context_now.flush;
   assign result_row = context_now.out + pixel;
   delay #(.WIDTH(GROUP), .CYCLES(1)) to_group (.clk, .in(context_now.prm[GROUP-1:0]), .out(group));
+  delay #(.WIDTH(3), .CYCLES(2 + 2)) to_raw (
+      .clk, .in({context_now.raw, context_now.raw_byte}), .out({raw, raw_byte})
+  );
   delay #(.WIDTH(8), .CYCLES(2 + 5)) to_zero (.clk, .in(context_now.zero), .out(zero));
   delay #(.WIDTH(16), .CYCLES(2 + 6)) to_limits (.clk, .in({context_now.high, context_now.low}), .out({high, low}));
   delay #(.WIDTH(17), .CYCLES(2 + REQUANTISE)) to_out (
@@ -155,7 +160,7 @@ module execute #(
         .read_enable(1'b1), .read_address(group), .read_data(parameters)
     );
     requantise lane (
-        .clk, .acc(modified[32*k +: 32]), .parameters, .zero, .low, .high, .result(out_data[8*k +: 8])
+        .clk, .acc(modified[32*k +: 32]), .parameters, .raw, .raw_byte, .zero, .low, .high, .result(out_data[8*k +: 8])
     );
   end
 

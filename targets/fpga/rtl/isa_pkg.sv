@@ -42,7 +42,7 @@ package isa_pkg;
   localparam logic [7:0] REGISTER_WAITS_FOR_STORE = 8'h3c;
   localparam logic [7:0] REGISTER_CONFIGURATION = 8'h40;
 
-  localparam logic [31:0] IDENTITY = 32'h52544301;
+  localparam logic [31:0] IDENTITY = 32'h52544302;
 
   // Lowest bits of the logarithms in CONFIGURATION.
   localparam logic [4:0] CONFIGURATION_N = 5'h0;
@@ -96,7 +96,9 @@ package isa_pkg;
     logic [15:0] stride_y;
     logic [15:0] nx;
     logic [15:0] ny;
-    logic [15:0] prm;
+    logic raw;
+    logic [1:0] raw_byte;
+    logic [12:0] prm;
     logic [15:0] out;
     logic [15:0] acc;
     logic [15:0] inp;

@@ -1,13 +1,16 @@
 // One lane's requantisation: clip(round_half_even((acc + bias) * multiplier / 2^shift) + zero, low, high).
+// With `raw` a byte of the product, signed, takes the place of what is rounded.
 //
-// Exact but for acc + bias, which wraps in 32 bits. A result leaves 7 cycles after its accumulator came; the zero
-// point is to come 5 cycles after it and the limits 6, when they are used.
+// Exact but for acc + bias, which wraps in 32 bits. A result leaves 7 cycles after its accumulator came; `raw` and
+// its byte are to come 2 cycles after it, the zero point 5 and the limits 6, when they are used.
 // The product of 32 by 25 bits is made of two that fit a DSP slice: multiplier times the low 17 bits, and times
 // the high 15. The shift is done in two steps, by bytes and by bits; what falls out is kept as one sticky bit.
 module requantise (
     input  logic                clk,
     input  logic signed [31:0]  acc,
     input  isa_pkg::parameter_t parameters,  // with acc
+    input  logic                raw,
+    input  logic [1:0]          raw_byte,    // of the product, 0 the lowest
     input  logic signed [7:0]   zero,
     input  logic signed [7:0]   low,
     input  logic signed [7:0]   high,
@@ -40,9 +43,11 @@ module requantise (
   // 3: their sum, and below it one more bit, from which rounding sees the half.
   logic signed [56:0] product;
   logic [5:0]         shift_3;
+  logic               raw_3;
   always_ff @(posedge clk) begin
     product <= 57'(product_low) + {product_high, 17'b0};
-    shift_3 <= shift_2;
+    shift_3 <= raw ? {1'b0, raw_byte, 3'b0} : shift_2;
+    raw_3 <= raw;
   end
 
   // 4: shift right by a number of bytes. `kept` has three bytes; `over` says that more are significant.
@@ -50,7 +55,7 @@ module requantise (
   logic [10:0] positive, negative;      // bytes that are all zeros, all ones
   logic [7:0]  something;               // bytes with a one
   logic [23:0] kept;
-  logic        over, sticky_4, minus_4;
+  logic        over, sticky_4, minus_4, raw_4;
   logic [2:0]  shift_4;
   logic [2:0]  bytes;
 
@@ -70,9 +75,10 @@ module requantise (
         || extended[8*bytes + 23] != product[56];
     sticky_4 <= (something & ((8'd1 << bytes) - 8'd1)) != '0;
     shift_4 <= shift_3[2:0];
+    raw_4 <= raw_3;
   end
 
-  // 5: shift right by bits, and keep the range in which results can lie: beyond 9 bits and sign it is clipped.
+  // 5: shift right by bits, and take the lowest byte where it is asked for; else keep the range in which results can lie: beyond 9 bits and sign it is clipped.
   logic signed [23:0] shifted;
   logic [6:0]         lost;
   logic signed [9:0]  whole;
@@ -80,7 +86,10 @@ module requantise (
   assign shifted = $signed(kept) >>> shift_4;
   assign lost = kept[6:0] & ((7'd1 << shift_4) - 7'd1);
   always_ff @(posedge clk) begin
-    if (over || (shifted[23:10] != '0 && shifted[23:10] != '1)) begin
+    if (raw_4) begin
+      whole <= {{2{shifted[8]}}, shifted[8:1]};
+      up_5 <= 1'b0;
+    end else if (over || (shifted[23:10] != '0 && shifted[23:10] != '1)) begin
       whole <= minus_4 ? -10'sd512 : 10'sd511;
       up_5 <= 1'b0;
     end else begin

@@ -119,7 +119,11 @@ def _requantised(machine: Machine, instruction: Exec, acc: NDArray[np.int32]) ->
     entries = machine.prm[group : group + PARAMETER_BYTES].reshape(core.n, PARAMETER_BYTES).view("<u8")[:, 0]
     bias, multiplier, shift = decode_parameters(entries)
     total = (acc.astype(np.int64) + bias).astype(np.int32)  # wraps
-    whole = round_half_even_shift(total.astype(np.int64) * multiplier, shift)
+    product = total.astype(np.int64) * multiplier
+    if instruction.raw:
+        whole = (product >> 8 * instruction.raw_byte).astype(np.int8).astype(np.int64)
+    else:
+        whole = round_half_even_shift(product, shift)
     result = np.clip(whole + instruction.zero, instruction.low, instruction.high)
     return result.astype(np.int8).view(np.uint8)
 

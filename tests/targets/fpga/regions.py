@@ -33,7 +33,7 @@ def memory_of(program: Program, inputs: list[Array]) -> NDArray[np.uint8]:
     memory = np.random.default_rng(7).integers(0, 256, program.rows * program.core.n).astype(np.uint8)
     memory[: len(program.constants)] = np.frombuffer(program.constants, np.uint8)
     for image, array in zip(program.inputs, inputs, strict=True):
-        _rows(memory, image, program.core)[...] = _packed(array, image, program.core)
+        _rows(memory, image, program.core)[:, 0] = _packed(array, image, program.core)
     return memory
 
 
@@ -63,7 +63,7 @@ def region_of(module: Module) -> Graph:
 def _rows(memory: NDArray[np.uint8], image: Image, core: Core) -> NDArray[np.int8]:
     first, blocks = image.row * core.n, image.blocks(core)
     part = memory[first : first + image.rows(core) * core.n].view(np.int8)
-    return part.reshape(blocks, image.height, image.width, core.n)
+    return part.reshape(blocks, image.bytes, image.height, image.width, core.n)
 
 
 def _packed(array: Array, image: Image, core: Core) -> Array:
@@ -73,5 +73,5 @@ def _packed(array: Array, image: Image, core: Core) -> Array:
 
 
 def _unpacked(rows: NDArray[np.int8], image: Image) -> Array:
-    planes = rows.transpose(0, 3, 1, 2).reshape(1, -1, image.height, image.width)
-    return planes[:, : image.channels]
+    elements = np.ascontiguousarray(rows.transpose(0, 4, 2, 3, 1)).view(f"<i{image.bytes}")
+    return elements.reshape(1, -1, image.height, image.width)[:, : image.channels]

@@ -19,13 +19,13 @@ from rtcc.targets.fpga.compiler.region import Program
 from rtcc.targets.fpga.core import INSTRUCTION_BYTES, Core
 from rtcc.targets.fpga.isa.encoding import encode_program
 from rtcc.targets.fpga.isa.fields import Instruction
-from rtcc.targets.fpga.isa.table import Exec, Load, Store
+from rtcc.targets.fpga.isa.table import Exec, Load, Mode, Store
 from rtcc.targets.fpga.simulator.functional import simulate
 from tests.targets.fpga.regions import Array, compiled, evaluated, memory_of, outputs_of
-from tests.targets.fpga.test_regions import conv, graph_of, numbers
+from tests.targets.fpga.test_regions import conv, conv_sum, graph_of, numbers
 
 CORE = Core(n=8, inp_bytes=4096, wgt_bytes=4096, acc_bytes=4096, out_bytes=1024, prm_bytes=256, dram_bits=64)
-"""So small that both layers take several tiles and their weights do not stay."""
+"""So small that layers take several tiles and their weights do not stay."""
 
 FAULTS = (
     *((kind, name, -1) for kind in (Load, Exec, Store) for name in ("pop_previous", "pop_next")),
@@ -33,7 +33,7 @@ FAULTS = (
     (Load, "sram", 8), (Load, "dram", 1), (Load, "stride_y", 1), (Load, "stride_z", 1), (Load, "nx", 1),
     (Load, "pad_value", 1), (Load, "pad_top", 1), (Exec, "inp", 1), (Exec, "wgt", 8), (Exec, "out", 4),
     (Exec, "prm", 1), (Exec, "stride_y", 1), (Exec, "stride_ky", 1), (Exec, "stride_ic", 1),
-    (Exec, "stride_kx", 1), (Exec, "init", -1), (Exec, "flush", -1), (Exec, "zero", 1), (Exec, "low", 1),
+    (Exec, "stride_kx", 1), (Exec, "raw", -1), (Exec, "raw_byte", 1), (Exec, "init", -1), (Exec, "flush", -1), (Exec, "zero", 1), (Exec, "low", 1),
     (Store, "sram", 4), (Store, "dram", 1), (Store, "stride_y", 1), (Store, "nx", -1),
 )  # fmt: skip
 """Which instructions, which field, and what is added to it: a token that is there is dropped."""
@@ -44,12 +44,13 @@ EACH = 8
 
 def _layers() -> Graph:
     graph = graph_of((1, 12, 14, 9))
-    first, second = numbers(1, (20, 12, 3, 3), (9, 20, 3, 3))
+    first, second, third = numbers(1, (20, 12, 3, 3), (9, 20, 3, 3), (11, 12, 2, 2))
     one = conv(graph.parameters[0], first, 1, pads=(1, 1, 1, 1), fill=3, low=-120)
     two = conv(one.result, second, 2, strides=(2, 2), zero_point=5)
-    graph.append(one)
-    graph.append(two)
-    graph.return_(two.result)
+    three = conv_sum(graph.parameters[0], third, 3, strides=(3, 3))
+    for op in (one, two, three):
+        graph.append(op)
+    graph.return_(two.result, three.result)
     return graph
 
 
@@ -67,19 +68,27 @@ def _mutants(program: Program, fault: tuple[type[Instruction], str, int]) -> lis
     kind, name, change = fault
     places = [
         n for n, each in enumerate(program.instructions)
-        if isinstance(each, kind) and (getattr(each, name) or not name.startswith("p"))
+        if isinstance(each, kind) and (getattr(each, name) or not name.startswith("p")) and _reads(each, name)
     ]  # fmt: skip
     chosen = np.random.default_rng(5).permutation(places)[:EACH]
     found: list[list[Instruction]] = []
     for place in map(int, chosen):
         mutant = list(program.instructions)
         value = getattr(mutant[place], name)
-        if name in ("init", "flush"):
+        if name in ("init", "flush", "raw"):
             value = 1 - value - change
         mutant[place] = replace(mutant[place], **{name: value + change})
         if mutant[place].fault() is None:
             found.append(mutant)
     return found
+
+
+def _reads(each: Instruction, name: str) -> bool:
+    """Whether what an instruction does depends on a field: what drains bytes of sums adds nothing."""
+    if not isinstance(each, Exec):
+        return True
+    drains = each.mode == Mode.SCALE and not each.immediate
+    return each.raw == 1 if name == "raw_byte" else not (drains and name.startswith(("inp", "stride")))
 
 
 def _outputs(program: Program, mutant: Sequence[Instruction], inputs: list[Array]) -> list[Array] | None:

@@ -1,6 +1,7 @@
 """The functional simulator against plain NumPy, and its arithmetic against the interpreter's."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -81,6 +82,29 @@ def test_each_mode_computes_what_its_definition_says(mode: Mode) -> None:
     }[mode]
     expected = scaled_exactly((total + bias).astype(np.int32), factor, np.array(0, np.int32), DType.I8)
     np.testing.assert_array_equal(result_rows(outcome, 20), expected)
+
+
+def test_four_instructions_give_the_sums_themselves() -> None:
+    """The first one adds up and gives the lowest byte; taps of an immediate of 0 add nothing."""
+    rng = np.random.default_rng(8)
+    data, weights = (rng.integers(-128, 128, shape, np.int8) for shape in ((20, N), (2, N, N)))
+    bias = rng.integers(-(2**31), 2**31, N)
+    parameters = encode_parameters(bias, np.ones(N, int), np.full(N, 63))
+    program = layer(20, 2 * N, nx=10, stride_x=1, n_kx=2, stride_kx=10, raw=1)
+    rest: dict[str, int] = {"flush": 1, "raw": 1, "nx": 10, "low": -128, "high": 127}
+    drains = [Exec(mode=Mode.SCALE, inp=4, out=10 * byte, raw_byte=byte, **rest) for byte in (1, 2, 3)]
+    drains[-1] = replace(drains[-1], push_next=1)
+    program[3:5] = [
+        replace(program[3], push_next=0),
+        *drains,
+        Store(pop_previous=1, dram=RESULT, nx=10, nz=4, stride_z=10),
+    ]
+    outcome = run(program, data=data, weights=weights.reshape(-1, N), parameters=parameters)
+    assert outcome.faults == 0, outcome.fault_text()
+    found = result_rows(outcome, 40).reshape(4, 10, N).transpose(1, 2, 0).copy().view("<i4")[..., 0]
+    taps = data.reshape(2, 10, N).astype(np.int64)
+    total = np.einsum("tpi,tij->pj", taps, weights.astype(np.int64)) + bias
+    np.testing.assert_array_equal(found, total.astype(np.int32))
 
 
 @given(

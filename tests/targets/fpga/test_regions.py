@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rtcc.errors import InvalidModel
 from rtcc.ir import Constant, DType, Graph, TensorType, Value
-from rtcc.ir.ops.accelerator import AcceleratorAdd, AcceleratorAveragePool, AcceleratorConv
+from rtcc.ir.ops.accelerator import AcceleratorAdd, AcceleratorAveragePool, AcceleratorConv, AcceleratorConvSum
 from rtcc.ir.ops.movement import Concat
 from rtcc.ir.ops.pooling import MaxPool
 from rtcc.targets.fpga.compiler.meaning_check import check_program
@@ -48,6 +48,12 @@ def conv(data: Value, weight: Array, seed: int, **attributes: Any) -> Accelerato
     return AcceleratorConv(data, *constants, **attributes)
 
 
+def conv_sum(data: Value, weight: Array, seed: int, **attributes: Any) -> AcceleratorConvSum:
+    """A convolution with random biases of all sizes, whose sums are the result."""
+    bias = np.random.default_rng(seed).integers(-(2**28), 2**28, len(weight)).astype(np.int32)
+    return AcceleratorConvSum(data, Constant("w", weight), Constant("b", bias), **attributes)
+
+
 def _agrees(graph: Graph, core: Core, seed: int) -> None:
     inputs = numbers(seed, *(each.type.sizes for each in graph.parameters))
     program = compiled(graph, core)
@@ -73,10 +79,14 @@ def test_convolutions(data: st.DataObject) -> None:
     low, high = sorted(draw(st.tuples(st.integers(-128, 127), st.integers(-128, 127))))
     (weight,) = numbers(seed, (outputs, channels // group, *kernel))
     graph = graph_of((1, channels, *size))
+    window = {"strides": strides, "dilations": dilations, "pads": tuple(pads), "group": group}
+    fill, zero = draw(st.tuples(st.integers(-128, 127), st.integers(-128, 127)))
+    value = graph.parameters[0]
     try:
-        op = conv(graph.parameters[0], weight, seed, strides=strides, dilations=dilations, pads=tuple(pads),
-                   group=group, fill=draw(st.integers(-128, 127)), low=low, high=high,
-                   zero_point=draw(st.integers(-128, 127)))  # fmt: skip
+        if draw(st.booleans()):
+            op = conv(value, weight, seed, fill=fill, low=low, high=high, zero_point=zero, **window)
+        else:
+            op = conv_sum(value, weight, seed, fill=fill, **window)
     except (InvalidModel, ValueError):
         return
     if min(op.type.sizes) < 1:
@@ -136,25 +146,46 @@ def test_parts_of_a_concatenation_lie_in_it(core: Core) -> None:
 @pytest.mark.parametrize("core", CORES, ids=("16", "8", "small"))
 def test_layers_on_the_rtl_whatever_the_memory_does(core: Core) -> None:
     for seed in range(40):
-        graph = _random_chain(seed)
-        program = compiled(graph, core)
-        inputs = numbers(seed, *(each.type.sizes for each in graph.parameters))
         memory = Memory(latency=5 + seed, jitter=seed % 7 * 5, stall_percent=seed % 3 * 30, seed=seed + 1)
-        outcome = run_rtl(core, memory_of(program, inputs), 0, len(program.instructions), memory)
-        assert not outcome.faults, outcome.fault_text()
-        for found, wanted in zip(outputs_of(program, outcome.dram), evaluated(graph, inputs), strict=True):
-            np.testing.assert_array_equal(found, wanted)
+        _agrees_on_the_rtl(_random_chain(seed), core, seed, memory)
+
+
+@pytest.mark.skipif(shutil.which("verilator") is None, reason="needs verilator")
+def test_sums_on_the_rtl() -> None:
+    """A row of a product, an image with windows over its edges, and a depthwise one: i32 to the bit."""
+    graph = graph_of((1, 40, 3, 2), (1, 12, 9, 10))
+    rows, image = graph.parameters
+    weights = numbers(4, (37, 40, 3, 2), (20, 12, 3, 3), (12, 1, 2, 3))
+    results = [
+        conv_sum(rows, weights[0], 1, fill=7),
+        conv_sum(image, weights[1], 2, fill=-5, pads=(1, 1, 1, 1), strides=(2, 1)),
+        conv_sum(image, weights[2], 3, group=12, fill=3, pads=(1, 0, 0, 2)),
+    ]
+    for op in results:
+        graph.append(op)
+    graph.return_(*(op.result for op in results))
+    _agrees(graph, SMALL, 6)
+    _agrees_on_the_rtl(graph, SMALL, 6, Memory(latency=9, jitter=10, stall_percent=20))
+
+
+def _agrees_on_the_rtl(graph: Graph, core: Core, seed: int, memory: Memory) -> None:
+    program = compiled(graph, core)
+    inputs = numbers(seed, *(each.type.sizes for each in graph.parameters))
+    outcome = run_rtl(core, memory_of(program, inputs), 0, len(program.instructions), memory)
+    assert not outcome.faults, outcome.fault_text()
+    for found, wanted in zip(outputs_of(program, outcome.dram), evaluated(graph, inputs), strict=True):
+        np.testing.assert_array_equal(found, wanted)
 
 
 def _random_chain(seed: int) -> Graph:
-    """A dense, a grouped and a depthwise convolution, a pool, a mean and an addition, one after the other."""
+    """A dense, a grouped and a depthwise convolution, a pool, a mean, an addition, sums, one after the other."""
     rng = np.random.default_rng(seed)
     channels, middle = int(rng.integers(1, 40)), 4 * int(rng.integers(1, 9))
     size = [int(each) for each in rng.integers(7, 18, 2)]
     kernel = tuple(int(each) for each in rng.integers(1, 4, 2))
     graph = graph_of((1, channels, *size))
-    dense, grouped, deep = numbers(
-        seed, (middle, channels, *kernel), (middle, middle // 4, 1, 3), (middle, 1, 3, 3)
+    dense, grouped, deep, last = numbers(
+        seed, (middle, channels, *kernel), (middle, middle // 4, 1, 3), (middle, 1, 3, 3), (19, middle, 1, 2)
     )
     strides, dilations = (tuple(int(each) for each in rng.integers(1, 3, 2)) for _ in range(2))
     pads = tuple(int(rng.integers(0, k)) for k in (*kernel, *kernel))
@@ -165,9 +196,10 @@ def _random_chain(seed: int) -> Graph:
     five = AcceleratorAveragePool(four.result, kernel_shape=(2, 2), factor=0.25, zero_point=1, bias=3)
     six = AcceleratorAdd(three.result, five.result, left_multiplier=70001, right_multiplier=-30000,
                          factor=2.0**-17)  # fmt: skip
-    for op in (one, two, three, four, five, six):
+    seven = conv_sum(six.result, last, seed + 3, pads=(0, 1, 0, 0), fill=2)
+    for op in (one, two, three, four, five, six, seven):
         graph.append(op)
-    graph.return_(six.result, two.result)
+    graph.return_(six.result, two.result, seven.result)
     return graph
 
 

@@ -179,6 +179,8 @@ def instructions(draw: st.DrawFn) -> Instruction:
                 acc=draw(st.integers(0, 5)),
                 out=draw(small) + beyond // 2,
                 prm=draw(st.integers(0, 15)),
+                raw=draw(st.integers(0, 1)),
+                raw_byte=draw(st.integers(0, 3)),
                 ny=draw(count),
                 nx=draw(count),
                 stride_y=draw(small),
@@ -222,8 +224,9 @@ def instructions(draw: st.DrawFn) -> Instruction:
             )
 
 
-def test_every_byte_is_requantised_alike_ties_and_extremes_too() -> None:
-    """All bytes as sums, with multipliers so small that halves are common, and all shifts."""
+@pytest.mark.parametrize("raw", [False, True], ids=["rounded", "raw"])
+def test_every_byte_is_requantised_alike_ties_and_extremes_too(raw: bool) -> None:
+    """All bytes as sums, with multipliers so small that halves are common, and all shifts; or their bytes."""
     rng, n, groups, pixels = np.random.default_rng(3), SMALL.n, SMALL.prm_groups, 64
     lanes = n * groups
     shift = np.arange(lanes) % 64
@@ -257,6 +260,8 @@ def test_every_byte_is_requantised_alike_ties_and_extremes_too() -> None:
                     low=-128,
                     high=127,
                     zero=3,
+                    raw=int(raw),
+                    raw_byte=group % 4 if raw else 0,
                 ),
                 Store(dram=result + 256 * group + first, nx=pixels),
             ]
@@ -409,7 +414,7 @@ TOKEN_BITS = 0b1111000
 
 SMALL_NUMBERS = sum(
     mask << 16 * half
-    for half, mask in enumerate([0xFFFF, 7, 31, 0, 7, 7, 7, 7, 7, 0, 7, 0x303, 7, 7, 0xFFFF, 0xFFFF])
+    for half, mask in enumerate([0xFFFF, 7, 31, 0, 7, 0xE007, 7, 7, 7, 0, 7, 0x303, 7, 7, 0xFFFF, 0xFFFF])
 )
 """Bits of each half-word of an instruction that leave it mostly in range."""
 
