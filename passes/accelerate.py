@@ -40,8 +40,8 @@ class Accelerate(Pass):
     Zero points go into biases, padding reads the zero point, activations that clamp are limits of the result.
     Sums are exact, biases rounded to their units; each result is rounded once, half to even, by a factor of
     25 bits (`quant.requantize` of mode fixed25), which float arithmetic rounds otherwise in about one result
-    of a million. Where nothing quantises the result of a convolution or product, its sums are the result,
-    which the host scales. Additions have factors of 20 bits: one result of 40,000 differs by one unit. What the
+    of a million. Additions have factors of 20 bits: one result of 40,000 differs by one unit. Where nothing
+    quantises the result of a convolution or product, its sums are the result, which the host scales. What the
     target's accelerator does not take stays as it is, for the host.
 
     Errors (InvalidInput): not-quantized, where no layer of the model is.

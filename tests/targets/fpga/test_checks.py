@@ -33,7 +33,8 @@ FAULTS = (
     (Load, "sram", 8), (Load, "dram", 1), (Load, "stride_y", 1), (Load, "stride_z", 1), (Load, "nx", 1),
     (Load, "pad_value", 1), (Load, "pad_top", 1), (Exec, "inp", 1), (Exec, "wgt", 8), (Exec, "out", 4),
     (Exec, "prm", 1), (Exec, "stride_y", 1), (Exec, "stride_ky", 1), (Exec, "stride_ic", 1),
-    (Exec, "stride_kx", 1), (Exec, "raw", -1), (Exec, "raw_byte", 1), (Exec, "init", -1), (Exec, "flush", -1), (Exec, "zero", 1), (Exec, "low", 1),
+    (Exec, "stride_kx", 1), (Exec, "raw", -1), (Exec, "raw_byte", 1), (Exec, "init", -1),
+    (Exec, "flush", -1), (Exec, "zero", 1), (Exec, "low", 1),
     (Store, "sram", 4), (Store, "dram", 1), (Store, "stride_y", 1), (Store, "nx", -1),
 )  # fmt: skip
 """Which instructions, which field, and what is added to it: a token that is there is dropped."""

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from rtcc.errors import InvalidModel
 from rtcc.ir import Constant, DType, Graph, TensorType, Value
-from rtcc.ir.ops.accelerator import AcceleratorAdd, AcceleratorAveragePool, AcceleratorConv, AcceleratorConvSum
+from rtcc.ir.ops.accelerator import (
+    AcceleratorAdd,
+    AcceleratorAveragePool,
+    AcceleratorConv,
+    AcceleratorConvSum,
+)
 from rtcc.ir.ops.movement import Concat
 from rtcc.ir.ops.pooling import MaxPool
 from rtcc.targets.fpga.compiler.meaning_check import check_program
@@ -178,7 +183,7 @@ def _agrees_on_the_rtl(graph: Graph, core: Core, seed: int, memory: Memory) -> N
 
 
 def _random_chain(seed: int) -> Graph:
-    """A dense, a grouped and a depthwise convolution, a pool, a mean, an addition, sums, one after the other."""
+    """A dense, a grouped, a depthwise convolution, a pool, a mean, an addition, sums, one after the other."""
     rng = np.random.default_rng(seed)
     channels, middle = int(rng.integers(1, 40)), 4 * int(rng.integers(1, 9))
     size = [int(each) for each in rng.integers(7, 18, 2)]
