@@ -181,7 +181,7 @@ def _equal_parts(size: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Room:
-    """planes: of the data that a tile needs at once. pixels: the most of one tile. rows: the most of its data."""
+    """What a tile has to fit. planes: of its data at once. pixels: its most; rows: the most of its data."""
 
     loops: Geometry
     planes: int
