@@ -377,18 +377,21 @@ def compile_with(model: Any, options: Options) -> Artifact:
     """`compile`, told by `Options`."""
     from rtcc.artifact import Artifact
 
+    folder = Path(tempfile.mkdtemp(prefix="rtcc-"))
+    try:
+        return Artifact(build(model, folder, options), folder=folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def build(model: Any, folder: Path, options: Options) -> Path:
+    """Compile a model to a shared library in a folder; it is not loaded, so it may be for another machine."""
     compilation = start(model, options)
     compilation.weights_name = by_content
     compilation.target.expect_code()
     compilation.lower()
-    folder = Path(tempfile.mkdtemp(prefix="rtcc-"))
-    try:
-        path = write(compilation, folder / f"{model_stem(model)}.so")
-        del compilation  # and the weights in it
-        return Artifact(path, folder=folder)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    return write(compilation, folder / f"{model_stem(model)}.so")
 
 
 def write(compilation: Compilation, path: Path, progress: Progress = unseen) -> Path:

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from rtcc.artifact.info import ArtifactInfo
     from rtcc.system.machine import Machine
 
-CATALOGUE = {"x86": "rtcc.targets.x86:X86", "fpga": "rtcc.targets.fpga.target:Fpga"}
+CATALOGUE = {
+    "x86": "rtcc.targets.x86:X86",
+    "arm": "rtcc.targets.arm:Arm",
+    "fpga": "rtcc.targets.fpga.target:Fpga",
+}
 """Built-in targets, by name; plug-ins register under the entry-point group `rtcc.targets`."""
 
 ENTRY_POINTS = "rtcc.targets"
@@ -366,6 +370,11 @@ class Target(ABC):
     def device_report(self, library: Path) -> DeviceReport | None:
         """What a library's device part takes, as its model predicts; None where all runs on the host."""
         return None
+
+    @property
+    def emulated_cpus(self) -> tuple[str, ...]:
+        """QEMU's names of the CPU, the nearest that run its instructions behind; none where any does."""
+        return ()
 
     def simulate(self, library: Path, name: str, engine: str) -> Device:
         """Put a simulated device behind a library that is loaded, until it is detached.

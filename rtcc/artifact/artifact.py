@@ -8,7 +8,6 @@ import shutil
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rtcc.artifact import codes
-from rtcc.artifact.info import ArtifactInfo, TensorInfo
+from rtcc.artifact.info import ArtifactInfo
 from rtcc.artifact.library import Pointer, Table, check_file, open_table
+from rtcc.artifact.tensors import fit_all, random_inputs, tensor_of
 from rtcc.errors import ArtifactError, InvalidInput, RtccError
 from rtcc.system.files import NewFile, alone_in, replace_files, require_folder
 from rtcc.system.limits import too_little_memory, within_limits
@@ -33,17 +33,6 @@ _NO_DEVICE = (
     "simulate it, with --simulate functional or Artifact.simulate, or give the library's attach a port"
 )
 _ALIGNMENT = 64
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """An input or output of an artefact: ONNX name, shape (the largest, where it depends on the data),
-    NumPy dtype.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
 
 
 class _Workspace:
@@ -140,8 +129,8 @@ class Artifact:
                 f"the artefact was compiled for 1 to {self._table.threads_max} threads, found {threads}",
                 hint="compile with --threads to allow more",
             )
-        self.inputs = tuple(_tensor(t) for t in self.info.inputs)
-        self.outputs = tuple(_tensor(t) for t in self.info.outputs)
+        self.inputs = tuple(tensor_of(t) for t in self.info.inputs)
+        self.outputs = tuple(tensor_of(t) for t in self.info.outputs)
         self._results = tuple((tensor.name, tensor.shape, tensor.dtype) for tensor in self.outputs)
         self._symbolic = [(n, t.name) for n, t in enumerate(self.info.outputs) if t.symbolic is not None]
         if folder is not None:
@@ -157,7 +146,7 @@ class Artifact:
         are copied. Raises `InvalidInput` for names, shapes or element types that do not fit, or data the
         model cannot take.
         """
-        arrays = _fit_all(inputs, self.inputs, "input", copy=True)
+        arrays = fit_all(inputs, self.inputs, "input", copy=True)
         try:
             results = {name: np.empty(shape, dtype) for name, shape, dtype in self._results}
         except MemoryError as error:
@@ -180,13 +169,13 @@ class Artifact:
         be contiguous, aligned and of exactly the right shape and type, else `InvalidInput`. The binding owns
         a workspace: one caller at a time.
         """
-        given = _fit_all(inputs, self.inputs, "input", copy=False)
+        given = fit_all(inputs, self.inputs, "input", copy=False)
         if outputs is None:
             held = {self.info.state[name]: array for name, array in inputs.items() if name in self.info.state}
             with within_limits("the results"):
                 empty = {t.name: np.empty(t.shape, t.dtype) for t in self.outputs if t.name not in held}
             outputs = held | empty
-        results = _fit_all(outputs, self.outputs, "output", copy=False)
+        results = fit_all(outputs, self.outputs, "output", copy=False)
         for result, tensor in zip(results, self.outputs, strict=True):
             if not result.flags.writeable:
                 raise InvalidInput("read-only", f"{tensor.name!r}: the buffer of an output must be writable")
@@ -198,15 +187,7 @@ class Artifact:
 
         Inputs that the model uses as indices stay within what they index.
         """
-        from rtcc.ir import DType
-        from rtcc.pipeline.inputs import random_array, seeded
-
-        return {
-            tensor.name: random_array(
-                seeded(seed, tensor.name), DType(tensor.dtype), tensor.shape, tensor.below
-            )
-            for tensor in self.info.inputs
-        }
+        return random_inputs(self.info.inputs, seed)
 
     def workspace_bytes(self, threads: int | None = None) -> int:
         """Bytes that one workspace takes."""
@@ -372,13 +353,17 @@ def load(path: str | Path, *, threads: int | None = None) -> Artifact:
 
 
 def check(table: Table, code: int) -> None:
-    """Turn a code of the artefact's functions into an error: `InvalidInput` where the data is to blame."""
-    if code == 0:
-        return
+    """Raise the error that a code of the artefact's functions stands for."""
+    if code != 0:
+        raise error_of(code, table.error(code).decode())
+
+
+def error_of(code: int, message: str) -> RtccError:
+    """The error that a code other than 0 stands for: `InvalidInput` where the data is to blame."""
     kind: type[RtccError] = InvalidInput if code in _DATA_CODES else ArtifactError
     known = codes.BY_VALUE.get(code)
     hint = _NO_DEVICE if code == codes.BY_NAME["DEVICE_MISSING"] else None
-    raise kind(known.kebab if known else f"code{code}", table.error(code).decode(), hint=hint)
+    return kind(known.kebab if known else f"code{code}", message, hint=hint)
 
 
 def _finish(table: Table, address: ctypes.c_void_p, memory: NDArray[np.uint8]) -> None:
@@ -397,10 +382,6 @@ def _is_same(one: NDArray[Any], other: NDArray[Any]) -> bool:
     return one.ctypes.data == other.ctypes.data
 
 
-def _tensor(info: TensorInfo) -> Tensor:
-    return Tensor(info.name, info.shape, info.numpy)
-
-
 _BYTE = ctypes.c_char
 
 
@@ -410,83 +391,3 @@ def _address(array: NDArray[Any]) -> int:
         return ctypes.addressof(_BYTE.from_buffer(array))  # pyright: ignore[reportArgumentType]
     except (TypeError, ValueError):  # read-only, empty, or of a type foreign to NumPy (bfloat16)
         return array.ctypes.data
-
-
-def _fit_all(
-    arrays: Mapping[str, ArrayLike], tensors: tuple[Tensor, ...], side: str, *, copy: bool
-) -> list[NDArray[Any]]:
-    """The given arrays in the artefact's order, checked; names must match one to one."""
-    if not _is_mapping(arrays):
-        message = f"expected the {side}s as a dictionary of arrays by name, found {type(arrays).__name__}"
-        raise InvalidInput("not-a-mapping", message, hint=_names_of(tensors, side))
-    if len(arrays) != len(tensors):
-        raise _unfit_names(arrays, tensors, side)
-    for tensor in tensors:
-        if tensor.name not in arrays:
-            raise _unfit_names(arrays, tensors, side)
-    return [_fit(arrays[tensor.name], tensor, copy=copy) for tensor in tensors]
-
-
-def _is_mapping(given: Any) -> bool:
-    return type(given) is dict or isinstance(given, Mapping)
-
-
-def _names_of(tensors: tuple[Tensor, ...], side: str) -> str:
-    return f"the {side}s are: {', '.join(repr(tensor.name) for tensor in tensors) or 'none'}"
-
-
-def _unfit_names(arrays: Mapping[str, ArrayLike], tensors: tuple[Tensor, ...], side: str) -> InvalidInput:
-    """The error for names that do not match one to one."""
-    hint = _names_of(tensors, side)
-    names = {tensor.name for tensor in tensors}
-    for name in arrays:
-        if name not in names:
-            return InvalidInput(f"unknown-{side}", f"there is no {side} {name!r}", hint=hint)
-    missing = next(tensor for tensor in tensors if tensor.name not in arrays)
-    return InvalidInput(
-        f"missing-{side}", f"the {side} {missing.name!r} ({_describe(missing)}) was not given", hint=hint
-    )
-
-
-def _describe(tensor: Tensor) -> str:
-    return f"{tensor.dtype.name}[{','.join(map(str, tensor.shape))}]"
-
-
-def _fit(given: ArrayLike, tensor: Tensor, *, copy: bool) -> NDArray[Any]:
-    """An array of exactly the tensor's shape and type that the artefact can read; `copy`: make one where
-    needed.
-    """
-    if type(given) is np.ndarray and given.dtype == tensor.dtype and given.shape == tensor.shape:
-        flags = given.flags
-        if flags.c_contiguous and flags.aligned:
-            return given
-    if not copy and not isinstance(given, np.ndarray):
-        raise InvalidInput(
-            "not-an-array", f"{tensor.name!r}: expected a NumPy array, found {type(given).__name__}"
-        )
-    try:
-        array: NDArray[Any] = np.asarray(given)
-    except ValueError as error:
-        raise InvalidInput("not-an-array", f"{tensor.name!r}: no array can be made of it: {error}") from error
-    if array.dtype != tensor.dtype:
-        raise InvalidInput(
-            "wrong-dtype",
-            f"{tensor.name!r}: expected {tensor.dtype.name}, found {array.dtype}",
-            hint=f"convert it: array.astype({tensor.dtype.name!r})",
-        )
-    if array.shape != tensor.shape:
-        raise InvalidInput(
-            "wrong-shape",
-            f"{tensor.name!r}: expected {tensor.shape}, found {array.shape}",
-            hint="the artefact was compiled for this shape; compile again with --shape for another",
-        )
-    if array.flags.c_contiguous and array.flags.aligned:
-        return array
-    if copy:
-        return np.array(array, order="C")
-    problem = "contiguous" if not array.flags.c_contiguous else "aligned"
-    raise InvalidInput(
-        f"not-{problem}",
-        f"{tensor.name!r}: a bound buffer must be {problem}",
-        hint="bind a copy: numpy.ascontiguousarray",
-    )

@@ -39,8 +39,12 @@ class Table(ctypes.Structure):
     ]
 
 
-def check_file(path: Path) -> None:
-    """Refuse what is no artefact, or not as it was made, before any of its code can run."""
+def check_file(path: Path, architecture: str = "") -> None:
+    """Refuse what is no artefact, or not as it was made, before any of its code can run.
+
+    architecture: that it must be for; this machine's where none is given.
+    """
+    wanted = architecture or platform.machine()
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             elf = Elf(data, str(path))
@@ -55,12 +59,13 @@ def check_file(path: Path) -> None:
         ) from error
     except ValueError as error:
         raise ArtifactError("not-elf", "expected an ELF file, found an empty one", where=str(path)) from error
-    if machine != platform.machine():
+    if machine != wanted:
+        found = "this machine is" if wanted == platform.machine() else "what is emulated is"
         raise ArtifactError(
             "wrong-machine",
-            f"the artefact is for {machine}, this machine is {platform.machine()}",
+            f"the artefact is for {machine}, {found} {wanted}",
             where=str(path),
-            hint="compile with --target for this machine",
+            hint="compile with --target for it; `rtcc run --emulate` runs AArch64 artefacts elsewhere",
         )
     if seal is False or (is_artifact and seal is None):
         found = "no checksum at its end" if seal is None else "bytes that do not fit the checksum at its end"

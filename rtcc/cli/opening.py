@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,29 @@ def open_or_compile(
     else:
         artifact = _compiled(path, asked, given)
     return artifact, {**artifact.random_inputs(seed), **given}
+
+
+def run_emulated(
+    path: Path, asked: Compiling, seed: int, given: Mapping[str, NDArray[Any]], cpu: str | None
+) -> Feeds:
+    """What an artefact for another machine, given or compiled on the spot, computes under QEMU.
+
+    cpu: as QEMU calls it, None for the one that was compiled for. Inputs as `open_or_compile` has them.
+    """
+    from rtcc.emulation import Emulated
+
+    if is_artifact(path):
+        asked.require_none(path)
+        emulated = Emulated(path, cpu, threads=asked.threads)
+        return emulated.run({**emulated.random_inputs(seed), **given})
+    from rtcc.compiler import build
+
+    with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
+        with progress(f"compiling {path.name}"):
+            module = asked.read(path, {name: array.shape for name, array in given.items()})
+            library = build(module, Path(folder), asked.options())
+        emulated = Emulated(library, cpu)
+        return emulated.run({**emulated.random_inputs(seed), **given})
 
 
 def _compiled(path: Path, asked: Compiling, given: Mapping[str, NDArray[Any]]) -> Artifact:

@@ -9,7 +9,7 @@ import typer
 
 from rtcc.cli.app import app
 from rtcc.cli.arguments import AnyModelArgument, Compiling, is_artifact, read_arrays, with_options_of
-from rtcc.cli.opening import open_or_compile
+from rtcc.cli.opening import open_or_compile, run_emulated
 from rtcc.errors import InvalidInput
 from rtcc.quoting import name_text
 
@@ -29,6 +29,7 @@ Examples:
   rtcc run model.onnx --random 7                          seeded inputs, compiled on the spot
   rtcc run ir/19-fuse.rtir --interpret                    what the maths say at that stage
   rtcc run model.so --simulate functional                 compiled for the FPGA, on no board
+  rtcc run model.so --emulate                             compiled for ARM, under QEMU
 """
 
 
@@ -50,6 +51,13 @@ def run(
         str | None,
         typer.Option("--simulate", metavar="ENGINE", help="Simulate the device: functional, rtl (FPGA)."),
     ] = None,
+    emulate: Annotated[
+        bool, typer.Option("--emulate", help="Run an artefact for AArch64 under QEMU.")
+    ] = False,
+    emulated_cpu: Annotated[
+        str | None,
+        typer.Option("--emulated-cpu", metavar="NAME", help="Emulate another CPU, by QEMU's name of it."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Write one .npy per output there.")
     ] = None,
@@ -59,6 +67,8 @@ def run(
     if interpret:
         asked.require_interpretable({"--simulate": simulate})
         outputs = _interpret(model, asked, given, random)
+    elif emulate or emulated_cpu is not None:
+        outputs = run_emulated(model, asked, random, given, emulated_cpu)
     else:
         artifact, feeds = open_or_compile(model, asked, random, given)
         with artifact:

@@ -103,7 +103,7 @@ _AARCH64: dict[str, tuple[int, int]] = {
     "lse": (0, 8),
     "fullfp16": (0, 10),
     "rdm": (0, 12),
-    "fcma": (0, 14),
+    "complxnum": (0, 14),
     "sha3": (0, 17),
     "dotprod": (0, 20),
     "sve": (0, 22),

@@ -57,7 +57,8 @@ def find_toolchain(machine: Machine) -> Toolchain:
         zig = (sys.executable, "-m", "ziglang")
         target = f"{machine.triple}.{_ZIG_GLIBC}"
         return Toolchain((*zig, "cc", "-target", target, "-fno-sanitize=undefined"), (*zig, "ar", "rcsD"))
-    package = "gcc" if machine == Machine.host() else f"gcc-{machine.triple.replace('_', '-')}"
+    is_native = machine.architecture == Machine.host().architecture
+    package = "gcc" if is_native else f"gcc-{machine.triple.replace('_', '-')}"
     raise ToolMissing(
         "compiler-missing",
         f"no C compiler for {machine.triple} was found; looked for $CC, {machine.triple}-gcc, cc, gcc, "

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Machine:
     """What host code runs on: an architecture ("x86_64", "aarch64") and the CPU features that init must find,
-    by LLVM's names."""
+    by LLVM's names. absent: features that code must not use though LLVM takes such a CPU to have them."""
 
     architecture: str
     features: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
 
     @property
     def triple(self) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rtcc.artifact.elf import rename_and_hide
 from rtcc.emission.features import cpu_text
 from rtcc.emission.toolchain import find_toolchain
-from rtcc.errors import CodegenError
+from rtcc.errors import CodegenError, Unsupported
 from rtcc.ir.op import Array
 from rtcc.system.machine import Machine
 from rtcc.verification.memory import Block, Place
@@ -27,7 +27,15 @@ void rtcc_kernels_leave(void) { rtcc_float_leave(rtcc_mode); }
 
 
 def link_kernels(objects: Mapping[str, bytes], machine: Machine, folder: Path) -> Path:
-    """Objects of kernels linked into one shared object, with a table of them in their order."""
+    """Objects of kernels linked into one shared object, with a table of them in their order.
+
+    Unsupported `other-machine` where they are for another machine than this, on which they are to run.
+    """
+    here = Machine.host().architecture
+    if machine.architecture != here:
+        message = f"kernels for {machine.architecture} cannot run by themselves on this machine, an {here}"
+        hint = "verify and tune where the model will run; `rtcc run --emulate` runs whole artefacts"
+        raise Unsupported("other-machine", message, hint=hint)
     for number, (name, contents) in enumerate(objects.items()):
         (folder / f"k{number}.o").write_bytes(rename_and_hide(contents, name, f"k{number}"))
     declared = "\n".join(f"extern int k{number}(void);" for number in range(len(objects)))

@@ -26,7 +26,8 @@ class Cpu:
     names; init checks for them. vector_bits: width of a vector register that arithmetic runs at full rate in.
     vector_registers: architectural ones. reach: what lies behind the caches of a core. l1, l2: bytes of
     those, of data. gigahertz: with all cores at work in full vectors, for the cost model.
-    multiplies_per_cycle: whole vectors of multiply-adds that a core finishes in a cycle.
+    multiplies_per_cycle: whole vectors of multiply-adds that a core finishes in a cycle. absent: what LLVM
+    takes the model to have, and code must not use.
     """
 
     name: str
@@ -39,3 +40,4 @@ class Cpu:
     l2: int = 1 << 20
     gigahertz: float = 2.5
     multiplies_per_cycle: float = 2.0
+    absent: frozenset[str] = frozenset()

@@ -102,7 +102,8 @@ class CpuTarget(Target):
 
     @property
     def machine(self) -> Machine:
-        return Machine(self.architecture, tuple(sorted(self.model.features)))
+        cpu = self.model
+        return Machine(self.architecture, tuple(sorted(cpu.features)), tuple(sorted(cpu.absent)))
 
     def lanes(self, dtype: DType) -> int:
         return self.model.vector_bits // dtype.bits

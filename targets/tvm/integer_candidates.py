@@ -16,7 +16,7 @@ from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_illegal, d
 from rtcc.targets.tvm.kernels.integer.integer_tiles import (
     GROUP,
     evicts_itself,
-    has_vnni,
+    has_four_products,
     integer_conv_demand,
     integer_conv_tile,
     integer_depthwise_demand,
@@ -57,7 +57,7 @@ class ByteConvolution:
         if reason is not None:
             return Candidate(name, Illegal(f"{name}: {reason}"))
         tile = integer_plain_tiles(problem, vectors.registers, vectors.threads, 1)[0]
-        demand = integer_plain_demand(problem, tile, vnni=has_vnni(vectors.features, vectors.lanes))
+        demand = integer_plain_demand(problem, tile, four_products=self._four_products)
         weights = Layout(((0, tile.blocks * vectors.lanes), (1, 1), (2, 1), (3, GROUP)), (0, 3))
         found = self._blocked(name, tile, weights, demand, problem)
         return replace(found, operand_layouts={**found.operand_layouts, 0: None}, border=())
@@ -70,13 +70,17 @@ class ByteConvolution:
         if reason := depthwise_illegal(problem):
             return Candidate("depthwise", Illegal(reason))
         tile = integer_depthwise_tiles(problem, vectors.registers, vectors.threads)[0]
-        demand = integer_depthwise_demand(problem, tile, vnni=has_vnni(vectors.features, vectors.lanes))
+        demand = integer_depthwise_demand(problem, tile, four_products=self._four_products)
         height = ((2, 1),) if rank == 4 else ()
         row = 2 if is_column(self.conv) else rank - 1
         if row == 2 and rank == 4:
             height = ((3, 1),)
         weights = Layout(((0, vectors.lanes), (1, 1), *height, (row, GROUP)), (0, row))
         return self._blocked("depthwise", tile, weights, demand, problem)
+
+    @property
+    def _four_products(self) -> bool:
+        return has_four_products(self.vectors.features, self.vectors.lanes)
 
     @property
     def _problem(self) -> ConvProblem:
@@ -91,8 +95,7 @@ class ByteConvolution:
             return Candidate("direct", Illegal(reason))
         cache = vectors.caches.second
         tile = integer_conv_tile(problem, vectors.registers, cache, vectors.threads)
-        vnni = has_vnni(vectors.features, vectors.lanes)
-        demand = integer_conv_demand(problem, tile, cache, vnni=vnni)
+        demand = integer_conv_demand(problem, tile, cache, four_products=self._four_products)
         return self._blocked("direct", tile, self._fours_of_channels(tile), demand, problem)
 
     def _grouped(self) -> Candidate:
@@ -103,7 +106,7 @@ class ByteConvolution:
         if reason := integer_grouped_illegal(problem):
             return Candidate(GROUPED, Illegal(reason))
         tile = integer_grouped_tile(problem, vectors.registers, vectors.threads)
-        demand = integer_grouped_demand(problem, tile, vnni=has_vnni(vectors.features, vectors.lanes))
+        demand = integer_grouped_demand(problem, tile, four_products=self._four_products)
         return self._blocked(GROUPED, tile, self._fours_of_channels(tile), demand, problem)
 
     def _fours_of_channels(self, tile: Tile) -> Layout:
@@ -146,6 +149,7 @@ def product_of_bytes(
         return Candidate("matmul", Illegal(reason)), generic
     problem = product_problem(op, vectors.lanes)
     tile = integer_matmul_tiles(problem, vectors.registers, vectors.threads)[0]
-    demand = integer_matmul_demand(problem, tile, vnni=has_vnni(vectors.features, vectors.lanes))
+    four_products = has_four_products(vectors.features, vectors.lanes)
+    demand = integer_matmul_demand(problem, tile, four_products=four_products)
     layouts = {1: Layout(((1, tile.vectors * vectors.lanes), (0, GROUP)), (1, 0))}
     return Candidate("matmul", price(demand), 0.0, astuple(tile), layouts), generic

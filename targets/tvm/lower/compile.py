@@ -43,8 +43,9 @@ def _kernel_of(text: str, blobs: dict[str, bytes]) -> Iterator[Graph]:
 
 def compile_kernel(kernel: Graph, target: Target) -> bytes:
     """The object of a kernel for a target."""
-    features = tuple(f"+{feature}" for feature in sorted(target.machine.features))
-    return build_object(lower_kernel(kernel, target), target_of(target.cpu, features))
+    machine = target.machine
+    features = (*(f"+{each}" for each in sorted(machine.features)), *(f"-{each}" for each in machine.absent))
+    return build_object(lower_kernel(kernel, target), target_of(target.cpu, features, machine.triple))
 
 
 def lower_kernel(kernel: Graph, target: Target) -> tirx.PrimFunc:

@@ -1,8 +1,10 @@
 # pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 """Four products of bytes added to each lane of i32: acc + Σ_i data[i] · weights[i], u8 times s8, exact.
 
-VNNI has one instruction for it. Without it, u8 · s8 pairs added in i16 may saturate (`vpmaddubsw`), so even
-and odd bytes are widened and multiplied by themselves, whose pairs `vpmaddwd` adds in i32.
+VNNI has one instruction for it, as has ARM's I8MM. Without it, u8 · s8 pairs added in i16 may saturate
+(`vpmaddubsw`), so even and odd bytes are widened and multiplied by themselves, whose pairs `vpmaddwd` adds in
+i32. NEON multiplies 16-bit numbers without widening: one product of bytes, at most 255 · 128, is held, and
+`sadalp` adds pairs of them in i32.
 """
 
 from __future__ import annotations
@@ -13,14 +15,15 @@ from tvm import tirx
 
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr, splat
-from rtcc.targets.tvm.kernels.integer.integer_tiles import GROUP, has_vnni
+from rtcc.targets.tvm.kernels.integer.integer_tiles import GROUP, has_four_products
 
 _MULTIPLY_PAIRS = {
     16: "llvm.x86.avx512.pmaddw.d.512",
     8: "llvm.x86.avx2.pmadd.wd",
     4: "llvm.x86.sse2.pmadd.wd",
 }
-_FOUR_PRODUCTS = "llvm.x86.avx512.vpdpbusd.512"
+_FOUR_PRODUCTS = {16: "llvm.x86.avx512.vpdpbusd.512", 4: "llvm.aarch64.neon.usdot.v4i32.v16i8"}
+_ADD_PAIRS = "llvm.aarch64.neon.saddlp.v4i32.v8i16"
 
 
 def broadcast_group(data: Expr, lanes: int) -> Expr:
@@ -32,8 +35,8 @@ def broadcast_group(data: Expr, lanes: int) -> Expr:
 def dot(acc: Expr, data: Expr, weights: Expr, features: Collection[str]) -> Expr:
     """acc (i32) plus, for each lane, the sum of its four u8 of `data` times its four s8 of `weights`."""
     lanes = vm.lanes_of(acc)
-    if has_vnni(features, lanes):
-        return _call(_FOUR_PRODUCTS, lanes, acc, data, weights)
+    if has_four_products(features, lanes):
+        return _call(_FOUR_PRODUCTS[lanes], lanes, acc, data, weights)
     pairs = lanes * GROUP // 2
     wide = tirx.reinterpret(f"int16x{pairs}", weights)
     raw = tirx.reinterpret(f"uint16x{pairs}", data)
@@ -43,7 +46,10 @@ def dot(acc: Expr, data: Expr, weights: Expr, features: Collection[str]) -> Expr
         (raw >> vm.constant(8, raw), wide >> eight),
     ):
         signed = tirx.reinterpret(f"int16x{pairs}", each)
-        acc = acc + _call(_MULTIPLY_PAIRS[lanes], lanes, signed, other)
+        if "neon" in features:
+            acc = acc + _call(_ADD_PAIRS, lanes, signed * other)
+        else:
+            acc = acc + _call(_MULTIPLY_PAIRS[lanes], lanes, signed, other)
     return acc
 
 

@@ -33,12 +33,16 @@ PAIRED, SINGLE = 0.5, 1.8
 """Cycles of four taps of a depthwise convolution: a shuffle of pixels that serves two results, or one."""
 
 WIDENING = 4.0
-"""How much longer a step takes without VNNI: two widening products and two additions, of widened bytes."""
+"""How much longer a step takes without one: two products and two additions, of widened bytes."""
 
 
-def has_vnni(features: Collection[str], lanes: int) -> bool:
-    """Whether one instruction adds up four products in each of so many lanes."""
-    return lanes == 16 and "avx512vnni" in features
+def _widening(four_products: bool) -> float:
+    return 1.0 if four_products else WIDENING
+
+
+def has_four_products(features: Collection[str], lanes: int) -> bool:
+    """Whether one instruction adds up four products of u8 by s8 in each of so many lanes."""
+    return (lanes == 16 and "avx512vnni" in features) or (lanes == 4 and "i8mm" in features)
 
 
 @functools.cache
@@ -78,11 +82,11 @@ def integer_grouped_tile(problem: ConvProblem, registers: int, tasks: int = 1) -
     return replace(depthwise_tile(problem, registers, tasks), pixels=pixels)
 
 
-def integer_grouped_demand(problem: ConvProblem, tile: Tile, *, vnni: bool) -> Demand:
+def integer_grouped_demand(problem: ConvProblem, tile: Tile, *, four_products: bool) -> Demand:
     """`integer_grouped`: every four channels of a group for every tap of every vector of results."""
     steps = prod(problem.kernel) * -(-problem.channels // problem.groups // GROUP)
     vectors = problem.batch * problem.output_height * problem.output_width * problem.output.blocks
-    each = steps * (GROUPED if vnni else WIDENING) + STORE_CYCLES + TILE_CYCLES / tile.pixels
+    each = steps * (GROUPED if four_products else WIDENING) + STORE_CYCLES + TILE_CYCLES / tile.pixels
     source, out = (float(prod(form.shape)) for form in (problem.input, problem.output))
     weights = Stream(4.0 * steps * problem.output.blocks * problem.lanes, is_constant=True)
     units = problem.batch * problem.output.blocks * -(-problem.output_height // tile.rows)
@@ -133,12 +137,12 @@ def integer_plain_tiles(problem: ConvProblem, registers: int, tasks: int, count:
     return [Tile(tile.pixels, tile.blocks, 0, rows) for tile in found]
 
 
-def integer_plain_demand(problem: ConvProblem, tile: Tile, *, vnni: bool) -> Demand:
+def integer_plain_demand(problem: ConvProblem, tile: Tile, *, four_products: bool) -> Demand:
     """`integer_plain`: every four taps of every row of the filter times every block of filters."""
     tiling = Tiling(problem.output, tile.blocks)
     rows = problem.batch * problem.output_height
     steps = problem.channels * problem.kernel[0] * quads_of(problem)
-    each = cycles_per_step(problem.output_width, tile.pixels, tile.blocks) * (1.0 if vnni else WIDENING)
+    each = cycles_per_step(problem.output_width, tile.pixels, tile.blocks) * _widening(four_products)
     bands = problem.batch * -(-problem.output_height // tile.rows)
     copied = 2.0 * bands * prod(band_shape(problem, tile)) / COPIED
     vectors = rows * problem.output_width * problem.output.blocks
@@ -170,10 +174,10 @@ def integer_matmul_tiles(problem: MatmulProblem, registers: int, tasks: int = 1)
     return [replace(tile, group=group) for tile, group in zip(ordered, groups, strict=True)]
 
 
-def integer_matmul_demand(problem: MatmulProblem, tile: MatmulTile, *, vnni: bool) -> Demand:
+def integer_matmul_demand(problem: MatmulProblem, tile: MatmulTile, *, four_products: bool) -> Demand:
     """`integer_matmul`: every four k of every row times every column."""
     groups = -(-problem.vectors // tile.vectors)
-    step = cycles_per_step(problem.rows, tile.rows, tile.vectors) * (1.0 if vnni else WIDENING)
+    step = cycles_per_step(problem.rows, tile.rows, tile.vectors) * _widening(four_products)
     cycles = groups * problem.depth / GROUP * step + STORE_CYCLES * problem.rows * problem.vectors
     weights = Stream(float(problem.depth * problem.vectors * problem.lanes), is_constant=True)
     left, out = float(problem.rows * problem.depth), float(problem.rows * problem.columns)
@@ -202,12 +206,12 @@ def takes_pairs(problem: ConvProblem) -> bool:
     return problem.kernel[1] == 3 and problem.strides[1] == problem.dilations[1] == 1
 
 
-def integer_depthwise_demand(problem: ConvProblem, tile: Tile, *, vnni: bool) -> Demand:
+def integer_depthwise_demand(problem: ConvProblem, tile: Tile, *, four_products: bool) -> Demand:
     """`integer_depthwise`: four taps of a row of the filter at a time, each after a load and a shuffle."""
     pixels = problem.batch * problem.output_height * problem.output_width
     vectors = pixels * problem.output.blocks
     quads = problem.kernel[0] * quads_of(problem)
-    step = (PAIRED if takes_pairs(problem) else SINGLE) * (1.0 if vnni else WIDENING)
+    step = (PAIRED if takes_pairs(problem) else SINGLE) * _widening(four_products)
     each = quads * step + STORE_CYCLES + TILE_CYCLES / tile.pixels
     source, out = (float(prod(form.shape)) for form in (problem.input, problem.output))
     weights = Stream(4.0 * quads * problem.output.blocks * problem.lanes, is_constant=True)
@@ -215,13 +219,13 @@ def integer_depthwise_demand(problem: ConvProblem, tile: Tile, *, vnni: bool) ->
     return Demand(vectors * each, (weights, Stream(source), Stream(out)), units)
 
 
-def integer_conv_demand(problem: ConvProblem, tile: Tile, cache: int, *, vnni: bool) -> Demand:
+def integer_conv_demand(problem: ConvProblem, tile: Tile, cache: int, *, four_products: bool) -> Demand:
     """`integer_conv`: every four input channels times every block of filters."""
     tiling = Tiling(problem.output, tile.blocks, tile.joined)
     pixels = problem.batch * problem.output_height * problem.output_width
     width = tiling.form.width
     steps = -(-problem.channels // problem.groups // GROUP) * prod(problem.kernel)
-    row = cycles_per_step(width, tile.pixels, tile.blocks) * (1.0 if vnni else WIDENING)
+    row = cycles_per_step(width, tile.pixels, tile.blocks) * _widening(four_products)
     products = pixels / width * steps * row * tiling.groups * problem.share_inside
     cycles = products + STORE_CYCLES * pixels * problem.output.blocks
     row_groups = -(-tiling.form.height // tile.rows)

@@ -1,0 +1,109 @@
+"""QEMU in user mode: which program runs an architecture, which CPUs it knows; and the runner of artefacts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from rtcc.emission.toolchain import find_toolchain
+from rtcc.errors import InvalidInput, ToolMissing, Unsupported
+from rtcc.system.files import cache_folder, replace_file
+from rtcc.system.machine import Machine
+
+PROGRAMS = {"aarch64": ("qemu-aarch64", "qemu-aarch64-static")}
+"""By architecture; what runs on other machines than Linux's with memory of its own has no program here."""
+
+LOADERS = {"aarch64": "lib/ld-linux-aarch64.so.1"}
+"""Where an architecture's dynamic loader lies in the folder of its libraries."""
+
+PACKAGES = {"aarch64": ("qemu-user", "libc6-arm64-cross")}
+"""Debian's, that have QEMU and the libraries; the latter comes with gcc-aarch64-linux-gnu."""
+
+ANY_CPU = "max"
+"""QEMU's CPU that has all it can emulate."""
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """QEMU for one architecture: its program, and the folder of that architecture's libraries."""
+
+    architecture: str
+    program: str
+    libraries: Path
+
+    def command(self, cpu: str) -> list[str]:
+        """What stands before a program's own words; cpu: as QEMU calls it."""
+        return [self.program, "-L", str(self.libraries), "-cpu", cpu]
+
+
+def find_emulator(architecture: str) -> Emulator:
+    """QEMU and the C library for an architecture.
+
+    Raises Unsupported `no-emulator` for an architecture that is not emulated, ToolMissing `emulator-missing`
+    where QEMU or the libraries are not installed; $QEMU_LD_PREFIX names another folder of libraries.
+    """
+    if architecture not in PROGRAMS:
+        known = ", ".join(PROGRAMS)
+        message = f"artefacts for {architecture} are not emulated, those for {known} are"
+        raise Unsupported("no-emulator", message, hint="run it where it was compiled for")
+    qemu, library = PACKAGES[architecture]
+    program = next(filter(None, map(shutil.which, PROGRAMS[architecture])), None)
+    if program is None:
+        names = " or ".join(PROGRAMS[architecture])
+        raise ToolMissing("emulator-missing", f"{names} is not installed",
+                          hint=f"apt-get install {qemu} (Debian, Ubuntu)")  # fmt: skip
+    libraries = Path(os.environ.get("QEMU_LD_PREFIX") or f"/usr/{Machine(architecture).triple}")
+    if not (libraries / LOADERS[architecture]).exists():
+        raise ToolMissing(
+            "emulator-missing",
+            f"there is no C library for {architecture}: {libraries / LOADERS[architecture]} does not exist",
+            hint=f"apt-get install {library} (Debian, Ubuntu), or name another folder in $QEMU_LD_PREFIX",
+        )
+    return Emulator(architecture, program, libraries)
+
+
+@cache
+def cpus_of(program: str) -> frozenset[str]:
+    """The CPUs that a QEMU knows."""
+    listed = subprocess.run([program, "-cpu", "help"], capture_output=True, text=True, check=False)
+    return frozenset(listed.stdout.split())
+
+
+def emulated_cpu(emulator: Emulator, names: Sequence[str]) -> str:
+    """The first of some CPUs that the emulator knows; what stands behind a comma are properties of it.
+
+    InvalidInput `emulator-cpu` where it knows none.
+    """
+    known = cpus_of(emulator.program)
+    for name in names:
+        if name.partition(",")[0] in known:
+            return name
+    raise InvalidInput(
+        "emulator-cpu",
+        f"{Path(emulator.program).name} does not emulate {' or '.join(names)}",
+        hint=f"`{Path(emulator.program).name} -cpu help` lists what it does",
+    )
+
+
+def runner(architecture: str) -> Path:
+    """The program that runs artefacts, compiled for an architecture and kept in the cache; ToolMissing."""
+    toolchain = find_toolchain(Machine(architecture))
+    source = files("rtcc.emulation").joinpath("runner.c").read_bytes()
+    command = [*toolchain.compile, "-std=gnu11", "-O1", "runner.c", "-o", "runner", "-ldl"]
+    digest = hashlib.sha256(source + "\0".join(command).encode()).hexdigest()[:16]
+    path = cache_folder() / "emulation" / f"runner-{architecture}-{digest}"
+    if not path.exists():
+        with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
+            (Path(folder) / "runner.c").write_bytes(source)
+            toolchain.run(command, Path(folder))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, (Path(folder) / "runner").read_bytes(), 0o777)
+    return path

@@ -1,0 +1,30 @@
+"""`rtcc run --emulate`: artefacts for another machine, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cli.conftest import Run
+from tests.cli.test_errors import code_of
+from tests.targets.arm.emulation import require_emulation
+
+LENET = Path(__file__).parents[2] / "rtcc" / "demo" / "lenet5_mnist.onnx"
+
+
+def test_commands(rtcc: Run, tmp_path: Path) -> None:
+    require_emulation()
+    path = tmp_path / "lenet.so"
+    assert rtcc("compile", LENET, "--target", "arm:cortex-a53", "-o", path).code == 0
+    ran = rtcc("run", path, "--emulate", "--random", "7")
+    assert ran.output == rtcc("run", LENET, "--target", "arm:cortex-a53", "--emulate", "--random", "7").output
+    assert ran.output.startswith("logits: float32[1,10] min ")
+    for words, code in (
+        (("run", path), "wrong-machine"),
+        (("run", path, "--emulated-cpu", "cortex-a7"), "emulator-cpu"),
+        (("run", path, "--emulate", "--target", "x86"), "artefact-options"),
+        (("run", LENET, "--emulate", "--target", "x86:x86-64-v2"), "wrong-machine"),
+        (("compile", LENET, "--target", "arm:cortex-a77"), "unknown-cpu"),
+        (("compile", LENET, "--target", "arm:cortex-a53", "--verify-kernels", "-o", path), "other-machine"),
+    ):
+        done = rtcc(*words)
+        assert (done.code, code_of(done.errors)) == (1, code), words
