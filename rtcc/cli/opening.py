@@ -52,10 +52,10 @@ def run_emulated(
         return emulated.run({**emulated.random_inputs(seed), **given})
     from rtcc.compiler import build
 
+    shapes = {name: array.shape for name, array in given.items()}
     with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
         with progress(f"compiling {path.name}"):
-            module = asked.read(path, {name: array.shape for name, array in given.items()})
-            library = build(module, Path(folder), asked.options())
+            library = build(path, Path(folder), asked.options(shapes=asked.shapes_of(path, shapes)))
         emulated = Emulated(library, cpu)
         return emulated.run({**emulated.random_inputs(seed), **given})
 

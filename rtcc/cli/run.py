@@ -65,9 +65,13 @@ def run(
     """Run once and print a line per output: name, type, range, where the largest element is."""
     given = read_arrays(input)
     if interpret:
-        asked.require_interpretable({"--simulate": simulate})
+        emulation = {"--emulate": emulate, "--emulated-cpu": emulated_cpu}
+        asked.require_interpretable({"--simulate": simulate, **emulation})
         outputs = _interpret(model, asked, given, random)
     elif emulate or emulated_cpu is not None:
+        if simulate is not None:
+            message = "a device is simulated on this machine, and --emulate runs on another"
+            raise InvalidInput("emulate-options", message, hint="leave --simulate or --emulate out")
         outputs = run_emulated(model, asked, random, given, emulated_cpu)
     else:
         artifact, feeds = open_or_compile(model, asked, random, given)
