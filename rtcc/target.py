@@ -20,6 +20,7 @@ from rtcc.ir import DType, Graph, Layout, Module, Op, TensorType
 from rtcc.plugins import entry_points_of, load_class
 
 if TYPE_CHECKING:
+    from ctypes import CDLL
     from pathlib import Path
 
     from rtcc.artifact.info import ArtifactInfo
@@ -376,10 +377,11 @@ class Target(ABC):
         """QEMU's names of the CPU, the nearest that run its instructions behind; none where any does."""
         return ()
 
-    def simulate(self, library: Path, name: str, engine: str) -> Device:
+    def simulate(self, library: CDLL, path: Path, name: str, engine: str) -> Device:
         """Put a simulated device behind a library that is loaded, until it is detached.
 
-        name: what the library's functions begin with. Raises Unsupported where the target has no device.
+        path: of its file. name: what the library's functions begin with. Raises Unsupported where the target
+        has no device.
         """
         message = f"what is compiled for {self.name} runs on this machine, and nothing of it is simulated"
         raise Unsupported("no-simulator", message, hint="compile for a target with a device, such as fpga")

@@ -203,7 +203,8 @@ class Artifact:
         """
         from rtcc.target import parse_target
 
-        device = parse_target(self.info.target).simulate(self.path, self.info.name, engine)
+        library, target = self._table.library, parse_target(self.info.target)
+        device = target.simulate(library, self.path, self.info.name, engine)
         self._detach()
         self._detach = weakref.finalize(self, device.detach)
         return device

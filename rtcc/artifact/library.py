@@ -24,7 +24,9 @@ Pointer = ctypes.c_void_p
 
 
 class Table(ctypes.Structure):
-    """`struct rtcc_artifact` of the header."""
+    """`struct rtcc_artifact` of the header. library: the file it is in, which stays loaded with it."""
+
+    library: ctypes.CDLL
 
     _fields_ = [
         ("size", ctypes.c_size_t),
@@ -100,7 +102,7 @@ _lock = threading.Lock()
 
 
 def open_table(path: Path) -> Table:
-    """The artefact's table of functions; the library is unloaded when nobody holds the table any more.
+    """The artefact's table of functions; the library is unloaded when nobody holds it any more.
 
     The dynamic loader takes equal path texts for equal files, even where the file was replaced since: while
     it has one of a path, another file there gets another spelling of that path.
@@ -123,7 +125,8 @@ def open_table(path: Path) -> Table:
             raise ArtifactError(
                 "cannot-load", f"the dynamic loader refuses the artefact: {error}", where=str(path)
             ) from error
-    weakref.finalize(table, _release, name, loaded, library._handle).atexit = False
+    weakref.finalize(library, _release, name, loaded, library._handle).atexit = False
+    table.library = library
     return table
 
 

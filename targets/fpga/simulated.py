@@ -61,8 +61,8 @@ class Board:
     """What the driver was given; it reads it again in every run."""
     problem: BaseException | None = None
     """What the simulator raised, which no C code passes on."""
-    driver: int | None = None
-    """The handle of the library that it is attached to."""
+    driver: ctypes.CDLL | None = None
+    """The library that it is attached to, which stays loaded meanwhile."""
     release: Callable[[], int] = field(default=lambda: 0)
     """The library's function that forgets it."""
 
@@ -74,8 +74,9 @@ class Board:
 
     def detach(self) -> None:
         """Take the board from its library, unless that has another one since, or a run is under way."""
-        if self.driver is not None and _attached.get(self.driver) is self and self.release() == 0:
-            del _attached[self.driver]
+        driver = self.driver
+        if driver is not None and _attached.get(driver._handle) is self and self.release() == 0:
+            del _attached[driver._handle]
             self.driver = None
 
     def read(self, _: int | None, offset: int) -> int:
@@ -111,8 +112,8 @@ _attached: dict[int, Board] = {}
 """By the handle of its library, the board that each driver knows, and calls whoever else forgets it."""
 
 
-def attach(library: Path, name: str, core: Core, engine: str) -> Board:
-    """Give a host library that is loaded a simulated board, with its image placed in it.
+def attach(library: ctypes.CDLL, path: Path, name: str, core: Core, engine: str) -> Board:
+    """Give a host library that is loaded a simulated board, with the image beside its file placed in it.
 
     name: what the library's functions begin with. The board is kept until it is detached. InvalidInput
     `unknown-engine`; ToolMissing; ArtifactError `image-missing`, `image-damaged`, or `not-attached` with the
@@ -123,28 +124,27 @@ def attach(library: Path, name: str, core: Core, engine: str) -> Board:
                            hint=f"known: {', '.join(ENGINES)}")  # fmt: skip
     if ENGINES[engine] is run_rtl:
         verilated(core)  # what is missing for that is said now, and not by the device
-    image = read_image(library.with_suffix(SUFFIX))
-    header = read_header(image, str(library))
+    image = read_image(path.with_suffix(SUFFIX))
+    header = read_header(image, str(path))
     board = Board(core, ENGINES[engine], _pages(header.memory))
     board.image = np.frombuffer(image, np.uint8)
     code = place(library, name, board, board.image)
     if code != 0:
         raise ArtifactError(
-            "not-attached", f"the driver refuses the image: {BY_VALUE[code].text}", where=str(library),
+            "not-attached", f"the driver refuses the image: {BY_VALUE[code].text}", where=str(path),
             hint="the image beside the library must be of the same compilation",
         )  # fmt: skip
     return board
 
 
-def place(library: Path, name: str, board: Board, image: NDArray[np.uint8]) -> int:
+def place(library: ctypes.CDLL, name: str, board: Board, image: NDArray[np.uint8]) -> int:
     """What the driver says to an image for a board: 0, or one of the artefact's codes."""
-    driver = ctypes.CDLL(str(library))
-    function = getattr(driver, f"{name}_attach")
+    function = getattr(library, f"{name}_attach")
     function.argtypes = [ctypes.POINTER(Port), ctypes.c_void_p, ctypes.c_uint64]
     code = function(ctypes.byref(board.port), image.ctypes.data, image.nbytes)
     if code == 0:
-        board.image, board.driver, board.release = image, driver._handle, getattr(driver, f"{name}_detach")
-        _attached[driver._handle] = board
+        board.image, board.driver, board.release = image, library, getattr(library, f"{name}_detach")
+        _attached[library._handle] = board
     return code
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rtcc.errors import InvalidInput
 from rtcc.ir import Constant, DType, Graph, Module, Op, Return
@@ -19,6 +19,9 @@ from rtcc.targets.fpga.compiler.tiling import obstacle
 from rtcc.targets.fpga.core import Core, standard_core
 from rtcc.targets.fpga.isa.table import Exec
 from rtcc.targets.x86 import X86
+
+if TYPE_CHECKING:
+    from ctypes import CDLL
 
 HOST = "convert-signedness,lower-quantization,"
 """How -O2 begins: with quantised layers in integers of the host."""
@@ -147,10 +150,10 @@ class Fpga(X86):
         path = library.with_suffix(SUFFIX)
         return report_of(read_image(path), self.core) if path.exists() else None
 
-    def simulate(self, library: Path, name: str, engine: str) -> Device:
+    def simulate(self, library: CDLL, path: Path, name: str, engine: str) -> Device:
         from rtcc.targets.fpga.simulated import attach
 
-        return attach(library, name, self.core, engine)
+        return attach(library, path, name, self.core, engine)
 
     def emit(
         self, module: Module, name: str, kernels: Mapping[str, bytes], *, weights: WeightsName | None = None

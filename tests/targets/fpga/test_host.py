@@ -69,9 +69,14 @@ def library(lenet: Path) -> Path:
 
 def compiled(model: Path) -> Path:
     """The host's library of a model, with its image beside it."""
+    return written(model, model.with_suffix(".so"))
+
+
+def written(model: Path, path: Path) -> Path:
+    """A model compiled to a path."""
     compilation = start(model, Options(target=TARGET))
     compilation.lower()
-    return write(compilation, model.with_suffix(".so"))
+    return write(compilation, path)
 
 
 def legalised(model: Path) -> Module:
@@ -196,8 +201,10 @@ def test_the_driver_refuses_what_is_not_for_it(library: Path, tmp_path: Path) ->
     with rtcc.load(copy) as artifact:
         good = artifact.simulate("functional")
         assert isinstance(good, Board)
+        driver = good.driver
+        assert driver is not None
         codes = {
-            name: simulated.place(copy, artifact.info.name, board, image)
+            name: simulated.place(driver, artifact.info.name, board, image)
             for name, board, image in (
                 ("sound", good, good.image),
                 ("short", good, good.image[:-16]),
@@ -211,11 +218,11 @@ def test_the_driver_refuses_what_is_not_for_it(library: Path, tmp_path: Path) ->
             replace(good.core, wgt_bytes=64 << 10),
         ):
             board = Board(other, good.engine, good.memory)
-            assert simulated.place(copy, artifact.info.name, board, good.image) == BY_NAME["CORE_OTHER"]
+            assert simulated.place(driver, artifact.info.name, board, good.image) == BY_NAME["CORE_OTHER"]
         alike = Board(replace(good.core, dram_bits=32), good.engine, good.memory)
-        assert simulated.place(copy, artifact.info.name, alike, good.image) == 0
+        assert simulated.place(driver, artifact.info.name, alike, good.image) == 0
         good.registers[0] = 0
-        assert simulated.place(copy, artifact.info.name, good, good.image) == -48
+        assert simulated.place(driver, artifact.info.name, good, good.image) == -48
 
 
 def test_closing_takes_the_board_from_all_who_loaded_the_library(library: Path, tmp_path: Path) -> None:
@@ -244,6 +251,30 @@ def test_closing_takes_the_board_from_all_who_loaded_the_library(library: Path, 
     second.close()
 
 
+def test_a_board_is_the_loaded_librarys_own_whatever_lies_at_its_path_now(
+    library: Path, tmp_path: Path, digits: tuple[Array, Array]
+) -> None:
+    """Another model is compiled to the same path while the first one is loaded and has run."""
+    path = Path(shutil.copy(library, tmp_path))
+    shutil.copy(library.with_suffix(SUFFIX), tmp_path)
+    feeds = {"image": digits[0][:1]}
+    first = rtcc.load(path)
+    first.simulate("functional")
+    (wanted,) = first.run(feeds).values()
+    other = written(network("depthwise", tmp_path), path)
+    with rtcc.load(other) as second:
+        second.simulate("functional")
+        (found,) = second.run(feeds).values()
+        assert not np.array_equal(found, wanted)
+        with pytest.raises(ArtifactError, match="another compilation"):
+            first.simulate("functional")
+        (again,) = first.run(feeds).values()
+        np.testing.assert_array_equal(again, wanted)
+        (still,) = second.run(feeds).values()
+        np.testing.assert_array_equal(still, found)
+    first.close()
+
+
 @pytest.mark.parametrize(
     ("status", "code"), [(1, "device-timeout"), (0xFFFFFFFF, "device-failed"), (0, "device-failed")]
 )
@@ -258,8 +289,10 @@ def test_a_device_that_never_is_done(library: Path, tmp_path: Path, status: int,
     with rtcc.load(copy) as artifact:
         good = artifact.simulate("functional")
         assert isinstance(good, Board)
+        driver = good.driver
+        assert driver is not None
         dead = Dead(good.core, good.engine, good.memory)
-        assert simulated.place(copy, artifact.info.name, dead, good.image) == 0
+        assert simulated.place(driver, artifact.info.name, dead, good.image) == 0
         with pytest.raises(ArtifactError) as found:
             artifact.run(artifact.random_inputs(0))
         assert found.value.code == code
