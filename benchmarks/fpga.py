@@ -31,10 +31,9 @@ from rtcc.pipeline.text import parse_pipeline
 from rtcc.target import parse_target
 from rtcc.targets.fpga.image.emission import SUFFIX
 from rtcc.targets.fpga.image.form import read_image
-from rtcc.targets.fpga.report import measured_layers, report_of
+from rtcc.targets.fpga.report import RTL, report_of
 from rtcc.targets.fpga.simulated import Board
 from rtcc.targets.fpga.target import Fpga
-from rtcc.targets.fpga.verilated.run import RtlOutcome
 
 Array = NDArray[Any]
 NETWORKS = ("resnet18", "mobilenetv2")
@@ -60,23 +59,24 @@ def measured(name: str, target: str, *, on_rtl: bool = True) -> dict[str, Any]:
         chosen = parse_target(target)
         assert isinstance(chosen, Fpga)
         image = read_image(library.with_suffix(SUFFIX))
+        row: dict[str, Any] = {"model": name}
+        board = _run(library, feeds, wanted, "functional", row)
         report = report_of(image, chosen.core)
-        row: dict[str, Any] = {"model": name, "predicted": report.total, "layers": list(report.layers)}
-        memory = _run(library, feeds, wanted, "functional", row)
         if on_rtl:
             other = _run(library, feeds, wanted, "rtl", row)
-            cycles = measured_layers(image, chosen.core, row.pop("answers"))
-            row["layers"] = [{**each, "cycles RTL": n} for each, n in zip(report.layers, cycles, strict=True)]
-            assert np.array_equal(memory, other), "the RTL leaves other bytes in memory"
+            assert np.array_equal(board.memory, other.memory), "the RTL leaves other bytes in memory"
+            report = report_of(image, chosen.core, other.rtl_runs)
+            row["cycles"] = report.total[RTL]
             products = int(report.total["products"])
             row["of peak %"] = round(100 * products / (row["cycles"] * chosen.core.macs_per_cycle), 1)
+        row |= {"predicted": report.total, "layers": list(report.layers)}
     return row
 
 
 def _run(
     library: Path, feeds: dict[str, Array], wanted: dict[str, Array], engine: str, row: dict[str, Any]
-) -> Array:
-    """The accelerator's memory after one run, whose results are as wanted; notes cycles and seconds."""
+) -> Board:
+    """The board after one run, whose results are as wanted; notes seconds."""
     with rtcc.load(library) as artifact:
         board = artifact.simulate(engine)
         assert isinstance(board, Board)
@@ -85,10 +85,7 @@ def _run(
         row[f"{engine} seconds"] = round(time.perf_counter() - started, 1)
         for name, array in wanted.items():
             assert np.array_equal(found[name], array), f"{engine}: {name} is not the interpreter's"
-        if engine == "rtl":
-            row["cycles"] = sum(each.cycles for each in board.outcomes if isinstance(each, RtlOutcome))
-            row["answers"] = [each.answers for each in board.outcomes if isinstance(each, RtlOutcome)]
-        return board.memory.copy()
+        return board
 
 
 def main() -> None:
@@ -108,7 +105,7 @@ def main() -> None:
         shown = {key: value for key, value in row.items() if key not in ("layers", "predicted")}
         print(f"{shown}, predicted {row['predicted']['cycles']} cycles, bits equal")
         for each in row["layers"]:
-            print(f"  {each['layer']:40} {each['cycles']:>9} predicted {each.get('cycles RTL', '')!s:>9} RTL")
+            print(f"  {each['layer']:40} {each['cycles']:>9} predicted {each.get(RTL, '')!s:>9} RTL")
     if asked.json is not None:
         asked.json.write_text(json.dumps(rows, indent=2) + "\n")
     missed = [row["model"] for row in rows if row.get("of peak %", 100.0) < BARS.get(row["model"], 0.0)]

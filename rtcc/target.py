@@ -189,6 +189,11 @@ NO_HALOS = Halos()
 class Device(Protocol):
     """A device behind a library that is loaded."""
 
+    @property
+    def counts_cycles(self) -> bool:
+        """Whether it says how many cycles runs take."""
+        ...
+
     def detach(self) -> None:
         """Take it away, where it is still there: runs then find no device."""
         ...
@@ -368,8 +373,11 @@ class Target(ABC):
         message = f"{self.name} is no hardware of rtcc's own"
         raise Unsupported("no-hardware", message, hint="rtcc targets fpga --synthesize")
 
-    def device_report(self, library: Path) -> DeviceReport | None:
-        """What a library's device part takes, as its model predicts; None where all runs on the host."""
+    def device_report(self, library: Path, device: Device | None = None) -> DeviceReport | None:
+        """What a library's device part takes, as its model predicts; None where all runs on the host.
+
+        device: one that counts cycles, whose runs so far stand beside the model's.
+        """
         return None
 
     @property

@@ -18,7 +18,7 @@ from rtcc.cli.arguments import AnyModelArgument, Compiling, with_options_of
 from rtcc.cli.opening import open_or_compile
 from rtcc.errors import InvalidInput
 from rtcc.measure import Latency, measure, pinned
-from rtcc.target import DeviceReport, parse_target
+from rtcc.target import Device, DeviceReport, parse_target
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,6 +35,7 @@ EXAMPLES = """
 Examples:
   rtcc bench model.so
   rtcc bench model.onnx --against onnxruntime,openvino --threads 2 --json figures.json
+  rtcc bench fpga.so --simulate rtl                       cycles of each layer, predicted and of the RTL
 """
 
 
@@ -48,6 +49,10 @@ def bench(
     ] = "",
     runs: Annotated[
         int | None, typer.Option("--runs", min=1, help=f"Timed runs of each runtime; {RUNS} by default.")
+    ] = None,
+    simulate: Annotated[
+        str | None,
+        typer.Option("--simulate", metavar="ENGINE", help="Count cycles in that simulator too: rtl (FPGA)."),
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there.")
@@ -63,7 +68,8 @@ def bench(
         require_folder(json_file)
     peers = _peer_names(against, model)
     artifact, feeds = open_or_compile(model, asked, 0)
-    report = parse_target(artifact.info.target).device_report(artifact.path)
+    device = None if simulate is None else _run_simulated(artifact, feeds, simulate)
+    report = parse_target(artifact.info.target).device_report(artifact.path, device)
     if report is not None:
         given = {"--against": against, "--runs": runs}
         _require_untimed(artifact.info.target, [option for option, value in given.items() if value])
@@ -105,6 +111,16 @@ def _figures(
         if peers:
             runners |= _peers(peers, model, {**fixed, **feeds}, threads)
         return measure(runners, runs, cores=cores)
+
+
+def _run_simulated(artifact: Artifact, feeds: Feeds, engine: str) -> Device:
+    """A simulated device that has run once, and counted cycles; refused before where it counts none."""
+    device = artifact.simulate(engine)
+    if not device.counts_cycles:
+        message = f"the simulator {engine} counts no cycles"
+        raise InvalidInput("bench-simulate", message, hint="--simulate rtl; without it the cycle model")
+    artifact.run(feeds)
+    return device
 
 
 def _require_untimed(target: str, options: list[str]) -> None:

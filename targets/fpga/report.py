@@ -1,11 +1,8 @@
-"""What a model takes on the accelerator by its cycle model: for each layer, and in all."""
+"""What a model takes on the accelerator by its cycle model, and by its RTL: for each layer, and in all."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Mapping, Sequence
 
 from rtcc.target import DeviceReport
 from rtcc.targets.fpga.core import Core
@@ -14,39 +11,60 @@ from rtcc.targets.fpga.cycles.model import CycleReport, Stalls, count_cycles
 from rtcc.targets.fpga.image.form import LayerSpan, Region, regions_of
 from rtcc.targets.fpga.isa.fields import Instruction
 from rtcc.targets.fpga.isa.table import Load, Store
+from rtcc.targets.fpga.verilated.run import RtlOutcome
 
 Figures = dict[str, str | int | float]
 
+RTL = "cycles RTL"
+"""What the column of measured cycles is called."""
 
-def report_of(image: bytes, core: Core) -> DeviceReport:
-    """The figures of an image's layers; a layer's cycles end where its last instruction does."""
+NOT_RUN = "not run"
+"""What stands there for a region that a run did not come by."""
+
+
+def report_of(image: bytes, core: Core, runs: Mapping[int, RtlOutcome] | None = None) -> DeviceReport:
+    """The figures of an image's layers; a layer's cycles end where its last instruction does.
+
+    runs: of regions on the RTL, by where their memory begins; with them stand the RTL's cycles of each layer
+    beside the model's.
+    """
     layers: list[Figures] = []
     cycles = macs = 0
     for region in regions_of(image):
         found = count_cycles(core, region.instructions)
-        layers += _layers(region, found, core)
+        rows = _layers(region, found, core)
+        layers += rows if runs is None else _beside(rows, region, runs.get(region.memory), core)
         cycles += found.cycles
         macs += sum(each.macs for each in region.layers)
-    total: Figures = {"layer": "all", "mode": "", "cycles": cycles, "products": macs}
+    total: Figures = {"layer": "all", "mode": "", "cycles": cycles}
+    if runs is not None:
+        total[RTL] = sum(run.cycles for run in runs.values())
+    total["products"] = macs
     total["of peak %"] = _share(macs, cycles, core)
     for name in ("bytes read", "bytes written", *_stall_names()):
         total[name] = sum(int(each[name]) for each in layers)
     return DeviceReport(tuple(layers), total)
 
 
-def measured_layers(image: bytes, core: Core, answers: Sequence[NDArray[np.uint32]]) -> list[int]:
-    """The cycles that the RTL took for each layer: until its last burst was answered, after the one before.
+def _beside(rows: list[Figures], region: Region, run: RtlOutcome | None, core: Core) -> list[Figures]:
+    """The rows with the RTL's cycles after the model's."""
+    measured = [NOT_RUN] * len(rows) if run is None else _measured_layers(region, run, core)
+    head = ("layer", "mode", "cycles")
+    return [
+        {**{name: row[name] for name in head}, RTL: cycles, **row}
+        for row, cycles in zip(rows, measured, strict=True)
+    ]
 
-    answers: of each region, in which cycles its bursts of STORE were answered (`RtlOutcome.answers`).
-    """
+
+def _measured_layers(region: Region, run: RtlOutcome, core: Core) -> list[int]:
+    """The RTL's cycles of each layer: until its last burst was answered, after that of the one before."""
     found: list[int] = []
-    for region, ends in zip(regions_of(image), answers, strict=True):
-        before = burst = 0
-        for layer in region.layers:
-            program = region.instructions[layer.first : layer.end]
-            burst += sum(len(line_parts(core, each)) for each in program if isinstance(each, Store))
-            found.append(int(ends[burst - 1]) - before)
-            before += found[-1]
+    before = burst = 0
+    for layer in region.layers:
+        program = region.instructions[layer.first : layer.end]
+        burst += sum(len(line_parts(core, each)) for each in program if isinstance(each, Store))
+        found.append(int(run.answers[burst - 1]) - before)
+        before += found[-1]
     return found
 
 

@@ -57,6 +57,8 @@ class Board:
     memory: NDArray[np.uint8]
     registers: dict[int, int] = field(default_factory=dict[int, int])
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
+    rtl_runs: dict[int, RtlOutcome] = field(default_factory=dict[int, RtlOutcome])
+    """The last run of each program on the RTL, by the base address that it ran with."""
     image: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     """What the driver was given; it reads it again in every run."""
     problem: BaseException | None = None
@@ -71,6 +73,11 @@ class Board:
         self.registers[Register.CONFIGURATION] = encode_configuration(self.core)
         self._callbacks = READ(self.read), WRITE(self.write)
         self.port = Port(None, *self._callbacks, self.memory.ctypes.data, 0, self.memory.nbytes)
+
+    @property
+    def counts_cycles(self) -> bool:
+        """Whether its engine works cycle by cycle."""
+        return self.engine is run_rtl
 
     def detach(self) -> None:
         """Take the board from its library, unless that has another one since, or a run is under way."""
@@ -103,6 +110,7 @@ class Board:
         image[:] = outcome.dram
         self.outcomes.append(outcome)
         if isinstance(outcome, RtlOutcome):
+            self.rtl_runs[base] = outcome
             self.registers[Register.CYCLES] = outcome.cycles
         self.registers[Register.FAULTS] = outcome.faults
         self.registers[Register.STATUS] = DONE_WITH_FAULT if outcome.faults else DONE

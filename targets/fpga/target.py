@@ -142,13 +142,15 @@ class Fpga(X86):
 
         return synthesise(self.core).table()
 
-    def device_report(self, library: Path) -> DeviceReport | None:
+    def device_report(self, library: Path, device: Device | None = None) -> DeviceReport | None:
         from rtcc.targets.fpga.image.emission import SUFFIX
         from rtcc.targets.fpga.image.form import read_image
         from rtcc.targets.fpga.report import report_of
+        from rtcc.targets.fpga.simulated import Board
 
+        runs = device.rtl_runs if isinstance(device, Board) else None
         path = library.with_suffix(SUFFIX)
-        return report_of(read_image(path), self.core) if path.exists() else None
+        return report_of(read_image(path), self.core, runs) if path.exists() else None
 
     def simulate(self, library: CDLL, path: Path, name: str, engine: str) -> Device:
         from rtcc.targets.fpga.simulated import attach

@@ -174,7 +174,7 @@ def test_what_says_how_to_time_a_device_that_is_not_there(
     rtcc: Run, lenet: Path, monkeypatch: pytest.MonkeyPatch, option: str, value: str
 ) -> None:
     report = DeviceReport((), {"layer": "all", "cycles": 7})
-    monkeypatch.setattr("rtcc.target.Target.device_report", lambda self, library: report)  # pyright: ignore
+    monkeypatch.setattr("rtcc.target.Target.device_report", lambda self, library, device: report)  # pyright: ignore
     refused = rtcc("bench", lenet, option, value).errors
     assert code_of(refused) == "bench-device"
     assert f"leave {option} out" in refused

@@ -63,10 +63,11 @@ class LayerSpan:
 
 @dataclass(frozen=True)
 class Region:
-    """A region as an image has it: its instructions, and the layers that they compute."""
+    """A region as an image has it: instructions, the layers that they compute, where its memory begins."""
 
     instructions: tuple[Instruction, ...]
     layers: tuple[LayerSpan, ...]
+    memory: int
 
 
 def image_of(programs: Sequence[Program]) -> bytes:
@@ -130,9 +131,10 @@ def regions_of(image: bytes) -> tuple[Region, ...]:
     spans = json.loads(image[len(image) - header.map_bytes :])
     found: list[Region] = []
     for index in range(header.regions):
-        at, _, _, _, length, *_ = REGION.unpack_from(image, HEADER.size + index * REGION.size)
+        at, _, memory, _, length, *_ = REGION.unpack_from(image, HEADER.size + index * REGION.size)
         instructions = decode_program(image[at : at + length * INSTRUCTION_BYTES])
-        found.append(Region(tuple(instructions), tuple(LayerSpan(**row) for row in spans[index])))
+        layers = tuple(LayerSpan(**row) for row in spans[index])
+        found.append(Region(tuple(instructions), layers, memory))
     return tuple(found)
 
 

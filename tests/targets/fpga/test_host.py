@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import shutil
 import weakref
 from dataclasses import replace
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 import rtcc
 from benchmarks.fpga import BARS, NETWORKS, measured
 from rtcc.artifact.codes import BY_NAME
+from rtcc.cli import main
 from rtcc.compiler import Options, read_model, start, write
 from rtcc.errors import ArtifactError, CodegenError, InvalidInput, Unsupported
 from rtcc.interpreter import interpret
@@ -29,10 +31,8 @@ from rtcc.targets.fpga.core import Core
 from rtcc.targets.fpga.image import emission
 from rtcc.targets.fpga.image.emission import SUFFIX
 from rtcc.targets.fpga.isa.table import Register
-from rtcc.targets.fpga.report import measured_layers, report_of
+from rtcc.targets.fpga.report import RTL, report_of
 from rtcc.targets.fpga.simulated import Board
-from rtcc.targets.fpga.target import Fpga
-from rtcc.targets.fpga.verilated.run import RtlOutcome
 
 Array = NDArray[Any]
 
@@ -96,7 +96,7 @@ def test_two_hundred_digits(name: str, lenet: Path, tmp_path: Path, digits: tupl
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("verilator") is None, reason="needs verilator")
+@pytest.mark.skipif(shutil.which("verilator") is None, reason="verilator is not installed")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_whole_networks(name: str) -> None:
     row = measured(name, TARGET)
@@ -136,7 +136,7 @@ def test_digits_are_as_the_interpreter_has_them_to_the_bit(
     holds_digits(lenet, library, digits, "functional", DIGITS)
 
 
-@pytest.mark.skipif(shutil.which("verilator") is None, reason="needs verilator")
+@pytest.mark.skipif(shutil.which("verilator") is None, reason="verilator is not installed")
 def test_ten_digits_on_the_rtl(lenet: Path, library: Path, digits: tuple[Array, Array]) -> None:
     holds_digits(lenet, library, digits, "rtl", 10)
 
@@ -157,19 +157,45 @@ def test_networks_of_digits(name: str, tmp_path: Path, digits: tuple[Array, Arra
 
 def holds_cycles_of_layers(library: Path) -> None:
     """The RTL's cycles of each layer are the model's within 3 %, and a few at layers' ends."""
-    image, target = library.with_suffix(SUFFIX).read_bytes(), parse_target(TARGET)
-    assert isinstance(target, Fpga)
     with rtcc.load(library) as artifact:
         board = artifact.simulate("rtl")
-        artifact.run(artifact.random_inputs(0))
         assert isinstance(board, Board)
-        outcomes = [each for each in board.outcomes if isinstance(each, RtlOutcome)]
-    found = measured_layers(image, target.core, [each.answers for each in outcomes])
-    predicted = [int(each["cycles"]) for each in report_of(image, target.core).layers]
-    assert len(found) == len(predicted)
-    assert all(abs(one - two) <= 0.03 * two + 16 for one, two in zip(found, predicted, strict=True))
-    cycles = sum(each.cycles for each in outcomes)
-    assert 0 <= cycles - sum(found) <= 32 * len(outcomes)
+        artifact.run(artifact.random_inputs(0))
+        report = parse_target(TARGET).device_report(library, board)
+    assert report is not None
+    assert len(report.layers) > 3
+    for each in report.layers:
+        assert abs(int(each[RTL]) - int(each["cycles"])) <= 0.03 * int(each["cycles"]) + 16
+    rest = int(report.total[RTL]) - sum(int(each[RTL]) for each in report.layers)
+    assert 0 <= rest <= 32 * len(board.rtl_runs)
+
+
+@pytest.mark.skipif(shutil.which("verilator") is None, reason="verilator is not installed")
+def test_bench_puts_the_cycles_of_the_rtl_beside_the_models(
+    library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = tmp_path / "figures.json"
+    with pytest.raises(SystemExit) as stopped:
+        main(["bench", str(library), "--simulate", "rtl", "--json", str(figures)])
+    assert not stopped.value.code
+    printed = capsys.readouterr().out
+    written = json.loads(figures.read_text())
+    rows = [*written["layers"], written["total"]]
+    assert len(rows) > 4
+    for each in rows:
+        assert list(each)[:4] == ["layer", "mode", "cycles", RTL]
+        assert abs(each[RTL] - each["cycles"]) <= 0.03 * each["cycles"] + 16
+        assert f"{each[RTL]:,}" in printed
+    with pytest.raises(SystemExit) as stopped:
+        main(["bench", str(library), "--simulate", "functional"])
+    assert stopped.value.code == 1
+    assert "bench-simulate" in capsys.readouterr().err
+
+
+def test_a_region_that_did_not_run_has_no_cycles(library: Path) -> None:
+    image = library.with_suffix(SUFFIX).read_bytes()
+    assert {each[RTL] for each in report_of(image, Core(), {}).layers} == {"not run"}
+    assert RTL not in report_of(image, Core()).total
 
 
 def test_without_a_device_a_run_says_so(library: Path, tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_parts_of_a_concatenation_lie_in_it(core: Core) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("verilator") is None, reason="needs verilator")
+@pytest.mark.skipif(shutil.which("verilator") is None, reason="verilator is not installed")
 @pytest.mark.parametrize("core", CORES, ids=("16", "8", "small"))
 def test_layers_on_the_rtl_whatever_the_memory_does(core: Core) -> None:
     for seed in range(40):
@@ -155,7 +155,7 @@ def test_layers_on_the_rtl_whatever_the_memory_does(core: Core) -> None:
         _agrees_on_the_rtl(_random_chain(seed), core, seed, memory)
 
 
-@pytest.mark.skipif(shutil.which("verilator") is None, reason="needs verilator")
+@pytest.mark.skipif(shutil.which("verilator") is None, reason="verilator is not installed")
 def test_sums_on_the_rtl() -> None:
     """A row of a product, an image with windows over its edges, and a depthwise one: i32 to the bit."""
     graph = graph_of((1, 40, 3, 2), (1, 12, 9, 10))
