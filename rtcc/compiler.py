@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rtcc.artifact import Artifact
     from rtcc.pipeline.base import Choice, Pass
     from rtcc.pipeline.run import Report
+    from rtcc.verification.kernels import Compared
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ class Compilation:
     source: Source | None = None
     objects: dict[str, bytes] = field(default_factory=dict[str, bytes])
     weights_name: WeightsName = beside
+    compared: Compared | None = None
+    """What `verify_kernels` compared, where it was asked to."""
 
     @within_limits("running the passes")
     def lower(self) -> None:
@@ -173,7 +176,7 @@ class Compilation:
         if self.options.verify_kernels:
             from rtcc.verification.kernels import verify_kernels
 
-            verify_kernels(self.module, self.objects, self.target)
+            self.compared = verify_kernels(self.module, self.objects, self.target)
         if self.options.dump_ir is not None:
             self._write_listings(self.options.dump_ir / "tir")
         weights = self.weights_name if self.options.external_weights else None

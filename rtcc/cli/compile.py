@@ -155,6 +155,8 @@ def _tell(compilation: Compilation, explain: bool, file: Path | None) -> None:
     """Print and write what was decided, where asked for."""
     if explain:
         typer.echo(explanation(compilation))
+    if compilation.compared is not None:
+        typer.echo(f"verified: {compilation.compared}")
     if file is not None:
         write_decisions(compilation, file)
 

@@ -24,6 +24,7 @@ from rtcc.quantization.quantizer import (
     quantize_module,
     unwatched,
 )
+from rtcc.quantization.reporting.noise import float_outputs
 from rtcc.quantization.scheme import Settings, require_count
 from rtcc.target import host_of
 
@@ -84,6 +85,9 @@ def quantize(
         raise InvalidInput("wrong-level", message, hint="quantise the ONNX model, or a dump at graph level")
     run_pipeline(module, preparation(), RunOptions(verify=False))
     name_values(module)
+    if floor is not None and not float_outputs(module):
+        message = "no output is a float: how near integers and truth values are, no decibels tell"
+        raise InvalidInput("no-float-output", message, hint="give a model whose outputs are scores")
     samples_of = _data_of(data, module)
     say = progress or unwatched
     how = Collecting(samples, state, host_of(target), lambda seen: say(Step("calibrating", seen)))

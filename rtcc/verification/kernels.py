@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from rtcc.errors import CodegenError, RtccError
@@ -24,6 +25,19 @@ from rtcc.verification.library import link_kernels
 MOST_SECONDS = 60.0
 """The longest that one kernel may run on one set of operands."""
 
+@dataclass(frozen=True)
+class Compared:
+    """The kernels of a module that were compared, and those left out, which no code of this CPU computes."""
+
+    compared: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    def __str__(self) -> str:
+        count, total = len(self.compared), len(self.compared) + len(self.left_out)
+        others = f"; left out: {', '.join(self.left_out)}" if self.left_out else ""
+        return f"{count} of {total} kernels compared{others}"
+
+
 HINT = "--dump-ir keeps its text; please report it"
 
 
@@ -33,8 +47,8 @@ def verify_kernels(
     target: Target,
     seed: int = 0,
     seconds: float = MOST_SECONDS,
-) -> int:
-    """Compare every kernel that there is code of, in a planned module, with `evaluate`; how many there are.
+) -> Compared:
+    """Compare every kernel that there is code of, in a planned module, with `evaluate`; which they are.
 
     seconds: the longest that one may run. Raises CodegenError `kernel-wrong` naming the first kernel that
     deviates and by how much, or that crashes, or that does not end; `cpu-unsupported` where this machine
@@ -59,7 +73,7 @@ def verify_kernels(
             except RtccError as error:
                 error.where = error.where or _origin(kernel)
                 raise
-    return len(compiled)
+    return Compared(tuple(compiled), tuple(name for name in module.kernels if name not in objects))
 
 
 def _ending(death: ChildDied, seconds: float) -> str:

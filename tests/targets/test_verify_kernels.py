@@ -16,7 +16,7 @@ from rtcc.ir.ops.math import Add, Exp
 from rtcc.target import parse_target
 from rtcc.targets.tvm.lower.compile import compile_kernel
 from rtcc.targets.tvm.lower.rules import RULES, Kind, Rule
-from rtcc.verification.kernels import verify_kernels
+from rtcc.verification.kernels import Compared, verify_kernels
 from rtcc.verification.library import KernelLibrary, link_kernels
 
 VECTOR = TensorType(DType.F32, (100,))
@@ -32,7 +32,7 @@ def planned() -> Module:
     return module
 
 
-def verify(contents: bytes, seconds: float = 60) -> int:
+def verify(contents: bytes, seconds: float = 60) -> Compared:
     """Verify the module with this object as its kernel."""
     return verify_kernels(planned(), {"exp_sum": contents}, parse_target("x86"), seconds=seconds)
 
@@ -49,7 +49,18 @@ def compiled_c(body: str, folder: Path) -> bytes:
 
 def test_right_kernels_pass() -> None:
     kernel = planned().kernels["exp_sum"]
-    assert verify(compile_kernel(kernel, parse_target("x86"))) == 1
+    compared = verify(compile_kernel(kernel, parse_target("x86")))
+    assert str(compared) == "1 of 1 kernels compared"
+
+
+def test_kernels_without_code_are_named() -> None:
+    module = planned()
+    contents = compile_kernel(module.kernels["exp_sum"], parse_target("x86"))
+    other = Graph("on_a_device", [("a", VECTOR)])
+    other.return_(other.append(Exp(*other.parameters)).result)
+    module.kernels[other.name] = other
+    compared = verify_kernels(module, {"exp_sum": contents}, parse_target("x86"))
+    assert str(compared) == "1 of 2 kernels compared; left out: on_a_device"
 
 
 def test_a_wrong_rule_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +106,7 @@ def test_wrong_machine_code_is_caught(body: str, message: str, tmp_path: Path) -
 
 
 def test_the_c_kernel_itself_is_right(tmp_path: Path) -> None:
-    assert verify(compiled_c(RIGHT, tmp_path)) == 1
+    assert verify(compiled_c(RIGHT, tmp_path)).compared == ("exp_sum",)
 
 
 def test_each_task_has_scratch_of_its_own(tmp_path: Path) -> None:

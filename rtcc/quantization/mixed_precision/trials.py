@@ -18,7 +18,6 @@ import numpy as np
 
 import rtcc
 from rtcc.data import Data
-from rtcc.interpreter import output_names
 from rtcc.ir import Module, Op
 from rtcc.prediction import predict
 from rtcc.quantization.calibration.collection import Collecting, Distributions
@@ -35,7 +34,7 @@ from rtcc.quantization.quantizer import (
     quantize_module,
     unwatched,
 )
-from rtcc.quantization.reporting.noise import powers
+from rtcc.quantization.reporting.noise import float_outputs, powers
 from rtcc.quantization.scheme import Equalization, Rounding, Scheme, Settings
 from rtcc.quantization.weights import signal_to_noise
 from rtcc.text import print_module
@@ -135,7 +134,7 @@ class Trials:
 
     def _measured(self, module: Module) -> Quality:
         exact, found = self._float, probe(module, [], self.watching.target, keep_outputs=True)
-        names = output_names(self.exact.main)
+        names = float_outputs(self.exact)
         sums = {name: np.zeros(2) for name in names}
         for feeds in self.samples.held_out.samples(self.samples.most):
             left, right = exact.run(feeds), found.run(feeds)

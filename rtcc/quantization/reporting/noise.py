@@ -7,6 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtcc.interpreter import output_names
+from rtcc.ir import Module
+
+
+def float_outputs(module: Module) -> list[str]:
+    """The results of a module that have decibels: those that are floats, by name."""
+    main = module.main
+    return [
+        name
+        for name, value in zip(output_names(main), main.returned, strict=True)
+        if value.type.dtype.is_float
+    ]
+
 
 def powers(exact: NDArray[Any], found: NDArray[Any]) -> NDArray[np.float64]:
     """Σ x² and Σ (x - y)², infinite if one side alone is NaN or infinite; where both are alike: left out."""

@@ -20,7 +20,7 @@ from rtcc.quantization.end_to_end import Quantized
 from rtcc.quantization.mixed_precision.report import search_json, search_summary, search_tables
 from rtcc.quantization.placement import values_of
 from rtcc.quantization.quantizer import Step, unwatched
-from rtcc.quantization.reporting.noise import lost_elements, powers
+from rtcc.quantization.reporting.noise import float_outputs, lost_elements, powers
 from rtcc.quantization.reporting.times import Times, times_of, times_summary, times_table
 from rtcc.quantization.weights import signal_to_noise
 from rtcc.target import host_of
@@ -76,13 +76,22 @@ class LayerRow:
 class OutputRow:
     """A result of the model. top1: the share of vectors along the last axis whose largest element agrees.
 
-    not_finite: elements that are NaN or infinite in one of the two models alone; sqnr is then -inf.
+    not_finite: elements that are NaN or infinite in one of the two models alone; sqnr is then -inf. Results
+    that are no floats have the share of elements that are equal, `agreement`, and neither of the two.
     """
 
     name: str
-    sqnr: float
+    sqnr: float | None
     top1: float | None
     not_finite: int = 0
+    agreement: float | None = None
+
+    def __str__(self) -> str:
+        if self.agreement is not None:
+            return f"{self.agreement:.2%} of elements agree"
+        top1 = "" if self.top1 is None else f", top-1 agrees in {self.top1:.2%}"
+        lost = f", {self.not_finite:,} elements not finite in one model alone" if self.not_finite else ""
+        return f"{_decibels(self.sqnr)} dB{top1}{lost}"
 
 
 @dataclass
@@ -152,10 +161,7 @@ class Report:
         if self.samples:
             lines.append(f"calibrated  on {self.samples} samples, {self.engine}")
         for row in self.outputs:
-            top1 = "" if row.top1 is None else f", top-1 agrees in {row.top1:.2%}"
-            lost = f", {row.not_finite:,} elements not finite in one model alone" if row.not_finite else ""
-            shown = f"{_decibels(row.sqnr)} dB{top1}{lost}"
-            lines.append(f"output      {row.name}: {shown} ({self.compared} samples)")
+            lines.append(f"output      {row.name}: {row} ({self.compared} samples)")
         if self.metric_before is not None and self.metric_after is not None:
             lines.append(f"metric      {self.metric_before:.4f} before, {self.metric_after:.4f} after")
         lines += [] if self.times is None else times_summary(self.times)
@@ -217,33 +223,52 @@ def _compare(
     left = probe(inner, [before[n] for n in names], target)
     given = probe(quantized.float_module, [], target, keep_outputs=True)
     right = probe(quantized.module, [restored.get(n, after[n]) for n in names], target, keep_outputs=True)
-    outputs = output_names(quantized.float_module.main)
-    sums = {name: np.zeros(2) for name in (*names, *(f"output {n}" for n in outputs))}
-    agreed: dict[str, list[int]] = {name: [0, 0] for name in outputs}
-    lost = dict.fromkeys(outputs, 0)
+    floats = set(float_outputs(quantized.float_module))
+    outputs = {name: Output(name in floats) for name in output_names(quantized.float_module.main)}
+    sums = {name: np.zeros(2) for name in names}
     for feeds in data.samples(most=most):
         found = right.run(feeds)
         for name, array, other in zip(names, left.watched(feeds), right.names, strict=True):
             sums[name] += powers(array, found[other])
         exact = given.run(feeds)
-        for name in outputs:
-            sums[f"output {name}"] += powers(exact[name], found[name])
-            _count_agreement(agreed[name], exact[name], found[name])
-            lost[name] += int(np.sum(lost_elements(exact[name], found[name])))
+        for name, output in outputs.items():
+            output.add(exact[name], found[name])
         report.compared += 1
         progress(Step("comparing", report.compared))
-    for name in outputs:
-        same, total = agreed[name]
-        decibels = signal_to_noise(*sums[f"output {name}"])
-        report.outputs.append(OutputRow(name, decibels, same / total if total else None, lost[name]))
+    report.outputs += [output.row(name) for name, output in outputs.items()]
     return {name: signal_to_noise(*sums[name]) for name in names}
 
 
-def _count_agreement(counts: list[int], exact: NDArray[Any], found: NDArray[Any]) -> None:
-    if exact.ndim and exact.shape[-1] > 1 and exact.dtype.kind == "f":
-        same = exact.argmax(axis=-1) == found.argmax(axis=-1)
-        counts[0] += int(np.sum(same))
-        counts[1] += int(np.size(same))
+@dataclass
+class Output:
+    """What is counted of one result. powers: of the floats and their errors. same, total: of what agrees."""
+
+    is_float: bool
+    powers: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+    same: int = 0
+    total: int = 0
+    lost: int = 0
+
+    def add(self, exact: NDArray[Any], found: NDArray[Any]) -> None:
+        """Count the results of one sample."""
+        if not self.is_float:
+            self._agree(exact == found)
+            return
+        self.powers += powers(exact, found)
+        self.lost += int(np.sum(lost_elements(exact, found)))
+        if exact.ndim and exact.shape[-1] > 1:
+            self._agree(exact.argmax(axis=-1) == found.argmax(axis=-1))
+
+    def _agree(self, same: NDArray[np.bool_]) -> None:
+        self.same += int(np.sum(same))
+        self.total += int(np.size(same))
+
+    def row(self, name: str) -> OutputRow:
+        """What the report says of it."""
+        share = self.same / self.total if self.total else None
+        if not self.is_float:
+            return OutputRow(name, None, None, agreement=share)
+        return OutputRow(name, signal_to_noise(*self.powers), share, self.lost)
 
 
 def _by_name(module: Module) -> dict[str, Value]:

@@ -29,8 +29,11 @@ from rtcc.quantization.weights import signal_to_noise
 from rtcc.text import parse_module, read_module
 
 
-def network() -> Module:
-    """Convolution, residual block, pool, product: every kind of pair, with a channel of zeros and biases."""
+def network(more: str = "", results: str = "%y") -> Module:
+    """Convolution, residual block, pool, product: every kind of pair, with a channel of zeros and biases.
+
+    more: operators after them.
+    """
     module = parse_module(
         "// rtir 1  level=graph\n"
         "const #w1 : f32[8,3,3,3] = splat(0.0)\nconst #b1 : f32[8] = splat(0.0)\n"
@@ -45,7 +48,7 @@ def network() -> Module:
         "  %p = nn.global_average_pool(%r2) : f32[1,8,1,1]\n"
         "  %f = tensor.flatten(%p) : f32[1,8]\n"
         '  %y = nn.gemm(%f, #w3, #b3) {transB = 1} : f32[1,10] loc("fc")\n'
-        "  return(%y)\n}\n"
+        f"{more}  return({results})\n}}\n"
     )
     generator = np.random.default_rng(7)
     for name, constant in list(module.constants.items()):
@@ -386,6 +389,38 @@ def test_constant_inputs_and_channels_are_kept(tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------------------- report
+
+
+def indexed(results: str = "%y, %k") -> Module:
+    """The same network with each pixel's strongest channel, an integer, among its results."""
+    return network("  %k = reduce.arg_max(%r2) {axis = 1} : i64[1,1,12,12]\n", results)
+
+
+def test_only_floats_have_decibels() -> None:
+    """How far one index is from another says nothing of how near the models are."""
+    feeds = pictures(8)
+    both = rtcc.quantize(indexed(), feeds, min_sqnr=20.0)
+    assert both.found is not None
+    held_out = {"x": feeds["x"][1::4]}
+    reached = decibels(interpreted(both.float_module, held_out), interpreted(both.module, held_out))
+    assert both.found.chosen.quality.sqnr == pytest.approx(reached, abs=0.5)
+    first, second = make_report(both).outputs
+    exact, found = (
+        np.array([rtcc.interpret(module, {"x": each[None]})["k"] for each in feeds["x"]])
+        for module in (both.float_module, both.module)
+    )
+    assert not (exact == found).all()
+    assert first.sqnr is not None
+    assert first.agreement is None
+    assert (second.sqnr, second.top1) == (None, None)
+    assert second.agreement == (exact == found).mean()
+    assert str(second) == f"{second.agreement:.2%} of elements agree"
+
+
+def test_a_floor_needs_a_result_with_decibels() -> None:
+    for floor in ({"min_sqnr": 20.0}, {"max_drop": 0.01}):
+        with pytest.raises(InvalidInput, match="no-float-output"):
+            rtcc.quantize(indexed("%k"), pictures(4), **floor)
 
 
 def test_the_report_has_every_tensor_and_layer(tmp_path: Path) -> None:
