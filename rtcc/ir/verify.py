@@ -41,7 +41,8 @@ def verify(module: Module) -> None:
          at the same time does not overlap. See rtcc/ir/verify_plan.py.
     V11  Symbols in shapes are declared by the module, with the same bounds.
     V12  Fused regions take and return what their op does.
-    V13  Graphs, kernels and constants are kept under their own names; one graph is `main`; levels are known.
+    V13  Graphs, kernels and constants are kept under their own names; `main` is the one graph; levels are
+         known.
     V14  `main` takes and returns tensors in plain storage: they are the caller's.
 
     Takes time linear in the number of ops and operands.
@@ -92,6 +93,8 @@ class _Verifier:
             self._fail(13, f"unknown level {module.level!r}; expected one of {', '.join(LEVELS)}")
         if "main" not in module.graphs:
             self._fail(13, f"there is no graph @main, only {', '.join(module.graphs) or 'none'}")
+        if others := [name for name in module.graphs if name != "main"]:
+            self._fail(13, f"nothing runs the graph @{others[0]}: a module has @main alone, and kernels")
         for graphs in (module.graphs, module.kernels):
             for name, graph in graphs.items():
                 if graph.name != name:

@@ -99,13 +99,26 @@ class Prepared(BackendRep):
             if value is None:
                 nothing[name] = None
             elif sequence is None:
-                arrays[name] = np.asarray(value, input_dtype(info).numpy)
+                arrays[name] = _fit(value, input_dtype(info).numpy, name)
             else:
                 elements = list(cast("Sequence[Any]", value))
                 dtype = element_dtype(info, sequence).numpy
-                arrays |= {element_name(name, i): np.asarray(e, dtype) for i, e in enumerate(elements)}
+                arrays |= {element_name(name, i): _fit(e, dtype, name) for i, e in enumerate(elements)}
                 nothing |= {} if elements else {name: []}
         return arrays, nothing
+
+
+def _fit(given: Any, dtype: np.dtype[Any], name: str) -> Array:
+    """The array as it is, or a text array of NumPy's own kind as one of objects; `wrong-dtype` for others."""
+    array: Array = np.asarray(given)
+    if array.dtype.kind == "U" and dtype.kind == "O":
+        return array.astype(dtype)
+    if array.dtype != dtype:
+        raise InvalidInput(
+            "wrong-dtype", f"{name!r}: expected {dtype.name}, found {array.dtype}",
+            hint=f"convert it: array.astype({dtype.name!r})",
+        )  # fmt: skip
+    return array
 
 
 class RtccBackend(Backend):

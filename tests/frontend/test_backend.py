@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,6 +61,15 @@ def test_wrong_inputs() -> None:
     prepared = InterpreterBackend.prepare(make_model(nodes, [value("x", (3,))], ["y"]))
     with pytest.raises(InvalidInput, match="wrong-inputs"):
         prepared.run({"z": np.ones(3, F32)})
+
+
+@pytest.mark.parametrize("backend", [InterpreterBackend, rtcc.backend.RtccBackend])
+def test_inputs_of_another_type_are_refused_and_not_converted(backend: Any) -> None:
+    nodes = [helper.make_node("Abs", ["x"], ["y"])]
+    prepared = backend.prepare(make_model(nodes, [value("x", (3,), np.int64)], ["y"]))
+    with pytest.raises(InvalidInput, match=r"wrong-dtype.*expected int64, found float64"):
+        prepared.run([np.array([1.7, -2.0, 3.0])])
+    np.testing.assert_array_equal(prepared.run([[1, -2, 3]])[0], [1, 2, 3])
 
 
 def test_run_node() -> None:
