@@ -38,6 +38,7 @@ class KeepNarrow(Pass):
 
     exactness = exact
     before_quantizing = False  # it makes products that ONNX does not have
+    told = ("widen_weights",)
 
     widen_weights: bool = False
     smallest: int = 4096

@@ -49,10 +49,11 @@ class LowerQuantization(Pass):
     exactness = approximates("relative-l2", 0.05)
     chooses = Choice.ARITHMETIC
     before_quantizing = False  # it computes in integers what is quantised already
+    told = ("conv", "layers", "max_error", "requantize")
 
     conv: str = AUTO
     layers: tuple[str, ...] = ()
-    max_error: float = 0.0
+    max_error: float | None = None
     form: str = ANY
     requantize: str = AUTO
 

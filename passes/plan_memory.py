@@ -33,6 +33,7 @@ class PlanMemory(Pass):
     exactness = exact
     requires = ("kernels",)
     produces = "plan"
+    told = ("max_workspace",)
 
     max_workspace: Size = Size(0)
 

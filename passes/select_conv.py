@@ -35,7 +35,7 @@ class SelectConv(Pass):
     cheapest, conversions between layouts counted in (`rtcc/selection/assignment.py`), is written down as each
     region's `algorithm` and `tile`. conv: an algorithm for all convolutions in place of the cheapest. layers:
     `NODE=ALGORITHM` for single layers, by ONNX node name. max_error: forbids algorithms whose error bound is
-    larger (0: none is forbidden). max_noise: of the noise that rounding is estimated to leave at a result, in
+    larger; none is by default. max_noise: of the noise that rounding is estimated to leave at a result, in
     parts of it; layers that would exceed it take more exact algorithms (`rtcc/selection/noise_budget.py`; 0:
     any noise). transforms=false: forbids those that compute with transformed weights, as -O1 does. Where the
     algorithm is one of them, the convolution becomes `nn.winograd_conv` or `nn.fft_conv` with its weight
@@ -52,10 +52,11 @@ class SelectConv(Pass):
     exactness = reassociates(1e-5, spreads=True)
     requires = ("fused",)
     chooses = Choice.ALGORITHMS
+    told = ("conv", "layers", "max_error")
 
     conv: str = AUTO
     layers: tuple[str, ...] = ()
-    max_error: float = 0.0
+    max_error: float | None = None
     max_noise: float = BUDGET
     transforms: bool = True
 

@@ -43,16 +43,16 @@ class Options:
     target: `NAME[:CPU][,key=value…]`; None is what the module was dumped for, else `x86`. threads: the most
     that one run may use. shapes, dims: sizes for symbolic dimensions, by input name or by symbol. values:
     inputs to fix as constants, as arrays or numbers. state: input → output that is its next value, which may
-    then share one buffer. pipeline: pipeline text, such as -O1 or -O2 (default); the passes that lower the
-    result to a plan follow by themselves. dump_ir: folder for one `.rtir` after each pass. verify: check the
-    IR after each pass. verify_each: interpret before and after each pass on seeded inputs. verify_kernels:
-    run every kernel against the interpreter. max_workspace: refuse an arena of more bytes. conv: the
-    algorithm of all convolutions (`rtcc targets NAME` lists them); layers: that of single layers, by the name
-    of the ONNX node. max_error: forbids algorithms with a larger error bound; 0 forbids none. explain: keep
-    in the report what was decided and why. external_weights: keep the weights in a file beside the artefact.
-    tuned: file of measurements (`rtcc tune`) that count more than predicted times. widen_weights: weights
-    stored in fewer bits become float32 in the artefact, too. requantize: how integer sums are scaled, f32 or
-    fixed25; auto is the target's way.
+    then share one buffer. pipeline: pipeline text, such as -O1; the passes that lower the result to a plan
+    follow by themselves; None is what a dump has left to run, else -O2. dump_ir: folder for one `.rtir` after
+    each pass. verify: check the IR after each pass. verify_each: interpret before and after each pass on
+    seeded inputs. verify_kernels: run every kernel against the interpreter. max_workspace: refuse an arena of
+    more bytes. conv: the algorithm of all convolutions (`rtcc targets NAME` lists them); layers: that of
+    single layers, by the name of the ONNX node. max_error: forbids algorithms with a larger error bound; None
+    forbids none. explain: keep in the report what was decided and why. external_weights: keep the weights in
+    a file beside the artefact. tuned: file of measurements (`rtcc tune`) that count more than predicted
+    times. widen_weights: weights stored in fewer bits become float32 in the artefact, too. requantize: how
+    integer sums are scaled, f32 or fixed25; auto is the target's way.
     """
 
     target: str | None = None
@@ -61,7 +61,7 @@ class Options:
     dims: Mapping[str, int] | None = None
     values: Mapping[str, Any] | None = None
     state: Mapping[str, str] | None = None
-    pipeline: str = "-O2"
+    pipeline: str | None = None
     dump_ir: Path | None = None
     verify: bool = True
     verify_each: bool = False
@@ -69,7 +69,7 @@ class Options:
     max_workspace: int | None = None
     conv: str = "auto"
     layers: Mapping[str, str] = field(default_factory=dict[str, str])
-    max_error: float = 0.0
+    max_error: float | None = None
     explain: bool = False
     external_weights: bool = False
     tuned: Path | None = None
@@ -95,13 +95,15 @@ class Compilation:
     def lower(self) -> None:
         """Run the pipeline, down to the plan."""
         from rtcc.pipeline.run import RunOptions, run_pipeline
+        from rtcc.pipeline.text import print_pass
 
         self.require_static_inputs()
         self._note_index_bounds()
-        options = self.options
+        options, passes = self.options, self._passes()
+        self.module.left = [print_pass(each) for each in passes]
         self.report = run_pipeline(
             self.module,
-            self._passes(),
+            passes,
             RunOptions(
                 verify=options.verify,
                 verify_each=options.verify_each,
@@ -121,9 +123,11 @@ class Compilation:
         return self.options.dump_ir or Path(tempfile.gettempdir()) / "rtcc-reproducers"
 
     def _passes(self) -> list[Pass]:
-        """What is to run: the pipeline given and its way to the plan, or what is left of a named one."""
+        """What is to run: the pipeline given and its way to the plan, or what is left of one."""
         pipeline = self.options.pipeline
-        if pipeline in NAMED_PIPELINES:
+        if pipeline is None:
+            passes = left_to_run(self.target.pipeline("-O2"), self.module)
+        elif pipeline in NAMED_PIPELINES:
             passes = remaining(self.target.pipeline(pipeline), self.module)
         else:
             passes = completed(pipeline, self.module, self.target)
@@ -141,7 +145,7 @@ class Compilation:
         layers = tuple(f"{layer}={algorithm}" for layer, algorithm in options.layers.items())
         given: dict[str, tuple[Any, Any]] = {
             "max_workspace": (limit, None), "conv": (options.conv, "auto"), "layers": (layers, ()),
-            "max_error": (options.max_error, 0.0), "widen_weights": (options.widen_weights, False),
+            "max_error": (options.max_error, None), "widen_weights": (options.widen_weights, False),
             "requantize": (options.requantize, "auto"),
         }  # fmt: skip
         return {name: value for name, (value, default) in given.items() if value != default}
@@ -250,6 +254,13 @@ def _as_it_is(
     return module
 
 
+def left_to_run(pipeline: str, module: Module) -> list[Pass]:
+    """The passes that a dump says are left to run, else those of a pipeline that it has not been through."""
+    from rtcc.pipeline.text import parse_pipeline
+
+    return list(parse_pipeline(",".join(module.left))) if module.left else remaining(pipeline, module)
+
+
 def remaining(pipeline: str, module: Module) -> list[Pass]:
     """The passes of a pipeline that a module read from a dump has not been through yet.
 
@@ -280,7 +291,7 @@ def split_at_choice(pipeline: str, module: Module, choice: Choice) -> tuple[list
 
     InvalidInput `wrong-level` where that one is not left.
     """
-    passes = remaining(pipeline, module)
+    passes = left_to_run(pipeline, module)
     place = next((number for number, each in enumerate(passes) if each.chooses is choice), None)
     if place is None:
         message = f"{choice.value} are chosen already, the module is at level {module.level}"
@@ -312,17 +323,15 @@ def completed(pipeline: str, module: Module, target: Target) -> list[Pass]:
 
 
 def _with_settings(passes: list[Pass], settings: Mapping[str, Any]) -> list[Pass]:
-    """The passes, each told what it has an option for; `no-pass-for-option` where none has."""
-    from rtcc.pipeline.options import option_types
-
-    left = set(settings)
+    """The passes, each told what it asks to be; `no-pass-for-option` where none asks for one."""
+    untold = set(settings)
     told: list[Pass] = []
     for each in passes:
-        own = {name: value for name, value in settings.items() if name in option_types(type(each))}
-        left -= set(own)
+        own = {name: settings[name] for name in each.told if name in settings}
+        untold -= set(own)
         told.append(replace(cast("Any", each), **own) if own else each)
-    if left:
-        message = f"no pass that is left to run takes {', '.join(sorted(left))}"
+    if untold:
+        message = f"no pass that is left to run takes {', '.join(sorted(untold))}"
         raise InvalidInput("no-pass-for-option", message, hint="give it before that stage, or leave it out")
     return told
 
@@ -333,16 +342,27 @@ def start(model: Any, options: Options) -> Compilation:
     if options.state:
         declare_state(module, options.state)
     target = parse_target(_wanted_target(options, module))
+    settle(module, target)
+    return Compilation(options, module, target)
+
+
+def settle(module: Module, target: Target) -> None:
+    """Note the target that a module is for; of another kind than before, it has nothing left to run.
+
+    InvalidInput `other-target` where it was lowered for another, and where it declares what this one does not
+    offer (`rtcc.selection.check_choices`).
+    """
     if module.level != "graph" and module.target and str(target) != module.target:
         message = f"this module was lowered for {module.target}, not {target}"
-        hint = "compile the ONNX model, or a dump at graph level, for another target"
+        hint = "take the ONNX model, or a dump at graph level, for another target"
         raise InvalidInput("other-target", message, hint=hint)
+    if module.left and module.target and type(parse_target(module.target)) is not type(target):
+        module.left = []
     module.target = str(target)
     if module.level != "graph":
         from rtcc.selection.check_choices import check_choices
 
         check_choices(module, target)
-    return Compilation(options, module, target)
 
 
 def _wanted_target(options: Options, module: Module) -> str:

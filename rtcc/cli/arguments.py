@@ -288,13 +288,13 @@ def _is_integer(text: str) -> bool:
     return _is_size(text.removeprefix("-"))
 
 
-def optimisation_level(o0: bool, o1: bool, o2: bool, pipeline: str | None) -> str:
-    """The pipeline that the options ask for; a usage error where they ask for two."""
+def optimisation_level(o0: bool, o1: bool, o2: bool, pipeline: str | None) -> str | None:
+    """The pipeline that the options ask for, if any; a usage error where they ask for two."""
     given = [level for level, chosen in (("-O0", o0), ("-O1", o1), ("-O2", o2)) if chosen]
     given += [pipeline] if pipeline is not None else []
     if len(given) > 1:
         raise typer.BadParameter("give one of -O0, -O1, -O2 and --pipeline, not several")
-    return given[0] if given else "-O2"
+    return given[0] if given else None
 
 
 def load_plugins(paths: list[Path] | None) -> None:

@@ -61,11 +61,11 @@ class Choosing:
             ),
         ] = None,
         max_error: Annotated[
-            float,
+            float | None,
             typer.Option(
                 "--max-error", min=0, help="Forbid algorithms whose error bound is larger, say 1e-5."
             ),
-        ] = 0.0,
+        ] = None,
         widen_weights: Annotated[
             bool,
             typer.Option("--widen-weights", help="Make float32 of weights that are stored in fewer bits."),

@@ -49,6 +49,7 @@ def opt(
     load: LoadOption = None,
 ) -> None:
     """Run passes on MODEL and print the IR that comes out, or write it as text or ONNX."""
+    from rtcc.compiler import settle
     from rtcc.pipeline.run import RunOptions, run_pipeline
     from rtcc.system.files import require_folder
 
@@ -58,8 +59,8 @@ def opt(
             raise InvalidInput("unknown-suffix", f"{output.name!r} ends neither in .rtir nor in .onnx")
         require_folder(output)
     module = asked.read(model)
-    if asked.target is not None:
-        module.target = str(asked.target_for(module))
+    if asked.target is not None or (module.target and module.level != "graph"):
+        settle(module, asked.target_for(module))
     report = run_pipeline(
         module, pipeline, RunOptions(verify_each=verify_each, dump_dir=dump_ir, reproducer_dir=dump_ir)
     )

@@ -158,7 +158,8 @@ class Module:
 
     graphs: by name; `main` is the entry. kernels: outlined from level "kernels" on. constants: by symbol.
     dimensions: bounds of the symbols that shapes use, by name. target: the target's text, "" until chosen.
-    after: the passes already run, as pipeline text. metadata: the model's own key/value strings.
+    after: the passes already run, left: those that its compilation has yet to run, as pipeline text.
+    metadata: the model's own key/value strings.
     """
 
     level: str = "graph"
@@ -169,6 +170,7 @@ class Module:
     constants: dict[str, Constant] = field(default_factory=dict[str, Constant])
     dimensions: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
     metadata: dict[str, str] = field(default_factory=dict[str, str])
+    left: list[str] = field(default_factory=list[str])
     positions: dict[Op, str] = field(default_factory=dict["Op", str], repr=False, compare=False)
     """Where the ops of a parsed module stand in their text, `file:line:col`."""
 
@@ -224,6 +226,7 @@ class Module:
             list(self.after),
             dimensions=dict(self.dimensions),
             metadata=dict(self.metadata),
+            left=list(self.left),
         )
         mapping: dict[Value, Value] = {}
         for symbol, constant in self.constants.items():

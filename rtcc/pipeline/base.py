@@ -47,7 +47,8 @@ class Pass:
     requires: the levels of the IR it can run at. produces: the level it brings the module to, "" to
     stay where it is; whoever runs the pipeline checks the one and sets the other. chooses: what it decides
     for all layers, if that is one of the choices. before_quantizing: False where a graph that is to be
-    quantised is not prepared with it, though it is part of -O2.
+    quantised is not prepared with it, though it is part of -O2. told: its options that are options of the
+    whole compilation, too (`rtcc.compiler.Options`), and take their values.
     """
 
     name: ClassVar[str] = ""
@@ -56,6 +57,7 @@ class Pass:
     produces: ClassVar[str] = ""
     chooses: ClassVar[Choice | None] = None
     before_quantizing: ClassVar[bool] = True
+    told: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

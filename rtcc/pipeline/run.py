@@ -135,6 +135,7 @@ class _Runner:
         seconds = time.perf_counter() - started
         module.level = each.produces or module.level
         module.after.append(print_pass(each))
+        module.left = _left_after(each, module)
         self._check(index, before, changed)
         self._dump(index + 1, each.name)
         return PassReport(print_pass(each), seconds, count, count_ops(module), changed)
@@ -203,6 +204,17 @@ class _Runner:
 
         self.options.dump_dir.mkdir(parents=True, exist_ok=True)
         write_module(self.module, self.options.dump_dir / f"{number:02}-{name}.rtir")
+
+
+def _left_after(each: Pass, module: Module) -> list[str]:
+    """What a compilation has left to run after a pass.
+
+    After another pass than the next one the graph level starts over, for there may be more to do, as does
+    what leaps past others to a later level.
+    """
+    if module.left and module.left[0].partition("{")[0] == each.name:
+        return module.left[1:]
+    return [] if module.level == "graph" or each.produces else module.left
 
 
 def _body(module: Module) -> str:

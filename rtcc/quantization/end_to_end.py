@@ -84,6 +84,7 @@ def quantize(
         message = f"the module is at level {module.level}"
         raise InvalidInput("wrong-level", message, hint="quantise the ONNX model, or a dump at graph level")
     run_pipeline(module, preparation(), RunOptions(verify=False))
+    module.left = []  # what is quantised is compiled from the start
     name_values(module)
     if floor is not None and not float_outputs(module):
         message = "no output is a float: how near integers and truth values are, no decibels tell"

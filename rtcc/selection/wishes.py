@@ -21,12 +21,12 @@ class Wishes:
     """What the options ask for.
 
     conv: an algorithm for all convolutions, or AUTO. layers: algorithms by ONNX node name. max_error: forbids
-    algorithms whose error bound is larger; 0 forbids none. transforms: whether weights may be transformed.
+    algorithms whose error bound is larger; None forbids none. transforms: whether weights may be transformed.
     """
 
     conv: str = AUTO
     layers: Mapping[str, str] = field(default_factory=dict[str, str])
-    max_error: float = 0.0
+    max_error: float | None = None
     transforms: bool = True
 
     def require_known(self, target: Target, module: Module) -> None:
@@ -45,7 +45,7 @@ class Wishes:
 
     def refusal(self, candidate: Candidate) -> str:
         """Why a candidate may not be taken, or ""."""
-        if self.max_error and candidate.error > self.max_error:
+        if self.max_error is not None and not candidate.error <= self.max_error:
             return f"its error bound {candidate.error:.1e} is above {self.max_error:g}"
         if candidate.transformed and not self.transforms:
             return "transforms=false forbids transformed weights"

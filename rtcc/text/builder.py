@@ -64,7 +64,7 @@ class Builder:
     def begin(self, source: Source, header: Header, blobs: Path | None) -> None:
         """Start a module of its own."""
         self.source = source
-        self.module = Module(header.level, header.target, header.after)
+        self.module = Module(header.level, header.target, header.after, left=header.left)
         self.blobs = blobs
         self.type_parser = TypeParser(self.module.dimensions)
         self.scopes: list[_Scope] = []

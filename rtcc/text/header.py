@@ -1,4 +1,4 @@
-"""The first line of a text module: `// rtir 1  level=graph  target=x86:cascadelake  after=fuse`."""
+"""The first line of a text module: `// rtir 1  level=graph  target=x86:cascadelake  after=fuse  left=…`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Header:
     level: str = "graph"
     target: str = ""
     after: list[str] = field(default_factory=list[str])
+    left: list[str] = field(default_factory=list[str])
     end: int = 0
 
 
@@ -35,6 +36,8 @@ def header_text(module: Module) -> str:
         line += f"  target={module.target if _is_bare(module.target) else quote(module.target)}"
     if module.after:
         line += f"  after={','.join(map(_item_text, module.after))}"
+    if module.left:
+        line += f"  left={','.join(map(_item_text, module.left))}"
     return line
 
 
@@ -74,10 +77,16 @@ def _set(header: Header, source: Source, part: re.Match[str]) -> None:
         case "target":
             header.target = unquote(value) if value.startswith('"') else value
         case "after":
-            header.after = [unquote(i) if i.startswith('"') else i for i in split_items(value)]
+            header.after = _items(value)
+        case "left":
+            header.left = _items(value)
         case _:
-            message = f"unknown header field {key!r}; expected level, target or after"
+            message = f"unknown header field {key!r}; expected level, target, after or left"
             raise source.error("bad-header", message, part.start(1), len(key))
+
+
+def _items(text: str) -> list[str]:
+    return [unquote(item) if item.startswith('"') else item for item in split_items(text)]
 
 
 def split_items(text: str) -> list[str]:

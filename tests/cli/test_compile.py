@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +190,63 @@ def test_a_stage_runs_only_what_is_left(dumps: Path) -> None:
     compilation.lower()
     assert compilation.report is not None
     assert [each.text for each in compilation.report.passes] == ["plan-memory"]
+
+
+def left_of(path: Path) -> str:
+    """The pipeline text that a dump has left to run."""
+    return ",".join(package.read_module(path).left)
+
+
+def test_what_is_left_is_in_the_dump_until_it_is_run(rtcc: Run, lenet: Path, tmp_path: Path) -> None:
+    words = ("-O1", "--conv", "direct", "--max-workspace", "1M", "--dump-ir", tmp_path / "ir")
+    assert rtcc("compile", lenet, "-o", tmp_path / "l.so", *words).code == 0
+    names = ("start", "fuse", "plan-memory")
+    (begun,), (fused,), (planned,) = ((tmp_path / "ir").glob(f"*-{name}.rtir") for name in names)
+    later = "join-pools,select-layout,outline-kernels,plan-memory{max_workspace=1M}"
+    assert left_of(fused) == f"select-conv{{conv=direct,transforms=false}},{later}"
+    assert left_of(planned) == ""
+    made = tmp_path / "made.rtir"
+    for text, passes, left in (
+        (fused, "select-conv", later),
+        (fused, "join-pools", left_of(fused)),
+        (fused, "select-layout,outline-kernels", ""),
+        (begun, "fold-constants", left_of(begun).partition(",")[2]),
+        (begun, "eliminate-dead", ""),
+    ):
+        done = rtcc("opt", text, "-p", passes, "-o", made)
+        assert done.code == 0, done.errors
+        assert left_of(made) == left, passes
+    small = tmp_path / "ir" / "small.rtir"
+    small.write_text(fused.read_text().replace("max_workspace=1M", "max_workspace=1K"))
+    assert rtcc("compile", small).errors.startswith("error[workspace-too-large]: ")
+    assert rtcc("compile", small, "--max-workspace", "2M").code == 0
+
+
+def test_a_pass_is_told_what_it_asks_for_alone(rtcc: Run, lenet: Path, tmp_path: Path) -> None:
+    """A plug-in's options are its own, whatever they are called."""
+    plugin = tmp_path / "own_conv.py"
+    plugin.write_text(
+        "from dataclasses import dataclass\nfrom rtcc.pipeline import Pass\n\n\n"
+        "@dataclass(frozen=True)\nclass OwnConv(Pass):\n    conv: str = 'mine'\n\n"
+        "    def run(self, module):\n        assert self.conv == 'mine'\n        return False\n"
+    )
+    words = ("--load", plugin, "-p", "-O1,own-conv", "--conv", "generic", "--explain")
+    done = rtcc("compile", lenet, "-o", tmp_path / "l.so", *words)
+    assert done.code == 0, done.errors
+    assert "own-conv " in done.output
+    assert "conv1                                        generic" in done.output
+
+
+def test_opt_keeps_the_target_and_checks_the_choices_of_a_lowered_stage(
+    rtcc: Run, dumps: Path, tmp_path: Path
+) -> None:
+    (stage,) = (dumps / "ir").glob("*-select-conv.rtir")
+    done = rtcc("opt", stage, "-p", "join-pools", "--target", "x86:x86-64-v2")
+    assert done.errors.startswith("error[other-target]: ")
+    edited = tmp_path / "edited.rtir"
+    edited.write_text(re.sub(r'algorithm = "\w+"', 'algorithm = "quick"', stage.read_text()))
+    shutil.copytree(dumps / "ir" / "blobs", tmp_path / "blobs")
+    assert rtcc("opt", edited, "-p", "join-pools").errors.startswith("error[bad-algorithm]: ")
 
 
 def test_any_target_can_be_asked_for(rtcc: Run, tiny: Path, tmp_path: Path) -> None:

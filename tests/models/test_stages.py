@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,23 +51,42 @@ def folder(path: Path) -> Path:
     return path
 
 
-def lowered(real: RealModel, dumps: Path) -> Compilation:
-    compilation = start(real.module(), Options(dump_ir=dumps))
+def lowered(real: RealModel, dumps: Path, **options: Any) -> Compilation:
+    compilation = start(real.module(), Options(dump_ir=dumps, **options))
     compilation.lower()
     return compilation
 
 
 @pytest.mark.parametrize("name", marked((*NETWORKS, *LARGER), quick=("lenet-demo",)))
 def test_compilation_goes_on_from_every_stage(tmp_path: Path, name: str) -> None:
+    goes_on_from_every_stage(tmp_path, REAL[name])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pipeline": "-O0"},
+        {"pipeline": "-O1"},
+        {"pipeline": "-O1,raise-patterns,legalize,fuse{most_ops=1}"},
+        {"conv": "direct"},
+        {"layers": {"conv2": "winograd2"}, "max_error": 1e-5},
+    ],
+    ids=lambda options: ",".join(options.values()) if "pipeline" in options else "-".join(options),
+)
+def test_compilation_goes_on_as_it_was_told(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Whatever pipeline and options the dumps were made with: nobody has to give them again."""
+    goes_on_from_every_stage(tmp_path, REAL["lenet-demo"], **options)
+
+
+def goes_on_from_every_stage(tmp_path: Path, real: RealModel, **options: Any) -> None:
     """Each dump prints back byte for byte, and what it becomes is the very same artefact."""
-    real = REAL[name]
-    compilation = lowered(real, tmp_path / "ir")
+    compilation = lowered(real, tmp_path / "ir", **options)
     feeds = real.open_feeds()
     whole = write(compilation, folder(tmp_path / "whole") / "model.so")
     with rtcc.load(whole) as artifact:
         expected = artifact.run(feeds)
     stages = sorted((tmp_path / "ir").glob("*.rtir"))
-    assert len(stages) > 10
+    assert len(stages) > 8
     for stage in stages:
         module = read_module(stage)
         assert print_module(module) == stage.read_text(), stage.name

@@ -87,6 +87,8 @@ def test_what_the_rest_of_the_graph_would_pay_counts() -> None:
         ('{layers=["deep=direct_plain"]}', "illegal-algorithm", "at: deep"),
         ("{layers=[body]}", "bad-layer", "LAYER=ALGORITHM"),
         ("{max_error=1e-9}", "no-algorithm", "above 1e-09"),
+        ("{max_error=0}", "no-algorithm", "above 0"),
+        ("{max_error=nan}", "no-algorithm", "above nan"),
     ],
 )
 def test_wishes_that_cannot_be_met(options: str, code: str, words: str) -> None:

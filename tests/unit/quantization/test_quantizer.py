@@ -418,9 +418,9 @@ def test_only_floats_have_decibels() -> None:
 
 
 def test_a_floor_needs_a_result_with_decibels() -> None:
-    for floor in ({"min_sqnr": 20.0}, {"max_drop": 0.01}):
+    for decibels, drop in ((20.0, None), (None, 0.01)):
         with pytest.raises(InvalidInput, match="no-float-output"):
-            rtcc.quantize(indexed("%k"), pictures(4), **floor)
+            rtcc.quantize(indexed("%k"), pictures(4), min_sqnr=decibels, max_drop=drop)
 
 
 def test_the_report_has_every_tensor_and_layer(tmp_path: Path) -> None:

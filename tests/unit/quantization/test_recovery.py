@@ -209,6 +209,7 @@ def test_results_are_held_against_the_model_as_it_was_given(monkeypatch: pytest.
     data = from_arrays(feeds, module.main)
     monkeypatch.setattr(quantizer, "equalize", spoiled)
     (output,) = make_report(rtcc.quantize(module, feeds), compare=4).outputs
+    assert output.sqnr is not None
     assert output.sqnr < 0
     name_values(module)
     outcome = quantizer.quantize_module(module, settings := Settings(), data, Collecting())

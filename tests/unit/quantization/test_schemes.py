@@ -147,6 +147,7 @@ def test_constants_that_float16_would_not_keep_stay_float32(factor: float, reaso
     report = make_report(quantized)
     assert list(report.kept) == ["b.filled"]
     assert f"#b.filled as f32: {reason}" in "\n".join(report.summary())
+    assert report.outputs[0].sqnr is not None
     assert report.outputs[0].sqnr > 60
     with pytest.raises(InvalidInput, match=r"nothing-to-quantize(.|\n)*" + reason):
         rtcc.quantize(two_layers(a=weight.T, b=weight), scheme="float16")
