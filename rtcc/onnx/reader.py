@@ -37,7 +37,7 @@ from rtcc.onnx.mechanical import is_known, mechanical, unknown_operator
 from rtcc.onnx.names import operator_class
 from rtcc.onnx.node import Node
 from rtcc.onnx.operand_types import check_operand_types
-from rtcc.onnx.tables import MICROSOFT, find_rule
+from rtcc.onnx.tables import find_rule, is_runtimes_own
 from rtcc.onnx.tensors import Array, sparse_array, tensor_array
 from rtcc.onnx.topology import node_name, ordered
 from rtcc.system.limits import within_limits
@@ -227,7 +227,7 @@ class _Reader:
             lambda graph, label, arguments: self._inlined(graph, f"{node.where}/{label}", arguments, scope),
         )
         rule = find_rule(node.domain, node.op_type, node.opset)
-        if not is_known(node) and (rule is None or node.domain != MICROSOFT):
+        if not is_known(node) and not is_runtimes_own(node.domain, node.op_type):
             raise unknown_operator(node)
         check_operand_types(node)
         if rule is not None:

@@ -124,6 +124,7 @@ def test_categories(x: Array) -> None:
             InvalidModel,
         ),
         ("CategoryMapper", 1, {"cats_strings": ["a"], "cats_int64s": [1]}, Unsupported),
+        ("ZipMap", 1, {"classlabels_int64s": [0, 1, 2]}, Unsupported),
         ("OneHotEncoder", 1, {"cats_strings": ["a"]}, Unsupported),
         ("OneHotEncoder", 1, {"cats_int64s": [1], "zeros": 0}, Unsupported),
         ("Imputer", 1, {"imputed_value_int64s": [1, 2]}, InvalidModel),

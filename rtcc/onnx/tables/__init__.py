@@ -6,12 +6,13 @@ from rtcc.onnx.tables import (
     block_weights,
     control,
     encoders,
+    fused_layers,
     math,
     ml,
     nn,
+    packed_attention,
     quant,
     quantized,
-    quantized_attention,
     quantized_lstm,
     reduce,
     sequences,
@@ -21,13 +22,35 @@ from rtcc.onnx.tables import (
 from rtcc.onnx.tables.rules import Rule
 
 MICROSOFT = "com.microsoft"
-"""The domain of operators that ONNX has no schemas of: those that a table has are known."""
+"""The domain of ONNX Runtime's own operators."""
 
 _TABLES = {
-    "": (math.TABLE, nn.TABLE, reduce.TABLE, tensor.TABLE, quant.TABLE, control.TABLE, sequences.TABLE),
+    "": (
+        math.TABLE,
+        nn.TABLE,
+        reduce.TABLE,
+        tensor.TABLE,
+        quant.TABLE,
+        control.TABLE,
+        sequences.TABLE,
+        fused_layers.WITHOUT_DOMAIN,
+    ),
     "ai.onnx.ml": (ml.TABLE, encoders.TABLE, svm.TABLE),
-    MICROSOFT: (quantized.TABLE, quantized_attention.TABLE, quantized_lstm.TABLE, block_weights.TABLE),
+    MICROSOFT: (
+        quantized.TABLE,
+        packed_attention.TABLE,
+        quantized_lstm.TABLE,
+        block_weights.TABLE,
+        fused_layers.TABLE,
+    ),
 }
+
+
+def is_runtimes_own(domain: str, op_type: str) -> bool:
+    """Whether a table has this operator of ONNX Runtime's, of which ONNX has no schema."""
+    if domain == MICROSOFT:
+        return find_rule(domain, op_type, 1) is not None
+    return domain == "" and fused_layers.WITHOUT_DOMAIN.find(op_type, 1) is not None
 
 
 def find_rule(domain: str, op_type: str, opset: int) -> Rule | None:

@@ -26,6 +26,17 @@ def text_encoder(node: Node, build: Builder) -> Sequence[Value]:
     raise _text(node)
 
 
+@TABLE.rule("ZipMap", "DictVectorizer", "CastMap")
+def maps(node: Node, build: Builder) -> Sequence[Value]:
+    """Dictionaries, of which the C interface has none."""
+    raise Unsupported(
+        "unsupported-type",
+        f"{node.op_type}: dictionaries are not supported",
+        where=node.where,
+        hint="export tensors: skl2onnx takes options={'zipmap': False}, onnxmltools' converters zipmap=False",
+    )
+
+
 @TABLE.rule("LabelEncoder")
 def label_encoder(node: Node, build: Builder) -> Sequence[Value]:
     """values[i] where the element is keys[i], else the default: a binary search among the sorted keys.
