@@ -19,8 +19,8 @@ GROUPS = {
 
 REASONS = {
     "data-dependent-size": "reads a tensor whose size only the data decide",
-    "opset-too-old": "its opset is older than 6",
-    "training-mode": "computes what training needs: statistics of the batch, or random masks",
+    "opset-too-old": "its opset is older than 6, where the operator was another one",
+    "training-mode": "computes what training needs: random masks",
     "unbounded-loop": "a loop stacks its results, and nothing limits its rounds",
     "unsupported-dtype": "no code for 2- and 4-bit integers and 4- and 8-bit floats, save stored weights",
     "unsupported-form": "an old form of the operator (a batch axis of Scan)",

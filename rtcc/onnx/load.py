@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, OperatorSetIdProto
+from onnx import AttributeProto, ModelProto, OperatorSetIdProto
 
 from rtcc.errors import InvalidModel, Unsupported
 from rtcc.onnx.external import ExternalData
@@ -77,7 +77,8 @@ def imported(opsets: Iterable[OperatorSetIdProto]) -> dict[str, int]:
 def opset_versions(model: ModelProto) -> dict[str, int]:
     """The operator set version of each domain ("" for ONNX's own).
 
-    Unsupported when ONNX's own is older than OLDEST_OPSET or newer than NEWEST_OPSET.
+    Unsupported when ONNX's own is newer than NEWEST_OPSET, or older than OLDEST_OPSET where the model has an
+    operator that was another one then.
     """
     versions = imported(model.opset_import)
     if not versions and model.ir_version < 3:
@@ -91,14 +92,30 @@ def opset_versions(model: ModelProto) -> dict[str, int]:
             where="opset_import",
             hint=f"export it with opset {NEWEST_OPSET} or older, or install a newer rtcc",
         )
-    if version is not None and version < OLDEST_OPSET:
+    changed = _changed_since(model, version) if version is not None and version < OLDEST_OPSET else None
+    if changed is not None:
         raise Unsupported(
             "opset-too-old",
-            f"the model uses opset {version}; the oldest one supported is {OLDEST_OPSET}",
+            f"the model uses opset {version}, in which {changed} was another operator than in the oldest "
+            f"one supported, {OLDEST_OPSET}",
             where="opset_import",
             hint=f"export it again with opset {OLDEST_OPSET} or newer",
         )
     return versions
+
+
+def _changed_since(model: ModelProto, version: int) -> str | None:
+    """The first operator of ONNX's own that has changed between an opset and OLDEST_OPSET."""
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        try:
+            schema = onnx.defs.get_schema(node.op_type, OLDEST_OPSET, "")
+        except onnx.defs.SchemaError:
+            return node.op_type
+        if schema.since_version > version or any(a.type == AttributeProto.GRAPH for a in node.attribute):
+            return node.op_type
+    return None
 
 
 def _mapped(path: Path) -> memoryview:

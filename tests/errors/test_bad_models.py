@@ -125,6 +125,14 @@ def test_opset_older_than_supported() -> None:
     assert (type(error), error.code) == (Unsupported, "opset-too-old")
     assert "5" in error.message
     assert "6" in error.message
+    assert "Abs" in error.message
+
+
+def test_old_opsets_whose_operators_are_the_same() -> None:
+    nodes = [helper.make_node("Not", ["x"], ["y"])]
+    model = make_model(nodes, [value("x", (3,), np.bool_)], ["y"], opset=1)
+    module = rtcc.read(model)
+    assert not rtcc.interpret(module, {"x": np.ones(3, np.bool_)})["y"].any()
 
 
 def test_unknown_operator_names_the_nearest() -> None:

@@ -200,4 +200,5 @@ def _activated(node: Node, build: Builder, data: Value, parameters: Sequence[flo
         raise node.unsupported(f"the activation {name!r} is none of {', '.join((*_PARAMETERS, 'Clip'))}")
     if not name:
         return data
-    return build.op(name, data, **dict(zip(_PARAMETERS[name], parameters, strict=False))).result
+    attributes: dict[str, Any] = dict(zip(_PARAMETERS[name], parameters, strict=False))
+    return build.op(name, data, **attributes).result

@@ -9,7 +9,7 @@ import numpy as np
 
 from rtcc.ir import Value, constants
 from rtcc.onnx.builder import Builder
-from rtcc.onnx.mechanical import plain_attributes, unknown_operator
+from rtcc.onnx.mechanical import mechanical, plain_attributes, unknown_operator
 from rtcc.onnx.names import operator_class
 from rtcc.onnx.node import Node
 from rtcc.onnx.tables.rules import Table
@@ -73,6 +73,36 @@ def inference_batch_norm(node: Node, build: Builder) -> Sequence[Value]:
     return build.op(
         "BatchNormalization", *operands, epsilon=node.float("epsilon", float(np.float32(1e-5)))
     ).results
+
+
+@TABLE.rule("BatchNormalization")
+def batch_norm(node: Node, build: Builder) -> Sequence[Value]:
+    """By given statistics; in training mode by those of the batch, which then move the given ones."""
+    kind = operator_class("", node.op_type)
+    assert kind is not None
+    if not node.int("training_mode", 0):
+        return mechanical(node, build, kind)
+    data, scale, bias, mean, variance = (node.operand(i) for i in range(5))
+    rank, dtype = data.type.rank, mean.type.dtype
+    axes = build.integers("axes", [axis for axis in range(rank) if axis != 1])
+    wide = data if data.type.dtype is dtype else build.op("Cast", data, to=dtype.value).result
+    centre = build.op("ReduceMean", wide, axes, keepdims=1).result
+    apart = build.op("Sub", wide, centre).result
+    square = build.op("Mul", apart, apart).result
+    spread = build.op("ReduceMean", square, axes, keepdims=0).result
+    found = (build.op("Squeeze", centre, axes).result, spread)
+    epsilon = node.float("epsilon", float(np.float32(1e-5)))
+    result = build.op(node.op_type, data, scale, bias, *found, epsilon=epsilon).result
+    kept = np.float32(node.float("momentum", 0.9))
+    old_part, new_part = (
+        build.constant(role, np.array(part, dtype.numpy))
+        for role, part in (("kept", kept), ("new", 1 - kept))
+    )
+    moved = (
+        build.op("Add", build.op("Mul", old, old_part).result, build.op("Mul", new, new_part).result).result
+        for old, new in zip((mean, variance), found, strict=True)
+    )
+    return (result, *moved)
 
 
 @TABLE.rule("GroupNormalization", before=21)
