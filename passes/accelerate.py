@@ -14,7 +14,7 @@ from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.movement import Concat
 from rtcc.ir.ops.pooling import AveragePool, GlobalAveragePool, MaxPool
 from rtcc.ir.ops.quant import DequantizeLinear, QuantizeLinear, Scaled
-from rtcc.passes.accelerated.layers import Linear, terms_of
+from rtcc.passes.accelerated.layers import Linear, biased_product, terms_of
 from rtcc.passes.accelerated.operands import Wanted, s8_data, wanted
 from rtcc.passes.accelerated.sums import addition, average, conversion
 from rtcc.passes.integer.operators import RULES
@@ -132,6 +132,12 @@ class _Layers:
             case nn.Conv() | nn.MatMul() | nn.Gemm():
                 terms = terms_of(op, rw)
                 return terms if isinstance(terms, Illegal) else terms.requantised(op, want, rw)
+            case Add() if (found := biased_product(op)) is not None:
+                product, bias = found
+                terms = terms_of(product, rw, bias)
+                made = terms if isinstance(terms, Illegal) else terms.requantised(product, want, rw)
+                self.note(product, made)
+                return made
             case Add():
                 return addition(op, want, self.target.addition_bits)
             case AveragePool() | GlobalAveragePool():

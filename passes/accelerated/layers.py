@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from rtcc.ir import Op, Value
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.accelerator import AcceleratorConv, AcceleratorConvSum, sums_fit
+from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.shapes import Flatten, Reshape
 from rtcc.passes.accelerated.operands import Wanted, image_obstacle, s8_data
 from rtcc.passes.integer.values import Array, QuantizedTensor, Weights, constant_numbers, read_weights
@@ -29,7 +31,7 @@ class Terms:
     """What a layer adds up.
 
     data: an image. weights: s8 [M, C/group, kernel…]. bias: i64[M], in units of the sum, the data's zero
-    point in it. scale: f64[M], of that unit. rows: whether the result is one row and not an image.
+    point in it. scale: f64[M], of that unit. rows: whether the result has rows and is no image.
     """
 
     data: QuantizedTensor
@@ -47,14 +49,14 @@ class Terms:
             *self._operands(rw), rw.constant(factor, name=f"{self.source.name(rw)}.factor"),
             location=op.location, fill=self.data.zero, **want.attributes, **self.geometry,
         )  # fmt: skip
-        return self._shaped(found)
+        return self._shaped(found, op, rw)
 
     def summed(self, op: Op, rw: Rewriter) -> Op:
         """What gives the layer's sums, in units of its scale."""
         found = AcceleratorConvSum(
             *self._operands(rw), location=op.location, fill=self.data.zero, **self.geometry
         )
-        return self._shaped(found)
+        return self._shaped(found, op, rw)
 
     @property
     def unit(self) -> Array:
@@ -69,13 +71,27 @@ class Terms:
         bias = rw.constant(self.bias.astype(np.int32), name=f"{self.source.name(rw)}.bias")
         return self.data.value, weight, bias
 
-    def _shaped(self, found: Op) -> Op:
-        return Flatten(found.result, location=found.location) if self.rows else found
+    def _shaped(self, found: Op, op: Op, rw: Rewriter) -> Op:
+        if not self.rows:
+            return found
+        if op.type.rank == 2:
+            return Flatten(found.result, location=found.location)
+        shape = rw.constant(np.array(op.type.sizes, np.int64), name="shape")
+        return Reshape(found.result, shape, location=found.location)
 
 
-def terms_of(op: Linear, rw: Rewriter) -> Terms | Illegal:
-    """What a convolution or product adds up, or why the accelerator does not."""
-    return _of_convolution(op, rw) if isinstance(op, nn.Conv) else _of_product(op, rw)
+def terms_of(op: Linear, rw: Rewriter, bias: Value | None = None) -> Terms | Illegal:
+    """What a convolution or product adds up, or why the accelerator does not; bias: of a product's own."""
+    return _of_convolution(op, rw) if isinstance(op, nn.Conv) else _of_product(op, bias, rw)
+
+
+def biased_product(op: Add) -> tuple[nn.MatMul, Value] | None:
+    """The product and the bias that an addition adds to it: a constant for each column."""
+    for value, bias in ((op.left, op.right), (op.right, op.left)):
+        product = value.producer
+        if isinstance(product, nn.MatMul) and value.has_one_use and op.type == value.type:
+            return None if constant_numbers(bias) is None else (product, bias)
+    return None
 
 
 def _of_convolution(op: nn.Conv, rw: Rewriter) -> Terms | Illegal:
@@ -93,11 +109,11 @@ def _of_convolution(op: nn.Conv, rw: Rewriter) -> Terms | Illegal:
     return _terms(data, weights, weights.array, op.bias, geometry)
 
 
-def _of_product(op: nn.MatMul | nn.Gemm, rw: Rewriter) -> Terms | Illegal:
+def _of_product(op: nn.MatMul | nn.Gemm, bias: Value | None, rw: Rewriter) -> Terms | Illegal:
     """gemm(dequantize(x), dequantize(#w), #b)
 
-    One row [1, K] is an image of one pixel, or where it is a flattened image, that image: the kernel is as
-    large as it is.
+    Rows of K are images of one pixel, or where they are flattened images, those: the kernel is as large as
+    one of them.
     """
     transposed = isinstance(op, nn.Gemm) and bool(op.transB)
     data, weights = s8_data(op.left), read_weights(op.right, 0 if transposed else 1)
@@ -109,12 +125,10 @@ def _of_product(op: nn.MatMul | nn.Gemm, rw: Rewriter) -> Terms | Illegal:
         return Illegal("its data are transposed, or alpha or beta is not 1")
     if weights.array.ndim != 2 or not op.type.is_static:
         return Illegal("its weights are no matrix, or its sizes are not known when compiling")
-    if op.left.type.rank != 2 or op.left.type.sizes[0] != 1:
-        return Illegal(f"its data are {op.left.type}, and the accelerator takes one row at a time")
-    source, shape = _image_of(data.value, rw)
+    source, shape = _images_of(data.value, prod(op.left.type.sizes[:-1]), rw)
     matrix = weights.array if transposed else weights.array.T
     image = QuantizedTensor(source, data.scale, data.zero)
-    bias = op.addend if isinstance(op, nn.Gemm) else None
+    bias = op.addend if isinstance(op, nn.Gemm) else bias
     geometry = {"kernel_shape": shape[1:]}
     return _terms(image, weights, matrix.reshape(-1, *shape), bias, geometry, rows=True)
 
@@ -147,13 +161,13 @@ def _coarser(array: Array, scale: Array, bias: Array) -> tuple[Array, Array]:
     return np.rint(array / spread).astype(np.int8), scale * 2.0**bits
 
 
-def _image_of(value: Value, rw: Rewriter) -> tuple[Value, tuple[int, ...]]:
-    """A row as an image, and its shape [C, H, W]: the one that was flattened, or one pixel."""
+def _images_of(value: Value, rows: int, rw: Rewriter) -> tuple[Value, tuple[int, ...]]:
+    """Rows as images, and the shape [C, H, W] of each: those that were flattened, or of one pixel."""
     op = value.producer
     while op is not None and op.reshapes:
         (source, *_) = op.present_operands
-        if source.type.rank == 4 and source.type.sizes[0] == 1:
+        if source.type.rank == 4 and source.type.sizes[0] == rows:
             return source, source.type.sizes[1:]
         op = source.producer
-    shape = (1, value.type.sizes[1], 1, 1)
+    shape = (rows, value.type.sizes[-1], 1, 1)
     return Reshape(value, rw.constant(np.array(shape, np.int64), name="shape")).result, shape[1:]

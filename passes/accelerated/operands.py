@@ -70,11 +70,9 @@ def s8_data(value: Value) -> QuantizedTensor | Illegal:
 
 
 def image_obstacle(value: Value) -> str:
-    """Why a value is no single image [1, C, H, W]; "" where it is one."""
+    """Why a value is no images [N, C, H, W] of a known number; "" where it is."""
     if not value.type.is_static:
         return "its sizes are not known when compiling"
     if value.type.rank != 4:
-        return f"its data have {value.type.rank} axes, and the accelerator takes images [1, C, H, W]"
-    if value.type.sizes[0] != 1:
-        return f"it has a batch of {value.type.sizes[0]}, and the accelerator takes one image at a time"
+        return f"its data have {value.type.rank} axes, and the accelerator takes images [N, C, H, W]"
     return ""

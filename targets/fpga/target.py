@@ -44,7 +44,7 @@ SIZES = {
 class Fpga(X86):
     """An N by N array of 8-bit multipliers with its own memory, driven by an x86-64 host (docs/fpga.md).
 
-    Quantised convolutions, products, additions and pools of one image run on it, everything else on the host.
+    Quantised convolutions, products, additions and pools run on it, everything else on the host.
     """
 
     name: ClassVar[str] = "fpga"
@@ -79,11 +79,10 @@ class Fpga(X86):
         operands = list(op.present_operands)
         data = operands[:1] if isinstance(op, AcceleratorSums) else operands
         values = [*data, *op.results]
-        if any(value.type.rank != 4 or not value.type.is_static for value in values):
-            return "the accelerator takes i8 [1, C, H, W]"
         eights = data if isinstance(op, AcceleratorConvSum) else values
-        if any(value.type.dtype is not DType.I8 for value in eights) or op.type.sizes[0] != 1:
-            return "the accelerator takes i8 [1, C, H, W]"
+        is_known = all(value.type.rank == 4 and value.type.is_static for value in values)
+        if not is_known or any(value.type.dtype is not DType.I8 for value in eights):
+            return "the accelerator takes i8 [N, C, H, W]"
         if not _has_known_weights(op):
             return "its weights are not constant"
         images = [image_of(value) for value in values]
@@ -189,9 +188,9 @@ def _why_not_joined(op: Concat, core: Core) -> str:
     """Why parts of a concatenation cannot lie in its result as planes of n channels."""
     types = [value.type for value in op.inputs]
     if any(type.dtype is not DType.I8 or not type.is_static or type.rank != 4 for type in types):
-        return "the accelerator takes i8 [1, C, H, W]"
-    if op.axis % 4 != 1 or types[0].sizes[0] != 1:
-        return "the accelerator joins channels of one image alone"
+        return "the accelerator takes i8 [N, C, H, W]"
+    if op.axis % 4 != 1:
+        return "the accelerator joins channels alone"
     if any(type.sizes[1] % core.n for type in types[:-1]):
         return f"its parts are no multiples of {core.n} channels"
     return ""

@@ -111,11 +111,12 @@ def least(wanted: Demand, tiling: Tiling) -> Least:
     """
     core, loops, mode = wanted.core, tiling.geometry, wanted.layer.mode
     tall, wide = _axis(loops, 0, tiling.height), _axis(loops, 1, tiling.width)
-    tiles, beats = tall.parts * wide.parts, core.beats_per_row
-    rows = wanted.once + tiles * wanted.each_tile + tall.data * wide.data * wanted.planes
+    images, beats = loops.images, core.beats_per_row
+    tiles = images * tall.parts * wide.parts
+    rows = wanted.once + tiles * wanted.each_tile + images * tall.data * wide.data * wanted.planes
     instructions = tiles * (wanted.taps.total() + wanted.results)
     reads = rows * beats + instructions * instruction_beats(core)
-    execs = sum(
+    execs = images * sum(
         high * across * times * exec_cycles(core, mode, taps, lines * columns)
         for lines, high in tall.sizes
         for columns, across in wide.sizes
@@ -125,8 +126,8 @@ def least(wanted: Demand, tiling: Tiling) -> Least:
     pixels = tall.smallest * wide.smallest
     one_exec = exec_cycles(core, mode, min(wanted.taps), pixels)
     load = (wanted.first + tall.first * wide.first * wanted.first_planes) * beats
-    stores = wanted.results * loops.result[0] * loops.result[1] * beats
-    written = tall.filled * wide.filled * wanted.planes
+    stores = wanted.results * images * loops.result[0] * loops.result[1] * beats
+    written = images * tall.filled * wide.filled * wanted.planes
     chains = (
         load + max(execs, loader) + pixels * beats,
         max(reads, written) + one_exec + pixels * beats,

@@ -6,7 +6,7 @@ left cannot save 0.2 %, or a few have been.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import log
 
 from rtcc.targets.fpga.compiler.bound import Least, demand, least
@@ -82,5 +82,5 @@ def cycles_of(layer: Layer, tiling: Tiling, core: Core) -> int:
 
 def _shape(layer: Layer) -> Shape:
     """What the time of a layer depends on, but for where its tensors lie."""
-    images = [(each.channels, each.height, each.width, each.bytes) for each in (*layer.inputs, layer.output)]
+    images = [replace(each, row=0) for each in (*layer.inputs, layer.output)]
     return (layer.mode, *images, layer.window, layer.spans, layer.requantisation.groups)

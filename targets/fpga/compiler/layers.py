@@ -29,9 +29,10 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Image:
-    """A tensor [1, C, H, W] in DRAM: planes of n channels, each H · W rows; row: where the first one lies.
+    """A tensor [N, C, H, W] in DRAM: planes of n channels, each N · H · W rows; row: where the first lies.
 
     bytes: of an element, 1 or 4. Elements of several are as many planes, one for each byte, the lowest first.
+    images: N. Those of a batch lie one behind the other in each plane, so that rows of a matrix are pixels.
     """
 
     channels: int
@@ -39,11 +40,17 @@ class Image:
     width: int
     row: int = 0
     bytes: int = 1
+    images: int = 1
+
+    @property
+    def pixels(self) -> int:
+        """Rows of one image in a plane."""
+        return self.height * self.width
 
     @property
     def plane(self) -> int:
         """Rows of a plane."""
-        return self.height * self.width
+        return self.images * self.pixels
 
     def blocks(self, core: Core) -> int:
         """Blocks of n channels, the last one padded."""
@@ -103,9 +110,9 @@ class Layer:
 
 
 def image_of(value: Value, row: int = 0) -> Image:
-    """The image of a value of i8 or i32 [1, C, H, W]."""
-    _, channels, height, width = value.type.sizes
-    return Image(channels, height, width, row, 4 if value.type.dtype is DType.I32 else 1)
+    """The image of a value of i8 or i32 [N, C, H, W]."""
+    images, channels, height, width = value.type.sizes
+    return Image(channels, height, width, row, 4 if value.type.dtype is DType.I32 else 1, images)
 
 
 ONE = Window((1, 1), (1, 1), (1, 1), (0, 0, 0, 0))

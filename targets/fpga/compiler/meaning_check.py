@@ -296,14 +296,15 @@ def _definition(target: _Target, block: int, places: Array, core: Core) -> tuple
     placed, layer = target.placed, target.placed.layer
     window, (ky, kx) = layer.window, layer.kernel
     blocks = range(*layer.spans[block]) if layer.mode is Mode.MATRIX else range(block, block + 1)
-    y, x = np.divmod(places, layer.output.width)
+    number, pixel = np.divmod(places, layer.output.pixels)
+    y, x = np.divmod(pixel, layer.output.width)
     tall, wide = np.divmod(np.arange(ky * kx).reshape(-1, 1), kx)
     line = y * window.strides[0] - window.pads[0] + tall * window.dilations[0]
     column = x * window.strides[1] - window.pads[1] + wide * window.dilations[1]
     inputs: list[Array] = []
     for image, rows in zip(layer.inputs, target.operands, strict=True):
         inside = (line >= 0) & (line < image.height) & (column >= 0) & (column < image.width)
-        row = np.where(inside, line * image.width + column, 0)
+        row = number * image.pixels + np.where(inside, line * image.width + column, 0)
         inputs += [
             np.where(inside, rows[plane * image.plane + row], PADDING - layer.fill) for plane in blocks
         ]

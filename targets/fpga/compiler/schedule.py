@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from rtcc.targets.fpga.compiler.accesses import Memory, rows_of
 from rtcc.targets.fpga.compiler.layers import Image, Layer
@@ -36,8 +37,9 @@ class Stored:
 
 @dataclass(frozen=True)
 class _Tile:
-    """Results from (y, x), and the data that they need."""
+    """Results of an image from (y, x), and the data that they need."""
 
+    image: int
     y: int
     x: int
     height: int
@@ -135,12 +137,12 @@ class _Emitter:
     # ---- what they are made of
 
     def tiles(self) -> Iterator[_Tile]:
-        """The tiles, line by line."""
+        """The tiles, image by image and line by line."""
         height, width = self.loops.result
-        for y, lines in cuts(height, self.tiling.height):
-            for x, columns in cuts(width, self.tiling.width):
-                tall, wide = part(y, lines, 0, self.loops), part(x, columns, 1, self.loops)
-                yield _Tile(y, x, lines, columns, tall, wide)
+        down, across = cuts(height, self.tiling.height), cuts(width, self.tiling.width)
+        for image, (y, lines), (x, columns) in product(range(self.loops.images), down, across):
+            tall, wide = part(y, lines, 0, self.loops), part(x, columns, 1, self.loops)
+            yield _Tile(image, y, x, lines, columns, tall, wide)
 
     def group(self, index: int) -> int:
         """The group of the parameter buffer that holds a layer's group, loaded with those after it."""
@@ -177,10 +179,10 @@ class _Emitter:
         lines = lines_of(tall, self.loops) - tall.before - tall.after
         rows = len(blocks) * (tall.before + lines + tall.after) * wide.size
         sram = self.schedule.take(Memory.INP, rows)
+        first = image.row + blocks.start * image.plane + tile.image * image.pixels
         self.add(
             Load(
-                buffer=Buffer.INP, sram=sram,
-                dram=image.row + blocks.start * image.plane + tall.first * width + wide.first,
+                buffer=Buffer.INP, sram=sram, dram=first + tall.first * width + wide.first,
                 nx=wide.count, ny=lines, nz=len(blocks), pad_left=wide.before, pad_right=wide.after,
                 pad_top=tall.before, pad_bottom=tall.after, stride_y=step * width, stride_z=image.plane,
                 pad_value=self.layer.fill,
@@ -227,9 +229,10 @@ class _Emitter:
                     low=way.low, high=way.high, zero=way.zero, raw=1, raw_byte=raw_byte,
                 )
             )  # fmt: skip
+        first = image.row + block * image.bytes * image.plane + tile.image * image.pixels
         self.add(
             Store(
-                sram=self.out, dram=image.row + block * image.bytes * image.plane + tile.y * width + tile.x,
+                sram=self.out, dram=first + tile.y * width + tile.x,
                 nx=tile.width, ny=tile.height, nz=image.bytes, stride_y=width, stride_z=image.plane,
             )
         )  # fmt: skip

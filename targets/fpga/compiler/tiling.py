@@ -7,7 +7,7 @@ third is computed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from rtcc.ir.ops.window import Window
@@ -42,12 +42,14 @@ class Geometry:
     """The loops over pixels of a layer: a layer of one tap per channel goes over all pixels in one line.
 
     line_step: lines of the data from one that is loaded to the next, above 1 where kernels have one row.
+    images: that are gone over one after the other, for each of which source and result are.
     """
 
     source: tuple[int, int]
     result: tuple[int, int]
     window: Window
     line_step: int
+    images: int = 1
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,20 @@ class Part:
 
 
 def geometry(layer: Layer) -> Geometry:
-    """The loops that a layer is computed by."""
+    """The loops that a layer is computed by.
+
+    Images of one result each, without padding, are one image of as many lines of results: a row of a product
+    is a pixel, be it of one tap or of an image that was flattened.
+    """
     data, output, window = layer.inputs[0], layer.output, layer.window
     if window == ONE or (window.kernel, window.strides, window.pads) == (ONE.kernel, ONE.strides, ONE.pads):
         return Geometry((1, data.plane), (1, output.plane), ONE, 1)
+    source, result, images = (data.height, data.width), (output.height, output.width), data.images
+    if output.pixels == 1 and not any(window.pads):
+        window = replace(window, strides=(data.height, 1))
+        source, result, images = (images * data.height, data.width), (images, 1), 1
     is_flat = window.kernel[0] == 1 and not window.pads[0] and not window.pads[2]
-    return Geometry((data.height, data.width), (output.height, output.width), window,
-                    window.strides[0] if is_flat else 1)  # fmt: skip
+    return Geometry(source, result, window, window.strides[0] if is_flat else 1, images)
 
 
 def part(first: int, count: int, axis: int, layer: Geometry) -> Part:

@@ -29,7 +29,9 @@ struct rtcc_fpga_region {
 };
 
 struct rtcc_fpga_tensor {
-    uint32_t row, channels, plane, bytes; /* of an element, each in a plane of its own */
+    uint32_t row, channels, pixels; /* of one image */
+    uint32_t bytes;                 /* of an element, each in a plane of its own */
+    uint32_t images, reserved;
 };
 
 static struct {
@@ -118,26 +120,30 @@ static int rtcc_fpga_detach(void)
     return RTCC_OK;
 }
 
-/* [channels][plane] bytes to [blocks][plane][row]; lanes beyond the channels are zero. */
+/* [images][channels][pixels] bytes to [blocks][images][pixels][row]; lanes beyond the channels are zero. */
 static void rtcc_fpga_pack(unsigned char *rows, const unsigned char *data, struct rtcc_fpga_tensor t, uint32_t row)
 {
-    for (uint32_t first = 0; first < t.channels; first += row, rows += (size_t)t.plane * row)
-        for (uint32_t pixel = 0; pixel < t.plane; pixel++)
-            for (uint32_t lane = 0; lane < row; lane++)
-                rows[(size_t)pixel * row + lane] =
-                    first + lane < t.channels ? data[(size_t)(first + lane) * t.plane + pixel] : 0;
+    for (uint32_t first = 0; first < t.channels; first += row)
+        for (uint32_t image = 0; image < t.images; image++, rows += (size_t)t.pixels * row) {
+            const unsigned char *source = data + ((size_t)image * t.channels + first) * t.pixels;
+            for (uint32_t pixel = 0; pixel < t.pixels; pixel++)
+                for (uint32_t lane = 0; lane < row; lane++)
+                    rows[(size_t)pixel * row + lane] =
+                        first + lane < t.channels ? source[(size_t)lane * t.pixels + pixel] : 0;
+        }
 }
 
-/* [blocks][bytes][plane][row] bytes to [channels][plane] little-endian elements. */
+/* [blocks][bytes][images][pixels][row] bytes to [images][channels][pixels] little-endian elements. */
 static void rtcc_fpga_unpack(unsigned char *data, const unsigned char *rows, struct rtcc_fpga_tensor t, uint32_t row)
 {
-    for (uint32_t channel = 0; channel < t.channels; channel++)
-        for (uint32_t byte = 0; byte < t.bytes; byte++) {
-            const unsigned char *plane =
-                rows + ((size_t)(channel / row) * t.bytes + byte) * t.plane * row + channel % row;
-            for (uint32_t pixel = 0; pixel < t.plane; pixel++)
-                data[((size_t)channel * t.plane + pixel) * t.bytes + byte] = plane[(size_t)pixel * row];
-        }
+    for (uint32_t image = 0; image < t.images; image++)
+        for (uint32_t channel = 0; channel < t.channels; channel++, data += (size_t)t.pixels * t.bytes)
+            for (uint32_t byte = 0; byte < t.bytes; byte++) {
+                const size_t plane = (size_t)(channel / row) * t.bytes + byte;
+                const unsigned char *source = rows + (plane * t.images + image) * t.pixels * row + channel % row;
+                for (uint32_t pixel = 0; pixel < t.pixels; pixel++)
+                    data[(size_t)pixel * t.bytes + byte] = source[(size_t)pixel * row];
+            }
 }
 
 /* Run a region's program. polls: the most reads of STATUS; each takes a cycle of the accelerator or more. */

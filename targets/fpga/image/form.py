@@ -1,6 +1,6 @@
 """The image of a model: what the driver places in the accelerator's memory, as one file with a checksum.
 
-header of 64 bytes | regions, 48 bytes each | tensors, 16 bytes each | constants, each at a page's beginning |
+header of 64 bytes | regions, 48 bytes each | tensors, 24 bytes each | constants, each at a page's beginning |
 the map: which instructions each layer became, as JSON, for reports
 
 `driver.c` has the same structures in C. Addresses in a region's constants count rows from its base register,
@@ -28,7 +28,7 @@ MAGIC = b"RTCCFPGA"
 VERSION = 3
 HEADER = struct.Struct("<8sIIQQQIIIII4x")
 REGION = struct.Struct("<QQQQIIII")
-TENSOR = struct.Struct("<IIII")
+TENSOR = struct.Struct("<IIIII4x")
 CHECKSUM_AT = 48
 
 
@@ -154,4 +154,4 @@ def _paged(size: int) -> int:
 
 
 def _tensor(image: Image) -> bytes:
-    return TENSOR.pack(image.row, image.channels, image.plane, image.bytes)
+    return TENSOR.pack(image.row, image.channels, image.pixels, image.bytes, image.images)

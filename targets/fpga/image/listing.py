@@ -27,7 +27,8 @@ def listing_of(body: Graph, core: Core) -> str:
 
 
 def _place(image: Image) -> str:
-    return f"i{8 * image.bytes}[1,{image.channels},{image.height},{image.width}] at row {image.row}"
+    sizes = f"{image.images},{image.channels},{image.height},{image.width}"
+    return f"i{8 * image.bytes}[{sizes}] at row {image.row}"
 
 
 def _head(placed: Placed) -> list[str]:

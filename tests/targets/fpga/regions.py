@@ -63,15 +63,16 @@ def region_of(module: Module) -> Graph:
 def _rows(memory: NDArray[np.uint8], image: Image, core: Core) -> NDArray[np.int8]:
     first, blocks = image.row * core.n, image.blocks(core)
     part = memory[first : first + image.rows(core) * core.n].view(np.int8)
-    return part.reshape(blocks, image.bytes, image.height, image.width, core.n)
+    return part.reshape(blocks, image.bytes, image.images, image.height, image.width, core.n)
 
 
 def _packed(array: Array, image: Image, core: Core) -> Array:
-    wide = np.zeros((image.blocks(core) * core.n, image.height, image.width), np.int8)
-    wide[: image.channels] = array[0]
-    return wide.reshape(-1, core.n, image.height, image.width).transpose(0, 2, 3, 1)
+    wide = np.zeros((image.images, image.blocks(core) * core.n, image.height, image.width), np.int8)
+    wide[:, : image.channels] = array
+    blocks = wide.reshape(image.images, -1, core.n, image.height, image.width)
+    return blocks.transpose(1, 0, 3, 4, 2)
 
 
 def _unpacked(rows: NDArray[np.int8], image: Image) -> Array:
-    elements = np.ascontiguousarray(rows.transpose(0, 4, 2, 3, 1)).view(f"<i{image.bytes}")
-    return elements.reshape(1, -1, image.height, image.width)[:, : image.channels]
+    elements = np.ascontiguousarray(rows.transpose(2, 0, 5, 3, 4, 1)).view(f"<i{image.bytes}")
+    return elements.reshape(image.images, -1, image.height, image.width)[:, : image.channels]

@@ -198,6 +198,57 @@ def test_a_region_that_did_not_run_has_no_cycles(library: Path) -> None:
     assert RTL not in report_of(image, Core()).total
 
 
+BATCH = """// rtir 1  level=graph  target=fpga
+const #s : f32[] = 0.02
+const #z : i8[] = 5
+const #r : f32[] = 0.05
+const #n : i8[] = -7
+const #v : f32[] = 0.01
+const #f : i8[2,1,2,2] = [101,-63,44,17,-90,120,33,-77]
+const #w : i8[8,2] = [1,-2,30,4,-50,6,7,80,-9,10,110,-12,13,14,-15,16]
+const #m : i8[3,2] = [10,-20,30,40,-50,60]
+const #b : f32[2] = [0.1,-0.3]
+graph @main(%x: f32[3,1,3,3], %t: f32[2,4,3]) {
+  %q = quant.quantize_linear(%x, #s, #z) : i8[3,1,3,3]
+  %d = quant.dequantize_linear(%q, #s, #z) : f32[3,1,3,3]
+  %k = quant.dequantize_linear(#f, #v) : f32[2,1,2,2]
+  %c = nn.conv(%d, %k) {kernel_shape = [2,2]} : f32[3,2,2,2]
+  %e = quant.quantize_linear(%c, #r, #n) : i8[3,2,2,2]
+  %g = tensor.flatten(%e) : i8[3,8]
+  %l = quant.dequantize_linear(%g, #r, #n) : f32[3,8]
+  %h = quant.dequantize_linear(#w, #v) : f32[8,2]
+  %y = nn.mat_mul(%l, %h) : f32[3,2]
+  %a = quant.quantize_linear(%t, #s, #z) : i8[2,4,3]
+  %i = quant.dequantize_linear(%a, #s, #z) : f32[2,4,3]
+  %j = quant.dequantize_linear(#m, #v) : f32[3,2]
+  %o = nn.mat_mul(%i, %j) : f32[2,4,2]
+  %p = math.add(%o, #b) : f32[2,4,2]
+  %u = quant.quantize_linear(%p, #r, #n) : i8[2,4,2]
+  return(%y, %u)
+}
+"""
+
+
+@pytest.mark.parametrize("engine", ["functional", "rtl"])
+def test_batches_and_rows(engine: str, tmp_path: Path) -> None:
+    """The driver packs images of a batch and rows of a matrix; all products are the accelerator's."""
+    if engine == "rtl" and shutil.which("verilator") is None:
+        pytest.skip("needs verilator")
+    model = tmp_path / "batch.rtir"
+    model.write_text(BATCH)
+    library = compiled(model)
+    with rtcc.load(library) as artifact:
+        artifact.simulate(engine)
+        feeds = artifact.random_inputs(3)
+        found, wanted = artifact.run(feeds), interpret(legalised(model), feeds)
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert len(np.unique(array)) > 4
+    report = parse_target(TARGET).device_report(library)
+    assert report is not None
+    assert int(report.total["products"]) == 3 * 8 * 4 + 3 * 2 * 8 + 8 * 2 * 3
+
+
 def test_without_a_device_a_run_says_so(library: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copy(library, tmp_path))
     with rtcc.load(copy) as artifact, pytest.raises(ArtifactError, match="no usable device"):

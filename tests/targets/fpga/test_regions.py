@@ -21,6 +21,7 @@ from rtcc.ir.ops.accelerator import (
 from rtcc.ir.ops.movement import Concat
 from rtcc.ir.ops.pooling import MaxPool
 from rtcc.targets.fpga.compiler.meaning_check import check_program
+from rtcc.targets.fpga.compiler.tiling import geometry
 from rtcc.targets.fpga.core import Core, standard_core
 from rtcc.targets.fpga.target import Fpga
 from rtcc.targets.fpga.verilated.run import Memory, run_rtl
@@ -83,7 +84,7 @@ def test_convolutions(data: st.DataObject) -> None:
     size = [draw(st.integers(max(1, extent - 1), 20)) for extent in extents]
     low, high = sorted(draw(st.tuples(st.integers(-128, 127), st.integers(-128, 127))))
     (weight,) = numbers(seed, (outputs, channels // group, *kernel))
-    graph = graph_of((1, channels, *size))
+    graph = graph_of((draw(st.integers(1, 3)), channels, *size))
     window = {"strides": strides, "dilations": dilations, "pads": tuple(pads), "group": group}
     fill, zero = draw(st.tuples(st.integers(-128, 127), st.integers(-128, 127)))
     value = graph.parameters[0]
@@ -110,7 +111,7 @@ def test_convolutions(data: st.DataObject) -> None:
 def test_pools_and_sums(data: st.DataObject) -> None:
     draw = data.draw
     core, seed = draw(st.sampled_from(CORES)), draw(st.integers(0, 2**32 - 1))
-    shape = (1, draw(st.integers(1, 40)), draw(st.integers(3, 20)), draw(st.integers(3, 20)))
+    shape = tuple(draw(st.integers(least, most)) for least, most in ((1, 3), (1, 40), (3, 20), (3, 20)))
     kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     strides = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     pads = tuple(draw(st.integers(0, extent - 1)) for extent in (*kernel, *kernel))
@@ -130,9 +131,10 @@ def test_pools_and_sums(data: st.DataObject) -> None:
     _agrees(graph, core, seed)
 
 
+@pytest.mark.parametrize("images", [1, 3])
 @pytest.mark.parametrize("core", CORES, ids=("16", "8", "small"))
-def test_parts_of_a_concatenation_lie_in_it(core: Core) -> None:
-    graph = graph_of((1, 16, 5, 6))
+def test_parts_of_a_concatenation_lie_in_it(core: Core, images: int) -> None:
+    graph = graph_of((images, 16, 5, 6))
     (data,) = graph.parameters
     weights = numbers(1, (32, 16, 1, 1), (16, 16, 3, 3), (8, 80, 1, 1))
     one = conv(data, weights[0], 1)
@@ -157,8 +159,8 @@ def test_layers_on_the_rtl_whatever_the_memory_does(core: Core) -> None:
 
 @pytest.mark.skipif(shutil.which("verilator") is None, reason="verilator is not installed")
 def test_sums_on_the_rtl() -> None:
-    """A row of a product, an image with windows over its edges, and a depthwise one: i32 to the bit."""
-    graph = graph_of((1, 40, 3, 2), (1, 12, 9, 10))
+    """Rows of a product, images with windows over their edges, depthwise ones: i32 to the bit."""
+    graph = graph_of((3, 40, 3, 2), (2, 12, 9, 10))
     rows, image = graph.parameters
     weights = numbers(4, (37, 40, 3, 2), (20, 12, 3, 3), (12, 1, 2, 3))
     results = [
@@ -188,7 +190,7 @@ def _random_chain(seed: int) -> Graph:
     channels, middle = int(rng.integers(1, 40)), 4 * int(rng.integers(1, 9))
     size = [int(each) for each in rng.integers(7, 18, 2)]
     kernel = tuple(int(each) for each in rng.integers(1, 4, 2))
-    graph = graph_of((1, channels, *size))
+    graph = graph_of((1 + seed % 3, channels, *size))
     dense, grouped, deep, last = numbers(
         seed, (middle, channels, *kernel), (middle, middle // 4, 1, 3), (middle, 1, 3, 3), (19, middle, 1, 2)
     )
@@ -206,6 +208,25 @@ def _random_chain(seed: int) -> Graph:
         graph.append(op)
     graph.return_(six.result, two.result, seven.result)
     return graph
+
+
+@pytest.mark.parametrize("core", CORES, ids=("16", "8", "small"))
+def test_rows_are_pixels(core: Core) -> None:
+    """Rows of a product, and flattened images that a product takes whole, share the weights of a tap."""
+    graph = graph_of((70, 40, 1, 1), (9, 12, 3, 4))
+    rows, images = graph.parameters
+    weights = numbers(4, (37, 40, 1, 1), (20, 12, 3, 4), (20, 12, 1, 4))
+    results = [
+        conv(rows, weights[0], 1),
+        conv_sum(images, weights[1], 2, fill=-5),
+        conv(images, weights[2], 3, strides=(3, 1)),
+    ]
+    for op in results:
+        graph.append(op)
+    graph.return_(*(op.result for op in results))
+    _agrees(graph, core, 6)
+    layers = compiled(graph, core).layers
+    assert [geometry(each.layer).result for each in layers] == [(1, 70), (9, 1), (9, 1)]
 
 
 def test_a_layer_that_fits_no_buffer_names_the_limit() -> None:
