@@ -73,7 +73,11 @@ CODES: tuple[Code, ...] = (
         "compile the model for it (--target fpga,n=8 and so on)",
     ),
     Code(-54, "DEVICE_BUSY", "another run is under way on the device, which serves one at a time"),
-    Code(-55, "DEVICE_TIMEOUT", "the device is still busy after many times the cycles its program takes"),
+    Code(
+        -55,
+        "DEVICE_TIMEOUT",
+        "the device was still busy after many times the cycles its program takes; it was told to stop",
+    ),
 )
 
 BY_VALUE: dict[int, Code] = {code.value: code for code in CODES}

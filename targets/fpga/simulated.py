@@ -32,7 +32,11 @@ ENGINES: dict[str, Engine] = {"functional": simulate, "rtl": run_rtl}
 READ = ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32)
 WRITE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32)
 
+START = 1
+"""Written to CONTROL."""
+
 DONE, DONE_WITH_FAULT = 2, 6
+"""Read from STATUS."""
 
 
 class Port(ctypes.Structure):
@@ -91,9 +95,10 @@ class Board:
         return self.registers.get(offset, 0)
 
     def write(self, _: int | None, offset: int, value: int) -> None:
-        """Set a register; writing CONTROL runs the program to its end."""
+        """Set a register; writing 1 to CONTROL runs the program to its end, so that none is ever stopped."""
         if offset != Register.CONTROL:
             self.registers[offset] = value
+        if offset != Register.CONTROL or not value & START:
             return
         try:
             self._run()

@@ -13,6 +13,8 @@ enum {
     RTCC_FPGA_BUSY = 1,
     RTCC_FPGA_DONE = 2,
     RTCC_FPGA_FAULT = 4,
+    RTCC_FPGA_START = 1,
+    RTCC_FPGA_ABORT = 2,
     RTCC_FPGA_STATUS_MOST = RTCC_FPGA_BUSY | RTCC_FPGA_DONE | RTCC_FPGA_FAULT
 };
 
@@ -146,24 +148,35 @@ static void rtcc_fpga_unpack(unsigned char *data, const unsigned char *rows, str
             }
 }
 
-/* Run a region's program. polls: the most reads of STATUS; each takes a cycle of the accelerator or more. */
+/* Read STATUS until the core is not busy, or so many times; each takes a cycle of the accelerator or more. */
+static uint32_t rtcc_fpga_wait(const struct rtcc_fpga_port *port, uint64_t polls)
+{
+    uint32_t status;
+    do
+        status = port->read(port->context, RTCC_FPGA_STATUS);
+    while (status & RTCC_FPGA_BUSY && status <= RTCC_FPGA_STATUS_MOST && --polls > 0);
+    return status;
+}
+
+/* Run a region's program, and stop it when `polls` reads of STATUS find it busy: the core then finishes what its
+   memory port has begun, for which it gets as many again. */
 static int rtcc_fpga_start(const struct rtcc_fpga_port *port, const struct rtcc_fpga_region *region, uint64_t polls)
 {
     const uint64_t base = port->address + region->memory;
-    uint32_t status;
     port->write(port->context, RTCC_FPGA_BASE_LOW, (uint32_t)base);
     port->write(port->context, RTCC_FPGA_BASE_HIGH, (uint32_t)(base >> 32));
     port->write(port->context, RTCC_FPGA_LIMIT, (uint32_t)region->rows);
     port->write(port->context, RTCC_FPGA_PROGRAM, 0);
     port->write(port->context, RTCC_FPGA_LENGTH, region->length);
-    port->write(port->context, RTCC_FPGA_CONTROL, 1);
-    do
-        status = port->read(port->context, RTCC_FPGA_STATUS);
-    while (status & RTCC_FPGA_BUSY && status <= RTCC_FPGA_STATUS_MOST && --polls > 0);
+    port->write(port->context, RTCC_FPGA_CONTROL, RTCC_FPGA_START);
+    const uint32_t status = rtcc_fpga_wait(port, polls);
     if (status > RTCC_FPGA_STATUS_MOST)
         return RTCC_DEVICE_FAILED;
-    if (status & RTCC_FPGA_BUSY)
+    if (status & RTCC_FPGA_BUSY) {
+        port->write(port->context, RTCC_FPGA_CONTROL, RTCC_FPGA_ABORT);
+        rtcc_fpga_wait(port, polls);
         return RTCC_DEVICE_TIMEOUT;
+    }
     return (status & RTCC_FPGA_FAULT) || !(status & RTCC_FPGA_DONE) ? RTCC_DEVICE_FAILED : RTCC_OK;
 }
 
@@ -172,7 +185,7 @@ static int32_t rtcc_fpga_run(uint32_t index, const void *const inputs[], void *c
     if (rtcc_fpga.image == NULL)
         return RTCC_DEVICE_MISSING;
     if (rtcc_fpga.port.read(rtcc_fpga.port.context, RTCC_FPGA_STATUS) & RTCC_FPGA_BUSY)
-        return RTCC_DEVICE_TIMEOUT; /* still with a program that was given up */
+        return RTCC_DEVICE_TIMEOUT; /* its memory never finished what a program had begun that was stopped */
     struct rtcc_fpga_header header;
     memcpy(&header, rtcc_fpga.image, sizeof header);
     const struct rtcc_fpga_region region = rtcc_fpga_region_of(rtcc_fpga.image, index);

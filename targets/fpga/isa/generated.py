@@ -210,6 +210,7 @@ FAULT_MEANINGS = {
     Fault.DRAM_RANGE: "a row at or above `LIMIT`. (fetch) the program reaches beyond it: "
     "nothing is executed.",
     Fault.BUS: "the memory answered with an error.",
+    Fault.ABORTED: "(core) the driver stopped the program. What it leaves depends on timing.",
     Fault.DEADLOCK: "(core) nothing moves any more, but FINISH was not reached or instructions still wait.",
 }
 

@@ -50,6 +50,7 @@ class Fault(IntEnum):
     DRAM_RANGE = 3
     BUS = 4
     DEADLOCK = 5
+    ABORTED = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +228,9 @@ IDENTITY = 0x52544302
 
 REGISTERS: dict[Register, str] = {
     Register.IDENTITY: f"reads {IDENTITY:#010x}: RTC and the version of this interface",
-    Register.CONTROL: "writing 1 starts the program; ignored while the core is busy",
+    Register.CONTROL: "writing 1 starts the program; ignored while the core is busy. Writing 2 stops the one "
+    "that runs: nothing more is started or asked for, what the memory port has begun is finished, then the "
+    "core is done, with the fault ABORTED; ignored while it is not busy",
     Register.STATUS: "bit 0 busy, bit 1 done, bit 2 done with a fault; these two stay until the next start",
     Register.FAULTS: "a code of 4 bits for fetch (0), LOAD (4), EXEC (8), STORE (12) and the whole core (16)",
     Register.BASE_LOW: "byte address of the DRAM image, low 32 bits; a multiple of 4096",

@@ -19,6 +19,7 @@ module execute #(
 ) (
     input  logic                   clk,
     input  logic                   reset,
+    input  logic                   halt,        // issue nothing more; what is under way is finished
     output logic                   busy,
     output logic [3:0]             fault,
     output logic                   issues,      // a pixel enters the array
@@ -63,7 +64,7 @@ module execute #(
   logic                      begins_sweep, swaps, first_tap, last_tap, ends;
 
   weight_loader #(.N(N), .WGT_ROWS(WGT_ROWS)) loader (
-      .clk, .reset, .busy(loader_busy), .failed(loader_failed), .frozen(sweep_failed),
+      .clk, .reset, .busy(loader_busy), .failed(loader_failed), .frozen(sweep_failed || halt),
       .head_valid, .head, .grant, .start, .sweep_ready,
       .read_enable(wgt_read), .read_row(wgt_row), .read_data(wgt_data),
       .tile_ready, .tile_taken,
@@ -71,7 +72,7 @@ module execute #(
   );
 
   sweep #(.INP_ROWS(INP_ROWS), .ACC_ROWS(ACC_ROWS), .OUT_ROWS(OUT_ROWS), .GROUPS(GROUPS)) pixels (
-      .clk, .reset, .busy(sweep_busy), .failed(sweep_failed), .loader_failed,
+      .clk, .reset, .busy(sweep_busy), .failed(sweep_failed), .loader_failed, .halt,
       .start, .instruction(head), .ready(sweep_ready), .tile_ready, .tile_taken,
       .context_full, .context_push, .context_entry(entry),
       .issue(inp_read), .row(inp_row), .begins_sweep, .swaps, .first_tap, .last_tap, .ends

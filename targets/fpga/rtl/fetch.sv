@@ -12,6 +12,7 @@ module fetch #(
     input  logic         clk,
     input  logic         reset,
     input  logic         start,
+    input  logic         halt,       // ask for and dispatch nothing more
     input  logic [31:0]  limit,
     input  logic [31:0]  program_row,
     input  logic [31:0]  length,
@@ -121,7 +122,7 @@ module fetch #(
         stopped <= 1'b1;
         fault <= word_error ? isa_pkg::FAULT_BUS : isa_pkg::FAULT_ILLEGAL;
       end
-      if (moves && is_finish) stopped <= 1'b1;
+      if ((moves && is_finish) || halt) stopped <= 1'b1;
       if (asks) begin
         row <= row + 32'(rows);
         rows_left <= rows_left - 35'(rows);

@@ -22,6 +22,7 @@ package isa_pkg;
   localparam logic [3:0] FAULT_DRAM_RANGE = 4'h3;
   localparam logic [3:0] FAULT_BUS = 4'h4;
   localparam logic [3:0] FAULT_DEADLOCK = 4'h5;
+  localparam logic [3:0] FAULT_ABORTED = 4'h6;
 
   // Byte offsets of the registers.
   localparam logic [7:0] REGISTER_IDENTITY = 8'h0;

@@ -12,6 +12,7 @@ module line_requests #(
     input  logic        reset,
     input  logic [31:0] limit,        // rows of DRAM
 
+    input  logic        halt,         // request nothing more
     input  logic        start,        // takes the transfer below; only while not busy
     input  logic [16:0] buffer_rows,
     input  logic [15:0] sram,
@@ -53,7 +54,7 @@ module line_requests #(
   assign ends_walk = ends_plane && planes_left == 1;
   assign sram_fails = position + 18'(width) > 18'(walk_rows);
   assign dram_fails = !is_padding && 33'(line) + 33'(walk_nx) > 33'(limit);
-  assign steps = walking && fault == isa_pkg::FAULT_NONE && !sram_fails && !dram_fails
+  assign steps = walking && !halt && fault == isa_pkg::FAULT_NONE && !sram_fails && !dram_fails
       && (is_padding || line_taken);
 
   always_ff @(posedge clk) begin
@@ -115,7 +116,7 @@ module line_requests #(
   assign to_boundary = 16'(BURST_ROWS) - 16'(cut_dram[OFFSET-1:0]);
   assign rows = rows_left < to_boundary ? rows_left : to_boundary;
   assign ends_cut = rows == rows_left;
-  assign burst_valid = cutting;
+  assign burst_valid = cutting && !halt;
   assign burst_dram = cut_dram;
   assign burst_sram = cut_sram;
   assign burst_rows = rows[8:0];
@@ -131,7 +132,7 @@ module line_requests #(
       cut_sram <= 16'(position) + 16'(walk_left);
       rows_left <= walk_nx;
       cut_last <= planes_left == 1 && lines_left == 1;
-    end else if (cutting && burst_ready) begin
+    end else if (burst_valid && burst_ready) begin
       cutting <= !ends_cut;
       cut_dram <= cut_dram + 32'(rows);
       cut_sram <= cut_sram + rows;

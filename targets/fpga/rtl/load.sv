@@ -15,6 +15,7 @@ module load #(
     input  logic                clk,
     input  logic                reset,
     input  logic [31:0]         limit,
+    input  logic                halt,          // ask for nothing more; beats under way are still taken
     output logic                busy,
     output logic [3:0]          fault,
 
@@ -61,11 +62,11 @@ module load #(
   logic        walk_last;
   logic        work_full;
 
-  assign walk_takes = head_valid && grant && !walk_busy && !work_full && fault == isa_pkg::FAULT_NONE;
+  assign walk_takes = head_valid && grant && !halt && !walk_busy && !work_full && fault == isa_pkg::FAULT_NONE;
   assign start = walk_takes;
 
   line_requests #(.BURST_ROWS(BURST_ROWS)) requests (
-      .clk, .reset, .limit,
+      .clk, .reset, .limit, .halt,
       .start(walk_takes), .buffer_rows(rows_of(head.buffer)),
       .sram(head.sram), .dram(head.dram), .nx(head.nx), .ny(head.ny), .nz(head.nz),
       .pad_left(head.pad_left), .pad_right(head.pad_right),
@@ -86,6 +87,7 @@ module load #(
       .pop(retires), .head_valid(work_valid), .head(work)
   );
 
+  logic [31:0] expected;              // rows asked for and not yet written
   logic        writing;               // the counters below belong to `work`
   logic [16:0] row;
   logic [16:0] x;
@@ -93,7 +95,7 @@ module load #(
   logic [15:0] z;
   logic [16:0] width, height;
   logic        is_padding, ends_line, ends_plane, ends_work, all_written;
-  logic        row_ready, writes;
+  logic        row_ready, writes, pads;
 
   assign width = 17'(work.nx) + 17'(work.pad_left) + 17'(work.pad_right);
   assign height = 17'(work.ny) + 17'(work.pad_top) + 17'(work.pad_bottom);
@@ -102,7 +104,8 @@ module load #(
   assign ends_line = x == width - 1'b1;
   assign ends_plane = ends_line && y == height - 1'b1;
   assign ends_work = ends_plane && z == work.nz - 1'b1;
-  assign writes = writing && !all_written && (is_padding || row_ready);
+  assign pads = is_padding && !(halt && expected == '0);
+  assign writes = writing && !all_written && (pads || row_ready);
 
   always_ff @(posedge clk) begin
     if (reset || retires) begin
@@ -157,16 +160,15 @@ module load #(
   // ---- Completion ---------------------------------------------------------------------------------------
   // Instructions whose lines were all in range and that are not complete.
   logic [1:0] in_range;
-  logic [31:0] expected;              // rows asked for and not yet written
   logic       bus_fault;
 
   assign retires = writing && all_written && in_range != '0;
   assign give = retires && !bus_fault;   // after an error beats are still taken, so that the bus is free
   assign gives = {work.push_next, work.push_previous};
   assign fault = bus_fault ? isa_pkg::FAULT_BUS : walk_fault;
-  assign busy = (head_valid && grant && fault == isa_pkg::FAULT_NONE)
-      || (walk_busy && walk_fault == isa_pkg::FAULT_NONE) || request_valid
-      || expected != '0 || (writing && is_padding && !all_written) || retires
+  assign busy = (head_valid && grant && !halt && fault == isa_pkg::FAULT_NONE)
+      || (walk_busy && !halt && walk_fault == isa_pkg::FAULT_NONE) || request_valid
+      || expected != '0 || (writing && pads && !all_written) || retires
       || (work_valid && !writing);
 
   always_ff @(posedge clk) begin

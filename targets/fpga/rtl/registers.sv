@@ -24,6 +24,7 @@ module registers #(
     output logic [31:0]             rdata,
 
     output logic                    start,          // a pulse
+    output logic                    halt,           // start and ask for nothing more; stays until the next start
     output logic                    done,
     output logic [ADDRESS_BITS-1:0] base,
     output logic [31:0]             limit,
@@ -63,6 +64,7 @@ module registers #(
       bvalid <= 1'b0;
       running <= 1'b0;
       done <= 1'b0;
+      halt <= 1'b0;
       core_fault <= isa_pkg::FAULT_NONE;
     end else begin
       bvalid <= writes || (bvalid && !bready);
@@ -79,11 +81,15 @@ module registers #(
       if (start) begin
         running <= 1'b1;
         done <= 1'b0;
+        halt <= 1'b0;
         core_fault <= isa_pkg::FAULT_NONE;
       end else if (stops) begin
         running <= 1'b0;
         done <= 1'b1;
-        core_fault <= deadlocked ? isa_pkg::FAULT_DEADLOCK : isa_pkg::FAULT_NONE;
+        if (halt) core_fault <= isa_pkg::FAULT_ABORTED;
+        else core_fault <= deadlocked ? isa_pkg::FAULT_DEADLOCK : isa_pkg::FAULT_NONE;
+      end else if (running && writes && awaddr == isa_pkg::REGISTER_CONTROL && wdata[1]) begin
+        halt <= 1'b1;
       end
     end
   end

@@ -86,7 +86,7 @@ module rtcc_core #(
       | 32'($clog2(PRM_ROWS)) << isa_pkg::CONFIGURATION_PRM;
 
   // ---- Control ------------------------------------------------------------------------------------------
-  logic                    start, clear;
+  logic                    start, halt, clear;
   logic [ADDRESS_BITS-1:0] base;
   logic [31:0]             limit, program_row, length;
   logic [2:0]              starts, gives, grants, lacks_previous, lacks_next;
@@ -107,7 +107,7 @@ module rtcc_core #(
       .wvalid(s_wvalid), .wready(s_wready), .wdata(s_wdata), .bvalid(s_bvalid), .bready(s_bready),
       .arvalid(s_arvalid), .arready(s_arready), .araddr(s_araddr),
       .rvalid(s_rvalid), .rready(s_rready), .rdata(s_rdata),
-      .start, .done(irq), .base, .limit, .program_row, .length,
+      .start, .halt, .done(irq), .base, .limit, .program_row, .length,
       .quiet(!(fetch_busy || load_busy || exec_busy || store_busy)),
       .complete(finished && head_valid == '0),
       .unit_faults({store_fault, exec_fault, load_fault, fetch_fault}),
@@ -131,7 +131,7 @@ module rtcc_core #(
   logic                 read_error;
 
   fetch #(.DRAM_BITS(DRAM_BITS), .ROW_BYTES(N), .BURST_ROWS(BURST_ROWS), .QUEUE(QUEUE)) fetcher (
-      .clk, .reset, .start, .limit, .program_row, .length, .busy(fetch_busy), .fault(fetch_fault),
+      .clk, .reset, .start, .halt, .limit, .program_row, .length, .busy(fetch_busy), .fault(fetch_fault),
       .request_valid(fetch_valid), .request_ready(fetch_ready),
       .request_row(fetch_row), .request_rows(fetch_rows),
       .beat_valid(fetch_beat_valid), .beat(read_beat), .beat_error(read_error),
@@ -175,7 +175,7 @@ module rtcc_core #(
       .N(N), .DRAM_BITS(DRAM_BITS), .BURST_ROWS(BURST_ROWS),
       .INP_ROWS(INP_ROWS), .WGT_ROWS(WGT_ROWS), .PRM_ROWS(PRM_ROWS)
   ) loader (
-      .clk, .reset(clear), .limit, .busy(load_busy), .fault(load_fault),
+      .clk, .reset(clear), .limit, .halt, .busy(load_busy), .fault(load_fault),
       .head_valid(head_valid[0]), .head(load_head), .grant(grants[0]),
       .start(starts[0]), .give(gives[0]), .gives(load_gives),
       .request_valid(load_valid), .request_ready(load_ready),
@@ -219,7 +219,7 @@ module rtcc_core #(
       .N(N), .INP_ROWS(INP_ROWS), .WGT_ROWS(WGT_ROWS), .ACC_ROWS(ACC_ROWS), .OUT_ROWS(OUT_ROWS),
       .PRM_ROWS(PRM_ROWS)
   ) executer (
-      .clk, .reset(clear), .busy(exec_busy), .fault(exec_fault), .issues,
+      .clk, .reset(clear), .halt, .busy(exec_busy), .fault(exec_fault), .issues,
       .head_valid(head_valid[1]), .head(exec_head), .grant(grants[1]),
       .start(starts[1]), .give(gives[1]), .gives(exec_gives),
       .inp_read, .inp_row, .inp_data, .wgt_read, .wgt_row, .wgt_data,
@@ -233,7 +233,7 @@ module rtcc_core #(
   logic [8:0]  store_rows;
 
   store #(.N(N), .DRAM_BITS(DRAM_BITS), .BURST_ROWS(BURST_ROWS), .OUT_ROWS(OUT_ROWS)) storer (
-      .clk, .reset(clear), .limit, .busy(store_busy), .fault(store_fault), .finished,
+      .clk, .reset(clear), .limit, .halt, .busy(store_busy), .fault(store_fault), .finished,
       .head_valid(head_valid[2]), .head(store_head), .grant(grants[2]),
       .start(starts[2]), .give(gives[2]), .gives(store_gives), .gives_store,
       .out_read, .out_row, .out_data,

@@ -13,6 +13,7 @@ module store #(
     input  logic                 clk,
     input  logic                 reset,
     input  logic [31:0]          limit,
+    input  logic                 halt,          // begin no burst more; those under way are finished
     output logic                 busy,
     output logic [3:0]           fault,
     output logic                 finished,      // FINISH is complete; stays until reset
@@ -49,7 +50,7 @@ module store #(
   logic [3:0]  walk_fault;
 
   assign is_finish = head.opcode == isa_pkg::OP_FINISH;
-  assign start = head_valid && grant && !walk_busy && fault == isa_pkg::FAULT_NONE
+  assign start = head_valid && grant && !halt && !walk_busy && fault == isa_pkg::FAULT_NONE
       && (!is_finish || all_answered);
   assign walk_start = start && !is_finish;
   assign finishes = start && is_finish;
@@ -59,7 +60,7 @@ module store #(
   logic [15:0] burst_sram;
 
   line_requests #(.BURST_ROWS(BURST_ROWS)) requests (
-      .clk, .reset, .limit,
+      .clk, .reset, .limit, .halt,
       .start(walk_start), .buffer_rows(17'(OUT_ROWS)),
       .sram(head.sram), .dram(head.dram), .nx(head.nx), .ny(head.ny), .nz(head.nz),
       .pad_left(4'd0), .pad_right(4'd0), .pad_top(4'd0), .pad_bottom(4'd0),
@@ -141,7 +142,7 @@ module store #(
   assign give = gives_store || finishes;
   assign gives = finishes ? {head.push_next, head.push_previous} : answer_gives;
   assign fault = bus_fault ? isa_pkg::FAULT_BUS : walk_fault;
-  assign busy = start || (walk_busy && walk_fault == isa_pkg::FAULT_NONE) || burst_valid || answers_valid;
+  assign busy = start || (walk_busy && !halt && walk_fault == isa_pkg::FAULT_NONE) || burst_valid || answers_valid;
 
   always_ff @(posedge clk) begin
     if (reset) begin

@@ -13,6 +13,7 @@ module sweep #(
     output logic           busy,
     output logic           failed,         // a row beyond a buffer; stays until reset
     input  logic           loader_failed,
+    input  logic           halt,           // issue no pixel more
 
     input  logic           start,          // the instruction below begins after the current one
     input  isa_pkg::exec_t instruction,
@@ -65,7 +66,7 @@ module sweep #(
       && 18'(current.acc) + 18'(pixel) < 18'(ACC_ROWS)
       && (!current.flush || (18'(current.out) + 18'(pixel) < 18'(OUT_ROWS)
                              && 17'(current.prm) < 17'(GROUPS)));
-  assign may_issue = active && !failed && gap == '0 && (!needs_tile || tile_ready);
+  assign may_issue = active && !failed && !halt && gap == '0 && (!needs_tile || tile_ready);
   assign issue = may_issue && in_range;
   assign begins_sweep = first_pixel;
   assign swaps = issue && needs_tile;
@@ -73,7 +74,7 @@ module sweep #(
   assign ends = last_pixel && last_tap;
 
   // The next instruction is taken as the last pixel of this one goes.
-  assign takes = has_following && !failed && !context_full && (!active || (issue && ends));
+  assign takes = has_following && !failed && !halt && !context_full && (!active || (issue && ends));
   assign context_push = takes;
   assign context_entry = following;
 
@@ -132,7 +133,7 @@ module sweep #(
   end
 
   // Waiting for a tile that the loader cannot load is no activity.
-  assign busy = (active && !failed && !(needs_tile && !tile_ready && loader_failed)) || takes;
+  assign busy = (active && !failed && !halt && !(needs_tile && !tile_ready && loader_failed)) || takes;
 
   logic unused;
   assign unused = &{1'b0, current};

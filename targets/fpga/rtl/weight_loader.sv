@@ -16,7 +16,7 @@ module weight_loader #(
     input  logic                   reset,
     output logic                   busy,
     output logic                   failed,        // weights beyond the buffer; stays until reset
-    input  logic                   frozen,        // the sweep has failed: start nothing
+    input  logic                   frozen,        // the sweep has failed or is to halt: start nothing
 
     input  logic                   head_valid,
     input  isa_pkg::exec_t         head,

@@ -17,9 +17,11 @@ namespace {
 constexpr int kReadBeats = 1024;      // that the memory has accepted and not delivered
 constexpr int kWrites = 16;           // transactions accepted and not answered
 constexpr int kRegisters = 17;
+constexpr uint64_t kNever = ~0ull;
+constexpr uint32_t kStart = 1, kAbort = 2;  // written to kControl
 constexpr int kBeatBytes = RTCC_DRAM_BITS / 8;
 
-enum Register { kControl = 0x04, kBaseLow = 0x10, kBaseHigh = 0x14, kLimit = 0x18, kProgram = 0x1c, kLength = 0x20 };
+enum Register { kControl = 0x04, kFaults = 0x0c, kBaseLow = 0x10, kBaseHigh = 0x14, kLimit = 0x18, kProgram = 0x1c, kLength = 0x20 };
 
 struct Settings {
   uint32_t seed;
@@ -28,6 +30,8 @@ struct Settings {
   uint32_t stall_percent;  // of cycles in which a channel does nothing
   uint64_t most_cycles;
   uint64_t bad_beat;       // the beat of DRAM that answers with an error, counted from the image's first; none: -1
+  uint64_t abort_after;    // cycles after which the program is stopped; never: -1
+  uint32_t again;          // whether one that was stopped is run again, to its end
 };
 
 struct Beat {
@@ -83,12 +87,22 @@ class Bench {
     return value;
   }
 
-  // Whether the core was done in time.
-  bool run() {
+  // Starts the program; whether the core was done in time.
+  bool run(uint64_t abort_after) {
+    write(kControl, kStart);
     started_ = time_;
+    answers_.clear();
     const uint64_t limit = time_ + settings_.most_cycles;
-    while (!core_.irq && time_ < limit) cycle();
+    while (!core_.irq && time_ < limit) {
+      if (time_ == started_ + abort_after) write(kControl, kAbort);
+      cycle();
+    }
     return core_.irq;
+  }
+
+  // Whether no transaction of the memory port is open.
+  bool is_quiet() const {
+    return reads_.empty() && writes_.empty() && data_.empty() && !core_.m_arvalid && !core_.m_awvalid && !core_.m_wvalid;
   }
 
   bool protocol_held() const { return !violated_; }
@@ -221,9 +235,11 @@ class Bench {
 
 // Runs a program that lies in `dram`; `registers` takes all registers afterwards, `answers` the
 // cycles in which bursts of STORE were answered, the first `room` of them, `answered` how many there are. 0: done, 1: still running after
-// most_cycles, 2: a burst crossed a page, left the image, or had its last beat in the wrong place.
+// most_cycles, 2: a burst crossed a page, left the image, or had its last beat in the wrong place, 3: a program that was
+// stopped left a transaction open. `stopped` takes the faults of one that was stopped.
 extern "C" int rtcc_run(const Settings* settings, uint8_t* dram, uint64_t bytes, uint32_t row_bytes, uint32_t program,
-                        uint32_t length, uint32_t* registers, uint32_t* answers, uint64_t room, uint64_t* answered) {
+                        uint32_t length, uint32_t* registers, uint32_t* answers, uint64_t room, uint64_t* answered,
+                        uint32_t* stopped) {
   constexpr uint64_t kBase = 0x340001000;  // anything, so that a forgotten base shows
   Bench bench(*settings, dram, bytes, kBase);
   bench.write(kBaseLow, static_cast<uint32_t>(kBase));
@@ -231,8 +247,12 @@ extern "C" int rtcc_run(const Settings* settings, uint8_t* dram, uint64_t bytes,
   bench.write(kLimit, static_cast<uint32_t>(bytes / row_bytes));
   bench.write(kProgram, program);
   bench.write(kLength, length);
-  bench.write(kControl, 1);
-  const bool done = bench.run();
+  bool done = bench.run(settings->abort_after);
+  if (settings->abort_after != kNever) {
+    *stopped = bench.read(kFaults);
+    if (done && !bench.is_quiet()) return 3;
+    if (done && settings->again) done = bench.run(kNever);
+  }
   for (int i = 0; i < kRegisters; ++i) registers[i] = bench.read(static_cast<uint8_t>(4 * i));
   *answered = bench.answers().size();
   std::copy_n(bench.answers().begin(), std::min(room, *answered), answers);

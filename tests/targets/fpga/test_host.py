@@ -380,6 +380,40 @@ def test_a_device_that_never_is_done(library: Path, tmp_path: Path, status: int,
         dead.detach()
 
 
+def test_a_program_that_takes_too_long_is_stopped(library: Path, tmp_path: Path) -> None:
+    """The run says so, and the next one is as if nothing had been."""
+
+    class Slow(Board):
+        stops = 0
+
+        def write(self, _: int | None, offset: int, value: int) -> None:
+            if offset == Register.CONTROL and value == 2:
+                self.stops += 1
+                self.registers[Register.STATUS] = 6
+            elif offset == Register.CONTROL and not self.stops:
+                self.registers[Register.STATUS] = 1
+            else:
+                super().write(_, offset, value)
+
+    copy = Path(shutil.copy(library, tmp_path))
+    shutil.copy(library.with_suffix(SUFFIX), tmp_path)
+    with rtcc.load(copy) as artifact:
+        good = artifact.simulate("functional")
+        assert isinstance(good, Board)
+        feeds = artifact.random_inputs(0)
+        wanted = artifact.run(feeds)
+        slow = Slow(good.core, good.engine, good.memory)
+        assert simulated.place(copy, artifact.info.name, slow, good.image) == 0
+        with pytest.raises(ArtifactError) as found:
+            artifact.run(feeds)
+        assert found.value.code == "device-timeout"
+        assert slow.stops == 1
+        for name, array in artifact.run(feeds).items():
+            np.testing.assert_array_equal(array, wanted[name])
+        assert slow.stops == 1
+        slow.detach()
+
+
 def test_another_run_meanwhile_is_told_that_the_device_is_busy(library: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copy(library, tmp_path))
     shutil.copy(library.with_suffix(SUFFIX), tmp_path)

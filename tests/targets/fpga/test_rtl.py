@@ -23,7 +23,19 @@ from rtcc.targets.fpga.isa.encoding import (
     encode_program,
 )
 from rtcc.targets.fpga.isa.fields import Instruction
-from rtcc.targets.fpga.isa.table import INSTRUCTIONS, Buffer, Exec, Finish, Load, Mode, Register, Store, Unit
+from rtcc.targets.fpga.isa.table import (
+    INSTRUCTIONS,
+    Buffer,
+    Exec,
+    Fault,
+    FaultField,
+    Finish,
+    Load,
+    Mode,
+    Register,
+    Store,
+    Unit,
+)
 from rtcc.targets.fpga.simulator.functional import simulate
 from rtcc.targets.fpga.verilated.build import tool
 from rtcc.targets.fpga.verilated.run import Memory, RtlOutcome, run_rtl
@@ -345,6 +357,43 @@ def run_both(program: list[Instruction], memory: Memory) -> RtlOutcome:
     code = np.frombuffer(encode_program(program), np.uint8)
     image[PROGRAM_ROW * SMALL.n :][: code.size] = code
     return same(SMALL, image, PROGRAM_ROW, len(program), memory)
+
+
+ABORTED = Fault.ABORTED << FaultField.CORE
+
+
+@settings(deadline=None, max_examples=40)
+@given(layers(SMALL), memories, st.integers(1, 1000), st.integers(0, 1000))
+def test_a_program_is_stopped_and_runs_again(layer: Layer, memory: Memory, share: int, seed: int) -> None:
+    """Whenever it is stopped no transaction stays open, and afterwards it leaves what it always does."""
+    case = layer_case(SMALL, layer, seed)
+    whole = run_rtl(SMALL, case.image, case.program, case.length, memory, MOST_CYCLES)
+    after = 1 + share * whole.cycles // 1000
+    found = run_rtl(SMALL, case.image, case.program, case.length, memory, MOST_CYCLES, after)
+    assert found.stopped == ABORTED or (found.stopped == 0 and share > 900)
+    assert found.faults == 0, found.fault_text()
+    assert found.completed == whole.completed
+    np.testing.assert_array_equal(found.dram, whole.dram)
+
+
+LONG: dict[str, list[Instruction]] = {
+    "exec": [Exec(n_ic=1 << 15, n_ky=200, n_kx=200, mode=Mode.SCALE), Finish()],
+    "load": [*[Load(nx=200, dram=40 * index, ny=2) for index in range(90)], Finish()],
+    "store": [*[Store(nx=60, ny=2, dram=100) for _ in range(90)], Finish()],
+    "nothing": [Finish()],
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_stopping_takes_no_longer_than_the_memory(name: str) -> None:
+    """Of a program that takes long, whichever unit is at it."""
+    program, memory = LONG[name], Memory(latency=30, jitter=10, stall_percent=20)
+    image = np.zeros(8000 * SMALL.n, np.uint8)
+    code = np.frombuffer(encode_program(program), np.uint8)
+    image[: code.size] = code
+    found = run_rtl(SMALL, image, 0, len(program), memory, 5000, 300, again=False)
+    assert found.stopped == found.faults == (0 if name == "nothing" else ABORTED)
+    assert found.cycles < 3000
 
 
 LIMITS: dict[str, tuple[type[Instruction], dict[str, int], str, int]] = {
