@@ -402,8 +402,10 @@ def test_a_program_that_takes_too_long_is_stopped(library: Path, tmp_path: Path)
         assert isinstance(good, Board)
         feeds = artifact.random_inputs(0)
         wanted = artifact.run(feeds)
+        driver = good.driver
+        assert driver is not None
         slow = Slow(good.core, good.engine, good.memory)
-        assert simulated.place(copy, artifact.info.name, slow, good.image) == 0
+        assert simulated.place(driver, artifact.info.name, slow, good.image) == 0
         with pytest.raises(ArtifactError) as found:
             artifact.run(feeds)
         assert found.value.code == "device-timeout"
