@@ -86,7 +86,7 @@ def geometry(layer: Layer) -> Geometry:
     if window == ONE or (window.kernel, window.strides, window.pads) == (ONE.kernel, ONE.strides, ONE.pads):
         return Geometry((1, data.plane), (1, output.plane), ONE, 1)
     source, result, images = (data.height, data.width), (output.height, output.width), data.images
-    if output.pixels == 1 and not any(window.pads):
+    if images > 1 and output.pixels == 1 and not any(window.pads):
         window = replace(window, strides=(data.height, 1))
         source, result, images = (images * data.height, data.width), (images, 1), 1
     is_flat = window.kernel[0] == 1 and not window.pads[0] and not window.pads[2]
