@@ -136,7 +136,8 @@ class Stopwatch:
     """Times sets of kernels of one target as if they ran within a model, in this process.
 
     other_bytes: weights of the model, which other layers read before a layer runs again. Where they exceed
-    the near caches, as many bytes are read before each call, and then what the kernel before has just left.
+    the near caches, as many bytes are read before each call, then the results' place, which an earlier kernel
+    has used, and last the data, which the kernel before has just left.
     """
 
     def __init__(self, target: Target, other_bytes: int, rounds: int = 4) -> None:
@@ -155,7 +156,7 @@ class Stopwatch:
         for name, timed in kernels.items():
             kernel, tasks = timed.kernel, self._target.tasks(timed.kernel)
             arrays = _shared_arrays(kernel, memory)
-            near = [arrays[i] for i in timed.activations] + arrays[len(kernel.parameters) :]
+            near = arrays[len(kernel.parameters) :] + [arrays[i] for i in timed.activations]
             arrays += scratch(self._target.scratch_bytes(kernel))
             parts = [bound(found[name], arrays, task, tasks) for task in range(tasks)]
             self._kernels[name] = _Prepared(parts, near)
