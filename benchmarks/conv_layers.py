@@ -206,7 +206,7 @@ def main() -> None:
     names = sorted({layer.model for layer in (*LAYERS, *LARGE)})
     parser.add_argument("--models", nargs="*", choices=names, help="whose layers; default: the eight models'")
     parser.add_argument("--far-off", type=float, default=FAR_OFF, help="how many times the best to measure")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--alone", action="store_true", help="read no other weights before each run")
     parser.add_argument("--core", type=int, default=0, help="the core to run on")
     parser.add_argument("--json", type=Path, help="write the figures")
