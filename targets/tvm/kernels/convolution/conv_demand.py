@@ -39,8 +39,8 @@ CONFLICT = 2.0
 
 
 STRIDED = 0.93
-"""What `cycles_per_step` is too much by in `plain_conv` where windows move by more than a pixel: 3x3 taps measured
-0.84 to 0.95 of what it says, those of `direct_conv` 0.91 to 1.1."""
+"""What `cycles_per_step` is too much by in `plain_conv` where windows move by more than a pixel: 3x3 taps
+measured 0.84 to 0.95 of what it says, those of `direct_conv` 0.91 to 1.1."""
 
 
 def direct_demand(problem: ConvProblem, tile: Tile, cache: int) -> Demand:
