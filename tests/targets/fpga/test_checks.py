@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from rtcc.ir import Graph
 from rtcc.ir.ops.accelerator import AcceleratorAdd
@@ -16,16 +17,24 @@ from rtcc.targets.fpga.compiler import meaning_check, region
 from rtcc.targets.fpga.compiler.meaning_check import check_program
 from rtcc.targets.fpga.compiler.order_check import check_order
 from rtcc.targets.fpga.compiler.region import Program
-from rtcc.targets.fpga.core import INSTRUCTION_BYTES, Core
+from rtcc.targets.fpga.core import INSTRUCTION_BYTES
 from rtcc.targets.fpga.isa.encoding import encode_program
 from rtcc.targets.fpga.isa.fields import Instruction
 from rtcc.targets.fpga.isa.table import Exec, Load, Mode, Store
 from rtcc.targets.fpga.simulator.functional import simulate
-from tests.targets.fpga.regions import Array, compiled, evaluated, memory_of, outputs_of
+from rtcc.targets.fpga.verilated.run import Memory, run_rtl
+from tests.targets.fpga.regions import compiled, evaluated, memory_of, outputs_of
+from tests.targets.fpga.test_cycles import needs_verilator
 from tests.targets.fpga.test_regions import conv, conv_sum, graph_of, numbers
+from tests.targets.fpga.test_rtl import SMALL
 
-CORE = Core(n=8, inp_bytes=4096, wgt_bytes=4096, acc_bytes=4096, out_bytes=1024, prm_bytes=256, dram_bits=64)
+Bytes = NDArray[np.uint8]
+
+CORE = SMALL
 """So small that layers take several tiles and their weights do not stay."""
+
+MEMORIES = (Memory(latency=2), Memory(latency=60, jitter=50, stall_percent=60, seed=3))
+"""On which a fault that is not found is tried."""
 
 FAULTS = (
     *((kind, name, -1) for kind in (Load, Exec, Store) for name in ("pop_previous", "pop_next")),
@@ -92,26 +101,34 @@ def _reads(each: Instruction, name: str) -> bool:
     return each.raw == 1 if name == "raw_byte" else not (drains and name.startswith(("inp", "stride")))
 
 
-def _outputs(program: Program, mutant: Sequence[Instruction], inputs: list[Array]) -> list[Array] | None:
-    """What a mutant leaves; None where the core stops with a fault."""
-    memory = memory_of(program, inputs)
-    code = encode_program(mutant)
-    memory[: len(code)] = np.frombuffer(code, np.uint8)
-    outcome = simulate(program.core, memory, 0, len(mutant))
-    return None if outcome.faults else outputs_of(program, outcome.dram)
+def _with_code(memory: Bytes, mutant: Sequence[Instruction]) -> Bytes:
+    """The DRAM image with another program in the place of its own."""
+    code, found = encode_program(mutant), memory.copy()
+    found[: len(code)] = np.frombuffer(code, np.uint8)
+    return found
 
 
+@needs_verilator
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault[0].__name__}-{fault[1]}{fault[2]:+}")
 def test_a_fault_is_found_or_harmless(program: Program, fault: tuple[type[Instruction], str, int]) -> None:
+    """What is not found leaves all bytes of DRAM as they should be, on the RTL, whatever its memory does."""
     inputs = numbers(3, *(each.type.sizes for each in _layers().parameters))
-    wanted = evaluated(_layers(), inputs)
-    for mutant in _mutants(program, fault):
+    memory, length = memory_of(program, inputs), len(program.instructions)
+    wanted = simulate(CORE, memory, 0, length).dram
+    for one, other in zip(outputs_of(program, wanted), evaluated(_layers(), inputs), strict=True):
+        np.testing.assert_array_equal(one, other)
+    mutants = _mutants(program, fault)
+    assert mutants
+    for mutant in mutants:
         if check_program(program, mutant):
             continue
-        found = _outputs(program, mutant, inputs)
-        assert found is not None
-        for one, other in zip(found, wanted, strict=True):
-            np.testing.assert_array_equal(one, other)
+        assert not fault[1].startswith(("pop", "push")), "each token is needed"
+        image = _with_code(memory, mutant)
+        outcomes = [simulate(CORE, image, 0, length)]
+        outcomes += [run_rtl(CORE, image, 0, length, each) for each in MEMORIES]
+        for outcome in outcomes:
+            assert not outcome.faults, outcome.fault_text()
+            np.testing.assert_array_equal(outcome.dram, _with_code(wanted, mutant))
 
 
 def test_most_faults_are_found(program: Program) -> None:
