@@ -66,9 +66,9 @@ def measured(name: str, target: str, *, on_rtl: bool = True) -> dict[str, Any]:
             other = _run(library, feeds, wanted, "rtl", row)
             assert np.array_equal(board.memory, other.memory), "the RTL leaves other bytes in memory"
             report = report_of(image, chosen.core, other.rtl_runs)
-            row["cycles"] = report.total[RTL]
-            products = int(report.total["products"])
-            row["of peak %"] = round(100 * products / (row["cycles"] * chosen.core.macs_per_cycle), 1)
+            products, cycles = int(report.total["products"]), int(report.total[RTL])
+            row["cycles"] = cycles
+            row["of peak %"] = round(100 * products / (cycles * chosen.core.macs_per_cycle), 1)
         row |= {"predicted": report.total, "layers": list(report.layers)}
     return row
 

@@ -53,7 +53,7 @@ class Network:
         return self.node("DequantizeLinear", tensor.name, *self.scaling(tensor.scale, tensor.zero))
 
     def scaling(self, scale: float, zero: int) -> tuple[str, str]:
-        return self.constant(np.float32(scale)[...]), self.constant(np.int8(zero)[...])
+        return self.constant(np.array(scale, np.float32)), self.constant(np.array(zero, np.int8))
 
     def clamped(self, value: str, unit: float) -> str:
         """The value, perhaps through an activation that clamps."""
@@ -62,7 +62,7 @@ class Network:
                 return self.node("Relu", value)
             case "clip":
                 low, high = sorted(self.draw(st.tuples(st.integers(-60, 60), st.integers(-60, 60))))
-                limits = [self.constant(np.float32(each * unit)[...]) for each in (low, high)]
+                limits = [self.constant(np.array(each * unit, np.float32)) for each in (low, high)]
                 return self.node("Clip", value, *limits)
             case _:
                 return value
@@ -83,7 +83,8 @@ class Network:
         if self.draw(st.booleans()):
             scales = self.rng.uniform(0.5, 1, filters).astype(np.float32) / np.float32(SPREAD)
             return self.node("DequantizeLinear", self.constant(array), self.constant(scales), axis=0)
-        return self.node("DequantizeLinear", self.constant(array), self.constant(np.float32(1 / SPREAD)[...]))
+        scale = np.array(1 / SPREAD, np.float32)
+        return self.node("DequantizeLinear", self.constant(array), self.constant(scale))
 
     def convolution(self, data: Tensor, *, stride: int = 0) -> Tensor:
         """Dense, grouped or depthwise. stride: of both axes, 0 for any."""
