@@ -1,0 +1,91 @@
+"""What the innermost loops of kernels for ARM are made of."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from rtcc.compiler import Options, start
+from rtcc.ir import Module
+from rtcc.targets.tvm.build import KERNEL_SYMBOL
+from rtcc.text import parse_module
+
+FLOATS = """// rtir 1  level=graph
+const #w : f32[32,32,3,3] = splat(0.5)
+graph @main(%x: f32[1,32,10,10]) {
+  %y = nn.conv(%x, #w) : f32[1,32,8,8]
+  return(%y)
+}
+"""
+
+BYTES = """// rtir 1  level=graph
+const #w : i8[32,32,3,3] = splat(1)
+const #o : i32[32] = splat(7)
+const #f : f32[] = 0.01
+const #z : u8[] = 3
+graph @main(%x: u8[1,32,10,10]) {
+  %s = quant.conv_sum(%x, #w, #o) : i32[1,32,8,8]
+  %y = quant.requantize(%s, #f, #z) : u8[1,32,8,8]
+  return(%y)
+}
+"""
+
+
+BRANCH = re.compile(r"b\t|b\.|cbn?z|tbn?z|ret")
+PLACE = re.compile(r"\b([0-9a-f]+) <")
+
+
+def hottest_block(module: Module, folder: Path) -> list[str]:
+    """Of the convolution's kernel, the instructions between two branches that have most products."""
+    if shutil.which("aarch64-linux-gnu-objdump") is None:
+        pytest.skip("aarch64-linux-gnu-objdump is not installed")
+    compilation = start(module, Options(conv="direct"))
+    compilation.lower()
+    objects = compilation.target.compile_kernels(compilation.module)
+    (name,) = (n for n, kernel in compilation.module.kernels.items() if "algorithm" in kernel.attributes)
+    path = folder / "kernel.o"
+    path.write_bytes(objects[name])
+    command = ["aarch64-linux-gnu-objdump", f"--disassemble={KERNEL_SYMBOL}", "--no-show-raw-insn", path]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = re.findall(r"^\s+([0-9a-f]+):\t(.*)$", listing, re.MULTILINE)
+    targets = {found[1] for _, text in rows if BRANCH.match(text) and (found := PLACE.search(text))}
+    blocks: list[list[str]] = [[]]
+    for place, text in rows:
+        if place in targets or (blocks[-1] and BRANCH.match(blocks[-1][-1])):
+            blocks.append([])
+        blocks[-1].append(text)
+    return max(blocks, key=lambda block: sum(counted(block)[each] for each in ("fmla", "usdot", "mul")))
+
+
+def counted(body: list[str]) -> Counter[str]:
+    """How often each instruction on whole vectors is there, by its name."""
+    vectors = [text for text in body if re.search(r"\bv\d+\.(4s|16b|8h)|\bq\d+", text)]
+    return Counter(text.split("\t")[0].split()[0] for text in vectors)
+
+
+@pytest.mark.parametrize("core", ["cortex-a53", "cortex-a76"])
+def test_floats_are_whole_vectors_of_multiply_adds(core: str, tmp_path: Path) -> None:
+    """Accumulators stay in registers: nothing is stored, and most instructions multiply."""
+    module = parse_module(FLOATS)
+    module.target = f"arm:{core}"
+    body = hottest_block(module, tmp_path)
+    assert counted(body)["fmla"] >= 16
+    assert counted(body)["fmla"] > 0.5 * len(body)
+    assert not any(text.startswith("st") for text in body)
+
+
+@pytest.mark.parametrize(
+    ("core", "names"), [("neoverse-n2", ("usdot",)), ("cortex-a53", ("mul", "sadalp"))]
+)
+def test_bytes_are_multiplied_without_saturation(core: str, names: tuple[str, ...], tmp_path: Path) -> None:
+    module = parse_module(BYTES)
+    module.target = f"arm:{core}"
+    body = hottest_block(module, tmp_path)
+    found = counted(body)
+    assert all(found[name] >= 12 for name in names), found
+    assert not any(text.startswith("st") for text in body)
