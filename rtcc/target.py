@@ -381,6 +381,11 @@ class Target(ABC):
         return None
 
     @property
+    def sum_data(self) -> DType:
+        """What integer sums take as data, U8 or I8, where a pass has the choice."""
+        return DType.U8
+
+    @property
     def emulated_cpus(self) -> tuple[str, ...]:
         """QEMU's names of the CPU, the nearest that run its instructions behind; none where any does."""
         return ()

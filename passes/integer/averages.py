@@ -6,6 +6,7 @@ from math import prod
 
 import numpy as np
 
+from rtcc.ir import DType
 from rtcc.ir.ops.integer import GlobalSum, WindowSum
 from rtcc.ir.ops.math import Add
 from rtcc.ir.ops.pooling import AveragePool, GlobalAveragePool
@@ -23,7 +24,7 @@ def global_average(op: GlobalAveragePool, rw: Rewriter) -> None:
     count = prod(op.data.type.sizes[2:])
     if not 0 < count * LARGEST < LIMIT:
         return
-    data = data.unsigned(rw)
+    data = data.of_kind(DType.U8, rw)
     offset = rw.constant(np.array(-count * data.zero, np.int32), name="offset")
     total = Add(GlobalSum(data.value).result, offset)
     rw.replace(op, scaled(total.result, np.asarray(data.scale / np.float32(count)), rw))
@@ -39,7 +40,7 @@ def average(op: AveragePool, rw: Rewriter) -> None:
     if not counts.all():
         return
     inside = op.reached(sizes, padding=False)
-    data = data.unsigned(rw)
+    data = data.of_kind(DType.U8, rw)
     offset = rw.constant(_map(-data.zero * inside).astype(np.int32), name="offset")
     windows = {name: value for name, value in op.attributes.items() if name != "count_include_pad"}
     total = Add(WindowSum(data.value, **windows).result, offset)

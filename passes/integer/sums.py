@@ -65,13 +65,18 @@ class _Sums:
 
     arithmetic: Arithmetic
 
+    @property
+    def _kind(self) -> DType:
+        """Of data: what the target's sums take."""
+        return self.arithmetic.target.sum_data
+
     def convolution(self, op: nn.Conv, rw: Rewriter) -> None:
         """conv(dequantize(x), dequantize(#w), #b)  →  mul(cast(conv_sum(x, #w, #offset)), #scale)"""
-        self._replace(op, op.data, _convolution_sum(op, rw), rw)
+        self._replace(op, op.data, _convolution_sum(op, self._kind, rw), rw)
 
     def product(self, op: nn.MatMul | nn.Gemm, rw: Rewriter) -> None:
         """mat_mul(dequantize(x), dequantize(#w))  →  mul(cast(add(mat_mul_sum(x, #w), #offset)), #scale)"""
-        self._replace(op, op.left, _product_sum(op, rw), rw)
+        self._replace(op, op.left, _product_sum(op, self._kind, rw), rw)
 
     def _replace(self, op: Linear, data: Value, found: _Sum | Illegal, rw: Rewriter) -> None:
         total = found if isinstance(found, Illegal) else found.total
@@ -102,7 +107,7 @@ class _Sums:
         rw.replace(op, Sub(total.result, moved))
 
 
-def _convolution_sum(op: nn.Conv, rw: Rewriter) -> _Sum | Illegal:
+def _convolution_sum(op: nn.Conv, kind: DType, rw: Rewriter) -> _Sum | Illegal:
     """A convolution as an integer sum, or why it is none."""
     data, weights = read_data(op.data), read_weights(op.weight, 0)
     if isinstance(data, Illegal):
@@ -115,17 +120,17 @@ def _convolution_sum(op: nn.Conv, rw: Rewriter) -> _Sum | Illegal:
     bias = integer_bias(op.bias, scale, len(weights.array))
     if isinstance(bias, Illegal):
         return bias
-    data = data.unsigned(rw)
+    data = data.of_kind(kind, rw)
     window = op.window(op.data.type.sizes[2:], weights.array.shape)
     offset = padded_offset(weights.array, bias, data.zero, window, op.data.type.sizes[2:])
-    if may_overflow(weights.array, offset):
+    if may_overflow(weights.array, offset, is_signed=kind is DType.I8):
         return OVERFLOW
     moved = rw.constant(offset.astype(np.int32), name=f"{weights.name(rw)}.offset")
     total = ConvSum(data.value, weights.constant(rw), moved, **op.attributes)
     return _Sum(total, _along(scale, op.type.rank, 1))
 
 
-def _product_sum(op: nn.MatMul | nn.Gemm, rw: Rewriter) -> _Sum | Illegal:
+def _product_sum(op: nn.MatMul | nn.Gemm, kind: DType, rw: Rewriter) -> _Sum | Illegal:
     """A matrix product as an integer sum, or why it is none."""
     transposed = isinstance(op, nn.Gemm) and bool(op.transB)
     data, weights = read_data(op.left), read_weights(op.right, 0 if transposed else 1)
@@ -144,9 +149,9 @@ def _product_sum(op: nn.MatMul | nn.Gemm, rw: Rewriter) -> _Sum | Illegal:
     bias = integer_bias(op.addend if isinstance(op, nn.Gemm) else None, scale, matrix.shape[1])
     if isinstance(bias, Illegal):
         return bias
-    data = data.unsigned(rw)
+    data = data.of_kind(kind, rw)
     offset = bias - data.zero * matrix.sum(0, dtype=np.int64)
-    if may_overflow(matrix.T, offset):
+    if may_overflow(matrix.T, offset, is_signed=kind is DType.I8):
         return OVERFLOW
     total = MatMulSum(data.value, weights.constant(rw, matrix if transposed else None))
     moved = rw.constant(offset.astype(np.int32), name=f"{weights.name(rw)}.offset")

@@ -42,13 +42,17 @@ class QuantizedTensor:
         """Whether equal integers stand for equal numbers."""
         return (self.scale, self.zero, self.value.type.dtype) == (other.scale, other.zero, other.dtype)
 
-    def unsigned(self, rw: Rewriter) -> QuantizedTensor:
-        """The same numbers as u8."""
-        if self.value.type.dtype is DType.U8:
+    def of_kind(self, dtype: DType, rw: Rewriter) -> QuantizedTensor:
+        """The same numbers as u8 or as s8."""
+        if self.value.type.dtype is dtype:
             return self
-        flip = rw.constant(np.array(SIGN, np.uint8), name="sign")
-        raw = BitCast(self.value, to=DType.U8.value).result
-        return QuantizedTensor(BitwiseXor(raw, flip).result, self.scale, self.zero + SIGN)
+        raw, flip = self.value, rw.constant(np.array(SIGN, np.uint8), name="sign")
+        if dtype is DType.U8:
+            raw = BitCast(raw, to=DType.U8.value).result
+        turned = BitwiseXor(raw, flip).result
+        if dtype is DType.I8:
+            turned = BitCast(turned, to=DType.I8.value).result
+        return QuantizedTensor(turned, self.scale, self.zero + (SIGN if dtype is DType.U8 else -SIGN))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from rtcc.ir import DType
 from rtcc.targets.arm.cpus import CPUS, EMULATED, host_cpu
 from rtcc.targets.cpu.model import Cpu
 from rtcc.targets.cpu.target import SOURCES, CpuTarget
@@ -30,6 +31,18 @@ class Arm(CpuTarget):
         return {**super().facts, "L3 bytes": cpu.reach.l3, "nominal gigahertz": cpu.gigahertz,
                 "vectors of multiply-adds a cycle": cpu.multiplies_per_cycle,
                 "features not used": sorted(cpu.absent)}  # fmt: skip
+
+    @property
+    def sum_data(self) -> DType:
+        """s8 where four products of those are one instruction, and those of u8 by s8 are not."""
+        features = self.model.features
+        return DType.I8 if "dotprod" in features and "i8mm" not in features else DType.U8
+
+    def graph_passes(self, level: str) -> str:
+        passes = super().graph_passes(level)
+        if self.sum_data is DType.U8:
+            return passes
+        return passes.replace("convert-signedness", "convert-signedness{to=i8}")
 
     @property
     def emulated_cpus(self) -> tuple[str, ...]:

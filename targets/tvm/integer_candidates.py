@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass, replace
 from math import prod
 
-from rtcc.ir import Layout
+from rtcc.ir import DType, Layout, Value
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.target import Candidate, Halos, Illegal
 from rtcc.targets.tvm.candidate_basis import Price, Vectors, border_of, generic_candidate
@@ -32,10 +32,17 @@ from rtcc.targets.tvm.kernels.integer.integer_tiles import (
 )
 from rtcc.targets.tvm.problems import GROUPED, PLAIN, bordered_problem, is_column, product_problem
 
+ONLY_UNSIGNED = "this CPU has kernels for sums of u8 by s8 alone, the data are s8"
+
+
+def _has_instruction(data: Value, vectors: Vectors) -> bool:
+    """Whether the CPU adds up four products of such data at once."""
+    return has_four_products(vectors.features, vectors.lanes, signed=data.type.dtype is DType.I8)
+
 
 @dataclass(frozen=True)
 class ByteConvolution:
-    """One convolution of u8 by s8, and how each algorithm would do it."""
+    """One convolution of bytes by s8, and how each algorithm would do it."""
 
     conv: ConvSum
     has_constants: bool
@@ -80,7 +87,7 @@ class ByteConvolution:
 
     @property
     def _four_products(self) -> bool:
-        return has_four_products(self.vectors.features, self.vectors.lanes)
+        return _has_instruction(self.conv.data, self.vectors)
 
     @property
     def _problem(self) -> ConvProblem:
@@ -132,6 +139,8 @@ class ByteConvolution:
             return f"micro-kernels take one or two spatial axes, these are {self.conv.data.type.rank - 2}"
         if 0 in self.conv.type.sizes:
             return "the result has no elements"
+        if self.conv.data.type.dtype is DType.I8 and not self._four_products:
+            return ONLY_UNSIGNED
         return None if self.has_constants else "weights and offset are not constants of this layer's own"
 
 
@@ -145,11 +154,12 @@ def product_of_bytes(
         reason = "the micro-kernel takes rows and a constant matrix of this layer's own"
     elif depth % GROUP or 0 in op.type.sizes or not depth:
         reason = f"rows of {depth} are no whole groups of {GROUP}, or the result has no elements"
+    elif op.left.type.dtype is DType.I8 and not _has_instruction(op.left, vectors):
+        reason = ONLY_UNSIGNED
     if reason is not None:
         return Candidate("matmul", Illegal(reason)), generic
     problem = product_problem(op, vectors.lanes)
     tile = integer_matmul_tiles(problem, vectors.registers, vectors.threads)[0]
-    four_products = has_four_products(vectors.features, vectors.lanes)
-    demand = integer_matmul_demand(problem, tile, four_products=four_products)
+    demand = integer_matmul_demand(problem, tile, four_products=_has_instruction(op.left, vectors))
     layouts = {1: Layout(((1, tile.vectors * vectors.lanes), (0, GROUP)), (1, 0))}
     return Candidate("matmul", price(demand), 0.0, astuple(tile), layouts), generic

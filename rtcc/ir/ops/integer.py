@@ -1,9 +1,9 @@
 """Integer arithmetic that `lower-quantization` makes of quantised operators (family `quant`).
 
-Sums of u8 data times s8 weights are exact in i32: `check` refuses weights with which some data leave it, and
-so many products that some weights do where they are no constants. What follows a sum is elementwise, so that
-it runs in the kernel that adds up: `requantize` rounds once to a quantised type, `add` adds two quantised
-tensors, `add_to_sum` a quantised tensor to a sum that was not rounded before.
+Sums of 8-bit data times s8 weights are exact in i32: `check` refuses weights with which some data leave it,
+and so many products that some weights do where they are no constants. What follows a sum is elementwise, so
+that it runs in the kernel that adds up: `requantize` rounds once to a quantised type, `add` adds two
+quantised tensors, `add_to_sum` a quantised tensor to a sum that was not rounded before.
 docs/arithmetic.md has the order of the operations.
 """
 
@@ -42,10 +42,11 @@ _FACTOR_MASK = np.uint32(2**32 - 2 ** (24 - FACTOR_BITS))
 
 
 class ConvSum(Convolution):
-    """Convolution of u8 data by an s8 weight [M, C/group, kernel…] plus an offset, in i32, which holds it.
+    """Convolution of 8-bit data by an s8 weight [M, C/group, kernel…] plus an offset, in i32, which holds it.
 
-    Padding reads zeros. offset: i32[M], or [M, places…] with, per spatial axis, 1 or `places`: a window that
-    reaches over an edge has its own, so that data with a zero point are padded with it (`padded_offset`).
+    Data: u8 or s8. Padding reads zeros. offset: i32[M], or [M, places…] with, per spatial axis, 1 or
+    `places`: a window that reaches over an edge has its own, so that data with a zero point are padded with
+    it (`padded_offset`).
     """
 
     name = "quant.conv_sum"
@@ -77,7 +78,8 @@ class ConvSum(Convolution):
     def check(self) -> None:
         weight, offset = outer_value(self.weight), outer_value(self.offset)
         if isinstance(weight, Constant):
-            _require_fit(self, weight.array, offset.array if isinstance(offset, Constant) else None)
+            moved = offset.array if isinstance(offset, Constant) else None
+            _require_fit(self, self.data, weight.array, moved)
         elif not is_kernel_parameter(weight):
             _require_few(self, self.weight.type.shape[1:])
 
@@ -152,7 +154,7 @@ def padded_offset(weight: Array, bias: Array, zero: int, window: Window, spatial
 
 
 class MatMulSum(ComputedOp):
-    """Product of u8 [..., M, K] and s8 [K, N], in i32, which holds all sums."""
+    """Product of u8 or s8 [..., M, K] and s8 [K, N], in i32, which holds all sums."""
 
     name = "quant.mat_mul_sum"
     role = Role.ANCHOR
@@ -166,7 +168,7 @@ class MatMulSum(ComputedOp):
     def check(self) -> None:
         right = outer_value(self.right)
         if isinstance(right, Constant):
-            _require_fit(self, columns_of(right.array), None)
+            _require_fit(self, self.left, columns_of(right.array), None)
         elif not is_kernel_parameter(right):
             _require_few(self, self.left.type.shape[-1:])
 
@@ -338,12 +340,12 @@ def add_factor(factor: float) -> np.float32:
 
 
 def _require_sum(op: ComputedOp, data: Value, weight: Value) -> None:
-    if data.type.dtype is not DType.U8 or weight.type.dtype is not DType.I8:
-        raise op.fail(f"needs u8 data and s8 weights, found {data.type} and {weight.type}")
+    if data.type.dtype not in QUANTIZED or weight.type.dtype is not DType.I8:
+        raise op.fail(f"needs u8 or s8 data and s8 weights, found {data.type} and {weight.type}")
 
 
-def _require_fit(op: ComputedOp, filters: Array, offset: Array | None) -> None:
-    if may_overflow(filters, offset):
+def _require_fit(op: ComputedOp, data: Value, filters: Array, offset: Array | None) -> None:
+    if may_overflow(filters, offset, is_signed=data.type.dtype is DType.I8):
         raise op.fail("with these weights some data make its sum leave int32", hint=_DIVIDED)
 
 

@@ -117,7 +117,8 @@ def _product(graph: Graph, op: MatMulSum, target: Target) -> tirx.PrimFunc:
     reason = matmul_tiles.tile_illegal(tile)
     require_tile(op, tile, op.right.type, 1, tile.vectors * problem.lanes, reason)
     output = storage_type(graph.returned[0].type)
-    func = integer_matmul.make(problem, epilogue, tile, output, target.machine.features)
+    data = storage_type(op.left.type)
+    func = integer_matmul.make(problem, epilogue, tile, output, target.machine.features, data)
     return finished(func, graph, epilogue)
 
 
@@ -137,5 +138,6 @@ def _conv_sum(graph: Graph, op: ConvSum, target: Target) -> tirx.PrimFunc:
         op, replace(tile, depth=tile.depth or 1), op.weight.type, 0, vectors * layout.blocks[1],
         tile_illegal(problem, tile),
     )  # fmt: skip
-    func = _CONVOLUTIONS[algorithm].make(problem, epilogue, tile, output, target.machine.features)
+    data = storage_type(op.data.type)
+    func = _CONVOLUTIONS[algorithm].make(problem, epilogue, tile, output, target.machine.features, data)
     return finished(func, graph, epilogue)

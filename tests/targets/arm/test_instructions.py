@@ -12,6 +12,7 @@ import pytest
 
 from rtcc.compiler import Options, start
 from rtcc.ir import Module
+from rtcc.target import parse_target
 from rtcc.targets.tvm.build import KERNEL_SYMBOL
 from rtcc.text import parse_module
 
@@ -27,16 +28,17 @@ BYTES = """// rtir 1  level=graph
 const #w : i8[32,32,3,3] = splat(1)
 const #o : i32[32] = splat(7)
 const #f : f32[] = 0.01
-const #z : u8[] = 3
-graph @main(%x: u8[1,32,10,10]) {
+const #z : KIND[] = 3
+graph @main(%x: KIND[1,32,10,10]) {
   %s = quant.conv_sum(%x, #w, #o) : i32[1,32,8,8]
-  %y = quant.requantize(%s, #f, #z) : u8[1,32,8,8]
+  %y = quant.requantize(%s, #f, #z) : KIND[1,32,8,8]
   return(%y)
 }
 """
 
 
 BRANCH = re.compile(r"b\t|b\.|cbn?z|tbn?z|ret")
+PRODUCTS = ("fmla", "usdot", "sdot", "mul")
 PLACE = re.compile(r"\b([0-9a-f]+) <")
 
 
@@ -59,7 +61,7 @@ def hottest_block(module: Module, folder: Path) -> list[str]:
         if place in targets or (blocks[-1] and BRANCH.match(blocks[-1][-1])):
             blocks.append([])
         blocks[-1].append(text)
-    return max(blocks, key=lambda block: sum(counted(block)[each] for each in ("fmla", "usdot", "mul")))
+    return max(blocks, key=lambda block: sum(counted(block)[each] for each in PRODUCTS))
 
 
 def counted(body: list[str]) -> Counter[str]:
@@ -80,10 +82,18 @@ def test_floats_are_whole_vectors_of_multiply_adds(core: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("core", "names"), [("neoverse-n2", ("usdot",)), ("cortex-a53", ("mul", "sadalp"))]
+    ("core", "kind", "names"),
+    [
+        ("neoverse-n2", "u8", ("usdot",)),
+        ("cortex-a76", "i8", ("sdot",)),
+        ("cortex-a53", "u8", ("mul", "sadalp")),
+    ],
 )
-def test_bytes_are_multiplied_without_saturation(core: str, names: tuple[str, ...], tmp_path: Path) -> None:
-    module = parse_module(BYTES)
+def test_bytes_are_multiplied_without_saturation(
+    core: str, kind: str, names: tuple[str, ...], tmp_path: Path
+) -> None:
+    assert parse_target(f"arm:{core}").sum_data.value == kind
+    module = parse_module(BYTES.replace("KIND", kind))
     module.target = f"arm:{core}"
     body = hottest_block(module, tmp_path)
     found = counted(body)

@@ -37,12 +37,13 @@ edge of the picture leaves taps out, and what it asks for must be what it comes 
 
 
 def make(
-    problem: ConvProblem, epilogue: Epilogue | None, tile: Tile, output: str, features: Collection[str]
+    problem: ConvProblem, epilogue: Epilogue | None, tile: Tile, output: str, features: Collection[str],
+    data: str = "uint8",
 ) -> tirx.PrimFunc:
-    """The kernel (task, tasks, input, weights, *epilogue parameters, output); output: its element type."""
+    """The kernel (task, tasks, input, weights, *epilogue parameters, output); output, data: element types."""
     reason = direct_illegal(problem)
     assert reason is None, reason
-    return _IntegerConv(problem, tile, frozenset(features)).build(epilogue, output)
+    return _IntegerConv(problem, tile, frozenset(features), data).build(epilogue, output)
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class _IntegerConv:
     problem: ConvProblem
     tile: Tile
     features: frozenset[str]
+    data: str
 
     @property
     def groups_of_channels(self) -> int:
@@ -59,7 +61,7 @@ class _IntegerConv:
     def build(self, epilogue: Epilogue | None, dtype: str) -> tirx.PrimFunc:
         problem, tile = self.problem, self.tile
         tiling = Tiling(problem.output, tile.blocks, tile.joined)
-        data = BufferSpec("input", problem.input.joined(tile.joined).shape, "uint8")
+        data = BufferSpec("input", problem.input.joined(tile.joined).shape, self.data)
         columns = tile.blocks * problem.lanes
         shape = (tiling.groups, self.groups_of_channels, *problem.kernel, columns * GROUP)
         operands = [data, BufferSpec("weights", shape, "int8")]

@@ -1,5 +1,7 @@
 # pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-"""Four products of bytes added to each lane of i32: acc + Σ_i data[i] · weights[i], u8 times s8, exact.
+"""Four products of bytes added to each lane of i32: acc + Σ_i data[i] · weights[i], exact.
+
+Data are u8, or s8 where ARM's dotprod has one instruction for that; weights are s8.
 
 VNNI has one instruction for it, as has ARM's I8MM. Without it, u8 · s8 pairs added in i16 may saturate
 (`vpmaddubsw`), so even and odd bytes are widened and multiplied by themselves, whose pairs `vpmaddwd` adds in
@@ -23,18 +25,22 @@ _MULTIPLY_PAIRS = {
     4: "llvm.x86.sse2.pmadd.wd",
 }
 _FOUR_PRODUCTS = {16: "llvm.x86.avx512.vpdpbusd.512", 4: "llvm.aarch64.neon.usdot.v4i32.v16i8"}
+_FOUR_SIGNED_PRODUCTS = "llvm.aarch64.neon.sdot.v4i32.v16i8"
 _ADD_PAIRS = "llvm.aarch64.neon.saddlp.v4i32.v8i16"
 
 
 def broadcast_group(data: Expr, lanes: int) -> Expr:
     """Four neighbouring bytes as a vector that repeats them in each lane."""
     word = tirx.reinterpret("int32", data)
-    return tirx.reinterpret(f"uint8x{GROUP * lanes}", splat(word, lanes))
+    return tirx.reinterpret(f"{vm.scalar_type(data)}x{GROUP * lanes}", splat(word, lanes))
 
 
 def dot(acc: Expr, data: Expr, weights: Expr, features: Collection[str]) -> Expr:
-    """acc (i32) plus, for each lane, the sum of its four u8 of `data` times its four s8 of `weights`."""
+    """acc (i32) plus, for each lane, the sum of its four bytes of `data` times its four s8 of `weights`."""
     lanes = vm.lanes_of(acc)
+    if vm.scalar_type(data) == "int8":
+        assert has_four_products(features, lanes, signed=True), "s8 data have no other instruction"
+        return _call(_FOUR_SIGNED_PRODUCTS, lanes, acc, data, weights)
     if has_four_products(features, lanes):
         return _call(_FOUR_PRODUCTS[lanes], lanes, acc, data, weights)
     pairs = lanes * GROUP // 2

@@ -29,12 +29,13 @@ from rtcc.targets.tvm.kernels.tiling import Tiling
 
 
 def make(
-    problem: ConvProblem, epilogue: Epilogue | None, tile: Tile, output: str, features: Collection[str]
+    problem: ConvProblem, epilogue: Epilogue | None, tile: Tile, output: str, features: Collection[str],
+    data: str = "uint8",
 ) -> tirx.PrimFunc:
-    """The kernel (task, tasks, input, weights, *epilogue parameters, output); output: its element type."""
+    """The kernel (task, tasks, input, weights, *epilogue parameters, output); output, data: element types."""
     reason = integer_grouped_illegal(problem)
     assert reason is None, reason
-    return _IntegerGrouped(problem, tile, frozenset(features)).build(epilogue, output)
+    return _IntegerGrouped(problem, tile, frozenset(features), data).build(epilogue, output)
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class _IntegerGrouped:
     problem: ConvProblem
     tile: Tile
     features: frozenset[str]
+    data: str
 
     @property
     def size(self) -> int:
@@ -51,7 +53,7 @@ class _IntegerGrouped:
     def build(self, epilogue: Epilogue | None, dtype: str) -> tirx.PrimFunc:
         problem, tiling = self.problem, Tiling(self.problem.output, 1)
         shape = (tiling.groups, -(-self.size // GROUP), *problem.kernel, problem.lanes * GROUP)
-        operands = [BufferSpec("input", problem.input.shape, "uint8"), BufferSpec("weights", shape, "int8")]
+        operands = [BufferSpec("input", problem.input.shape, self.data), BufferSpec("weights", shape, "int8")]
         return banded(tiling, self.tile.rows, operands, epilogue, self._band, dtype)
 
     def _band(self, band: Band, data: tirx.Buffer, weights: tirx.Buffer) -> None:

@@ -34,12 +34,13 @@ def make(
     tile: MatmulTile,
     output: str,
     features: Collection[str],
+    data: str = "uint8",
 ) -> tirx.PrimFunc:
-    """The kernel (task, tasks, left, right, *epilogue parameters, output); output: its element type.
+    """The kernel (task, tasks, left, right, *epilogue parameters, output); output, data: element types.
 
     The epilogue sees positions (0, row, column); its vectors lie along the columns.
     """
-    return _IntegerMatmul(problem, tile, frozenset(features)).build(epilogue, output)
+    return _IntegerMatmul(problem, tile, frozenset(features), data).build(epilogue, output)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class _IntegerMatmul:
     problem: MatmulProblem
     tile: MatmulTile
     features: frozenset[str]
+    data: str
 
     @property
     def groups(self) -> int:
@@ -56,7 +58,7 @@ class _IntegerMatmul:
     def build(self, epilogue: Epilogue | None, dtype: str) -> tirx.PrimFunc:
         problem, tile = self.problem, self.tile
         kernel = FunctionBuilder()
-        left = kernel.buffer("left", (problem.rows, problem.depth), "uint8")
+        left = kernel.buffer("left", (problem.rows, problem.depth), self.data)
         width = tile.vectors * problem.lanes
         right = kernel.buffer("right", (self.groups, problem.depth // GROUP, width * GROUP), "int8")
         finish = BoundEpilogue(kernel, epilogue)
@@ -109,12 +111,12 @@ class _Part:
         """Four products of each row and column more."""
         kernel, lanes = self.kernel, acc.lanes
         with kernel.unrolled("m", acc.pixels) as m:
-            data = broadcast_group(self.left[row + m, vector(q * GROUP, GROUP)], lanes)
+            value = broadcast_group(self.left[row + m, vector(q * GROUP, GROUP)], lanes)
             with kernel.unrolled("j", acc.blocks) as j:
                 place = acc.place(m, j)
                 weight = self.right[self.group, q, vector(j * (lanes * GROUP), lanes * GROUP)]
                 kernel.store(
-                    acc.buffer, [place], dot(acc.buffer[place], data, weight, self.matmul.features)
+                    acc.buffer, [place], dot(acc.buffer[place], value, weight, self.matmul.features)
                 )
         columns = acc.blocks * lanes * GROUP
         kernel.prefetch(self.right, [self.group, q + AHEAD_BYTES // columns], columns)

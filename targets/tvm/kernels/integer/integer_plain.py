@@ -36,15 +36,16 @@ from rtcc.targets.tvm.kernels.tiling import Tiling
 
 
 def make(
-    problem: ConvProblem, epilogue: Epilogue | None, tile: Tile, output: str, features: Collection[str]
+    problem: ConvProblem, epilogue: Epilogue | None, tile: Tile, output: str, features: Collection[str],
+    data: str = "uint8",
 ) -> tirx.PrimFunc:
     """The kernel (task, tasks, input, weights, *epilogue parameters, output, scratch).
 
-    output: its element type.
+    output, data: element types.
     """
     reason = integer_plain_illegal(problem)
     assert reason is None, reason
-    return _IntegerPlain(problem, tile, frozenset(features)).build(epilogue, output)
+    return _IntegerPlain(problem, tile, frozenset(features), data).build(epilogue, output)
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,19 @@ class _IntegerPlain:
     problem: ConvProblem
     tile: Tile
     features: frozenset[str]
+    data: str
 
     def build(self, epilogue: Epilogue | None, dtype: str) -> tirx.PrimFunc:
         problem, tile, tiling = self.problem, self.tile, Tiling(self.problem.output, self.tile.blocks)
         kernel = FunctionBuilder()
         shape = (problem.batch, problem.channels, problem.height, problem.width)
-        data = kernel.buffer("input", shape, "uint8")
+        data = kernel.buffer("input", shape, self.data)
         taps = (problem.channels, problem.kernel[0], quads_of(problem))
         columns = tile.blocks * problem.lanes * GROUP
         weights = kernel.buffer("weights", (tiling.groups, *taps, columns), "int8")
         finish = BoundEpilogue(kernel, epilogue)
         output = kernel.buffer("output", tiling.form.shape, dtype)
-        scratch = kernel.buffer("scratch", band_shape(problem, tile), "uint8")
+        scratch = kernel.buffer("scratch", band_shape(problem, tile), self.data)
         bands = -(-problem.output_height // tile.rows)
         with kernel.tasks("step", problem.batch * bands) as step:
             top = kernel.bind("top", tirx.truncmod(step, bands) * tile.rows)
@@ -87,7 +89,7 @@ class _IntegerPlain:
         first = kernel.bind("first", top * problem.strides[0] - problem.pads[0])
         with kernel.serial("c", channels) as c, kernel.serial("i", rows) as i:
             for start in range(0, width, COPIED):
-                kernel.store(scratch, [c, i, vector(start, COPIED)], splat(0, COPIED, "uint8"))
+                kernel.store(scratch, [c, i, vector(start, COPIED)], splat(0, COPIED, self.data))
             y = kernel.bind("y", first + i)
             with kernel.when(tirx.all(tirx.GE(y, 0), tirx.LT(y, problem.height))):
                 for start, length in pieces(problem.width, COPIED):

@@ -40,8 +40,10 @@ def _widening(four_products: bool) -> float:
     return 1.0 if four_products else WIDENING
 
 
-def has_four_products(features: Collection[str], lanes: int) -> bool:
-    """Whether one instruction adds up four products of u8 by s8 in each of so many lanes."""
+def has_four_products(features: Collection[str], lanes: int, *, signed: bool = False) -> bool:
+    """Whether one instruction adds up four products of u8 by s8, or of s8 by s8, in each of so many lanes."""
+    if signed:
+        return lanes == 4 and "dotprod" in features
     return (lanes == 16 and "avx512vnni" in features) or (lanes == 4 and "i8mm" in features)
 
 
