@@ -377,10 +377,11 @@ def imported(_: Job) -> bytes:
 
 DECIDE_NOTHING = {
     "rtcc", "rtcc.artifact", "rtcc.artifact.artifact", "rtcc.artifact.elf", "rtcc.artifact.info",
-    "rtcc.artifact.library", "rtcc.artifact.seal", "rtcc.errors", "rtcc.plugins", "rtcc.quoting",
-    "rtcc.rounding", "rtcc.rounding.bounded", "rtcc.selection", "rtcc.selection.declared_candidate",
-    "rtcc.selection.layout_rules", "rtcc.system", "rtcc.system.child_process", "rtcc.system.files",
-    "rtcc.system.limits", "rtcc.targets", "rtcc.tuning", "rtcc.tuning.store",
+    "rtcc.artifact.library", "rtcc.artifact.seal", "rtcc.artifact.tensors", "rtcc.errors", "rtcc.plugins",
+    "rtcc.quoting", "rtcc.rounding", "rtcc.rounding.bounded", "rtcc.selection",
+    "rtcc.selection.declared_candidate", "rtcc.selection.layout_rules", "rtcc.system",
+    "rtcc.system.child_process", "rtcc.system.files", "rtcc.system.limits", "rtcc.targets", "rtcc.tuning",
+    "rtcc.tuning.store",
 }  # fmt: skip
 """Modules that a worker imports and no code depends on: errors, files, artefacts, choices in the text."""
 
