@@ -120,12 +120,16 @@ def _transposed(op: Op, write: Writer) -> Op | None:
 
 
 def _along(op: Op, write: Writer) -> Op | None:
-    """Operators that treat every row along `axis` alone: the axis must be closed."""
+    """Operators that treat every row along `axis` alone: where the axis is open, its rest must not count."""
     data = op.operands[0]
     assert data is not None
     axis = normal_axis(op, op.attributes.get("axis", op.attribute_slots["axis"].default), data.type.rank)
-    others = op.operands[1:]
-    return None if axis in open_axes(data.type) or any(map(_cut, others)) else _again(op)
+    if axis not in open_axes(data.type):
+        return _again(op)
+    last = _LAST.get(type(op))
+    if last is None or op.attributes.get("select_last_index", 0) or data.type.dtype is DType.BOOL:
+        return None
+    return _again(op, _masked(data, write, last(data.type.dtype)))
 
 
 def _concatenated(op: movement.Concat, write: Writer) -> Op | None:
@@ -162,10 +166,24 @@ def _reduced(op: reduce.Reduction, write: Writer) -> Op | None:
     """What lies behind the true size becomes what changes no total, where it is reduced."""
     if not open_axes(op.data.type) & set(op.reduced_axes()):
         return _again(op)
+    if isinstance(op, reduce.ReduceMean):
+        return _averaged(op, write)
     neutral = _NEUTRAL.get(type(op))
     if neutral is None or op.data.type.dtype is DType.BOOL:
         return None
     return _again(op, _masked(op.data, write, neutral(op.data.type.dtype)), op.axes)
+
+
+def _averaged(op: reduce.ReduceMean, write: Writer) -> Op | None:
+    """The sum over the number of elements; narrower types would round or wrap both."""
+    cut, type = _cut(op.data), op.data.type
+    if cut is None or type.dtype not in (DType.F32, DType.F64):
+        return None
+    total = reduce.ReduceSum(_masked(op.data, write, 0), op.axes, keepdims=op.keepdims)
+    sizes = [type.shape[axis] for axis in op.reduced_axes()]
+    known = write.number(prod(size for size in sizes if isinstance(size, int)), DType.I64)
+    counts = [_size(size, cut.count, write) for size in sizes if isinstance(size, Expression)]
+    return math.Div(total.result, write.cast(reduce_by(write.mul, [known, *counts]), type.dtype))
 
 
 def _multiplied(op: nn.MatMul, write: Writer) -> Op | None:
@@ -259,6 +277,14 @@ _NEUTRAL: dict[type[Op], Callable[[DType], float | int]] = {
     reduce.ReduceMin: _extreme(1),
 }
 """What may be added to the elements of a reduction and changes nothing."""
+
+_LAST: dict[type[Op], Callable[[DType], float | int]] = {
+    softmax.Softmax: _extreme(0),
+    softmax.LogSoftmax: _extreme(0),
+    reduce.ArgMax: _extreme(0),
+    reduce.ArgMin: _extreme(1),
+}
+"""What counts for nothing, or comes after all others, along the axis of an operator."""
 
 _RULES: dict[type[Op], Callable[..., Op | None]] = {
     movement.Transpose: _transposed,

@@ -57,6 +57,51 @@ def test_non_zero_and_what_reads_it() -> None:
     assert agree(model, *feeds, pipeline="-O0", threads=2)
 
 
+def test_what_runs_along_the_open_axis() -> None:
+    """What lies behind the true size is no part of means, softmaxes and places of extremes."""
+    nodes = [
+        helper.make_node("Compress", ["x", "keep"], ["c"], axis=1),
+        helper.make_node("ReduceMean", ["c"], ["mean"], keepdims=0),
+        helper.make_node("ReduceMean", ["c", "second"], ["means"]),
+        helper.make_node("Softmax", ["c"], ["soft"], axis=1),
+        helper.make_node("LogSoftmax", ["c"], ["log"], axis=1),
+        helper.make_node("ArgMax", ["c"], ["most"], axis=1),
+        helper.make_node("ArgMin", ["c"], ["least"], axis=1, keepdims=0),
+    ]
+    inputs = [value("x", (3, 9)), value("keep", (9,), np.bool_)]
+    outputs = ["mean", "means", "soft", "log", "most", "least"]
+    model = make_model(nodes, inputs, outputs, {"second": np.array([1])})
+    random = np.random.default_rng(0)
+    one = random.standard_normal((3, 9)).astype(np.float32)
+    with rtcc.compile(model, verify_each=True) as artifact:
+        for x in (one, np.abs(one), -np.abs(one)):
+            feeds = {"x": x, "keep": random.random(9) < 0.5}
+            found = artifact.run(feeds)
+            for name, expected in rtcc.interpret(rtcc.read(model), feeds).items():
+                np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("has_condition", [False, True])
+def test_a_tensor_that_grows_for_a_known_number_of_rounds(has_condition: bool) -> None:
+    body = helper.make_graph(
+        [
+            helper.make_node("Concat", ["cache", "row"], ["longer"], axis=0),
+            helper.make_node("ReduceMean", ["longer", "first"], ["mean"]),
+            helper.make_node("Identity", ["go"], ["on"]),
+        ],
+        "body",
+        [value("i", (), np.int64), value("go", (), np.bool_), value("row", (1, 3)), value("cache", ("n", 3))],
+        [value("on", (), np.bool_), value("mean", (1, 3)), value("longer", ("m", 3))],
+    )
+    condition = "true" if has_condition else ""
+    loop = helper.make_node("Loop", ["rounds", condition, "x", "x"], ["last", "all"], body=body)
+    stored = {"first": np.array([0]), "rounds": np.array(4), "true": np.array(True)}
+    (found,) = agree(
+        make_model([loop], [value("x", (1, 3))], ["last", "all"], stored), {"x": grid(0)[:1, :3]}
+    )
+    assert found["all"].shape == (5, 3)
+
+
 @pytest.mark.parametrize("is_sorted", [0, 1])
 @pytest.mark.parametrize("axis", [None, 0, 1])
 def test_unique(is_sorted: int, axis: int | None) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 from rtcc.errors import InvalidModel, Unsupported
 from rtcc.ir import DType, Expression, Graph, TensorType, Value, symbol
+from rtcc.ir.ops.math import Identity
 from rtcc.ir.shape_value import known_integers
 from rtcc.onnx.builder import Builder
 from rtcc.onnx.held import Absent, Held, Items, grouped
 from rtcc.onnx.node import Node
 from rtcc.onnx.tables.rules import Table
-from rtcc.onnx.tables.written_out import written_out
+from rtcc.onnx.tables.written_out import MOST_ROUNDS, written_out
 
 TABLE = Table()
 
@@ -44,13 +45,37 @@ def branch(node: Node, build: Builder) -> Sequence[Held]:
 
 @TABLE.rule("Loop")
 def loop(node: Node, build: Builder) -> Sequence[Held]:
-    """The body takes iteration, condition and carried values; with sequences among them it is written out."""
+    """The body takes iteration, condition and carried values.
+
+    It is written out where there are sequences among them, or tensors that grow for a known number of rounds.
+    """
     if any(isinstance(held, Items | Absent) for held in node.inputs[2:]):
         return written_out(node, build)
     carried = [node.operand(i).type for i in range(2, len(node.operands))]
     counter = [TensorType(DType.I64, ()), TensorType(DType.BOOL, ())]
     body = _stable_body(node, build, [*counter, *carried], 2, 1)
+    if any(value.type != type for value, type in zip(body.parameters[2:], carried, strict=True)) and (
+        _runs_a_known_number_of_rounds(node, body)
+    ):
+        for op in body.ops:
+            op.drop_operands()
+        return written_out(node, build)
     return build.op("Loop", *_padded(node.operands, 2), regions=[body]).results
+
+
+def _runs_a_known_number_of_rounds(node: Node, body: Graph) -> bool:
+    """Whether constants say how many, at least one and not too many, and no condition says otherwise."""
+    trips = None if node.optional(0) is None else known_integers(node.operand(0))
+    if trips is None or len(trips) != 1 or not 1 <= trips[0] <= MOST_ROUNDS:
+        return False
+    if (first := node.optional(1)) is None:
+        return True
+    following = body.returned[0]
+    while isinstance(following.producer, Identity):
+        following = following.producer.data
+    return known_integers(first) == (1,) and (
+        following is body.parameters[1] or known_integers(following) == (1,)
+    )
 
 
 @TABLE.rule("Scan", before=9)

@@ -1,4 +1,4 @@
-"""Loops that carry sequences, written out round after round while the graph is read."""
+"""Loops that carry sequences or growing tensors, written out round after round while the graph is read."""
 
 from __future__ import annotations
 
