@@ -127,6 +127,7 @@ def past(steps: int, *, lead: tuple[int, ...] = (2,), seed: int = 5) -> Array:
     return numbers(*lead, BATCH, HEADS, steps, WIDTH // HEADS, seed=seed)
 
 
+HEAD_DATA = numbers(1, 3, 5, 4)
 BOTH = (F32, F32)
 SCORES = numbers(BATCH, HEADS, STEPS, STEPS, seed=6)
 
@@ -198,6 +199,12 @@ def test_compiled() -> None:
             model_of("RotaryEmbedding", data(), np.array([0]), numbers(8, 2), numbers(8, 2), scale=2.0),
             Unsupported,
         ),
+        (
+            model_of("RotaryEmbedding", HEAD_DATA, np.array([2]), numbers(8, 2, 2), numbers(8, 2)),
+            InvalidModel,
+        ),
+        (model_of("RotaryEmbedding", HEAD_DATA, np.arange(9), numbers(8, 2), numbers(8, 2)), InvalidModel),
+        (model_of("RotaryEmbedding", HEAD_DATA, np.array([2]), numbers(8, 3), numbers(8, 3)), InvalidModel),
         (attention(None, None, None, np.array([1], I32)), Unsupported),
         (attention(qkv_hidden_sizes=[12, 12, 24]), Unsupported),
         (attention(do_rotary=1), Unsupported),

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from rtcc.ir.dimension import Expression
 from rtcc.ir.dtype import Kind
 from rtcc.ir.op import Array, AttributeSlot, attribute, operand, optional_operand
 from rtcc.ir.ops.computed import FLOATS, ComputedOp, SameType
 from rtcc.ir.ops.softmax import softmax
 from rtcc.ir.roles import Role
 from rtcc.ir.types import Shape, TensorType
+from rtcc.ir.value import Value
 
 
 class Attention(ComputedOp):
@@ -190,9 +192,38 @@ class RotaryEmbedding(SameType):
     rotary_embedding_dim = attribute(0)
 
     def infer(self) -> tuple[TensorType, ...]:
-        if self.data.type.rank not in (3, 4) or (self.data.type.rank == 3 and not self.num_heads):
-            raise self.fail(f"needs four axes, or three and num_heads, found {self.data.type}")
+        data = self.data.type
+        if data.rank not in (3, 4) or (data.rank == 3 and self.num_heads < 1):
+            raise self.fail(f"needs four axes, or three and num_heads, found {data}")
+        places: Shape = (data.shape[0], data.shape[-2])
+        if self.position_ids is not None:
+            self._check_shape("positions", self.position_ids, places)
+        pairs = self._pairs(data)
+        for cache in (self.cos_cache, self.sin_cache):
+            rows = places if self.position_ids is None else cache.type.shape[:1]
+            self._check_shape("a cache", cache, (*rows, pairs))
         return super().infer()
+
+    def _pairs(self, data: TensorType) -> int | Expression:
+        """How many pairs of each head are rotated."""
+        heads, width = self.num_heads if data.rank == 3 else 1, data.shape[-1]
+        if isinstance(width, int) and width % heads:
+            raise self.fail(f"{width} features are not those of {heads} heads")
+        size = width // heads
+        rotated = self.rotary_embedding_dim or size
+        if isinstance(size, int) and not 0 <= self.rotary_embedding_dim <= size:
+            raise self.fail(f"cannot rotate {self.rotary_embedding_dim} of {size} features")
+        return rotated // 2
+
+    def _check_shape(self, what: str, value: Value, expected: Shape) -> None:
+        """Sizes of 1 are repeated; symbolic ones are not compared."""
+        shape = value.type.shape
+        fits = len(shape) == len(expected) and all(
+            size == 1 or size == wanted or not (isinstance(size, int) and isinstance(wanted, int))
+            for size, wanted in zip(shape, expected, strict=True)
+        )
+        if not fits:
+            raise self.fail(f"{what} must be [{', '.join(map(str, expected))}], found {value.type}")
 
     def compute(self, data: Array, cos: Array, sin: Array, position_ids: Array | None = None) -> Array:
         heads = split_heads(data, self.num_heads)
