@@ -303,13 +303,18 @@ def completed(pipeline: str, module: Module, target: Target) -> list[Pass]:
     """The passes that a text names, then the target's lowering passes that are left to reach the plan.
 
     Left are those after the last lowering pass that the text names or the module has been through, save what
-    cannot run any more at the level reached. A text that starts with -O0 is lowered as -O0 is.
+    cannot run any more at the level reached. A text with an -O item is lowered as that is, others as -O2;
+    InvalidInput `two-levels` where two items differ.
     """
     from rtcc.ir import LEVELS
-    from rtcc.pipeline.text import parse_pipeline
+    from rtcc.pipeline.text import levels_in, parse_pipeline
 
     passes = list(parse_pipeline(pipeline, target.named_pipelines))
-    level = next((name for name in NAMED_PIPELINES if pipeline.lstrip().startswith(name)), "-O2")
+    levels = set(levels_in(pipeline)) or {"-O2"}
+    if len(levels) > 1:
+        message = f"{' and '.join(sorted(levels))} stand in one pipeline, and are lowered in different ways"
+        raise InvalidInput("two-levels", message, hint="leave one of them out")
+    (level,) = levels
     graph_passes = [each.name for each in parse_pipeline(target.graph_passes(level))]
     lowering = parse_pipeline(target.lowering_passes(level))
     done = {each.name for each in passes} | {text.partition("{")[0] for text in module.after}

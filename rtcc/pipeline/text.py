@@ -52,17 +52,10 @@ def parse_pipeline(text: str, named: Mapping[str, str] = NAMED_PIPELINES) -> tup
     Errors (ParseError, drawn under the text): pipeline-syntax, unknown-pass, unknown-option,
     missing-option, bad-option, repeated-option.
     """
-    from lark import Token, UnexpectedInput
+    from lark import Token
 
-    try:
-        tree = cast("Tree[Token]", cast("Any", _parser()).parse(text))
-    except UnexpectedInput as error:
-        column = error.column if error.column > 0 else len(text) + 1
-        line = error.line if error.line > 0 else 1
-        message = "a pipeline is written pass,pass{option=value,…}"
-        raise _error("pipeline-syntax", message, text, line, column) from None
     passes: list[Pass] = []
-    for item in tree.children:
+    for item in _items(text):
         head = cast("Tree[Token]", item).children[0]
         assert isinstance(head, Token)
         if head.value in named:
@@ -70,6 +63,12 @@ def parse_pipeline(text: str, named: Mapping[str, str] = NAMED_PIPELINES) -> tup
         else:
             passes.append(_read_pass(cast("Tree[Token]", item), text))
     return tuple(passes)
+
+
+def levels_in(text: str) -> tuple[str, ...]:
+    """The -O items of a pipeline's text, in order; errors as `parse_pipeline` raises them."""
+    heads = (cast("Token", cast("Tree[Token]", item).children[0]) for item in _items(text))
+    return tuple(head.value for head in heads if head.value in NAMED_PIPELINES)
 
 
 def print_pipeline(passes: Iterable[Pass]) -> str:
@@ -86,6 +85,19 @@ def print_pass(each: Pass) -> str:
         if name not in defaults or defaults[name] != getattr(each, name)
     ]
     return each.name + ("{" + ",".join(given) + "}" if given else "")
+
+
+def _items(text: str) -> list[Token | Tree[Token]]:
+    """What stands between the commas of a pipeline's text."""
+    from lark import UnexpectedInput
+
+    try:
+        return cast("Tree[Token]", cast("Any", _parser()).parse(text)).children
+    except UnexpectedInput as error:
+        column = error.column if error.column > 0 else len(text) + 1
+        line = error.line if error.line > 0 else 1
+        message = "a pipeline is written pass,pass{option=value,…}"
+        raise _error("pipeline-syntax", message, text, line, column) from None
 
 
 @cache

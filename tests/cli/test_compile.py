@@ -192,6 +192,28 @@ def test_a_stage_runs_only_what_is_left(dumps: Path) -> None:
     assert [each.text for each in compilation.report.passes] == ["plan-memory"]
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "choosing"),
+    [
+        ("simplify,-O0", "select-conv{conv=generic}"), ("simplify,-O1", "select-conv{transforms=false}"),
+        ("simplify, -O1 ,-O1", "select-conv{transforms=false}"), ("simplify,-O2", "select-conv"),
+        ("simplify", "select-conv"),
+    ],
+)  # fmt: skip
+def test_a_pipeline_is_lowered_by_its_level_wherever_that_stands(
+    tiny: Path, pipeline: str, choosing: str
+) -> None:
+    compilation = start(tiny, Options(pipeline=pipeline))
+    compilation.lower()
+    assert compilation.report is not None
+    assert choosing in [each.text for each in compilation.report.passes]
+
+
+def test_a_pipeline_has_one_level(rtcc: Run, tiny: Path) -> None:
+    done = rtcc("compile", tiny, "--pipeline=-O0,simplify,-O1")
+    assert done.errors.startswith("error[two-levels]: -O0 and -O1 stand in one pipeline")
+
+
 def left_of(path: Path) -> str:
     """The pipeline text that a dump has left to run."""
     return ",".join(package.read_module(path).left)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import rtcc.cli
+from rtcc.artifact import load
 from rtcc.pipeline.text import parse_pipeline
 from rtcc.target import parse_target, target_class
 from tests.cli.conftest import Run
@@ -27,6 +28,20 @@ def test_every_option_is_on_the_page(rtcc: Run, command: str) -> None:
     peers = {"--threads"} if command == "bench" else set[str]()
     assert options - EVERYWHERE <= described | peers
     assert described <= options | EVERYWHERE | {"-O2"}
+
+
+def test_the_pages_agree_on_how_large_the_demo_is(artifact: Path) -> None:
+    pages = [DOCS.parent / "README.md", *DOCS.glob("*.md")]
+    text = "\n".join(page.read_text() for page in pages).replace(",", "")
+    sizes = re.findall(r"lenet.so: (\d+) bytes target x86:.* workspace (\d+) bytes", text)
+    assert len(sizes) > 1
+    ((library, workspace),) = set(sizes)
+    assert set(re.findall(r"(?:│ artefact +│ |artefact bytes +)(\d+)", text)) == {library}
+    assert set(re.findall(r"(?:│ workspace +│ |workspace bytes +)(\d{4,})", text)) == {workspace}
+    assert f"is {int(library) / 1e6:.1f} MB with its weights and needs {int(workspace) // 1024} KB" in text
+    if str(parse_target("x86")) == "x86:znver5":
+        with load(artifact) as compiled:
+            assert compiled.workspace_bytes(1) == int(workspace)
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)

@@ -99,6 +99,18 @@ def assert_same(found: Mapping[str, Array], expected: Mapping[str, Array], rtol:
         np.testing.assert_allclose(found[name], array, rtol=rtol, atol=atol, err_msg=name)
 
 
+def assert_equal(found: Mapping[str, Array], expected: Mapping[str, Array], within: float = 0.0) -> None:
+    """Names and bits agree, any NaN with any; or values within a part of the largest."""
+    assert list(found) == list(expected)
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype, name
+        if within == 0:
+            np.testing.assert_array_equal(found[name], array, err_msg=name)
+        else:
+            most = float(np.abs(array).max(initial=0.0))
+            np.testing.assert_allclose(found[name], array, rtol=0, atol=within * most, err_msg=name)
+
+
 def interpreted(model: ModelProto | Module, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """The outputs of the module that reading gives."""
     module = model if isinstance(model, Module) else rtcc.read(model)

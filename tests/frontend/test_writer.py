@@ -20,7 +20,15 @@ from rtcc.ir.dtype import DType
 from rtcc.ir.ops.fused import Fused
 from rtcc.ir.ops.math import Abs, Add
 from rtcc.onnx import to_model, writer
-from tests.frontend.models import assert_same, make_model, random_inputs, run_onnxruntime, typed, value
+from tests.frontend.models import (
+    assert_equal,
+    assert_same,
+    make_model,
+    random_inputs,
+    run_onnxruntime,
+    typed,
+    value,
+)
 from tests.frontend.test_opsets import CASES
 
 F32 = np.float32
@@ -45,6 +53,8 @@ def test_newest_forms_run_as_the_older_ones_did(
     assert_same(run_onnxruntime(written(model), feeds), run_onnxruntime(model, feeds))
 
 
+REORDERED = ("shufflenet",)
+"""Networks whose sums ONNX Runtime adds in another order once they are written anew."""
 LARGE = ("alexnet", "vgg19", "zfnet512")
 
 
@@ -56,7 +66,8 @@ def test_light_models(name: str) -> None:
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in stored]
     feeds = {i.name: np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(F32) for i in inputs}
-    assert_same(run_onnxruntime(written(model), feeds), run_onnxruntime(model, feeds), rtol=1e-3)
+    moved = 8e-6 if name in REORDERED else 0.0
+    assert_equal(run_onnxruntime(written(model), feeds), run_onnxruntime(model, feeds), moved)
 
 
 def test_names_metadata_and_symbols_survive() -> None:

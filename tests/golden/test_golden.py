@@ -28,6 +28,7 @@ from rtcc.ir.verify import verify
 from rtcc.pipeline import exact, reassociates
 from rtcc.pipeline.catalogue import BUILT_IN
 from rtcc.pipeline.compare import compare
+from rtcc.pipeline.exactness import Approximates, Exactness, Reassociates
 from rtcc.pipeline.inputs import random_inputs, with_special_values
 from rtcc.pipeline.run import RunOptions, run_pipeline
 from rtcc.pipeline.text import parse_pipeline
@@ -110,6 +111,22 @@ def test_every_pass_has_as_many_cases_where_it_stays_off_as_where_it_fires(name:
     stays = [path for path in cases if path.stem.startswith("not-") or Golden.read(path).expected is None]
     assert len(stays) < len(cases), f"no golden file in tests/golden/{name} shows where {name} fires"
     assert len(stays) >= len(cases) - len(stays), f"too few golden files show where {name} stays off"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_golden_file_allows_no_more_than_its_passes_declare(path: Path) -> None:
+    golden = Golden.read(path)
+    declared = [each.declared_exactness() for each in parse_pipeline(golden.pipeline)]
+    assert (golden.rtol or 0.0) <= max(map(widest, declared)), f"declared: {', '.join(map(str, declared))}"
+
+
+def widest(declared: Exactness) -> float:
+    """The largest tolerance that a declaration has room for."""
+    match declared:
+        case Reassociates(rtol=limit) | Approximates(bound=limit):
+            return limit
+        case _:
+            return 0.0
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
