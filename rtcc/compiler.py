@@ -99,7 +99,7 @@ class Compilation:
 
         self.require_static_inputs()
         self._note_index_bounds()
-        options, passes = self.options, self._passes()
+        options, passes = self.options, self.passes()
         self.module.left = [print_pass(each) for each in passes]
         self.report = run_pipeline(
             self.module,
@@ -122,7 +122,12 @@ class Compilation:
         """The folder for what shows an internal fault again."""
         return self.options.dump_ir or Path(tempfile.gettempdir()) / "rtcc-reproducers"
 
-    def _passes(self) -> list[Pass]:
+    def rest(self) -> Options:
+        """What is told to compile this module on from a later stage: it has its sizes, values and state."""
+        return replace(self.options, target=str(self.target), threads=1, shapes=None, dims=None, values=None,
+                       state=None, tuned=None, pipeline=None)  # fmt: skip
+
+    def passes(self) -> list[Pass]:
         """What is to run: the pipeline given and its way to the plan, or what is left of one."""
         pipeline = self.options.pipeline
         if pipeline is None:

@@ -274,6 +274,10 @@ PEERS: dict[str, Callable[[Path, Shapes, int], Peer]] = {
 }
 
 
+PACKAGES = ("onnxruntime", "openvino", "ncnn", "pnnx", "MNN")
+"""What has them, as package registries call it; pnnx converts models for ncnn."""
+
+
 def load_peer(name: str, path: Path, shapes: Shapes, threads: int) -> Peer:
     """Load an ONNX model into the runtime `name`.
 

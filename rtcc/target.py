@@ -212,6 +212,8 @@ class Target(ABC):
     """Channels that an accelerator computes at once, whether a tensor has so many or not; 0 without one."""
     addition_bits: int = 0
     """Of the factors by which an accelerator adds two tensors, without their sign; 0 without one."""
+    tools: ClassVar[dict[str, str]] = {}
+    """Programs that some of its work needs → what for, and the package that has them; for `rtcc doctor`."""
     requantizes: ClassVar[str] = "f32"
     """How integer sums are scaled where nobody asks for a way: `f32`, or without a float unit `fixed25`."""
 

@@ -1,3 +1,3 @@
-"""The command line: `rtcc compile | run | bench | info | opt | passes | targets | doctor | demo`."""
+"""The command line: `rtcc compile | run | bench | info | opt | passes | targets | bisect | doctor | demo`."""
 
 from rtcc.cli.app import main as main

@@ -1,6 +1,7 @@
 """Every command, imported so that it registers itself with the application."""
 
 from rtcc.cli import bench as bench
+from rtcc.cli import bisect as bisect
 from rtcc.cli import compile as compile
 from rtcc.cli import demo as demo
 from rtcc.cli import doctor as doctor

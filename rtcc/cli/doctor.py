@@ -23,25 +23,23 @@ NEEDED = (
 )
 OPTIONAL = {
     "ziglang": "compiles and links C where there is no C compiler, also for other machines",
-    "onnxruntime": "rtcc bench --against",
-    "openvino": "rtcc bench --against",
-    "torch": "training",
-}
-TOOLS = {
-    "aarch64-linux-gnu-gcc": "links for AArch64 (Debian: gcc-aarch64-linux-gnu)",
-    "qemu-aarch64-static": "runs AArch64 artefacts here (Debian: qemu-user-static)",
+    "matplotlib": "rtcc quantize --plots",
 }
 
 
 @app.command("doctor", short_help="Say what was found and whether it works.")
 def doctor() -> None:
     """Say which packages and tools were found, and whether a model compiles and runs here; exit 1 if not."""
+    from rtcc.peers import PACKAGES
+    from rtcc.target import target_class, target_names
+
     typer.echo(f"{'Python':22} {platform.python_version()} on {platform.system()} {platform.machine()}")
     for package in NEEDED:
         typer.echo(f"{package:22} {_version(package) or 'not installed: pip install rtcc'}")
-    for package, use in OPTIONAL.items():
+    for package, use in (OPTIONAL | dict.fromkeys(PACKAGES, "rtcc bench --against")).items():
         typer.echo(f"{package:22} {_version(package) or 'not installed'}  ({use})")
-    for tool, use in TOOLS.items():
+    tools = {tool: use for name in target_names() for tool, use in target_class(name).tools.items()}
+    for tool, use in tools.items():
         typer.echo(f"{tool:22} {shutil.which(tool) or 'not found'}  ({use})")
     try:
         _try_out()

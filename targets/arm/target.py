@@ -20,6 +20,10 @@ class Arm(CpuTarget):
     architecture: ClassVar[str] = "aarch64"
     models: ClassVar[Mapping[str, Cpu]] = CPUS
     sources: ClassVar[tuple[Path, ...]] = (*SOURCES, Path(__file__).parent)
+    tools: ClassVar[dict[str, str]] = {
+        "aarch64-linux-gnu-gcc": "links for AArch64 (Debian: gcc-aarch64-linux-gnu)",
+        "qemu-aarch64-static": "runs AArch64 artefacts here (Debian: qemu-user-static)",
+    }
 
     @classmethod
     def native(cls) -> Cpu:

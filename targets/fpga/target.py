@@ -49,6 +49,11 @@ class Fpga(X86):
 
     name: ClassVar[str] = "fpga"
     requantizes: ClassVar[str] = "fixed25"
+    tools: ClassVar[dict[str, str]] = {
+        "verilator": "--simulate rtl (Debian: verilator)",
+        "g++": "builds what Verilator writes (Debian: g++)",
+        "yosys": "rtcc targets fpga --synthesize (Debian: yosys)",
+    }
     addition_bits = Exec.places()["immediate"].most.bit_length()
     options: ClassVar[dict[str, str]] = {
         "n": "rows and columns of the array, 8 or 16",

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 import rtcc as package
+from rtcc.cli.bisect import distance
 from rtcc.cli.run import describe, file_names
 from tests.cli.conftest import Run
 
 COMMANDS = (
-    "compile", "run", "bench", "info", "opt", "passes", "targets", "quantize", "tune", "doctor", "demo",
+    "compile", "run", "bench", "info", "opt", "passes", "targets", "quantize", "tune", "bisect", "doctor",
+    "demo",
 )  # fmt: skip
 
 
@@ -156,6 +158,47 @@ def test_bench_loads_every_runtime_on_the_cores_it_measures_on(
     assert os.sched_getaffinity(0) >= first
 
 
+BREAKING = """
+from dataclasses import dataclass
+from rtcc.ir.ops.activation import Relu
+from rtcc.ir.ops.math import Neg
+from rtcc.pipeline import Pass, Rewriter, apply, rewrite
+
+
+@dataclass(frozen=True)
+class BreakIt(Pass):
+    def run(self, module):
+        return apply(module, (negate,), self.name)
+
+
+@rewrite(Relu)
+def negate(op: Relu, rw: Rewriter) -> None:
+    rw.replace(op, Neg(op.data, like=op))
+"""
+
+
+def test_bisect_names_the_pass_that_breaks_a_result(rtcc: Run, tiny: Path, tmp_path: Path) -> None:
+    plugin = tmp_path / "break_it.py"
+    plugin.write_text(BREAKING)
+    done = rtcc("bisect", tiny, "--load", plugin, "--pipeline=simplify,-O1,break-it,eliminate-common")
+    assert (done.code, done.errors) == (1, "")
+    assert done.output == "break-it: the first pass after which a result is off by more than 0.001\n"
+    done = rtcc("bisect", tiny, "-O1")
+    assert (done.code, done.errors) == (0, "")
+    assert "no pass moves a result" in done.output
+
+
+def test_how_far_results_are_apart() -> None:
+    one = np.array([3.0, 4.0])
+    assert distance(one, one) == 0
+    assert distance(one * 1.1, one) == pytest.approx(0.1)
+    assert distance(np.array([3.0, np.nan]), np.array([3.0, np.nan])) == 0
+    assert distance(np.array([3.0, np.inf]), np.array([3.0, np.nan])) == np.inf
+    assert distance(np.array([3.0, 4.0]), np.array([3.0, np.nan])) == np.inf
+    assert distance(np.array([1.0]), np.zeros(1)) == 1
+    assert distance(np.array(["a"], object), np.array(["b"], object)) == 1
+
+
 def test_info_of_a_model(rtcc: Run, lenet: Path) -> None:
     output = rtcc("info", lenet).output
     assert "input       image : f32[1,1,28,28]" in output
@@ -252,6 +295,8 @@ def test_doctor_compiles_and_runs(rtcc: Run) -> None:
     done = rtcc("doctor")
     assert done.code == 0, done.errors
     assert "compile and run        works" in done.output
+    for declared in ("onnxruntime", "pnnx", "MNN", "verilator", "yosys", "g++", "qemu-aarch64-static"):
+        assert f"\n{declared} " in done.output
 
 
 def test_doctor_without_a_compiler(rtcc: Run, monkeypatch: pytest.MonkeyPatch) -> None:
