@@ -6,15 +6,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PAGE = 4096, IDLE = 0, BUSY = 1, DONE = 2, FAULT = 6, SLOW = 1000, SPACE = 1 << 20 };
+enum { PAGE = 4096, START = 1, STOP = 2, IDLE = 0, BUSY = 1, DONE = 2, FAULT = 6, SLOW = 1000, SPACE = 1 << 20 };
 #define GONE UINT32_MAX
 
-/* after: what STATUS reads when a program was started; polls: how often it reads busy before. */
+/* after: what STATUS reads when a program was started; polls: how often it reads busy before. obeys: it can be
+   stopped. */
 static struct {
     uint32_t registers[64];
     uint32_t after;
     uint64_t polls, left;
     unsigned starts;
+    int obeys;
     void (*meanwhile)(void);
 } board;
 
@@ -40,7 +42,9 @@ static void write_register(void *context, uint32_t offset, uint32_t value)
     if (context != &board)
         abort();
     board.registers[offset / 4] = value;
-    if (offset != AT_CONTROL || value != 1)
+    if (offset == AT_CONTROL && value == STOP && board.obeys)
+        board.registers[AT_STATUS / 4] = FAULT;
+    if (offset != AT_CONTROL || value != START)
         return;
     board.starts++;
     board.left = board.polls;
@@ -149,6 +153,11 @@ static void runs(void)
     printf("started %u more\n", board.starts - starts);
     board.registers[AT_STATUS / 4] = board.after = DONE;
     say("idle again", run(first));
+    board.after = BUSY;
+    board.obeys = 1;
+    say("busy, then stopped", run(first));
+    board.after = DONE;
+    say("after it was stopped", run(first));
 }
 
 int main(int count, char **words)

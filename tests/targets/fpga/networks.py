@@ -16,7 +16,7 @@ SPREAD = 74.0
 
 @dataclass(frozen=True)
 class Tensor:
-    """A quantised tensor [1, C, H, W]: real = (integer - zero) · scale."""
+    """A quantised tensor [N, *shape] of images [C, H, W]: real = (integer - zero) · scale."""
 
     name: str
     shape: tuple[int, int, int]
@@ -198,7 +198,7 @@ class Network:
 
 @st.composite
 def networks(draw: st.DrawFn) -> ModelProto:
-    """One to three layers of one image, some begin with a convolution of few channels with a stride."""
+    """One to three layers of one to three images; some begin with a strided convolution of few channels."""
     network = Network(draw, np.random.default_rng(draw(st.integers(0, 2**32 - 1))))
     is_first = draw(st.integers(0, 3)) == 0
     if is_first:
@@ -218,10 +218,11 @@ def networks(draw: st.DrawFn) -> ModelProto:
     network.outputs.append((data.name, TensorProto.INT8))
     if int(np.prod(data.shape)) <= 500 and draw(st.booleans()):
         network.product(data)
+    images = draw(st.sampled_from((1, 1, 1, 2, 3)))
     graph = helper.make_graph(
         network.nodes,
         "random",
-        [helper.make_tensor_value_info("x", TensorProto.INT8, [1, *first.shape])],
+        [helper.make_tensor_value_info("x", TensorProto.INT8, [images, *first.shape])],
         [helper.make_tensor_value_info(name, kind, None) for name, kind in network.outputs],
         network.constants,
     )

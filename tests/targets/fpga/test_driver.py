@@ -55,6 +55,8 @@ EXPECTED = {
     "busy for ever": "DEVICE_TIMEOUT",
     "still busy": "DEVICE_TIMEOUT",
     "idle again": "OK",
+    "busy, then stopped": "DEVICE_TIMEOUT",
+    "after it was stopped": "OK",
     "detach": "OK",
     "run without a board again": "DEVICE_MISSING",
 }

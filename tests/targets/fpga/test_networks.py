@@ -45,6 +45,7 @@ EVERY_CHECK: Any = list(HealthCheck)
 FORMS = {
     "dense", "grouped", "depthwise", "dilated", "strided", "padded on one side", "clamped", "odd channels",
     "unfolded", "sums", "add", "average", "converted", "largest", "largest, sizes rounded up", "concat",
+    "several images",
 }  # fmt: skip
 """What the many must have among them."""
 
@@ -74,7 +75,7 @@ def check(kernel: Graph, target: str, memory: Memory) -> None:
 
 def forms_of(op: Op) -> set[str]:
     """The forms that an operator is an example of."""
-    found: set[str] = set()
+    found = {"several images"} if op.type.sizes[0] > 1 else set[str]()
     if isinstance(op, Requantized) and (op.low, op.high) != (-128, 127):
         found.add("clamped")
     match op:
