@@ -34,7 +34,8 @@ def resize_by_axes(op: resize.Resize, rw: Rewriter) -> None:
     for place in places:
         taps = op.taps(place)
         lined_up = [-1 if axis == place.axis else 1 for axis in range(op.type.rank)]
-        outside = outside | taps.outside.reshape(lined_up)
+        if taps.outside.any():
+            outside = outside | taps.outside.reshape(lined_up)
         weights = None if op.mode == "nearest" else write.array(taps.weights, x.type.dtype)
         x = Resample(x, write.array(taps.indices, DType.I32), weights, axis=place.axis).result
     if outside.any():

@@ -60,6 +60,8 @@ class Window:
             return None
         result: list[range] = []
         for tap in range(self.taps):
-            hits = [i for i in range(count) if 0 <= self.coordinate(first + i, tap) < self.extent]
-            result.append(range(hits[0], hits[-1] + 1) if hits else range(0))
+            start = self.coordinate(first, tap)
+            low, high = -(start // self.stride), (self.extent - 1 - start) // self.stride + 1
+            hits = range(max(0, low), min(count, high))
+            result.append(hits if hits else range(0))
         return None if all(len(hits) == count for hits in result) else result

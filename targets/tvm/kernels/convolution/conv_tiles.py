@@ -17,6 +17,9 @@ from rtcc.targets.tvm.kernels.tiling import Tiling, cycles_per_step, split_evenl
 MOST_ACCUMULATORS = 256
 """Vectors that a tile may keep: several times any register file; what is more leaves the stack."""
 
+MOST_ROWS = 4096
+"""Rows that may be done together, besides all of them: what is tried takes time."""
+
 FOREIGN_ROWS = 0.1
 """By how much a task takes longer where it reads rows that another core wrote."""
 
@@ -123,7 +126,7 @@ def _with_cache_blocks(problem: ConvProblem, tile: Tile, cache: int, tasks: int)
         found = imbalance(problem, dataclasses.replace(tile, rows=rows), tasks)
         return round(found, 2), traffic(rows), abs(rows * row_input - cache // 4)
 
-    rows = min(range(1, out.height + 1), key=rank)
+    rows = min((*range(1, min(out.height, MOST_ROWS) + 1), out.height), key=rank)
     if group_weights <= cache + cache // 4:
         return dataclasses.replace(tile, rows=rows)
     depth = max(1, cache // 4 * reduction // group_weights)

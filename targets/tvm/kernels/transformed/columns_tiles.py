@@ -135,8 +135,8 @@ def _row(problem: ColumnsProblem, tile: ColumnsTile) -> float:
     """Cycles of one tap of a row, for all filters of a block."""
     vectors = -(-problem.width * problem.window[1] // problem.conv.lanes)
     whole, rest = divmod(vectors, tile.vectors)
-    steps = [tile.vectors] * whole + [rest] * bool(rest)
-    return sum(cycles_per_step(problem.filters, tile.filters, count) for count in steps)
+    cycles = whole * cycles_per_step(problem.filters, tile.filters, tile.vectors)
+    return cycles + (cycles_per_step(problem.filters, tile.filters, rest) if rest else 0.0)
 
 
 def strip_width(problem: ColumnsProblem, tile: ColumnsTile) -> int:
