@@ -61,6 +61,9 @@ def typed(model: ModelProto) -> ModelProto:
         ({"pool_strings": ["a"]}, Unsupported),
         ({"rows": ("N", 7)}, Unsupported),
         ({"rows": (200_000, 7)}, Unsupported),
+        ({"rows": (1, 2**31)}, Unsupported),
+        ({"max_skip_count": 2**31, "rows": (1, 10_000)}, Unsupported),
+        ({"ngram_indexes": [4, 0, 1, 6, 2, 3, 2**40]}, Unsupported),
     ],
 )
 def test_refused(changes: dict[str, Any], error: type[RtccError]) -> None:

@@ -37,6 +37,8 @@ def counted(node: Node, build: Builder) -> Sequence[Value]:
     nothing = build.constant("nothing", np.zeros((data.type.sizes[0], 1), np.float32))
     everything = build.op("Concat", _weighted(node, build, counts, mode), nothing, axis=1).result
     width = int(columns.max(initial=-1)) + 1
+    if width > LARGEST_COMPARISON:
+        raise node.unsupported(f"its result has {width} columns, of at most {LARGEST_COMPARISON}")
     places = np.full(width, len(columns), np.int64)
     places[columns] = np.arange(len(columns))
     result = build.op("Gather", everything, build.constant("columns", places), axis=1).result
@@ -81,11 +83,11 @@ def _occurrences(node: Node, build: Builder, data: Value, pool: Array) -> Value:
     """How often each sequence of one length occurs in each row, f32[rows, sequences]."""
     (rows, size), (count, length) = data.type.sizes, pool.shape
     role = f"pool{length}"
-    distances = range(1, 2 if length == 1 else node.int("max_skip_count") + 2)
+    distances = range(1, 2 if length == 1 else min(node.int("max_skip_count") + 2, size + 1))
     wanted = node.int("min_gram_length") <= length <= node.int("max_gram_length")
-    windows = [np.arange(max(0, size - (length - 1) * d))[:, None] + d * np.arange(length) for d in distances]
-    if sum(map(len, windows)) * count * length * rows > LARGEST_COMPARISON:
+    if max(1, len(distances)) * size * max(1, count) * length * rows > LARGEST_COMPARISON:
         raise node.unsupported(f"more than {LARGEST_COMPARISON} numbers would be compared")
+    windows = [np.arange(max(0, size - (length - 1) * d))[:, None] + d * np.arange(length) for d in distances]
     if not wanted or not count or not sum(map(len, windows)):
         return build.constant(role, np.zeros((rows, count), np.float32))
     places = build.constant(f"{role}.places", np.concatenate(windows)[:, None])
