@@ -130,6 +130,7 @@ def embedding(node: Node, build: Builder) -> Sequence[Value]:
             hint="bind symbolic dimensions with --shape",
         )
     batch, length = ids.type.sizes
+    _within_table(node, length, node.operand(3))
     places = node.optional(8) or build.integers("places", range(length))
     total = build.op("Gather", node.operand(2), ids, axis=0).result
     total = _sum(build, total, build.op("Gather", node.operand(3), places, axis=0).result)
@@ -154,12 +155,20 @@ def rotary(node: Node, build: Builder) -> Sequence[Value]:
             hint="bind symbolic dimensions with --shape",
         )
     steps = data.type.sizes[-2]
+    _within_table(node, steps, node.operand(2))
     if places.type.shape == (1,):
         rows = build.constant("rows", np.arange(steps, dtype=np.int64)[None].repeat(data.type.sizes[0], 0))
         places = build.op("Add", rows, places).result
     names = ("interleaved", "num_heads", "rotary_embedding_dim")
     attributes: dict[str, Any] = {name: node.int(name) for name in names if node.has(name)}
     return build.op("RotaryEmbedding", data, node.operand(2), node.operand(3), places, **attributes).results
+
+
+def _within_table(node: Node, steps: int, table: Value) -> None:
+    """InvalidModel where a sequence has more steps than a table has rows."""
+    rows = table.type.shape[0] if table.type.rank else 0
+    if isinstance(rows, int) and steps > rows:
+        raise node.fail(f"{steps} steps need as many rows, found {table.type}")
 
 
 def _sum(build: Builder, data: Value, other: Value | None) -> Value:

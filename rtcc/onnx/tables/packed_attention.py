@@ -24,6 +24,9 @@ _FILTERED = -10000.0
 _NEVER = float(np.finfo(np.float32).min)
 """What is added to the score of a key that comes after its query."""
 
+LARGEST_MASK = 2**28
+"""Scores of one head."""
+
 
 @TABLE.rule("QAttention")
 def quantized_attention(node: Node, build: Builder) -> Sequence[Value]:
@@ -146,6 +149,8 @@ def _bias(
     """
     batch, steps, past, keys = sizes
     length = past + keys
+    if steps * length > LARGEST_MASK:
+        raise node.unsupported(f"{steps} steps by {length} keys are more than {LARGEST_MASK} scores")
     hidden = None if mask is None else _hidden(node, build, mask, (batch, steps, length))
     found = added
     if hidden is not None:
