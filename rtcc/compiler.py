@@ -357,7 +357,7 @@ def start(model: Any, options: Options) -> Compilation:
 
 
 def settle(module: Module, target: Target) -> None:
-    """Note the target that a module is for; of another kind than before, it has nothing left to run.
+    """Note the target that a module is for; for one of other pipelines, what was left to run is forgotten.
 
     InvalidInput `other-target` where it was lowered for another, and where it declares what this one does not
     offer (`rtcc.selection.check_choices`).
@@ -366,13 +366,18 @@ def settle(module: Module, target: Target) -> None:
         message = f"this module was lowered for {module.target}, not {target}"
         hint = "take the ONNX model, or a dump at graph level, for another target"
         raise InvalidInput("other-target", message, hint=hint)
-    if module.left and module.target and type(parse_target(module.target)) is not type(target):
+    if module.left and module.target and not _lowers_alike(parse_target(module.target), target):
         module.left = []
     module.target = str(target)
     if module.level != "graph":
         from rtcc.selection.check_choices import check_choices
 
         check_choices(module, target)
+
+
+def _lowers_alike(one: Target, other: Target) -> bool:
+    """Whether two targets have the same pipelines."""
+    return all(one.pipeline(level) == other.pipeline(level) for level in NAMED_PIPELINES)
 
 
 def _wanted_target(options: Options, module: Module) -> str:

@@ -70,7 +70,7 @@ def s8_data(value: Value) -> QuantizedTensor | Illegal:
 
 
 def image_obstacle(value: Value) -> str:
-    """Why a value is no images [N, C, H, W] of a known number; "" where it is."""
+    """Why a value is not a known number of images [N, C, H, W]; "" where it is."""
     if not value.type.is_static:
         return "its sizes are not known when compiling"
     if value.type.rank != 4:

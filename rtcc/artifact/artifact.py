@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rtcc.artifact import codes
-from rtcc.artifact.info import ArtifactInfo
+from rtcc.artifact.info import read_info
 from rtcc.artifact.library import Pointer, Table, check_file, open_table
 from rtcc.artifact.tensors import fit_all, random_inputs, tensor_of
 from rtcc.errors import ArtifactError, InvalidInput, RtccError
@@ -113,15 +113,7 @@ class Artifact:
         self.path = Path(path)
         check_file(self.path)
         self._table = open_table(self.path)
-        try:
-            self.info = ArtifactInfo.from_json(self._table.info().decode("ascii"))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(
-                "artefact-version",
-                f"cannot read the artefact's description: {error}",
-                where=str(path),
-                hint="load it with the rtcc version that made it",
-            ) from error
+        self.info = read_info(self._table.info(), self.path)
         self.threads = self._table.threads_max if threads is None else threads
         if not 1 <= self.threads <= self._table.threads_max:
             raise InvalidInput(

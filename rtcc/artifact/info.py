@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from rtcc.errors import ArtifactError
 
 ABI_VERSION = 1
 """Changes when a loader of the previous version could no longer use an artefact."""
@@ -94,3 +97,16 @@ def _tensor(row: dict[str, Any]) -> TensorInfo:
     symbolic = row.get("symbolic")
     row = {**row, "shape": tuple(row["shape"]), "symbolic": None if symbolic is None else tuple(symbolic)}
     return TensorInfo(**row)
+
+
+def read_info(text: bytes, path: Path) -> ArtifactInfo:
+    """What an artefact says of itself; ArtifactError `artefact-version` where this rtcc cannot read it."""
+    try:
+        return ArtifactInfo.from_json(text.decode("ascii"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            "artefact-version",
+            f"cannot read the artefact's description: {error}",
+            where=str(path),
+            hint="load it with the rtcc version that made it",
+        ) from error

@@ -72,7 +72,7 @@ def bisect(
     """
     from rtcc.compiler import start
     from rtcc.interpreter import interpret
-    from rtcc.pipeline.bisect import first_wrong_pass
+    from rtcc.pipeline.bisect import AlreadyWrong, first_wrong_pass
     from rtcc.pipeline.inputs import random_inputs
     from rtcc.pipeline.text import print_pass
 
@@ -89,7 +89,7 @@ def bisect(
         is_wrong = _judge(compilation, feeds, expected, tolerance, say)
         try:
             found = first_wrong_pass(compilation.module, compilation.passes(), is_wrong)
-        except ValueError:
+        except AlreadyWrong:
             message = f"results are off by more than {tolerance:g} before any of these passes"
             hint = "--verify-kernels compares each kernel, and --tolerance says what may be off"
             raise InvalidInput("wrong-before", message, hint=hint) from None
@@ -120,14 +120,16 @@ def _judge(
 
 
 def distance(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """‖found - expected‖ / ‖expected‖, infinite where one alone is not finite; of texts 0 or 1."""
+    """‖found - expected‖ / ‖expected‖, infinite where shapes or non-finite numbers differ; texts: 0 or 1."""
     import numpy as np
 
     if found.dtype.kind not in "fiub":
         return float(not np.array_equal(found, expected))
+    if found.shape != expected.shape:
+        return float("inf")
     one, other = found.astype(np.float64).reshape(-1), expected.astype(np.float64).reshape(-1)
     finite = np.isfinite(one) & np.isfinite(other)
-    if one.shape != other.shape or not np.array_equal(one[~finite], other[~finite], equal_nan=True):
+    if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
         return float("inf")
     size = float(np.linalg.norm(other[finite]))
     moved = float(np.linalg.norm(one[finite] - other[finite]))

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rtcc.artifact.artifact import error_of
 from rtcc.artifact.codes import BY_NAME
-from rtcc.artifact.info import ArtifactInfo
+from rtcc.artifact.info import read_info
 from rtcc.artifact.library import check_file
 from rtcc.artifact.tensors import fit_all, random_inputs, tensor_of
 from rtcc.emulation.emulator import ANY_CPU, emulated_cpu, find_emulator, runner
@@ -48,7 +48,7 @@ class Emulated:
         self._emulator = find_emulator(architecture)
         check_file(self.path, architecture)
         self._runner = str(runner(architecture))
-        self.info = ArtifactInfo.from_json(self._run(ANY_CPU))
+        self.info = read_info(self._run(ANY_CPU).encode(), self.path)
         names = (cpu,) if cpu else parse_target(self.info.target).emulated_cpus
         self.cpu = emulated_cpu(self._emulator, names or (ANY_CPU,))
         self.threads = self.info.threads if threads is None else threads
@@ -104,7 +104,7 @@ class Emulated:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             return done.stdout
-        said = (done.stderr or done.stdout).strip() or f"it ended with {done.returncode}"
+        said = f"{done.stderr}{done.stdout}".strip() or f"it ended with {done.returncode}"
         hint = None
         if done.returncode in (-ILLEGAL_INSTRUCTION, 128 + ILLEGAL_INSTRUCTION):
             hint = f"an instruction that {cpu} lacks escaped the check in init: please report it"

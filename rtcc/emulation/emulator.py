@@ -19,7 +19,7 @@ from rtcc.system.files import cache_folder, replace_file
 from rtcc.system.machine import Machine
 
 PROGRAMS = {"aarch64": ("qemu-aarch64", "qemu-aarch64-static")}
-"""By architecture; what runs on other machines than Linux's with memory of its own has no program here."""
+"""By architecture; others are not emulated."""
 
 LOADERS = {"aarch64": "lib/ld-linux-aarch64.so.1"}
 """Where an architecture's dynamic loader lies in the folder of its libraries."""

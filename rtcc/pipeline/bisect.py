@@ -9,16 +9,20 @@ from rtcc.pipeline.base import Pass
 from rtcc.pipeline.run import RunOptions, run_pipeline
 
 
+class AlreadyWrong(ValueError):
+    """The module is wrong before any pass has run."""
+
+
 def first_wrong_pass(
     module: Module, passes: Sequence[Pass], is_wrong: Callable[[Module], bool]
 ) -> Pass | None:
     """The first pass after which `is_wrong` holds, by bisection; None where it never does.
 
     Takes it that what is wrong stays wrong. `module` is left as it is; `is_wrong` gets copies, at the
-    level that the passes so far lead to. Raises ValueError where the module is wrong to begin with.
+    level that the passes so far lead to. Raises AlreadyWrong where the module is wrong to begin with.
     """
     if is_wrong(module.clone()):
-        raise ValueError("the module is wrong before any pass has run")
+        raise AlreadyWrong("the module is wrong before any pass has run")
     right, wrong = 0, len(passes)
     if not is_wrong(_after(module, passes)):
         return None

@@ -53,7 +53,7 @@ def _make(temporary: Path, file: NewFile) -> None:
     """The new file under another name."""
     if isinstance(file.contents, Shared):
         with suppress(OSError):
-            os.link(file.contents.path, temporary)
+            os.link(os.path.realpath(file.contents.path), temporary)  # the file, not a link to it
             return
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with os.fdopen(os.open(temporary, flags, file.mode), "wb") as stream:

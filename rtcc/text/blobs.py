@@ -106,7 +106,9 @@ def _contents(constant: Constant) -> Contents:
     """The bytes of a constant; of a blob elsewhere the file, whose hash is right."""
     data = constant.data
     origin = constant.path if isinstance(constant, BlobConstant) else _mapped_file(constant)
-    return Shared(origin) if origin else np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
+    if origin is not None and _hash(origin) == origin.name:
+        return Shared(origin)
+    return np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
 
 
 def _hash(path: Path) -> str:

@@ -88,6 +88,8 @@ class Fpga(X86):
         is_known = all(value.type.rank == 4 and value.type.is_static for value in values)
         if not is_known or any(value.type.dtype is not DType.I8 for value in eights):
             return "the accelerator takes i8 [N, C, H, W]"
+        if any(0 in value.type.sizes for value in values):
+            return "it has no elements"
         if not _has_known_weights(op):
             return "its weights are not constant"
         images = [image_of(value) for value in values]

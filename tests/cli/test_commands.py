@@ -196,6 +196,7 @@ def test_how_far_results_are_apart() -> None:
     assert distance(np.array([3.0, np.inf]), np.array([3.0, np.nan])) == np.inf
     assert distance(np.array([3.0, 4.0]), np.array([3.0, np.nan])) == np.inf
     assert distance(np.array([1.0]), np.zeros(1)) == 1
+    assert distance(np.zeros(3), np.zeros(5)) == distance(np.zeros((2, 3)), np.zeros((3, 2))) == np.inf
     assert distance(np.array(["a"], object), np.array(["b"], object)) == 1
 
 

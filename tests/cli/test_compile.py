@@ -12,7 +12,7 @@ import pytest
 
 import rtcc as package
 from rtcc.cli.compile import parse_size
-from rtcc.compiler import Options, start, write
+from rtcc.compiler import Options, settle, start, write
 from rtcc.target import parse_target
 from tests.cli.conftest import Run
 
@@ -217,6 +217,17 @@ def test_a_pipeline_has_one_level(rtcc: Run, tiny: Path) -> None:
 def left_of(path: Path) -> str:
     """The pipeline text that a dump has left to run."""
     return ",".join(package.read_module(path).left)
+
+
+def test_what_is_left_is_forgotten_for_another_target(rtcc: Run, lenet: Path, tmp_path: Path) -> None:
+    """The Cortex-A76 adds up signed bytes, the A72 unsigned ones: what is left of one is not the other's."""
+    assert rtcc("opt", lenet, "--target", "arm:cortex-a76", "-o", tmp_path / "m.rtir").code == 0
+    module = package.read_module(tmp_path / "m.rtir")
+    module.left = ["fold-constants"]
+    for core, left in (("cortex-a78ae", ["fold-constants"]), ("cortex-a72", [])):
+        again = module.clone()
+        settle(again, parse_target(f"arm:{core}"))
+        assert again.left == left, core
 
 
 def test_what_is_left_is_in_the_dump_until_it_is_run(rtcc: Run, lenet: Path, tmp_path: Path) -> None:

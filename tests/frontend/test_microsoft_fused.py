@@ -65,6 +65,10 @@ LAYERS: dict[str, Made] = {
     "gemm, leaky": model_of(
         "FusedGemm", numbers(4, 3), numbers(3, 5), activation="LeakyRelu", activation_alpha=0.2
     ),
+    "gemm, hard sigmoid": model_of(
+        "FusedGemm", numbers(4, 3), numbers(3, 5), activation="HardSigmoid", activation_alpha=0.2,
+        activation_beta=0.6,
+    ),
     "convolution": model_of(
         "FusedConv", numbers(1, 3, 6, 6), numbers(4, 3, 3, 3, seed=1), row(1, 4), pads=[1] * 4,
         kernel_shape=[3, 3], activation="LeakyRelu", activation_params=[0.1],
@@ -105,6 +109,10 @@ LAYERS: dict[str, Made] = {
         "RotaryEmbedding", data(), np.array([[3, 1, 4, 1, 5], [0, 1, 2, 3, 4]]), numbers(8, 2),
         numbers(8, 2, seed=1), num_heads=HEADS,
     ),
+    "positions, heads as wide as the caches": model_of(
+        "RotaryEmbedding", data(), np.array([[3, 1, 4, 1, 5], [0, 1, 2, 3, 4]]), numbers(8, 2),
+        numbers(8, 2, seed=1),
+    ),
     "one position": model_of(
         "RotaryEmbedding", numbers(BATCH, HEADS, STEPS, 4), np.array([2]), numbers(8, 2),
         numbers(8, 2, seed=1), interleaved=1,
@@ -116,6 +124,23 @@ LAYERS: dict[str, Made] = {
 def test_layers(name: str) -> None:
     model, feeds = LAYERS[name]
     assert_same(interpreted(model, feeds), run_onnxruntime(model, feeds))
+
+
+def test_parameters_of_an_activation_are_taken_by_name() -> None:
+    """What is not given is ONNX's default: alpha 0.2, beta 0.5. (ONNX Runtime wants both.)"""
+    model, feeds = model_of(
+        "FusedGemm", numbers(4, 3), numbers(3, 5), activation="HardSigmoid", activation_beta=0.6
+    )
+    product = feeds["x0"].astype(np.float64) @ feeds["x1"]
+    found = interpreted(model, feeds)["y0"]
+    np.testing.assert_allclose(found, np.clip(0.2 * product + 0.6, 0, 1), atol=1e-6)
+
+
+def test_more_parameters_than_an_activation_has_are_refused() -> None:
+    model, _ = model_of("FusedConv", numbers(1, 3, 6, 6), numbers(4, 3, 3, 3), activation="Relu",
+                        activation_params=[0.1])  # fmt: skip
+    with pytest.raises(Unsupported, match="takes 0"):
+        rtcc.compile(model)
 
 
 def attention(*operands: Array | None, outputs: tuple[Any, ...] = (F32,), **attributes: Any) -> Made:

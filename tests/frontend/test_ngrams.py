@@ -44,6 +44,15 @@ def test_counts(changes: dict[str, Any]) -> None:
     assert_same(interpreted(row, {"x": ROWS[0]}), run_onnxruntime(typed(row), {"x": ROWS[0]}))
 
 
+def test_numbers_that_32_bits_cannot_hold_are_in_no_row() -> None:
+    node = helper.make_node(
+        "TfIdfVectorizer", ["x"], ["y"], mode="TF", min_gram_length=1, max_gram_length=1, max_skip_count=0,
+        ngram_counts=[0], ngram_indexes=[0, 1], pool_int64s=[(1 << 32) + 5, 7],
+    )  # fmt: skip
+    model = make_model([node], [value("x", (4,), np.int32)], ["y"], opset=9)
+    assert interpreted(model, {"x": np.array([5, 5, 7, 0], np.int32)})["y"].tolist() == [0, 1]
+
+
 def typed(model: ModelProto) -> ModelProto:
     copy = ModelProto.FromString(model.SerializeToString())
     copy.graph.output[0].CopyFrom(value("y", None))

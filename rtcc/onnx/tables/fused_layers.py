@@ -6,7 +6,7 @@ https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ _CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 _PARAMETERS = {
     "LeakyRelu": ("alpha",),
     "HardSigmoid": ("alpha", "beta"),
+    "Clip": ("min", "max"),
     "Relu": (),
     "Sigmoid": (),
     "Tanh": (),
@@ -80,9 +81,8 @@ def activated_gemm(node: Node, build: Builder) -> Sequence[Value]:
         name: node.plain(name) for name in ("alpha", "beta", "transA", "transB") if node.has(name)
     }
     data = build.op("Gemm", node.operand(0), node.operand(1), node.optional(2), **attributes).result
-    names = ("activation_alpha", "activation_beta")
-    given = [node.float(name) for name in names if node.has(name)]
-    return (_activated(node, build, data, given),)
+    names = [name for name in ("alpha", "beta") if node.has(f"activation_{name}")]
+    return (_activated(node, build, data, {name: node.float(f"activation_{name}") for name in names}),)
 
 
 @TABLE.rule("FusedConv")
@@ -90,9 +90,11 @@ def activated_convolution(node: Node, build: Builder) -> Sequence[Value]:
     """activation(conv(x, w, b) + z)"""
     attributes: dict[str, Any] = {name: node.plain(name) for name in _CONV if node.has(name)}
     data = build.op("Conv", node.operand(0), node.operand(1), node.optional(2), **attributes).result
-    return (
-        _activated(node, build, _sum(build, data, node.optional(3)), node.floats("activation_params", ())),
-    )
+    names, given = _PARAMETERS.get(node.string("activation", ""), ()), node.floats("activation_params", ())
+    if len(given) > len(names):
+        raise node.unsupported(f"{len(given)} parameters of an activation that takes {len(names)}")
+    total = _sum(build, data, node.optional(3))
+    return (_activated(node, build, total, dict(zip(names, given, strict=False))),)
 
 
 @WITHOUT_DOMAIN.rule("SimplifiedLayerNormalization")
@@ -130,8 +132,10 @@ def embedding(node: Node, build: Builder) -> Sequence[Value]:
             hint="bind symbolic dimensions with --shape",
         )
     batch, length = ids.type.sizes
-    _within_table(node, length, node.operand(3))
-    places = node.optional(8) or build.integers("places", range(length))
+    places = node.optional(8)
+    if places is None:
+        _within_table(node, length, node.operand(3))
+        places = build.integers("places", range(length))
     total = build.op("Gather", node.operand(2), ids, axis=0).result
     total = _sum(build, total, build.op("Gather", node.operand(3), places, axis=0).result)
     if (segments := node.optional(1)) is not None:
@@ -161,6 +165,9 @@ def rotary(node: Node, build: Builder) -> Sequence[Value]:
         places = build.op("Add", rows, places).result
     names = ("interleaved", "num_heads", "rotary_embedding_dim")
     attributes: dict[str, Any] = {name: node.int(name) for name in names if node.has(name)}
+    columns = node.operand(2).type.shape[-1]
+    if data.type.rank == 3 and not attributes.get("num_heads") and isinstance(columns, int) and columns:
+        attributes["num_heads"] = data.type.sizes[-1] // (2 * columns)  # heads as wide as the caches say
     return build.op("RotaryEmbedding", data, node.operand(2), node.operand(3), places, **attributes).results
 
 
@@ -198,16 +205,16 @@ def _exchanged(node: Node, build: Builder, index: int, attribute: str) -> Value:
     return build.op("Transpose", value, perm=(*range(rank - 2), rank - 1, rank - 2)).result
 
 
-def _activated(node: Node, build: Builder, data: Value, parameters: Sequence[float]) -> Value:
-    """What the attribute `activation` names, of the data."""
+def _activated(node: Node, build: Builder, data: Value, parameters: Mapping[str, float]) -> Value:
+    """What the attribute `activation` names, of the data; parameters not given are ONNX's own."""
     name = node.string("activation", "")
-    if name == "Clip" and len(parameters) == 2:
-        bounds = [np.array(each, data.type.dtype.numpy) for each in parameters]
-        limits = [build.constant(role, bound) for role, bound in zip(("min", "max"), bounds, strict=True)]
-        return build.op("Clip", data, *limits).result
-    if name and name not in _PARAMETERS:
-        raise node.unsupported(f"the activation {name!r} is none of {', '.join((*_PARAMETERS, 'Clip'))}")
     if not name:
         return data
-    attributes: dict[str, Any] = dict(zip(_PARAMETERS[name], parameters, strict=False))
-    return build.op(name, data, **attributes).result
+    if name not in _PARAMETERS:
+        raise node.unsupported(f"the activation {name!r} is none of {', '.join(_PARAMETERS)}")
+    if name != "Clip":
+        return build.op(name, data, **dict(parameters)).result
+    if parameters.keys() != set(_PARAMETERS[name]):
+        raise node.unsupported(f"the activation Clip takes two parameters, found {len(parameters)}")
+    bounds = {role: np.array(bound, data.type.dtype.numpy) for role, bound in parameters.items()}
+    return build.op("Clip", data, *(build.constant(role, bounds[role]) for role in ("min", "max"))).result

@@ -60,6 +60,8 @@ def _rows(node: Node, build: Builder) -> Value:
         raise node.unsupported(
             f"expected rows of a known size, found {data.type}", hint="bind symbolic dimensions with --shape"
         )
+    if data.type.dtype is DType.I32:  # sequences may have numbers that no element of the data is
+        data = build.op("Cast", data, to=DType.I64.value).result
     if data.type.rank == 2:
         return data
     return build.op("Reshape", data, build.integers("row", (1, data.type.sizes[0]))).result
@@ -92,7 +94,7 @@ def _occurrences(node: Node, build: Builder, data: Value, pool: Array) -> Value:
         return build.constant(role, np.zeros((rows, count), np.float32))
     places = build.constant(f"{role}.places", np.concatenate(windows)[:, None])
     found = build.op("Gather", data, places, axis=1).result
-    equal = build.op("Equal", found, build.constant(role, pool.astype(data.type.dtype.numpy))).result
+    equal = build.op("Equal", found, build.constant(role, pool)).result
     parts = build.op("Split", equal, axis=3, num_outputs=length, results=length).results
     every = reduce(lambda one, other: build.op("And", one, other).result, parts)
     number = build.op("Cast", every, to=DType.F32.value).result

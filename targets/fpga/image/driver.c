@@ -36,6 +36,11 @@ struct rtcc_fpga_tensor {
     uint32_t images, reserved;
 };
 
+/* Their sizes are the image's format (form.py). */
+_Static_assert(sizeof(struct rtcc_fpga_header) == 64, "a header has 64 bytes");
+_Static_assert(sizeof(struct rtcc_fpga_region) == 48, "a region has 48 bytes");
+_Static_assert(sizeof(struct rtcc_fpga_tensor) == 24, "a tensor has 24 bytes");
+
 static struct {
     struct rtcc_fpga_port port;
     const unsigned char *image;
@@ -80,6 +85,13 @@ static struct rtcc_fpga_tensor rtcc_fpga_tensor_of(const unsigned char *image, u
     return tensor;
 }
 
+/* Whether the core runs a program; not where it is gone and all bits read as ones. */
+static int rtcc_fpga_runs(const struct rtcc_fpga_port *port)
+{
+    const uint32_t status = port->read(port->context, RTCC_FPGA_STATUS);
+    return status <= RTCC_FPGA_STATUS_MOST && (status & RTCC_FPGA_BUSY);
+}
+
 /* Place an image in the memory of a port and keep both for runs; 0, or why not. */
 static int rtcc_fpga_attach(const struct rtcc_fpga_port *port, const void *image, uint64_t bytes)
 {
@@ -100,7 +112,7 @@ static int rtcc_fpga_attach(const struct rtcc_fpga_port *port, const void *image
         return RTCC_CORE_OTHER;
     if (port->address % RTCC_FPGA_PAGE != 0 || port->bytes < header.memory)
         return RTCC_DEVICE_MEMORY;
-    if (atomic_flag_test_and_set_explicit(&rtcc_fpga.busy, memory_order_acquire))
+    if (rtcc_fpga_runs(port) || atomic_flag_test_and_set_explicit(&rtcc_fpga.busy, memory_order_acquire))
         return RTCC_DEVICE_BUSY;
     for (uint32_t index = 0; index < header.regions; index++) {
         const struct rtcc_fpga_region region = rtcc_fpga_region_of(image, index);
@@ -112,14 +124,17 @@ static int rtcc_fpga_attach(const struct rtcc_fpga_port *port, const void *image
     return RTCC_OK;
 }
 
-/* Forget the port and the image; RTCC_DEVICE_BUSY where a run is under way, and all stays. */
+/* Forget the port and the image; RTCC_DEVICE_BUSY where a run is under way, or the core still has to finish what
+   a program had begun that was stopped, and all stays. */
 static int rtcc_fpga_detach(void)
 {
     if (atomic_flag_test_and_set_explicit(&rtcc_fpga.busy, memory_order_acquire))
         return RTCC_DEVICE_BUSY;
-    rtcc_fpga.image = NULL;
+    const int runs = rtcc_fpga.image != NULL && rtcc_fpga_runs(&rtcc_fpga.port);
+    if (!runs)
+        rtcc_fpga.image = NULL;
     atomic_flag_clear_explicit(&rtcc_fpga.busy, memory_order_release);
-    return RTCC_OK;
+    return runs ? RTCC_DEVICE_BUSY : RTCC_OK;
 }
 
 /* [images][channels][pixels] bytes to [blocks][images][pixels][row]; lanes beyond the channels are zero. */
@@ -184,7 +199,9 @@ static int32_t rtcc_fpga_run(uint32_t index, const void *const inputs[], void *c
 {
     if (rtcc_fpga.image == NULL)
         return RTCC_DEVICE_MISSING;
-    if (rtcc_fpga.port.read(rtcc_fpga.port.context, RTCC_FPGA_STATUS) & RTCC_FPGA_BUSY)
+    if (rtcc_fpga.port.read(rtcc_fpga.port.context, RTCC_FPGA_STATUS) > RTCC_FPGA_STATUS_MOST)
+        return RTCC_DEVICE_FAILED;
+    if (rtcc_fpga_runs(&rtcc_fpga.port))
         return RTCC_DEVICE_TIMEOUT; /* its memory never finished what a program had begun that was stopped */
     struct rtcc_fpga_header header;
     memcpy(&header, rtcc_fpga.image, sizeof header);

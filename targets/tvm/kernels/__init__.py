@@ -32,6 +32,7 @@ legal, `…_demand` what that asks of a machine; only what emits code needs TVM.
 | attention.attention, attention.attention_problem | softmax(Q·Kᵀ·scale + mask)·V, the scores never stored |
 | attention.softmax | softmax over rows |
 | pooling.pool, pooling.pool_problem | maximum, average, global |
+| pooling.joined_pool, pooling.in_registers | what a convolution pools before it stores |
 | blocked, blocked_access | activations in blocks of channels, and how kernels read and write them |
 | window, window_taps | a sliding window along one axis, and which of its taps fall inside |
 | tiling | how results are cut into register tiles, and what a step of one takes |

@@ -145,11 +145,14 @@ static void runs(void)
     say("idle, not done", run(first));
     board.after = GONE;
     say("gone", run(first));
+    say("still gone", run(first));
     board.registers[AT_STATUS / 4] = IDLE;
     board.after = BUSY;
     say("busy for ever", run(first));
     const unsigned starts = board.starts;
     say("still busy", run(first));
+    say("detach while it is busy", model_detach());
+    say("attach while it is busy", model_attach(&port, image, (uint64_t)image_bytes));
     printf("started %u more\n", board.starts - starts);
     board.registers[AT_STATUS / 4] = board.after = DONE;
     say("idle again", run(first));

@@ -229,6 +229,11 @@ def test_rows_are_pixels(core: Core) -> None:
     assert [geometry(each.layer).result for each in layers] == [(1, 70), (9, 1), (9, 1)]
 
 
+def test_no_images_stay_on_the_host() -> None:
+    op = MaxPool(graph_of((0, 8, 9, 9)).parameters[0], kernel_shape=(1, 1))
+    assert Fpga("cascadelake", {}).why_not_accelerated(op) == "it has no elements"
+
+
 def test_a_layer_that_fits_no_buffer_names_the_limit() -> None:
     graph = graph_of((1, 512, 9, 9))
     (weight,) = numbers(1, (8, 512, 9, 9))

@@ -181,6 +181,20 @@ def test_blobs_are_linked_when_written_elsewhere(tmp_path: Path, cloned: bool) -
     assert first.samefile(second)
 
 
+def test_a_blob_that_is_a_link_is_followed(tmp_path: Path) -> None:
+    """As caches of large files have them: the new folder has the bytes, not a link that leads nowhere."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    write_module(module_with(c=np.arange(100)), tmp_path / "one/m.rtir")
+    (blob,) = (tmp_path / "one/blobs").iterdir()
+    kept = blob.rename(tmp_path / "one/kept")
+    blob.symlink_to("../kept")
+    write_module(read_module(tmp_path / "one/m.rtir"), tmp_path / "two/m.rtir")
+    (copy,) = (tmp_path / "two/blobs").iterdir()
+    assert not copy.is_symlink()
+    assert copy.read_bytes() == kept.read_bytes()
+
+
 @pytest.mark.parametrize("dtype", [d for d in DType if d.bits], ids=lambda d: d.value)
 def test_blobs_of_every_type(tmp_path: Path, dtype: DType) -> None:
     array = np.arange(24).astype(np.float32).astype(dtype.numpy).reshape(4, 6)
