@@ -213,8 +213,9 @@ def _activated(node: Node, build: Builder, data: Value, parameters: Mapping[str,
     if name not in _PARAMETERS:
         raise node.unsupported(f"the activation {name!r} is none of {', '.join(_PARAMETERS)}")
     if name != "Clip":
-        return build.op(name, data, **dict(parameters)).result
-    if parameters.keys() != set(_PARAMETERS[name]):
-        raise node.unsupported(f"the activation Clip takes two parameters, found {len(parameters)}")
+        attributes: dict[str, Any] = dict(parameters)
+        return build.op(name, data, **attributes).result
+    if len(parameters) < len(_PARAMETERS[name]):
+        raise node.unsupported(f"the activation Clip takes 2 parameters, found {len(parameters)}")
     bounds = {role: np.array(bound, data.type.dtype.numpy) for role, bound in parameters.items()}
     return build.op("Clip", data, *(build.constant(role, bounds[role]) for role in ("min", "max"))).result
