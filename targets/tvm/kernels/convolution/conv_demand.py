@@ -48,8 +48,8 @@ NEAR_ROWS = 32 << 10
 """Rows of all channels that stay in a first cache, in whole lines: the smallest has 32 KiB."""
 
 FAR_LINE_CYCLES = 0.35
-"""Of one line of such rows that a tile reads from the second cache: 512,28x28,128 1x1 takes 1.06 times as long
-as without."""
+"""Of one line of such rows that a tile reads from the second cache; 512,28x28,128 1x1 takes 1.06 times as
+long as without."""
 
 
 def direct_demand(problem: ConvProblem, tile: Tile, cache: int) -> Demand:
