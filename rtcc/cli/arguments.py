@@ -64,6 +64,12 @@ TunedOption = Annotated[
     Path | None,
     typer.Option("--tuned", metavar="FILE", help="Measurements to choose by, as `rtcc tune` writes them."),
 ]
+InputOption = Annotated[
+    list[str] | None, typer.Option("--input", metavar="NAME=FILE.npy", help="An input; repeatable.")
+]
+SeedOption = Annotated[
+    int, typer.Option("--random", min=0, metavar="SEED", help="Seed for inputs that are not given.")
+]
 LoadOption = Annotated[
     list[Path] | None,
     typer.Option("--load", metavar="FILE", help="Python file with passes of your own; repeatable."),

@@ -9,11 +9,13 @@ import typer
 from rtcc.cli.app import app
 from rtcc.cli.arguments import (
     Compiling,
+    InputOption,
     LoadOption,
     ModelArgument,
     O0Option,
     O1Option,
     O2Option,
+    SeedOption,
     load_plugins,
     optimisation_level,
     read_arrays,
@@ -54,12 +56,8 @@ def bisect(
     pipeline: Annotated[
         str | None, typer.Option("-p", "--pipeline", help="Passes to search in place of those of -O2.")
     ] = None,
-    input: Annotated[
-        list[str] | None, typer.Option("--input", metavar="NAME=FILE.npy", help="An input; repeatable.")
-    ] = None,
-    random: Annotated[
-        int, typer.Option("--random", min=0, metavar="SEED", help="Seed for inputs that are not given.")
-    ] = 0,
+    input: InputOption = None,
+    random: SeedOption = 0,
     tolerance: Annotated[
         float,
         typer.Option("--tolerance", min=0, help="What a result may be off, as a part of its own size."),

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rtcc.cli.app import app
-from rtcc.cli.arguments import AnyModelArgument, Compiling, is_artifact, read_arrays, with_options_of
+from rtcc.cli.arguments import (
+    AnyModelArgument,
+    Compiling,
+    InputOption,
+    SeedOption,
+    is_artifact,
+    read_arrays,
+    with_options_of,
+)
 from rtcc.cli.opening import open_or_compile, run_emulated
 from rtcc.errors import InvalidInput
 from rtcc.quoting import name_text
@@ -41,12 +49,8 @@ def run(
     interpret: Annotated[
         bool, typer.Option("--interpret", help="Use the interpreter: slow, the reference.")
     ] = False,
-    input: Annotated[
-        list[str] | None, typer.Option("--input", metavar="NAME=FILE.npy", help="An input; repeatable.")
-    ] = None,
-    random: Annotated[
-        int, typer.Option("--random", min=0, metavar="SEED", help="Seed for inputs that are not given.")
-    ] = 0,
+    input: InputOption = None,
+    random: SeedOption = 0,
     simulate: Annotated[
         str | None,
         typer.Option("--simulate", metavar="ENGINE", help="Simulate the device: functional, rtl (FPGA)."),

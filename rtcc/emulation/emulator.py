@@ -13,6 +13,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from rtcc.emission.header import TABLE
 from rtcc.emission.toolchain import find_toolchain
 from rtcc.errors import InvalidInput, ToolMissing, Unsupported
 from rtcc.system.files import cache_folder, replace_file
@@ -96,13 +97,18 @@ def emulated_cpu(emulator: Emulator, names: Sequence[str]) -> str:
 def runner(architecture: str) -> Path:
     """The program that runs artefacts, compiled for an architecture and kept in the cache; ToolMissing."""
     toolchain = find_toolchain(Machine(architecture))
-    source = files("rtcc.emulation").joinpath("runner.c").read_bytes()
+    sources = {
+        "runner.c": files("rtcc.emulation").joinpath("runner.c").read_bytes(),
+        "artifact_table.h": TABLE.encode(),
+    }
     command = [*toolchain.compile, "-std=gnu11", "-O1", "runner.c", "-o", "runner", "-ldl"]
-    digest = hashlib.sha256(source + "\0".join(command).encode()).hexdigest()[:16]
+    key = b"\0".join([*sources.values(), *(word.encode() for word in command)])
+    digest = hashlib.sha256(key).hexdigest()[:16]
     path = cache_folder() / "emulation" / f"runner-{architecture}-{digest}"
     if not path.exists():
         with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
-            (Path(folder) / "runner.c").write_bytes(source)
+            for name, source in sources.items():
+                (Path(folder) / name).write_bytes(source)
             toolchain.run(command, Path(folder))
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, (Path(folder) / "runner").read_bytes(), 0o777)

@@ -15,18 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* As the headers of artefacts have it. */
-struct rtcc_artifact {
-    size_t size;
-    int threads_max;
-    size_t (*workspace_bytes)(int threads);
-    int (*init)(void *workspace, size_t bytes, int threads);
-    int (*run)(void *workspace, const void *const inputs[], void *const outputs[]);
-    int (*output_shape)(const void *workspace, int output, int64_t shape[]);
-    void (*finish)(void *workspace, int wipe);
-    const char *(*info)(void);
-    const char *(*error)(int code);
-};
+#include "artifact_table.h" /* from rtcc.emission.header: what the headers of artefacts say */
 
 enum { ALIGNMENT = 64, RANKS = 64, NAME = 4096 };
 

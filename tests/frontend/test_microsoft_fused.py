@@ -101,6 +101,11 @@ LAYERS: dict[str, Made] = {
         numbers(6, WIDTH), numbers(5, WIDTH, seed=1), numbers(2, WIDTH, seed=2), row(), row(8),
         np.array([[1, 1, 1], [1, 1, 0]], I32), outputs=(F32, I32), epsilon=1e-5,
     ),
+    "embedding, a mask of other numbers": model_of(
+        "EmbedLayerNormalization", np.array([[1, 2, 3], [4, 0, 1]], I32), np.array([[0, 0, 1]] * 2, I32),
+        numbers(6, WIDTH), numbers(5, WIDTH, seed=1), numbers(2, WIDTH, seed=2), row(), row(8),
+        np.array([[1, 2, 3], [1, -1, 0]], I32), outputs=(F32, I32), epsilon=1e-5,
+    ),
     "embedding without segments": model_of(
         "EmbedLayerNormalization", np.array([[1, 2, 3], [4, 0, 1]], I32), None,
         numbers(6, WIDTH), numbers(5, WIDTH, seed=1), None, row(), row(8), outputs=(F32, I32, F32),

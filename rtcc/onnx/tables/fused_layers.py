@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rtcc.ir import Value
+from rtcc.ir import DType, Value
 from rtcc.onnx.builder import Builder
 from rtcc.onnx.node import Node
 from rtcc.onnx.tables.rules import Table
@@ -143,7 +143,9 @@ def embedding(node: Node, build: Builder) -> Sequence[Value]:
     normal, *_ = _of_sum(node, build, "LayerNormalization", total, node.operand(5), node.optional(6))
     counts: Value = build.constant("counts", np.zeros(batch, np.int32))
     if (mask := node.optional(7)) is not None:
-        counts = build.op("ReduceSum", mask, build.integers("axes", (1,)), keepdims=0).result
+        ones = build.op("Equal", mask, build.constant("one", np.array(1, mask.type.dtype.numpy))).result
+        numbers = build.op("Cast", ones, to=DType.I32.value).result  # other numbers than 1 do not count
+        counts = build.op("ReduceSum", numbers, build.integers("axes", (1,)), keepdims=0).result
     return normal, counts, total
 
 
