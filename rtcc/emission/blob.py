@@ -18,7 +18,7 @@ LARGEST_EMBEDDED = 1 << 30
 
 @dataclass(frozen=True)
 class Checksum:
-    """Fletcher's checksum over 64-bit little-endian words, modulo 2^64, as runtime.c computes it."""
+    """Fletcher's checksum over 64-bit little-endian words, modulo 2^64, as mapped_weights.c computes it."""
 
     sum: int
     sum_of_sums: int

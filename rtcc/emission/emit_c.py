@@ -2,6 +2,8 @@
 unique names.
 
 configuration  +  cpu.c  +  runtime.h  +  tables and launch list  +  runtime.c   =   model.c
+
+Before runtime.c stands what needs an operating system, or what takes its place: threads, a file of weights.
 """
 
 from __future__ import annotations
@@ -198,42 +200,50 @@ def _code(
     symbols: Mapping[str, str],
     shapes: str,
 ) -> str:
-    runtime = files("rtcc.emission")
+    pool = not (is_serial(steps) or info.threads == 1)
     parts = [
         f"/* {info.name}: made by rtcc; do not edit. */",
-        _configuration(info, weights, is_serial(steps) or info.threads == 1),
+        _configuration(info, weights, pool),
         header_text(info),
         cpu_text(machine),
-        runtime.joinpath("runtime.h").read_text(encoding="ascii"),
+        *([_part("pool.h")] if pool else []),
+        _part("runtime.h"),
         _tables(info),
         _weights_text(info, weights),
         _declarations(steps, symbols),
         walk_text(steps, symbols, info.threads),
         shapes,
         function_text(),
-        runtime.joinpath("runtime.c").read_text(encoding="ascii"),
+        _part("mapped_weights.c" if info.weights_file else "embedded_weights.c"),
+        _part("pool.c" if pool else "one_thread.c"),
+        _part("runtime.c"),
     ]
     return "\n".join(parts)
 
 
-def _configuration(info: ArtifactInfo, weights: bytes | bytearray, serial: bool) -> str:
+def _part(name: str) -> str:
+    """A file of the runtime."""
+    return files("rtcc.emission").joinpath(name).read_text(encoding="ascii")
+
+
+def _configuration(info: ArtifactInfo, weights: bytes | bytearray, pool: bool) -> str:
     head = _head_bytes(info.threads)
     rows: list[tuple[str, object]] = [
         ("RTCC_ENTRY(suffix)", f"{info.name}_##suffix"),
         ("RTCC_EXPORT", '__attribute__((visibility("default")))'),
         ("RTCC_MAGIC", f"UINT64_C(0x{info.hashes['model'][:16]})"),
         ("RTCC_THREADS_MAX", info.threads),
-        ("RTCC_POOL", int(not serial)),
+        ("RTCC_POOL", int(pool)),
         ("RTCC_HEAD_BYTES", head),
         ("RTCC_ARENA_BYTES", info.workspace_bytes - head),
         ("RTCC_THREAD_BYTES", info.thread_bytes),
         ("RTCC_INPUT_COUNT", len(info.inputs)),
         ("RTCC_OUTPUT_COUNT", len(info.outputs)),
-        ("RTCC_EXTERNAL_BYTES", len(weights) if info.weights_file else 0),
     ]
     if info.weights_file:
         sums = checksum(weights)
         rows += [
+            ("RTCC_EXTERNAL_BYTES", len(weights)),
             ("RTCC_EXTERNAL_NAME", _c_text(info.weights_file)),
             ("RTCC_EXTERNAL_SUM", f"UINT64_C(0x{sums.sum:x})"),
             ("RTCC_EXTERNAL_SUM_OF_SUMS", f"UINT64_C(0x{sums.sum_of_sums:x})"),

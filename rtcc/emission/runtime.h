@@ -3,11 +3,10 @@
  *   RTCC_ENTRY(suffix)     the model's name pasted before _suffix
  *   RTCC_MAGIC             64 bits that tell this model's workspaces from all others
  *   RTCC_THREADS_MAX       the largest number of threads that init accepts
- *   RTCC_POOL              1 where some launch is split between threads; with 0 no operating system is needed
+ *   RTCC_POOL              1 where some launch is split between threads, and pool.h precedes this text
  *   RTCC_HEAD_BYTES        room for struct rtcc_workspace, a multiple of 64
  *   RTCC_ARENA_BYTES       the planned memory, a multiple of 64
  *   RTCC_THREAD_BYTES      scratch memory of every thread but the first, a multiple of 64
- *   RTCC_EXTERNAL_BYTES    size of the weights file beside the artefact; 0 where the weights are embedded
  *
  * Everything here is static: an artefact is one translation unit and its kernels.
  */
@@ -15,26 +14,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-
-#if RTCC_POOL
-#include <limits.h>
-#include <linux/futex.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
-struct rtcc_workspace;
-
-#if RTCC_POOL
-struct rtcc_worker {
-    pthread_t thread;
-    struct rtcc_workspace *workspace;
-    int32_t task;
-};
-#endif
 
 /* The start of the caller's memory; the arena follows it, then what each thread but the first has of its own. */
 struct rtcc_workspace {
@@ -46,22 +25,7 @@ struct rtcc_workspace {
     int32_t has_run;                /* a run has succeeded since init */
     _Atomic uint32_t busy;          /* a run is under way */
 #if RTCC_POOL
-    uint32_t fork_epoch;
-    int32_t stop;
-    int32_t spins;                  /* how often a waiting thread looks before it yields */
-    const void *const *inputs;
-    void *const *outputs;
-    /* Words that threads wait on lie on lines of their own. */
-    _Alignas(64) _Atomic uint32_t generation;   /* one more for every run, and for the end */
-    _Atomic uint32_t generation_sleepers;
-    _Alignas(64) _Atomic uint32_t ready;        /* workers that have started */
-    _Atomic uint32_t ready_sleepers;
-    _Alignas(64) _Atomic uint32_t arrived;      /* threads at the present barrier */
-    _Atomic int32_t code;                       /* the lowest code reported since the last barrier */
-    _Alignas(64) _Atomic uint32_t phase;        /* barriers passed */
-    _Atomic uint32_t phase_sleepers;
-    int32_t agreed;                             /* the code all threads leave the last barrier with */
-    struct rtcc_worker workers[RTCC_THREADS_MAX];
+    struct rtcc_pool pool;
 #endif
 };
 
