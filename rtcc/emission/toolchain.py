@@ -21,10 +21,12 @@ _ZIG_GLIBC = "2.28"
 
 @dataclass(frozen=True)
 class Toolchain:
-    """Commands that compile and link C, and that make static libraries, for one architecture."""
+    """Commands that compile and link C, that make static libraries, and that link programs which need no
+    library of the machine they run on, for one architecture."""
 
     compile: tuple[str, ...]
     archive: tuple[str, ...]
+    static: tuple[str, ...]
 
     def run(self, command: Sequence[str], folder: Path) -> None:
         """Run one command in a folder. Raises `ArtifactError` `link-failed` with what the tool wrote."""
@@ -52,11 +54,15 @@ def find_toolchain(machine: Machine) -> Toolchain:
     for name in [*names, f"{machine.triple}-gcc", "cc", "gcc", "clang"]:
         command = shlex.split(name)
         if shutil.which(command[0]) and _compiles_for(command, machine):
-            return Toolchain(tuple(command), (_archiver(command), "rcsD"))
+            return Toolchain(tuple(command), (_archiver(command), "rcsD"), (*command, "-static"))
     if find_spec("ziglang") is not None:
         zig = (sys.executable, "-m", "ziglang")
-        target = f"{machine.triple}.{_ZIG_GLIBC}"
-        return Toolchain((*zig, "cc", "-target", target, "-fno-sanitize=undefined"), (*zig, "ar", "rcsD"))
+        target, musl = f"{machine.triple}.{_ZIG_GLIBC}", f"{machine.architecture}-linux-musl"
+        return Toolchain(
+            (*zig, "cc", "-target", target, "-fno-sanitize=undefined"),
+            (*zig, "ar", "rcsD"),
+            (*zig, "cc", "-target", musl, "-fno-sanitize=undefined", "-static"),
+        )
     is_native = machine.architecture == Machine.host().architecture
     package = "gcc" if is_native else f"gcc-{machine.triple.replace('_', '-')}"
     raise ToolMissing(

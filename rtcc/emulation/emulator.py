@@ -1,22 +1,16 @@
-"""QEMU in user mode: which program runs an architecture, which CPUs it knows; and the runner of artefacts."""
+"""QEMU in user mode: which program runs an architecture, and which CPUs it knows."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
-from rtcc.emission.header import TABLE
-from rtcc.emission.toolchain import find_toolchain
 from rtcc.errors import InvalidInput, ToolMissing, Unsupported
-from rtcc.system.files import cache_folder, replace_file
 from rtcc.system.machine import Machine
 
 PROGRAMS = {"aarch64": ("qemu-aarch64", "qemu-aarch64-static")}
@@ -92,24 +86,3 @@ def emulated_cpu(emulator: Emulator, names: Sequence[str]) -> str:
         f"{Path(emulator.program).name} does not emulate {' or '.join(names)}",
         hint=f"`{Path(emulator.program).name} -cpu help` lists what it does",
     )
-
-
-def runner(architecture: str) -> Path:
-    """The program that runs artefacts, compiled for an architecture and kept in the cache; ToolMissing."""
-    toolchain = find_toolchain(Machine(architecture))
-    sources = {
-        "runner.c": files("rtcc.emulation").joinpath("runner.c").read_bytes(),
-        "artifact_table.h": TABLE.encode(),
-    }
-    command = [*toolchain.compile, "-std=gnu11", "-O1", "runner.c", "-o", "runner", "-ldl"]
-    key = b"\0".join([*sources.values(), *(word.encode() for word in command)])
-    digest = hashlib.sha256(key).hexdigest()[:16]
-    path = cache_folder() / "emulation" / f"runner-{architecture}-{digest}"
-    if not path.exists():
-        with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
-            for name, source in sources.items():
-                (Path(folder) / name).write_bytes(source)
-            toolchain.run(command, Path(folder))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, (Path(folder) / "runner").read_bytes(), 0o777)
-    return path

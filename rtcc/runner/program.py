@@ -1,0 +1,77 @@
+"""The runner of artefacts, compiled for a machine: one that opens libraries, or one with a model linked in."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from rtcc.emission.header import TABLE
+from rtcc.emission.toolchain import Toolchain, find_toolchain
+from rtcc.system.files import cache_folder, replace_file
+from rtcc.system.machine import Machine
+
+SOURCE = "runner.c"
+LANGUAGE = ("-std=gnu11", "-O1")
+
+LINKED_MODEL = """\
+#include "@FILE@"
+
+static size_t linked_workspace_bytes(int threads)
+{
+    return @UPPER@_WORKSPACE_BYTES(threads);
+}
+
+static const struct rtcc_artifact linked_model = {
+    sizeof(struct rtcc_artifact), @UPPER@_THREADS_MAX, linked_workspace_bytes, @NAME@_init, @NAME@_run,
+    @NAME@_output_shape, @NAME@_finish, @NAME@_info, @NAME@_error,
+};
+"""
+"""What a shared library has under `rtcc_artifact_v1`, made of the header of a static one."""
+
+
+def opening_runner(architecture: str) -> Path:
+    """The program that runs shared libraries, kept in the cache.
+
+    It takes the C library of the machine. Raises ToolMissing where there is no C compiler for it.
+    """
+    toolchain = find_toolchain(Machine(architecture))
+    sources = {SOURCE: _source(), "artifact_table.h": TABLE.encode()}
+    words = (*toolchain.compile, *LANGUAGE, SOURCE, "-o", "runner", "-ldl")
+    key = b"\0".join([*sources.values(), *(word.encode() for word in words)])
+    digest = hashlib.sha256(key).hexdigest()[:16]
+    path = cache_folder() / "runner" / f"runner-{architecture}-{digest}"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, _built(toolchain, sources, words), 0o777)
+    return path
+
+
+def linked_runner(library: Path, name: str, architecture: str) -> bytes:
+    """A program with a static library in it that needs nothing of the machine it runs on, not even a C
+    library.
+
+    name: what the library's functions begin with; its header lies beside it. Raises ToolMissing where there is
+    no C compiler for the machine, `ArtifactError` where it has no static C library.
+    """
+    toolchain = find_toolchain(Machine(architecture))
+    header = library.with_suffix(".h")
+    table = LINKED_MODEL.replace("@FILE@", header.name).replace("@NAME@", name).replace("@UPPER@", name.upper())
+    sources = {SOURCE: _source(), header.name: header.read_bytes(), "linked_model.h": table.encode()}
+    link = (str(library.absolute()), "-lm", "-pthread", "-o", "runner")
+    return _built(toolchain, sources, (*toolchain.static, *LANGUAGE, "-DLINKED_MODEL", SOURCE, *link))
+
+
+def _source() -> bytes:
+    return files("rtcc.runner").joinpath(SOURCE).read_bytes()
+
+
+def _built(toolchain: Toolchain, sources: Mapping[str, bytes], words: tuple[str, ...]) -> bytes:
+    """The program that a compiler makes of some files."""
+    with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
+        for name, text in sources.items():
+            (Path(folder) / name).write_bytes(text)
+        toolchain.run(words, Path(folder))
+        return (Path(folder) / "runner").read_bytes()
