@@ -23,8 +23,8 @@ from rtcc.errors import InvalidInput, RtccError
 class Answer:
     """What the runner prints of a run.
 
-    code, text: as the artefact's functions returned it. init_ns, runs_ns: nanoseconds of preparing a workspace
-    and of each timed run. shapes: of the outputs whose shape the data decide, by index.
+    code, text: as the artefact's functions returned it. init_ns, runs_ns: nanoseconds of preparing a
+    workspace and of each timed run. shapes: of the outputs whose shape the data decide, by index.
     """
 
     code: int

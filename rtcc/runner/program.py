@@ -1,4 +1,4 @@
-"""The runner of artefacts, compiled for a machine: one that opens libraries, or one with a model linked in."""
+"""The runner of artefacts, compiled for a machine: it opens libraries, or has a model linked in."""
 
 from __future__ import annotations
 
@@ -53,12 +53,13 @@ def linked_runner(library: Path, name: str, architecture: str) -> bytes:
     """A program with a static library in it that needs nothing of the machine it runs on, not even a C
     library.
 
-    name: what the library's functions begin with; its header lies beside it. Raises ToolMissing where there is
-    no C compiler for the machine, `ArtifactError` where it has no static C library.
+    name: what the library's functions begin with; its header lies beside it. Raises ToolMissing where there
+    is no C compiler for the machine, `ArtifactError` where it has no static C library.
     """
     toolchain = find_toolchain(Machine(architecture))
     header = library.with_suffix(".h")
-    table = LINKED_MODEL.replace("@FILE@", header.name).replace("@NAME@", name).replace("@UPPER@", name.upper())
+    table = LINKED_MODEL.replace("@FILE@", header.name)
+    table = table.replace("@NAME@", name).replace("@UPPER@", name.upper())
     sources = {SOURCE: _source(), header.name: header.read_bytes(), "linked_model.h": table.encode()}
     link = (str(library.absolute()), "-lm", "-pthread", "-o", "runner")
     return _built(toolchain, sources, (*toolchain.static, *LANGUAGE, "-DLINKED_MODEL", SOURCE, *link))

@@ -423,7 +423,8 @@ def test_an_object_without_its_kernel_is_refused() -> None:
 def test_linking_says_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = source_of("mixed")
     with pytest.raises(ArtifactError, match=r"unrecognized|unknown") as raised:
-        write_artifact(source, tmp_path / "model.so", Toolchain(("gcc", "--no-such-option"), ("ar",), ("gcc", "-static")))
+        toolchain = Toolchain(("gcc", "--no-such-option"), ("ar",), ("gcc", "-static"))
+        write_artifact(source, tmp_path / "model.so", toolchain)
     assert raised.value.code == "link-failed"
     assert not list(tmp_path.iterdir())
     with pytest.raises(InvalidInput, match=r"\.so or \.a"):
