@@ -36,9 +36,10 @@ class Answer:
     @staticmethod
     def of(text: str) -> Answer:
         """The runner's line, read; ValueError, TypeError or KeyError where it is something else."""
-        row = json.loads(text)
-        shapes = {int(index): sizes for index, sizes in row.pop("shapes", {}).items()}
-        return Answer(**{**row, "runs_ns": tuple(row.get("runs_ns", ()))}, shapes=shapes)
+        row: dict[str, Any] = json.loads(text)
+        shapes = {int(index): sizes for index, sizes in row.get("shapes", {}).items()}
+        runs = tuple(row.get("runs_ns", ()))
+        return Answer(row["code"], row["text"], row["init_ns"], runs, shapes)
 
 
 class Foreign(ABC):

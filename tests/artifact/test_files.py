@@ -120,7 +120,7 @@ def test_weights_are_no_bytes_that_compiler_or_linker_read(tmp_path: Path) -> No
             seen.append(sum(bytes(source.weights) in each.read_bytes() for each in folder.iterdir()))
 
     found = find_toolchain(source.machine)
-    write_artifact(source, tmp_path / "model.so", Watching(found.compile, found.archive))
+    write_artifact(source, tmp_path / "model.so", Watching(found.compile, found.archive, found.static))
     assert size > 1000
     assert seen == [0, 0]
 
@@ -422,8 +422,8 @@ def test_an_object_without_its_kernel_is_refused() -> None:
 
 def test_linking_says_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = source_of("mixed")
+    toolchain = Toolchain(("gcc", "--no-such-option"), ("ar",), ("gcc", "-static"))
     with pytest.raises(ArtifactError, match=r"unrecognized|unknown") as raised:
-        toolchain = Toolchain(("gcc", "--no-such-option"), ("ar",), ("gcc", "-static"))
         write_artifact(source, tmp_path / "model.so", toolchain)
     assert raised.value.code == "link-failed"
     assert not list(tmp_path.iterdir())
