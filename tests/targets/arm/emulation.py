@@ -34,11 +34,13 @@ class Outcome:
     results: dict[str, NDArray[Any]]
 
 
-def emulated(model: Any, options: Options, folder: Path, seed: int = 0) -> Outcome:
-    """A model, compiled and run once on seeded inputs on the CPU that it was compiled for."""
+def emulated(
+    model: Any, options: Options, folder: Path, feeds: dict[str, NDArray[Any]] | None = None
+) -> Outcome:
+    """A model, compiled and run once on the CPU that it was compiled for; feeds: seeded inputs by default."""
     require_emulation()
     compilation = start(model, options)
     compilation.lower()
     artefact = Emulated(write(compilation, folder / "model.so"))
-    feeds = artefact.random_inputs(seed)
+    feeds = artefact.random_inputs() if feeds is None else feeds
     return Outcome(compilation.module, feeds, artefact.run(feeds))
