@@ -423,13 +423,14 @@ def compile_with(model: Any, options: Options) -> Artifact:
         raise
 
 
-def build(model: Any, folder: Path, options: Options) -> Path:
-    """Compile a model to a shared library in a folder; it is not loaded, so it may be for another machine."""
+def build(model: Any, folder: Path, options: Options, *, suffix: str = ".so") -> Path:
+    """Compile a model to a shared or static library (suffix) in a folder; it is not loaded, so it may be for
+    another machine."""
     compilation = start(model, options)
     compilation.weights_name = by_content
     compilation.target.expect_code()
     compilation.lower()
-    return write(compilation, folder / f"{model_stem(model)}.so")
+    return write(compilation, folder / f"{model_stem(model)}{suffix}")
 
 
 def write(compilation: Compilation, path: Path, progress: Progress = unseen) -> Path:

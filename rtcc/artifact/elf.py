@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 from rtcc.errors import ArtifactError
 
@@ -19,6 +20,8 @@ MACHINES = {62: "x86_64", 183: "aarch64"}
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 SECTION = struct.Struct("<IIQQQQIIQQ")
 SYMBOL = struct.Struct("<IBBHQQ")
+_MAGIC = b"\x7fELF"
+_ARCHIVE, _MEMBER_HEADER = b"!<arch>\n", 60
 _SHT_SYMTAB, _SHT_NOBITS, _SHT_DYNSYM = 2, 8, 11
 _STB_WEAK, _STT_FUNC, _STV_HIDDEN = 2, 2, 2
 
@@ -122,6 +125,26 @@ class Elf:
     def exported(self) -> set[str]:
         """The names that a shared object offers to others."""
         return {s.name for s in self._symbols(self._table(_SHT_DYNSYM)) if s.is_defined and s.is_global}
+
+
+def architecture_of(path: Path) -> str:
+    """The architecture of a shared library, or of a static one's first member that is no table of its own.
+
+    Raises `ArtifactError` `cannot-open` or `not-elf`.
+    """
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            after = len(_ARCHIVE) + _MEMBER_HEADER
+            start = data.find(_MAGIC, after) if data[: len(_ARCHIVE)] == _ARCHIVE else 0
+            head = data[start : start + HEADER.size] if start >= 0 else b""
+    except (OSError, ValueError) as error:
+        message = f"cannot open the artefact: {getattr(error, 'strerror', None) or 'it is empty'}"
+        raise ArtifactError("cannot-open", message, where=str(path)) from error
+    if len(head) < HEADER.size or not head.startswith(_MAGIC):
+        message = "expected a library of ELF objects, found something else"
+        raise ArtifactError("not-elf", message, where=str(path))
+    number = HEADER.unpack(head)[2]
+    return MACHINES.get(number, f"machine {number}")
 
 
 def rename_and_hide(data: bytes, kernel: str, new: str) -> bytes:

@@ -70,6 +70,9 @@ InputOption = Annotated[
 SeedOption = Annotated[
     int, typer.Option("--random", min=0, metavar="SEED", help="Seed for inputs that are not given.")
 ]
+RemoteOption = Annotated[
+    str | None, typer.Option("--remote", metavar="USER@HOST", help="Run it on another machine, over ssh.")
+]
 LoadOption = Annotated[
     list[Path] | None,
     typer.Option("--load", metavar="FILE", help="Python file with passes of your own; repeatable."),

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rtcc.cli.app import app
-from rtcc.cli.arguments import AnyModelArgument, Compiling, with_options_of
-from rtcc.cli.opening import open_or_compile
+from rtcc.cli.arguments import AnyModelArgument, Compiling, RemoteOption, with_options_of
+from rtcc.cli.opening import open_or_compile, open_remote
 from rtcc.errors import InvalidInput
 from rtcc.measure import Latency, measure, pinned
 from rtcc.target import Device, DeviceReport, parse_target
@@ -36,6 +36,7 @@ Examples:
   rtcc bench model.so
   rtcc bench model.onnx --against onnxruntime,openvino --threads 2 --json figures.json
   rtcc bench fpga.so --simulate rtl                       cycles of each layer, predicted and of the RTL
+  rtcc bench model.onnx --target arm:cortex-a76 --remote pi@raspberrypi   on the board itself
 """
 
 
@@ -54,6 +55,7 @@ def bench(
         str | None,
         typer.Option("--simulate", metavar="ENGINE", help="Count cycles in that simulator too: rtl (FPGA)."),
     ] = None,
+    remote: RemoteOption = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there.")
     ] = None,
@@ -62,10 +64,14 @@ def bench(
 
     Runtimes take turns, run by run, on the same inputs and cores: only neighbours in time compare.
     """
-    from rtcc.system.files import replace_file, require_folder
+    from rtcc.system.files import require_folder
 
     if json_file is not None:
         require_folder(json_file)
+    if remote is not None:
+        _require_no_peers(against, simulate)
+        _bench_remote(model, asked, remote, runs or RUNS, json_file)
+        return
     peers = _peer_names(against, model)
     artifact, feeds = open_or_compile(model, asked, 0)
     device = None if simulate is None else _run_simulated(artifact, feeds, simulate)
@@ -82,12 +88,38 @@ def bench(
         "workspace_bytes": artifact.workspace_bytes(threads), "artefact_bytes": artifact.path.stat().st_size,
     }  # fmt: skip
     figures = _figures(artifact, feeds, peers, model, _fixed(model, asked), runs or RUNS)
+    _tell(row, figures, json_file)
+
+
+def _bench_remote(model: Path, asked: Compiling, host: str, runs: int, json_file: Path | None) -> None:
+    """The same figures of an artefact that runs on another machine, and what that is."""
+    with open_remote(model, asked, 0, {}, host) as (there, feeds):
+        timed, machine = there.measure(feeds, runs), there.host.description
+        row = {
+            "model": model.name, "target": there.info.target, "threads": there.threads, "host": host,
+            "machine": machine.model or machine.architecture, "system": machine.system,
+            "governor": machine.governor or "unknown", "init_ms": round(timed.init_seconds * 1e3, 3),
+            "workspace_bytes": there.info.workspace_bytes + (there.threads - 1) * there.info.thread_bytes,
+            "artefact_bytes": there.path.stat().st_size,
+        }  # fmt: skip
+        _tell(row, {"rtcc": timed.latency}, json_file)
+
+
+def _require_no_peers(against: str, simulate: str | None) -> None:
+    """Refuse what only this machine does."""
+    given = [option for option, value in (("--against", against), ("--simulate", simulate)) if value]
+    if given:
+        message = f"{' and '.join(given)} run on this machine, and --remote on another"
+        raise InvalidInput("bench-remote", message, hint="leave one or the other out")
+
+
+def _tell(row: dict[str, str | int | float], figures: dict[str, Latency], json_file: Path | None) -> None:
+    """Print the figures, and write them where that was asked."""
+    from rtcc.system.files import replace_file
+
     for name, value in row.items():
-        typer.echo(
-            f"{name.replace('_', ' '):16} {value:,}"
-            if isinstance(value, int)
-            else f"{name.replace('_', ' '):16} {value}"
-        )
+        text = f"{value:,}" if isinstance(value, int) else value
+        typer.echo(f"{name.replace('_', ' '):16} {text}")
     Console(width=100).print(_table(figures))
     if json_file is not None:
         latency = {name: figure.as_dict() for name, figure in figures.items()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rtcc.artifact import Artifact
+    from rtcc.remote import Remote
 
     Feeds = dict[str, NDArray[Any]]
 
@@ -50,14 +53,38 @@ def run_emulated(
         asked.require_none(path)
         emulated = Emulated(path, cpu, threads=asked.threads)
         return emulated.run({**emulated.random_inputs(seed), **given})
+    with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
+        emulated = Emulated(_built(path, asked, given, Path(folder), ".so"), cpu)
+        return emulated.run({**emulated.random_inputs(seed), **given})
+
+
+@contextmanager
+def open_remote(
+    path: Path, asked: Compiling, seed: int, given: Mapping[str, NDArray[Any]], host: str
+) -> Generator[tuple[Remote, Feeds]]:
+    """The artefact, given or compiled on the spot, on another machine; inputs as of `open_or_compile`."""
+    from rtcc.remote import Remote
+
+    if path.suffix in (".so", ".a"):
+        asked.require_none(path)
+        with Remote(path, host, threads=asked.threads) as remote:
+            yield remote, {**remote.random_inputs(seed), **given}
+        return
+    with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
+        library = _built(path, asked, given, Path(folder), ".a")
+        with Remote(library, host) as remote:
+            yield remote, {**remote.random_inputs(seed), **given}
+
+
+def _built(
+    path: Path, asked: Compiling, given: Mapping[str, NDArray[Any]], folder: Path, suffix: str
+) -> Path:
+    """The library that a model is compiled to, in a folder; it may be for another machine."""
     from rtcc.compiler import build
 
     shapes = {name: array.shape for name, array in given.items()}
-    with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
-        with progress(f"compiling {path.name}"):
-            library = build(path, Path(folder), asked.options(shapes=asked.shapes_of(path, shapes)))
-        emulated = Emulated(library, cpu)
-        return emulated.run({**emulated.random_inputs(seed), **given})
+    with progress(f"compiling {path.name}"):
+        return build(path, folder, asked.options(shapes=asked.shapes_of(path, shapes)), suffix=suffix)
 
 
 def _compiled(path: Path, asked: Compiling, given: Mapping[str, NDArray[Any]]) -> Artifact:

@@ -12,12 +12,13 @@ from rtcc.cli.arguments import (
     AnyModelArgument,
     Compiling,
     InputOption,
+    RemoteOption,
     SeedOption,
     is_artifact,
     read_arrays,
     with_options_of,
 )
-from rtcc.cli.opening import open_or_compile, run_emulated
+from rtcc.cli.opening import open_or_compile, open_remote, run_emulated
 from rtcc.errors import InvalidInput
 from rtcc.quoting import name_text
 
@@ -38,6 +39,7 @@ Examples:
   rtcc run ir/19-fuse.rtir --interpret                    what the maths say at that stage
   rtcc run model.so --simulate functional                 compiled for the FPGA, on no board
   rtcc run model.so --emulate                             compiled for ARM, under QEMU
+  rtcc run model.onnx --target arm:cortex-a76 --remote pi@raspberrypi     on the board itself
 """
 
 
@@ -62,6 +64,7 @@ def run(
         str | None,
         typer.Option("--emulated-cpu", metavar="NAME", help="Emulate another CPU, by QEMU's name of it."),
     ] = None,
+    remote: RemoteOption = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Write one .npy per output there.")
     ] = None,
@@ -70,12 +73,14 @@ def run(
     given = read_arrays(input)
     if interpret:
         emulation = {"--emulate": emulate, "--emulated-cpu": emulated_cpu}
-        asked.require_interpretable({"--simulate": simulate, **emulation})
+        asked.require_interpretable({"--simulate": simulate, "--remote": remote, **emulation})
         outputs = _interpret(model, asked, given, random)
+    elif remote is not None:
+        require_one_place({"--simulate": simulate, "--emulate": emulate or emulated_cpu, "--remote": remote})
+        with open_remote(model, asked, random, given, remote) as (there, feeds):
+            outputs = there.run(feeds)
     elif emulate or emulated_cpu is not None:
-        if simulate is not None:
-            message = "a device is simulated on this machine, and --emulate runs on another"
-            raise InvalidInput("emulate-options", message, hint="leave --simulate or --emulate out")
+        require_one_place({"--simulate": simulate, "--emulate": True})
         outputs = run_emulated(model, asked, random, given, emulated_cpu)
     else:
         artifact, feeds = open_or_compile(model, asked, random, given)
@@ -87,6 +92,14 @@ def run(
         typer.echo(describe(name, array))
     if output is not None:
         save(outputs, output)
+
+
+def require_one_place(options: Mapping[str, object]) -> None:
+    """Refuse more than one option that says where a model runs, by what they hold."""
+    given = [option for option, value in options.items() if value]
+    if len(given) > 1:
+        message = f"{' and '.join(given)} name different places to run in"
+        raise InvalidInput("run-places", message, hint="leave all but one out")
 
 
 def _interpret(

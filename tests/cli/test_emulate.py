@@ -22,7 +22,7 @@ def test_commands(rtcc: Run, tmp_path: Path) -> None:
         (("run", path), "wrong-machine"),
         (("run", path, "--emulated-cpu", "cortex-a7"), "emulator-cpu"),
         (("run", path, "--emulate", "--target", "x86"), "artefact-options"),
-        (("run", path, "--emulate", "--simulate", "rtl"), "emulate-options"),
+        (("run", path, "--emulate", "--simulate", "rtl"), "run-places"),
         (("run", LENET, "--emulate", "--interpret"), "interpret-options"),
         (("run", LENET, "--emulate", "--target", "x86:x86-64-v2"), "wrong-machine"),
         (("compile", LENET, "--target", "arm:cortex-a77"), "unknown-cpu"),

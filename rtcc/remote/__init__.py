@@ -1,0 +1,5 @@
+"""Running artefacts on another machine, over ssh."""
+
+from rtcc.remote.remote import Remote
+
+__all__ = ["Remote"]

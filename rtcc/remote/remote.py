@@ -1,0 +1,117 @@
+"""An artefact on another machine: copied there over ssh, run there by a small program, removed again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from numpy.typing import ArrayLike
+
+from rtcc.artifact.elf import architecture_of
+from rtcc.artifact.info import read_info
+from rtcc.artifact.library import check_file
+from rtcc.emission.header import identifier
+from rtcc.errors import ArtifactError, InvalidInput
+from rtcc.measure import Latency
+from rtcc.remote.host import Host
+from rtcc.runner.foreign import Answer, Foreign
+from rtcc.runner.program import linked_runner, opening_runner
+
+LINKED = "-"
+"""What a runner is told that has the model in it."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Latency of runs on another machine, and the seconds that preparing a workspace took."""
+
+    latency: Latency
+    init_seconds: float
+
+
+class Remote(Foreign):
+    """A compiled model on another machine. A context manager: at its end nothing of it is left there."""
+
+    def __init__(self, path: str | Path, host: str, *, threads: int | None = None) -> None:
+        """Copy PATH.a or PATH.so there, with a program that runs it.
+
+        A static library, with its header beside it, becomes one program that needs nothing of the machine but
+        its kernel; a shared one is opened by a program that takes the C library there. threads: as `Artifact`
+        has it. Raises ToolMissing where ssh or a C compiler for the machine is missing, `ArtifactError`
+        `wrong-machine` where the artefact is for another, `remote-failed` where the machine cannot be reached
+        or the program does not start there, InvalidInput for a wrong number of threads.
+        """
+        self.path = Path(path)
+        architecture = architecture_of(self.path)
+        program, files = self._program(architecture)
+        self.host = Host(host)
+        try:
+            self._require_machine(architecture)
+            self.host.put({"runner": program, **files})
+            described = self._said([])["said"]
+            self._describe(read_info(described, self.path), threads)
+            if self.info.weights_file:
+                weights = self.path.with_name(self.info.weights_file)
+                self.host.put({weights.name: weights.read_bytes()}, 0o600)
+        except BaseException:
+            self.host.close()
+            raise
+
+    def _program(self, architecture: str) -> tuple[bytes, dict[str, bytes]]:
+        """The runner, and the files that it opens."""
+        if self.path.suffix == ".a":
+            self._word = LINKED
+            return linked_runner(self.path, identifier(self.path.stem), architecture), {}
+        check_file(self.path, architecture)
+        self._word = f"./{self.path.name}"
+        return opening_runner(architecture).read_bytes(), {self.path.name: self.path.read_bytes()}
+
+    def _require_machine(self, architecture: str) -> None:
+        found = self.host.description.architecture
+        if found != architecture:
+            raise ArtifactError(
+                "wrong-machine",
+                f"the artefact is for {architecture}, {self.host.name} is {found}",
+                where=str(self.path),
+                hint="compile with --target for it",
+            )
+
+    def measure(self, inputs: Mapping[str, ArrayLike], runs: int) -> Timed:
+        """Time so many runs there, after warming up, its threads on the first cores that it may use."""
+        if runs < 1:
+            raise InvalidInput("runs", f"there must be at least one run, found {runs}")
+        answer, _ = self._run(inputs, runs)
+        return Timed(Latency.of([each / 1e9 for each in answer.runs_ns]), answer.init_ns / 1e9)
+
+    def close(self) -> None:
+        """Remove what was copied there."""
+        self.host.close()
+
+    def __enter__(self) -> Remote:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _answer(self, folder: Path, words: Sequence[str]) -> Answer:
+        given = {each.name: each.read_bytes() for each in folder.iterdir()}
+        found = self._said([str(self.threads), "run", *words], given)
+        for name, contents in found.items():
+            if name.endswith(".out"):
+                (folder / Path(name).name).write_bytes(contents)
+        return Answer.of(found["said"].decode())
+
+    def _said(self, words: Sequence[str], files: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
+        """What the program printed and wrote there. ArtifactError `remote-failed` where it ended badly."""
+        found = self.host.run(["./runner", self._word, *words], files or {}, "*.out")
+        status = found["status"].decode().strip()
+        if status == "0":
+            return found
+        said = (found["complaints"] + found["said"]).decode(errors="replace").strip()
+        hint = "a static library (.a) needs no C library there" if self._word != LINKED else None
+        message = f"{self.host.name}: {said or f'the runner ended with {status}'}"
+        raise ArtifactError("remote-failed", message, where=str(self.path), hint=hint)
