@@ -79,23 +79,23 @@ def emit_c(
         raise InvalidInput("threads", f"threads must be at least 1, found {threads}")
     graph, weights = module.main, blob_of(module, embedded=weights_name is None)
     steps = steps_of(graph)
-    used = _kernels(steps)
+    used = kernels_of(steps)
     missing = [kernel for kernel in used if kernel not in objects]
     assert not missing, f"no object code for {missing}"
     hashes = {
         "weights": hashlib.sha256(weights).hexdigest(),
-        "kernels": _hash(part for kernel in used for part in (kernel.encode(), objects[kernel])),
+        "kernels": hash_of(part for kernel in used for part in (kernel.encode(), objects[kernel])),
     }
     stem = identifier(name)
     info = ArtifactInfo(
         name=stem,
-        inputs=_tensors(input_names(graph), graph.parameters, "input", graph.attributes.get("below", {})),
-        outputs=_tensors(output_names(graph), graph.returned, "output", {}),
+        inputs=tensors_of(input_names(graph), graph.parameters, "input", graph.attributes.get("below", {})),
+        outputs=tensors_of(output_names(graph), graph.returned, "output", {}),
         target=module.target,
         triple=machine.triple,
         features=tuple(sorted(machine.features)),
         threads=threads,
-        workspace_bytes=_head_bytes(threads) + _arena_bytes(graph, steps),
+        workspace_bytes=_head_bytes(threads) + arena_bytes(graph, steps),
         thread_bytes=_thread_bytes(steps) if threads > 1 else 0,
         weights_bytes=len(weights),
         weights_file=weights_name(name, hashes["weights"]) if weights_name and weights else None,
@@ -105,7 +105,8 @@ def emit_c(
     )
     symbols = {kernel: kernel for kernel in used}
     shapes = shape_function_text(graph)
-    identity = _hash([info.to_json().encode(), walk_text(steps, symbols, threads).encode(), shapes.encode()])
+    texts = (info.to_json(), walk_text(steps, symbols, threads), shapes)
+    identity = hash_of(text.encode() for text in texts)
     info = replace(info, hashes={**hashes, "model": identity})
     symbols = {kernel: f"{kernel}_{identity[:8]}" for kernel in used}
     code = _code(info, machine, weights, steps, symbols, shapes)
@@ -120,7 +121,7 @@ def weights_symbol(info: ArtifactInfo) -> str:
     return f"rtcc_weights_{info.hashes['model'][:8]}"
 
 
-def _kernels(steps: Iterable[Step]) -> list[str]:
+def kernels_of(steps: Iterable[Step]) -> list[str]:
     """The kernels that steps call, each once, sorted."""
     found: set[str] = set()
     for step in steps:
@@ -128,28 +129,28 @@ def _kernels(steps: Iterable[Step]) -> list[str]:
             case Call():
                 found.add(step.kernel)
             case If():
-                found.update(_kernels((*step.then, *step.otherwise)))
+                found.update(kernels_of((*step.then, *step.otherwise)))
             case Loop():
-                found.update(_kernels(step.body))
+                found.update(kernels_of(step.body))
             case _:
                 pass
     return sorted(found)
 
 
-def _calls(steps: Iterable[Step]) -> Iterable[Call]:
+def calls_of(steps: Iterable[Step]) -> Iterable[Call]:
     for step in steps:
         match step:
             case Call():
                 yield step
             case If():
-                yield from _calls((*step.then, *step.otherwise))
+                yield from calls_of((*step.then, *step.otherwise))
             case Loop():
-                yield from _calls(step.body)
+                yield from calls_of(step.body)
             case _:
                 pass
 
 
-def _hash(parts: Iterable[bytes]) -> str:
+def hash_of(parts: Iterable[bytes]) -> str:
     total = hashlib.sha256()
     for part in parts:
         total.update(len(part).to_bytes(8, "little"))
@@ -157,7 +158,7 @@ def _hash(parts: Iterable[bytes]) -> str:
     return total.hexdigest()
 
 
-def _tensors(
+def tensors_of(
     names: Iterable[str], values: Iterable[Value], side: str, below: Mapping[str, int]
 ) -> tuple[TensorInfo, ...]:
     found: list[TensorInfo] = []
@@ -177,7 +178,7 @@ def _head_bytes(threads: int) -> int:
     return _HEAD_BYTES + -(-threads * _WORKER_BYTES // 64) * 64
 
 
-def _arena_bytes(graph: Graph, steps: Iterable[Step]) -> int:
+def arena_bytes(graph: Graph, steps: Iterable[Step]) -> int:
     """What the planner says, which must cover what the launches touch."""
     touched = [a for addresses in reads_and_writes(steps) for a in addresses if a.base is Base.ARENA]
     needed = max((address.offset + address.bytes for address in touched), default=0)
@@ -188,7 +189,7 @@ def _arena_bytes(graph: Graph, steps: Iterable[Step]) -> int:
 
 def _thread_bytes(steps: Iterable[Step]) -> int:
     """What every thread but the first needs of its own: the most scratch of a divided call."""
-    needed = (call.scratch.bytes for call in _calls(steps) if call.scratch is not None and call.tasks > 1)
+    needed = (call.scratch.bytes for call in calls_of(steps) if call.scratch is not None and call.tasks > 1)
     return -(-max(needed, default=0) // 64) * 64
 
 
@@ -206,22 +207,23 @@ def _code(
         _configuration(info, weights, pool),
         header_text(info),
         cpu_text(machine),
-        *([_part("pool.h")] if pool else []),
-        _part("runtime.h"),
-        _tables(info),
+        *([part_text("pool.h")] if pool else []),
+        part_text("runtime.h"),
+        tables_text(info),
         _weights_text(info, weights),
         _declarations(steps, symbols),
         walk_text(steps, symbols, info.threads),
         shapes,
         function_text(),
-        _part("mapped_weights.c" if info.weights_file else "embedded_weights.c"),
-        _part("pool.c" if pool else "one_thread.c"),
-        _part("runtime.c"),
+        part_text("mapped_weights.c" if info.weights_file else "embedded_weights.c"),
+        part_text("pool.c" if pool else "one_thread.c"),
+        part_text("checks.c"),
+        part_text("runtime.c"),
     ]
     return "\n".join(parts)
 
 
-def _part(name: str) -> str:
+def part_text(name: str) -> str:
     """A file of the runtime."""
     return files("rtcc.emission").joinpath(name).read_text(encoding="ascii")
 
@@ -234,6 +236,7 @@ def _configuration(info: ArtifactInfo, weights: bytes | bytearray, pool: bool) -
         ("RTCC_MAGIC", f"UINT64_C(0x{info.hashes['model'][:16]})"),
         ("RTCC_THREADS_MAX", info.threads),
         ("RTCC_POOL", int(pool)),
+        ("RTCC_ALIGNMENT", 64),
         ("RTCC_HEAD_BYTES", head),
         ("RTCC_ARENA_BYTES", info.workspace_bytes - head),
         ("RTCC_THREAD_BYTES", info.thread_bytes),
@@ -260,7 +263,7 @@ def _c_text(text: str) -> str:
     return f'"{plain}"'
 
 
-def _tables(info: ArtifactInfo) -> str:
+def tables_text(info: ArtifactInfo) -> str:
     lines: list[str] = []
     for name, tensors in (("rtcc_inputs", info.inputs), ("rtcc_outputs", info.outputs)):
         rows = [f"    {{{t.bytes}u, {t.alignment}}}," for t in tensors] or ["    {0, 1},"]
@@ -294,7 +297,7 @@ def _weights_text(info: ArtifactInfo, weights: bytes | bytearray) -> str:
 
 def _declarations(steps: Iterable[Step], symbols: Mapping[str, str]) -> str:
     signatures: dict[str, str] = {}
-    for call in _calls(steps):
+    for call in calls_of(steps):
         parameters = ["int32_t task", "int32_t tasks", *(["const void *"] * len(call.reads))]
         parameters += ["void *"] * (len(call.writes) + (call.scratch is not None))
         parameters += ["int32_t *code"]

@@ -1,54 +1,7 @@
-/* The runtime of an artefact: checks, and the functions it exports. It needs no operating system; what does is in
- * the files before it, which are pool.c or one_thread.c, and mapped_weights.c or embedded_weights.c. All follow cpu.c,
- * runtime.h and the generated tables and launch list in one translation unit.
+/* The functions that an artefact exports. They need no operating system; what does is in the files before this one,
+ * which are pool.c or one_thread.c, mapped_weights.c or embedded_weights.c, and checks.c. All follow cpu.c, runtime.h
+ * and the generated tables and launch list in one translation unit.
  */
-
-/* ---- checks ---- */
-
-static int rtcc_is_live(const struct rtcc_workspace *w) { return w->magic == RTCC_MAGIC && w->self == w; }
-
-static int32_t rtcc_check_workspace(const void *workspace)
-{
-    if (workspace == NULL)
-        return RTCC_NULL_POINTER;
-    if ((uintptr_t)workspace % 64 != 0)
-        return RTCC_WORKSPACE_MISALIGNED;
-    return RTCC_OK;
-}
-
-static int32_t rtcc_check_tensors(const void *const *pointers, const struct rtcc_tensor *tensors, size_t count)
-{
-    if (pointers == NULL && count > 0)
-        return RTCC_NULL_POINTER;
-    for (size_t i = 0; i < count; i++) {
-        if (pointers[i] == NULL && tensors[i].bytes > 0)
-            return RTCC_NULL_POINTER;
-        if ((uintptr_t)pointers[i] % tensors[i].alignment != 0)
-            return RTCC_BUFFER_MISALIGNED;
-    }
-    return RTCC_OK;
-}
-
-static int rtcc_overlaps(const void *a, size_t a_bytes, const void *b, size_t b_bytes)
-{
-    return (uintptr_t)a < (uintptr_t)b + b_bytes && (uintptr_t)b < (uintptr_t)a + a_bytes;
-}
-
-/* An output shares no byte with another or with an input, save the whole buffer of the one whose next value it is. */
-static int32_t rtcc_check_overlap(const void *const *inputs, void *const *outputs)
-{
-    for (size_t o = 0; o < RTCC_OUTPUT_COUNT; o++) {
-        const size_t bytes = rtcc_outputs[o].bytes;
-        for (size_t i = 0; i < RTCC_INPUT_COUNT; i++)
-            if (rtcc_overlaps(outputs[o], bytes, inputs[i], rtcc_inputs[i].bytes) &&
-                !(rtcc_updates[o] == (int32_t)i && outputs[o] == inputs[i]))
-                return RTCC_BUFFERS_OVERLAP;
-        for (size_t p = 0; p < o; p++)
-            if (rtcc_overlaps(outputs[o], bytes, outputs[p], rtcc_outputs[p].bytes))
-                return RTCC_BUFFERS_OVERLAP;
-    }
-    return RTCC_OK;
-}
 
 static size_t rtcc_workspace_bytes(int threads)
 {
