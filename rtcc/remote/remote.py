@@ -53,8 +53,7 @@ class Remote(Foreign):
             described = self._said([])["said"]
             self._describe(read_info(described, self.path), threads)
             if self.info.weights_file:
-                weights = self.path.with_name(self.info.weights_file)
-                self.host.put({weights.name: weights.read_bytes()}, 0o600)
+                self._put_weights(self.info.weights_file)
         except BaseException:
             self.host.close()
             raise
@@ -67,6 +66,14 @@ class Remote(Foreign):
         check_file(self.path, architecture)
         self._word = f"./{self.path.name}"
         return opening_runner(architecture).read_bytes(), {self.path.name: self.path.read_bytes()}
+
+    def _put_weights(self, name: str) -> None:
+        """Copy weights that lie beside the artefact; a program that is one file would not find them."""
+        if self._word == LINKED:
+            message = f"{self.path.name} keeps its weights in {name}, and goes there as one file"
+            hint = "compile it with --weights embedded, or to a shared library (.so)"
+            raise InvalidInput("remote-weights", message, hint=hint)
+        self.host.put({name: self.path.with_name(name).read_bytes()}, 0o600)
 
     def _require_machine(self, architecture: str) -> None:
         found = self.host.description.architecture

@@ -65,6 +65,10 @@ def test_weights_beside_a_shared_library_go_along(there: str, rtcc: Run, tmp_pat
     path = tmp_path / "lenet.so"
     assert rtcc("compile", LENET, "--weights", "external", "-o", path).code == 0
     assert rtcc("run", path, "--remote", there).output == rtcc("run", path).output
+    static = tmp_path / "static.a"
+    assert rtcc("compile", LENET, "--weights", "external", "-o", static).code == 0
+    done = rtcc("run", static, "--remote", there)
+    assert (done.code, code_of(done.errors)) == (1, "remote-weights")
 
 
 def test_commands(there: str, rtcc: Run, tmp_path: Path) -> None:
