@@ -12,7 +12,6 @@ from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.cast import Cast, CastLike
 from rtcc.passes.legalization import (
     attention,
-    batches,
     dft,
     einsum,
     quantization,
@@ -21,7 +20,6 @@ from rtcc.passes.legalization import (
     resampling,
     selection,
     truncation,
-    wavefront,
 )
 from rtcc.passes.legalization.transposed import conv_transpose_to_conv
 from rtcc.pipeline.base import Pass
@@ -41,10 +39,7 @@ class Legalize(Pass):
     exactness = reassociates(1e-6)
 
     def run(self, module: Module) -> bool:
-        # Stacks before batches, since a layer in parts is no longer one of a stack; both before steps.
-        is_stacked = apply(module, wavefront.RULES, self.name)
-        is_in_parts = apply(module, batches.RULES, self.name)
-        return apply(module, RULES, self.name) or is_stacked or is_in_parts
+        return apply(module, RULES, self.name)
 
 
 @rewrite(movement.Split)

@@ -18,6 +18,7 @@ from rtcc.plugins import entry_points_of, load_class
 BUILT_IN: dict[str, str] = {
     "accelerate": "rtcc.passes.accelerate:Accelerate",
     "convert-signedness": "rtcc.passes.convert_signedness:ConvertSignedness",
+    "cut-recurrent": "rtcc.passes.cut_recurrent:CutRecurrent",
     "eliminate-common": "rtcc.passes.eliminate_common:EliminateCommon",
     "eliminate-dead": "rtcc.passes.eliminate_dead:EliminateDead",
     "expand-loops": "rtcc.passes.expand_loops:ExpandLoops",

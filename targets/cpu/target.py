@@ -186,8 +186,9 @@ class CpuTarget(Target):
     def lowering_passes(self, level: str) -> str:
         options = {"-O0": f"{{conv={GENERIC}}}", "-O1": "{transforms=false}"}.get(level, "")
         attention = ",fuse-attention" if level == "-O2" else ""
+        cut = "cut-recurrent," if self.threads > 1 and level != "-O0" else ""
         before, after = (
-            f"legalize,fold-constants,expand-loops{attention},fuse",
+            f"{cut}legalize,fold-constants,expand-loops{attention},fuse",
             "join-pools,select-layout,outline-kernels,plan-memory",
         )
         return ",".join((before, f"select-conv{options}", after))

@@ -14,8 +14,8 @@ from rtcc.compiler import Options, start
 from rtcc.ir.ops.control import Scan
 from rtcc.ir.ops.plan import Launch, PlanLoop
 from rtcc.ir.verify import verify
-from rtcc.passes.legalization import batches
-from rtcc.passes.legalize import Legalize
+from rtcc.passes.cut_recurrent import CutRecurrent
+from rtcc.passes.recurrence import batches
 from rtcc.targets.x86.target import X86
 from tests.frontend.models import Array, assert_same, interpreted
 from tests.frontend.test_recurrent import layer
@@ -44,7 +44,7 @@ def test_a_batch_in_parts_is_right_on_any_number_of_threads(op: str, attributes:
     model, feeds = layer(op, operands=operands, **attributes)
     module = rtcc.read(model)
     module.target = "x86:znver5,threads=2"
-    assert Legalize().run(module)
+    assert CutRecurrent().run(module)
     verify(module)
     scans = [each for each in module.main.walk() if isinstance(each, Scan)]
     assert [each.inputs[0].type.sizes[0] for each in scans] == [1, 2]

@@ -19,8 +19,9 @@ from rtcc.ir import Module
 from rtcc.ir.ops.control import Scan
 from rtcc.ir.ops.plan import Launch, PlanLoop
 from rtcc.ir.verify import verify
-from rtcc.passes.legalization import wavefront
+from rtcc.passes.cut_recurrent import CutRecurrent
 from rtcc.passes.legalize import Legalize
+from rtcc.passes.recurrence import wavefront
 from rtcc.targets.x86.target import X86
 from tests.frontend.models import Array, assert_same, interpreted, make_model, run_onnxruntime, value
 
@@ -64,6 +65,7 @@ def stack(
 def legalized(model: ModelProto, target: str = TWO) -> Module:
     module = rtcc.read(model)
     module.target = target
+    CutRecurrent().run(module)
     Legalize().run(module)
     verify(module)
     return module

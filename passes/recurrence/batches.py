@@ -12,8 +12,8 @@ from itertools import pairwise
 from rtcc.ir import Value
 from rtcc.ir.ops.recurrent import GRU, LSTM, RNN, Recurrent
 from rtcc.passes.legalization.recurrent import results_of, sizes_of
-from rtcc.passes.legalization.wavefront import cost_of_a_step
 from rtcc.passes.legalization.writer import Writer, is_static
+from rtcc.passes.recurrence.wavefront import cost_of_a_step
 from rtcc.pipeline.rewriter import Rewriter, rewrite
 from rtcc.target import target_of
 

@@ -1,0 +1,1 @@
+"""How recurrent layers are cut for threads: stacks into chunks of steps, batches into parts."""
