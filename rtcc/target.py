@@ -213,7 +213,9 @@ class Target(ABC):
     addition_bits: int = 0
     """Of the factors by which an accelerator adds two tensors, without their sign; 0 without one."""
     tools: ClassVar[dict[str, str]] = {}
-    """Programs that some of its work needs → what for, and the package that has them; for `rtcc doctor`."""
+    """Programs that some of its work needs → what for, and the package that has them; for `rtcc doctor`.
+
+    `one or other` are two names of one."""
     requantizes: ClassVar[str] = "f32"
     """How integer sums are scaled where nobody asks for a way: `f32`, or without a float unit `fixed25`."""
 

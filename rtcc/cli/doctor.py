@@ -40,7 +40,8 @@ def doctor() -> None:
         typer.echo(f"{package:22} {_version(package) or 'not installed'}  ({use})")
     tools = {tool: use for name in target_names() for tool, use in target_class(name).tools.items()}
     for tool, use in tools.items():
-        typer.echo(f"{tool:22} {shutil.which(tool) or 'not found'}  ({use})")
+        found = next(filter(None, map(shutil.which, tool.split(" or "))), "not found")
+        typer.echo(f"{tool:22} {found}  ({use})")
     try:
         _try_out()
     except RtccError as error:

@@ -21,8 +21,8 @@ class Arm(CpuTarget):
     models: ClassVar[Mapping[str, Cpu]] = CPUS
     sources: ClassVar[tuple[Path, ...]] = (*SOURCES, Path(__file__).parent)
     tools: ClassVar[dict[str, str]] = {
-        "aarch64-linux-gnu-gcc": "links for AArch64 (Debian: gcc-aarch64-linux-gnu)",
-        "qemu-aarch64-static": "runs AArch64 artefacts here (Debian: qemu-user-static)",
+        "aarch64-linux-gnu-gcc": "links for AArch64, as ziglang does (Debian: gcc-aarch64-linux-gnu)",
+        "qemu-aarch64 or qemu-aarch64-static": "--emulate (Debian: qemu-user, libc6-arm64-cross)",
     }
 
     @classmethod
