@@ -423,18 +423,21 @@ def compile_with(model: Any, options: Options) -> Artifact:
         raise
 
 
-def build(model: Any, folder: Path, options: Options, *, suffix: str = ".so") -> Path:
+def build(model: Any, folder: Path, options: Options, *, suffix: str | None = None) -> Path:
     """Compile a model to a shared or static library (suffix) in a folder; it is not loaded, so it may be for
-    another machine."""
+    another machine. Shared, unless asked otherwise, where its machine has such."""
+    from rtcc.emission.link import suffixes_of
+
     compilation = start(model, options)
     compilation.weights_name = by_content
     compilation.target.expect_code()
     compilation.lower()
+    suffix = suffix or suffixes_of(compilation.target.machine)[0]
     return write(compilation, folder / f"{model_stem(model)}{suffix}")
 
 
 def write(compilation: Compilation, path: Path, progress: Progress = unseen) -> Path:
-    """Generate code for a lowered model and link it to PATH.so or PATH.a, with its header beside it."""
+    """Generate code for a lowered model and put it in PATH.so or PATH.a, with its header beside it."""
     compilation.generate(path.stem, progress)
     assert compilation.source is not None
     return compilation.source.write(path)

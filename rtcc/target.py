@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 CATALOGUE = {
     "x86": "rtcc.targets.x86:X86",
     "arm": "rtcc.targets.arm:Arm",
+    "cortex-m": "rtcc.targets.cortex_m:CortexM",
     "fpga": "rtcc.targets.fpga.target:Fpga",
 }
 """Built-in targets, by name; plug-ins register under the entry-point group `rtcc.targets`."""
@@ -216,7 +217,7 @@ class Target(ABC):
     """Programs that some of its work needs → what for, and the package that has them; for `rtcc doctor`.
 
     `one or other` are two names of one."""
-    requantizes: ClassVar[str] = "f32"
+    requantizes: str = "f32"
     """How integer sums are scaled where nobody asks for a way: `f32`, or without a float unit `fixed25`."""
 
     def __init__(self, cpu: str, options: Mapping[str, str]) -> None:
@@ -393,6 +394,14 @@ class Target(ABC):
     def emulated_cpus(self) -> tuple[str, ...]:
         """QEMU's names of the CPU, the nearest that run its instructions behind; none where any does."""
         return ()
+
+    @property
+    def emulated_boards(self) -> Mapping[str, str]:
+        """QEMU's boards without an operating system by the core that each has, for cores that run this code.
+
+        The target's own core comes first; none where an operating system runs.
+        """
+        return {}
 
     def simulate(self, library: CDLL, path: Path, name: str, engine: str) -> Device:
         """Put a simulated device behind a library that is loaded, until it is detached.

@@ -1,8 +1,8 @@
 """Reading ELF files without a toolchain: is it whole, for which machine, what does it define; and renaming
 a symbol.
 
-64-bit little-endian files only, which is what x86-64 and AArch64 Linux use. Structures: System V ABI,
-chapters 4 and 5.
+Little-endian files only, of 64 bits as x86-64 and AArch64 Linux use, or of 32 as Cortex-M does. Structures:
+System V ABI, chapters 4 and 5.
 """
 
 from __future__ import annotations
@@ -14,16 +14,53 @@ from pathlib import Path
 
 from rtcc.errors import ArtifactError
 
-MACHINES = {62: "x86_64", 183: "aarch64"}
-"""Machine numbers of the ELF header, by the architecture that a target triple starts with."""
+MACHINES = {40: "arm", 62: "x86_64", 183: "aarch64"}
+"""Machine numbers of the ELF header, by the architecture."""
+
+_SHT_SYMTAB, _SHT_NOBITS, _SHT_DYNSYM = 2, 8, 11
+_STB_WEAK, _STT_FUNC, _STV_HIDDEN = 2, 2, 2
+_SHF_WRITE, _SHF_ALLOC = 1, 2
+
+
+@dataclass(frozen=True)
+class Form:
+    """How numbers lie in a file of 32 or of 64 bits.
+
+    magic: what such a file begins with. header, section: the same fields in both. symbol: a row of a symbol
+    table. order: where name, information, visibility, section, value and size stand in that. span, place: the
+    two numbers offset and size, and where they begin in a row of the section table. visibility: where that
+    byte lies in a symbol's row.
+    """
+
+    magic: bytes
+    header: struct.Struct
+    section: struct.Struct
+    symbol: struct.Struct
+    order: tuple[int, int, int, int, int, int]
+    span: struct.Struct
+    place: int
+    visibility: int
+
+    def pack_symbol(self, *fields: int) -> bytes:
+        """A row of a symbol table: name, information, visibility, section, value, size."""
+        row = [0] * len(fields)
+        for place, field in zip(self.order, fields, strict=True):
+            row[place] = field
+        return self.symbol.pack(*row)
+
 
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 SECTION = struct.Struct("<IIQQQQIIQQ")
-SYMBOL = struct.Struct("<IBBHQQ")
 _MAGIC = b"\x7fELF"
 _ARCHIVE, _MEMBER_HEADER = b"!<arch>\n", 60
-_SHT_SYMTAB, _SHT_NOBITS, _SHT_DYNSYM = 2, 8, 11
-_STB_WEAK, _STT_FUNC, _STV_HIDDEN = 2, 2, 2
+FORM64 = Form(
+    b"\x7fELF\x02\x01", HEADER, SECTION, struct.Struct("<IBBHQQ"), (0, 1, 2, 3, 4, 5),
+    struct.Struct("<QQ"), 24, 5,
+)  # fmt: skip
+FORM32 = Form(
+    b"\x7fELF\x01\x01", struct.Struct("<16sHHIIIIIHHHHHH"), struct.Struct("<IIIIIIIIII"),
+    struct.Struct("<IIIBBH"), (0, 3, 4, 5, 1, 2), struct.Struct("<II"), 16, 13,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,10 +68,28 @@ class Section:
     """One row of the section table."""
 
     header: int  # file offset of the row itself
+    name: int  # where its name stands among those of sections
     type: int
+    flags: int
     offset: int
     size: int
     link: int
+    alignment: int
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it takes memory where the program runs."""
+        return bool(self.flags & _SHF_ALLOC)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether it must lie in memory that changes."""
+        return bool(self.flags & _SHF_WRITE)
+
+    @property
+    def has_bytes(self) -> bool:
+        """Whether its contents are in the file; else they are zeros."""
+        return self.type != _SHT_NOBITS
 
 
 @dataclass(frozen=True)
@@ -47,6 +102,8 @@ class Symbol:
     is_global: bool
     is_weak: bool
     is_function: bool
+    section: int  # number of the section that it is in
+    value: int
 
 
 class Elf:
@@ -56,17 +113,20 @@ class Elf:
         """`what` names the file in errors. Raises `ArtifactError` `not-elf` or `truncated`."""
         self.data = data
         self.what = what
-        if self.data[:6] != b"\x7fELF\x02\x01":
+        forms = [form for form in (FORM64, FORM32) if self.data[:6] == form.magic]
+        if not forms:
             raise ArtifactError(
                 "not-elf",
-                f"expected a 64-bit little-endian ELF file, found {self.data[:6]!r} at its start",
+                f"expected a little-endian ELF file, found {self.data[:6]!r} at its start",
                 where=what,
             )
-        if len(self.data) < HEADER.size:
-            self._truncated(HEADER.size)
-        fields = HEADER.unpack_from(self.data)
+        self.form = forms[0]
+        if len(self.data) < self.form.header.size:
+            self._truncated(self.form.header.size)
+        fields = self.form.header.unpack_from(self.data)
         self.machine = MACHINES.get(fields[2], f"machine {fields[2]}")
         self.sections = self._read_sections(fields[6], fields[12])
+        self._names: int = fields[13]
 
     def _truncated(self, expected: int) -> None:
         raise ArtifactError(
@@ -77,15 +137,26 @@ class Elf:
         )
 
     def _read_sections(self, offset: int, count: int) -> list[Section]:
-        if len(self.data) < offset + count * SECTION.size:
-            self._truncated(offset + count * SECTION.size)
+        step = self.form.section.size
+        if len(self.data) < offset + count * step:
+            self._truncated(offset + count * step)
         sections: list[Section] = []
-        for header in range(offset, offset + count * SECTION.size, SECTION.size):
-            _, kind, _, _, start, size, link, _, _, _ = SECTION.unpack_from(self.data, header)
+        for header in range(offset, offset + count * step, step):
+            row = self.form.section.unpack_from(self.data, header)
+            name, kind, flags, _, start, size, link, _, alignment, _ = row
             if kind != _SHT_NOBITS and len(self.data) < start + size:
                 self._truncated(start + size)
-            sections.append(Section(header, kind, start, size, link))
+            sections.append(Section(header, name, kind, flags, start, size, link, alignment))
         return sections
+
+    def name_of(self, section: Section) -> str:
+        """What a section is called."""
+        start = self.sections[self._names].offset + section.name
+        return self.data[start : self.data.find(b"\0", start)].decode("utf-8", "replace")
+
+    def contents(self, section: Section) -> bytes:
+        """The bytes of a section that has some."""
+        return self.data[section.offset : section.offset + section.size]
 
     def _table(self, kind: int) -> Section | None:
         return next((section for section in self.sections if section.type == kind), None)
@@ -107,13 +178,16 @@ class Elf:
         strings = self.sections[table.link]
         text = self.data[strings.offset : strings.offset + strings.size]
         symbols: list[Symbol] = []
-        for row in range(table.offset + SYMBOL.size, table.offset + table.size, SYMBOL.size):
-            name, info, _, section, _, _ = SYMBOL.unpack_from(self.data, row)
+        form, step = self.form, self.form.symbol.size
+        for row in range(table.offset + step, table.offset + table.size, step):
+            fields = form.symbol.unpack_from(self.data, row)
+            name, info, _, section, value, _ = (fields[place] for place in form.order)
             decoded = text[name : text.index(b"\0", name)].decode("utf-8", "replace")
             binding, kind = info >> 4, info & 15
             symbols.append(
-                Symbol(row, decoded, section != 0, binding != 0, binding == _STB_WEAK, kind == _STT_FUNC)
-            )
+                Symbol(row, decoded, section != 0, binding != 0, binding == _STB_WEAK, kind == _STT_FUNC,
+                       section, value)
+            )  # fmt: skip
         return symbols
 
     @property
@@ -166,7 +240,7 @@ def rename_and_hide(data: bytes, kernel: str, new: str) -> bytes:
     strings = elf.sections[table.link]
     text = data[strings.offset : strings.offset + strings.size]
     result = bytearray(data)
-    struct.pack_into("<QQ", result, strings.header + 24, len(data), len(text) + len(new) + 1)
+    elf.form.span.pack_into(result, strings.header + elf.form.place, len(data), len(text) + len(new) + 1)
     struct.pack_into("<I", result, found[0].row, len(text))
-    result[found[0].row + 5] = _STV_HIDDEN
+    result[found[0].row + elf.form.visibility] = _STV_HIDDEN
     return bytes(result) + text + new.encode() + b"\0"

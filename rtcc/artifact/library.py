@@ -14,11 +14,14 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+from rtcc.artifact.archive import MAGIC
 from rtcc.artifact.elf import Elf
 from rtcc.artifact.seal import is_whole
 from rtcc.errors import ArtifactError
 
 TABLE_SYMBOL = "rtcc_artifact_v1"
+
+_STATIC_HINT = "compile to .so to load it; rtcc.emulation.EmulatedBoard runs static libraries for Cortex-M"
 
 Pointer = ctypes.c_void_p
 
@@ -49,6 +52,9 @@ def check_file(path: Path, architecture: str = "") -> None:
     wanted = architecture or platform.machine()
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if data[: len(MAGIC)] == MAGIC:
+                raise ArtifactError("static-library", "it is a static library, for linkers alone",
+                                    where=str(path), hint=_STATIC_HINT)  # fmt: skip
             elf = Elf(data, str(path))
             machine, seal = elf.machine, is_whole(file)
             is_artifact = seal is not False and TABLE_SYMBOL in elf.exported

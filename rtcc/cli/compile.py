@@ -91,7 +91,8 @@ def compile_(
     asked: Compiling,
     choosing: Choosing,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="PATH.so or PATH.a; MODEL.so by default.")
+        Path | None,
+        typer.Option("-o", "--output", help="PATH.so or PATH.a; MODEL.so by default, MODEL.a for Cortex-M."),
     ] = None,
     o0: O0Option = False,
     o1: O1Option = False,
@@ -127,22 +128,23 @@ def compile_(
     A .rtir file goes on with what is left of the pipeline.
     """
     from rtcc.compiler import start, write
-    from rtcc.emission.link import require_destination
+    from rtcc.emission.link import require_destination, suffixes_of
     from rtcc.system.files import require_folder
 
     load_plugins(load)
-    output = output or model.with_suffix(".so")
     options = asked.options(
         pipeline=optimisation_level(o0, o1, o2, pipeline), dump_ir=dump_ir, verify_each=verify_each,
         verify_kernels=verify_kernels, max_workspace=parse_size(max_workspace),
         external_weights=weights is Weights.EXTERNAL, explain=explain or explain_json is not None,
         **choosing.options,
     )  # fmt: skip
-    require_destination(output)
     if explain_json is not None:
         require_folder(explain_json)
     with progress(f"reading {model.name}") as say:
         compilation = start(model, options)
+        suffixes = suffixes_of(compilation.target.machine)
+        output = output or model.with_suffix(suffixes[0])
+        require_destination(output, suffixes)
         say("running passes")
         compilation.target.expect_code()
         compilation.lower()

@@ -47,14 +47,16 @@ def run_emulated(
 
     cpu: as QEMU calls it, None for the one that was compiled for. Inputs as `open_or_compile` has them.
     """
-    from rtcc.emulation import Emulated
+    from rtcc.emulation import Emulated, EmulatedBoard
 
-    if is_artifact(path):
+    if path.suffix == ".a" or is_artifact(path):
         asked.require_none(path)
-        emulated = Emulated(path, cpu, threads=asked.threads)
+        is_bare = path.suffix == ".a"
+        emulated = EmulatedBoard(path, cpu) if is_bare else Emulated(path, cpu, threads=asked.threads)
         return emulated.run({**emulated.random_inputs(seed), **given})
     with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
-        emulated = Emulated(_built(path, asked, given, Path(folder), ".so"), cpu)
+        library = _built(path, asked, given, Path(folder))
+        emulated = EmulatedBoard(library, cpu) if library.suffix == ".a" else Emulated(library, cpu)
         return emulated.run({**emulated.random_inputs(seed), **given})
 
 
@@ -77,9 +79,13 @@ def open_remote(
 
 
 def _built(
-    path: Path, asked: Compiling, given: Mapping[str, NDArray[Any]], folder: Path, suffix: str
+    path: Path,
+    asked: Compiling,
+    given: Mapping[str, NDArray[Any]],
+    folder: Path,
+    suffix: str | None = None,
 ) -> Path:
-    """The library that a model is compiled to, in a folder; it may be for another machine."""
+    """The library that a model is compiled to, in a folder, as `compiler.build` has it."""
     from rtcc.compiler import build
 
     shapes = {name: array.shape for name, array in given.items()}

@@ -34,7 +34,7 @@ from rtcc.state import state_of
 from rtcc.system.machine import Machine
 from rtcc.target import WeightsName
 
-_HEAD_BYTES = 640
+_HEAD_BYTES, _BARE_HEAD_BYTES = 640, 64
 _WORKER_BYTES = 32
 
 
@@ -77,6 +77,12 @@ def emit_c(
     assert module.level == "plan", f"emission needs the plan level, found {module.level}"
     if threads < 1:
         raise InvalidInput("threads", f"threads must be at least 1, found {threads}")
+    if machine.is_bare and weights_name is not None:
+        raise InvalidInput(
+            "weights-external",
+            "there are no files where nothing runs but the program",
+            hint="leave --weights external out; docs/cortex-m.md says how to place weights",
+        )
     graph, weights = module.main, blob_of(module, embedded=weights_name is None)
     steps = steps_of(graph)
     used = kernels_of(steps)
@@ -95,7 +101,7 @@ def emit_c(
         triple=machine.triple,
         features=tuple(sorted(machine.features)),
         threads=threads,
-        workspace_bytes=_head_bytes(threads) + arena_bytes(graph, steps),
+        workspace_bytes=_head_bytes(machine, threads) + arena_bytes(graph, steps),
         thread_bytes=_thread_bytes(steps) if threads > 1 else 0,
         weights_bytes=len(weights),
         weights_file=weights_name(name, hashes["weights"]) if weights_name and weights else None,
@@ -174,7 +180,9 @@ def tensors_of(
     return tuple(found)
 
 
-def _head_bytes(threads: int) -> int:
+def _head_bytes(machine: Machine, threads: int) -> int:
+    if machine.is_bare:
+        return _BARE_HEAD_BYTES
     return _HEAD_BYTES + -(-threads * _WORKER_BYTES // 64) * 64
 
 
@@ -204,7 +212,7 @@ def _code(
     pool = not (is_serial(steps) or info.threads == 1)
     parts = [
         f"/* {info.name}: made by rtcc; do not edit. */",
-        _configuration(info, weights, pool),
+        _configuration(info, machine, weights, pool),
         header_text(info),
         cpu_text(machine),
         *([part_text("pool.h")] if pool else []),
@@ -228,8 +236,10 @@ def part_text(name: str) -> str:
     return files("rtcc.emission").joinpath(name).read_text(encoding="ascii")
 
 
-def _configuration(info: ArtifactInfo, weights: bytes | bytearray, pool: bool) -> str:
-    head = _head_bytes(info.threads)
+def _configuration(
+    info: ArtifactInfo, machine: Machine, weights: bytes | bytearray, pool: bool
+) -> str:
+    head = _head_bytes(machine, info.threads)
     rows: list[tuple[str, object]] = [
         ("RTCC_ENTRY(suffix)", f"{info.name}_##suffix"),
         ("RTCC_EXPORT", '__attribute__((visibility("default")))'),

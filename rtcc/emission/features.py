@@ -143,9 +143,11 @@ def requirements(architecture: str, features: Iterable[str]) -> Requirements:
 def cpu_text(machine: Machine) -> str:
     """C that checks for the machine's features and sets its floating-point mode: the table, and `cpu.c`.
 
-    Raises `CodegenError` as `requirements`.
+    Nothing is checked on a bare machine: its programs are linked for it. Raises `CodegenError` as
+    `requirements`.
     """
-    needed = requirements(machine.architecture, machine.features)
+    features = () if machine.is_bare else machine.features
+    needed = requirements(machine.architecture, features)
     rows = [f"    {{0x{w.leaf:x}u, {w.subleaf}, {w.word}, 0x{w.mask:x}u}}," for w in needed.words]
     table = ["static const struct rtcc_feature rtcc_features[] = {", *rows, "};"] if rows else []
     return "\n".join([

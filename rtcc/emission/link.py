@@ -15,9 +15,15 @@ from rtcc.emission.toolchain import Toolchain, find_toolchain
 from rtcc.emission.weights import append_weights, weights_address, write_weights_object
 from rtcc.errors import InvalidInput
 from rtcc.system.files import NewFile, alone_in, replace_files, require_folder
+from rtcc.system.machine import Machine
 
 _COMPILE = (
     "-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffile-prefix-map=.=", "-g0", "-pthread",
+)  # fmt: skip
+_COMPILE_BARE = (
+    "-std=c11", "-Os", "-ffreestanding", "-ffunction-sections", "-fdata-sections", "-fno-pic",
+    "-fvisibility=hidden", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables", "-fshort-enums",
+    "-ffile-prefix-map=.=", "-g0",
 )  # fmt: skip
 _LINK = (
     "-shared", "-static-libgcc", "-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack", "-Wl,--build-id=none",
@@ -37,7 +43,7 @@ def write_artifact(source: ModelSource, path: str | Path, toolchain: Toolchain |
     suffix, `ToolMissing`, and `ArtifactError` `link-failed` with the tool's own words.
     """
     path = Path(path)
-    require_destination(path)
+    require_destination(path, suffixes_of(source.machine))
     toolchain = toolchain or find_toolchain(source.machine)
     files = [NewFile(path.with_suffix(".h"), source.header.encode("ascii"))]
     if source.info.weights_file:
@@ -63,13 +69,18 @@ def _built(source: ModelSource, path: Path, toolchain: Toolchain, folder: Path) 
     return NewFile(path, library, 0o777)
 
 
-def require_destination(path: Path) -> None:
+def suffixes_of(machine: Machine) -> tuple[str, ...]:
+    """How files of artefacts end, the usual one first; bare machines have no shared libraries."""
+    return (".a",) if machine.is_bare else (".so", ".a")
+
+
+def require_destination(path: Path, suffixes: tuple[str, ...]) -> None:
     """Refuse a path at which no artefact can be written."""
-    if path.suffix not in (".so", ".a") and not path.is_dir():
+    if path.suffix not in suffixes and not path.is_dir():
         raise InvalidInput(
             "artefact-suffix",
-            f"an artefact's file ends in .so or .a, found {path.name!r}",
-            hint=f"try {path.stem}.so",
+            f"an artefact's file ends in {' or '.join(suffixes)}, found {path.name!r}",
+            hint=f"try {path.stem}{suffixes[0]}",
         )
     require_folder(path)
 
@@ -89,7 +100,7 @@ def _embeds(source: ModelSource) -> bool:
 def _shared(source: ModelSource, toolchain: Toolchain, folder: Path, soname: str) -> Path:
     objects = sorted(source.objects)
     address = weights_address(source.objects.values())
-    _compile(toolchain, folder, *([f"-DRTCC_WEIGHTS_AT={address}"] if _embeds(source) else []))
+    _compile(toolchain, folder, _COMPILE, *([f"-DRTCC_WEIGHTS_AT={address}"] if _embeds(source) else []))
     (folder / "objects.txt").write_text("\n".join(["model.o", *objects]), encoding="ascii")
     libraries = ["-lm", "-pthread"] if source.info.threads > 1 else ["-lm"]
     if source.info.weights_file:
@@ -116,14 +127,14 @@ def _shared(source: ModelSource, toolchain: Toolchain, folder: Path, soname: str
 
 def _static(source: ModelSource, toolchain: Toolchain, folder: Path) -> Path:
     objects = sorted(source.objects)
-    _compile(toolchain, folder)
+    _compile(toolchain, folder, _COMPILE_BARE if source.machine.is_bare else _COMPILE)
     if _embeds(source):
-        symbol, architecture = weights_symbol(source.info), source.machine.architecture
+        symbol, architecture = weights_symbol(source.info), source.machine.elf
         write_weights_object(folder / WEIGHTS_OBJECT, symbol, source.weights, architecture)
         objects.append(WEIGHTS_OBJECT)
     toolchain.run([*toolchain.archive, "model.a", "model.o", *objects], folder)
     return folder / "model.a"
 
 
-def _compile(toolchain: Toolchain, folder: Path, *more: str) -> None:
-    toolchain.run([*toolchain.compile, *_COMPILE, *more, "-c", "model.c", "-o", "model.o"], folder)
+def _compile(toolchain: Toolchain, folder: Path, options: tuple[str, ...], *more: str) -> None:
+    toolchain.run([*toolchain.compile, *options, *more, "-c", "model.c", "-o", "model.o"], folder)

@@ -14,7 +14,12 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+#if __STDC_HOSTED__
 #include <string.h>
+#else
+void *memset(void *destination, int value, size_t count);
+void *memmove(void *destination, const void *source, size_t count);
+#endif
 
 /* The start of the caller's memory; the arena follows it, then what each thread but the first has of its own. */
 struct rtcc_workspace {

@@ -15,8 +15,8 @@ from pathlib import Path
 from rtcc.errors import ArtifactError, ToolMissing
 from rtcc.system.machine import Machine
 
-_ZIG_GLIBC = "2.28"
-"""The oldest C library that artefacts linked by zig run with."""
+_ZIG_LIBRARIES = "gnu.2.28", "musl"
+"""The oldest C library that artefacts linked by zig run with, and the one of static programs."""
 
 
 @dataclass(frozen=True)
@@ -51,26 +51,33 @@ def find_toolchain(machine: Machine) -> Toolchain:
             "compiler-missing", f"$CC names {chosen!r}, which was not found", hint="unset CC, or correct it"
         )
     names = [chosen] if chosen else []
-    for name in [*names, f"{machine.triple}-gcc", "cc", "gcc", "clang"]:
+    for name in [*names, f"{machine.tools}-gcc", "cc", "gcc", "clang"]:
         command = shlex.split(name)
         if shutil.which(command[0]) and _compiles_for(command, machine):
-            return Toolchain(tuple(command), (_archiver(command), "rcsD"), (*command, "-static"))
+            words = (*command, *machine.flags)
+            return Toolchain(words, (_archiver(command), "rcsD"), (*words, "-static"))
     if find_spec("ziglang") is not None:
         zig = (sys.executable, "-m", "ziglang")
-        target, musl = f"{machine.triple}.{_ZIG_GLIBC}", f"{machine.architecture}-linux-musl"
-        return Toolchain(
-            (*zig, "cc", "-target", target, "-fno-sanitize=undefined"),
-            (*zig, "ar", "rcsD"),
-            (*zig, "cc", "-target", musl, "-fno-sanitize=undefined", "-static"),
+        shared, static = (
+            (*zig, "cc", *_zig_target(machine, each), "-fno-sanitize=undefined") for each in _ZIG_LIBRARIES
         )
+        return Toolchain(shared, (*zig, "ar", "rcsD"), (*static, "-static"))
     is_native = machine.architecture == Machine.host().architecture
-    package = "gcc" if is_native else f"gcc-{machine.triple.replace('_', '-')}"
+    package = "gcc" if is_native else f"gcc-{machine.tools.replace('_', '-')}"
     raise ToolMissing(
         "compiler-missing",
-        f"no C compiler for {machine.triple} was found; looked for $CC, {machine.triple}-gcc, cc, gcc, "
+        f"no C compiler for {machine.triple} was found; looked for $CC, {machine.tools}-gcc, cc, gcc, "
         "clang and ziglang",
         hint=f"install one: `pip install ziglang`, or Debian's package {package}",
     )
+
+
+def _zig_target(machine: Machine, library: str) -> tuple[str, ...]:
+    """What zig is told to compile for: with a C library on Linux, with none elsewhere."""
+    if not machine.is_bare:
+        return "-target", f"{machine.architecture}-linux-{library}"
+    cpu = "".join([machine.cpu.replace("-", "_"), *(f"-{feature}" for feature in machine.absent)])
+    return "-target", f"thumb-freestanding-{machine.system.partition('-')[2]}", f"-mcpu={cpu}"
 
 
 def _words(chosen: str) -> list[str]:
@@ -85,7 +92,12 @@ def _words(chosen: str) -> list[str]:
 
 def _compiles_for(command: list[str], machine: Machine) -> bool:
     answer = subprocess.run([*command, "-dumpmachine"], capture_output=True, text=True, check=False)
-    return answer.returncode == 0 and answer.stdout.startswith(machine.architecture + "-")
+    return answer.returncode == 0 and answer.stdout.startswith(_answer(machine))
+
+
+def _answer(machine: Machine) -> str:
+    """How the triple begins that a compiler for a machine tells."""
+    return machine.tools if machine.is_bare else f"{machine.architecture}-"
 
 
 def _archiver(command: list[str]) -> str:

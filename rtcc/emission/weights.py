@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from rtcc.artifact.elf import HEADER, MACHINES, SECTION, SYMBOL
+from rtcc.artifact.elf import FORM32, FORM64, HEADER, MACHINES, SECTION
 from rtcc.errors import ArtifactError
 
 Bytes = bytes | bytearray
@@ -33,6 +33,7 @@ SECTION_NAME = ".rodata.weights"
 _ET_REL, _SHT_PROGBITS, _SHT_SYMTAB, _SHT_STRTAB = 1, 1, 2, 3
 _SHF_ALLOC, _STB_GLOBAL, _STT_OBJECT, _STV_HIDDEN = 2, 1, 1, 2
 _PT_LOAD, _PT_NOTE, _PF_R = 1, 4, 4
+_EF_ARM_EABI5 = 0x05000000
 _PHOFF, _SHOFF, _PHNUM, _SHNUM, _SHSTRNDX = 4, 5, 9, 11, 12
 """Where the header's fields stand behind its identity."""
 
@@ -62,13 +63,13 @@ def weights_address(objects: Iterable[Bytes]) -> int:
 
 
 def write_weights_object(path: Path, symbol: str, weights: Bytes, architecture: str) -> None:
-    """An object file that defines a hidden symbol: the weights, read-only."""
+    """An object file that defines a hidden symbol: the weights, read-only. architecture: as ELF has it."""
     names = _Names()
     rodata, note = names.add(SECTION_NAME), names.add(".note.GNU-stack")
     symtab, strtab, shstrtab = names.add(".symtab"), names.add(".strtab"), names.add(".shstrtab")
-    symbols = bytes(SYMBOL.size) + SYMBOL.pack(
-        1, _STB_GLOBAL << 4 | _STT_OBJECT, _STV_HIDDEN, 1, 0, len(weights)
-    )
+    form = FORM32 if architecture == "arm" else FORM64
+    row = form.pack_symbol(1, _STB_GLOBAL << 4 | _STT_OBJECT, _STV_HIDDEN, 1, 0, len(weights))
+    symbols = bytes(form.symbol.size) + row
     strings = b"\0" + symbol.encode() + b"\0"
     tables = (symbols, strings, names.text)
     begin = ALIGNMENT + -(-len(weights) // ALIGNMENT) * ALIGNMENT
@@ -79,22 +80,22 @@ def write_weights_object(path: Path, symbol: str, weights: Bytes, architecture: 
         (0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
         (rodata, _SHT_PROGBITS, _SHF_ALLOC, 0, ALIGNMENT, len(weights), 0, 0, ALIGNMENT, 0),
         (note, _SHT_PROGBITS, 0, 0, begin, 0, 0, 0, 1, 0),
-        (symtab, _SHT_SYMTAB, 0, 0, starts[0], len(symbols), 4, 1, 8, SYMBOL.size),
+        (symtab, _SHT_SYMTAB, 0, 0, starts[0], len(symbols), 4, 1, 8, form.symbol.size),
         (strtab, _SHT_STRTAB, 0, 0, starts[1], len(strings), 0, 0, 1, 0),
         (shstrtab, _SHT_STRTAB, 0, 0, starts[2], len(names.text), 0, 0, 1, 0),
     ]
     number = next(number for number, name in MACHINES.items() if name == architecture)
-    identity = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
-    header = HEADER.pack(
-        identity, _ET_REL, number, 1, 0, 0, sections, 0, HEADER.size, 0, 0, SECTION.size, len(rows), 5
-    )
+    identity = (form.magic + b"\x01").ljust(16, b"\0")
+    flags = _EF_ARM_EABI5 if architecture == "arm" else 0
+    sizes = (form.header.size, 0, 0, form.section.size, len(rows), 5)
+    header = form.header.pack(identity, _ET_REL, number, 1, 0, 0, sections, flags, *sizes)
     with path.open("wb") as file:
-        file.write(header)
+        file.write(header.ljust(ALIGNMENT, b"\0"))
         file.write(weights)
         file.seek(begin)
         file.write(b"".join(tables))
         file.seek(sections)
-        file.write(b"".join(SECTION.pack(*row) for row in rows))
+        file.write(b"".join(form.section.pack(*row) for row in rows))
 
 
 class _Names:

@@ -1,5 +1,6 @@
-"""Running artefacts for another machine under QEMU: what they compute, not how fast."""
+"""Running artefacts for other machines under QEMU."""
 
+from rtcc.emulation.board import EmulatedBoard, Footprint
 from rtcc.emulation.emulated import Emulated
 
-__all__ = ["Emulated"]
+__all__ = ["Emulated", "EmulatedBoard", "Footprint"]

@@ -11,12 +11,15 @@ class Machine:
     """What host code runs on: an architecture ("x86_64", "aarch64") and the CPU features that init must find,
     by LLVM's names. absent: features that code must not use though LLVM takes such a CPU to have them.
     system: what runs on it, as a triple ends; "none-…" is nothing, on a machine without files and threads.
+    cpu: its name where a C compiler must be told, and flags: what else it is told.
     """
 
     architecture: str
     features: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
     system: str = "linux-gnu"
+    cpu: str = ""
+    flags: tuple[str, ...] = ()
 
     @property
     def triple(self) -> str:
@@ -27,6 +30,16 @@ class Machine:
     def is_bare(self) -> bool:
         """Whether there is no operating system."""
         return self.system.startswith("none-")
+
+    @property
+    def elf(self) -> str:
+        """The architecture as the header of an ELF file has it."""
+        return "arm" if self.architecture.startswith("thumb") else self.architecture
+
+    @property
+    def tools(self) -> str:
+        """What the names of GNU's cross tools begin with, and its compiler says that it compiles for."""
+        return "arm-none-eabi" if self.is_bare else self.triple
 
     @staticmethod
     def host() -> Machine:

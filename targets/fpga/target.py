@@ -48,7 +48,7 @@ class Fpga(X86):
     """
 
     name: ClassVar[str] = "fpga"
-    requantizes: ClassVar[str] = "fixed25"
+    requantizes: str = "fixed25"
     tools: ClassVar[dict[str, str]] = {
         "verilator": "--simulate rtl (Debian: verilator)",
         "g++": "builds what Verilator writes (Debian: g++)",

@@ -8,6 +8,8 @@ The pixels under them, four vectors of b channels, are transposed by one shuffle
         for r, s4:  acc[m] += transposed(input[n, block, y·sh + r·dh, (x + m)·sw + s·dw]) · weights[block, r]
         output[n, block, y, x + m] = epilogue(acc[m])
 
+Cores without vectors (Cortex-M) have no use for the shuffle: each tap's bytes are multiplied by themselves.
+
 Three taps without stride leave the fourth byte free: the same four pixels, under weights moved on by one tap,
 are those of the next result, so that one shuffle serves two.
 """
@@ -24,7 +26,7 @@ from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_illegal
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Epilogue
 from rtcc.targets.tvm.kernels.integer.integer_dot import dot
-from rtcc.targets.tvm.kernels.integer.integer_tiles import GROUP, quads_of, takes_pairs
+from rtcc.targets.tvm.kernels.integer.integer_tiles import GROUP, quads_of, takes_pairs, without_vectors
 from rtcc.targets.tvm.kernels.output_row import Accumulators, Band, OutputRow, banded
 from rtcc.targets.tvm.kernels.tiling import Tiling
 
@@ -61,6 +63,8 @@ class _IntegerDepthwise:
     def _tile(self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, x: Index, pixels: int) -> None:
         acc = row.accumulators(pixels, 0, "int32")
         emit = self._pairs if takes_pairs(self.problem) and self.problem.output_width > 1 else self._singles
+        if without_vectors(self.features):
+            emit = self._taps
         with row.kernel.unrolled("r", self.problem.kernel[0]) as r:
             emit(row, data, weights, acc, x, r)
         row.store(acc, x)
@@ -103,6 +107,20 @@ class _IntegerDepthwise:
                     parts.append(data[row.n, row.kb, y, column, vector(0, lanes)])
                 weight = weights[row.kb, r, quad, vector(0, lanes * GROUP)]
                 self._add(row.kernel, acc, m, tirx.Shuffle(parts, order), weight)
+
+    def _taps(
+        self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, acc: Accumulators, x: Index, r: Index
+    ) -> None:
+        """One row of taps, each of all results."""
+        lanes = self.problem.lanes
+        for tap in range(self.problem.kernel[1]):
+            span = tirx.Ramp(tirx.IntImm("int32", tap % GROUP), tirx.IntImm("int32", GROUP), lanes)
+            weight = row.kernel.kept(weights[row.kb, r, tap // GROUP, span].astype(f"int32x{lanes}"))
+            for m in range(acc.pixels):
+                y, column = self._place(row, x + m, r, tap)
+                pixel = data[row.n, row.kb, y, column, vector(0, lanes)].astype(f"int32x{lanes}")
+                place = acc.place(m, 0)
+                row.kernel.store(acc.buffer, [place], acc.buffer[place] + pixel * weight)
 
     def _add(self, kernel: FunctionBuilder, acc: Accumulators, m: int, pixels: Expr, weight: Expr) -> None:
         place = acc.place(m, 0)

@@ -40,8 +40,18 @@ def _widening(four_products: bool) -> float:
     return 1.0 if four_products else WIDENING
 
 
+def without_vectors(features: Collection[str]) -> bool:
+    """Whether vectors are so many numbers in registers of their own: on Cortex-M."""
+    return "thumb2" in features
+
+
 def has_four_products(features: Collection[str], lanes: int, *, signed: bool = False) -> bool:
-    """Whether one instruction adds up four products of u8 by s8, or of s8 by s8, in each of so many lanes."""
+    """Whether one instruction adds up four products of u8 by s8, or of s8 by s8, in each of so many lanes.
+
+    Cores without vectors add them up lane by lane, of either sign.
+    """
+    if without_vectors(features):
+        return True
     if signed:
         return lanes == 4 and "dotprod" in features
     return (lanes == 16 and "avx512vnni" in features) or (lanes == 4 and "i8mm" in features)

@@ -1,0 +1,209 @@
+/* Runs an artefact once on a microcontroller without an operating system: a vector table, what runs at reset, and
+ * files of the machine that emulates it, by semihosting (Arm, Semihosting for AArch32 and AArch64, 2.0).
+ *
+ * tensors.h, written with it, has the sizes: WORKSPACE_BYTES, TENSOR_BYTES of all inputs and outputs together, and
+ * TENSORS, rows of struct tensor. Inputs are read from 0.in, 1.in…, outputs written to 0.out, 1.out…, and "report"
+ * gets what runner.c prints, without times, and with the bytes of the stack that the run took. It calls no library:
+ * what is linked of one is the model's.
+ */
+#include <stdint.h>
+#include <stddef.h>
+
+#include "artifact_table.h" /* from rtcc.emission.header: what the headers of artefacts say */
+
+struct tensor {
+    char side;
+    size_t bytes;
+    int rank;
+};
+
+#include "tensors.h"
+
+enum { OPEN = 1, CLOSE = 2, WRITE = 5, READ = 6, EXIT = 0x18 };
+enum { MODE_READ = 1 /* rb */, MODE_WRITE = 5 /* wb */ };
+enum { STOPPED = 0x20026, FAILED = 0x20023, ALIGNMENT = 64, RANKS = 64, DIGITS = 21, PAINT = 0x5a5a5a5a };
+
+extern const struct rtcc_artifact rtcc_artifact_v1;
+extern uint32_t stack_bottom[], stack_top[], data_begin[], data_end[], data_source[], bss_begin[], bss_end[];
+
+static const struct tensor tensors[] = {TENSORS};
+static _Alignas(64) unsigned char workspace[WORKSPACE_BYTES] __attribute__((section(".workspace")));
+static _Alignas(64) unsigned char memory[TENSOR_BYTES] __attribute__((section(".tensors")));
+
+void reset(void);
+void fault(void);
+
+__attribute__((section(".vectors"), used)) static void *const vectors[16] = {
+    stack_top, (void *)reset, (void *)fault, (void *)fault, (void *)fault, (void *)fault, (void *)fault,
+};
+
+static int host(int operation, const void *arguments)
+{
+    register int r0 __asm__("r0") = operation;
+    register const void *r1 __asm__("r1") = arguments;
+    __asm__ volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
+    return r0;
+}
+
+static void leave(uintptr_t reason)
+{
+    host(EXIT, (const void *)reason);
+    for (;;) {
+    }
+}
+
+void fault(void) { leave(FAILED); }
+
+static size_t length(const char *text)
+{
+    size_t count = 0;
+    while (text[count] != 0)
+        count++;
+    return count;
+}
+
+static int open_file(const char *name, int mode)
+{
+    const uintptr_t arguments[] = {(uintptr_t)name, (uintptr_t)mode, length(name)};
+    const int file = host(OPEN, arguments);
+    if (file < 0)
+        leave(FAILED);
+    return file;
+}
+
+/* READ and WRITE return the bytes that were not transferred. */
+static void transfer(int operation, int file, const void *data, size_t bytes)
+{
+    const uintptr_t arguments[] = {(uintptr_t)file, (uintptr_t)data, bytes};
+    if (host(operation, arguments) != 0)
+        leave(FAILED);
+}
+
+static void close_file(int file)
+{
+    const uintptr_t arguments[] = {(uintptr_t)file};
+    host(CLOSE, arguments);
+}
+
+static void print(int file, const char *text) { transfer(WRITE, file, text, length(text)); }
+
+static char *decimal(int64_t value, char text[DIGITS + 1])
+{
+    uint32_t rest = (uint32_t)(value < 0 ? -value : value); /* sizes and codes are of 32 bits */
+    char *place = text + DIGITS;
+    *place = 0;
+    do {
+        *--place = (char)('0' + rest % 10);
+        rest /= 10;
+    } while (rest != 0);
+    if (value < 0)
+        *--place = '-';
+    return place;
+}
+
+static void print_number(int file, int64_t value)
+{
+    char text[DIGITS + 1];
+    print(file, decimal(value, text));
+}
+
+static void transfer_tensor(const struct tensor *t, int index, void *data)
+{
+    const int reads = t->side == 'i';
+    char text[DIGITS + 8];
+    char *name = decimal(index, text);
+    const char *suffix = reads ? ".in" : ".out";
+    for (int i = 0; i < 5; i++)
+        text[DIGITS + i] = i < 3 || !reads ? suffix[i] : 0;
+    const int file = open_file(name, reads ? MODE_READ : MODE_WRITE);
+    if (t->bytes > 0)
+        transfer(reads ? READ : WRITE, file, data, t->bytes);
+    close_file(file);
+}
+
+static void print_shape(int report, int output, int rank)
+{
+    int64_t shape[RANKS];
+    if (rtcc_artifact_v1.output_shape(workspace, output, shape) != 0)
+        leave(FAILED);
+    print(report, "\"");
+    print_number(report, output);
+    print(report, "\":[");
+    for (int axis = 0; axis < rank; axis++) {
+        print(report, axis > 0 ? "," : "");
+        print_number(report, shape[axis]);
+    }
+    print(report, "]");
+}
+
+/* Overwrites what is free of the stack, so that what a run takes of it can be seen. */
+__attribute__((noinline)) static uint32_t *paint(void)
+{
+    uint32_t *top = __builtin_frame_address(0);
+    for (volatile uint32_t *word = stack_bottom; word < top; word++)
+        *word = PAINT;
+    return top;
+}
+
+static size_t taken(const uint32_t *top)
+{
+    const uint32_t *word = stack_bottom;
+    while (word < top && *word == PAINT)
+        word++;
+    return (size_t)(top - word) * sizeof *word;
+}
+
+static void run(int report)
+{
+    enum { COUNT = sizeof tensors / sizeof *tensors };
+    const void *inputs[COUNT + 1];
+    void *outputs[COUNT + 1];
+    int read = 0, written = 0;
+    unsigned char *free = memory;
+    for (int i = 0; i < COUNT; i++) {
+        if (tensors[i].side == 'i') {
+            transfer_tensor(&tensors[i], read, free);
+            inputs[read++] = free;
+        } else
+            outputs[written++] = free;
+        free += (tensors[i].bytes / ALIGNMENT + 1) * ALIGNMENT;
+    }
+    const uint32_t *top = paint();
+    int code = rtcc_artifact_v1.init(workspace, sizeof workspace, 1);
+    if (code == 0)
+        code = rtcc_artifact_v1.run(workspace, inputs, outputs);
+    const size_t stack = taken(top);
+    const char *separator = "";
+    print(report, "{\"init_ns\":0,\"shapes\":{");
+    for (int i = 0; i < written && code == 0; i++) {
+        transfer_tensor(&tensors[read + i], i, outputs[i]);
+        if (tensors[read + i].rank > 0) {
+            print(report, separator);
+            print_shape(report, i, tensors[read + i].rank);
+            separator = ",";
+        }
+    }
+    print(report, "},\"stack\":");
+    print_number(report, (int64_t)stack);
+    print(report, ",\"code\":");
+    print_number(report, code);
+    print(report, ",\"text\":\"");
+    print(report, rtcc_artifact_v1.error(code));
+    print(report, "\"}\n");
+}
+
+void reset(void)
+{
+    for (uint32_t *to = data_begin, *from = data_source; to < data_end;)
+        *to++ = *from++;
+    for (uint32_t *to = bss_begin; to < bss_end;)
+        *to++ = 0;
+#ifdef __ARM_FP
+    *(volatile uint32_t *)0xe000ed88 |= 0xfu << 20; /* CPACR: the float unit is on */
+    __asm__ volatile("dsb\nisb");
+#endif
+    const int report = open_file("report", MODE_WRITE);
+    run(report);
+    close_file(report);
+    leave(STOPPED);
+}

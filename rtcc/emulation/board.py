@@ -1,0 +1,170 @@
+"""An artefact for a microcontroller, run by QEMU on an emulated board without an operating system."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from rtcc.artifact.archive import info_of
+from rtcc.artifact.elf import Elf
+from rtcc.artifact.info import ArtifactInfo
+from rtcc.emission.header import TABLE
+from rtcc.emission.toolchain import Toolchain, find_toolchain
+from rtcc.errors import ArtifactError, InvalidInput, ToolMissing
+from rtcc.runner.foreign import Answer, Foreign
+from rtcc.system.machine import Machine
+from rtcc.target import Target, parse_target
+
+PROGRAM = "qemu-system-arm"
+IMAGE = "image.elf"
+
+TENSOR_ALIGNMENT = 64
+
+_COMPILE = (
+    "-std=gnu11", "-Os", "-ffreestanding", "-fno-builtin", "-fno-tree-loop-distribute-patterns",
+    "-ffunction-sections", "-fdata-sections", "-fno-pic", "-Wall", "-Wextra",
+)  # fmt: skip
+_LINK = ("-nostartfiles", "-static", "-Wl,--gc-sections", "-Wl,--build-id=none", "-Wl,-T,board.ld")
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a linked artefact takes, in bytes, without what runs it: its code, tables and weights, library
+    functions that it calls, its workspace, and what the last run took of the stack."""
+
+    model: int
+    library: int
+    workspace: int
+    stack: int = 0
+
+    @property
+    def flash(self) -> int:
+        """Bytes that do not change."""
+        return self.model + self.library
+
+    @property
+    def ram(self) -> int:
+        """Bytes that do, without the caller's inputs and outputs."""
+        return self.workspace + self.stack
+
+
+class EmulatedBoard(Foreign):
+    """A static library for a microcontroller, linked with a program that runs it, which QEMU runs; what it
+    computes is exact, its time means nothing."""
+
+    def __init__(self, path: str | Path, cpu: str | None = None) -> None:
+        """Open PATH.a.
+
+        cpu: another core than it was compiled for. Raises ToolMissing where QEMU or the C compiler is
+        missing, `ArtifactError` where the file is no such artefact or is too large for the board,
+        InvalidInput for a core that is not emulated.
+        """
+        self.path = Path(path)
+        self._describe(info_of(self.path), None)
+        target = parse_target(self.info.target)
+        if not target.machine.is_bare:
+            message = f"{self.path.name} is a static library for {self.info.target}, for linkers alone"
+            raise InvalidInput("static-library", message, hint="compile to .so to run it here")
+        self.cpu = cpu or target.cpu
+        self._command = _command(target, self.cpu, self.info)
+        with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
+            self._image = _linked(self.path, self.info, target.machine, Path(folder)).read_bytes()
+        self.footprint = _footprint(self._image)
+
+    def _answer(self, folder: Path, words: Sequence[str]) -> Answer:
+        """The runner knows its tensors, and takes no words; nothing it does is timed."""
+        (folder / IMAGE).write_bytes(self._image)
+        command = [*self._command, "-kernel", IMAGE]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        try:
+            report = (folder / "report").read_text(encoding="ascii")
+            answer, stack = Answer.of(report), int(json.loads(report)["stack"])
+        except (OSError, ValueError, KeyError) as error:
+            said = f"{done.stderr}{done.stdout}".strip() or "the program faulted"
+            hint = "please report it: nothing that was compiled should fault"
+            raise ArtifactError("emulation-failed", said, where=str(self.path), hint=hint) from error
+        self.footprint = replace(self.footprint, stack=stack)
+        return answer
+
+
+@cache
+def _boards() -> str:
+    """The boards that QEMU knows, as it lists them."""
+    return subprocess.run([PROGRAM, "-machine", "help"], capture_output=True, text=True, check=False).stdout
+
+
+def _command(target: Target, cpu: str, info: ArtifactInfo) -> list[str]:
+    """QEMU with a board that has a core, which must run the target's code."""
+    boards = target.emulated_boards
+    if cpu not in boards:
+        features = ", ".join(info.features) or "no extensions"
+        hint = f"it was compiled for {info.target}, with {features}; its code runs on {', '.join(boards)}"
+        message = f"{cpu} lacks instructions of {info.target}, or is not emulated"
+        raise ArtifactError("cpu-unsupported", message, hint=hint)
+    if shutil.which(PROGRAM) is None:
+        raise ToolMissing("emulator-missing", f"{PROGRAM} is not installed",
+                          hint="apt-get install qemu-system-arm (Debian, Ubuntu)")  # fmt: skip
+    if f"{boards[cpu]} " not in _boards():
+        raise InvalidInput("emulator-cpu", f"this {PROGRAM} has no board {boards[cpu]} for the {cpu}",
+                           hint=f"`{PROGRAM} -machine help` lists those it has")  # fmt: skip
+    return [PROGRAM, "-machine", boards[cpu], "-display", "none", "-serial", "none", "-monitor", "none",
+            "-semihosting-config", "enable=on,target=native"]  # fmt: skip
+
+
+def _linked(path: Path, info: ArtifactInfo, machine: Machine, folder: Path) -> Path:
+    """The program that runs an artefact, linked in a folder."""
+    toolchain = find_toolchain(machine)
+    _require_library(toolchain)
+    for name in ("bare_runner.c", "board.ld"):
+        (folder / name).write_bytes(files("rtcc.emulation").joinpath(name).read_bytes())
+    (folder / "artifact_table.h").write_text("#include <stddef.h>\n#include <stdint.h>\n" + TABLE)
+    (folder / "tensors.h").write_text(_sizes(info))
+    shutil.copyfile(path, folder / "model.a")
+    words = ["bare_runner.c", "model.a", "-lm", "-o", IMAGE]
+    try:
+        toolchain.run([*toolchain.compile, *_COMPILE, *_LINK, *words], folder)
+    except ArtifactError as error:
+        if "overflowed by" in str(error):
+            error.code, error.hint = "board-too-small", "the boards have 4 MiB of flash and 4 MiB of memory"
+        raise
+    return folder / IMAGE
+
+
+def _require_library(toolchain: Toolchain) -> None:
+    """Refuse a toolchain without a C library for bare machines."""
+    command = [*toolchain.compile, "-print-file-name=libc.a"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    if not Path(found).is_absolute():
+        name = Path(toolchain.compile[0]).name
+        raise ToolMissing(
+            "emulator-missing", f"{name} has no C library to link the emulated program with",
+            hint="apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi (Debian, Ubuntu)",
+        )  # fmt: skip
+
+
+def _sizes(info: ArtifactInfo) -> str:
+    """What the runner is told of an artefact."""
+    rows = [f"{{'i', {each.bytes}u, 0}}" for each in info.inputs]
+    rows += [f"{{'o', {each.bytes}u, {len(each.symbolic or ())}}}" for each in info.outputs]
+    tensors = (*info.inputs, *info.outputs)
+    room = sum((each.bytes // TENSOR_ALIGNMENT + 1) * TENSOR_ALIGNMENT for each in tensors)
+    return "\n".join([
+        f"#define WORKSPACE_BYTES {info.workspace_bytes}u",
+        f"#define TENSOR_BYTES {room}u",
+        f"#define TENSORS {', '.join(rows)}",
+        "",
+    ])  # fmt: skip
+
+
+def _footprint(image: bytes) -> Footprint:
+    """What the sections of a linked program hold."""
+    elf = Elf(image, IMAGE)
+    sizes = {elf.name_of(section): section.size for section in elf.sections}
+    return Footprint(sizes[".model"], sizes.get(".library", 0), sizes[".workspace"])

@@ -1,0 +1,80 @@
+"""What Cortex-M cores are, besides what every CPU target is: no operating system, little memory."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from rtcc.errors import InvalidInput
+from rtcc.ir import Op
+from rtcc.ir.ops.integer import ConvSum, MatMulSum
+from rtcc.system.machine import Machine
+from rtcc.target import NO_HALOS, Candidate, Halos, Illegal
+from rtcc.targets.cortex_m.cpus import CORES, INTEGER_REGISTERS, Core
+from rtcc.targets.cpu.model import Cpu
+from rtcc.targets.cpu.target import SOURCES, CpuTarget
+from rtcc.targets.tvm.candidate_basis import Vectors
+
+
+class CortexM(CpuTarget):
+    """A Cortex-M microcontroller, without an operating system."""
+
+    name: ClassVar[str] = "cortex-m"
+    cpus: ClassVar[tuple[str, ...]] = tuple(CORES)
+    models: ClassVar[Mapping[str, Cpu]] = {name: core.cpu for name, core in CORES.items()}
+    sources: ClassVar[tuple[Path, ...]] = (*SOURCES, Path(__file__).parent)
+    options: ClassVar[dict[str, str]] = {"threads": "1: there is one core, and nothing that divides it"}
+    tools: ClassVar[dict[str, str]] = {
+        "arm-none-eabi-gcc": "compiles for Cortex-M (Debian: gcc-arm-none-eabi, libnewlib-arm-none-eabi)",
+        "qemu-system-arm": "runs Cortex-M artefacts here (Debian: qemu-system-arm)",
+    }
+
+    def __init__(self, cpu: str, options: Mapping[str, str]) -> None:
+        super().__init__(cpu, options)
+        if self.threads > 1:
+            raise InvalidInput("threads", f"{self.cpu} runs one thread, found threads={self.threads}",
+                               hint="leave threads out")  # fmt: skip
+        self.requantizes = self.core.requantizes
+
+    @classmethod
+    def native(cls) -> Cpu:
+        raise InvalidInput("target-needs-cpu", "a microcontroller's core must be named",
+                           hint=f"--target cortex-m:cortex-m4; known: {', '.join(CORES)}")  # fmt: skip
+
+    @property
+    def core(self) -> Core:
+        """The core's facts besides those of every CPU."""
+        return CORES[self.cpu]
+
+    @property
+    def machine(self) -> Machine:
+        core, cpu = self.core, self.model
+        flags = (f"-mcpu={cpu.name}", "-mthumb", *core.float_flags)
+        return Machine(core.architecture, tuple(sorted(cpu.features)), tuple(sorted(cpu.absent)), core.system,
+                       cpu.name, flags)  # fmt: skip
+
+    @property
+    def emulated_boards(self) -> Mapping[str, str]:
+        return {name: CORES[name].board for name in (self.cpu, *self.core.stronger)}
+
+    def candidates(
+        self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS, *, weights: int = 0
+    ) -> tuple[Candidate, ...]:
+        found = super().candidates(anchor, constants, halos, weights=weights)
+        return tuple(_without_larger_weights(each) for each in found)
+
+    def _vectors(self, anchor: Op) -> Vectors:
+        vectors = super()._vectors(anchor)
+        if isinstance(anchor, ConvSum | MatMulSum):
+            return replace(vectors, registers=INTEGER_REGISTERS)
+        return vectors
+
+
+def _without_larger_weights(candidate: Candidate) -> Candidate:
+    """No algorithm that stores more weights than the layer has: flash is what there is least of."""
+    if candidate.transformed is None:
+        return candidate
+    reason = f"{candidate.algorithm}: its transformed weights would take more flash than the layer's own"
+    return replace(candidate, cost=Illegal(reason))
