@@ -163,13 +163,8 @@ class Ncnn:
             setattr(options, f"use_{reduced}", False)
         self._net.opt = options
         with tempfile.TemporaryDirectory() as folder:
-            copy = shutil.copy(path, Path(folder) / "model.onnx")
-            types = _input_types(path)
-            sizes = ",".join(_pnnx_shape(shapes[name], types[name]) for name in self._inputs)
-            _convert([_pnnx(), str(copy), f"inputshape={sizes}", "fp16=0"], Path(folder))
-            if self._net.load_param(f"{folder}/model.ncnn.param") or self._net.load_model(
-                f"{folder}/model.ncnn.bin"
-            ):
+            parameters, weights = convert_for_ncnn(path, shapes, Path(folder))
+            if self._net.load_param(str(parameters)) or self._net.load_model(str(weights)):
                 raise Unsupported("peer-failed", "ncnn refuses what pnnx made of the model", where=str(path))
 
     def run(self, feeds: Arrays) -> dict[str, NDArray[Any]]:
@@ -347,6 +342,18 @@ def _input_types(path: Path) -> dict[str, str]:
     from rtcc.onnx import read
 
     return {str(value.name): value.type.dtype.value for value in read(path).main.parameters}
+
+
+def convert_for_ncnn(path: Path, shapes: Shapes, folder: Path) -> tuple[Path, Path]:
+    """What ncnn reads of an ONNX model, written into a folder by pnnx: layers, and weights in float32.
+
+    Raises ToolMissing where pnnx is not installed, Unsupported `peer-failed` where it cannot convert.
+    """
+    copy = shutil.copy(path, folder / "model.onnx")
+    types = _input_types(path)
+    sizes = ",".join(_pnnx_shape(shapes[name], types[name]) for name in _graph_names(path)[0])
+    _convert([_pnnx(), str(copy), f"inputshape={sizes}", "fp16=0"], folder)
+    return folder / "model.ncnn.param", folder / "model.ncnn.bin"
 
 
 def _pnnx_shape(shape: tuple[int, ...], dtype: str) -> str:

@@ -403,6 +403,21 @@ class Target(ABC):
         """
         return {}
 
+    @property
+    def scheduling_model(self) -> str:
+        """The CPU by whose model in LLVM loops are estimated without the machine; "" where they are not."""
+        return ""
+
+    @property
+    def multiplies_per_cycle(self) -> float:
+        """Instructions that multiply and add whole vectors which a core finishes in a cycle; 0 unknown."""
+        return 0.0
+
+    @property
+    def data_caches(self) -> tuple[tuple[int, int], ...]:
+        """Bytes and ways of the caches that one core reads data through, the nearest first."""
+        return ()
+
     def simulate(self, library: CDLL, path: Path, name: str, engine: str) -> Device:
         """Put a simulated device behind a library that is loaded, until it is detached.
 

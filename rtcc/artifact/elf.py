@@ -196,9 +196,10 @@ class Elf:
         return self._symbols(self._table(_SHT_SYMTAB))
 
     @property
-    def exported(self) -> set[str]:
-        """The names that a shared object offers to others."""
-        return {s.name for s in self._symbols(self._table(_SHT_DYNSYM)) if s.is_defined and s.is_global}
+    def exported(self) -> dict[str, int]:
+        """The names that a shared object offers to others, and their addresses in it."""
+        symbols = self._symbols(self._table(_SHT_DYNSYM))
+        return {each.name: each.value for each in symbols if each.is_defined and each.is_global}
 
 
 def architecture_of(path: Path) -> str:

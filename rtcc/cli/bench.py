@@ -15,6 +15,7 @@ from rich.table import Table
 
 from rtcc.cli.app import app
 from rtcc.cli.arguments import AnyModelArgument, Compiling, RemoteOption, with_options_of
+from rtcc.cli.estimating import bench_elsewhere, is_elsewhere
 from rtcc.cli.opening import open_or_compile, open_remote
 from rtcc.errors import InvalidInput
 from rtcc.measure import Latency, measure, pinned
@@ -35,6 +36,7 @@ EXAMPLES = """
 Examples:
   rtcc bench model.so
   rtcc bench model.onnx --against onnxruntime,openvino --threads 2 --json figures.json
+  rtcc bench arm.so                                       for another CPU: counts and estimates
   rtcc bench fpga.so --simulate rtl                       cycles of each layer, predicted and of the RTL
   rtcc bench model.onnx --target arm:cortex-a76 --remote pi@raspberrypi   on the board itself
 """
@@ -62,6 +64,9 @@ def bench(
 ) -> None:
     """Latency p50/p99/max, runs per second, load time, workspace and artefact bytes.
 
+    Of a model for another machine, such as --target arm:cortex-a76: instructions counted under QEMU, and what
+    llvm-mca estimates of its hot loops.
+
     Runtimes take turns, run by run, on the same inputs and cores: only neighbours in time compare.
     """
     from rtcc.system.files import require_folder
@@ -71,6 +76,10 @@ def bench(
     if remote is not None:
         _require_no_peers(against, simulate)
         _bench_remote(model, asked, remote, runs or RUNS, json_file)
+        return
+    if is_elsewhere(model, asked):
+        timing = {"--against": against, "--runs": runs, "--simulate": simulate}
+        bench_elsewhere(model, asked, [option for option, value in timing.items() if value], json_file)
         return
     peers = _peer_names(against, model)
     artifact, feeds = open_or_compile(model, asked, 0)

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from numpy.typing import ArrayLike
 
 from rtcc.artifact.codes import BY_NAME
 from rtcc.artifact.info import read_info
 from rtcc.artifact.library import check_file
+from rtcc.emulation.counting import Cache, Counts, counting_words, plugin, read_counts
+from rtcc.emulation.disassembly import table_address
 from rtcc.emulation.emulator import ANY_CPU, emulated_cpu, find_emulator
-from rtcc.errors import ArtifactError, RtccError
+from rtcc.errors import ArtifactError, InvalidInput, RtccError
 from rtcc.runner.foreign import Answer, Foreign
 from rtcc.runner.program import opening_runner
 from rtcc.target import parse_target
 
 ILLEGAL_INSTRUCTION = 4
 """SIGILL."""
+
+MORE_RUNS = 4
+"""That the runner makes where it is to time one: its WARMUP, and that one."""
 
 
 class Emulated(Foreign):
@@ -42,10 +50,33 @@ class Emulated(Foreign):
         self.path = Path(path)
         self._emulator = find_emulator(architecture)
         check_file(self.path, architecture)
+        self._plugins: list[str] = []
         self._runner = str(opening_runner(architecture))
         self._describe(read_info(self._output(ANY_CPU).encode(), self.path), threads)
         names = (cpu,) if cpu else parse_target(self.info.target).emulated_cpus
         self.cpu = emulated_cpu(self._emulator, names or (ANY_CPU,))
+
+    def count(self, inputs: Mapping[str, ArrayLike], caches: Sequence[Cache] = ()) -> Counts:
+        """What a run executes once all is set up: several runs in a process less one in another.
+
+        caches: simulated, from the nearest on; without them bytes and misses are not counted. Errors as of
+        `run`; besides ToolMissing `emulator-plugins` where this QEMU takes no plugins, InvalidInput where the
+        artefact would run on several threads.
+        """
+        if self.threads != 1:
+            message = f"instructions are counted on one thread, found {self.threads}"
+            raise InvalidInput("threads", message, hint="give threads=1 (--threads 1)")
+        library = plugin(self._emulator)
+        table = table_address(self.path)
+        counts: list[Counts] = []
+        for runs in (0, 1):
+            with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
+                file = Path(folder) / "counts"
+                self._plugins = counting_words(library, file, caches)
+                answer, _ = self._run(inputs, runs)
+                counts.append(read_counts(file, answer.table - table))
+        self._plugins = []
+        return counts[1].less(counts[0]).divided(MORE_RUNS)
 
     def _answer(self, folder: Path, words: Sequence[str]) -> Answer:
         return Answer.of(self._output(self.cpu, str(self.threads), str(folder), *words))
@@ -59,7 +90,8 @@ class Emulated(Foreign):
 
     def _output(self, cpu: str, *words: str) -> str:
         """What the runner prints. ArtifactError `emulation-failed` where it ends otherwise than it should."""
-        command = [*self._emulator.command(cpu), self._runner, str(self.path.absolute()), *words]
+        emulator = [*self._emulator.command(cpu), *self._plugins]
+        command = [*emulator, self._runner, str(self.path.absolute()), *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             return done.stdout

@@ -24,7 +24,8 @@ class Answer:
     """What the runner prints of a run.
 
     code, text: as the artefact's functions returned it. init_ns, runs_ns: nanoseconds of preparing a
-    workspace and of each timed run. shapes: of the outputs whose shape the data decide, by index.
+    workspace and of each timed run. shapes: of the outputs whose shape the data decide, by index. table: the
+    address of the artefact's functions in that process.
     """
 
     code: int
@@ -32,6 +33,7 @@ class Answer:
     init_ns: int
     runs_ns: tuple[int, ...] = ()
     shapes: Mapping[int, list[int]] = field(default_factory=dict["int", "list[int]"])
+    table: int = 0
 
     @staticmethod
     def of(text: str) -> Answer:
@@ -39,7 +41,7 @@ class Answer:
         row: dict[str, Any] = json.loads(text)
         shapes = {int(index): sizes for index, sizes in row.get("shapes", {}).items()}
         runs = tuple(row.get("runs_ns", ()))
-        return Answer(row["code"], row["text"], row["init_ns"], runs, shapes)
+        return Answer(row["code"], row["text"], row["init_ns"], runs, shapes, row["table"])
 
 
 class Foreign(ABC):

@@ -13,7 +13,7 @@ from rtcc.emission.toolchain import Toolchain, find_toolchain
 from rtcc.system.files import cache_folder, replace_file
 from rtcc.system.machine import Machine
 
-SOURCE = "runner.c"
+SOURCE, PROGRAM = "runner.c", "program"
 LANGUAGE = ("-std=gnu11", "-O1")
 
 LINKED_MODEL = """\
@@ -39,10 +39,17 @@ def opening_runner(architecture: str) -> Path:
     """
     toolchain = find_toolchain(Machine(architecture))
     sources = {SOURCE: _source(), "artifact_table.h": TABLE.encode()}
-    words = (*toolchain.compile, *LANGUAGE, SOURCE, "-o", "runner", "-ldl")
+    words = (*toolchain.compile, *LANGUAGE, SOURCE, "-o", PROGRAM, "-ldl")
+    return kept_program(toolchain, sources, words, f"runner-{architecture}")
+
+
+def kept_program(
+    toolchain: Toolchain, sources: Mapping[str, bytes], words: tuple[str, ...], name: str
+) -> Path:
+    """What a compiler makes of some files in one called `PROGRAM`, kept in the cache under a name."""
     key = b"\0".join([*sources.values(), *(word.encode() for word in words)])
     digest = hashlib.sha256(key).hexdigest()[:16]
-    path = cache_folder() / "runner" / f"runner-{architecture}-{digest}"
+    path = cache_folder() / "runner" / f"{name}-{digest}"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, _built(toolchain, sources, words), 0o777)
@@ -61,7 +68,7 @@ def linked_runner(library: Path, name: str, architecture: str) -> bytes:
     table = LINKED_MODEL.replace("@FILE@", header.name)
     table = table.replace("@NAME@", name).replace("@UPPER@", name.upper())
     sources = {SOURCE: _source(), header.name: header.read_bytes(), "linked_model.h": table.encode()}
-    link = (str(library.absolute()), "-lm", "-pthread", "-o", "runner")
+    link = (str(library.absolute()), "-lm", "-pthread", "-o", PROGRAM)
     return _built(toolchain, sources, (*toolchain.static, *LANGUAGE, "-DLINKED_MODEL", SOURCE, *link))
 
 
@@ -75,4 +82,4 @@ def _built(toolchain: Toolchain, sources: Mapping[str, bytes], words: tuple[str,
         for name, text in sources.items():
             (Path(folder) / name).write_bytes(text)
         toolchain.run(words, Path(folder))
-        return (Path(folder) / "runner").read_bytes()
+        return (Path(folder) / PROGRAM).read_bytes()

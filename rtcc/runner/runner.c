@@ -9,7 +9,7 @@
  * after the first run, on the first THREADS of the CPUs that it may use, WARMUP more and as many timed ones.
  *
  * Prints a line of JSON: code and text as the artefact's functions returned it, shapes of outputs that the
- * data decide, nanoseconds of init and of each timed run. Ends with 0 where it could do so, else with 2 and a line
+ * data decide, nanoseconds of init and of each timed run, the address of its table of functions. Ends with 0 where it could do so, else with 2 and a line
  * that says why.
  */
 #define _GNU_SOURCE 1 /* sched_setaffinity */
@@ -161,7 +161,7 @@ static int run(const struct rtcc_artifact *model, int threads, const char *folde
         pin(threads);
     const int64_t started = nanoseconds();
     int code = model->init(workspace, bytes, threads);
-    printf("{\"init_ns\":%" PRId64 ",", nanoseconds() - started);
+    printf("{\"init_ns\":%" PRId64 ",\"table\":%" PRIuPTR ",", nanoseconds() - started, (uintptr_t)model);
     if (code == 0)
         code = model->run(workspace, inputs, outputs);
     if (code == 0) {

@@ -66,6 +66,13 @@ EMULATED = {
 """QEMU's name of a CPU where it has it, then that of the nearest one which has its instructions; the same
 name where none is given. QEMU has the Neoverse N2 from 8.2 on; Debian 12 has 7.2."""
 
+SCHEDULED = {"cortex-a76": "neoverse-n1", "cortex-a78ae": "neoverse-n1", "generic": "cortex-a53"}
+"""By whose model llvm-mca estimates a CPU where LLVM's own is another's: it takes the A76 and the A78AE for
+an A57, which finishes half as many vectors. The Neoverse N1 is the A76's core; the A78AE finishes as many."""
+
+CACHE_WAYS = (4, 8, 16)
+"""Of the caches that are simulated while counting, the first one's, the second's, the last's."""
+
 _KERNEL_NAMES = {
     "fp-armv8": "fp", "neon": "asimd", "crc": "crc32", "lse": "atomics", "rdm": "asimdrdm",
     "fullfp16": "asimdhp", "dotprod": "asimddp", "complxnum": "fcma", "fp16fml": "asimdfhm",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from rtcc.ir import DType
-from rtcc.targets.arm.cpus import CPUS, EMULATED, host_cpu
+from rtcc.targets.arm.cpus import CACHE_WAYS, CPUS, EMULATED, SCHEDULED, host_cpu
 from rtcc.targets.cpu.model import Cpu
 from rtcc.targets.cpu.target import SOURCES, CpuTarget
 
@@ -23,6 +23,7 @@ class Arm(CpuTarget):
     tools: ClassVar[dict[str, str]] = {
         "aarch64-linux-gnu-gcc": "links for AArch64, as ziglang does (Debian: gcc-aarch64-linux-gnu)",
         "qemu-aarch64 or qemu-aarch64-static": "--emulate (Debian: qemu-user, libc6-arm64-cross)",
+        "llvm-mca-19 or llvm-mca": "what `rtcc bench` estimates loops by (Debian: llvm-19)",
     }
 
     @classmethod
@@ -51,3 +52,17 @@ class Arm(CpuTarget):
     @property
     def emulated_cpus(self) -> tuple[str, ...]:
         return EMULATED.get(self.cpu, (self.cpu,))
+
+    @property
+    def scheduling_model(self) -> str:
+        return SCHEDULED.get(self.cpu, self.cpu)
+
+    @property
+    def multiplies_per_cycle(self) -> float:
+        return self.model.multiplies_per_cycle
+
+    @property
+    def data_caches(self) -> tuple[tuple[int, int], ...]:
+        cpu = self.model
+        levels = (cpu.l1, cpu.l2) if cpu.reach.l3 <= cpu.l2 else (cpu.l1, cpu.l2, cpu.reach.l3)
+        return tuple(zip(levels, CACHE_WAYS, strict=False))

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from rtcc.compiler import Options, start, write
 from rtcc.emulation import Emulated
+from rtcc.emulation.disassembly import llvm_tool
+from rtcc.errors import ToolMissing
 from rtcc.ir import Module
 
 CORES = ("cortex-a53", "cortex-a76", "neoverse-n2")
@@ -23,6 +25,17 @@ def require_emulation() -> None:
     for tool in ("aarch64-linux-gnu-gcc", "qemu-aarch64-static"):
         if shutil.which(tool) is None and not (tool.startswith("qemu") and shutil.which("qemu-aarch64")):
             pytest.skip(f"{tool} is not installed")
+
+
+def require_estimates() -> None:
+    """Skip a test where QEMU has no plugins, or LLVM's tools are missing."""
+    require_emulation()
+    if shutil.which("qemu-aarch64") is None:
+        pytest.skip("qemu-aarch64 is not installed")
+    try:
+        llvm_tool("llvm-mca")
+    except ToolMissing:
+        pytest.skip("llvm-mca is not installed")
 
 
 @dataclass(frozen=True)
