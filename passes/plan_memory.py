@@ -21,7 +21,8 @@ from rtcc.target import target_of
 
 @dataclass(frozen=True)
 class PlanMemory(Pass):
-    """Turn calls into launches with places; refuse an arena of more than max_workspace bytes (0: no limit).
+    """Turn calls into launches with places; refuse an arena of more than max_workspace bytes (0: no limit),
+    or of more than the target has room for.
 
     control.call → plan.launch, control.if → plan.if, control.loop → plan.loop; reshapes, contiguous slices
     and layouts that store alike → plan.view; a concatenation whose result holds each part in one piece →
@@ -55,6 +56,8 @@ class PlanMemory(Pass):
             needed = arena + (target.threads - 1) * lives.scratch_of_other_threads
             if 0 < self.max_workspace < needed:
                 raise _too_large(lives, needed, self.max_workspace)
+            if 0 < target.workspace_room < needed:
+                raise _too_large(lives, needed, target.workspace_room, "ram-too-small")
             _write_places(graph, lives)
             live_bytes = peak(lives.all)[0]
             if launches.sizes:
@@ -98,8 +101,8 @@ def _place(spot: Spot, lives: Lives) -> Place:
     return Place(Space.WORKSPACE, lives.buffers[spot.storage].offset + spot.offset)
 
 
-def _too_large(lives: Lives, arena: int, limit: int) -> RtccError:
-    """The error for an arena over the user's limit, naming what is alive when most is."""
+def _too_large(lives: Lives, arena: int, limit: int, code: str = "workspace-too-large") -> RtccError:
+    """The error for an arena over a limit, naming what is alive when most is."""
     most, position = peak(lives.all)
     found = [
         (buffer.bytes, _described(lives.makers[storage].producer, str(lives.makers[storage].type)))
@@ -114,9 +117,9 @@ def _too_large(lives: Lives, arena: int, limit: int) -> RtccError:
     found.sort(key=lambda item: -item[0])
     listing = "".join(f"\n    {size:12,} bytes  {what}" for size, what in found[:8])
     return RtccError(
-        "workspace-too-large",
+        code,
         f"the workspace needs {arena:,} bytes, allowed are {limit:,}; {most:,} are alive at once:{listing}",
-        hint="use smaller inputs, or raise --max-workspace",
+        hint=f"use smaller inputs, or raise {'ram=' if code == 'ram-too-small' else '--max-workspace'}",
     )
 
 

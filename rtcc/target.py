@@ -245,6 +245,11 @@ class Target(ABC):
         return str(self)
 
     @property
+    def workspace_room(self) -> int:
+        """Bytes that an arena may have; 0 where memory is not counted."""
+        return 0
+
+    @property
     def threads(self) -> int:
         """The most threads that one run may use."""
         return 1

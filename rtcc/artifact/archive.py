@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 from rtcc.artifact.elf import Elf
@@ -48,6 +49,19 @@ def objects_of(path: Path) -> dict[str, bytes]:
         elif name not in ("/", "/SYM64/"):
             found[name.removesuffix("/")] = contents
     return found
+
+
+def defining_object(data: bytes, symbol: str) -> bytes | None:
+    """The object of an archive that its table says defines a symbol; None where it has none."""
+    size = int(data[len(MAGIC) :][_SIZE])
+    table = data[len(MAGIC) + _HEADER : len(MAGIC) + _HEADER + size]
+    (count,) = struct.unpack_from(">I", table)
+    names = table[4 + 4 * count :].split(b"\0")
+    try:
+        (at,) = struct.unpack_from(">I", table, 4 + 4 * names.index(symbol.encode()))
+    except ValueError:
+        return None
+    return data[at + _HEADER : at + _HEADER + int(data[at : at + _HEADER][_SIZE])]
 
 
 def _cut(path: Path, at: int) -> ArtifactError:

@@ -27,6 +27,7 @@ from rtcc.errors import InvalidInput
 
 if TYPE_CHECKING:
     from rtcc.compiler import Compilation
+    from rtcc.emission.footprint import Footprint
 
 EXAMPLES = """
 \b
@@ -151,6 +152,8 @@ def compile_(
         write(compilation, output, kernels_done(say))
     _tell(compilation, explain, explain_json)
     typer.echo(f"{output}: {output.stat().st_size} bytes, {summary(compilation)}")
+    if compilation.target.machine.is_bare:
+        typer.echo(_memory_of(compilation, output))
 
 
 def _tell(compilation: Compilation, explain: bool, file: Path | None) -> None:
@@ -161,6 +164,15 @@ def _tell(compilation: Compilation, explain: bool, file: Path | None) -> None:
         typer.echo(f"verified: {compilation.compared}")
     if file is not None:
         write_decisions(compilation, file)
+
+
+def _memory_of(compilation: Compilation, library: Path) -> Footprint:
+    """The flash and memory that a library for a bare machine takes."""
+    from rtcc.emission.footprint import footprint_of
+    from rtcc.emission.toolchain import find_toolchain
+
+    assert compilation.source is not None
+    return footprint_of(library, compilation.source.info, find_toolchain(compilation.target.machine))
 
 
 def parse_size(text: str | None) -> int | None:

@@ -42,22 +42,30 @@ def open_or_compile(
 
 def run_emulated(
     path: Path, asked: Compiling, seed: int, given: Mapping[str, NDArray[Any]], cpu: str | None
-) -> Feeds:
-    """What an artefact for another machine, given or compiled on the spot, computes under QEMU.
+) -> tuple[Feeds, str]:
+    """What an artefact for another machine, given or compiled on the spot, computes under QEMU, and a line on
+    what it takes of a microcontroller.
 
     cpu: as QEMU calls it, None for the one that was compiled for. Inputs as `open_or_compile` has them.
     """
-    from rtcc.emulation import Emulated, EmulatedBoard
-
     if path.suffix == ".a" or is_artifact(path):
         asked.require_none(path)
-        is_bare = path.suffix == ".a"
-        emulated = EmulatedBoard(path, cpu) if is_bare else Emulated(path, cpu, threads=asked.threads)
-        return emulated.run({**emulated.random_inputs(seed), **given})
+        return _emulated(path, cpu, asked.threads, seed, given)
     with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
-        library = _built(path, asked, given, Path(folder))
-        emulated = EmulatedBoard(library, cpu) if library.suffix == ".a" else Emulated(library, cpu)
-        return emulated.run({**emulated.random_inputs(seed), **given})
+        return _emulated(_built(path, asked, given, Path(folder)), cpu, None, seed, given)
+
+
+def _emulated(
+    path: Path, cpu: str | None, threads: int | None, seed: int, given: Mapping[str, NDArray[Any]]
+) -> tuple[Feeds, str]:
+    """What a library computes: a static one on a board, a shared one under Linux."""
+    from rtcc.emulation import Emulated, EmulatedBoard
+
+    if path.suffix == ".a":
+        board = EmulatedBoard(path, cpu)
+        return board.run({**board.random_inputs(seed), **given}), str(board.linked)
+    emulated = Emulated(path, cpu, threads=threads)
+    return emulated.run({**emulated.random_inputs(seed), **given}), ""
 
 
 @contextmanager

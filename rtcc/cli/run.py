@@ -70,7 +70,7 @@ def run(
     ] = None,
 ) -> None:
     """Run once and print a line per output: name, type, range, where the largest element is."""
-    given = read_arrays(input)
+    given, note = read_arrays(input), ""
     if interpret:
         emulation = {"--emulate": emulate, "--emulated-cpu": emulated_cpu}
         asked.require_interpretable({"--simulate": simulate, "--remote": remote, **emulation})
@@ -81,7 +81,7 @@ def run(
             outputs = there.run(feeds)
     elif emulate or emulated_cpu is not None:
         require_one_place({"--simulate": simulate, "--emulate": True})
-        outputs = run_emulated(model, asked, random, given, emulated_cpu)
+        outputs, note = run_emulated(model, asked, random, given, emulated_cpu)
     else:
         artifact, feeds = open_or_compile(model, asked, random, given)
         with artifact:
@@ -90,6 +90,8 @@ def run(
             outputs = artifact.run(feeds)
     for name, array in outputs.items():
         typer.echo(describe(name, array))
+    if note:
+        typer.echo(note)
     if output is not None:
         save(outputs, output)
 

@@ -22,6 +22,7 @@ from rtcc.artifact.info import ArtifactInfo, TensorInfo
 from rtcc.emission.blob import blob_of, checksum
 from rtcc.emission.features import cpu_text
 from rtcc.emission.header import header_text, identifier
+from rtcc.emission.room import Room
 from rtcc.emission.shapes import shape_function_text
 from rtcc.emission.steps import Base, Call, If, Loop, Step, is_serial, reads_and_writes, steps_of
 from rtcc.emission.walk import walk_text
@@ -34,14 +35,14 @@ from rtcc.state import state_of
 from rtcc.system.machine import Machine
 from rtcc.target import WeightsName
 
-_HEAD_BYTES, _BARE_HEAD_BYTES = 640, 64
+_HEAD_BYTES, BARE_HEAD_BYTES = 640, 64
 _WORKER_BYTES = 32
 
 
 @dataclass(frozen=True)
 class ModelSource:
     """Everything that linking needs. `objects` are by file name; `weights` lies beside the artefact as
-    `info.weights_file` where that is set, and is embedded otherwise."""
+    `info.weights_file` where that is set, and is embedded otherwise. room: what it must fit into."""
 
     info: ArtifactInfo
     code: str
@@ -49,6 +50,7 @@ class ModelSource:
     weights: bytes | bytearray
     objects: dict[str, bytes]
     machine: Machine
+    room: Room | None = None
 
     def write(self, path: Path) -> Path:
         """Compile and link it to PATH.so or PATH.a, with the header and external weights beside it."""
@@ -182,7 +184,7 @@ def tensors_of(
 
 def _head_bytes(machine: Machine, threads: int) -> int:
     if machine.is_bare:
-        return _BARE_HEAD_BYTES
+        return BARE_HEAD_BYTES
     return _HEAD_BYTES + -(-threads * _WORKER_BYTES // 64) * 64
 
 

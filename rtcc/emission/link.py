@@ -11,8 +11,9 @@ from pathlib import Path
 
 from rtcc.artifact.seal import seal
 from rtcc.emission.emit_c import ModelSource, weights_symbol
+from rtcc.emission.footprint import footprint_of
 from rtcc.emission.toolchain import Toolchain, find_toolchain
-from rtcc.emission.weights import append_weights, weights_address, write_weights_object
+from rtcc.emission.weights import WEIGHTS_OBJECT, append_weights, weights_address, write_weights_object
 from rtcc.errors import InvalidInput
 from rtcc.system.files import NewFile, alone_in, replace_files, require_folder
 from rtcc.system.machine import Machine
@@ -31,16 +32,14 @@ _LINK = (
     "-Wl,--version-script=exports.map",
 )  # fmt: skip
 
-WEIGHTS_OBJECT = "weights.o"
-"""The file of a static library that holds its weights; kernels' files are called otherwise."""
-
 
 def write_artifact(source: ModelSource, path: str | Path, toolchain: Toolchain | None = None) -> Path:
     """Compile, link and put in place PATH.so or PATH.a, the header PATH.h, and external weights.
 
     Each file appears whole or not at all, the library last: should the others be newer than it, `init`
     refuses the weights, and a workspace that the header makes too small. Raises `InvalidInput` for another
-    suffix, `ToolMissing`, and `ArtifactError` `link-failed` with the tool's own words.
+    suffix, `ToolMissing`, `RtccError` as `Room` where it does not fit, and `ArtifactError` `link-failed` with
+    the tool's own words.
     """
     path = Path(path)
     require_destination(path, suffixes_of(source.machine))
@@ -50,6 +49,8 @@ def write_artifact(source: ModelSource, path: str | Path, toolchain: Toolchain |
         files.append(NewFile(path.with_name(source.info.weights_file), source.weights))
     with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
         library = _built(source, path, toolchain, Path(folder))
+        if source.room is not None:
+            source.room.require(footprint_of(Path(folder) / "model.a", source.info, toolchain))
         with alone_in(path.parent):
             replace_files([*files, library])
     return path

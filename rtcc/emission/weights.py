@@ -27,6 +27,9 @@ SEGMENT_ALIGNMENT = 2 << 20
 ROOM = 16 << 20
 """What tables, launches and the runtime may take of a library beside its kernels."""
 
+WEIGHTS_OBJECT = "weights.o"
+"""The file of a static library that holds its weights; kernels' files are called otherwise."""
+
 NOTE = ".note.rtcc"
 SECTION_NAME = ".rodata.weights"
 

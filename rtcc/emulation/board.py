@@ -35,7 +35,7 @@ _LINK = ("-nostartfiles", "-static", "-Wl,--gc-sections", "-Wl,--build-id=none",
 
 
 @dataclass(frozen=True)
-class Footprint:
+class Linked:
     """What a linked artefact takes, in bytes, without what runs it: its code, tables and weights, library
     functions that it calls, its workspace, and what the last run took of the stack."""
 
@@ -53,6 +53,9 @@ class Footprint:
     def ram(self) -> int:
         """Bytes that do, without the caller's inputs and outputs."""
         return self.workspace + self.stack
+
+    def __str__(self) -> str:
+        return f"as linked and run: flash {self.flash:,} bytes, RAM {self.ram:,} bytes"
 
 
 class EmulatedBoard(Foreign):
@@ -76,7 +79,7 @@ class EmulatedBoard(Foreign):
         self._command = _command(target, self.cpu, self.info)
         with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
             self._image = _linked(self.path, self.info, target.machine, Path(folder)).read_bytes()
-        self.footprint = _footprint(self._image)
+        self.linked = _measured(self._image)
 
     def _answer(self, folder: Path, words: Sequence[str]) -> Answer:
         """The runner knows its tensors, and takes no words; nothing it does is timed."""
@@ -90,7 +93,7 @@ class EmulatedBoard(Foreign):
             said = f"{done.stderr}{done.stdout}".strip() or "the program faulted"
             hint = "please report it: nothing that was compiled should fault"
             raise ArtifactError("emulation-failed", said, where=str(self.path), hint=hint) from error
-        self.footprint = replace(self.footprint, stack=stack)
+        self.linked = replace(self.linked, stack=stack)
         return answer
 
 
@@ -163,8 +166,8 @@ def _sizes(info: ArtifactInfo) -> str:
     ])  # fmt: skip
 
 
-def _footprint(image: bytes) -> Footprint:
+def _measured(image: bytes) -> Linked:
     """What the sections of a linked program hold."""
     elf = Elf(image, IMAGE)
     sizes = {elf.name_of(section): section.size for section in elf.sections}
-    return Footprint(sizes[".model"], sizes.get(".library", 0), sizes[".workspace"])
+    return Linked(sizes[".model"], sizes.get(".library", 0), sizes[".workspace"])

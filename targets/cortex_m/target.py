@@ -7,11 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+from rtcc.emission.emit_c import BARE_HEAD_BYTES, ModelSource
+from rtcc.emission.room import Room, weights_by_layer
 from rtcc.errors import InvalidInput
-from rtcc.ir import Op
+from rtcc.ir import Module, Op
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
+from rtcc.pipeline.base import Size
 from rtcc.system.machine import Machine
-from rtcc.target import NO_HALOS, Candidate, Halos, Illegal
+from rtcc.target import (
+    DEFAULT_TARGET,
+    NO_HALOS,
+    Candidate,
+    Halos,
+    Illegal,
+    Progress,
+    Source,
+    WeightsName,
+    unseen,
+)
 from rtcc.targets.cortex_m.cpus import CORES, INTEGER_REGISTERS, Core
 from rtcc.targets.cpu.model import Cpu
 from rtcc.targets.cpu.target import SOURCES, CpuTarget
@@ -25,7 +38,11 @@ class CortexM(CpuTarget):
     cpus: ClassVar[tuple[str, ...]] = tuple(CORES)
     models: ClassVar[Mapping[str, Cpu]] = {name: core.cpu for name, core in CORES.items()}
     sources: ClassVar[tuple[Path, ...]] = (*SOURCES, Path(__file__).parent)
-    options: ClassVar[dict[str, str]] = {"threads": "1: there is one core, and nothing that divides it"}
+    options: ClassVar[dict[str, str]] = {
+        "ram": "bytes of memory that the model may take, such as 256K: its workspace and stack",
+        "flash": "bytes of flash that it may take, such as 1M: weights, code and texts",
+        "threads": "1: there is one core, and nothing that divides it",
+    }
     tools: ClassVar[dict[str, str]] = {
         "arm-none-eabi-gcc": "compiles for Cortex-M (Debian: gcc-arm-none-eabi, libnewlib-arm-none-eabi)",
         "qemu-system-arm": "runs Cortex-M artefacts here (Debian: qemu-system-arm)",
@@ -37,6 +54,7 @@ class CortexM(CpuTarget):
             raise InvalidInput("threads", f"{self.cpu} runs one thread, found threads={self.threads}",
                                hint="leave threads out")  # fmt: skip
         self.requantizes = self.core.requantizes
+        self.room = Room(_size(options, "flash"), _size(options, "ram"))
 
     @classmethod
     def native(cls) -> Cpu:
@@ -56,8 +74,37 @@ class CortexM(CpuTarget):
                        cpu.name, flags)  # fmt: skip
 
     @property
+    def host(self) -> str:
+        """This machine, where floats are computed for calibration."""
+        return DEFAULT_TARGET
+
+    @property
     def emulated_boards(self) -> Mapping[str, str]:
         return {name: CORES[name].board for name in (self.cpu, *self.core.stronger)}
+
+    @property
+    def workspace_room(self) -> int:
+        return max(1, self.room.ram - BARE_HEAD_BYTES) if self.room.ram else 0
+
+    def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
+        self._room_for(module).require_weights(int(module.main.attributes.get("const", 0)))
+        return super().compile_kernels(module, progress)
+
+    def emit(
+        self, module: Module, name: str, kernels: Mapping[str, bytes], *, weights: WeightsName | None = None
+    ) -> Source:
+        source = super().emit(module, name, kernels, weights=weights)
+        assert isinstance(source, ModelSource)
+        return replace(source, room=self._room_for(module))
+
+    def _room_for(self, module: Module) -> Room:
+        """What there is, with the layers that an error names."""
+        return replace(self.room, layers=weights_by_layer(module))
+
+    def graph_passes(self, level: str) -> str:
+        """With integers wherever they can be, whatever is predicted to be faster: floats take four times the
+        memory."""
+        return super().graph_passes(level).replace("lower-quantization", "lower-quantization{form=integers}")
 
     def candidates(
         self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS, *, weights: int = 0
@@ -70,6 +117,21 @@ class CortexM(CpuTarget):
         if isinstance(anchor, ConvSum | MatMulSum):
             return replace(vectors, registers=INTEGER_REGISTERS)
         return vectors
+
+
+def _size(options: Mapping[str, str], name: str) -> int:
+    """The bytes that an option names; 0 where it is not given."""
+    text = options.get(name)
+    if text is None:
+        return 0
+    try:
+        found = Size.parse(text)
+    except ValueError as error:
+        raise InvalidInput("target-option", f"target cortex-m: {name}: {error}") from None
+    if found < 1:
+        message = f"target cortex-m: {name} is {text}, and no model takes less than a byte"
+        raise InvalidInput("target-option", message, hint="leave it out where there is no limit")
+    return found
 
 
 def _without_larger_weights(candidate: Candidate) -> Candidate:

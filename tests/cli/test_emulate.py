@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+
+import pytest
 
 from tests.cli.conftest import Run
 from tests.cli.test_errors import code_of
 from tests.targets.arm.emulation import require_emulation, require_estimates
+from tests.targets.cortex_m.boards import require_boards
 
 LENET = Path(__file__).parents[2] / "rtcc" / "demo" / "lenet5_mnist.onnx"
 
@@ -51,6 +55,33 @@ def test_bench_counts_and_estimates(rtcc: Run, tmp_path: Path) -> None:
         (("bench", path, "--runs", "5"), "bench-estimates"),
         (("bench", path, "--simulate", "rtl"), "bench-estimates"),
         (("bench", path, "--target", "arm:cortex-a53"), "artefact-options"),
+    ):
+        done = rtcc(*words)
+        assert (done.code, code_of(done.errors)) == (1, code), words
+
+
+def test_microcontrollers(rtcc: Run, tmp_path: Path) -> None:
+    """Flash and memory are printed before and after linking; there are no shared libraries."""
+    require_boards()
+    path, target = tmp_path / "lenet.a", ("--target", "cortex-m:cortex-m7")
+    compiled = rtcc("compile", LENET, *target, "-o", path)
+    ran = rtcc("run", path, "--emulate", "--random", "7")
+    again = rtcc("run", LENET, *target, "--emulate", "--random", "7")
+    assert ran.output.splitlines()[0] == again.output.splitlines()[0]
+    predicted = re.findall(r"^(?:flash|RAM) ([0-9,]+) bytes", compiled.output, re.MULTILINE)
+    found = re.search(r"as linked and run: flash ([0-9,]+) bytes, RAM ([0-9,]+) bytes", ran.output)
+    assert found, ran.output
+    for expected, actual in zip(predicted, found.groups(), strict=True):
+        assert int(actual.replace(",", "")) == pytest.approx(int(expected.replace(",", "")), rel=0.02)
+    for words, code in (
+        (("compile", LENET, *target, "-o", tmp_path / "lenet.so"), "artefact-suffix"),
+        (("compile", LENET, *target, "--threads", "2"), "threads"),
+        (("compile", LENET, *target, "--verify-kernels", "-o", path), "other-machine"),
+        (("compile", LENET, "--target", "cortex-m"), "target-needs-cpu"),
+        (("compile", LENET, "--target", "cortex-m:cortex-m0"), "unknown-cpu"),
+        (("compile", LENET, "--target", "cortex-m:cortex-m4,flash=64K", "-o", path), "flash-too-small"),
+        (("run", path), "static-library"),
+        (("run", path, "--emulated-cpu", "cortex-m4"), "cpu-unsupported"),
     ):
         done = rtcc(*words)
         assert (done.code, code_of(done.errors)) == (1, code), words

@@ -1,0 +1,147 @@
+# pyright: basic
+"""Flash and memory of models for Cortex-M: what is predicted is what is linked, and limits refuse."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.models.tiny import ds_cnn
+from rtcc.compiler import Options, build, start, write
+from rtcc.emission.footprint import footprint_of
+from rtcc.emission.stack import expanded, frame_bytes
+from rtcc.emission.toolchain import find_toolchain
+from rtcc.emulation import EmulatedBoard
+from rtcc.errors import InvalidInput, RtccError
+from rtcc.interpreter import interpret
+from rtcc.ir import Module
+from rtcc.ir.ops.integer import ConvSum, MatMulSum
+from rtcc.ir.regions import anchor_of
+from rtcc.quantization.end_to_end import quantize
+from rtcc.target import parse_target
+from tests.targets.arm.test_emulated import LENET
+from tests.targets.cortex_m.boards import CORES, require_boards
+
+CLOSE = 0.02
+"""Of what was predicted."""
+
+
+def quantized(name: str) -> Module:
+    """LeNet-5 or a keyword-spotting network, in integers, with ranges from a few samples."""
+    random = np.random.default_rng(0)
+    if name == "lenet":
+        pictures = random.uniform(-0.4, 2.8, (8, 1, 28, 28)).astype(np.float32)
+        return quantize(LENET, {"image": pictures}, per_channel=False).module
+    sounds = random.standard_normal((8, 1, 1, 49, 10)).astype(np.float32)
+    return quantize(ds_cnn(), {"input": sounds}).module
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("name", ["lenet", "keywords"])
+def test_what_is_predicted_is_what_is_linked(name: str, core: str, tmp_path: Path) -> None:
+    """Bits are the interpreter's, flash and memory the predicted within 2 %."""
+    require_boards()
+    compilation = start(quantized(name), Options(f"cortex-m:{core}"))
+    compilation.lower()
+    anchors = [anchor_of(kernel) for kernel in compilation.module.kernels.values()]
+    assert sum(isinstance(each, ConvSum | MatMulSum) for each in anchors) >= 5
+    path = write(compilation, tmp_path / f"{name}.a")
+    assert compilation.source is not None
+    predicted = footprint_of(path, compilation.source.info, find_toolchain(compilation.target.machine))
+    board = EmulatedBoard(path)
+    feeds = board.random_inputs(1)
+    found = board.run(feeds)
+    for output, expected in interpret(compilation.module, feeds).items():
+        np.testing.assert_array_equal(found[output], expected)
+    assert board.linked.flash == pytest.approx(predicted.flash, rel=CLOSE)
+    assert board.linked.ram == pytest.approx(predicted.ram, rel=CLOSE)
+    assert board.linked.stack == pytest.approx(predicted.stack, abs=64)
+
+
+def test_a_program_of_ones_own_is_as_large(tmp_path: Path) -> None:
+    """arm-none-eabi-size of a main that calls the model, less that of one that does not."""
+    require_boards()
+    path = build(LENET, tmp_path, Options("cortex-m:cortex-m4"))
+    toolchain = find_toolchain(parse_target("cortex-m:cortex-m4").machine)
+    main = """
+        #include "NAME.h"
+        static _Alignas(64) unsigned char workspace[UPPER_WORKSPACE_BYTES(1)];
+        int main(void) {
+            static float x[784], y[10];
+            const void *in[] = {x}; void *out[] = {y};
+            int code = NAME_init(workspace, sizeof workspace, 1);
+            return code ? NAME_error(code)[0] : NAME_run(workspace, in, out) + NAME_info()[0];
+        }
+    """.replace("NAME", path.stem).replace("UPPER", path.stem.upper())
+    sizes: list[tuple[int, int]] = []
+    empty = "int main(void) { return 0; }"
+    for name, text, words in (("with", main, [str(path), "-lm"]), ("without", empty, [])):
+        (tmp_path / f"{name}.c").write_text(text)
+        command = [*toolchain.compile, "--specs=nosys.specs", "-Os", "-Wl,--gc-sections", f"-I{tmp_path}"]
+        toolchain.run([*command, f"{name}.c", *words, "-o", name], tmp_path)
+        measure = ["arm-none-eabi-size", str(tmp_path / name)]
+        listed = subprocess.run(measure, capture_output=True, text=True, check=True).stdout
+        text_bytes, data, bss = map(int, listed.splitlines()[1].split()[:3])
+        sizes.append((text_bytes, data + bss))
+    compilation = start(LENET, Options("cortex-m:cortex-m4"))
+    compilation.lower()
+    compilation.generate(path.stem)
+    assert compilation.source is not None
+    predicted = footprint_of(path, compilation.source.info, toolchain)
+    assert sizes[0][0] - sizes[1][0] == pytest.approx(predicted.flash, rel=CLOSE)
+    assert sizes[0][1] - sizes[1][1] - 794 * 4 == pytest.approx(predicted.workspace, rel=CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("limit", "code", "parts"),
+    [
+        ("flash=100K", "flash-too-small", ["weights alone", "102,400", "weights of fc1"]),
+        ("flash=256K", "flash-too-small", ["262,144", "weights of fc1", "code of conv1"]),
+        ("ram=16K", "ram-too-small", ["workspace needs", "of conv1", "raise ram="]),
+        ("ram=41728", "ram-too-small", ["of workspace", "of stack"]),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_costs_most(
+    limit: str, code: str, parts: list[str], tmp_path: Path
+) -> None:
+    require_boards()
+    with pytest.raises(RtccError) as raised:
+        build(LENET, tmp_path, Options(f"cortex-m:cortex-m4,{limit}"))
+    assert raised.value.code == code
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_fits_is_not_refused(tmp_path: Path) -> None:
+    require_boards()
+    assert build(LENET, tmp_path, Options("cortex-m:cortex-m4,ram=64K,flash=512K")).exists()
+
+
+@pytest.mark.parametrize("setting", ["ram=abc", "flash=0", "rom=1M"])
+def test_sizes_that_make_no_sense(setting: str) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        parse_target(f"cortex-m:cortex-m4,{setting}")
+    assert raised.value.code in ("target-option", "unknown-target-option")
+
+
+@pytest.mark.parametrize(
+    ("code", "size"),
+    [
+        ("70b5 86b0", 16 + 24),  # push {r4-r6, lr}; sub sp, #24
+        ("2de9f04f 81b0 2ded108b 90b0", 36 + 4 + 64 + 64),  # push.w; sub; vpush {d8-d15}; sub sp, #64
+        ("adf5807d", 256),  # sub.w sp, sp, #256
+        ("4df8047d", 4),  # str r7, [sp, #-4]!
+        ("7047", 0),  # bx lr
+    ],
+)
+def test_frames(code: str, size: int) -> None:
+    assert frame_bytes(bytes.fromhex(code.replace(" ", ""))) == size
+
+
+def test_immediates_of_instructions() -> None:
+    bytes_of = [expanded(each) for each in (0x0FF, 0x1AB, 0x2AB, 0x3AB)]
+    assert bytes_of == [0xFF, 0xAB00AB, 0xAB00AB00, 0xABABABAB]
+    assert expanded(0xF80) == 0x100
