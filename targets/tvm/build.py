@@ -34,6 +34,7 @@ from typing import Any
 import tvm
 from tvm import s_tir, tirx
 from tvm.ir import PointerType, PrimType
+from tvm.target.codegen import llvm_lookup_intrinsic_id
 
 from rtcc.artifact.elf import Elf
 from rtcc.errors import CodegenError
@@ -63,6 +64,8 @@ them in integer registers even where there is a float unit, which LLVM does not 
 
 _HALF_CONVERSIONS = frozenset({"__truncsfhf2", "__extendhfsf2"})
 # TVM defines both weakly in every object, in a section of their own that the linker drops where unused.
+
+_PREFETCH = int(llvm_lookup_intrinsic_id("llvm.prefetch.p0"))
 
 STACK_BYTES = 4096
 """The largest internal buffer. TVM's own limit is 1 KiB; 28 accumulators of 16 floats need 1,792 bytes."""
@@ -186,22 +189,26 @@ def _plain_c_function(func: tirx.PrimFunc, module: tvm.IRModule, context: object
 
 @tirx.transform.prim_func_pass(opt_level=0, name="rtcc.KeepOnStack")
 def _keep_on_stack(func: tirx.PrimFunc, module: tvm.IRModule, context: object) -> tirx.PrimFunc:
-    """Tell TVM to leave small local buffers to LLVM, which turns them into registers or stack slots."""
-    return func.with_body(_with_stack_buffers(func.body))
+    """Tell TVM to leave small local buffers to LLVM, which turns them into registers or stack slots.
+
+    On Cortex-M, whose memory is near, prefetches go: they would keep addresses in registers.
+    """
+    without_caches = str(func.attrs["target"].attrs["mtriple"]).startswith("thumb")
+    return func.with_body(_rewritten(func.body, without_caches))
 
 
-def _with_stack_buffers(stmt: tirx.Stmt) -> tirx.Stmt:
+def _rewritten(stmt: tirx.Stmt, without_caches: bool) -> tirx.Stmt:
     match stmt:
         case tirx.AllocBuffer() if (
             stmt.buffer.ty.storage_scope == "local" and _bytes(stmt.buffer) <= STACK_BYTES
         ):
             return tirx.AllocBuffer(stmt.buffer, {"disable_lower_builtin": tirx.IntImm("bool", 1)})
         case tirx.SeqStmt():
-            return tirx.SeqStmt([_with_stack_buffers(part) for part in stmt.seq])
+            return tirx.SeqStmt([_rewritten(part, without_caches) for part in stmt.seq])
         case tirx.AttrStmt():
-            return tirx.AttrStmt(stmt.node, stmt.attr_key, stmt.value, _with_stack_buffers(stmt.body))
+            return tirx.AttrStmt(stmt.node, stmt.attr_key, stmt.value, _rewritten(stmt.body, without_caches))
         case tirx.For():
-            body = _with_stack_buffers(stmt.body)
+            body = _rewritten(stmt.body, without_caches)
             if body.same_as(stmt.body):
                 return stmt
             return tirx.For(
@@ -214,10 +221,20 @@ def _with_stack_buffers(stmt: tirx.Stmt) -> tirx.Stmt:
                 stmt.annotations,
                 stmt.step,
             )
+        case tirx.Evaluate() if without_caches and _is_prefetch(stmt.value):
+            return tirx.Evaluate(tirx.IntImm("int32", 0))
         case tirx.IfThenElse():
-            otherwise = stmt.else_case and _with_stack_buffers(stmt.else_case)
-            return tirx.IfThenElse(stmt.condition, _with_stack_buffers(stmt.then_case), otherwise)
+            otherwise = stmt.else_case and _rewritten(stmt.else_case, without_caches)
+            return tirx.IfThenElse(stmt.condition, _rewritten(stmt.then_case, without_caches), otherwise)
     return stmt
+
+
+def _is_prefetch(value: tvm.ir.Expr) -> bool:
+    return (
+        isinstance(value, tvm.ir.Call)
+        and str(value.op.name) == "tirx.call_llvm_intrin"
+        and int(value.args[0]) == _PREFETCH
+    )
 
 
 def _bytes(buffer: tirx.Buffer) -> int:
