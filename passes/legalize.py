@@ -14,6 +14,7 @@ from rtcc.passes.legalization import (
     attention,
     dft,
     einsum,
+    halves,
     quantization,
     recurrent,
     reductions,
@@ -33,7 +34,8 @@ class Legalize(Pass):
 
     split → slices; batch_normalization → (x - mean)·(scale/√(var + ε)) + shift; attention → matrix products
     and softmax; quantised operators → integer sums and elementwise arithmetic; non_zero → positions,
-    truncated to how many they are behind all that reads them; … (passes/legalization).
+    truncated to how many they are behind all that reads them; convolutions and products of f16 → in f32
+    where the target has no kernels of halves; … (passes/legalization).
     """
 
     exactness = reassociates(1e-6)
@@ -77,6 +79,6 @@ def dropout_to_identity(op: nn.Dropout, rw: Rewriter) -> None:
 RULES = (
     split_to_slices, cast_like_to_cast, dropout_to_identity, conv_transpose_to_conv,
     *attention.RULES, *einsum.RULES, *quantization.RULES, *recurrent.RULES, *reductions.RULES,
-    *resampling.RULES,
+    *resampling.RULES, *halves.RULES,
     *dft.RULES, *selection.RULES, *truncation.RULES,
 )  # fmt: skip

@@ -8,7 +8,7 @@ from functools import partial
 from math import inf
 
 from rtcc.errors import InvalidInput
-from rtcc.ir import Constant, Module, Op
+from rtcc.ir import Constant, DType, Module, Op
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.fused import Fused
@@ -125,7 +125,11 @@ class SelectConv(Pass):
             assigner = Assigner(graph, target, offers)
             if self.max_noise:
                 taken = assigner.cheapest().chosen
-                layers = [Layer(choices[op].anchor, choices[op].open(), offer) for op, offer in taken.items()]
+                layers = [
+                    Layer(choices[op].anchor, choices[op].open(), offer)
+                    for op, offer in taken.items()
+                    if op.result.type.dtype is not DType.F16  # results are rounded more coarsely than that
+                ]
                 limits |= largest_errors(graph, layers, self.max_noise)
             yield (Assigner(graph, target, offers) if limits else assigner), choices
 

@@ -258,6 +258,10 @@ class Target(ABC):
     def lanes(self, dtype: DType) -> int:
         """Elements of that type in one vector register."""
 
+    def multiplies(self, dtype: DType) -> bool:
+        """Whether convolutions and products of that float type have kernels; others are done in float32."""
+        return dtype in (DType.F32, DType.F64)
+
     @abstractmethod
     def fusible(self, anchor: Op, epilogue: Op) -> bool:
         """Whether the elementwise `epilogue` can run in the same kernel as `anchor`."""

@@ -48,6 +48,10 @@ NARROW = {DType.F16: Unit(2.0**-11, 2.0**-24), DType.BF16: Unit(2.0**-8, 2.0**-1
 """Float types that are stored more coarsely than computed."""
 
 
+HALF_TERMS = 72
+"""Products of halves that kernels add up in halves before their sum goes to a total in float32, at most."""
+
+
 def unit_of(dtype: DType) -> Unit:
     """What values of a type are computed in: narrow floats in float32."""
     return DOUBLE if dtype is DType.F64 else SINGLE

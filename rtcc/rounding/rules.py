@@ -46,6 +46,8 @@ from rtcc.rounding import rows, sampled
 from rtcc.rounding.bounded import (
     ARITHMETIC,
     FUNCTION,
+    HALF_TERMS,
+    NARROW,
     Bounded,
     Rule,
     Unit,
@@ -55,9 +57,13 @@ from rtcc.rounding.bounded import (
     unit_of,
 )
 from rtcc.rounding.bounded import movement as moved_by
+from rtcc.target import GENERIC
 
 BACKWARD = 2.0
 """Roundings by which an elementwise operator's operands may be thought moved."""
+
+JOINING = 4
+"""Roundings to halves of a term besides those of its block: of several sums joined, and stored."""
 
 Errors = Sequence[Array]
 Operands = Sequence[Bounded | None]
@@ -159,7 +165,7 @@ def sums(count: Callable[[Any], int]) -> Rule:
         loosened = terms
         if not all(each is None or each.is_exact for each in operands):
             loosened = evaluate(*(_largest_magnitudes(each) for each in operands))
-        part, tiny = sum_error(roundings, _unit(op)), roundings * _unit(op).tiny
+        part, tiny = _of_terms(op, roundings)
         with np.errstate(all="ignore"):
             return [known((1 + part) * high - low) + tiny for high, low in zip(loosened, terms, strict=True)]
 
@@ -178,10 +184,9 @@ def gemm(op: nn.Gemm, operands: Operands, results: Sequence[Array]) -> Errors:
             parts.append(abs(op.alpha) * product + (0.0 if addend is None else abs(op.beta) * addend))
     if results[0].dtype.kind != "f":
         return exact(op, operands, results)
-    roundings = 2 * op.left.type.sizes[0 if op.transA else 1] + 4
+    part, tiny = _of_terms(op, 2 * op.left.type.sizes[0 if op.transA else 1] + 4)
     with np.errstate(all="ignore"):
-        error = known((1 + sum_error(roundings, _unit(op))) * parts[1] - parts[0])
-        return [error + roundings * _unit(op).tiny]
+        return [known((1 + part) * parts[1] - parts[0]) + tiny]
 
 
 def stored_product(op: StoredMatMul, operands: Operands, results: Sequence[Array]) -> Errors:
@@ -249,6 +254,19 @@ def determinant(op: nn.Det, operands: Operands, results: Sequence[Array]) -> Err
     moved = np.max(data.error / np.maximum(lengths[..., None], data.unit.tiny), axis=(-1, -2), initial=0.0)
     part = size * (size * sum_error(2 * size, data.unit) + size * moved)
     return [part * np.prod(lengths, axis=-1) + data.unit.tiny]
+
+
+def _of_terms(op: Op, roundings: int) -> tuple[float, float]:
+    """What part of Σ|terms| a sum may err by, and what besides where terms are denormal.
+
+    Kernels that were chosen for halves add up a few in halves, these in float32.
+    """
+    part, tiny = sum_error(roundings, _unit(op)), roundings * _unit(op).tiny
+    algorithm = op.graph.attributes.get("algorithm", GENERIC) if op.graph is not None else GENERIC
+    if op.results[0].type.dtype is not DType.F16 or algorithm == GENERIC:
+        return part, tiny
+    half = NARROW[DType.F16]
+    return part + sum_error(HALF_TERMS + JOINING, half), tiny + roundings * half.tiny
 
 
 def _magnitudes(each: Bounded | None) -> Array | None:

@@ -12,11 +12,12 @@ That is an `Energy`, whose minimum cut is the assignment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
 
+from rtcc.errors import InvalidInput
 from rtcc.ir import Constant, Graph, Layout, Op, Value
 from rtcc.ir.ops.fused import Fused
 from rtcc.ir.regions import anchor_of, operand_index
@@ -93,9 +94,9 @@ class Assigner:
         self.packed: dict[tuple[Value, Layout], list[tuple[int, Op]]] = {}
         self.regions: dict[Fused, _Region] = {}
         listed = {op: _listed(op, offers) for op in graph.ops if isinstance(op, Fused)}
-        self.block = _block_of(offer for each in listed.values() for offer in each)
+        self.block = _block_of(listed)
         for op, each in listed.items():
-            self._add_region(op, each)
+            self._add_region(op, _of_block(op, each, self.block))
         for value in self._values():
             self._add_conversions(value)
         for (value, layout), readers in self.packed.items():
@@ -323,9 +324,38 @@ def _listed(op: Fused, offers: Offers) -> tuple[Offer, ...]:
     return () if anchor is None else tuple(offers(op, anchor))
 
 
-def _block_of(offers: Iterable[Offer]) -> int:
-    """Channels in a block, as many for all offers with a result in blocks; 0 where there is none."""
-    layouts = (offer.candidate.result_layout for offer in offers if not offer.obstacle)
-    blocks = {layout.blocks[1] for layout in layouts if layout is not None}
-    assert len(blocks) <= 1, f"a target's blocks are of one size, found {sorted(blocks)}"
-    return next(iter(blocks), 0)
+def _block_of(listed: Mapping[Fused, Sequence[Offer]]) -> int:
+    """Channels in a block: as many as the offers with most work have in theirs; 0 where there are none."""
+    work: dict[int, int] = {}
+    for op, offers in listed.items():
+        anchor = anchor_of(op.body)
+        for block in {_own_block(offer) for offer in offers if not offer.obstacle} - {0}:
+            assert anchor is not None, "regions without an anchor have no offers"
+            work[block] = work.get(block, 0) + anchor.operations()
+    return max(work, key=lambda block: work[block], default=0)
+
+
+def _own_block(offer: Offer) -> int:
+    """Channels in a block of an offer's result; 0 where it is plain."""
+    layout = offer.candidate.result_layout
+    return 0 if layout is None else layout.blocks[1]
+
+
+def _of_block(op: Fused, offers: Sequence[Offer], block: int) -> tuple[Offer, ...]:
+    """The offers, those in blocks of another size refused: all blocks of a graph are of one size.
+
+    InvalidInput `illegal-algorithm` where no other is open.
+    """
+    reason = f"blocks of {{}} channels do not go with those of {block} that most of the graph has"
+    found = tuple(
+        offer
+        if offer.obstacle or _own_block(offer) in (0, block)
+        else replace(offer, refusal=reason.format(_own_block(offer)))
+        for offer in offers
+    )
+    if found and all(offer.obstacle for offer in found) and not all(offer.obstacle for offer in offers):
+        refused = next(offer for offer in found if offer.refusal)
+        message = f"{refused.candidate.algorithm} cannot be used: {refused.refusal}"
+        hint = "leave the layer to select-conv, or compute the whole graph in one element type"
+        raise InvalidInput("illegal-algorithm", message, where=str(op.location) or None, hint=hint)
+    return found

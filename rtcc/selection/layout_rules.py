@@ -1,7 +1,7 @@
 """Which layouts a region may read and write under a candidate, and why not: the one place that says so.
 
 select-conv and select-layout plan by it, and dumps are held to it. An activation is stored plain or in blocks
-of channels (`Layout.blocked` along axis 1); all blocks of a target are of one size.
+of channels (`Layout.blocked` along axis 1); all blocks of a graph are of one size.
 """
 
 from __future__ import annotations

@@ -105,7 +105,8 @@ def conversion_cost(type: TensorType, layout: Layout | None, cpu: Cpu) -> Cost:
     """Reading a tensor as it lies and writing it in another layout."""
     written = type.with_layout(layout).storage_bytes
     has_room = type.rank > 2 and prod(type.sizes[2:]) >= cpu.vector_bits // DType.F32.bits
-    each = SQUARE_CYCLES if has_room and type.dtype in (DType.F32, DType.U8, DType.I8) else ELEMENT_CYCLES
+    by_squares = has_room and type.dtype in (DType.F32, DType.F16, DType.U8, DType.I8)
+    each = SQUARE_CYCLES if by_squares else ELEMENT_CYCLES
     cycles = LAUNCH_CYCLES + each * written / type.dtype.bytes
     return cost_of(Demand(cycles, (Stream(type.storage_bytes), Stream(written))), cpu, 1)
 

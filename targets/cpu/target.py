@@ -43,6 +43,7 @@ from rtcc.targets.tvm.candidate_basis import Vectors
 from rtcc.targets.tvm.candidates import ALGORITHMS, candidates_of
 from rtcc.targets.tvm.compile_kernels import compile_kernels, expect_kernels
 from rtcc.targets.tvm.demand import Demand
+from rtcc.targets.tvm.kernels.numbers import are_multiplied
 from rtcc.targets.tvm.loops_demand import loops_demand
 from rtcc.targets.tvm.problems import is_agnostic, joins_pool, scratch_bytes
 from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
@@ -108,6 +109,9 @@ class CpuTarget(Target):
     def lanes(self, dtype: DType) -> int:
         return self.model.vector_bits // dtype.bits
 
+    def multiplies(self, dtype: DType) -> bool:
+        return super().multiplies(dtype) or are_multiplied(dtype, self.model.features)
+
     def fusible(self, anchor: Op, epilogue: Op) -> bool:
         return joins_anchor(anchor, epilogue)
 
@@ -135,7 +139,15 @@ class CpuTarget(Target):
         cpu = self.model
         tasks = tasks_of(anchor_seconds(anchor, cpu), self.threads)
         caches = Caches(cpu.l1, cpu.l2, cpu.reach.l3)
-        return Vectors(self.lanes(DType.F32), cpu.vector_registers, caches, tasks, cpu.features)
+        return Vectors(self._lanes_of(anchor), cpu.vector_registers, caches, tasks, cpu.features)
+
+    def _lanes_of(self, anchor: Op | None) -> int:
+        """Lanes of an anchor's kernel: twice as many of halves, of bytes as many as of the sums."""
+        return self._lanes_for(DType.F32 if anchor is None else anchor.results[0].type.dtype)
+
+    def _lanes_for(self, dtype: DType) -> int:
+        """Lanes of a kernel that computes results of that type."""
+        return self.lanes(DType.F16 if dtype is DType.F16 else DType.F32)
 
     def tiles(
         self, anchor: Op, candidate: Candidate, constants: Container[int]
@@ -146,7 +158,8 @@ class CpuTarget(Target):
         return conversion_cost(type, layout, self.model)
 
     def loops_cost(self, body: Graph, operands: Sequence[Layout | None], result: Layout | None) -> Cost:
-        return self._price(loops_demand(body, operands, result, self.lanes(DType.F32)))
+        lanes = self._lanes_for(body.returned[0].type.dtype)
+        return self._price(loops_demand(body, operands, result, lanes))
 
     def _price(self, demand: Demand, home: Home = Home.LAST_CACHE) -> Cost:
         cost = partial(cost_of, demand, self.model, home=home)
@@ -154,7 +167,7 @@ class CpuTarget(Target):
         return cost(tasks)
 
     def scratch_bytes(self, kernel: Graph) -> int:
-        return scratch_bytes(kernel, self.lanes(DType.F32))
+        return scratch_bytes(kernel, self._lanes_of(anchor_of(kernel)))
 
     def tasks(self, kernel: Graph) -> int:
         return tasks_of(self.seconds(kernel), self.threads)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rtcc.ir import DType
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
-from rtcc.rounding.bounded import SINGLE, sum_error
+from rtcc.rounding.bounded import NARROW, SINGLE, sum_error
 from rtcc.target import GENERIC, Candidate, Cost
 from rtcc.targets.tvm.caches import Caches
 from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
+from rtcc.targets.tvm.kernels.numbers import HALVES, are_multiplied
 from rtcc.targets.tvm.problems import is_column
 from rtcc.targets.tvm.summation import block_length, roundings
 
@@ -21,7 +23,7 @@ GENERIC_CYCLES = 8.0
 
 @dataclass(frozen=True)
 class Vectors:
-    """What tiles depend on: float32 lanes, vector registers, caches of a core, threads, instructions."""
+    """What tiles depend on: lanes of the anchor's numbers, vector registers, caches, threads, features."""
 
     lanes: int
     registers: int
@@ -34,9 +36,23 @@ Price = Callable[[Demand], Cost]
 """A target's seconds for a demand."""
 
 
-def error_of_sum(terms: int) -> float:
-    """Bound on the rounding error of a float32 sum of products, relative to Σ|terms|."""
-    return sum_error(roundings(terms, block_length(terms)), SINGLE)
+def no_arithmetic(dtype: DType, vectors: Vectors) -> str | None:
+    """Why no micro-kernel multiplies numbers of that type, or None."""
+    if are_multiplied(dtype, vectors.features):
+        return None
+    also = " and in f16" if are_multiplied(DType.F16, vectors.features) else ""
+    return f"micro-kernels compute in f32{also}, this is {dtype.value}"
+
+
+def error_of_sum(terms: int, dtype: DType = DType.F32) -> float:
+    """Bound on the rounding error of a micro-kernel's sum of products, relative to Σ|terms|.
+
+    Products of halves are added up in halves in blocks, these in float32.
+    """
+    if dtype is not DType.F16:
+        return sum_error(roundings(terms, block_length(terms)), SINGLE)
+    block = block_length(terms, HALVES)
+    return sum_error(block, NARROW[DType.F16]) + sum_error(-(-terms // block), SINGLE)
 
 
 def border_of(problem: ConvProblem, conv: nn.Conv | ConvSum) -> tuple[int, ...]:

@@ -18,7 +18,14 @@ from rtcc.ir.ops.stored import StoredMatMul
 from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv, amplification
 from rtcc.rounding.bounded import SINGLE, sum_error
 from rtcc.target import GENERIC, Candidate, Halos, Illegal, Transformed
-from rtcc.targets.tvm.candidate_basis import Price, Vectors, border_of, error_of_sum, generic_candidate
+from rtcc.targets.tvm.candidate_basis import (
+    Price,
+    Vectors,
+    border_of,
+    error_of_sum,
+    generic_candidate,
+    no_arithmetic,
+)
 from rtcc.targets.tvm.demand import Demand
 from rtcc.targets.tvm.integer_candidates import ByteConvolution, product_of_bytes
 from rtcc.targets.tvm.kernels.attention.attention_problem import attention_demand, attention_illegal
@@ -146,16 +153,22 @@ class _Convolution:
             names = ("direct", "direct_plain", "depthwise", *_WINOGRAD, "fft")
             illegal = (Candidate(name, Illegal(f"{name}: {reason}")) for name in names)
             return *illegal, self._im2col(), self._generic()
-        winograd = (self._winograd(outputs) for outputs in OUTPUTS)
         others = (self._direct(), self._plain(), self._depthwise())
-        columns = (self._columns(outputs) for outputs in OUTPUTS)
-        return *others, *winograd, *columns, self._fft(), self._im2col(), self._generic()
+        return *others, *self._transforms(), self._im2col(), self._generic()
+
+    def _transforms(self) -> tuple[Candidate, ...]:
+        """Those with transformed weights, which halves are too coarse for."""
+        if self.conv.type.dtype is not DType.F32:
+            reason = f"transformed tiles are computed in f32, this is {self.conv.type.dtype.value}"
+            return tuple(Candidate(name, Illegal(f"{name}: {reason}")) for name in (*_WINOGRAD, "fft"))
+        winograd = (self._winograd(outputs) for outputs in OUTPUTS)
+        return *winograd, *(self._columns(outputs) for outputs in OUTPUTS), self._fft()
 
     def _no_micro_kernel(self) -> str | None:
         """Why no micro-kernel can do the convolution, whatever its algorithm."""
         data = self.conv.data.type
-        if data.dtype is not DType.F32:
-            return f"micro-kernels compute in f32, this is {data.dtype.value}"
+        if reason := no_arithmetic(data.dtype, self.vectors):
+            return reason
         if data.rank not in (3, 4):
             return f"micro-kernels take one or two spatial axes, these are {data.rank - 2}"
         if 0 in self.conv.type.sizes:
@@ -231,15 +244,15 @@ class _Convolution:
         problem = im2col_problem(conv, vectors.lanes)
         tile = im2col_tiles.choose_tile(problem, vectors.registers, vectors.caches.second, vectors.threads)
         return Candidate(
-            IM2COL, self.price(im2col_demand(problem, tile)), error_of_sum(self._terms()), astuple(tile),
+            IM2COL, self.price(im2col_demand(problem, tile)), self._error(), astuple(tile),
             {0: None, 1: None},
         )  # fmt: skip
 
     def _no_panels(self) -> str | None:
         """Why no panels can be gathered, or None."""
         data = self.conv.data.type
-        if data.dtype is not DType.F32:
-            return f"micro-kernels compute in f32, this is {data.dtype.value}"
+        if reason := no_arithmetic(data.dtype, self.vectors):
+            return reason
         if data.rank > 5:
             return f"panels are of one to three spatial axes, these are {data.rank - 2}"
         if 0 in (*self.conv.type.sizes, *self.conv.weight.type.sizes):
@@ -254,7 +267,7 @@ class _Convolution:
         rank = self.conv.data.type.rank
         blocked = Layout.blocked(rank, self.vectors.lanes)
         return Candidate(
-            algorithm, self.price(demand), error_of_sum(self._terms()), astuple(tile),
+            algorithm, self.price(demand), self._error(), astuple(tile),
             {0: blocked, 1: weights, 2: self.bias}, blocked, border_of(self._problem, self.conv),
         )  # fmt: skip
 
@@ -263,6 +276,10 @@ class _Convolution:
         taps = tuple((axis, 1) for axis in range(2, self.conv.data.type.rank))
         inner = (1, 0) if channels > 1 else (0,)
         return Layout(((0, filters), (1, channels), *taps), inner)
+
+    def _error(self) -> float:
+        """Bound on the rounding error of a direct sum."""
+        return error_of_sum(self._terms(), self.conv.type.dtype)
 
     def _terms(self) -> int:
         return prod(self.conv.weight.type.sizes[1:])
@@ -368,7 +385,7 @@ def _matmul_candidates(
 ) -> tuple[Candidate, ...]:
     inner = op.left.type.sizes[0 if isinstance(op, nn.Gemm) and op.transA else -1]
     generic = generic_candidate(op, inner, vectors, price)
-    if reason := _matmul_illegal(op, constants):
+    if reason := _matmul_illegal(op, constants, vectors):
         return Candidate("matmul", Illegal(reason)), generic
     packed = 1 in constants and op.right.type.rank == 2
     problem = matmul_problem(op, vectors.lanes, packed=packed)
@@ -378,7 +395,7 @@ def _matmul_candidates(
     if packed:
         columns = 0 if isinstance(op, nn.Gemm) and op.transB else 1
         layouts = {1: Layout(((columns, tile.vectors * vectors.lanes), (1 - columns, 1)), (columns,))}
-    return Candidate("matmul", cost, error_of_sum(inner), astuple(tile), layouts), generic
+    return Candidate("matmul", cost, error_of_sum(inner, op.type.dtype), astuple(tile), layouts), generic
 
 
 def _stored_candidate(
@@ -407,11 +424,11 @@ def _attention_candidate(op: TokenAttention, vectors: Vectors, price: Price) -> 
     return Candidate("attention", price(attention_demand(problem)), error, (problem.rows,))
 
 
-def _matmul_illegal(op: nn.Gemm | nn.MatMul, constants: Container[int]) -> str | None:
+def _matmul_illegal(op: nn.Gemm | nn.MatMul, constants: Container[int], vectors: Vectors) -> str | None:
     """Why the micro-kernel cannot do the product, or None."""
     left, right = op.left.type, op.right.type
-    if left.dtype is not DType.F32:
-        return f"the micro-kernel computes in f32, this is {left.dtype.value}"
+    if reason := no_arithmetic(left.dtype, vectors):
+        return reason
     if left.rank < 2 or right.rank < 2:
         return "the micro-kernel takes matrices, an operand is a vector"
     if 0 in (*left.sizes, *right.sizes):

@@ -29,6 +29,7 @@ from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import (
     Right,
     Stored,
 )
+from rtcc.targets.tvm.kernels.numbers import numbers_of
 from rtcc.targets.tvm.kernels.pooling.joined_pool import Pooling
 from rtcc.targets.tvm.kernels.pooling.pool_problem import PoolProblem, Reduction
 from rtcc.targets.tvm.kernels.transformed import columns_tiles, transformed_tiles, winograd_tiles
@@ -72,7 +73,7 @@ def is_blocked_pool(op: Op) -> bool:
     if not isinstance(op, _POOLS) or len(op.results) != 1 or op.type.rank not in (3, 4):
         return False
     has_bytes = isinstance(op, pooling.MaxPool) and op.type.dtype in QUANTIZED
-    return op.type.dtype is DType.F32 or has_bytes or isinstance(op, _SUMS)
+    return op.type.dtype in (DType.F32, DType.F16) or has_bytes or isinstance(op, _SUMS)
 
 
 def scratch_bytes(kernel: Graph, lanes: int) -> int:
@@ -121,6 +122,7 @@ def conv_problem(conv: nn.Conv | ConvSum, lanes: int, halos: Halos) -> ConvProbl
         filters=result.sizes[1], kernel=_spatial(weight.sizes), strides=_pair(strides),
         dilations=_pair(dilations), pads=_quad(pads), groups=conv.group, lanes=lanes,
         input_halo=_quad(halos.operand), output_halo=_quad(halos.result),
+        numbers=numbers_of(conv.type.dtype),
     )  # fmt: skip
     return turned(problem) if is_column(conv) else problem
 
@@ -214,7 +216,10 @@ def im2col_problem(conv: nn.Conv, lanes: int) -> Im2colProblem:
         for n in range(count)
     ]
     a, b, c = [Window(1, 1)] * (3 - count) + axes
-    return Im2colProblem(data[0], conv.group, data[1], conv.type.sizes[1], len(data), (a, b, c), lanes)
+    return Im2colProblem(
+        data[0], conv.group, data[1], conv.type.sizes[1], len(data), (a, b, c), lanes,
+        numbers_of(conv.type.dtype),
+    )  # fmt: skip
 
 
 def is_turned(op: FftConv) -> bool:
@@ -289,15 +294,15 @@ def _pool_reduction(pool: Op) -> Reduction:
 
 def matmul_problem(op: nn.Gemm | nn.MatMul, lanes: int, *, packed: bool) -> MatmulProblem:
     """A product as its micro-kernel takes it; packed: the right-hand matrix is a packed constant."""
-    left, right = op.left.type.sizes, op.right.type.sizes
+    left, right, numbers = op.left.type.sizes, op.right.type.sizes, numbers_of(op.type.dtype)
     if isinstance(op, nn.Gemm):
-        return MatmulProblem(op.type.sizes[0], op.type.sizes[1], left[1], lanes=lanes)
+        return MatmulProblem(op.type.sizes[0], op.type.sizes[1], left[1], lanes=lanes, numbers=numbers)
     if packed:
-        return MatmulProblem(prod(left[:-1]), right[-1], left[-1], lanes=lanes)
+        return MatmulProblem(prod(left[:-1]), right[-1], left[-1], lanes=lanes, numbers=numbers)
     batch = prod(op.type.sizes[:-2])
     return MatmulProblem(
         left[-2], right[-1], left[-1], batch, shares_left=prod(left[:-2]) < batch,
-        shares_right=prod(right[:-2]) < batch, right=Right.PLAIN, lanes=lanes,
+        shares_right=prod(right[:-2]) < batch, right=Right.PLAIN, lanes=lanes, numbers=numbers,
     )  # fmt: skip
 
 

@@ -10,12 +10,19 @@ from __future__ import annotations
 
 from math import isqrt
 
+from rtcc.rounding.bounded import HALF_TERMS
+from rtcc.targets.tvm.kernels.numbers import FLOATS, Numbers
+
 LONGEST = 512
 """Up to so many terms are added one after the other: each block costs a load, an addition and a store."""
 
 BLOCK = 128
 """Terms in a block, until √n is more."""
 
+HALF_BLOCK = HALF_TERMS
+"""Products of halves that are added up in halves before their sum goes to a total in float32: 3x3 taps of 8
+channels. Sums of so many random terms err by about 0.2·√72 = 1.7 units of roundoff of theirs, whatever the
+length of the whole (docs/arm.md)."""
 
 TRANSFORMED_CHANNELS = 16
 """Channels that Winograd's products add up before their sum goes on: transforming back amplifies what
@@ -25,8 +32,15 @@ TRANSFORMED_STRETCH = 128
 """Channels whose parts are added up before their sum goes to the total."""
 
 
-def block_length(terms: int) -> int:
+def is_one_block(terms: int, numbers: Numbers) -> bool:
+    """Whether a kernel that adds up so many terms in one go may do that."""
+    return numbers == FLOATS or terms <= HALF_BLOCK
+
+
+def block_length(terms: int, numbers: Numbers = FLOATS) -> int:
     """How many of `terms` to add up before their sum goes to the total; all of them where they are few."""
+    if numbers != FLOATS:
+        return min(terms, HALF_BLOCK)
     return terms if terms <= LONGEST else max(BLOCK, isqrt(terms))
 
 

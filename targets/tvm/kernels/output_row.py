@@ -41,9 +41,10 @@ class Accumulators:
         kernel.store(self.buffer, [place], self.buffer[place] + value)
 
     def add_all(self, kernel: FunctionBuilder, other: Accumulators) -> None:
-        """Add as many sums to these, vector by vector."""
+        """Add as many sums to these, vector by vector, in this one's element type."""
+        dtype = f"{self.buffer.ty.dtype}x{self.lanes}"
         with kernel.unrolled("m", self.pixels) as m, kernel.unrolled("j", self.blocks) as j:
-            self.add(kernel, m, j, other.buffer[other.place(m, j)])
+            self.add(kernel, m, j, other.buffer[other.place(m, j)].astype(dtype))
 
     @staticmethod
     def cleared(

@@ -32,9 +32,10 @@ def copy_panel(
 ) -> None:
     """panel[k, c] = source[image, k, base + c] for c below `columns`, zero from there on."""
     depth, width = (int(extent) for extent in panel.ty.shape)
+    zero = splat(0.0, lanes, str(panel.ty.dtype))
     with kernel.serial("k", depth) as k:
         for start in range(columns // lanes * lanes, width, lanes):
-            kernel.store(panel, [k, vector(start, lanes)], splat(0.0, lanes))
+            kernel.store(panel, [k, vector(start, lanes)], zero)
         for start, length in pieces(columns, lanes):
             kernel.store(panel, [k, vector(start, length)], source[image, k, vector(base + start, length)])
 

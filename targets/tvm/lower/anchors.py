@@ -37,7 +37,7 @@ from rtcc.targets.tvm.kernels.transformed.columns_tiles import ColumnsTile
 from rtcc.targets.tvm.kernels.transformed.columns_tiles import tile_illegal as columns_tile_illegal
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking, blocking_illegal
 from rtcc.targets.tvm.lower import reduction, rows, windows
-from rtcc.targets.tvm.lower.kernel import emit, integer, literal, storage_type
+from rtcc.targets.tvm.lower.kernel import emit, integer, literal, narrowed, storage_type, widened
 from rtcc.targets.tvm.lower.movement import split_index
 from rtcc.targets.tvm.lower.rules import kernel_rule
 from rtcc.targets.tvm.problems import (
@@ -107,12 +107,16 @@ class RegionEpilogue:
         return emit(op, *operands)
 
     def _with_addend(self, value: Expr, at: Position, buffers: Sequence[tirx.Buffer]) -> Expr:
-        """The anchor's own third operand added: a convolution's bias per channel, a gemm's addend."""
+        """The anchor's own third operand added: a convolution's bias per channel, a gemm's addend.
+
+        Halves are added in float32 and rounded once.
+        """
         addend = self.anchor.operands[2] if len(self.anchor.operands) > 2 else None
         if addend is None:
-            return value
+            return narrowed(value, self.anchor.type)
         axes = (1,) if isinstance(self.anchor, nn.Conv | WinogradConv | FftConv) else None
-        return value + self._load(addend, self.anchor.type, at, buffers, axes)
+        loaded = self._load(addend, self.anchor.type, at, buffers, axes)
+        return narrowed(widened(value) + widened(loaded), self.anchor.type)
 
     def _operand(
         self,

@@ -18,7 +18,7 @@ from rtcc.targets.tvm.lower.rules import Kind, rule_of
 CHANNELS = 1
 """The axis in blocks."""
 
-COMPUTED = (DType.F32, DType.I32, DType.U8, DType.I8)
+COMPUTED = (DType.F32, DType.F16, DType.I32, DType.U8, DType.I8)
 """Element types of which a block is one vector."""
 
 
@@ -40,7 +40,7 @@ def computes(graph: Graph, result: TensorType) -> bool:
 def _has_vectors(op: Op) -> bool:
     """Whether an op's result at a vector of channels follows from its operands there."""
     if isinstance(op, Resample):
-        return op.axis != CHANNELS and (op.type.dtype is DType.F32 or _moves_bytes(op))
+        return op.axis != CHANNELS and (op.type.dtype in (DType.F32, DType.F16) or _moves_bytes(op))
     rule = rule_of(op)
     is_elementwise = isinstance(op, ConvertLayout) or (rule is not None and rule.kind is Kind.SCALAR)
     read = [v for slot, v in enumerate(op.operands) if v is not None and not op.is_table_operand(slot)]

@@ -11,10 +11,11 @@ from pathlib import Path
 from tvm import tirx
 
 from rtcc.errors import Unsupported
-from rtcc.ir import DType, Graph
+from rtcc.ir import Graph
 from rtcc.target import Target, parse_target
 from rtcc.targets.tvm.build import build_object, target_of, tir_text
 from rtcc.targets.tvm.lower import channel_vectors, loops, squares
+from rtcc.targets.tvm.lower.channel_vectors import CHANNELS
 from rtcc.targets.tvm.lower.rules import Kind, rule_of
 from rtcc.targets.tvm.support import why_no_kernel
 from rtcc.text import parse_module
@@ -62,7 +63,13 @@ def lower_kernel(kernel: Graph, target: Target) -> tirx.PrimFunc:
             return rule.function(kernel, op, target)
     if channel_vectors.suits(kernel):
         return channel_vectors.map_kernel(kernel)
-    lanes = target.lanes(DType.F32)
-    if squares.suits(kernel, lanes):
+    lanes = _block_of(kernel)
+    if lanes and squares.suits(kernel, lanes):
         return squares.map_kernel(kernel, lanes)
     return loops.map_kernel(kernel)
+
+
+def _block_of(kernel: Graph) -> int:
+    """Channels in a block of what the kernel reads or writes in blocks; 0 where all is plain."""
+    layouts = (value.type.layout for value in (*kernel.returned, *kernel.parameters))
+    return next((each.blocks[CHANNELS] for each in layouts if each is not None and each.rank > 2), 0)

@@ -24,7 +24,7 @@ from rtcc.targets.tvm.lower.channel_vectors import CHANNELS
 from rtcc.targets.tvm.lower.kernel import Lowering, integer, storage_type
 from rtcc.targets.tvm.lower.movement import split_index
 
-STORED = (DType.F32, DType.U8, DType.I8)
+STORED = (DType.F32, DType.F16, DType.U8, DType.I8)
 """Element types that are stored by squares."""
 
 

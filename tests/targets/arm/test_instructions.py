@@ -42,11 +42,11 @@ PRODUCTS = ("fmla", "usdot", "sdot", "mul")
 PLACE = re.compile(r"\b([0-9a-f]+) <")
 
 
-def hottest_block(module: Module, folder: Path) -> list[str]:
+def hottest_block(module: Module, folder: Path, conv: str = "direct") -> list[str]:
     """Of the convolution's kernel, the instructions between two branches that have most products."""
     if shutil.which("aarch64-linux-gnu-objdump") is None:
         pytest.skip("aarch64-linux-gnu-objdump is not installed")
-    compilation = start(module, Options(conv="direct"))
+    compilation = start(module, Options(conv=conv))
     compilation.lower()
     objects = compilation.target.compile_kernels(compilation.module)
     (name,) = (n for n, kernel in compilation.module.kernels.items() if "algorithm" in kernel.attributes)
@@ -79,6 +79,18 @@ def test_floats_are_whole_vectors_of_multiply_adds(core: str, tmp_path: Path) ->
     assert counted(body)["fmla"] >= 16
     assert counted(body)["fmla"] > 0.5 * len(body)
     assert not any(text.startswith("st") for text in body)
+
+
+@pytest.mark.parametrize("core", ["cortex-a76", "neoverse-n2"])
+@pytest.mark.parametrize("conv", ["direct", "direct_plain", "im2col"])
+def test_halves_are_vectors_of_eight(core: str, conv: str, tmp_path: Path) -> None:
+    module = parse_module(FLOATS.replace("f32", "f16"))
+    module.target = f"arm:{core}"
+    body = hottest_block(module, tmp_path, conv)
+    multiplied = [text for text in body if re.match(r"fmla\tv\d+\.8h", text)]
+    assert len(multiplied) == sum(text.startswith("fmla") for text in body) >= 16
+    assert len(multiplied) > 0.5 * len(body)
+    assert not any(text.startswith("fcvt") for text in body)
 
 
 @pytest.mark.parametrize(

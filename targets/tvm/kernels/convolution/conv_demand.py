@@ -58,12 +58,13 @@ def direct_demand(problem: ConvProblem, tile: Tile, cache: int) -> Demand:
     pixels = problem.batch * problem.output_height * problem.output_width
     steps = problem.channels // problem.groups * _taps(problem)
     blocks = problem.output.blocks
-    weights = 4.0 * steps * blocks * problem.lanes
+    size = problem.numbers.bytes
+    weights = float(size) * steps * blocks * problem.lanes
     row_groups = -(-tiling.form.height // tile.rows)
     rounds = -(-problem.reduction_blocks // tile.depth) if tile.depth else 1
-    rows_of_input = 4 * problem.channels * problem.width * problem.strides[0] * tile.joined * tile.rows
+    rows_of_input = size * problem.channels * problem.width * problem.strides[0] * tile.joined * tile.rows
     pixel = pixel_cycles(problem, tile, is_near=True)  # measured: waiting for inputs is hidden, or in streams
-    pixel *= _nearness(4 * steps * tile.blocks * problem.lanes)
+    pixel *= _nearness(size * steps * tile.blocks * problem.lanes)
     products = steps * problem.groups * pixel * problem.share_inside
     cycles = pixels * (products + STORE_CYCLES * blocks * rounds)
     return Demand(
@@ -82,27 +83,27 @@ def plain_demand(problem: ConvProblem, tile: Tile, cache: int) -> Demand:
     """`plain_conv`: row by row, all weights for each; channels on one set of the cache evict each other."""
     tiling = Tiling(problem.output, tile.blocks)
     rows = problem.batch * problem.output_height
-    steps, tile_cycles = problem.channels * _taps(problem), TILE_CYCLES
+    steps, tile_cycles, size = problem.channels * _taps(problem), TILE_CYCLES, problem.numbers.bytes
     if is_narrow(problem):
         row = _narrow_cycles(problem)
     else:
         row = cycles_per_step(problem.output_width, tile.pixels, tile.blocks)
-        row *= _nearness(4 * steps * tile.blocks * problem.lanes)
+        row *= _nearness(size * steps * tile.blocks * problem.lanes)
         row *= STRIDED if problem.strides[1] > 1 else 1.0
     vectors = rows * problem.output_width * problem.output.blocks
     tiles = rows * tiling.groups * -(-problem.output_width // tile.pixels)
-    weights = 4.0 * steps * problem.output.blocks * problem.lanes
+    weights = float(size) * steps * problem.output.blocks * problem.lanes
     rows_read = problem.channels * problem.kernel[0]
-    if rows_read * -(-4 * problem.width // LINE_BYTES) * LINE_BYTES > NEAR_ROWS:
+    if rows_read * -(-size * problem.width // LINE_BYTES) * LINE_BYTES > NEAR_ROWS:
         tile_cycles += FAR_LINE_CYCLES * rows_read
-    if problem.channels > MOST_IN_ONE_SET and 4 * problem.height * problem.width % WAY_BYTES == 0:
+    if problem.channels > MOST_IN_ONE_SET and size * problem.height * problem.width % WAY_BYTES == 0:
         row *= CONFLICT
     products = steps * row * problem.share_inside
     return Demand(
         rows * tiling.groups * products + STORE_CYCLES * vectors + tile_cycles * tiles,
         (
             Stream(weights, rows if weights > cache // 2 else 1, weights, True),
-            Stream(4.0 * problem.batch * problem.channels * problem.height * problem.width),
+            Stream(float(size) * problem.batch * problem.channels * problem.height * problem.width),
             Stream(_output_bytes(problem)),
         ),
         rows,
@@ -122,11 +123,12 @@ def depthwise_demand(problem: ConvProblem, tile: Tile) -> Demand:
     """`depthwise_conv`: lane by lane; each tap of each pixel is one multiply-add and, mostly, one load."""
     pixels = problem.batch * problem.output_height * problem.output_width
     vectors = pixels * problem.output.blocks
+    weights = problem.numbers.bytes * _taps(problem) * problem.output.blocks * problem.lanes
     per_vector = 0.55 * _taps(problem) + STORE_CYCLES + TILE_CYCLES / tile.pixels
     return Demand(
         vectors * per_vector,
         (
-            Stream(4.0 * _taps(problem) * problem.output.blocks * problem.lanes, is_constant=True),
+            Stream(float(weights), is_constant=True),
             Stream(_input_bytes(problem)),
             Stream(_output_bytes(problem)),
         ),
@@ -145,10 +147,10 @@ def _taps(problem: ConvProblem) -> int:
 
 
 def _input_bytes(problem: ConvProblem) -> float:
-    source = problem.input
-    return 4.0 * source.blocks * source.lanes * source.batch * source.height * source.width
+    source, size = problem.input, float(problem.numbers.bytes)
+    return size * source.blocks * source.lanes * source.batch * source.height * source.width
 
 
 def _output_bytes(problem: ConvProblem) -> float:
-    out = problem.output
-    return 4.0 * out.blocks * out.lanes * out.batch * out.height * out.width
+    out, size = problem.output, float(problem.numbers.bytes)
+    return size * out.blocks * out.lanes * out.batch * out.height * out.width

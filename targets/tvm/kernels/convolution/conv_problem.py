@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rtcc.targets.tvm.kernels.blocked import NO_HALO, Blocked, Halo
+from rtcc.targets.tvm.kernels.numbers import FLOATS, Numbers
 from rtcc.targets.tvm.kernels.window import Window
 
 
@@ -30,6 +31,7 @@ class ConvProblem:
     lanes: int = 16
     input_halo: Halo = NO_HALO
     output_halo: Halo = NO_HALO
+    numbers: Numbers = FLOATS
 
     def window(self, axis: int) -> Window:
         """The filter's movement along the height (0) or the width (1)."""

@@ -11,8 +11,10 @@ import functools
 
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
+from rtcc.targets.tvm.kernels.numbers import FLOATS
 from rtcc.targets.tvm.kernels.shares import uneven, work_before
 from rtcc.targets.tvm.kernels.tiling import Tiling, cycles_per_step, split_evenly
+from rtcc.targets.tvm.summation import is_one_block
 
 MOST_ACCUMULATORS = 256
 """Vectors that a tile may keep: several times any register file; what is more leaves the stack."""
@@ -23,12 +25,17 @@ MOST_ROWS = 4096
 FOREIGN_ROWS = 0.1
 """By how much a task takes longer where it reads rows that another core wrote."""
 
+TOO_MANY_HALVES = "are added up in one go, more than a sum of halves may have"
+
 
 def direct_illegal(problem: ConvProblem) -> str | None:
     """Why `direct_conv` cannot do the convolution, or None."""
     lanes, groups = problem.lanes, problem.groups
     if not problem.has_halo():
         return f"the input's halo {problem.input_halo} is narrower than {problem.needed_halo}"
+    together = lanes * problem.kernel[0] * problem.kernel[1]
+    if not is_one_block(together, problem.numbers):
+        return f"{together} products of {lanes} channels {TOO_MANY_HALVES}"
     if groups > 1 and (problem.channels // groups % lanes or problem.filters // groups % lanes):
         return f"groups of {problem.channels // groups} channels are not whole blocks of {lanes}"
     return None
@@ -40,7 +47,8 @@ def plain_illegal(problem: ConvProblem) -> str | None:
         return "the channels are in groups"
     if problem.input_halo != NO_HALO:
         return "a plain input has no halo"
-    return None
+    taps = problem.kernel[0] * problem.kernel[1]
+    return None if is_one_block(taps, problem.numbers) else f"{taps} products {TOO_MANY_HALVES}"
 
 
 def depthwise_illegal(problem: ConvProblem) -> str | None:
@@ -48,6 +56,9 @@ def depthwise_illegal(problem: ConvProblem) -> str | None:
     if not problem.groups == problem.channels == problem.filters:
         shape = f"{problem.filters} filters in {problem.groups} groups over {problem.channels} channels"
         return f"{shape} are not depthwise"
+    taps = problem.kernel[0] * problem.kernel[1]
+    if not is_one_block(taps, problem.numbers):
+        return f"{taps} products {TOO_MANY_HALVES}"
     if not problem.has_halo():
         return f"the input's halo {problem.input_halo} is narrower than {problem.needed_halo}"
     return None
@@ -112,9 +123,10 @@ def _with_cache_blocks(problem: ConvProblem, tile: Tile, cache: int, tasks: int)
     tiling, source = Tiling(problem.output, tile.blocks, tile.joined), problem.input
     out, reduction = tiling.form, problem.reduction_blocks
     taps = problem.kernel[0] * problem.kernel[1]
-    group_weights = 4 * reduction * taps * tile.blocks * problem.lanes**2
+    group_weights = problem.numbers.bytes * reduction * taps * tile.blocks * problem.lanes**2
     weights = group_weights * tiling.groups
-    row_input = 4 * source.blocks * source.lanes * source.width * problem.strides[0] * tile.joined
+    line = problem.numbers.bytes * source.blocks * source.lanes * source.width
+    row_input = line * problem.strides[0] * tile.joined
 
     def traffic(rows: int) -> int:
         row_groups = -(-out.height // rows)
@@ -127,7 +139,7 @@ def _with_cache_blocks(problem: ConvProblem, tile: Tile, cache: int, tasks: int)
         return round(found, 2), traffic(rows), abs(rows * row_input - cache // 4)
 
     rows = min((*range(1, min(out.height, MOST_ROWS) + 1), out.height), key=rank)
-    if group_weights <= cache + cache // 4:
+    if group_weights <= cache + cache // 4 or problem.numbers != FLOATS:  # sums would rest in halves
         return dataclasses.replace(tile, rows=rows)
     depth = max(1, cache // 4 * reduction // group_weights)
     return dataclasses.replace(tile, rows=rows, depth=depth)
@@ -184,7 +196,7 @@ def is_narrow(problem: ConvProblem) -> bool:
     """Whether `plain_conv` has vectors along the row: possible, and less work than blocks of channels."""
     sides = problem.pads[1] == problem.window(1).overhang == 0
     room = problem.output_width >= problem.lanes and problem.filters <= problem.lanes // 2
-    return sides and room and problem.strides[1] == 1
+    return sides and room and problem.strides[1] == 1 and problem.numbers == FLOATS
 
 
 @functools.cache

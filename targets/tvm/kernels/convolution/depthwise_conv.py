@@ -45,16 +45,17 @@ class _DepthwiseConv:
 
     def build(self, epilogue: Epilogue | None) -> tirx.PrimFunc:
         problem, tiling = self.problem, Tiling(self.problem.output, 1)
-        weights = BufferSpec("weights", (tiling.groups, *problem.kernel, problem.lanes))
-        operands = [BufferSpec("input", problem.input.shape), weights]
-        return banded(tiling, self.tile.rows, operands, epilogue, self._band)
+        numbers = problem.numbers.name
+        weights = BufferSpec("weights", (tiling.groups, *problem.kernel, problem.lanes), numbers)
+        operands = [BufferSpec("input", problem.input.shape, numbers), weights]
+        return banded(tiling, self.tile.rows, operands, epilogue, self._band, numbers)
 
     def _band(self, band: Band, data: tirx.Buffer, weights: tirx.Buffer) -> None:
         with band.each_row() as row:
             row.tiles(self.tile.pixels, lambda x, pixels: self._tile(row, data, weights, x, pixels))
 
     def _tile(self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, x: Index, pixels: int) -> None:
-        acc = row.accumulators(pixels)
+        acc = row.accumulators(pixels, dtype=self.problem.numbers.name)
         rows, taps = self.problem.kernel
         loop = row.kernel.unrolled if rows * taps <= UNROLLED_TAPS else row.kernel.serial
         with loop("r", rows) as r, row.kernel.unrolled("s", taps) as s:

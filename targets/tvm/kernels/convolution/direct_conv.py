@@ -27,12 +27,13 @@ from rtcc.targets.tvm.function_builder import SECOND_CACHE, Index, bounded, spla
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import direct_illegal, direct_tile
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Epilogue
+from rtcc.targets.tvm.kernels.numbers import TOTAL
 from rtcc.targets.tvm.kernels.output_row import Accumulators, Band, OutputRow, banded
 from rtcc.targets.tvm.kernels.tiling import Tiling
 from rtcc.targets.tvm.kernels.window_taps import each_tap
 from rtcc.targets.tvm.summation import block_length
 
-AHEAD_FLOATS = 1024
+AHEAD_ELEMENTS = 1024
 """How far ahead weights are asked for: they lie one after the other as the loops go. Where they come from
 memory, as in a network larger than the caches, layers measured 1.0 to 1.25 times as fast. Inputs, asked for a
 tile ahead, that lie past the second cache: 1.0 to 1.13 times."""
@@ -55,10 +56,11 @@ class _DirectConv:
 
     def build(self, epilogue: Epilogue | None) -> tirx.PrimFunc:
         problem, tile = self.problem, self.tile
-        data = BufferSpec("input", problem.input.joined(tile.joined).shape)
+        numbers = problem.numbers.name
+        data = BufferSpec("input", problem.input.joined(tile.joined).shape, numbers)
         taps = (self.problem.reduction_blocks, *problem.kernel, problem.lanes)
-        weights = BufferSpec("weights", (self.tiling.groups, *taps, tile.blocks * problem.lanes))
-        return banded(self.tiling, tile.rows, [data, weights], epilogue, self._band)
+        weights = BufferSpec("weights", (self.tiling.groups, *taps, tile.blocks * problem.lanes), numbers)
+        return banded(self.tiling, tile.rows, [data, weights], epilogue, self._band, numbers)
 
     def _band(self, band: Band, data: tirx.Buffer, weights: tirx.Buffer) -> None:
         first = 1 if self.problem.window(0).before else 0  # row 0 leaves taps out: weights would come in gaps
@@ -83,11 +85,18 @@ class _DirectConv:
         """Passes over the input blocks; between two of them the sums rest in the output."""
         return -(-self.problem.reduction_blocks // self.depth)
 
+    @property
+    def part(self) -> int:
+        """Input blocks whose products are added up before their sum goes to a total."""
+        taps = self.problem.kernel[0] * self.problem.kernel[1] * self.problem.lanes
+        return max(1, block_length(self.depth * taps, self.problem.numbers) // taps)
+
     def _tile(
         self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, sweep: Index, x: Index, pixels: int
     ) -> None:
         kernel, last = row.kernel, self.passes - 1
-        acc = row.accumulators(pixels)
+        numbers = self.problem.numbers.name if self.part >= self.depth else TOTAL
+        acc = row.accumulators(pixels, dtype=numbers)
         if last:
             with kernel.when(tirx.GT(sweep, 0)):
                 row.resume(acc, x)
@@ -111,14 +120,12 @@ class _DirectConv:
         problem, kernel = self.problem, row.kernel
         first = sweep * self.depth
         count = bounded(self.depth, problem.reduction_blocks, first)
-        taps = problem.kernel[0] * problem.kernel[1] * problem.lanes
-        room = block_length(self.depth * taps) // taps
+        room = self.part
         if room >= self.depth:
             self._products(row, data, weights, acc, x, first, count)
             return
-        room = max(1, room)
         with kernel.serial("part", tirx.truncdiv(count + (room - 1), room)) as part:
-            partial = row.accumulators(acc.pixels)
+            partial = row.accumulators(acc.pixels, dtype=problem.numbers.name)
             begin = first + part * room
             self._products(row, data, weights, partial, x, begin, tirx.Min(room, first + count - begin))
             acc.add_all(kernel, partial)
@@ -144,7 +151,7 @@ class _DirectConv:
             y = down.coordinate(row.y, r) + problem.input_halo[0]
             block = row.first_input_block(problem) + cb
             with kernel.serial("c", bounded(lanes, problem.channels // problem.groups, cb * lanes)) as c:
-                kernel.prefetch(weights, [row.kb, cb, r, s, c + AHEAD_FLOATS // columns], columns)
+                kernel.prefetch(weights, [row.kb, cb, r, s, c + AHEAD_ELEMENTS // columns], columns)
                 for inside, condition in parts:
                     with (
                         kernel.when(condition),

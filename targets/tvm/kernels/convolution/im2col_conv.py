@@ -29,6 +29,7 @@ from rtcc.targets.tvm.kernels.convolution.im2col_tiles import (
     width,
 )
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue, Position
+from rtcc.targets.tvm.kernels.numbers import TOTAL
 from rtcc.targets.tvm.kernels.output_row import Accumulators
 from rtcc.targets.tvm.kernels.panel import pieces
 from rtcc.targets.tvm.summation import block_length
@@ -40,11 +41,12 @@ def make(problem: Im2colProblem, epilogue: Epilogue | None, tile: Im2colTile) ->
     assert reason is None, reason
     kernel = FunctionBuilder()
     extents = tuple(window.extent for window in problem.windows)
-    data = kernel.buffer("input", (problem.batch, problem.channels, *extents))
-    weights = kernel.buffer("weights", (problem.filters, problem.depth))
+    numbers = problem.numbers
+    data = kernel.buffer("input", (problem.batch, problem.channels, *extents), numbers.name)
+    weights = kernel.buffer("weights", (problem.filters, problem.depth), numbers.name)
     finish = BoundEpilogue(kernel, epilogue)
-    output = kernel.buffer("output", (problem.batch, problem.filters, *problem.output))
-    scratch = kernel.buffer("scratch", (scratch_bytes(problem, tile) // 4,))
+    output = kernel.buffer("output", (problem.batch, problem.filters, *problem.output), numbers.name)
+    scratch = kernel.buffer("scratch", (scratch_bytes(problem, tile) // numbers.bytes,), numbers.name)
     body = _Im2colConv(problem, tile, kernel, data, weights, finish, output, scratch)
     count = -(-problem.rows // tile.rows)
     with kernel.tasks("step", panels(problem, tile)) as step:
@@ -75,7 +77,7 @@ class _Im2colConv:
 
     @property
     def width(self) -> int:
-        """Floats of one row of a panel."""
+        """Elements of one row of a panel."""
         return width(self.problem, self.tile)
 
     # ---- the panel
@@ -129,7 +131,8 @@ class _Im2colConv:
 
     def _zero(self, place: Index, begin: int, end: int) -> None:
         for start, length in pieces(end - begin, self.problem.lanes):
-            self.kernel.store(self.scratch, [vector(place + begin + start, length)], splat(0.0, length))
+            zero = splat(0.0, length, self.problem.numbers.name)
+            self.kernel.store(self.scratch, [vector(place + begin + start, length)], zero)
 
     # ---- the products
 
@@ -148,7 +151,8 @@ class _Im2colConv:
             for m in range(tile.filters):
                 for j in range(tile.vectors):
                     place = self._sum(m) + first + j * lanes
-                    kernel.store(self.scratch, [vector(place, lanes)], sums.buffer[sums.place(m, j)])
+                    found = sums.buffer[sums.place(m, j)].astype(f"{problem.numbers.name}x{lanes}")
+                    kernel.store(self.scratch, [vector(place, lanes)], found)
 
     def _sum(self, m: Index) -> Index:
         """Where the sums of a filter begin."""
@@ -157,23 +161,24 @@ class _Im2colConv:
     def _sums(self, filters: list[Index], first: Index) -> Accumulators:
         """Σ_k weights[m, k] · panel[k, p] for a register tile; long sums by blocks."""
         kernel, depth = self.kernel, self.problem.depth
-        block = block_length(depth)
+        numbers = self.problem.numbers
+        block = block_length(depth, numbers)
         if block >= depth:
-            sums = self._cleared("sums")
+            sums = self._cleared("sums", numbers.name)
             self._block(sums, filters, first, 0, depth)
             return sums
-        total = self._cleared("total")
+        total = self._cleared("total", TOTAL)
         with kernel.serial("block", -(-depth // block)) as number:
             begin = kernel.bind("begin", number * block)
-            sums = self._cleared("sums")
+            sums = self._cleared("sums", numbers.name)
             self._block(sums, filters, first, begin, bounded(block, depth, begin))
             total.add_all(kernel, sums)
         return total
 
-    def _cleared(self, name: str) -> Accumulators:
+    def _cleared(self, name: str, dtype: str) -> Accumulators:
         """Accumulators of a register tile, a filter's vectors of pixels side by side."""
         tile, lanes = self.tile, self.problem.lanes
-        return Accumulators.cleared(self.kernel, name, tile.filters, tile.vectors, lanes)
+        return Accumulators.cleared(self.kernel, name, tile.filters, tile.vectors, lanes, dtype=dtype)
 
     def _block(
         self, sums: Accumulators, filters: list[Index], first: Index, begin: Index, count: Index

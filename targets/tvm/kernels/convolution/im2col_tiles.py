@@ -12,10 +12,9 @@ from functools import cache
 from math import prod
 
 from rtcc.targets.tvm.demand import Demand, Stream
+from rtcc.targets.tvm.kernels.numbers import FLOATS, Numbers
 from rtcc.targets.tvm.kernels.tiling import cycles_per_step
 from rtcc.targets.tvm.kernels.window import Window
-
-FLOAT_BYTES = 4
 
 GATHER_CYCLES = 1.0
 """Of one vector that is copied into a panel."""
@@ -53,6 +52,7 @@ class Im2colProblem:
     rank: int
     windows: tuple[Window, Window, Window]
     lanes: int = 16
+    numbers: Numbers = FLOATS
 
     @property
     def depth(self) -> int:
@@ -86,21 +86,21 @@ class Im2colTile:
 
 
 def width(problem: Im2colProblem, tile: Im2colTile) -> int:
-    """Floats of one row of a panel."""
+    """Elements of one row of a panel."""
     column = tile.vectors * problem.lanes
     return -(-tile.rows * problem.output[2] // column) * column
 
 
 def scratch_bytes(problem: Im2colProblem, tile: Im2colTile) -> int:
     """What each task needs as scratch: a panel, and the results of a tile's filters."""
-    return FLOAT_BYTES * (problem.depth + tile.filters) * width(problem, tile)
+    return problem.numbers.bytes * (problem.depth + tile.filters) * width(problem, tile)
 
 
 def im2col_illegal(problem: Im2colProblem) -> str | None:
     """Why `im2col_conv` cannot do the convolution, or None."""
     if problem.windows[2].taps > WIDEST_KERNEL:
         return f"the kernel has {problem.windows[2].taps} taps in a row, more than {WIDEST_KERNEL}"
-    if FLOAT_BYTES * problem.depth * problem.output[2] > MOST_PANEL:
+    if problem.numbers.bytes * problem.depth * problem.output[2] > MOST_PANEL:
         return f"{problem.depth} terms of {problem.output[2]} results in a row exceed a panel"
     return None
 
@@ -113,7 +113,8 @@ def choose_tile(problem: Im2colProblem, registers: int, cache: int = 1 << 20, ta
 
 def _tiles(problem: Im2colProblem, registers: int, room: int) -> Iterator[Im2colTile]:
     pixels = problem.output[2]
-    most_rows = max(1, min(problem.rows, MOST_PIXELS // pixels, room // 2 // (4 * problem.depth * pixels)))
+    row = problem.numbers.bytes * problem.depth * pixels
+    most_rows = max(1, min(problem.rows, MOST_PIXELS // pixels, room // 2 // row))
     for rows in range(1, most_rows + 1):
         for vectors in range(1, min(6, -(-rows * pixels // problem.lanes)) + 1):
             most = min(problem.group_filters, (registers - vectors - 1) // vectors)
@@ -145,14 +146,15 @@ def cycles(problem: Im2colProblem, tile: Im2colTile, tasks: int = 1) -> float:
 def im2col_demand(problem: Im2colProblem, tile: Im2colTile) -> Demand:
     """`im2col_conv`: panel by panel, all weights of a group for each."""
     inputs = problem.batch * problem.channels * prod(window.extent for window in problem.windows)
-    weights = FLOAT_BYTES * problem.filters * problem.depth
+    size = problem.numbers.bytes
+    weights = size * problem.filters * problem.depth
     count = panels(problem, tile)
     return Demand(
         cycles(problem, tile),
         (
             Stream(weights, count / problem.groups, weights / problem.groups, True),
-            Stream(FLOAT_BYTES * inputs),
-            Stream(FLOAT_BYTES * problem.batch * problem.filters * prod(problem.output)),
+            Stream(size * inputs),
+            Stream(size * problem.batch * problem.filters * prod(problem.output)),
         ),
         count,
     )

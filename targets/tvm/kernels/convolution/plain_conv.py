@@ -26,6 +26,7 @@ from rtcc.targets.tvm.kernels.convolution import narrow_conv
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import is_narrow, plain_illegal, plain_tile
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
+from rtcc.targets.tvm.kernels.numbers import TOTAL
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
 from rtcc.targets.tvm.kernels.tiling import Tiling
 from rtcc.targets.tvm.kernels.window_taps import each_tap
@@ -47,11 +48,13 @@ class _PlainConv:
     def build(self, epilogue: Epilogue | None) -> tirx.PrimFunc:
         problem, tiling = self.problem, Tiling(self.problem.output, self.tile.blocks)
         kernel = FunctionBuilder()
-        data = kernel.buffer("input", (problem.batch, problem.channels, problem.height, problem.width))
+        numbers = problem.numbers.name
+        picture = (problem.batch, problem.channels, problem.height, problem.width)
+        data = kernel.buffer("input", picture, numbers)
         taps = (problem.channels, *problem.kernel)
-        weights = kernel.buffer("weights", (tiling.groups, *taps, tiling.blocks * problem.lanes))
+        weights = kernel.buffer("weights", (tiling.groups, *taps, tiling.blocks * problem.lanes), numbers)
         finish = BoundEpilogue(kernel, epilogue)
-        output = kernel.buffer("output", tiling.form.shape)
+        output = kernel.buffer("output", tiling.form.shape, numbers)
         with kernel.tasks("step", problem.batch * problem.output_height) as step:
             y = kernel.bind("y", tirx.truncmod(step, problem.output_height))
             n = kernel.bind("n", tirx.truncdiv(step, problem.output_height))
@@ -74,11 +77,18 @@ class _PlainConv:
         problem = self.problem
         return problem.kernel == problem.strides == (1, 1) and problem.width >= 2 * LINE_FLOATS
 
+    @property
+    def _part(self) -> int:
+        """Channels whose products are added up before their sum goes to a total."""
+        taps = prod(self.problem.kernel)
+        return max(1, block_length(self.problem.channels * taps, self.problem.numbers) // taps)
+
     def _tiles(self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer) -> None:
         """The row's tiles: those wholly inside the image in a loop, the others one by one."""
 
         def emit(x: Index, pixels: int) -> None:
-            acc = row.accumulators(pixels)
+            numbers = self.problem.numbers.name if self._part >= self.problem.channels else TOTAL
+            acc = row.accumulators(pixels, dtype=numbers)
             self._reduce(row, data, weights, acc, x)
             row.store(acc, x)
 
@@ -88,14 +98,14 @@ class _PlainConv:
         self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, acc: Accumulators, x: Index
     ) -> None:
         """Add all products to the accumulators; a long sum in parts of whole channels (`summation`)."""
-        kernel, channels, taps = row.kernel, self.problem.channels, prod(self.problem.kernel)
-        part = max(1, block_length(channels * taps) // taps)
+        kernel, channels, part = row.kernel, self.problem.channels, self._part
         if part >= channels:
             with kernel.serial("c", channels) as c:
                 self._channel(row, data, weights, acc, x, c)
             return
         with kernel.serial("part", -(-channels // part)) as number:
-            partial, begin = row.accumulators(acc.pixels), kernel.bind("begin", number * part)
+            partial = row.accumulators(acc.pixels, dtype=self.problem.numbers.name)
+            begin = kernel.bind("begin", number * part)
             with kernel.serial("c", bounded(part, channels, begin), begin) as c:
                 self._channel(row, data, weights, partial, x, c)
             acc.add_all(kernel, partial)

@@ -52,6 +52,7 @@ from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import (
     scratch_bytes,
 )
 from rtcc.targets.tvm.kernels.matrix_product.stored_weights import StoredWeights
+from rtcc.targets.tvm.kernels.numbers import FLOATS, TOTAL
 from rtcc.targets.tvm.kernels.panel import copy_panel, pieces, transpose_panel
 from rtcc.targets.tvm.summation import block_length
 
@@ -95,18 +96,17 @@ class _Matmul:
     def build(self, epilogue: Epilogue | None) -> tirx.PrimFunc:
         problem, tile = self.problem, self.tile
         kernel = FunctionBuilder()
-        left = kernel.buffer(
-            "left", (1 if problem.shares_left else problem.batch, problem.rows, problem.depth)
-        )
+        numbers, matrices = problem.numbers.name, 1 if problem.shares_left else problem.batch
+        left = kernel.buffer("left", (matrices, problem.rows, problem.depth), numbers)
         stored = None
         if problem.stored is not None:
             stored = StoredWeights.declare(kernel, problem, self.groups, self.width)
-        right = kernel.buffer("right", self._right_shape()) if stored is None else stored.right
+        right = stored.right if stored else kernel.buffer("right", self._right_shape(), numbers)
         finish = BoundEpilogue(kernel, epilogue)
-        output = kernel.buffer("output", (problem.batch, problem.rows, problem.columns))
+        output = kernel.buffer("output", (problem.batch, problem.rows, problem.columns), numbers)
         panel = None
         if scratch_bytes(problem, tile):
-            panel = kernel.buffer("scratch", (problem.depth, self.width))
+            panel = kernel.buffer("scratch", (problem.depth, self.width), numbers)
         row_tiles = -(-problem.rows // tile.rows)
         row_groups = -(-row_tiles // tile.group)
         with kernel.tasks("step", problem.batch * row_groups * self.groups) as step:
@@ -205,9 +205,9 @@ class _Part:
     def _tile(self, row: Index, rows: int) -> None:
         kernel, tile, lanes = self.kernel, self.matmul.tile, self.matmul.problem.lanes
         count = rows * tile.vectors
-        acc = kernel.local("acc", (tile.steps * count * lanes,))
-        depth = self.matmul.problem.depth
-        block = min(depth, block_length(-(-depth // tile.steps)) * tile.steps)
+        depth, numbers = self.matmul.problem.depth, self.matmul.problem.numbers
+        acc = kernel.local("acc", (tile.steps * count * lanes,), numbers.name)
+        block = min(depth, self._block_length)
         span = self.stored.span(depth, block) if self.stored is not None and self.panel is None else None
         if span is not None and self.stored is not None:
             self._scaled_blocks(self.stored, acc, row, rows, span)
@@ -216,7 +216,7 @@ class _Part:
         blocks, rest = divmod(depth, block)
         sums = acc
         if depth > block:
-            sums = kernel.local("sums", (count * lanes,))
+            sums = kernel.local("sums", (count * lanes,), TOTAL)
             _clear(kernel, sums, count, lanes)
             with kernel.serial("block", blocks) as number:
                 self._block(acc, row, rows, number * block, block)
@@ -229,6 +229,14 @@ class _Part:
             self._store(sums, row, rows, self.columns)
         else:
             self.matmul.by_columns(kernel, self.group, lambda columns: self._store(sums, row, rows, columns))
+
+    @property
+    def _block_length(self) -> int:
+        """Terms whose sums go to the totals together: `steps` sums of floats, or of halves one in steps."""
+        problem, steps = self.matmul.problem, self.matmul.tile.steps
+        if problem.numbers == FLOATS:
+            return block_length(-(-problem.depth // steps)) * steps
+        return max(1, block_length(problem.depth, problem.numbers) // steps) * steps
 
     def _scaled_blocks(
         self, stored: StoredWeights, total: tirx.Buffer, row: Index, rows: int, span: int
@@ -349,11 +357,12 @@ class _Part:
 def _clear(kernel: FunctionBuilder, sums: tirx.Buffer, count: int, lanes: int) -> None:
     """Zero the first `count` vectors of `sums`."""
     with kernel.unrolled("i", count) as i:
-        kernel.store(sums, [vector(i * lanes, lanes)], splat(0.0, lanes))
+        kernel.store(sums, [vector(i * lanes, lanes)], splat(0.0, lanes, str(sums.ty.dtype)))
 
 
 def _add(kernel: FunctionBuilder, sums: tirx.Buffer, acc: tirx.Buffer, count: int, lanes: int) -> None:
     """sums[i] += acc[i] for the first `count` vectors."""
+    dtype = f"{sums.ty.dtype}x{lanes}"
     with kernel.unrolled("i", count) as i:
         place = vector(i * lanes, lanes)
-        kernel.store(sums, [place], sums[place] + acc[place])
+        kernel.store(sums, [place], sums[place] + acc[place].astype(dtype))

@@ -22,11 +22,12 @@ def matmul_demand(problem: MatmulProblem, tile: MatmulTile, cache: int) -> Deman
     row = cycles_per_step(problem.rows, tile.rows, tile.vectors, first_use=2.0 / problem.lanes)
     if tile.steps > 1:  # several sums per accumulator, so that nobody waits for the one before
         row /= tile.steps
-    bits = 32 if problem.stored is None else problem.stored.element.bits
+    size = problem.numbers.bytes
+    bits = 8 * size if problem.stored is None else problem.stored.element.bits
     right = bits / 8 * problem.depth * problem.vectors * problem.lanes
-    left = 4.0 * problem.depth * problem.rows
+    left = float(size) * problem.depth * problem.rows
     row += widening_cycles(problem, tile.rows, tile.vectors)
-    near = 4 * problem.depth * tile.group * tile.rows <= cache // 2
+    near = size * problem.depth * tile.group * tile.rows <= cache // 2
     return Demand(
         problem.batch * groups * problem.depth * row,
         (
@@ -38,7 +39,7 @@ def matmul_demand(problem: MatmulProblem, tile: MatmulTile, cache: int) -> Deman
                 problem.right is Right.PACKED,
             ),
             Stream(left * (1 if problem.shares_left else problem.batch), 1 if near else groups, left),
-            Stream(4.0 * problem.batch * problem.rows * problem.columns),
+            Stream(float(size) * problem.batch * problem.rows * problem.columns),
         ),
         problem.batch * groups * -(-row_tiles // tile.group),
         partial(imbalance, problem, tile.group * tile.rows, groups),

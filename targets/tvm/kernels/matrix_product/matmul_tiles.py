@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from rtcc.ir import DType
+from rtcc.targets.tvm.kernels.numbers import FLOATS, Numbers
 from rtcc.targets.tvm.kernels.shares import uneven, work_before
 from rtcc.targets.tvm.kernels.tiling import cycles_per_step, split_evenly
 
@@ -71,6 +72,7 @@ class MatmulProblem:
     right: Right = Right.PACKED
     lanes: int = 16
     stored: Stored | None = None
+    numbers: Numbers = FLOATS
 
     @property
     def vectors(self) -> int:
@@ -104,11 +106,11 @@ def copies_right(problem: MatmulProblem) -> bool:
 def scratch_bytes(problem: MatmulProblem, tile: MatmulTile) -> int:
     """What each task needs as scratch, in bytes; 0 means that the kernel has no such parameter."""
     if widens_to_scratch(problem, tile.rows):
-        return 4 * problem.depth * tile.vectors * problem.lanes
+        return problem.numbers.bytes * problem.depth * tile.vectors * problem.lanes
     partial = problem.right is Right.PLAIN and problem.columns % (tile.vectors * problem.lanes)
     if not copies_right(problem) and not partial:
         return 0
-    return 4 * problem.depth * tile.vectors * problem.lanes
+    return problem.numbers.bytes * problem.depth * tile.vectors * problem.lanes
 
 
 def widens_to_scratch(problem: MatmulProblem, rows: int) -> bool:
@@ -144,7 +146,7 @@ def best_tiles(
     def cost(shape: tuple[int, int]) -> float:
         rows, nt = shape
         groups = -(-problem.vectors // nt)
-        panel = 4 * problem.depth * nt * problem.lanes
+        panel = problem.numbers.bytes * problem.depth * nt * problem.lanes
         far = 1 + max(0.0, panel / (cache * 5 // 8) - 1) / 4 if problem.rows > rows else 1.0
         sharing = imbalance(problem, rows, groups, tasks)
         cycles = cycles_per_step(problem.rows, rows, nt, first_use=2.0 / problem.lanes)
@@ -159,7 +161,7 @@ def best_tiles(
 
 def _rows_in_one_set(problem: MatmulProblem, rows: int) -> int:
     """How many rows of a tile fall on the same set of a first cache whose ways hold 4 KiB each."""
-    stride = 4 * problem.depth
+    stride = problem.numbers.bytes * problem.depth
     return -(-rows // (4096 // math.gcd(4096, stride))) if stride % 64 == 0 else 1
 
 
@@ -176,11 +178,12 @@ def _row_group(problem: MatmulProblem, rows: int, nt: int, cache: int, tasks: in
     """
     tiles, groups = -(-problem.rows // rows), -(-problem.vectors // nt)
     copied = COPY_ROWS / problem.rows if copies_right(problem) else 0.0
-    left, right = 4 * problem.depth * problem.rows, 4 * problem.depth * problem.columns
+    line = problem.numbers.bytes * problem.depth
+    left, right = line * problem.rows, line * problem.columns
 
     def rank(group: int) -> tuple[float, int, int]:
         row_groups = -(-tiles // group)
-        near = 4 * problem.depth * group * rows <= cache
+        near = line * group * rows <= cache
         traffic = (row_groups if right > cache else 1) * right + (1 if near else groups) * left
         time = imbalance(problem, group * rows, groups, tasks) * (1 + copied * row_groups)
         return round(time, 2), row_groups if copied else traffic, -group

@@ -18,6 +18,7 @@ from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, spla
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
 from rtcc.targets.tvm.kernels.blocked_access import block_at
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, BufferSpec, Epilogue
+from rtcc.targets.tvm.kernels.numbers import TOTAL
 from rtcc.targets.tvm.kernels.output_row import Accumulators, Band, OutputRow, banded
 from rtcc.targets.tvm.kernels.pooling.pool_problem import PoolProblem, Reduction
 from rtcc.targets.tvm.kernels.tiling import Tiling, split_evenly
@@ -49,7 +50,9 @@ def _neutral(problem: PoolProblem) -> float:
 
 def _accumulated(problem: PoolProblem) -> str:
     """The element type of sums and maxima."""
-    return "int32" if problem.reduction is Reduction.SUM else problem.dtype
+    if problem.reduction is Reduction.MAXIMUM:
+        return problem.dtype
+    return "int32" if problem.reduction is Reduction.SUM else TOTAL
 
 
 @dataclass(frozen=True)
