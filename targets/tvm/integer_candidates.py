@@ -15,8 +15,10 @@ from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_illegal, direct_illegal
 from rtcc.targets.tvm.kernels.integer.integer_tiles import (
     GROUP,
+    MATRIX_DEPTH,
     evicts_itself,
     has_four_products,
+    has_matrix_products,
     integer_conv_demand,
     integer_conv_tile,
     integer_depthwise_demand,
@@ -29,7 +31,12 @@ from rtcc.targets.tvm.kernels.integer.integer_tiles import (
     integer_plain_demand,
     integer_plain_illegal,
     integer_plain_tiles,
+    matrix_conv_illegal,
+    matrix_conv_tiles,
+    matrix_matmul_illegal,
+    matrix_matmul_tiles,
 )
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulTile
 from rtcc.targets.tvm.problems import GROUPED, PLAIN, bordered_problem, is_column, product_problem
 
 ONLY_UNSIGNED = "this CPU has kernels for sums of u8 by s8 alone, the data are s8"
@@ -38,6 +45,10 @@ ONLY_UNSIGNED = "this CPU has kernels for sums of u8 by s8 alone, the data are s
 def _has_instruction(data: Value, vectors: Vectors) -> bool:
     """Whether the CPU adds up four products of such data at once."""
     return has_four_products(vectors.features, vectors.lanes, signed=data.type.dtype is DType.I8)
+
+
+def _cheaper(one: Candidate, other: Candidate) -> Candidate:
+    return min((one, other), key=lambda each: each.seconds)
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,13 @@ class ByteConvolution:
         cache = vectors.caches.second
         tile = integer_conv_tile(problem, vectors.registers, cache, vectors.threads)
         demand = integer_conv_demand(problem, tile, cache, four_products=self._four_products)
-        return self._blocked("direct", tile, self._fours_of_channels(tile), demand, problem)
+        by_vectors = self._blocked("direct", tile, self._parts_of_channels(tile, GROUP), demand, problem)
+        if not has_matrix_products(vectors.features, vectors.lanes) or matrix_conv_illegal(problem):
+            return by_vectors
+        tile = matrix_conv_tiles(problem, vectors.registers, cache, vectors.threads, 1)[0]
+        demand = integer_conv_demand(problem, tile, cache, four_products=True, in_pairs=True)
+        weights = self._parts_of_channels(tile, MATRIX_DEPTH)
+        return _cheaper(by_vectors, self._blocked("direct", tile, weights, demand, problem))
 
     def _grouped(self) -> Candidate:
         vectors = self.vectors
@@ -114,12 +131,12 @@ class ByteConvolution:
             return Candidate(GROUPED, Illegal(reason))
         tile = integer_grouped_tile(problem, vectors.registers, vectors.threads)
         demand = integer_grouped_demand(problem, tile, four_products=self._four_products)
-        return self._blocked(GROUPED, tile, self._fours_of_channels(tile), demand, problem)
+        return self._blocked(GROUPED, tile, self._parts_of_channels(tile, GROUP), demand, problem)
 
-    def _fours_of_channels(self, tile: Tile) -> Layout:
-        """Weights four channels deep, in blocks of a tile's filters."""
+    def _parts_of_channels(self, tile: Tile, depth: int) -> Layout:
+        """Weights so many channels deep, in blocks of a tile's filters."""
         taps = tuple((axis, 1) for axis in range(2, self.conv.type.rank))
-        return Layout(((0, tile.blocks * self.vectors.lanes), (1, GROUP), *taps), (0, 1))
+        return Layout(((0, tile.blocks * self.vectors.lanes), (1, depth), *taps), (0, 1))
 
     def _blocked(
         self, name: str, tile: Tile, weights: Layout, demand: Demand, problem: ConvProblem
@@ -159,7 +176,15 @@ def product_of_bytes(
     if reason is not None:
         return Candidate("matmul", Illegal(reason)), generic
     problem = product_problem(op, vectors.lanes)
-    tile = integer_matmul_tiles(problem, vectors.registers, vectors.threads)[0]
-    demand = integer_matmul_demand(problem, tile, four_products=_has_instruction(op.left, vectors))
-    layouts = {1: Layout(((1, tile.vectors * vectors.lanes), (0, GROUP)), (1, 0))}
-    return Candidate("matmul", price(demand), 0.0, astuple(tile), layouts), generic
+
+    def candidate(tile: MatmulTile, depth: int) -> Candidate:
+        is_one = _has_instruction(op.left, vectors)
+        demand = integer_matmul_demand(problem, tile, four_products=is_one, in_pairs=depth == MATRIX_DEPTH)
+        layouts = {1: Layout(((1, tile.vectors * vectors.lanes), (0, depth)), (1, 0))}
+        return Candidate("matmul", price(demand), 0.0, astuple(tile), layouts)
+
+    found = candidate(integer_matmul_tiles(problem, vectors.registers, vectors.threads)[0], GROUP)
+    if has_matrix_products(vectors.features, vectors.lanes) and not matrix_matmul_illegal(problem):
+        tile = matrix_matmul_tiles(problem, vectors.threads)[0]
+        found = _cheaper(found, candidate(tile, MATRIX_DEPTH))
+    return found, generic

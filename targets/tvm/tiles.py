@@ -21,10 +21,13 @@ from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
     tile_illegal,
 )
 from rtcc.targets.tvm.kernels.integer.integer_tiles import (
+    MATRIX_DEPTH,
     integer_conv_tiles,
     integer_depthwise_tiles,
     integer_matmul_tiles,
     integer_plain_tiles,
+    matrix_conv_tiles,
+    matrix_matmul_tiles,
 )
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import best_blockings
@@ -77,11 +80,15 @@ def _best(anchor: Op, candidate: Candidate, constants: Container[int], vectors: 
             problem = bordered_problem(anchor, vectors.lanes, NO_HALOS)
             if candidate.algorithm == GROUPED:
                 return ()
+            if candidate.algorithm == "direct" and _depth_of(candidate, 1) == MATRIX_DEPTH:
+                return matrix_conv_tiles(problem, registers, cache, threads, MOST_TILES)
             if candidate.algorithm == "direct":
                 return integer_conv_tiles(problem, registers, cache, threads, MOST_TILES)
             if candidate.algorithm == PLAIN:
                 return integer_plain_tiles(problem, registers, threads, MOST_TILES)
             return integer_depthwise_tiles(problem, registers, threads)
+        case MatMulSum() if _depth_of(candidate, 0) == MATRIX_DEPTH:
+            return matrix_matmul_tiles(product_problem(anchor, vectors.lanes), threads)
         case MatMulSum():
             return integer_matmul_tiles(product_problem(anchor, vectors.lanes), registers, threads)
         case nn.Gemm() | nn.MatMul():
@@ -90,6 +97,12 @@ def _best(anchor: Op, candidate: Candidate, constants: Container[int], vectors: 
             return matmul_tiles.best_tiles(product, registers, cache, threads, MOST_TILES)
         case _:
             return ()
+
+
+def _depth_of(candidate: Candidate, axis: int) -> int:
+    """How many neighbouring elements along the sum lie side by side in a candidate's weights."""
+    layout = candidate.operand_layouts.get(1)
+    return layout.blocks[axis] if layout is not None else 1
 
 
 def with_measurements(

@@ -25,6 +25,7 @@ legal, `…_demand` what that asks of a machine; only what emits code needs TVM.
 | matrix_product.dot | few rows times a transposed matrix |
 | integer.integer_tiles | tiles of sums of bytes, and what they ask of a machine |
 | integer.integer_dot | four products of bytes in each lane, with VNNI and without |
+| integer.integer_matrix, integer.integer_matrix_conv | two pixels by two filters to an instruction: I8MM |
 | integer.integer_conv, integer.integer_depthwise | sums of quantised convolutions |
 | integer.integer_grouped | in groups of channels that divide a block |
 | integer.integer_plain | of a plain picture: a quantised network's first layer |
@@ -33,6 +34,7 @@ legal, `…_demand` what that asks of a machine; only what emits code needs TVM.
 | attention.softmax | softmax over rows |
 | pooling.pool, pooling.pool_problem | maximum, average, global |
 | pooling.joined_pool, pooling.in_registers | what a convolution pools before it stores |
+| numbers | floats or halves: what a kernel reads, multiplies and writes |
 | blocked, blocked_access | activations in blocks of channels, and how kernels read and write them |
 | window, window_taps | a sliding window along one axis, and which of its taps fall inside |
 | tiling | how results are cut into register tiles, and what a step of one takes |

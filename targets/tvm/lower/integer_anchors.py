@@ -21,8 +21,10 @@ from rtcc.targets.tvm.kernels.integer import (
     integer_depthwise,
     integer_grouped,
     integer_matmul,
+    integer_matrix_conv,
     integer_plain,
 )
+from rtcc.targets.tvm.kernels.integer.integer_tiles import MATRIX_DEPTH
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulTile
 from rtcc.targets.tvm.lower import reduction
@@ -102,6 +104,11 @@ def place_of(places: Places, position: Expr) -> Expr:
     return first + tirx.Max(integer(0), position - integer(places.results - 1 - places.after))
 
 
+def _depth_of(weights: TensorType, axis: int) -> int:
+    """How many neighbouring elements along the sum lie side by side in packed weights."""
+    return weights.layout.blocks[axis] if weights.layout else 1
+
+
 @kernel_rule(MatMulSum)
 def _product(graph: Graph, op: MatMulSum, target: Target) -> tirx.PrimFunc:
     if graph.attributes.get("algorithm", GENERIC) == GENERIC:
@@ -118,7 +125,8 @@ def _product(graph: Graph, op: MatMulSum, target: Target) -> tirx.PrimFunc:
     require_tile(op, tile, op.right.type, 1, tile.vectors * problem.lanes, reason)
     output = storage_type(graph.returned[0].type)
     data = storage_type(op.left.type)
-    func = integer_matmul.make(problem, epilogue, tile, output, target.machine.features, data)
+    deep = _depth_of(op.right.type, 0)
+    func = integer_matmul.make(problem, epilogue, tile, output, target.machine.features, data, deep)
     return finished(func, graph, epilogue)
 
 
@@ -139,5 +147,8 @@ def _conv_sum(graph: Graph, op: ConvSum, target: Target) -> tirx.PrimFunc:
         tile_illegal(problem, tile),
     )  # fmt: skip
     data = storage_type(op.data.type)
-    func = _CONVOLUTIONS[algorithm].make(problem, epilogue, tile, output, target.machine.features, data)
+    if algorithm == "direct" and _depth_of(op.weight.type, 1) == MATRIX_DEPTH:
+        func = integer_matrix_conv.make(problem, epilogue, tile, output, data)
+    else:
+        func = _CONVOLUTIONS[algorithm].make(problem, epilogue, tile, output, target.machine.features, data)
     return finished(func, graph, epilogue)

@@ -165,3 +165,27 @@ def test_costs_are_the_cores_own() -> None:
         kernels[core] = next(iter(compilation.module.kernels.values()))
     slow, fast = (parse_target(f"arm:{core}").seconds(kernel) for core, kernel in kernels.items())
     assert slow > 2 * fast
+
+
+TOP = """// rtir 1  level=graph
+const #few : i64[1] = [5]
+const #many : i64[1] = [200]
+graph @main(%x: KIND[3,301]) {
+  %v, %i = tensor.top_k(%x, #few) : KIND[3,5], i64[3,5]
+  %w, %j = tensor.top_k(%x, #many) {largest = 0} : KIND[3,200], i64[3,200]
+  return(%v, %i, %w, %j)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("core", "kind"), [("cortex-a53", "f32"), ("cortex-a76", "f16"), ("cortex-a76", "u8")]
+)
+def test_largest_elements_in_order(core: str, kind: str, tmp_path: Path) -> None:
+    """Vectors of comparisons are reduced to one bit; the lower index comes first among equal elements."""
+    module = parse_module(TOP.replace("KIND", kind))
+    dtype = module.main.parameters[0].type.dtype.numpy
+    data = np.random.default_rng(7).integers(0, 50, (3, 301)).astype(dtype)
+    outcome = emulated(module, Options(target=f"arm:{core}"), tmp_path, {"x": data})
+    for name, expected in interpret(module, {"x": data}).items():
+        np.testing.assert_array_equal(outcome.results[name], expected)

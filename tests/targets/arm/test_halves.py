@@ -56,7 +56,7 @@ def conv(x: Value, *constants: Value, **attributes: Any) -> Value:
     return nn.Conv(x, *constants, **attributes).result
 
 
-PADDED = {"pads": (1, 1, 1, 1)}
+PADDED: dict[str, Any] = {"pads": (1, 1, 1, 1)}
 KERNELS: dict[str, tuple[str, tuple[int, ...], Build]] = {
     "direct": (
         "direct", (1, 37, 9, 11),

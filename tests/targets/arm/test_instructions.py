@@ -38,7 +38,7 @@ graph @main(%x: KIND[1,32,10,10]) {
 
 
 BRANCH = re.compile(r"b\t|b\.|cbn?z|tbn?z|ret")
-PRODUCTS = ("fmla", "usdot", "sdot", "mul")
+PRODUCTS = ("fmla", "usmmla", "usdot", "sdot", "mul")
 PLACE = re.compile(r"\b([0-9a-f]+) <")
 
 
@@ -96,7 +96,7 @@ def test_halves_are_vectors_of_eight(core: str, conv: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("core", "kind", "names"),
     [
-        ("neoverse-n2", "u8", ("usdot",)),
+        ("neoverse-n2", "u8", ("usmmla",)),
         ("cortex-a76", "i8", ("sdot",)),
         ("cortex-a53", "u8", ("mul", "sadalp")),
     ],

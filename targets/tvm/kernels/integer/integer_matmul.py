@@ -7,6 +7,9 @@ bytes four neighbouring k, which are one broadcast number of a row (`integer_dot
     for (row group, column group):  for tile of rows:                  # shared out among tasks
         for k4:  acc[m, j] += left[m, k4] · right[group, k4, j]        # acc in registers
         output[m, j] = epilogue(acc[m, j])
+
+Packed eight deep, [groups][K/8][nt·b][8], it is multiplied by two rows and two columns at a time
+(`integer_matrix`).
 """
 
 from __future__ import annotations
@@ -19,7 +22,13 @@ from tvm import tirx
 from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, bounded, vector
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue, Position
 from rtcc.targets.tvm.kernels.integer.integer_dot import broadcast_group, dot
-from rtcc.targets.tvm.kernels.integer.integer_tiles import GROUP
+from rtcc.targets.tvm.kernels.integer.integer_matrix import PairSums, column_pairs
+from rtcc.targets.tvm.kernels.integer.integer_tiles import (
+    GROUP,
+    MATRIX_DEPTH,
+    MATRIX_LANES,
+    matrix_matmul_illegal,
+)
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, MatmulTile
 from rtcc.targets.tvm.kernels.output_row import Accumulators
 from rtcc.targets.tvm.kernels.panel import pieces
@@ -35,12 +44,15 @@ def make(
     output: str,
     features: Collection[str],
     data: str = "uint8",
+    deep: int = GROUP,
 ) -> tirx.PrimFunc:
     """The kernel (task, tasks, left, right, *epilogue parameters, output); output, data: element types.
 
-    The epilogue sees positions (0, row, column); its vectors lie along the columns.
+    deep: of the constant's packing, GROUP or MATRIX_DEPTH. The epilogue sees positions (0, row, column); its
+    vectors lie along the columns.
     """
-    return _IntegerMatmul(problem, tile, frozenset(features), data).build(epilogue, output)
+    assert deep == GROUP or matrix_matmul_illegal(problem) is None
+    return _IntegerMatmul(problem, tile, frozenset(features), data, deep).build(epilogue, output)
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,7 @@ class _IntegerMatmul:
     tile: MatmulTile
     features: frozenset[str]
     data: str
+    deep: int
 
     @property
     def groups(self) -> int:
@@ -60,7 +73,8 @@ class _IntegerMatmul:
         kernel = FunctionBuilder()
         left = kernel.buffer("left", (problem.rows, problem.depth), self.data)
         width = tile.vectors * problem.lanes
-        right = kernel.buffer("right", (self.groups, problem.depth // GROUP, width * GROUP), "int8")
+        packed = (self.groups, problem.depth // self.deep, width * self.deep)
+        right = kernel.buffer("right", packed, "int8")
         finish = BoundEpilogue(kernel, epilogue)
         output = kernel.buffer("output", (problem.rows, problem.columns), dtype)
         row_tiles = -(-problem.rows // tile.rows)
@@ -95,9 +109,12 @@ class _Part:
     def rows(self, row: Index, count: int) -> None:
         """One tile of so many rows, from `row` on."""
         kernel, problem, blocks = self.kernel, self.matmul.problem, self.matmul.tile.vectors
-        acc = Accumulators.cleared(kernel, "acc", count, blocks, problem.lanes, 0, "int32")
-        with kernel.serial("q", problem.depth // GROUP) as q:
-            self._step(acc, row, q)
+        if self.matmul.deep == MATRIX_DEPTH:
+            acc = self._pair_products(row, count)
+        else:
+            acc = Accumulators.cleared(kernel, "acc", count, blocks, problem.lanes, 0, "int32")
+            with kernel.serial("q", problem.depth // GROUP) as q:
+                self._step(acc, row, q)
         last = problem.columns - (self.matmul.groups - 1) * blocks * problem.lanes
         if last == blocks * problem.lanes:
             self._store(acc, row, last)
@@ -106,6 +123,26 @@ class _Part:
             self._store(acc, row, blocks * problem.lanes)
         with kernel.when(tirx.EQ(self.group, self.matmul.groups - 1)):
             self._store(acc, row, last)
+
+    def _pair_products(self, row: Index, count: int) -> Accumulators:
+        """The sums of so many rows, two by two; the last of an odd number stands in a pair twice."""
+        kernel, blocks = self.kernel, self.matmul.tile.vectors
+        sums = PairSums.cleared(kernel, count, blocks)
+        columns = blocks * MATRIX_LANES * MATRIX_DEPTH
+        with kernel.serial("q", self.matmul.problem.depth // MATRIX_DEPTH) as q:
+            eights = [
+                tirx.reinterpret("int32x2", self.left[row + m, vector(q * MATRIX_DEPTH, MATRIX_DEPTH)])
+                for m in range(count)
+            ]
+            pairs = [
+                tirx.reinterpret(f"{self.matmul.data}x16", tirx.Shuffle([one, other], [0, 1, 2, 3]))
+                for one, other in zip(eights[::2], [*eights[1::2], eights[-1]], strict=False)
+            ]
+            for column, span in column_pairs(blocks):
+                for pair, value in enumerate(pairs):
+                    sums.add(kernel, pair, column, value, self.right[self.group, q, span])
+            kernel.prefetch(self.right, [self.group, q + AHEAD_BYTES // columns], columns)
+        return sums.in_order(kernel)
 
     def _step(self, acc: Accumulators, row: Index, q: Index) -> None:
         """Four products of each row and column more."""

@@ -16,6 +16,7 @@ from rtcc.targets.tvm.kernels.convolution.conv_demand import MOST_IN_ONE_SET, TI
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
     depthwise_tile,
+    direct_illegal,
     direct_tiles,
     plain_illegal,
 )
@@ -68,6 +69,57 @@ def integer_conv_tiles(
 ) -> list[Tile]:
     """Tiles by their estimated time; arguments as `direct_tiles` has them."""
     return [replace(tile, depth=0) for tile in direct_tiles(problem, registers, 4 * cache, tasks, count)]
+
+
+MATRIX_DEPTH = 8
+"""Channels, or elements of a row, that one instruction of I8MM takes of each pixel or row."""
+
+MATRIX_LANES = 4
+MATRIX_ACCUMULATORS = 24
+"""Vectors that a tile of I8MM may keep beside its operands, a pair of pixels and one of filters each."""
+
+
+def has_matrix_products(features: Collection[str], lanes: int) -> bool:
+    """Whether one instruction multiplies two pixels by two filters, eight bytes deep, of either sign."""
+    return lanes == MATRIX_LANES and "i8mm" in features
+
+
+def matrix_conv_illegal(problem: ConvProblem) -> str | None:
+    """Why `integer_matrix_conv` cannot do the convolution, or None."""
+    if problem.channels // problem.groups % MATRIX_DEPTH:
+        return f"{problem.channels // problem.groups} channels are no whole eights"
+    if problem.strides[1] != 1:
+        return "pixels that are not neighbours are no rows of one vector"
+    return direct_illegal(problem)
+
+
+def matrix_conv_tiles(
+    problem: ConvProblem, registers: int, cache: int, tasks: int, count: int
+) -> list[Tile]:
+    """Tiles of `integer_matrix_conv` by their estimated time; arguments as `direct_tiles` has them."""
+    found = [
+        tile
+        for tile in direct_tiles(problem, registers, 4 * cache, tasks, registers * MATRIX_LANES)
+        if -(-tile.pixels // 2) * 2 * tile.blocks <= MATRIX_ACCUMULATORS
+    ]
+    found.sort(key=lambda tile: matrix_cycles(problem.output_width * tile.joined, tile.pixels, tile.blocks)
+               * -(-problem.output.blocks // tile.blocks) / tile.joined)  # fmt: skip
+    return [replace(tile, depth=0) for tile in found[:count]]
+
+
+def matrix_cycles(extent: int, rows: int, blocks: int) -> float:
+    """Of eight channels of `extent` pixels, in tiles of rows by blocks of four filters, as `cycles_per_step`.
+
+    A pair of pixels takes two loads and a shuffle, which goes the way of products.
+    """
+
+    def tile(count: int) -> float:
+        pairs = -(-count // 2)
+        cycles = max(pairs * (2 * blocks + 1) / 2, pairs + blocks, 4.0)
+        return cycles + 0.1 * pairs + 0.4 * blocks
+
+    whole, rest = divmod(extent, rows)
+    return whole * tile(rows) + (tile(rest) if rest else 0.0)
 
 
 GROUPED = 0.75
@@ -186,10 +238,40 @@ def integer_matmul_tiles(problem: MatmulProblem, registers: int, tasks: int = 1)
     return [replace(tile, group=group) for tile, group in zip(ordered, groups, strict=True)]
 
 
-def integer_matmul_demand(problem: MatmulProblem, tile: MatmulTile, *, four_products: bool) -> Demand:
-    """`integer_matmul`: every four k of every row times every column."""
+def matrix_matmul_illegal(problem: MatmulProblem) -> str | None:
+    """Why `integer_matrix_matmul` cannot do the product, or None."""
+    if problem.depth % MATRIX_DEPTH:
+        return f"rows of {problem.depth} are no whole eights"
+    return "half of each matrix of a single row's products would be wasted" if problem.rows == 1 else None
+
+
+def matrix_matmul_tiles(problem: MatmulProblem, tasks: int = 1) -> list[MatmulTile]:
+    """Tiles of `integer_matrix_matmul` by their estimated time."""
+    most = MATRIX_ACCUMULATORS // 2
+    shapes = {
+        (split_evenly(problem.rows, 2 * pairs)[0], vectors)
+        for vectors in range(1, min(4, problem.vectors) + 1)
+        for pairs in range(1, most // vectors + 1)
+    }
+
+    def cycles(shape: tuple[int, int]) -> tuple[float, int]:
+        rows, vectors = shape
+        return matrix_cycles(problem.rows, rows, vectors) * -(-problem.vectors // vectors), vectors
+
+    return [
+        MatmulTile(rows, vectors, group=-(-problem.rows // (rows * tasks)))
+        for rows, vectors in sorted(sorted(shapes), key=cycles)
+    ]
+
+
+def integer_matmul_demand(
+    problem: MatmulProblem, tile: MatmulTile, *, four_products: bool, in_pairs: bool = False
+) -> Demand:
+    """`integer_matmul`: every four k of every row times every column; in_pairs: by I8MM."""
     groups = -(-problem.vectors // tile.vectors)
     step = cycles_per_step(problem.rows, tile.rows, tile.vectors) * _widening(four_products)
+    if in_pairs:  # of eight k
+        step = matrix_cycles(problem.rows, tile.rows, tile.vectors) / 2
     cycles = groups * problem.depth / GROUP * step + STORE_CYCLES * problem.rows * problem.vectors
     weights = Stream(float(problem.depth * problem.vectors * problem.lanes), is_constant=True)
     left, out = float(problem.rows * problem.depth), float(problem.rows * problem.columns)
@@ -231,14 +313,18 @@ def integer_depthwise_demand(problem: ConvProblem, tile: Tile, *, four_products:
     return Demand(vectors * each, (weights, Stream(source), Stream(out)), units)
 
 
-def integer_conv_demand(problem: ConvProblem, tile: Tile, cache: int, *, four_products: bool) -> Demand:
-    """`integer_conv`: every four input channels times every block of filters."""
+def integer_conv_demand(
+    problem: ConvProblem, tile: Tile, cache: int, *, four_products: bool, in_pairs: bool = False
+) -> Demand:
+    """`integer_conv`: every four input channels times every block of filters; in_pairs: by I8MM."""
     tiling = Tiling(problem.output, tile.blocks, tile.joined)
     pixels = problem.batch * problem.output_height * problem.output_width
     width = tiling.form.width
     steps = -(-problem.channels // problem.groups // GROUP) * prod(problem.kernel)
-    row = cycles_per_step(width, tile.pixels, tile.blocks) * _widening(four_products)
-    products = pixels / width * steps * row * tiling.groups * problem.share_inside
+    row = cycles_per_step(width, tile.pixels, tile.blocks) * _widening(four_products) * problem.share_inside
+    if in_pairs:  # of eight channels; the border's columns are read
+        row = matrix_cycles(width, tile.pixels, tile.blocks) / 2 * problem.window(0).share_inside
+    products = pixels / width * steps * row * tiling.groups
     cycles = products + STORE_CYCLES * pixels * problem.output.blocks
     row_groups = -(-tiling.form.height // tile.rows)
     weights = 4.0 * steps * problem.output.blocks * problem.lanes
