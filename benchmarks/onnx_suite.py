@@ -1,6 +1,7 @@
 """ONNX's backend test suite, every case in a worker process: a table of what passes and what does not.
 
-    python benchmarks/onnx_suite.py [--interpret] [--sample N --seed S] [--only REGEX] [--json FILE] [--list]
+    python benchmarks/onnx_suite.py [--interpret] [--target TEXT] [--sample N --seed S] [--only REGEX]
+                                    [--json FILE] [--list]
     python benchmarks/onnx_suite.py --coverage docs/coverage.md [--recorded FILE]
 
 Groups: `ordinary` node cases (default domain, tensors of 8- to 64-bit numbers and booleans), `other` node
@@ -124,14 +125,14 @@ def content(case: Any) -> tuple[ModelProto, Data]:
     return onnx.load(folder / "model.onnx"), data
 
 
-def run_case(case: Any, interpret: bool) -> Result:
+def run_case(case: Any, interpret: bool, target: str = "x86") -> Result:
     """Run one case in this process."""
     backend = InterpreterBackend if interpret else RtccBackend
     start = time.perf_counter()
     outcome, reason = "passed", ""
     try:
         model, data = content(case)
-        prepared = backend.prepare(model)
+        prepared = backend.prepare(model, target=target)
         for inputs, expected in data:
             found = prepared.run(list(inputs))
             assert list(map(_lengths, expected)) == list(map(_lengths, found)), (
@@ -151,18 +152,19 @@ def run_case(case: Any, interpret: bool) -> Result:
     return Result(case.name, group_of(case), outcome, reason[:300], round(time.perf_counter() - start, 3))
 
 
-def _worker(connection: Connection, known: list[Any], interpret: bool) -> None:
+def _worker(connection: Connection, known: list[Any], interpret: bool, target: str) -> None:
     warnings.simplefilter("ignore")
     np.seterr(all="ignore")
     while (index := connection.recv()) is not None:
-        connection.send(run_case(known[index], interpret))
+        connection.send(run_case(known[index], interpret, target))
 
 
 class _Pool:
     """Worker processes that are replaced when they die or take too long."""
 
-    def __init__(self, known: list[Any], jobs: int, timeout: float, interpret: bool) -> None:
-        self._known, self._timeout, self._interpret = known, timeout, interpret
+    def __init__(self, known: list[Any], jobs: int, timeout: float, interpret: bool, target: str) -> None:
+        self._known, self._timeout = known, timeout
+        self._how = (interpret, target)
         self._fork = multiprocessing.get_context("fork")
         self._jobs = jobs
 
@@ -203,7 +205,7 @@ class _Pool:
 
     def _start(self) -> tuple[Connection, Any]:
         ours, theirs = self._fork.Pipe()
-        process = self._fork.Process(target=_worker, args=(theirs, self._known, self._interpret), daemon=True)
+        process = self._fork.Process(target=_worker, args=(theirs, self._known, *self._how), daemon=True)
         process.start()
         theirs.close()
         return ours, process
@@ -231,6 +233,7 @@ def main() -> int:
     """Run from the command line; exit status 1 when anything is wrong, crashed or hung."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--interpret", action="store_true", help="use the interpreter instead of compiling")
+    parser.add_argument("--target", default="x86", help="what to compile for; `c` is plain C99")
     parser.add_argument("--sample", type=int, help="run only N cases, chosen by --seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="run only cases whose name matches this expression")
@@ -250,7 +253,7 @@ def main() -> int:
     chosen = [c for c in chosen if options.group in (None, group_of(c))]
     if options.sample is not None:
         chosen = random.Random(options.seed).sample(chosen, min(options.sample, len(chosen)))
-    results = _Pool(chosen, options.jobs, options.timeout, options.interpret).run()
+    results = _Pool(chosen, options.jobs, options.timeout, options.interpret, options.target).run()
     if options.list:
         for r in results:
             if r.outcome != "passed":

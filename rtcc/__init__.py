@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rtcc.artifact import Artifact as Artifact
     from rtcc.artifact import load as load
     from rtcc.compiler import compile as compile
+    from rtcc.compiler import write_c as write_c
     from rtcc.errors import RtccError as RtccError
     from rtcc.interpreter import interpret as interpret
     from rtcc.onnx import read as read
@@ -41,6 +42,7 @@ _PUBLIC = {
     "read_module": "rtcc.text",
     "tune": "rtcc.tuning.tuner",
     "write": "rtcc.onnx",
+    "write_c": "rtcc.compiler",
     "write_module": "rtcc.text",
 }
 

@@ -443,6 +443,26 @@ def write(compilation: Compilation, path: Path, progress: Progress = unseen) -> 
     return compilation.source.write(path)
 
 
+def write_c(model: Any, path: str | Path, target: str | None = None, **options: Any) -> Path:
+    """Compile a model to one C99 file, PATH.c, with its header PATH.h; the path written.
+
+    target: one that writes C, `c` by default. The keywords are the fields of `Options`. Raises RtccError.
+    """
+    from rtcc.emission.link import require_destination
+
+    path = Path(path)
+    require_destination(path, (".c",))
+    compilation = start(model, in_c(Options(target=target, **options)))
+    compilation.target.expect_code()
+    compilation.lower()
+    return write(compilation, path)
+
+
+def in_c(options: Options) -> Options:
+    """The options with the target that writes C for the same machine. InvalidInput where there is none."""
+    return replace(options, target="c" if options.target is None else parse_target(options.target).in_c)
+
+
 def model_stem(model: Any) -> str:
     """What an artefact is called when nobody named it: the file's stem, else "model"."""
     return Path(model).stem if isinstance(model, str | Path) else "model"

@@ -30,6 +30,7 @@ CATALOGUE = {
     "x86": "rtcc.targets.x86:X86",
     "arm": "rtcc.targets.arm:Arm",
     "cortex-m": "rtcc.targets.cortex_m:CortexM",
+    "c": "rtcc.targets.c:PlainC",
     "fpga": "rtcc.targets.fpga.target:Fpga",
 }
 """Built-in targets, by name; plug-ins register under the entry-point group `rtcc.targets`."""
@@ -220,6 +221,9 @@ class Target(ABC):
     requantizes: str = "f32"
     """How integer sums are scaled where nobody asks for a way: `f32`, or without a float unit `fixed25`."""
 
+    writes_c: ClassVar[bool] = False
+    """Whether kernels become C that anybody can compile, in place of objects; they have plain loops alone."""
+
     def __init__(self, cpu: str, options: Mapping[str, str]) -> None:
         self.cpu = cpu
         self.settings = dict(options)
@@ -248,6 +252,14 @@ class Target(ABC):
     def workspace_room(self) -> int:
         """Bytes that an arena may have; 0 where memory is not counted."""
         return 0
+
+    @property
+    def in_c(self) -> str:
+        """The text of the target that writes C for the same machine. InvalidInput where there is none."""
+        if self.writes_c:
+            return str(self)
+        message = f"what is compiled for {self.name} is no C, it has instructions of its own"
+        raise InvalidInput("emit-target", message, hint="leave --target out: plain C runs on any machine")
 
     @property
     def threads(self) -> int:
@@ -360,6 +372,10 @@ class Target(ABC):
     @abstractmethod
     def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
         """Object code of every kernel of a module at plan level, by kernel name; tells `progress` of each."""
+
+    def runnable(self, kernels: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Objects of kernels that run alone on the target's machine, of what `compile_kernels` gave."""
+        return kernels
 
     def listings(self, module: Module) -> dict[str, str]:
         """Each kernel in the code generator's language, by file name, for `--dump-ir`; none by default."""

@@ -76,10 +76,11 @@ class Arithmetic:
         if isinstance(anchor, Illegal):
             return Offer(Candidate("", anchor), form=form)
         wanted = self.wishes.algorithm(op)
+        loops = form == FLOATS or self.target.writes_c
         listed = [
             Offer(each, self.wishes.refusal(each), form=form)
             for each in self.target.candidates(anchor, {1, 2})
-            if (each.algorithm == wanted if wanted != AUTO else form == FLOATS or each.algorithm != GENERIC)
+            if (each.algorithm == wanted if wanted != AUTO else loops or each.algorithm != GENERIC)
         ]
         legal = [each for each in listed if not each.obstacle]
         if legal:

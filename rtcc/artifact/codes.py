@@ -24,7 +24,7 @@ class Code:
 CODES: tuple[Code, ...] = (
     Code(0, "OK", "success"),
     Code(-1, "NULL_POINTER", "a pointer argument, or an entry of inputs or outputs, is null"),
-    Code(-2, "WORKSPACE_MISALIGNED", "the workspace is not aligned to 64 bytes"),
+    Code(-2, "WORKSPACE_MISALIGNED", "the workspace is not aligned to 64 bytes, or 8 for a C file"),
     Code(-3, "WORKSPACE_TOO_SMALL", "the workspace has fewer bytes than <NAME>_WORKSPACE_BYTES(threads)"),
     Code(-4, "THREADS_OUT_OF_RANGE", "threads is below 1 or above <NAME>_THREADS_MAX"),
     Code(

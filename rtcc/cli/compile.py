@@ -41,6 +41,13 @@ Examples:
 """
 
 
+class Form(StrEnum):
+    """What is made of a model."""
+
+    LIBRARY = "library"
+    C = "c"
+
+
 class Weights(StrEnum):
     """Where constants lie: inside the artefact, or in a file beside it."""
 
@@ -95,6 +102,9 @@ def compile_(
         Path | None,
         typer.Option("-o", "--output", help="PATH.so or PATH.a; MODEL.so by default, MODEL.a for Cortex-M."),
     ] = None,
+    emit: Annotated[
+        Form, typer.Option(help="A library, or one C99 file (MODEL.c) that any C compiler takes.")
+    ] = Form.LIBRARY,
     o0: O0Option = False,
     o1: O1Option = False,
     o2: O2Option = False,

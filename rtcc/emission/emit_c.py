@@ -220,6 +220,7 @@ def _code(
         *([part_text("pool.h")] if pool else []),
         part_text("runtime.h"),
         tables_text(info),
+        info_text(info),
         _weights_text(info, weights),
         _declarations(steps, symbols),
         walk_text(steps, symbols, info.threads),
@@ -276,11 +277,17 @@ def _c_text(text: str) -> str:
 
 
 def tables_text(info: ArtifactInfo) -> str:
+    """C tables of the caller's tensors."""
     lines: list[str] = []
     for name, tensors in (("rtcc_inputs", info.inputs), ("rtcc_outputs", info.outputs)):
         rows = [f"    {{{t.bytes}u, {t.alignment}}}," for t in tensors] or ["    {0, 1},"]
         lines += [f"static const struct rtcc_tensor {name}[] = {{", *rows, "};"]
     lines.append(f"static const int32_t rtcc_updates[] = {{{', '.join(map(str, _updates(info)))}}};")
+    return "\n".join([*lines, ""])
+
+
+def info_text(info: ArtifactInfo) -> str:
+    """The C string that `info` returns."""
     text = info.to_json().replace("\\", "\\\\").replace('"', '\\"').replace("?", "\\?")
     pieces: list[str] = []
     while text:
@@ -289,7 +296,7 @@ def tables_text(info: ArtifactInfo) -> str:
             cut += 1
         pieces.append(f'    "{text[:cut]}"')
         text = text[cut:]
-    return "\n".join([*lines, "static const char rtcc_info_text[] =", *pieces, "    ;", ""])
+    return "\n".join(["static const char rtcc_info_text[] =", *pieces, "    ;", ""])
 
 
 def _updates(info: ArtifactInfo) -> list[int]:

@@ -26,17 +26,19 @@ struct rtcc_artifact {
 #endif
 """
 
+SOURCE_ALIGNMENT = 8
+"""Of the workspace of a C file: C99 has no word to ask for more."""
+
 _FUNCTIONS = """\
 /* Prepare a workspace for runs with `threads` threads (1 to @UPPER@_THREADS_MAX) and start them; once,
- * before the first run. `workspace` is memory of the caller's, aligned to 64 bytes, of at least
+ * before the first run. `workspace` is memory of the caller's, aligned to @ALIGNMENT@ bytes, of at least
  * @UPPER@_WORKSPACE_BYTES(threads) `bytes`; it must not move while in use. State starts at zero. May make
  * system calls. Different workspaces are independent. */
 int @NAME@_init(void *workspace, size_t bytes, int threads);
 
 /* Run the model once: reads every input, writes every output. Each pointer needs the alignment of its
  * elements. Allocates nothing, takes no lock and, with one thread, makes no system call. One workspace
- * serves one caller at a time. Denormal numbers count as zero; the caller's floating-point mode is back
- * when it returns. Outputs overlap nothing@STATE@. */
+ * serves one caller at a time. @MODE@ Outputs overlap nothing@STATE@. */
 int @NAME@_run(void *workspace, const void *const inputs[], void *const outputs[]);
 
 /* The shape of an output, as many numbers as it has dimensions; of the last run, where it depends on the
@@ -63,13 +65,23 @@ def identifier(text: str) -> str:
     return f"model_{cleaned}" if cleaned[0].isdigit() else cleaned
 
 
-def header_text(info: ArtifactInfo) -> str:
-    """The whole header of one artefact."""
+_FLUSHED = """\
+Denormal numbers count as zero; the caller's floating-point mode is back
+ * when it returns."""
+_AS_IT_IS = "Denormal numbers are what the machine takes them for."
+
+
+def header_text(info: ArtifactInfo, *, is_source: bool = False) -> str:
+    """The whole header of one artefact; is_source: of a C file, which is compiled with the program."""
     upper = info.name.upper()
+    aligned = "_Alignas(64) unsigned char"
+    workspace = f"static {aligned} workspace[{upper}_WORKSPACE_BYTES(1)];"
+    if is_source:
+        workspace = f"static uint64_t workspace[{upper}_WORKSPACE_BYTES(1) / 8];"
     lines = [
         f"/* {info.name}: a neural network compiled by rtcc for {comment_text(info.target)}.",
         " *",
-        f" *     static _Alignas(64) unsigned char workspace[{upper}_WORKSPACE_BYTES(1)];",
+        f" *     {workspace}",
         f" *     {info.name}_init(workspace, sizeof workspace, 1);",
         f" *     {info.name}_run(workspace, inputs, outputs);",
         " *",
@@ -85,7 +97,7 @@ def header_text(info: ArtifactInfo) -> str:
         "#endif",
         "",
         enum_text(),
-        TABLE,
+        *([] if is_source else [TABLE]),
         f"#define {upper}_THREADS_MAX {info.threads}",
         f"#define {upper}_WORKSPACE_BYTES(threads) "
         f"((size_t){info.workspace_bytes}u + {info.thread_bytes}u * (size_t)((threads) - 1))",
@@ -94,6 +106,8 @@ def header_text(info: ArtifactInfo) -> str:
         *_tensor_lines(upper, "OUTPUT", info.outputs),
         _FUNCTIONS.replace("@NAME@", info.name)
         .replace("@UPPER@", upper)
+        .replace("@ALIGNMENT@", str(SOURCE_ALIGNMENT if is_source else 64))
+        .replace("@MODE@", _AS_IT_IS if is_source else _FLUSHED)
         .replace("@STATE@", _state_text(info)),
         "#ifdef __cplusplus",
         "}",

@@ -78,10 +78,11 @@ def suffixes_of(machine: Machine) -> tuple[str, ...]:
 def require_destination(path: Path, suffixes: tuple[str, ...]) -> None:
     """Refuse a path at which no artefact can be written."""
     if path.suffix not in suffixes and not path.is_dir():
+        emit = ", or --emit c" if path.suffix == ".c" else ""
         raise InvalidInput(
             "artefact-suffix",
             f"an artefact's file ends in {' or '.join(suffixes)}, found {path.name!r}",
-            hint=f"try {path.stem}{suffixes[0]}",
+            hint=f"try {path.stem}{suffixes[0]}{emit}",
         )
     require_folder(path)
 

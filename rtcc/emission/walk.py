@@ -50,7 +50,7 @@ def _conflict(pending: _Pending, accesses: Iterable[_Access]) -> bool:
     )
 
 
-class _Writer:
+class WalkWriter:
     """The body of the walk, line by line."""
 
     def __init__(self, symbols: Mapping[str, str], threads: int) -> None:
@@ -143,7 +143,7 @@ class _Writer:
 
     def rounds(self, step: Loop, tests: Sequence[_Access]) -> None:
         """The loop of all threads; the condition of the next round is complete at the end of each."""
-        self.line(_loop_head(step))
+        self.line(loop_head(step))
         self.depth += 1
         self.test(step)
         for inner in step.body:
@@ -154,7 +154,7 @@ class _Writer:
 
     def branches(self, step: If, serial: bool) -> None:
         before = self.pending
-        self.block(f"if ({_byte(step.condition)}) {{", step.then, serial)
+        self.block(f"if ({self.byte(step.condition)}) {{", step.then, serial)
         after = self.pending
         self.pending = before
         if step.otherwise:
@@ -165,13 +165,29 @@ class _Writer:
     def test(self, step: Loop) -> None:
         """Leave the loop where its condition does not hold."""
         if step.first == step.again:
-            texts = [f"!{_byte(step.first)}"] if step.first else []
+            texts = [f"!{self.byte(step.first)}"] if step.first else []
         else:
-            texts = [f"i{step.counter} == 0 && !{_byte(step.first)}"] if step.first else []
-            texts += [f"i{step.counter} != 0 && !{_byte(step.again)}"] if step.again else []
+            texts = [f"i{step.counter} == 0 && !{self.byte(step.first)}"] if step.first else []
+            texts += [f"i{step.counter} != 0 && !{self.byte(step.again)}"] if step.again else []
         for text in texts:
             self.line(f"if ({text})")
             self.line("    break;")
+
+    def byte(self, address: Address) -> str:
+        """A truth value in memory."""
+        return f"*(const char *)({self.pointer(address)})"
+
+    def pointer(self, address: Address) -> str:
+        """An address, as a kernel takes it."""
+        match address.base:
+            case Base.ARENA | Base.WEIGHTS:
+                return f"{address.base.value} + {address.offset}"
+            case Base.INPUT | Base.OUTPUT:
+                const = "const char" if address.base is Base.INPUT else "char"
+                tensor = f"{address.base.value}[{address.index}]"
+                return tensor if address.offset == 0 else f"({const} *){tensor} + {address.offset}"
+            case Base.ITERATION:
+                return f"&i{address.index}"
 
     def step(self, step: Step, guard: str) -> None:
         """A step without barriers; `guard` is a condition on the thread, or empty."""
@@ -181,7 +197,7 @@ class _Writer:
                 self.call(step, guards)
             case Copy():
                 self.line(f"if ({guards})")
-                source, destination = _pointer(step.source), _pointer(step.destination)
+                source, destination = self.pointer(step.source), self.pointer(step.destination)
                 self.line(f"    memmove({destination}, {source}, {step.destination.bytes});")
             case If() | Loop():
                 self.line(f"if ({guards}) {{")
@@ -189,7 +205,7 @@ class _Writer:
                 if isinstance(step, If):
                     self.branches(step, serial=True)
                 else:
-                    self.line(_loop_head(step, "code == 0 && "))
+                    self.line(loop_head(step, "code == 0 && "))
                     self.depth += 1
                     self.test(step)
                     for inner in step.body:
@@ -204,9 +220,9 @@ class _Writer:
         if 1 < step.tasks < self.threads:
             guards += f" && task < {step.tasks}"
             tasks = f"(tasks < {step.tasks} ? tasks : {step.tasks})"
-        arguments = [task, tasks, *map(_pointer, step.reads), *map(_pointer, step.writes)]
+        arguments = [task, tasks, *map(self.pointer, (*step.reads, *step.writes))]
         if step.scratch is not None:
-            base = _pointer(step.scratch)
+            base = self.pointer(step.scratch)
             arguments.append(base if task == "0" else f"task == 0 ? {base} : own")
         self.line(f"if ({guards}) /* {comment_text(step.comment)} */")
         self.line(f"    {self.symbols[step.kernel]}({', '.join([*arguments, '&code'])});")
@@ -216,7 +232,7 @@ def walk_text(steps: Sequence[Step], symbols: Mapping[str, str], threads: int) -
     """The C function `rtcc_walk`; `symbols` gives each kernel's C name, `threads` the largest number of
     threads.
     """
-    writer = _Writer(symbols, threads)
+    writer = WalkWriter(symbols, threads)
     writer.all_of(steps)
     return "\n".join(
         [
@@ -241,7 +257,7 @@ def walk_text(steps: Sequence[Step], symbols: Mapping[str, str], threads: int) -
 def comment_text(text: str) -> str:
     """Text that can stand in a C comment, on one line, in ASCII."""
     printable = "".join(c if " " <= c <= "~" else "?" for c in text)
-    return printable.replace("*/", "* /").replace("/*", "/ *")
+    return printable.replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?")
 
 
 def _accesses(steps: Sequence[Step], thread: int | None) -> list[_Access]:
@@ -251,22 +267,6 @@ def _accesses(steps: Sequence[Step], thread: int | None) -> list[_Access]:
     return seen + [_Access(address, True, thread) for address in writes]
 
 
-def _loop_head(step: Loop, condition: str = "") -> str:
+def loop_head(step: Loop, condition: str = "") -> str:
     i = f"i{step.counter}"
     return f"for (int64_t {i} = 0; {condition}{i} < {step.trip}; {i}++) {{"
-
-
-def _byte(address: Address) -> str:
-    return f"*(const char *)({_pointer(address)})"
-
-
-def _pointer(address: Address) -> str:
-    match address.base:
-        case Base.ARENA | Base.WEIGHTS:
-            return f"{address.base.value} + {address.offset}"
-        case Base.INPUT | Base.OUTPUT:
-            const = "const char" if address.base is Base.INPUT else "char"
-            tensor = f"{address.base.value}[{address.index}]"
-            return tensor if address.offset == 0 else f"({const} *){tensor} + {address.offset}"
-        case Base.ITERATION:
-            return f"&i{address.index}"

@@ -57,7 +57,7 @@ def verify_kernels(
     compiled = [name for name in module.kernels if name in objects]
     with tempfile.TemporaryDirectory(prefix="rtcc-kernels-") as name, Child() as child:
         folder = Path(name)
-        library = link_kernels({k: objects[k] for k in compiled}, target.machine, folder)
+        library = link_kernels(target.runnable({k: objects[k] for k in compiled}), target.machine, folder)
         text = folder / "kernels.rtir"
         write_module(_kernels_alone(module), text)
         scratch = scratch_of(module)

@@ -35,6 +35,8 @@ from typing import Any, TypeAlias
 import tvm
 from tvm import tirx
 
+from rtcc.targets.tvm.outlined import outlined
+
 Expr: TypeAlias = Any
 
 LOG2_E = 1.4426950408889634
@@ -177,7 +179,7 @@ def _in_float32(libm_name: str) -> Callable[[Emitter], Emitter]:
                 return libm(libm_name, x)
             if kind != "float32":
                 return tirx.Cast(str(x.ty.dtype), wrapped(tirx.Cast(typed(x, "float32"), x)))
-            return named(x, emit)
+            return outlined(f"{libm_name}_f32", lambda v: named(v, emit), x)
 
         wrapped.__name__, wrapped.__doc__ = emit.__name__, emit.__doc__
         return wrapped
@@ -283,7 +285,7 @@ def exp_below_one(x: Expr) -> Expr:
         reduced = named(tirx.Max(least, v), lambda c: _reduced(c, finish))
         return tirx.Select(tirx.LT(v, least), constant(0.0, v), reduced)
 
-    return named(x, inside)
+    return outlined("exp_below_one_f32", lambda v: named(v, inside), x)
 
 
 @_in_float32("expm1")
@@ -380,7 +382,10 @@ def gelu(x: Expr) -> Expr:
         half = constant(0.5, v)  # taken first: x + abs(x) may overflow
         return (magnitude * half) * erf_of + v * half
 
-    return named(x, lambda v: named(_magnitude(v), lambda magnitude: emit(v, magnitude)))
+    def on(y: Expr) -> Expr:
+        return named(y, lambda v: named(_magnitude(v), lambda magnitude: emit(v, magnitude)))
+
+    return outlined("gelu_f32", on, x)
 
 
 def gelu_tanh(x: Expr) -> Expr:
@@ -477,7 +482,9 @@ def power(x: Expr, y: Expr) -> Expr:
     if kind != "float32":
         wide = typed(x, "float32")
         return tirx.Cast(str(x.ty.dtype), power(tirx.Cast(wide, x), tirx.Cast(wide, y)))
-    return named(x, lambda base: named(y, lambda exponent: _power(base, exponent)))
+    return outlined(
+        "pow_f32", lambda a, b: named(a, lambda base: named(b, lambda exponent: _power(base, exponent))), x, y
+    )
 
 
 def _power(x: Expr, y: Expr) -> Expr:

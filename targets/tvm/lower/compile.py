@@ -11,12 +11,15 @@ from pathlib import Path
 from tvm import tirx
 
 from rtcc.errors import Unsupported
-from rtcc.ir import Graph
+from rtcc.ir import DType, Graph
+from rtcc.ir.ops.integer import SUMS
 from rtcc.target import Target, parse_target
 from rtcc.targets.tvm.build import build_object, target_of, tir_text
+from rtcc.targets.tvm.c_source.function import c_kernel
 from rtcc.targets.tvm.lower import channel_vectors, loops, squares
 from rtcc.targets.tvm.lower.channel_vectors import CHANNELS
 from rtcc.targets.tvm.lower.rules import Kind, rule_of
+from rtcc.targets.tvm.outlined import outlining
 from rtcc.targets.tvm.support import why_no_kernel
 from rtcc.text import parse_module
 
@@ -43,7 +46,11 @@ def _kernel_of(text: str, blobs: dict[str, bytes]) -> Iterator[Graph]:
 
 
 def compile_kernel(kernel: Graph, target: Target) -> bytes:
-    """The object of a kernel for a target."""
+    """The object of a kernel for a target; its C (`CKernel`) where the target writes that."""
+    if target.writes_c:
+        with outlining() as functions:
+            func = lower_kernel(kernel, target)
+        return c_kernel(func, functions, sums_fit=any(isinstance(op, SUMS) for op in kernel.ops)).to_bytes()
     machine = target.machine
     features = (*(f"+{each}" for each in sorted(machine.features)), *(f"-{each}" for each in machine.absent))
     return build_object(lower_kernel(kernel, target), target_of(target.cpu, features, machine.triple))
@@ -61,6 +68,8 @@ def lower_kernel(kernel: Graph, target: Target) -> tirx.PrimFunc:
     for op, rule in zip(ops, rules, strict=True):
         if rule is not None and rule.kind is Kind.KERNEL:
             return rule.function(kernel, op, target)
+    if target.lanes(DType.F32) == 1:
+        return loops.map_kernel(kernel)
     if channel_vectors.suits(kernel):
         return channel_vectors.map_kernel(kernel)
     lanes = _block_of(kernel)

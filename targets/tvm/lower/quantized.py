@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tvm import tirx
 
 from rtcc.ir import DType
@@ -12,13 +14,18 @@ from rtcc.ir.ops.requantization import BIASED, FIXED25, LEAST_SHIFT, MOST_SHIFT,
 from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr
 from rtcc.targets.tvm.lower.rules import scalar_rule
+from rtcc.targets.tvm.outlined import outlined
 
 
 @scalar_rule(Requantize)
 def _requantize(op: Requantize, data: Expr, factor: Expr, zero: Expr) -> Expr:
-    if op.mode == FIXED25:
-        return _scaled_exactly(op, data, factor, zero)
-    return _finished(_scaled(op, data, factor), zero, op.type.dtype)
+    def scaled(data: Expr, factor: Expr, zero: Expr) -> Expr:
+        if op.mode == FIXED25:
+            return _scaled_exactly(op, data, factor, zero)
+        return _finished(_scaled(op, data, factor), zero, op.type.dtype)
+
+    name = f"requantize_{op.mode}_{op.type.dtype.value}_of_{op.data.type.dtype.value}"
+    return outlined(name, scaled, data, factor, zero)
 
 
 def _scaled_exactly(op: Requantize, data: Expr, factor: Expr, zero: Expr) -> Expr:
@@ -57,6 +64,14 @@ def _scaled(op: Requantize, data: Expr, factor: Expr) -> Expr:
 
 @scalar_rule(QuantizedAdd)
 def _add(op: QuantizedAdd, *operands: Expr) -> Expr:
+    return outlined(f"add_{_types(op)}", partial(_added, op), *operands)
+
+
+def _types(op: QuantizedAdd | AddToSum) -> str:
+    return "_".join(value.type.dtype.value for value in (*op.operands, *op.results) if value is not None)
+
+
+def _added(op: QuantizedAdd, *operands: Expr) -> Expr:
     left, left_factor, left_zero, right, right_factor, right_zero, zero = operands
     return add_differences(
         op, (difference(left, left_zero), left_factor), (difference(right, right_zero), right_factor), zero
@@ -65,6 +80,10 @@ def _add(op: QuantizedAdd, *operands: Expr) -> Expr:
 
 @scalar_rule(AddToSum)
 def _add_to_sum(op: AddToSum, *operands: Expr) -> Expr:
+    return outlined(f"add_to_sum_{_types(op)}", partial(_added_to_sum, op), *operands)
+
+
+def _added_to_sum(op: AddToSum, *operands: Expr) -> Expr:
     data, factor, right, right_factor, right_zero, zero = operands
     scaled = vm.fenced(_float(data) * factor)  # a fused multiply-add would not round it
     return _finished(scaled + difference(right, right_zero) * _masked(right_factor), zero, op.type.dtype)

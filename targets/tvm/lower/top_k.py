@@ -46,9 +46,10 @@ def _top_k(graph: Graph, op: element_selection.TopK, target: Target) -> tirx.Pri
         outer = outer[: len(outer_sizes)]
         row = _Row(lowering, op, lambda i: (*outer[:axis], i, *outer[axis:]))
         lanes = target.lanes(DType.I64 if row.key_bits > PLACE_BITS else DType.I32)
-        kept = _Sorted(row, k) if k <= REGISTERS * lanes else _Heap(row, k)
+        has_vectors = lanes > 1
+        kept = _Sorted(row, k) if has_vectors and k <= REGISTERS * lanes else _Heap(row, k)
         kept.start()
-        _offer_rest(row, kept, sizes[axis], k, is_dense=axis == len(sizes) - 1)
+        _offer_rest(row, kept, sizes[axis], k, is_dense=has_vectors and axis == len(sizes) - 1)
         kept.finish()
 
     if 0 not in sizes and k:
@@ -59,7 +60,7 @@ def _top_k(graph: Graph, op: element_selection.TopK, target: Target) -> tirx.Pri
 def _offer_rest(row: _Row, kept: _Sorted | _Heap, size: int, k: int, *, is_dense: bool) -> None:
     """Take in what comes before the last of those kept, of the elements behind the first k.
 
-    is_dense: whether neighbours in the row are neighbours in memory.
+    is_dense: whether neighbours in the row are neighbours in memory, and there are vectors to read them by.
     """
     builder, scope = row.lowering.builder, row.lowering.scope
     blocks = (size - k) // BLOCK if is_dense and row.is_in_memory else 0

@@ -1,0 +1,77 @@
+"""What a machine of which nothing is known can do: scalar loops in C99."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from importlib.metadata import version
+from math import prod
+from pathlib import Path
+from typing import ClassVar
+
+from rtcc.emission.c_kernel import CKernel
+from rtcc.errors import InvalidInput
+from rtcc.ir import Module, Op
+from rtcc.ir.ops import nn
+from rtcc.ir.ops.integer import ConvSum, MatMulSum
+from rtcc.system.machine import Machine
+from rtcc.target import NO_HALOS, Candidate, Halos, Source, WeightsName
+from rtcc.targets.cpu.model import Cpu, Reach
+from rtcc.targets.cpu.target import SOURCES, CpuTarget
+from rtcc.targets.tvm.candidate_basis import generic_candidate
+
+SCALAR = Cpu("", "", frozenset(), 32, 16, Reach(1 << 20, 4, 4, 1), 32 << 10, 256 << 10, 0.1, 1)
+"""One number at a time; of caches and clocks nothing is known, and nothing depends on them."""
+
+
+class PlainC(CpuTarget):
+    """Portable C99: plain loops without vectors, threads or an operating system."""
+
+    name: ClassVar[str] = "c"
+    models: ClassVar[Mapping[str, Cpu]] = {"": SCALAR}
+    sources: ClassVar[tuple[Path, ...]] = (*SOURCES, Path(__file__).parent)
+    options: ClassVar[dict[str, str]] = {}
+    requantizes: ClassVar[str] = "fixed25"
+    writes_c: ClassVar[bool] = True
+
+    @classmethod
+    def native(cls) -> Cpu:
+        return SCALAR
+
+    @property
+    def machine(self) -> Machine:
+        """This one, where the C is compiled to run from Python."""
+        return Machine.host()
+
+    def candidates(
+        self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS, *, weights: int = 0
+    ) -> tuple[Candidate, ...]:
+        values = (*anchor.present_operands, *anchor.results)
+        if not all(value.type.is_static for value in values):
+            return ()
+        match anchor:
+            case nn.Conv() | ConvSum():
+                terms = prod(anchor.weight.type.sizes[1:])
+            case nn.Gemm() | nn.MatMul() | MatMulSum():
+                terms = anchor.operations() // max(1, 2 * anchor.type.elements)
+            case _:
+                return ()
+        return (generic_candidate(anchor, terms, self._vectors(anchor), self._price),)
+
+    def graph_passes(self, level: str) -> str:
+        return super().graph_passes(level).replace("lower-quantization", "lower-quantization{form=integers}")
+
+    def runnable(self, kernels: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        from rtcc.emission.c_objects import objects_of
+
+        return objects_of(kernels, self.machine)
+
+    def emit(
+        self, module: Module, name: str, kernels: Mapping[str, bytes], *, weights: WeightsName | None = None
+    ) -> Source:
+        from rtcc.emission.c_file import c_file
+
+        if weights is not None:
+            raise InvalidInput("weights-external", "a C file has its constants inside",
+                               hint="leave --weights external out")  # fmt: skip
+        found = {kernel: CKernel.from_bytes(data) for kernel, data in kernels.items()}
+        return c_file(module, name, found, self.machine, {"apache-tvm": version("apache-tvm")})
