@@ -36,6 +36,7 @@ Examples:
   rtcc compile model.onnx -o net.a --shape input=1x3x224x224 --threads 2
   rtcc compile model.onnx --target x86:x86-64-v3          for any CPU with AVX2
   rtcc compile vad.onnx --value sr=16000 --state h=hn     a rate fixed, a state updated in place
+  rtcc compile model.onnx --emit c -o net.c               one C99 file for any machine
   rtcc compile model.onnx --dump-ir ir --verify-each      keep and check every stage
   rtcc compile ir/19-fuse.rtir -o net.so                  go on from a stage
 """
@@ -134,11 +135,11 @@ def compile_(
     ] = None,
     load: LoadOption = None,
 ) -> None:
-    """Compile MODEL to PATH.so or PATH.a, with the header PATH.h beside it.
+    """Compile MODEL to PATH.so or PATH.a, or with --emit c to PATH.c; the header PATH.h lies beside it.
 
     A .rtir file goes on with what is left of the pipeline.
     """
-    from rtcc.compiler import start, write
+    from rtcc.compiler import in_c, start, write
     from rtcc.emission.link import require_destination, suffixes_of
     from rtcc.system.files import require_folder
 
@@ -152,8 +153,8 @@ def compile_(
     if explain_json is not None:
         require_folder(explain_json)
     with progress(f"reading {model.name}") as say:
-        compilation = start(model, options)
-        suffixes = suffixes_of(compilation.target.machine)
+        compilation = start(model, in_c(options) if emit is Form.C else options)
+        suffixes = (".c",) if emit is Form.C else suffixes_of(compilation.target.machine)
         output = output or model.with_suffix(suffixes[0])
         require_destination(output, suffixes)
         say("running passes")

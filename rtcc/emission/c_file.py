@@ -21,9 +21,9 @@ from rtcc.emission.c_kernel import PLACEHOLDER, CKernel
 from rtcc.emission.emit_c import (
     ModelSource,
     arena_bytes,
+    calls_of,
     hash_of,
     info_text,
-    kernels_of,
     part_text,
     tables_text,
     tensors_of,
@@ -117,7 +117,7 @@ def c_file(
     assert module.level == "plan", f"emission needs the plan level, found {module.level}"
     graph, weights = module.main, blob_of(module, embedded=False)
     steps = steps_of(graph)
-    used = kernels_of(steps)
+    used = list(dict.fromkeys(call.kernel for call in calls_of(steps)))
     hashes = {
         "weights": sha256(weights).hexdigest(),
         "kernels": hash_of(part for kernel in used for part in (kernel.encode(), kernels[kernel].to_bytes())),
@@ -169,7 +169,7 @@ def _head(info: ArtifactInfo, kernels: Mapping[str, CKernel]) -> str:
         *tensors,
         f" *     {info.weights_bytes} bytes of constants, {info.workspace_bytes} bytes of workspace",
         " *",
-        " * cc -std=c99 -O2 -c; it calls memory and mathematical functions of the C library and nothing else. */",
+        " * cc -std=c99 -O2 -c; it calls functions of string.h and math.h, and no others. */",
         *(f"#include <{header}>" for header in sorted(headers)),
         "",
         header_text(info, is_source=True),

@@ -14,9 +14,9 @@ PLACEHOLDER = "RTCC_KERNEL"
 class CKernel:
     """One C function, static, over typed pointers: operands, results, then scratch where it has any.
 
-    function: its text, called `PLACEHOLDER`. parameters: the types its pointers are declared with, such as
+    function: its text, called `PLACEHOLDER`. parameters: the types that its pointers are declared with, as
     `const float *`. can_fail: it returns a code of `rtcc.artifact.codes`, else nothing. helpers: functions
-    that it calls, by name, each after those that it calls itself. headers: of the C library, such as `math.h`.
+    that it calls, by name, each after those that it calls itself. headers: of the C library, as `math.h`.
     """
 
     function: str

@@ -1,4 +1,4 @@
-"""Kernels in C as objects like those that code generation makes for other targets, so that one can run alone."""
+"""Kernels in C as objects, like those that code generation makes for other targets: each can run alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from rtcc.artifact.codes import enum_text
 from rtcc.emission.c_kernel import PLACEHOLDER, CKernel
 from rtcc.emission.emit_c import part_text
 from rtcc.emission.toolchain import Toolchain, find_toolchain
@@ -28,7 +29,8 @@ def objects_of(kernels: Mapping[str, bytes], machine: Machine) -> dict[str, byte
 def _object(kernel: CKernel, toolchain: Toolchain) -> bytes:
     headers = sorted({"float.h", "stddef.h", "stdint.h", "string.h", *kernel.headers})
     head = part_text("source_head.c").partition("/* The start of the caller's memory")[0]
-    parts = [*(f"#include <{header}>" for header in headers), head, *kernel.helpers.values(), kernel.function]
+    includes = (f"#include <{header}>" for header in headers)
+    parts = [enum_text(), *includes, head, *kernel.helpers.values(), kernel.function]
     with tempfile.TemporaryDirectory(prefix="rtcc-") as name:
         folder = Path(name)
         (folder / "kernel.c").write_text("\n".join([*parts, _entry(kernel)]), encoding="ascii")
@@ -36,14 +38,23 @@ def _object(kernel: CKernel, toolchain: Toolchain) -> bytes:
         return (folder / "kernel.o").read_bytes()
 
 
+_ENTRY = """\
+int32_t rtcc_kernel(@PARAMETERS@);
+int32_t rtcc_kernel(@PARAMETERS@)
+{
+    (void)tasks;
+    (void)code;
+    if (task == 0)
+        @CALL@;
+    return 0;
+}
+"""
+
+
 def _entry(kernel: CKernel) -> str:
     """The function that other targets' kernels are, around the one in C."""
-    parameters = ", ".join(f"void *p{number}" for number in range(len(kernel.parameters)))
-    arguments = ", ".join(f"p{number}" for number in range(len(kernel.parameters)))
-    signature = f"int32_t rtcc_kernel(int32_t task, int32_t tasks, {parameters}, int32_t *code)"
-    call = f"{PLACEHOLDER}({arguments})"
-    run = f"const int32_t found = {call};\n    if (found)\n        *code = found;" if kernel.can_fail else f"{call};"
-    return (
-        f"{signature};\n{signature}\n{{\n    (void)tasks;\n    (void)code;\n    if (task != 0)\n        return 0;\n"
-        f"    {run}\n    return 0;\n}}\n"
-    )
+    pointers = [f"p{number}" for number in range(len(kernel.parameters))]
+    parameters = ["int32_t task", "int32_t tasks", *(f"void *{each}" for each in pointers), "int32_t *code"]
+    call = f"{PLACEHOLDER}({', '.join(pointers)})"
+    text = _ENTRY.replace("@PARAMETERS@", ", ".join(parameters))
+    return text.replace("@CALL@", f"*code = {call}" if kernel.can_fail else call)

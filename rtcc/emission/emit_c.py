@@ -146,6 +146,7 @@ def kernels_of(steps: Iterable[Step]) -> list[str]:
 
 
 def calls_of(steps: Iterable[Step]) -> Iterable[Call]:
+    """The calls of steps, in the order in which they stand."""
     for step in steps:
         match step:
             case Call():
@@ -159,6 +160,7 @@ def calls_of(steps: Iterable[Step]) -> Iterable[Call]:
 
 
 def hash_of(parts: Iterable[bytes]) -> str:
+    """One hash of several texts, which says where each ends."""
     total = hashlib.sha256()
     for part in parts:
         total.update(len(part).to_bytes(8, "little"))

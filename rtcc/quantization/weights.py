@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,8 @@ def quantize_weight(
         if floor is not None:
             wider = np.maximum(floor / chosen.scale.astype(np.float64), 1.0)
             chosen = parameters(low * wider, high * wider, dtype, form)
+            # Ranges that hardly are numbers have no scale to widen by.
+            chosen = replace(chosen, scale=np.asarray(np.maximum(chosen.scale, floor), np.float32))
         chosen = _without_empty(chosen, (low == 0) & (high == 0), floor)
     return QuantizedWeight(spread(chosen, weight.shape, axis, 0).quantized(weight), chosen, axis)
 

@@ -29,9 +29,15 @@ class PlainC(CpuTarget):
     name: ClassVar[str] = "c"
     models: ClassVar[Mapping[str, Cpu]] = {"": SCALAR}
     sources: ClassVar[tuple[Path, ...]] = (*SOURCES, Path(__file__).parent)
-    options: ClassVar[dict[str, str]] = {}
-    requantizes: ClassVar[str] = "fixed25"
+    options: ClassVar[dict[str, str]] = {"threads": "1: nothing is asked of an operating system"}
+    requantizes: str = "fixed25"
     writes_c: ClassVar[bool] = True
+
+    def __init__(self, cpu: str, options: Mapping[str, str]) -> None:
+        super().__init__(cpu, options)
+        if self.threads > 1:
+            raise InvalidInput("threads", f"a C file runs on one thread, found threads={self.threads}",
+                               hint="leave threads out")  # fmt: skip
 
     @classmethod
     def native(cls) -> Cpu:

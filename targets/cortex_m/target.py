@@ -62,6 +62,10 @@ class CortexM(CpuTarget):
                            hint=f"--target cortex-m:cortex-m4; known: {', '.join(CORES)}")  # fmt: skip
 
     @property
+    def in_c(self) -> str:
+        return "c"
+
+    @property
     def core(self) -> Core:
         """The core's facts besides those of every CPU."""
         return CORES[self.cpu]

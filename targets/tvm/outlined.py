@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ _FUNCTIONS: ContextVar[dict[str, Outlined] | None] = ContextVar("functions", def
 
 
 @contextmanager
-def outlining() -> Iterator[dict[str, Outlined]]:
+def outlining() -> Generator[dict[str, Outlined]]:
     """Within, `outlined` gives calls; the functions called, each after those that it calls itself."""
     functions: dict[str, Outlined] = {}
     token = _FUNCTIONS.set(functions)

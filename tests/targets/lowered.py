@@ -43,7 +43,7 @@ class Kernels:
         self.module = module
         objects = {name: compile_kernel(kernel, target) for name, kernel in module.kernels.items()}
         with tempfile.TemporaryDirectory() as folder:
-            library = link_kernels(objects, target.machine, Path(folder))
+            library = link_kernels(target.runnable(objects), target.machine, Path(folder))
             scratch = {name: target.scratch_bytes(kernel) for name, kernel in module.kernels.items()}
             self.library = KernelLibrary(library, list(objects), scratch | scratch_of(module))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 
 from rtcc.targets.tvm.c_source.code import (
     AND,
+    ATOM,
     BITS,
     CHOICE,
     OR,
@@ -33,7 +35,7 @@ _EXACT: dict[str, Callable[[int, int], int]] = {
 def arithmetic(operator: str, a: Code, b: Code, *, fits_by_contract: bool = False) -> Code:
     """a + b, a - b or a * b of one type, wrapping. fits_by_contract: the result never leaves its type."""
     level = _SUMS[operator]
-    plain = f"{a.within(level)} {operator} {b.within(level - 1)}"
+    plain = f"{_beside(a, b).within(level)} {operator} {_beside(b, a).within(level - 1)}"
     if not a.is_integer:
         return Code(plain, a.type, level)
     ends = [_EXACT[operator](x, y) for x, y in product((a.low, a.high), (b.low, b.high))]
@@ -53,6 +55,13 @@ def arithmetic(operator: str, a: Code, b: Code, *, fits_by_contract: bool = Fals
     if fits_by_contract and a.type in ("int32", "int64"):
         return unknown(plain, a.type, level)
     return _wrapped(operator, level, a, b)
+
+
+def _beside(a: Code, other: Code) -> Code:
+    """A number as it is written beside an operand whose type C goes by."""
+    if a.type == "int64" and a.number is not None and other.number is None and fits(a.low, a.high, "int32"):
+        return replace(a, text=str(a.number), level=SUM if a.low < 0 else ATOM)
+    return a
 
 
 def _wrapped(operator: str, level: int, a: Code, b: Code) -> Code:
@@ -120,7 +129,8 @@ def relation(operator: str, a: Code, b: Code) -> Code:
         holds, fails = _RELATIONS[operator](a, b)
         if holds or fails:
             return integer(int(holds), "bool")
-    return unknown(f"{a.within(SUM)} {operator} {b.within(SUM)}", "bool", RELATION)
+    left, right = _beside(a, b), _beside(b, a)
+    return unknown(f"{left.within(SUM)} {operator} {right.within(SUM)}", "bool", RELATION)
 
 
 def both(a: Code, b: Code) -> Code:
@@ -218,4 +228,5 @@ def extremum(name: str, a: Code, b: Code) -> Code:
         return a
     if (b.low >= a.high) if name == "max" else (b.high <= a.low):
         return b
-    return _known(f"{name}_{SHORT[a.type]}({a.text}, {b.text})", a.type, 0, low, high)
+    text = f"{name}_{SHORT[a.type]}({_beside(a, b).text}, {_beside(b, a).text})"
+    return _known(text, a.type, ATOM, low, high)

@@ -215,7 +215,7 @@ class Expressions:
         self.lines.add(f"if ({test.text}) {{")
         for lines, code in ((yes_lines, a), (no_lines, b)):
             self.lines.extend(lines, indented=True)
-            self.lines.define(name, f"    {name} = {code.text};")
+            self.lines.define(name, f"{name} = {code.text};", deeper=1)
             self.lines.add("} else {" if lines is yes_lines else "}")
         return Code(name, dtype, ATOM, min(a.low, b.low), max(a.high, b.high))
 

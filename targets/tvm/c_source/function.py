@@ -11,6 +11,7 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
+from rtcc.artifact.codes import BY_VALUE
 from rtcc.emission.c_kernel import PLACEHOLDER, CKernel
 from rtcc.targets.tvm.c_source.arithmetic import arithmetic
 from rtcc.targets.tvm.c_source.code import SUM, Code, fits, limits
@@ -64,7 +65,7 @@ class _Function:
         unused = [name for name in names if not _mentions(body, name)]
         lines = [f"    (void){name};" for name in unused] + ([body] if body else [])
         if self.can_fail:
-            lines.append("    return 0;")
+            lines.append("    return RTCC_OK;")
         result = "int32_t" if self.can_fail else "void"
         head = _wrapped(f"static RTCC_APART {result} {PLACEHOLDER}(", declared)
         return CKernel(
@@ -169,7 +170,9 @@ class _Function:
 
     def store(self, stmt: tirx.BufferStore) -> None:
         if stmt.buffer.same_as(self.code):
-            self.failure = self.expressions.visit(stmt.value).text
+            value = self.expressions.visit(stmt.value)
+            known = value.number in BY_VALUE
+            self.failure = f"RTCC_{BY_VALUE[value.low].name}" if known else value.text
             return
         if is_vector(stmt):
             self.statement(lane_by_lane(stmt, self.expressions.refused))

@@ -1,4 +1,4 @@
-# pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportOperatorIssue=false
 """Statements over vectors as loops over their lanes.
 
     partial[ramp(0, 1, 8)] = partial[ramp(0, 1, 8)] + partial[ramp(8, 1, 8)]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from textwrap import wrap
 
 from rtcc.targets.tvm.c_source.names import Names
 
 WIDTH = 110
+_BREAK = re.compile(r" (?=&&|\|\||[?:] )")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -42,16 +42,16 @@ class Lines:
         """A line that is needed."""
         self._lines.append(Line(text, self.depth))
 
-    def define(self, name: str, text: str) -> None:
+    def define(self, name: str, text: str, deeper: int = 0) -> None:
         """A line that gives a variable a value, or declares it: needed where the variable is read."""
-        self._lines.append(Line(text, self.depth, name))
+        self._lines.append(Line(text, self.depth + deeper, name))
 
     def extend(self, lines: Sequence[Line], *, indented: bool = False) -> None:
         """Lines captured before."""
         self._lines += [replace(line, depth=line.depth + indented) for line in lines]
 
     @contextmanager
-    def captured(self) -> Iterator[list[Line]]:
+    def captured(self) -> Generator[list[Line]]:
         """Within, lines go into the list given; the depth is the outer one's."""
         outer, self._lines = self._lines, []
         found = self._lines
@@ -59,7 +59,7 @@ class Lines:
         self._lines = outer
 
     @contextmanager
-    def block(self, head: str, before: Sequence[Line] = ()) -> Iterator[None]:
+    def block(self, head: str, before: Sequence[Line] = ()) -> Generator[None]:
         """Lines in braces; none at all where nothing is in them."""
         with self.deeper() as inner:
             yield
@@ -70,7 +70,7 @@ class Lines:
             self.add("}")
 
     @contextmanager
-    def deeper(self) -> Iterator[list[Line]]:
+    def deeper(self) -> Generator[list[Line]]:
         """`captured`, one level deeper."""
         with self.captured() as inner:
             self.depth += 1
@@ -115,8 +115,15 @@ def _joined(lines: Sequence[Line]) -> list[Line]:
 
 
 def _folded(line: Line) -> list[str]:
-    """A line in as many as it takes."""
-    indent = "    " * line.depth
-    more = indent + "    "
-    return wrap(line.text, WIDTH, initial_indent=indent, subsequent_indent=more, break_long_words=False,
-                break_on_hyphens=False)  # fmt: skip
+    """A line in as many as it takes, where one can be broken: best before a choice or a condition."""
+    found: list[str] = []
+    text, indent = line.text, "    " * line.depth
+    while len(indent) + len(text) > WIDTH:
+        room = text[: WIDTH - len(indent) + 1]
+        places = [match.start() for match in _BREAK.finditer(room) if match.start() > WIDTH // 3]
+        place = max(places) if places else room.rfind(" ")
+        if place <= 0:
+            break
+        found.append(indent + text[:place])
+        text, indent = text[place + 1 :], "    " * (line.depth + 1)
+    return [*found, indent + text]

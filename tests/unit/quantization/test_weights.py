@@ -88,3 +88,12 @@ def test_blocks_have_their_own_scales_and_the_last_may_be_short(dtype: DType, st
 def test_settings_that_mean_nothing_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidInput, match="quantize-option"):
         Settings(**wrong)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_channel_that_hardly_is_a_number_keeps_its_floor() -> None:
+    """Its bias, though small, would otherwise leave 32 bits, and the layer stay float."""
+    weight = np.array([[0.5, -1.0], [3e-38, -1e-39]], np.float32)
+    floor = np.array([1e-20, 7.9e-22])
+    found = quantize_weight(weight, DType.I8, Form.SYMMETRIC, 0, floor)
+    assert np.all(found.parameters.scale >= floor.astype(np.float32))
+    assert found.parameters.scale[0] == np.float32(1 / 127)
