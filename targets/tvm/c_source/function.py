@@ -76,11 +76,14 @@ class _Function:
         )  # fmt: skip
 
     def pointer(self, buffer: Any, is_written: bool) -> str:
-        """A parameter's declaration, @ for its name: a pointer to elements, or to rows of them."""
+        """A parameter's declaration, @ for its name: a pointer to elements, or to rows of them.
+
+        What is read may lie in two parameters, so only what is written is `restrict`.
+        """
         type = self.expressions.c_type(str(buffer.ty.dtype))
-        const = "" if is_written else "const "
+        const, restrict = ("", self.restrict) if is_written else ("const ", "")
         inner = "".join(f"[{int(extent)}]" for extent in buffer.ty.shape[1:])
-        return f"{const}{type} (*{self.restrict}@){inner}" if inner else f"{const}{type} *{self.restrict}@"
+        return f"{const}{type} (*{restrict}@){inner}" if inner else f"{const}{type} *{restrict}@"
 
     def written(self, stmt: Stmt) -> list[Any]:
         """The buffers that statements store to."""
