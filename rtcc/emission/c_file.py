@@ -28,7 +28,7 @@ from rtcc.emission.emit_c import (
     tables_text,
     tensors_of,
 )
-from rtcc.emission.header import SOURCE_ALIGNMENT, TABLE, header_text, identifier
+from rtcc.emission.header import SOURCE_ALIGNMENT, SOURCE_HEAD_BYTES, TABLE, header_text, identifier
 from rtcc.emission.shapes import shape_function_text
 from rtcc.emission.steps import Address, Base, Call, Copy, If, Loop, Step, steps_of
 from rtcc.emission.walk import WalkWriter, comment_text
@@ -39,7 +39,6 @@ from rtcc.system.files import NewFile, alone_in, replace_files
 from rtcc.system.machine import Machine
 from rtcc.text.printer import print_graph
 
-_HEAD_BYTES = 64
 _LONGEST_LITERAL = 4095
 """Characters of a string that every C99 compiler takes (5.2.4.1)."""
 
@@ -132,7 +131,7 @@ def c_file(
         triple="c99",
         features=(),
         threads=1,
-        workspace_bytes=_HEAD_BYTES + arena_bytes(graph, steps),
+        workspace_bytes=SOURCE_HEAD_BYTES + arena_bytes(graph, steps),
         thread_bytes=0,
         weights_bytes=len(weights),
         weights_file=None,
@@ -155,7 +154,7 @@ def _head(info: ArtifactInfo, kernels: Mapping[str, CKernel]) -> str:
     rows: list[tuple[str, object]] = [
         ("RTCC_MAGIC", f"UINT64_C(0x{info.hashes['model'][:16]})"),
         ("RTCC_ALIGNMENT", SOURCE_ALIGNMENT),
-        ("RTCC_HEAD_BYTES", _HEAD_BYTES),
+        ("RTCC_HEAD_BYTES", SOURCE_HEAD_BYTES),
         ("RTCC_INPUT_COUNT", len(info.inputs)),
         ("RTCC_OUTPUT_COUNT", len(info.outputs)),
         *_POINTERS,

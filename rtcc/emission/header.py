@@ -26,8 +26,8 @@ struct rtcc_artifact {
 #endif
 """
 
-SOURCE_ALIGNMENT = 8
-"""Of the workspace of a C file: C99 has no word to ask for more."""
+SOURCE_ALIGNMENT, SOURCE_HEAD_BYTES = 8, 64
+"""Of the workspace of a C file: C99 has no word to ask for more; and what it takes besides the arena."""
 
 _FUNCTIONS = """\
 /* Prepare a workspace for runs with `threads` threads (1 to @UPPER@_THREADS_MAX) and start them; once,

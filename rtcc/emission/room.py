@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from rtcc.emission.footprint import Footprint
-from rtcc.errors import RtccError
+from rtcc.errors import InvalidInput, RtccError
 from rtcc.ir import Module
 from rtcc.ir.ops.plan import Launch, PlanConstant, View
 
 LISTED = 8
 """Parts that an error names."""
+
+ROOM_OPTIONS = {
+    "ram": "bytes of memory that the model may take, such as 256K: its workspace and stack",
+    "flash": "bytes of flash that it may take, such as 1M: weights, code and texts",
+}
+"""Options of targets that say what room there is."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,11 @@ class Room:
     flash: int = 0
     ram: int = 0
     layers: Mapping[str, int] = field(default_factory=dict["str", "int"])
+
+    @staticmethod
+    def of(target: str, options: Mapping[str, str]) -> Room:
+        """What a target's options say. InvalidInput for what is no size."""
+        return Room(_size(target, options, "flash"), _size(target, options, "ram"))
 
     def require_weights(self, size: int) -> None:
         """Refuse weights that alone are too large for flash."""
@@ -71,3 +82,20 @@ def _flash_too_small(found: str, there: int, parts: list[tuple[int, str]]) -> Rt
         f"{found} of flash, {there:,} are there:{listing}",
         hint="quantise the model (rtcc quantize), or take a larger part: flash=",
     )
+
+
+def _size(target: str, options: Mapping[str, str], name: str) -> int:
+    """The bytes that an option names; 0 where it is not given."""
+    from rtcc.pipeline.base import Size
+
+    text = options.get(name)
+    if text is None:
+        return 0
+    try:
+        found = Size.parse(text)
+    except ValueError as error:
+        raise InvalidInput("target-option", f"target {target}: {name}: {error}") from None
+    if found < 1:
+        message = f"target {target}: {name} is {text}, and no model takes less than a byte"
+        raise InvalidInput("target-option", message, hint="leave it out where there is no limit")
+    return found

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from typing import ClassVar
 
 from rtcc.emission.c_kernel import CKernel
+from rtcc.emission.header import SOURCE_HEAD_BYTES
+from rtcc.emission.room import Room, weights_by_layer
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module, Op
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.system.machine import Machine
-from rtcc.target import NO_HALOS, Candidate, Halos, Source, WeightsName
+from rtcc.target import NO_HALOS, Candidate, Halos, Progress, Source, WeightsName, unseen
 from rtcc.targets.cpu.model import Cpu, Reach
 from rtcc.targets.cpu.target import SOURCES, CpuTarget
 from rtcc.targets.tvm.candidate_basis import generic_candidate
@@ -29,7 +32,11 @@ class PlainC(CpuTarget):
     name: ClassVar[str] = "c"
     models: ClassVar[Mapping[str, Cpu]] = {"": SCALAR}
     sources: ClassVar[tuple[Path, ...]] = (*SOURCES, Path(__file__).parent)
-    options: ClassVar[dict[str, str]] = {"threads": "1: nothing is asked of an operating system"}
+    options: ClassVar[dict[str, str]] = {
+        "ram": "bytes of memory that the workspace may take, such as 256K",
+        "flash": "bytes of flash that the constants may take, such as 1M; code is not counted",
+        "threads": "1: nothing is asked of an operating system",
+    }
     requantizes: str = "fixed25"
     writes_c: ClassVar[bool] = True
 
@@ -38,6 +45,7 @@ class PlainC(CpuTarget):
         if self.threads > 1:
             raise InvalidInput("threads", f"a C file runs on one thread, found threads={self.threads}",
                                hint="leave threads out")  # fmt: skip
+        self.room = Room.of(self.name, options)
 
     @classmethod
     def native(cls) -> Cpu:
@@ -65,6 +73,15 @@ class PlainC(CpuTarget):
 
     def graph_passes(self, level: str) -> str:
         return super().graph_passes(level).replace("lower-quantization", "lower-quantization{form=integers}")
+
+    @property
+    def workspace_room(self) -> int:
+        return max(1, self.room.ram - SOURCE_HEAD_BYTES) if self.room.ram else 0
+
+    def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
+        room = replace(self.room, layers=weights_by_layer(module))
+        room.require_weights(int(module.main.attributes.get("const", 0)))
+        return super().compile_kernels(module, progress)
 
     def runnable(self, kernels: Mapping[str, bytes]) -> Mapping[str, bytes]:
         from rtcc.emission.c_objects import objects_of

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from rtcc.emission.emit_c import BARE_HEAD_BYTES, ModelSource
-from rtcc.emission.room import Room, weights_by_layer
+from rtcc.emission.room import ROOM_OPTIONS, Room, weights_by_layer
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module, Op
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
-from rtcc.pipeline.base import Size
 from rtcc.system.machine import Machine
 from rtcc.target import (
     DEFAULT_TARGET,
@@ -39,8 +38,7 @@ class CortexM(CpuTarget):
     models: ClassVar[Mapping[str, Cpu]] = {name: core.cpu for name, core in CORES.items()}
     sources: ClassVar[tuple[Path, ...]] = (*SOURCES, Path(__file__).parent)
     options: ClassVar[dict[str, str]] = {
-        "ram": "bytes of memory that the model may take, such as 256K: its workspace and stack",
-        "flash": "bytes of flash that it may take, such as 1M: weights, code and texts",
+        **ROOM_OPTIONS,
         "threads": "1: there is one core, and nothing that divides it",
     }
     tools: ClassVar[dict[str, str]] = {
@@ -54,7 +52,7 @@ class CortexM(CpuTarget):
             raise InvalidInput("threads", f"{self.cpu} runs one thread, found threads={self.threads}",
                                hint="leave threads out")  # fmt: skip
         self.requantizes = self.core.requantizes
-        self.room = Room(_size(options, "flash"), _size(options, "ram"))
+        self.room = Room.of(self.name, options)
 
     @classmethod
     def native(cls) -> Cpu:
@@ -63,7 +61,8 @@ class CortexM(CpuTarget):
 
     @property
     def in_c(self) -> str:
-        return "c"
+        limits = (f"{name}={self.settings[name]}" for name in ("flash", "ram") if name in self.settings)
+        return ",".join(["c", *limits])
 
     @property
     def core(self) -> Core:
@@ -121,21 +120,6 @@ class CortexM(CpuTarget):
         if isinstance(anchor, ConvSum | MatMulSum):
             return replace(vectors, registers=INTEGER_REGISTERS)
         return vectors
-
-
-def _size(options: Mapping[str, str], name: str) -> int:
-    """The bytes that an option names; 0 where it is not given."""
-    text = options.get(name)
-    if text is None:
-        return 0
-    try:
-        found = Size.parse(text)
-    except ValueError as error:
-        raise InvalidInput("target-option", f"target cortex-m: {name}: {error}") from None
-    if found < 1:
-        message = f"target cortex-m: {name} is {text}, and no model takes less than a byte"
-        raise InvalidInput("target-option", message, hint="leave it out where there is no limit")
-    return found
 
 
 def _without_larger_weights(candidate: Candidate) -> Candidate:

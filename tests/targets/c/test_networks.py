@@ -114,6 +114,8 @@ def test_a_library_is_made_of_the_same_c() -> None:
         ({"target": "x86"}, "emit-target"),
         ({"external_weights": True}, "weights-external"),
         ({"threads": 2, "target": "c"}, "threads"),
+        ({"target": "cortex-m:cortex-m4,flash=64K"}, "flash-too-small"),
+        ({"target": "c,ram=4K"}, "ram-too-small"),
     ],
 )
 def test_what_c_cannot_have_is_refused(options: dict[str, Any], code: str, tmp_path: Path) -> None:

@@ -66,9 +66,9 @@ static float exp_below_one_f32(float x)
  * }
  */
 static RTCC_APART void kernel_conv(
-    const float (*restrict in0)[1][4][6],
-    const float (*restrict in1)[1][3][3],
-    const float *restrict in2,
+    const float (*in0)[1][4][6],
+    const float (*in1)[1][3][3],
+    const float *in2,
     float (*restrict out0)[2][4][6])
 {
     for (int32_t i = 0; i < 2; i++) {
@@ -100,7 +100,7 @@ static RTCC_APART void kernel_conv(
  *   return(%p)
  * }
  */
-static RTCC_APART void kernel_pool(const float (*restrict in0)[2][4][6], float (*restrict out0)[2][2][3])
+static RTCC_APART void kernel_pool(const float (*in0)[2][4][6], float (*restrict out0)[2][2][3])
 {
     for (int32_t i = 0; i < 4; i++) {
         const int32_t i1 = i / 2;
@@ -128,8 +128,8 @@ static RTCC_APART void kernel_pool(const float (*restrict in0)[2][4][6], float (
  * }
  */
 static RTCC_APART int32_t kernel_swap(
-    const float (*restrict in0)[2][2][3],
-    const int64_t *restrict in1,
+    const float (*in0)[2][2][3],
+    const int64_t *in1,
     float (*restrict out0)[2][2][3])
 {
     for (int32_t i = 0; i < 4; i++) {
@@ -152,7 +152,7 @@ static RTCC_APART int32_t kernel_swap(
  *   return(%y)
  * }
  */
-static RTCC_APART void kernel_softmax(const float (*restrict data)[3], float (*restrict output)[3])
+static RTCC_APART void kernel_softmax(const float (*data)[3], float (*restrict output)[3])
 {
     for (int32_t row = 0; row < 4; row++) {
         float acc[3];
