@@ -12,7 +12,7 @@ from rtcc.rounding.bounded import NARROW, SINGLE, sum_error
 from rtcc.target import GENERIC, Candidate, Cost
 from rtcc.targets.tvm.caches import Caches
 from rtcc.targets.tvm.demand import Demand, Stream
-from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
+from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, multiplies_by_lane
 from rtcc.targets.tvm.kernels.numbers import HALVES, are_multiplied
 from rtcc.targets.tvm.problems import is_column
 from rtcc.targets.tvm.summation import block_length, roundings
@@ -30,6 +30,11 @@ class Vectors:
     caches: Caches
     threads: int
     features: frozenset[str] = frozenset()
+
+    @property
+    def by_lane(self) -> bool:
+        """As `ConvProblem` has it."""
+        return multiplies_by_lane(self.features)
 
 
 Price = Callable[[Demand], Cost]

@@ -178,7 +178,8 @@ class _Convolution:
     @property
     def _problem(self) -> ConvProblem:
         """The problem as a kernel over blocks has it: with the border that it asks for."""
-        return bordered_problem(self.conv, self.vectors.lanes, self.halos)
+        vectors = self.vectors
+        return bordered_problem(self.conv, vectors.lanes, self.halos, by_lane=vectors.by_lane)
 
     def _direct(self) -> Candidate:
         problem, vectors = self._problem, self.vectors
@@ -209,12 +210,13 @@ class _Convolution:
 
     def _winograd(self, outputs: int) -> Candidate:
         """The candidate for the operator that the convolution would be made into."""
-        conv, name = conv_problem(self.conv, self.vectors.lanes, self.halos), f"winograd{outputs}"
+        vectors, name = self.vectors, f"winograd{outputs}"
+        conv = conv_problem(self.conv, vectors.lanes, self.halos, by_lane=vectors.by_lane)
         conv = turned(conv) if is_column(self.conv) else conv
         tile = tile_outputs(conv, outputs)
         if reason := winograd_illegal(conv, tile):
             return Candidate(name, Illegal(f"{name}: {reason}"))
-        return _winograd_candidate(WinogradProblem(conv, tile), self.conv, self.vectors, self.price)
+        return _winograd_candidate(WinogradProblem(conv, tile), self.conv, vectors, self.price)
 
     def _columns(self, outputs: int) -> Candidate:
         """The candidate for the operator that the convolution would be made into."""
@@ -303,7 +305,8 @@ def _given_candidates(
     if reason is not None:
         return tuple(Candidate(name, Illegal(f"{name}: {reason}")) for name in names)
     if isinstance(op, WinogradConv):
-        return _winograd_candidates(op, winograd_problem(op, vectors.lanes, halos), vectors, price)
+        problem = winograd_problem(op, vectors.lanes, halos, by_lane=vectors.by_lane)
+        return _winograd_candidates(op, problem, vectors, price)
     problem = fft_problem(op, vectors.lanes, halos)
     by = choose_blocking(problem, vectors.registers, vectors.caches, vectors.threads)
     return (_fft_candidate(problem, by, op, op.points, vectors, price),)

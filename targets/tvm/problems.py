@@ -112,7 +112,9 @@ def scratch_bytes(kernel: Graph, lanes: int) -> int:
 # -------------------------------------------------------------------------------------------- convolution
 
 
-def conv_problem(conv: nn.Conv | ConvSum, lanes: int, halos: Halos) -> ConvProblem:
+def conv_problem(
+    conv: nn.Conv | ConvSum, lanes: int, halos: Halos, *, by_lane: bool = False
+) -> ConvProblem:
     """A convolution as its micro-kernel takes it; a column (width 1) is turned into a row."""
     data, weight, result = conv.data.type, conv.weight.type, conv.type
     pads, strides, dilations = conv.geometry()
@@ -122,20 +124,22 @@ def conv_problem(conv: nn.Conv | ConvSum, lanes: int, halos: Halos) -> ConvProbl
         filters=result.sizes[1], kernel=_spatial(weight.sizes), strides=_pair(strides),
         dilations=_pair(dilations), pads=_quad(pads), groups=conv.group, lanes=lanes,
         input_halo=_quad(halos.operand), output_halo=_quad(halos.result),
-        numbers=numbers_of(conv.type.dtype),
+        numbers=numbers_of(conv.type.dtype), by_lane=by_lane and conv.type.dtype is DType.F32,
     )  # fmt: skip
     return turned(problem) if is_column(conv) else problem
 
 
-def bordered_problem(conv: nn.Conv | ConvSum, lanes: int, halos: Halos) -> ConvProblem:
+def bordered_problem(
+    conv: nn.Conv | ConvSum, lanes: int, halos: Halos, *, by_lane: bool = False
+) -> ConvProblem:
     """As a kernel over blocks has it: with the border that its padding asks for."""
-    problem = conv_problem(conv, lanes, halos)
+    problem = conv_problem(conv, lanes, halos, by_lane=by_lane)
     widest = tuple(map(max, problem.input_halo, problem.needed_halo))
     return replace(problem, input_halo=(widest[0], widest[1], widest[2], widest[3]))
 
 
 def winograd_problem(
-    op: WinogradConv, lanes: int, halos: Halos = NO_HALOS, pool: Op | None = None
+    op: WinogradConv, lanes: int, halos: Halos = NO_HALOS, pool: Op | None = None, *, by_lane: bool = False
 ) -> WinogradProblem:
     """A convolution by Winograd's algorithm as its micro-kernel takes it, with a pool of its results."""
     data, result, window = op.data.type, op.type, op.window
@@ -143,7 +147,7 @@ def winograd_problem(
     problem = ConvProblem(
         batch=data.sizes[0], channels=data.sizes[1], height=height, width=width, filters=result.sizes[1],
         kernel=_pair(window.kernel), pads=_quad(window.pads), lanes=lanes,
-        input_halo=_quad(halos.operand), output_halo=_quad(halos.result),
+        input_halo=_quad(halos.operand), output_halo=_quad(halos.result), by_lane=by_lane,
     )  # fmt: skip
     return WinogradProblem(problem, _pair(op.outputs), None if pool is None else _pooling(pool))
 

@@ -65,12 +65,12 @@ def _best(anchor: Op, candidate: Candidate, constants: Container[int], vectors: 
         case nn.Conv() if is_columns(candidate.algorithm):
             return ()
         case nn.Conv() if candidate.transformed and candidate.transformed.operator == WinogradConv.name:
-            conv = conv_problem(anchor, vectors.lanes, NO_HALOS)
+            conv = conv_problem(anchor, vectors.lanes, NO_HALOS, by_lane=vectors.by_lane)
             conv = turned(conv) if is_column(anchor) else conv
             outputs = tile_outputs(conv, max(candidate.transformed.size))
             return best_blockings(WinogradProblem(conv, outputs), registers, vectors.caches, threads)
         case nn.Conv() if candidate.algorithm in ("direct", "direct_plain", "depthwise"):
-            problem = bordered_problem(anchor, vectors.lanes, NO_HALOS)
+            problem = bordered_problem(anchor, vectors.lanes, NO_HALOS, by_lane=vectors.by_lane)
             if candidate.algorithm == "direct":
                 return direct_tiles(problem, registers, cache, threads, MOST_TILES)
             if candidate.algorithm == "direct_plain":

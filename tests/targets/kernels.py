@@ -18,7 +18,7 @@ from rtcc.system.machine import Machine
 from rtcc.targets.tvm.build import KERNEL_SYMBOL, build_object, target_of
 from rtcc.verification.memory import Place, placed
 
-CPUS = {16: "skylake-avx512", 8: "haswell"}
+CPUS = {16: "skylake-avx512", 8: "haswell", 4: "x86-64-v3"}
 """A CPU for each vector length."""
 
 TASKS = 3

@@ -33,8 +33,10 @@ from rtcc.targets.tvm.kernels.pooling.pool_problem import PoolProblem, Reduction
 from tests.targets.kernels import blocked, close, run
 from tests.targets.packed import depthwise_weights, direct_weights, matmul_weights, plain_weights
 
-REGISTERS = {16: 32, 8: 16}
+REGISTERS = {16: 32, 8: 16, 4: 32}
 lengths = pytest.mark.parametrize("lanes", [16, 8])
+lengths_by_lane = pytest.mark.parametrize("lanes", [16, 8, 4])
+"""Besides, as on ARM: short vectors that are multiplied lane by lane."""
 
 
 class BiasRelu:
@@ -106,10 +108,10 @@ DIRECT = {
 }
 
 
-@lengths
+@lengths_by_lane
 @pytest.mark.parametrize("name", DIRECT)
 def test_direct_conv(name: str, lanes: int) -> None:
-    p = replace(DIRECT[name], lanes=lanes)
+    p = replace(DIRECT[name], lanes=lanes, by_lane=lanes == 4)
     tile = direct_tile(p, REGISTERS[lanes])
     data, weights = (
         numbers(p.batch, p.channels, p.height, p.width),
@@ -122,11 +124,11 @@ def test_direct_conv(name: str, lanes: int) -> None:
     close(result, expected_with_bias(data, weights, bias, p), weights[0].size)
 
 
-@lengths
+@lengths_by_lane
 @pytest.mark.parametrize("name", [name for name, p in DIRECT.items() if any(p.pads)])
 def test_direct_conv_multiplies_no_padding(name: str, lanes: int) -> None:
     """What lies in the border is not read: were it not zero, results would be the same."""
-    p = replace(DIRECT[name], lanes=lanes)
+    p = replace(DIRECT[name], lanes=lanes, by_lane=lanes == 4)
     tile = direct_tile(p, REGISTERS[lanes])
     data = numbers(p.batch, p.channels, p.height, p.width)
     weights, bias = numbers(p.filters, p.channels // p.groups, *p.kernel), numbers(p.output.blocks * lanes)
@@ -153,10 +155,11 @@ def test_share_of_products_inside_the_data(p: ConvProblem, pairs: float) -> None
     assert p.share_inside == pytest.approx(pairs)
 
 
-@lengths
+@lengths_by_lane
 def test_direct_conv_in_several_passes(lanes: int) -> None:
     """Sums that rest in the output between passes; the last group has fewer rows and blocks."""
     p = ConvProblem(1, 80, 7, 7, 48, (3, 3), pads=(1, 1, 1, 1), lanes=lanes, input_halo=(1, 1, 1, 1))
+    p = replace(p, by_lane=lanes == 4)
     tile = Tile(pixels=4, blocks=4, depth=3, rows=5)
     data, weights, bias = numbers(1, 80, 7, 7), numbers(48, 80, 3, 3), numbers(48)
     func = direct_conv.make(p, BiasRelu(48), tile)
@@ -198,13 +201,15 @@ PLAIN = {
     ),
     "image smaller than the filter": ConvProblem(1, 2, 5, 2, 17, (3, 3), pads=(1, 1, 1, 1)),
     "padding wider than the filter": ConvProblem(1, 3, 6, 6, 17, (3, 3), pads=(3, 4, 5, 4)),
+    "pointwise, rows of no whole tiles": ConvProblem(2, 21, 5, 27, 40, (1, 1)),
+    "rows shorter than a vector": ConvProblem(1, 5, 4, 3, 24, (1, 1)),
 }
 
 
-@lengths
+@lengths_by_lane
 @pytest.mark.parametrize("name", PLAIN)
 def test_plain_conv(name: str, lanes: int) -> None:
-    p = replace(PLAIN[name], lanes=lanes)
+    p = replace(PLAIN[name], lanes=lanes, by_lane=lanes == 4)
     tile = plain_tile(p, REGISTERS[lanes])
     data, weights = numbers(p.batch, p.channels, p.height, p.width), numbers(p.filters, p.channels, *p.kernel)
     bias = numbers(p.output.blocks * lanes)

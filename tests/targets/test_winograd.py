@@ -32,6 +32,7 @@ from tests.targets.test_microkernels import BiasRelu, Residual, convolved, expec
 from tests.targets.transformed import Case, Layer, pooled, require_close, result_of
 
 lengths = pytest.mark.parametrize("lanes", [16, 8])
+lengths_by_lane = pytest.mark.parametrize("lanes", [16, 8, 4])
 ONE = (1, 1, 1, 1)
 ERROR = {2: 1e-6, 3: 1e-6, 4: 3e-6}
 """Of the largest result, by the outputs of a tile."""
@@ -76,11 +77,11 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 
 
-@lengths
+@lengths_by_lane
 @pytest.mark.parametrize("name", CASES)
 def test_winograd_conv(name: str, lanes: int) -> None:
     conv, outputs, tile = CASES[name]
-    p = WinogradProblem(replace(conv, lanes=lanes), outputs)
+    p = WinogradProblem(replace(conv, lanes=lanes, by_lane=lanes == 4), outputs)
     bias = numbers(p.conv.output.blocks * lanes)
     result, data, weights = result_of(p, tile, BiasRelu(len(bias)), [bias])
     expected = expected_with_bias(data, weights, bias, p.conv)

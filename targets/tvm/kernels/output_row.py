@@ -40,6 +40,27 @@ class Accumulators:
         place = self.place(m, j)
         kernel.store(self.buffer, [place], self.buffer[place] + value)
 
+    def add_by_lane(
+        self,
+        kernel: FunctionBuilder,
+        pixels: range,
+        data: Callable[[Index], Expr],
+        weight: Callable[[int, Index], Expr],
+        *,
+        clears: bool = False,
+    ) -> None:
+        """acc[m, j] += data(m)[c] · weight(c, j) for some pixels, all channels c of a block, and all j.
+
+        clears: whatever the accumulators held is forgotten.
+        """
+        for c in range(self.lanes):
+            with kernel.unrolled("m", len(pixels), pixels.start) as m, kernel.unrolled("j", self.blocks) as j:
+                product = tirx.Shuffle([data(m)], [c] * self.lanes) * weight(c, j)
+                if clears and c == 0:
+                    kernel.store(self.buffer, [self.place(m, j)], product)
+                else:
+                    self.add(kernel, m, j, product)
+
     def add_all(self, kernel: FunctionBuilder, other: Accumulators) -> None:
         """Add as many sums to these, vector by vector, in this one's element type."""
         dtype = f"{self.buffer.ty.dtype}x{self.lanes}"
@@ -57,9 +78,17 @@ class Accumulators:
         dtype: str = "float32",
     ) -> Accumulators:
         """New accumulators, each lane set to `start`."""
-        buffer = kernel.local(name, (pixels * blocks * lanes,), dtype)
+        acc = Accumulators.undefined(kernel, name, pixels, blocks, lanes, dtype)
         with kernel.unrolled("i", pixels * blocks) as i:
-            kernel.store(buffer, [vector(i * lanes, lanes)], splat(start, lanes, dtype))
+            kernel.store(acc.buffer, [vector(i * lanes, lanes)], splat(start, lanes, dtype))
+        return acc
+
+    @staticmethod
+    def undefined(
+        kernel: FunctionBuilder, name: str, pixels: int, blocks: int, lanes: int, dtype: str = "float32"
+    ) -> Accumulators:
+        """New accumulators that hold anything."""
+        buffer = kernel.local(name, (pixels * blocks * lanes,), dtype)
         return Accumulators(buffer, pixels, blocks, lanes)
 
 

@@ -33,6 +33,17 @@ def split_evenly(extent: int, most: int) -> tuple[int, int]:
     return tile, extent % tile
 
 
+def most_pixels(registers: int, blocks: int, *, by_lane: bool = False, taps: int = 1) -> int:
+    """The most pixels of a register tile by so many vectors of results; weights are read as they are used.
+
+    by_lane: each pixel's channels stay in a register of their own; of several taps of a row LLVM keeps some
+    pixels and weights more, which neighbours share.
+    """
+    if by_lane:
+        return (registers - blocks - 2 * (taps - 1)) // (blocks + 1)
+    return (registers - blocks - 1) // blocks
+
+
 def cycles_per_step(width: int, pixels: int, blocks: int, first_use: float = 0.0) -> float:
     """Estimated cycles of one reduction step over a row of `width` pixels cut into tiles of pixels by blocks.
 

@@ -25,7 +25,7 @@ from rtcc.targets.tvm.function_builder import Expr, splat, vector
 from rtcc.targets.tvm.kernels.attention import attention, softmax
 from rtcc.targets.tvm.kernels.attention.attention_problem import attention_illegal
 from rtcc.targets.tvm.kernels.convolution import depthwise_conv, direct_conv, im2col_conv, plain_conv
-from rtcc.targets.tvm.kernels.convolution.conv_problem import Tile
+from rtcc.targets.tvm.kernels.convolution.conv_problem import Tile, multiplies_by_lane
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import tile_illegal
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colTile
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
@@ -244,7 +244,8 @@ def _conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
     halos = Halos(op.data.type.layout.halo if op.data.type.layout else (), layout.halo)
     algorithm, tile = graph.attributes["algorithm"], Tile(*graph.attributes["tile"])
     vectors = 1 if algorithm == "depthwise" else tile.blocks
-    problem = conv_problem(op, layout.blocks[1], halos)
+    by_lane = multiplies_by_lane(target.machine.features)
+    problem = conv_problem(op, layout.blocks[1], halos, by_lane=by_lane)
     require_tile(
         op, replace(tile, depth=tile.depth or 1), op.weight.type, 0, vectors * layout.blocks[1],
         tile_illegal(problem, tile),
@@ -271,7 +272,8 @@ def _winograd(graph: Graph, op: WinogradConv, target: Target) -> tirx.PrimFunc:
     logical = _without_height if op.type.rank == 3 else _same
     epilogue = RegionEpilogue(graph, op, [op.data, op.weight], logical)
     by = Blocking(*graph.attributes["tile"])
-    problem = winograd_problem(op, lanes, halos, joined_pool(graph))
+    by_lane = multiplies_by_lane(target.machine.features)
+    problem = winograd_problem(op, lanes, halos, joined_pool(graph), by_lane=by_lane)
     require_tile(op, by, op.weight.type, 0, by.blocks * lanes, blocking_illegal(problem, by))
     return finished(winograd_conv.make(problem, epilogue, by), graph, epilogue)
 

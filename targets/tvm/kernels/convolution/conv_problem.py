@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +16,8 @@ class ConvProblem:
     """A 2-D convolution over blocked activations; a 1-D one has height 1.
 
     `pads` is top, left, bottom, right; `lanes` the vector length and block size. The halo of the input must
-    hold every zero that the padding reads (`missing_halo` says what lacks).
+    hold every zero that the padding reads (`missing_halo` says what lacks). by_lane: whether an instruction
+    multiplies a vector by one lane of another, so that a pixel's channels are read together.
     """
 
     batch: int
@@ -32,6 +34,7 @@ class ConvProblem:
     input_halo: Halo = NO_HALO
     output_halo: Halo = NO_HALO
     numbers: Numbers = FLOATS
+    by_lane: bool = False
 
     def window(self, axis: int) -> Window:
         """The filter's movement along the height (0) or the width (1)."""
@@ -77,6 +80,11 @@ class ConvProblem:
         """Input blocks that each output sums over."""
         return -(-self.channels // self.groups // self.lanes)
 
+    @property
+    def has_whole_blocks(self) -> bool:
+        """Whether the channels that are summed fill all lanes of their blocks."""
+        return self.channels // self.groups % self.lanes == 0
+
     @cached_property
     def share_inside(self) -> float:
         """The part of the multiply-adds whose data are no padding."""
@@ -85,6 +93,11 @@ class ConvProblem:
     def has_halo(self) -> bool:
         """Whether the input's halo is wide enough for the padding."""
         return all(has >= needs for has, needs in zip(self.input_halo, self.needed_halo, strict=True))
+
+
+def multiplies_by_lane(features: Collection[str]) -> bool:
+    """Whether a CPU with those features, by LLVM's names, multiplies vectors by one lane of another."""
+    return "neon" in features
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from rtcc.targets.tvm.kernels.blocked import NO_HALO
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.numbers import FLOATS
 from rtcc.targets.tvm.kernels.shares import uneven, work_before
-from rtcc.targets.tvm.kernels.tiling import Tiling, cycles_per_step, split_evenly
+from rtcc.targets.tvm.kernels.tiling import Tiling, cycles_per_step, most_pixels, split_evenly
 from rtcc.targets.tvm.summation import is_one_block
 
 MOST_ACCUMULATORS = 256
@@ -82,12 +82,19 @@ def direct_tiles(
     if may_join_rows(problem):
         joins = [n for n in range(1, problem.output_height + 1) if problem.output_height % n == 0]
     blocks = -(-problem.filters // problem.groups // problem.lanes)
+    by_lane, taps = problem.by_lane and problem.has_whole_blocks, problem.kernel[1]
+
+    def room(nt: int) -> int:
+        if by_lane and taps > 1 and nt > 2:
+            return 0  # weights, which LLVM loads ahead, would push sums out of their registers
+        return most_pixels(registers, nt, by_lane=by_lane, taps=taps)
+
     candidates = {
         Tile(split_evenly(join * problem.output_width, most)[0], nt, joined=join)
         for join in joins
         for nt in range(1, min(4, blocks) + 1)
         if problem.groups == 1 or blocks % nt == 0
-        for most in range(1, (registers - nt - 1) // nt + 1)
+        for most in range(1, room(nt) + 1)
     }
     ordered = sorted(candidates, key=lambda tile: (tile.joined, tile.pixels, tile.blocks))
     ordered.sort(key=lambda tile: pixel_cycles(problem, tile) * imbalance(problem, tile, tasks))
@@ -163,6 +170,11 @@ def tile_illegal(problem: ConvProblem, tile: Tile) -> str | None:
     return None
 
 
+def reads_rows_by_lane(problem: ConvProblem) -> bool:
+    """Whether `plain_conv` reads neighbouring pixels together and multiplies by one after the other."""
+    return problem.by_lane and problem.strides[1] <= 2 and problem.dilations[1] == 1
+
+
 @functools.cache
 def plain_tile(problem: ConvProblem, registers: int) -> Tile:
     """The register tile with the least estimated time."""
@@ -173,13 +185,22 @@ def plain_tiles(problem: ConvProblem, registers: int) -> list[Tile]:
     """Register tiles by their estimated time; smaller than `direct_conv`'s.
 
     LLVM unrolls the short loop over the taps and shares the pixels that neighbouring taps read, which takes
-    registers: measured best at five eighths of them for accumulators.
+    registers: measured best at five eighths of them for accumulators. Where pixels are read by vectors, all
+    taps of a row take one register for each of those, and the weights one each.
     """
     blocks = problem.output.blocks
+
+    def room(nt: int) -> int:
+        if not reads_rows_by_lane(problem):
+            return min(registers * 5 // 8 // nt, 8 if nt > 1 else 14)
+        taps, stride = problem.kernel[1], problem.strides[1]
+        rows = {m: -(-((m - 1) * stride + taps) // problem.lanes) for m in range(1, registers)}
+        return max((m for m in rows if m * nt + rows[m] + nt < registers), default=1)
+
     candidates = [
         Tile(split_evenly(problem.output_width, most)[0], nt)
         for nt in range(1, min(4, blocks) + 1)
-        for most in range(1, min(registers * 5 // 8 // nt, 8 if nt > 1 else 14) + 1)
+        for most in range(1, room(nt) + 1)
     ]
 
     def cost(tile: Tile) -> float:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from rtcc.targets.tvm.function_builder import SECOND_CACHE, Index, bounded, splat, vector
+from rtcc.targets.tvm.function_builder import LINE_FLOATS, SECOND_CACHE, Index, bounded, splat, vector
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import direct_illegal, direct_tile
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Epilogue
@@ -143,6 +143,10 @@ class _DirectConv:
         """Add the products of `count` input blocks from `first`."""
         problem, kernel, lanes = self.problem, row.kernel, self.problem.lanes
         (down, across), columns = problem.windows, acc.blocks * lanes
+
+        def place(m: Index) -> Index:
+            return across.coordinate(x + m, s) + problem.input_halo[1]
+
         with (
             kernel.serial("cb", count, first) as cb,
             each_tap(kernel, problem.windows, (row.y, x), acc.pixels) as (r, s, parts),
@@ -150,6 +154,16 @@ class _DirectConv:
             self._ask_for_inputs(row, data, x + acc.pixels, acc.pixels, (cb, r, s))
             y = down.coordinate(row.y, r) + problem.input_halo[0]
             block = row.first_input_block(problem) + cb
+            if problem.by_lane and problem.has_whole_blocks:
+                kernel.prefetch(weights, [row.kb, cb, r, s, AHEAD_ELEMENTS // columns], columns * lanes)
+                for inside, condition in parts:
+                    with kernel.when(condition):
+                        acc.add_by_lane(
+                            kernel, inside,
+                            lambda m: data[row.n, block, y, place(m), vector(0, lanes)],
+                            lambda c, j: weights[row.kb, cb, r, s, c, vector(j * lanes, lanes)],
+                        )  # fmt: skip
+                return
             with kernel.serial("c", bounded(lanes, problem.channels // problem.groups, cb * lanes)) as c:
                 kernel.prefetch(weights, [row.kb, cb, r, s, c + AHEAD_ELEMENTS // columns], columns)
                 for inside, condition in parts:
@@ -158,8 +172,7 @@ class _DirectConv:
                         kernel.unrolled("m", len(inside), inside.start) as m,
                         kernel.unrolled("j", acc.blocks) as j,
                     ):
-                        column = across.coordinate(x + m, s) + problem.input_halo[1]
-                        value = splat(data[row.n, block, y, column, c], lanes)
+                        value = splat(data[row.n, block, y, place(m), c], lanes)
                         weight = weights[row.kb, cb, r, s, c, vector(j * lanes, lanes)]
                         acc.add(kernel, m, j, value * weight)
 
@@ -176,6 +189,7 @@ class _DirectConv:
         (down, across), halo = problem.windows, problem.input_halo
         is_new = tirx.LT(s, across.stride) if across.taps > across.stride else None
         block, y = row.first_input_block(problem) + cb, down.coordinate(row.y, r) + halo[0]
-        with kernel.when(is_new), kernel.unrolled("m", pixels) as m:
-            column = across.coordinate(x + m, s) + halo[1]
+        step = max(1, LINE_FLOATS // (problem.lanes * across.stride)) if problem.by_lane else 1
+        with kernel.when(is_new), kernel.unrolled("m", -(-pixels // step)) as m:
+            column = across.coordinate(x + m * step, s) + halo[1]
             kernel.prefetch(data, [row.n, block, y, column], problem.lanes, SECOND_CACHE)

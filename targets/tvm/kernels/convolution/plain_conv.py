@@ -24,12 +24,17 @@ from rtcc.targets.tvm.function_builder import (
 )
 from rtcc.targets.tvm.kernels.convolution import narrow_conv
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
-from rtcc.targets.tvm.kernels.convolution.conv_tiles import is_narrow, plain_illegal, plain_tile
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
+    is_narrow,
+    plain_illegal,
+    plain_tile,
+    reads_rows_by_lane,
+)
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.numbers import TOTAL
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
 from rtcc.targets.tvm.kernels.tiling import Tiling
-from rtcc.targets.tvm.kernels.window_taps import each_tap
+from rtcc.targets.tvm.kernels.window_taps import each_tap, tap_bounds
 from rtcc.targets.tvm.summation import block_length
 
 
@@ -115,6 +120,11 @@ class _PlainConv:
     ) -> None:
         """Add the products of one input channel."""
         kernel, (down, across) = row.kernel, self.problem.windows
+        if reads_rows_by_lane(self.problem) and across.inside(x, acc.pixels) is None:
+            first, end = tap_bounds(down, row.y)
+            with kernel.serial("r", end - first, first) as r:
+                self._taps_of_row(row, data, weights, acc, x, c, r)
+            return
         with each_tap(kernel, (down, across), (row.y, x), acc.pixels) as (r, s, parts):
             y = down.coordinate(row.y, r)
             if self._asks_for_inputs:
@@ -127,4 +137,36 @@ class _PlainConv:
                 ):
                     value = splat(data[row.n, c, y, across.coordinate(x + m, s)], acc.lanes)
                     weight = weights[row.kb, c, r, s, vector(j * acc.lanes, acc.lanes)]
+                    acc.add(kernel, m, j, value * weight)
+
+    def _taps_of_row(
+        self,
+        row: OutputRow,
+        data: tirx.Buffer,
+        weights: tirx.Buffer,
+        acc: Accumulators,
+        x: Index,
+        c: Index,
+        r: Index,
+    ) -> None:
+        """Add the products of a row of the filter with pixels that are all inside the data.
+
+        These are read by vectors, of which the last may overlap the one before.
+        """
+        kernel, lanes, (down, across) = row.kernel, acc.lanes, self.problem.windows
+        y, column = down.coordinate(row.y, r), across.coordinate(x, 0)
+        count = (acc.pixels - 1) * across.stride + across.taps
+        if self._asks_for_inputs:
+            kernel.prefetch_from(data, [row.n, c, y, x + acc.pixels], acc.pixels, SECOND_CACHE)
+        for s in range(across.taps):
+            for m in range(acc.pixels):
+                place = m * across.stride + s
+                first = max(0, min(place - place % lanes, count - lanes))
+                if count < lanes:
+                    value = splat(data[row.n, c, y, column + place], lanes)
+                else:
+                    pixels = data[row.n, c, y, vector(column + first, lanes)]
+                    value = tirx.Shuffle([pixels], [place - first] * lanes)
+                with kernel.unrolled("j", acc.blocks) as j:
+                    weight = weights[row.kb, c, r, s, vector(j * lanes, lanes)]
                     acc.add(kernel, m, j, value * weight)

@@ -101,6 +101,10 @@ class TransformedProblem(ABC):
     def step_cycles(self, by: Blocking) -> float:
         """Of one channel of a register tile's products."""
 
+    def most_tiles(self, registers: int, blocks: int) -> int:
+        """The most tiles of a register tile with so many blocks of output channels."""
+        return (registers - self.parts * (blocks + 1)) // (self.parts * blocks)
+
     @property
     def is_depthwise(self) -> bool:
         """Whether each channel has a filter of its own, so that there are no matrices."""
@@ -246,7 +250,7 @@ def best_blockings(
 def _blockings(problem: TransformedProblem, registers: int, tasks: int) -> Iterator[Blocking]:
     """All blockings worth looking at, in a fixed order."""
     for blocks in range(1, min(4, problem.conv.output.blocks) + 1):
-        room = (registers - problem.parts * (blocks + 1)) // (problem.parts * blocks)
+        room = problem.most_tiles(registers, blocks)
         most = min(problem.tiles, max(1, room))
         for tiles in range(-(-most // 3), most + 1):
             for groups in range(1, min(MOST_REGISTER_TILES, -(-problem.tiles // tiles)) + 1):

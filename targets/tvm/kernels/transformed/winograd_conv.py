@@ -171,19 +171,38 @@ class _WinogradConv(TransformedConv):
     ) -> Accumulators:
         """The products of a register tile, summed over `count` channel blocks from `begin`."""
         kernel, lanes, conv, by = self.kernel, self.lanes, self.problem.conv, block.by
+        if conv.by_lane and conv.has_whole_blocks and isinstance(count, int):
+            acc = Accumulators.undefined(kernel, "acc", by.tiles, by.blocks, lanes)
+            for cb in range(count):
+                self._by_lane(block, acc, (point, group, first), begin + cb, clears=cb == 0)
+            return acc
         acc = Accumulators.cleared(kernel, "acc", by.tiles, by.blocks, lanes)
+        columns = acc.blocks * lanes
         with (
             kernel.serial("cb", count, begin) as cb,
             kernel.serial("c", bounded(lanes, conv.channels, cb * lanes)) as c,
         ):
             channel = kernel.bind("channel", cb * lanes + c)
-            columns = acc.blocks * lanes
             kernel.prefetch(self.weights, [group, point, channel + AHEAD_FLOATS // columns], columns)
             with kernel.unrolled("m", acc.pixels) as m, kernel.unrolled("j", acc.blocks) as j:
                 value = splat(block.scratch[block.transformed(point, cb, first + m) + c], lanes)
                 weight = self.weights[group, point, channel, vector(j * lanes, lanes)]
                 acc.add(kernel, m, j, value * weight)
         return acc
+
+    def _by_lane(
+        self, block: TileBlock, acc: Accumulators, at: tuple[Index, Index, Index], cb: Index, *, clears: bool
+    ) -> None:
+        """The products of one channel block; at: the point, the group and the first tile."""
+        kernel, lanes, (point, group, first) = self.kernel, self.lanes, at
+        channel, columns = kernel.bind("channel", cb * lanes), acc.blocks * lanes
+        kernel.prefetch(self.weights, [group, point, channel + AHEAD_FLOATS // columns], columns * lanes)
+        acc.add_by_lane(
+            kernel, range(acc.pixels),
+            lambda m: block.scratch[vector(block.transformed(point, cb, first + m), lanes)],
+            lambda c, j: self.weights[group, point, channel + c, vector(j * lanes, lanes)],
+            clears=clears,
+        )  # fmt: skip
 
     # ---- output = epilogue(Aᵀ M A)
 

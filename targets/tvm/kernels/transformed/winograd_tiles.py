@@ -10,7 +10,7 @@ from typing import ClassVar
 from rtcc.ir.ops.winograd import POINTS, Transform, amplification, transform
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.pooling.joined_pool import Pooling
-from rtcc.targets.tvm.kernels.tiling import cycles_per_step
+from rtcc.targets.tvm.kernels.tiling import cycles_per_step, most_pixels
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import (
     Blocking,
     TransformedProblem,
@@ -64,6 +64,10 @@ class WinogradProblem(TransformedProblem):
     @property
     def transform_cycles(self) -> tuple[float, float]:
         return self.products * INPUT_CYCLES, self.products * OUTPUT_CYCLES
+
+    def most_tiles(self, registers: int, blocks: int) -> int:
+        by_lane = self.conv.by_lane and self.conv.has_whole_blocks
+        return most_pixels(registers, blocks, by_lane=by_lane)
 
     def step_cycles(self, by: Blocking) -> float:
         return cycles_per_step(by.tiles, by.tiles, by.blocks)
