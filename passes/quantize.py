@@ -27,6 +27,7 @@ BOUNDS: dict[Scheme, float] = {
     Scheme.WEIGHTS_INT4: 0.35,
     Scheme.FLOAT16: 0.005,
     Scheme.BFLOAT16: 0.05,
+    Scheme.HALF: 0.05,
 }
 """How far, as ‖a-b‖ / ‖a‖, results may move: 14 dB for int8, whose hardest network here comes to 17."""
 

@@ -13,6 +13,7 @@ from rtcc.ir import Graph, Module, Op, Value
 from rtcc.quantization.calibration.collection import Collecting, Distributions, collect
 from rtcc.quantization.calibration.histogram import Histogram
 from rtcc.quantization.calibration.ranges import Range, choose_range
+from rtcc.quantization.halves import computable_ops, compute_in_halves
 from rtcc.quantization.insertion import Inserted, insert_pairs
 from rtcc.quantization.placement import (
     Placed,
@@ -91,6 +92,9 @@ def quantize_module(
         case Scheme.FLOAT16 | Scheme.BFLOAT16:
             narrowed = narrow_floats(module, settings, PASS_NAME)
             outcome.changed, outcome.kept = narrowed.changed, narrowed.kept
+        case Scheme.HALF:
+            narrowed = compute_in_halves(module, settings, PASS_NAME)
+            outcome.changed, outcome.kept = narrowed.changed, narrowed.kept
     outcome.changed = outcome.changed or bool(outcome.inserted.layers)
     return outcome
 
@@ -105,6 +109,8 @@ def quantizable_ops(main: Graph, settings: Settings) -> list[Op]:
             return [op for op, *_ in stored_weights(main)]
         case Scheme.FLOAT16 | Scheme.BFLOAT16:
             return list(dict.fromkeys(op for op, _, _ in narrowable_operands(main)))
+        case Scheme.HALF:
+            return computable_ops(main)
 
 
 def _quantize_with_ranges(
@@ -184,6 +190,8 @@ def nothing_to_quantize(settings: Settings, outcome: Outcome) -> InvalidInput:
     hint = "its weights must be float32 constants of convolutions or matrix products"
     if settings.scheme not in (Scheme.INT8, Scheme.DYNAMIC):
         hint = f"only float32 constants of at least {SMALLEST_STORED} elements are stored in fewer bits"
+    if settings.scheme is Scheme.HALF:
+        hint = "it must have layers, or other operators, of float32 data that are no statistics"
     if outcome.kept:
         hint = "; ".join(f"#{name} is {reason}" for name, reason in list(outcome.kept.items())[:5])
     return InvalidInput("nothing-to-quantize", message, hint=hint)

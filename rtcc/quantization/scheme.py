@@ -44,6 +44,8 @@ class Scheme(StrEnum):
     """Weights stored as float16, computed with as float32."""
     BFLOAT16 = "bfloat16"
     """Weights stored as bfloat16, computed with as float32."""
+    HALF = "half"
+    """Weights and activations as float16, and computed with as such; what is sensitive stays float32."""
 
 
 class Calibration(StrEnum):
@@ -115,6 +117,7 @@ READ: dict[Scheme, frozenset[str]] = {
     Scheme.WEIGHTS_INT4: _STORED | {"block"},
     Scheme.FLOAT16: frozenset({"keep_float"}),
     Scheme.BFLOAT16: frozenset({"keep_float"}),
+    Scheme.HALF: frozenset({"keep_float"}),
 }
 """The fields of `Settings`, besides the scheme, that each scheme goes by."""
 

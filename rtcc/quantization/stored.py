@@ -100,7 +100,7 @@ def narrow_floats(module: Module, settings: Settings, pass_name: str) -> Narrowe
             continue
         if value not in done:
             is_weight = all(weights.get(use.op) is value for use in value.uses)
-            reason = _reason_to_keep(value, dtype, is_weight=is_weight)
+            reason = reason_to_keep(value, dtype, is_weight=is_weight)
             if reason is not None:
                 kept[value] = reason
                 continue
@@ -126,7 +126,7 @@ def narrowable_operands(main: Graph) -> Iterator[tuple[Op, int, Constant]]:
                 yield op, slot, value
 
 
-def _reason_to_keep(value: Constant, dtype: DType, *, is_weight: bool) -> str | None:
+def reason_to_keep(value: Constant, dtype: DType, *, is_weight: bool) -> str | None:
     """Why a constant does not survive narrowing, if it does not.
 
     is_weight: layers alone read it, all of it at once; else (a table) rows are read by themselves.

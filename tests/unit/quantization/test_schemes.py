@@ -19,7 +19,7 @@ from rtcc.quantization.scheme import Form, Settings
 from rtcc.quantization.weights import signal_to_noise
 from rtcc.text import parse_module
 
-SCHEMES = ["int8", "dynamic", "weights-int8", "weights-int4", "float16", "bfloat16"]
+SCHEMES = ["int8", "dynamic", "weights-int8", "weights-int4", "float16", "bfloat16", "half"]
 
 
 def tied_embedding(**given: Any) -> Module:
@@ -203,7 +203,8 @@ def test_layers_kept_float_keep_their_constants_and_must_exist(scheme: str) -> N
         (s, f)
         for s in SCHEMES
         for f in Form
-        if (s, f) != ("dynamic", Form.NORMALIZED) and (not s.endswith("float16") or f is Settings.weights)
+        if (s, f) != ("dynamic", Form.NORMALIZED)
+        and (not s.endswith(("float16", "half")) or f is Settings.weights)
     ],
 )
 def test_onnxruntime_loads_every_scheme_and_form_and_agrees(scheme: str, form: Form, tmp_path: Path) -> None:
