@@ -78,7 +78,7 @@ class CFile:
     def write(self, path: Path) -> Path:
         """Write PATH.c and its header PATH.h; or PATH.so or PATH.a, which this machine's C compiler makes."""
         if path.suffix != ".c":
-            return self._library().write(path)
+            return self.library().write(path)
         header = NewFile(path.with_suffix(".h"), self.header.encode("ascii"))
         with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
             written = Path(folder) / "model.c"
@@ -88,7 +88,7 @@ class CFile:
                 replace_files([header, NewFile(path, written)])
         return path
 
-    def _library(self) -> ModelSource:
+    def library(self) -> ModelSource:
         """The same code with what a shared object has for its loader."""
         opened = '#pragma GCC visibility push(default)\n#include <stddef.h>\n#include <stdint.h>\n'
         table = _LOADERS_TABLE.replace("@NAME@", self.info.name).replace("@UPPER@", self.info.name.upper())

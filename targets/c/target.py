@@ -17,10 +17,11 @@ from rtcc.ir import Module, Op
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.system.machine import Machine
-from rtcc.target import NO_HALOS, Candidate, Halos, Progress, Source, WeightsName, unseen
+from rtcc.target import GENERIC, NO_HALOS, Candidate, Halos, Progress, Source, WeightsName, unseen
 from rtcc.targets.cpu.model import Cpu, Reach
 from rtcc.targets.cpu.target import SOURCES, CpuTarget
 from rtcc.targets.tvm.candidate_basis import generic_candidate
+from rtcc.targets.tvm.candidates import ALGORITHMS
 
 SCALAR = Cpu("", "", frozenset(), 32, 16, Reach(1 << 20, 4, 4, 1), 32 << 10, 256 << 10, 0.1, 1)
 """One number at a time; of caches and clocks nothing is known, and nothing depends on them."""
@@ -37,6 +38,7 @@ class PlainC(CpuTarget):
         "flash": "bytes of flash that the constants may take, such as 1M; code is not counted",
         "threads": "1: nothing is asked of an operating system",
     }
+    algorithms: ClassVar[dict[str, str]] = {GENERIC: ALGORITHMS[GENERIC]}
     requantizes: str = "fixed25"
     writes_c: ClassVar[bool] = True
 
@@ -50,6 +52,10 @@ class PlainC(CpuTarget):
     @classmethod
     def native(cls) -> Cpu:
         return SCALAR
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        return {"vector bits": SCALAR.vector_bits}
 
     @property
     def machine(self) -> Machine:
