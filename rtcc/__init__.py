@@ -37,6 +37,7 @@ _PUBLIC = {
     "load": "rtcc.artifact",
     "parse_module": "rtcc.text",
     "print_module": "rtcc.text",
+    "prune": "rtcc.pruning.pruner",
     "quantize": "rtcc.quantization.end_to_end",
     "read": "rtcc.onnx",
     "read_module": "rtcc.text",

@@ -404,3 +404,19 @@ def _script_failed(code: str, what: str, error: BaseException, path: str) -> Inv
     where = f"{path}:{lines[-1]}" if lines else path
     message = f"{what} raised {type(error).__name__}" + (f": {error}" if str(error) else "")
     return InvalidInput(code, message, where=where)
+
+
+def require_data_form(data: object) -> None:
+    """InvalidInput `data-form` for data that are neither a path nor arrays by name."""
+    if data is not None and not isinstance(data, str | Path | Mapping):
+        message = f"data are of type {type(data).__name__}; expected a path, or arrays by input name"
+        raise InvalidInput("data-form", message, hint='data={"input": array}, the first axis the samples')
+
+
+def data_of(data: str | Path | Mapping[str, NDArray[Any]] | None, main: Graph) -> Data | None:
+    """Data given as a path or as arrays by name, for the inputs of a graph; None where there are none."""
+    if data is None:
+        return None
+    if isinstance(data, str | Path):
+        return open_data(data, main)
+    return from_arrays({name: np.asarray(array) for name, array in data.items()}, main)

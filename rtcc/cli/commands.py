@@ -8,6 +8,7 @@ from rtcc.cli import doctor as doctor
 from rtcc.cli import info as info
 from rtcc.cli import listing as listing
 from rtcc.cli import opt as opt
+from rtcc.cli import prune as prune
 from rtcc.cli import quantize as quantize
 from rtcc.cli import run as run
 from rtcc.cli import tune as tune

@@ -10,7 +10,6 @@ import typer
 from rtcc.cli.app import INTERRUPTED, app
 from rtcc.cli.arguments import ModelArgument, Reading, with_options_of
 from rtcc.cli.progress import progress
-from rtcc.errors import InvalidInput
 from rtcc.quantization.scheme import (
     Activations,
     Calibration,
@@ -174,10 +173,10 @@ def quantize_(
 
 def _require_writable(output: Path, report: Path | None, plots: Path | None) -> None:
     """Refuse, before the work, what could not be written after it."""
+    from rtcc.model_file import require_model_path
     from rtcc.system.files import require_folder
 
-    if output.suffix not in (".rtir", ".onnx"):
-        raise InvalidInput("unknown-suffix", f"{output.name!r} ends neither in .rtir nor in .onnx")
+    require_model_path(output)
     for path in (output, *([report] if report else [])):
         require_folder(path)
     if plots is not None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from rtcc.data import Data, from_arrays, open_data
+from rtcc.data import Data, data_of, require_data_form
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
+from rtcc.model_file import write_module_as
 from rtcc.pipeline import Pass
 from rtcc.quantization.calibration.collection import Collecting
 from rtcc.quantization.mixed_precision.search import Floor, Found, quantize_mixed
@@ -78,7 +78,7 @@ def quantize(
     settings = settings_of(options, settings)
     floor = None if min_sqnr is None and max_drop is None else Floor.of(min_sqnr, max_drop)
     require_count(samples)
-    _require_data_form(data)
+    require_data_form(data)
     module = read_model(model, shapes, dims, values)
     if module.level != "graph":
         message = f"the module is at level {module.level}"
@@ -89,7 +89,7 @@ def quantize(
     if floor is not None and not float_outputs(module):
         message = "no output is a float: how near integers and truth values are, no decibels tell"
         raise InvalidInput("no-float-output", message, hint="give a model whose outputs are scores")
-    samples_of = _data_of(data, module)
+    samples_of = data_of(data, module.main)
     say = progress or unwatched
     how = Collecting(samples, state, host_of(target), lambda seen: say(Step("calibrating", seen)))
     before = module.clone()
@@ -138,36 +138,7 @@ def _kinds() -> dict[str, Any]:
     return {each.name: hints[each.name] for each in fields(Settings)}
 
 
-def _require_data_form(data: object) -> None:
-    """InvalidInput `data-form` for data that are neither a path nor arrays by name."""
-    if data is not None and not isinstance(data, str | Path | Mapping):
-        message = f"data are of type {type(data).__name__}; expected a path, or arrays by input name"
-        raise InvalidInput("data-form", message, hint='data={"input": array}, the first axis the samples')
-
-
-def _data_of(data: str | Path | Mapping[str, NDArray[Any]] | None, module: Module) -> Data | None:
-    if data is None:
-        return None
-    if isinstance(data, str | Path):
-        return open_data(data, module.main)
-    return from_arrays({name: np.asarray(array) for name, array in data.items()}, module.main)
-
-
 def _verify(module: Module) -> None:
     from rtcc.ir.verify import verify
 
     verify(module)
-
-
-def write_module_as(module: Module, path: Path) -> None:
-    """Write a module as the path's suffix says: `.onnx` or `.rtir`; InvalidInput for another."""
-    if path.suffix == ".onnx":
-        from rtcc.onnx import write
-
-        write(module, path)
-    elif path.suffix == ".rtir":
-        from rtcc.text import write_module
-
-        write_module(module, path)
-    else:
-        raise InvalidInput("unknown-suffix", f"{path.name!r} ends neither in .rtir nor in .onnx")

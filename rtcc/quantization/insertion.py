@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from rtcc.ir import Constant, Location, Module, Op, Return, Value
 from rtcc.ir.ops.quant import DequantizeLinear, QuantizeLinear
+from rtcc.linear.layers import Layer
 from rtcc.pipeline import Rewriter
 from rtcc.quantization.calibration.ranges import Range
-from rtcc.quantization.placement import Layer, Placed
+from rtcc.quantization.placement import Placed
 from rtcc.quantization.recovery.settling import Settled
 from rtcc.quantization.scheme import SMALLEST_SCALE, Parameters
 from rtcc.quantization.weights import QuantizedWeight

@@ -19,7 +19,7 @@ those, and the model's results.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,46 +31,12 @@ from rtcc.ir.ops.activation import Relu
 from rtcc.ir.ops.elementwise import Elementwise
 from rtcc.ir.ops.math import Add, Clip, Identity
 from rtcc.ir.ops.movement import Pad
-from rtcc.ir.ops.nn import Conv, ConvTranspose, Gemm, MatMul
+from rtcc.ir.ops.nn import MatMul
 from rtcc.ir.ops.pooling import AveragePool, GlobalAveragePool
+from rtcc.linear.layers import Layer, Linear, is_named, linear_layers, name_of
 from rtcc.quantization.scheme import Placement, Settings
 
-Linear = Conv | ConvTranspose | Gemm | MatMul
 AVERAGES = (AveragePool, GlobalAveragePool)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A linear op with a constant weight: which operand is which, and the axis of the output channels."""
-
-    op: Linear
-    weight: Constant
-    weight_slot: int
-    channel_axis: int | None
-    sum_axis: int
-    """The axis along which products are summed up."""
-    bias: Constant | None = None
-    """An addend per output channel; None where there is none, or none that can join the integer sum."""
-
-    @property
-    def data(self) -> Value:
-        """The operand that varies, as it is now: passes give ops other operands."""
-        return self.op.data if isinstance(self.op, Conv | ConvTranspose) else self.op.left
-
-    @property
-    def takes_bias(self) -> bool:
-        """Whether the op adds a vector per output channel, or could."""
-        if self.bias is not None:
-            return True
-        plain = isinstance(self.op, Conv | ConvTranspose) or (
-            isinstance(self.op, Gemm) and self.op.alpha == 1 and self.op.beta == 1
-        )
-        return plain and len(self.op.operands) == 2 and self.channel_axis is not None
-
-    @property
-    def name(self) -> str:
-        """What reports call it."""
-        return name_of(self.op)
 
 
 @dataclass
@@ -117,53 +83,11 @@ def values_of(main: Graph) -> Iterator[Value]:
         yield from op.results
 
 
-def linear_layers(main: Graph) -> Iterator[Layer]:
-    """The linear ops of a graph whose weights are constant float32 arrays."""
-    for op in main.ops:
-        found = _layer(op)
-        if found is not None and found.weight.type.dtype is DType.F32 and found.data.type.dtype is DType.F32:
-            yield found
-
-
 def variable_products(main: Graph) -> Iterator[MatMul]:
     """Matrix products of two activations."""
     for op in main.ops:
         if isinstance(op, MatMul) and not any(isinstance(v, Constant) for v in op.present_operands):
             yield op
-
-
-def _layer(op: Op) -> Layer | None:
-    match op:
-        case Conv() if isinstance(op.weight, Constant):
-            return Layer(op, op.weight, 1, 0, 1, _bias(op.bias))
-        case ConvTranspose() if isinstance(op.weight, Constant):
-            axis = 1 if op.group == 1 else None  # a group's channels share an entry of axis 1
-            return Layer(op, op.weight, 1, axis, 0, None if axis is None else _bias(op.bias))
-        case Gemm() if isinstance(op.right, Constant) and not op.transA:
-            axis = 0 if op.transB else 1
-            plain = op.alpha == 1 and op.beta == 1
-            return Layer(op, op.right, 1, axis, 1 - axis, _bias(op.addend) if plain else None)
-        case MatMul() if isinstance(op.right, Constant) and op.right.type.rank >= 2:
-            rank = op.right.type.rank
-            return Layer(op, op.right, 1, rank - 1, rank - 2)
-        case _:
-            return None
-
-
-def _bias(value: Value | None) -> Constant | None:
-    is_vector = isinstance(value, Constant) and value.type.rank == 1 and value.type.dtype is DType.F32
-    return value if is_vector and isinstance(value, Constant) else None
-
-
-def is_named(op: Op, names: Iterable[str]) -> bool:
-    """Whether an op is called one of these: by an ONNX node that it stems from, or by its result."""
-    known = {*op.location.nodes, *(result.name for result in op.results)}
-    return any(name in known for name in names)
-
-
-def name_of(op: Op) -> str:
-    """What reports call an op."""
-    return str(op.location) or op.result.name or op.name
 
 
 def require_named(ops: list[Op], names: tuple[str, ...]) -> None:

@@ -10,19 +10,13 @@ import numpy as np
 from rtcc.data import Data
 from rtcc.errors import InvalidInput
 from rtcc.ir import Graph, Module, Op, Value
+from rtcc.linear.layers import linear_layers
 from rtcc.quantization.calibration.collection import Collecting, Distributions, collect
 from rtcc.quantization.calibration.histogram import Histogram
 from rtcc.quantization.calibration.ranges import Range, choose_range
 from rtcc.quantization.halves import computable_ops, compute_in_halves
 from rtcc.quantization.insertion import Inserted, insert_pairs
-from rtcc.quantization.placement import (
-    Placed,
-    linear_layers,
-    place,
-    require_named,
-    values_of,
-    variable_products,
-)
+from rtcc.quantization.placement import Placed, place, require_named, values_of, variable_products
 from rtcc.quantization.recovery.equalization import equalize
 from rtcc.quantization.recovery.settling import settle
 from rtcc.quantization.scheme import Equalization, Parameters, Scheme, Settings, parameters

@@ -13,9 +13,10 @@ from rtcc.ir.ops.indexing import Gather
 from rtcc.ir.ops.math import Add, Mul
 from rtcc.ir.ops.nn import Gemm, MatMul
 from rtcc.ir.ops.quant import DynamicQuantizeLinear, MatMulInteger
+from rtcc.linear.layers import Layer, is_named, linear_layers, name_of
 from rtcc.pipeline import Rewriter
 from rtcc.quantization.insertion import Inserted, QuantizedLayer, dequantized_weight, insert_op
-from rtcc.quantization.placement import Layer, is_named, linear_layers, name_of, require_finite
+from rtcc.quantization.placement import require_finite
 from rtcc.quantization.scheme import Form, Scheme, Settings
 from rtcc.quantization.weights import QuantizedWeight, quantize_blocks, quantize_weight
 

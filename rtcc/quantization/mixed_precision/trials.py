@@ -19,13 +19,14 @@ import numpy as np
 import rtcc
 from rtcc.data import Data
 from rtcc.ir import Module, Op
+from rtcc.linear.layers import is_named, name_of
 from rtcc.prediction import predict
 from rtcc.quantization.calibration.collection import Collecting, Distributions
 from rtcc.quantization.calibration.histogram import Histogram
 from rtcc.quantization.calibration.ranges import Range
 from rtcc.quantization.calibration.running import Probe, probe
 from rtcc.quantization.mixed_precision.saved import Kept, Known, Quality
-from rtcc.quantization.placement import is_named, name_of, place
+from rtcc.quantization.placement import place
 from rtcc.quantization.quantizer import (
     Outcome,
     Step,

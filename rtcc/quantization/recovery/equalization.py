@@ -27,10 +27,10 @@ from rtcc.ir.ops.activation import LeakyRelu, Relu
 from rtcc.ir.ops.math import Add, Mul
 from rtcc.ir.ops.nn import Conv, ConvTranspose, Gemm, MatMul
 from rtcc.ir.ops.pooling import AveragePool, GlobalAveragePool, MaxPool
+from rtcc.linear.layers import Layer, is_named, linear_layers
 from rtcc.pipeline import Rewriter
 from rtcc.quantization.calibration.collection import Collecting
 from rtcc.quantization.calibration.running import probe, with_results
-from rtcc.quantization.placement import Layer, is_named, linear_layers
 from rtcc.quantization.scheme import Equalization
 
 Array = NDArray[Any]

@@ -19,14 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcc.ir.ops.nn import Conv, Gemm, MatMul
-from rtcc.quantization.placement import Layer
+from rtcc.linear.layers import Layer
+from rtcc.linear.matrices import as_matrices, as_weight
 from rtcc.quantization.scheme import integer_range
 from rtcc.quantization.weights import QuantizedWeight, spread
 
 Array = NDArray[Any]
-
-ROWS = 256
-"""How many positions of each sample are taken, at random: neighbours say much the same."""
 
 LARGEST_SUM = 2304
 """Summands of a result up to which a layer is rounded so: the matrix of their products is held in memory."""
@@ -83,47 +81,6 @@ def can_round(layer: Layer) -> bool:
             return layer.weight.type.rank == 2 and layer.weight.type.sizes[0] <= LARGEST_SUM
         case _:
             return False
-
-
-def rows_of(layer: Layer, data: Array, seed: int) -> Array:
-    """Some rows of summands of a layer's results, [group, row, summand] in the order of `as_matrices`."""
-    op = layer.op
-    if not isinstance(op, Conv):
-        rows = data.astype(np.float64).reshape(1, -1, data.shape[-1])
-        return rows[:, _some(rows.shape[1], seed)]
-    weight = layer.weight.type.sizes
-    views = op.window(data.shape[2:], weight).views(data, 0)
-    count = len(weight) - 2
-    positions = views.shape[2 : 2 + count]
-    picked = _some(len(data) * int(np.prod(positions)), seed)
-    batch, *at = np.unravel_index(picked, (len(data), *positions))
-    taken = views[(batch, slice(None), *at)]  # [row, channel, taps…]
-    grouped = taken.astype(np.float64).reshape(len(picked), op.group, -1)
-    return np.ascontiguousarray(grouped.transpose(1, 0, 2))
-
-
-def _some(count: int, seed: int) -> Array:
-    if count <= ROWS:
-        return np.arange(count)
-    return np.random.default_rng(seed).choice(count, ROWS, replace=False)
-
-
-def as_matrices(layer: Layer, weight: Array) -> Array:
-    """A weight as [group, summand, output]."""
-    match layer.op:
-        case Conv():
-            grouped = weight.reshape(layer.op.group, -1, int(np.prod(weight.shape[1:])))
-            return np.ascontiguousarray(grouped.transpose(0, 2, 1))
-        case _:
-            return (weight if layer.sum_axis == 0 else weight.T)[None]
-
-
-def as_weight(layer: Layer, matrices: Array) -> Array:
-    """The inverse of `as_matrices`."""
-    shape = layer.weight.type.sizes
-    if isinstance(layer.op, Conv):
-        return matrices.transpose(0, 2, 1).reshape(shape)
-    return matrices[0] if layer.sum_axis == 0 else matrices[0].T
 
 
 def nearest_results(layer: Layer, moments: Moments) -> Array:

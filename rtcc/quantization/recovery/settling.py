@@ -22,9 +22,10 @@ from rtcc.data import Data
 from rtcc.interpreter import Environment, Run, bind_feeds
 from rtcc.ir import Constant, DType, Graph, Module, Op, Return, Value
 from rtcc.ir.ops.nn import Conv, ConvTranspose
+from rtcc.linear.layers import Layer
+from rtcc.linear.matrices import rows_of
 from rtcc.quantization.calibration.collection import Collecting
-from rtcc.quantization.placement import Layer
-from rtcc.quantization.recovery.least_squares import Moments, can_round, nearest_results, rounded, rows_of
+from rtcc.quantization.recovery.least_squares import Moments, can_round, nearest_results, rounded
 from rtcc.quantization.scheme import SMALLEST_SCALE, Parameters, Rounding, Settings
 from rtcc.quantization.weights import QuantizedWeight, quantize_weight
 

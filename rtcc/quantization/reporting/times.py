@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from rtcc.errors import RtccError, Unsupported
 from rtcc.ir import Module
+from rtcc.linear.layers import is_named, name_of
 from rtcc.prediction import predict
 from rtcc.quantization.end_to_end import Quantized
-from rtcc.quantization.placement import is_named, name_of, values_of, variable_products
+from rtcc.quantization.placement import values_of, variable_products
 from rtcc.quantization.quantizer import Step, quantizable_ops
 from rtcc.quantization.scheme import Scheme
 from rtcc.selection.decision import KernelTime

@@ -11,12 +11,13 @@ import rtcc
 from rtcc.data import from_arrays
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
+from rtcc.linear.layers import linear_layers
+from rtcc.linear.matrices import as_matrices, as_weight, rows_of
 from rtcc.quantization import quantizer
 from rtcc.quantization.calibration.collection import Collecting
 from rtcc.quantization.mixed_precision.trials import Samples, Trials, Watching
-from rtcc.quantization.placement import linear_layers
 from rtcc.quantization.quantizer import name_values
-from rtcc.quantization.recovery import equalization, least_squares
+from rtcc.quantization.recovery import equalization
 from rtcc.quantization.recovery.equalization import equalize
 from rtcc.quantization.reporting.report import make_report
 from rtcc.quantization.scheme import Equalization, Settings
@@ -364,8 +365,8 @@ def test_rows_of_a_layer_times_its_weight_are_its_results() -> None:
     for module in (product(5), convolution(1), convolution(2), convolution(8)):
         (layer,) = linear_layers(module.main)
         feeds = correlated(module, 1)
-        rows = least_squares.rows_of(layer, feeds["x"], 0)
-        matrices = least_squares.as_matrices(layer, layer.weight.array)
-        assert np.array_equal(least_squares.as_weight(layer, matrices), layer.weight.array)
+        rows = rows_of(layer, feeds["x"], 0)
+        matrices = as_matrices(layer, layer.weight.array)
+        assert np.array_equal(as_weight(layer, matrices), layer.weight.array)
         found, exact = np.sort((rows @ matrices).reshape(-1)), np.sort(run(module, feeds).reshape(-1))
         assert found == pytest.approx(exact, abs=1e-4)

@@ -1,0 +1,1 @@
+"""Pruning: which channels and heads stand and fall together, which matter least, and the smaller model."""

@@ -1,0 +1,144 @@
+"""Repair without labels: layer by layer, the weights with which what is left gives most nearly what was.
+
+The large model and the small one run op by op over the same samples. At each layer of the small one, with x
+what it reads now and y what the same layer of the large one gives (for the channels that are left),
+
+    W' = W + (Σ x'x + λ)⁻¹ Σ x'(y - x·W)
+
+with the means taken out of x and y - x·W first, and put into the bias: least squares, after B. Hassibi,
+D. Stork, Optimal brain surgeon (1993), and X. He et al., Channel pruning (ICCV 2017). What comes later sees
+the layers before it as they are repaired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtcc.data import Data
+from rtcc.interpreter import Environment, Run, bind_feeds
+from rtcc.ir import Module, Op, Return, Value
+from rtcc.ir.ops.nn import Conv, Gemm, MatMul
+from rtcc.linear.layers import Layer, linear_layers
+from rtcc.linear.matrices import as_matrices, as_weight, rows_of
+from rtcc.pruning.shrink import Shrunk
+
+Array = NDArray[Any]
+
+DAMPING = 0.01
+"""λ, of the mean square of what is read, and more where there are few rows for many summands."""
+
+LARGEST_SUM = 4608
+"""Summands of a result up to which a layer is repaired: the matrix of their products is held in memory."""
+
+
+@dataclass
+class _Sample:
+    before: Run
+    after: Run
+    large: Environment
+    small: Environment
+
+
+def repair(module: Module, shrunk: Shrunk, data: Data, most: int) -> int:
+    """Change the small module's weights in place; how many layers were. most: samples to look at."""
+    samples = [_entry(module, shrunk, feeds) for feeds in data.samples(most=most)]
+    large: dict[Op, Layer] = {layer.op: layer for layer in linear_layers(module.main)}
+    small: dict[Op, Layer] = {layer.op: layer for layer in linear_layers(shrunk.module.main)}
+    deaths, count = samples[0].before.deaths_in(module.main), 0
+    shared = {layer.weight for layer in small.values() if layer.weight.use_count > 1}
+    for op in module.main.ops:
+        if isinstance(op, Return):
+            break
+        layer, twin = large.get(op), small.get(shrunk.operator[op])
+        if layer is not None and twin is not None and twin.weight not in shared and _can_repair(twin):
+            _Layer(layer, twin, shrunk).settle(samples)
+            count += 1
+        for sample in samples:
+            sample.before.step(sample.large, op)
+            sample.after.step(sample.small, shrunk.operator[op])
+            for value in deaths.get(op, ()):
+                sample.large.pop(value, None)
+    return count
+
+
+def _entry(module: Module, shrunk: Shrunk, feeds: Any) -> _Sample:
+    arrays, sizes = bind_feeds(module.main, feeds, "native")
+    return _Sample(
+        Run(module, sizes, "native"),
+        Run(shrunk.module, sizes, "native"),
+        dict(zip(module.main.parameters, arrays, strict=True)),
+        dict(zip(shrunk.module.main.parameters, arrays, strict=True)),
+    )
+
+
+def _can_repair(layer: Layer) -> bool:
+    """Whether a layer's weight is a matrix per group, of not too many summands."""
+    sizes = layer.weight.type.sizes
+    match layer.op:
+        case Conv():
+            return prod(sizes[1:]) <= LARGEST_SUM
+        case Gemm() | MatMul():
+            return len(sizes) == 2 and sizes[layer.sum_axis] <= LARGEST_SUM
+        case _:
+            return False
+
+
+class _Layer:
+    """One layer in both models."""
+
+    def __init__(self, layer: Layer, twin: Layer, shrunk: Shrunk) -> None:
+        self._layer, self._twin, self._shrunk = layer, twin, shrunk
+
+    def settle(self, samples: Sequence[_Sample]) -> None:
+        """Choose the small one's weight, and its bias where it has one or can get one."""
+        weight = as_matrices(self._twin, self._twin.weight.array.astype(np.float64))
+        sums: list[Array] = []
+        rows = 0
+        for number, sample in enumerate(samples):
+            read = rows_of(self._twin, sample.small[self._twin.data], number)
+            wanted = self._wanted(sample, number)
+            missing = wanted - read @ weight
+            rows += read.shape[1]
+            turned = read.transpose(0, 2, 1)
+            found = [turned @ read, turned @ missing, read.sum(1), missing.sum(1)]
+            sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
+        squares, products, reads, misses = (each / rows for each in sums)
+        bias = self._twin.takes_bias
+        if bias:
+            squares = squares - reads[:, :, None] * reads[:, None, :]
+            products = products - reads[:, :, None] * misses[:, None, :]
+        power = squares.diagonal(axis1=1, axis2=2).mean(axis=1)
+        share = DAMPING + squares.shape[1] / rows / 10
+        damping = np.where(power > 0, share * power, 1.0)
+        change = np.linalg.solve(squares + damping[:, None, None] * np.eye(squares.shape[1]), products)
+        self._set(weight + change, misses - (reads[:, None, :] @ change)[:, 0] if bias else None)
+
+    def _wanted(self, sample: _Sample, number: int) -> Array:
+        """What the large layer sums up to, for what is left: [group, row, output]."""
+        whole = as_matrices(self._layer, self._layer.weight.array.astype(np.float64))
+        results = rows_of(self._layer, sample.large[self._layer.data], number) @ whole
+        groups, rows, outputs = results.shape
+        flat = results.transpose(1, 0, 2).reshape(rows, groups * outputs)
+        axis = self._layer.channel_axis
+        assert axis is not None
+        left = np.compress(self._shrunk.kept(self._layer.weight)[axis], flat, 1)
+        small = as_matrices(self._twin, self._twin.weight.array).shape[0]
+        return left.reshape(rows, small, -1).transpose(1, 0, 2)
+
+    def _set(self, matrices: Array, shift: Array | None) -> None:
+        op, module, weight = self._twin.op, self._shrunk.module, self._twin.weight
+        array = as_weight(self._twin, matrices).astype(weight.array.dtype)
+        operands: list[Value | None] = list(op.operands)
+        operands[self._twin.weight_slot] = module.add_constant(f"{weight.symbol}.repaired", array)
+        if shift is not None:
+            before = 0 if self._twin.bias is None else self._twin.bias.array
+            bias = (shift.reshape(-1) + before).astype(array.dtype)
+            operands[2:] = [module.add_constant(f"{weight.symbol}.repaired_bias", bias)]
+        self._shrunk.put(op, type(op)(*operands, like=op))
+

@@ -1,0 +1,222 @@
+"""The smaller model: constants without the channels that go, operators with the sizes that are left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtcc.ir import Constant, Graph, Module, Op, Return, Value
+from rtcc.ir.ops import movement, nn, resize, shapes
+from rtcc.ir.ops.axes import normal_axis
+from rtcc.ir.ops.indexing import Gather
+from rtcc.linear.layers import linear_layers
+from rtcc.pruning.dependencies import Dependencies
+
+Array = NDArray[Any]
+
+
+class Shrunk:
+    """A module without some channels, made of one whose dependencies are known; that one stays as it is.
+
+    module: the smaller one. kept: which positions of each axis of a value of the large one are left.
+    operator: of each of its ops the one that does its work here.
+    """
+
+    def __init__(self, module: Module, found: Dependencies, removed: Container[int], pass_name: str) -> None:
+        """removed: by their roots, as `found.channels` has them."""
+        self._found, self._removed, self._pass = found, removed, pass_name
+        self._mapping: dict[Value, Value] = {}
+        self.operator: dict[Op, Op] = {}
+        self.module = Module(
+            module.level, module.target, list(module.after), dimensions=dict(module.dimensions),
+            metadata=dict(module.metadata), left=list(module.left),
+        )  # fmt: skip
+        for symbol, constant in module.constants.items():
+            self._mapping[constant] = self._shrunk_constant(symbol, constant)
+        self._rebuild(module)
+        self.module.drop_unused_constants()
+
+    def kept(self, value: Value) -> list[NDArray[np.bool_]]:
+        """Which positions of each axis are left."""
+        axes = self._found.axes(value)
+        return [self._mask(ids, size) for ids, size in zip(axes, value.type.sizes, strict=True)]
+
+    def sizes(self, value: Value) -> list[int]:
+        """How many positions of each axis are left."""
+        return [int(mask.sum()) for mask in self.kept(value)]
+
+    def reduced(self, array: Array, value: Value) -> Array:
+        """An array of the value's shape without the positions that go."""
+        for axis, mask in enumerate(self.kept(value)):
+            if not mask.all():
+                array = np.compress(mask, array, axis)
+        return array
+
+    def _mask(self, ids: Any, size: int) -> NDArray[np.bool_]:
+        if ids is None:
+            return np.ones(size, np.bool_)
+        roots = self._found.channels.roots(ids).tolist()
+        return np.array([root not in self._removed for root in roots], np.bool_)
+
+    def _shrunk_constant(self, symbol: str, constant: Constant) -> Constant:
+        data, type_ = constant.data, constant.type
+        if self._is_smaller(constant):
+            type_ = type_.with_shape(self.sizes(constant))
+            data = data if constant.is_splat else np.ascontiguousarray(self.reduced(constant.array, constant))
+        new = self.module.constants[symbol] = Constant(symbol, data, type_)
+        return new
+
+    def _rebuild(self, module: Module) -> None:
+        main, old = Graph("main"), module.main
+        main.attributes = dict(old.attributes)
+        for parameter in old.parameters:
+            self._mapping[parameter] = main.add_parameter(parameter.type, parameter.name)
+        for op in old.ops:
+            copies_it = isinstance(op, Return) or op.regions
+            copy = op.clone(self._mapping) if copies_it else self._smaller(op)
+            main.append(copy)
+            self.operator[op] = copy
+        self.module.add_graph(main)
+
+    def _smaller(self, op: Op) -> Op:
+        operands = [None if value is None else self._mapping[value] for value in op.operands]
+        changes: dict[str, Any] = {}
+        if any(self._is_smaller(value) for value in (*op.present_operands, *op.results)):
+            for kind, rule in RULES:
+                if isinstance(op, kind):
+                    rule(self, op, operands, changes)
+        copy = type(op)(*operands, like=op, results=len(op.results), **changes)
+        if any(self._is_smaller(value) for value in op.results):
+            copy.location = copy.location.by(self._pass)
+        for before, after in zip(op.results, copy.results, strict=True):
+            after.name = before.name
+            self._mapping[before] = after
+            expected = tuple(self.sizes(before))
+            assert expected == after.type.sizes, f"{op!r}: {expected} is left, found {after.type}"
+        return copy
+
+    def _is_smaller(self, value: Value) -> bool:
+        return tuple(self.sizes(value)) != value.type.sizes
+
+    def put(self, op: Op, new: Op) -> None:
+        """Let an op of the smaller module be another one, of the same results."""
+        assert op.graph is not None
+        op.graph.insert_before(op, new)
+        for before, after in zip(op.results, new.results, strict=True):
+            after.name, before.name = before.name, None
+            before.replace_uses(after)
+        op.graph.erase(op)
+        self.operator = {large: new if small is op else small for large, small in self.operator.items()}
+
+    def put_into(self, module: Module) -> None:
+        """Let another module, the large one, be this one from now on."""
+        self.module.drop_unused_constants()
+        module.graphs, module.constants = self.module.graphs, self.module.constants
+
+    def constant(self, op: Op, array: Any) -> Constant:
+        """A new constant of integers for an op of the smaller module."""
+        name = op.result.name or op.name.rpartition(".")[2]
+        return self.module.add_constant(f"{name}.left", np.asarray(array, np.int64))
+
+
+Operands = list["Value | None"]
+Rule = Callable[[Shrunk, Any, Operands, dict[str, Any]], None]
+
+
+def _conv(s: Shrunk, op: nn.Convolution, operands: Operands, changes: dict[str, Any]) -> None:
+    """A depthwise convolution has as many groups as channels."""
+    weight = op.operands[1]
+    assert weight is not None
+    if op.group > 1 and weight.type.sizes[1] == 1:
+        data = op.operands[0]
+        assert data is not None
+        changes["group"] = s.sizes(data)[1]
+
+
+def _shape(s: Shrunk, op: Op, operands: Operands, changes: dict[str, Any]) -> None:
+    """The shape of the result is written there."""
+    operands[1] = s.constant(op, s.sizes(op.result))
+
+
+def _resize(s: Shrunk, op: resize.Resize, operands: Operands, changes: dict[str, Any]) -> None:
+    """Where sizes are given, those of channels are among them."""
+    if len(operands) > 3 and operands[3] is not None and not op.attributes.get("axes"):
+        operands[3] = s.constant(op, s.sizes(op.result))
+
+
+def _split(s: Shrunk, op: movement.Split, operands: Operands, changes: dict[str, Any]) -> None:
+    axis = normal_axis(op, op.axis, op.data.type.rank)
+    operands[1:] = [s.constant(op, [s.sizes(result)[axis] for result in op.results])]
+    changes["num_outputs"] = None
+
+
+def _slice(s: Shrunk, op: movement.Slice, operands: Operands, changes: dict[str, Any]) -> None:
+    """Bounds count what is left of an axis."""
+    bounds: list[tuple[int, int, int, int]] = []
+    for axis, (size, kept) in enumerate(zip(op.data.type.sizes, s.kept(op.data), strict=True)):
+        taken = _taken(op, axis, size)
+        if len(taken) == size and taken[0] == 0:
+            continue
+        places = (np.cumsum(kept) - 1)[taken[kept[taken]]]
+        step = int(places[1] - places[0]) if len(places) > 1 else 1
+        assert (np.diff(places) == step).all(), f"{op!r}: {places} is no slice"
+        start, end = int(places[0]), int(places[-1]) + (1 if step > 0 else -1)
+        bounds.append((start, end if end >= 0 else -int(kept.sum()) - 1, axis, step))
+    if bounds:
+        operands[1:] = [s.constant(op, column) for column in zip(*bounds, strict=True)]
+
+
+def _taken(op: movement.Slice, axis: int, size: int) -> NDArray[np.int64]:
+    """Which positions of an axis a slice takes."""
+    shape = [1] * op.data.type.rank
+    shape[axis] = size
+    index = np.broadcast_to(np.arange(size).reshape(shape), op.data.type.sizes)
+    others = [value.array if isinstance(value, Constant) else None for value in op.operands[1:]]
+    found = np.asarray(op.evaluate(index, *others))
+    return np.moveaxis(found, axis, 0).reshape(found.shape[axis], -1)[:, 0]
+
+
+def _gather(s: Shrunk, op: Gather, operands: Operands, changes: dict[str, Any]) -> None:
+    """Indices count what is left of the axis; those of positions that went are not among them."""
+    axis = normal_axis(op, op.axis, op.data.type.rank)
+    kept = s.kept(op.data)[axis]
+    if kept.all() or not isinstance(op.indices, Constant):
+        return
+    indices = op.indices.array % len(kept)
+    for k, mask in enumerate(s.kept(op.result)[axis : axis + indices.ndim]):
+        indices = np.compress(mask, indices, k)
+    operands[1] = s.constant(op, (np.cumsum(kept) - 1)[indices])
+
+
+RULES: tuple[tuple[type[Op], Rule], ...] = (
+    (nn.Convolution, _conv),
+    (shapes.Reshape, _shape),
+    (shapes.Expand, _shape),
+    (resize.Resize, _resize),
+    (movement.Split, _split),
+    (movement.Slice, _slice),
+    (Gather, _gather),
+)
+"""Operators in which sizes or positions are written."""
+
+
+def silence(module: Module, found: Dependencies, removed: Container[int]) -> Module:
+    """The same module with zeros for the weights that read those channels: what the smaller one computes.
+
+    Where a channel is read by a product of two activations it is not silenced: whole heads go, or none.
+    """
+    copy = module.clone()
+    pairs = zip(linear_layers(module.main), linear_layers(copy.main), strict=True)
+    for layer, twin in pairs:
+        ids = found.axes(layer.weight)[layer.sum_axis]
+        if ids is None:
+            continue
+        gone = np.array([root in removed for root in found.channels.roots(ids).tolist()])
+        if gone.any():
+            array = layer.weight.array.copy()
+            np.moveaxis(array, layer.sum_axis, 0)[gone] = 0
+            twin.op.set_operand(layer.weight_slot, copy.add_constant(f"{layer.weight.symbol}.silent", array))
+    return copy

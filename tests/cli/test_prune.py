@@ -1,0 +1,43 @@
+"""`rtcc prune`: an ordinary smaller model, a report, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+
+from tests.cli.conftest import Run
+from tests.cli.test_errors import code_of
+
+ROOT = Path(__file__).parents[2]
+RESIDUAL = ROOT / "tests" / "data" / "digits" / "residual.onnx"
+DIGITS = ROOT / "tests" / "data" / "digits" / "training_digits.npz"
+
+
+def test_command(rtcc: Run, tmp_path: Path) -> None:
+    small, report = tmp_path / "small.onnx", tmp_path / "report.json"
+    words = ("--keep", "0.5", "--data", DIGITS, "--samples", "40", "--measure", "--report", report)
+    done = rtcc("prune", RESIDUAL, "-o", small, *words)
+    assert done.code == 0, done.errors
+    assert "it is a result of the model" in done.output
+    onnx.checker.check_model(onnx.load(small), full_check=True)
+    row = json.loads(report.read_text())
+    assert row["multiply_adds"][1] <= 0.5 * row["multiply_adds"][0]
+    assert row["repaired"] == 7
+    assert row["metric"][0] > 0.97
+    assert row["latency"][1]["p50"] > 0
+    assert rtcc("run", small).code == 0
+
+
+def test_what_is_refused(rtcc: Run, tmp_path: Path) -> None:
+    for words, code in (
+        (("--keep", "2"), "prune-option"),
+        (("-o", tmp_path / "small.txt"), "unknown-suffix"),
+        (("-o", tmp_path / "none" / "small.onnx"), "no-such-folder"),
+        (("--criterion", "activation", "-o", tmp_path / "small.onnx"), "no-data"),
+        (("--keep", "0.001", "--multiple", "1", "-o", tmp_path / "small.onnx"), "target-unreachable"),
+    ):
+        done = rtcc("prune", RESIDUAL, *words)
+        assert (done.code, code_of(done.errors)) == (1, code), (words, done.errors)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,152 @@
+# pyright: basic
+"""What stands and falls together: the smaller model computes what zeros for the weights that go would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import ModelProto, checker
+
+import rtcc
+from rtcc.ir import Module
+from rtcc.ir.verify import verify
+from rtcc.linear.layers import linear_layers
+from rtcc.pipeline.inputs import random_inputs
+from rtcc.pipeline.run import RunOptions, run_pipeline
+from rtcc.pruning.choice import Limits
+from rtcc.pruning.dependencies import Dependencies
+from rtcc.pruning.groups import Work, groups_of
+from rtcc.pruning.pruner import PREPARATION
+from rtcc.pruning.shrink import Shrunk, silence
+from tests.frontend.models import run_onnxruntime
+from tests.unit.pruning.networks import Net, drawn_network
+
+TOLERANCE = 1e-9
+"""In float64, of the largest result: fewer zeros are added, in another order."""
+
+
+def prepared(model: ModelProto) -> Module:
+    module = rtcc.read(model)
+    run_pipeline(module, PREPARATION, RunOptions(verify=False))
+    return module
+
+
+def drawn(module: Module, found: Dependencies, share: float, seed: int = 0) -> set[int]:
+    """Some of the channels that may go: of each group that share, never all."""
+    random, gone = np.random.default_rng(seed), set[int]()
+    for group in groups_of(module, found)[0]:
+        count = min(int(np.ceil(share * len(group.roots))), len(group.roots) - 1)
+        gone.update(random.permutation(group.roots)[:count].tolist())
+    return set(Limits(axes=found.whole_axes()).without_empty_axes(gone, ()))
+
+
+def shrunk(module: Module, share: float = 0.5, seed: int = 0) -> tuple[Shrunk, int]:
+    """The smaller module, held to be right, and how many channels went."""
+    found = Dependencies(module)
+    gone = drawn(module, found, share, seed)
+    small = Shrunk(module, found, gone, "prune")
+    verify(small.module)
+    feeds = random_inputs(module, seed)
+    expected = rtcc.interpret(silence(module, found, gone), feeds, precision="f64")
+    result = rtcc.interpret(small.module, feeds, precision="f64")
+    for name, array in expected.items():
+        np.testing.assert_allclose(result[name], array, rtol=0, atol=TOLERANCE * np.abs(array).max())
+    left = sum(layer.op.operations() // 2 for layer in linear_layers(small.module.main))
+    assert Work(module, found).of(gone) == pytest.approx(left)
+    return small, len(gone)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.sampled_from([0.3, 0.5, 0.9]))
+def test_drawn_networks(data: st.DataObject, share: float) -> None:
+    shrunk(prepared(drawn_network(data.draw)), share)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, deadline=None)
+@given(st.data(), st.sampled_from([0.3, 0.5, 0.9]))
+def test_many_drawn_networks(data: st.DataObject, share: float) -> None:
+    shrunk(prepared(drawn_network(data.draw)), share)
+
+
+def residual() -> ModelProto:
+    net = Net()
+    x = net.conv(net.input(1, 3, 8, 8), 8, 3)
+    x = net.binary("Add", net.conv(net.unary("Relu", net.batch_norm(net.conv(x, 8, 3))), 8), x)
+    return net.model(net.classifier(net.mean(x)))
+
+
+def heads() -> ModelProto:
+    net = Net()
+    return net.model(net.linear(net.attention(net.input(1, 6, 8), 4), 3))
+
+
+def shuffled() -> ModelProto:
+    net = Net()
+    x = net.conv(net.shuffle(net.conv(net.input(1, 4, 6, 6), 12, group=2), 2), 12, 3, group=12)
+    return net.model(net.classifier(net.conv(x, 4)))
+
+
+def pixels() -> ModelProto:
+    """Depth to space, behind it a convolution."""
+    net = Net()
+    x = net.conv(net.input(1, 3, 4, 4), 16, 3)
+    x = net.op("DepthToSpace", [x], (1, 4, 8, 8), blocksize=2)
+    return net.model(net.classifier(net.conv(x, 3, 3)))
+
+
+CASES: dict[str, tuple[Any, dict[str, tuple[int, int]]]] = {
+    "residual": (residual, {"Conv0": (8, 4), "Conv1": (8, 4)}),
+    "heads": (heads, {"MatMul0": (4, 2)}),
+    "shuffled": (shuffled, {"Conv0": (6, 3), "Conv5": (4, 2)}),
+    "pixels": (pixels, {"Conv0": (4, 2), "Conv2": (3, 1)}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_goes_together(name: str) -> None:
+    """By the first layer of each group: sets of channels before and after."""
+    make, expected = CASES[name]
+    module = prepared(make())
+    small, _ = shrunk(module)
+    found = Dependencies(module)
+    groups, _ = groups_of(module, found)
+    gone = drawn(module, found, 0.5)
+    sizes = {g.layers[0].split(",")[0]: (len(g.roots), sum(r not in gone for r in g.roots)) for g in groups}
+    assert {key: sizes.get(key) for key in expected} == expected, sizes
+    assert small.module.weight_bytes < module.weight_bytes
+
+
+def reasons(model: ModelProto) -> dict[str, str]:
+    module = prepared(model)
+    return {each.layer: each.reason for each in groups_of(module, Dependencies(module))[1]}
+
+
+def test_what_stays_and_why() -> None:
+    net = Net()
+    x = net.linear(net.input(1, 6, 8), 8)
+    scale = net.weight(8)
+    x = net.op("LayerNormalization", [x, scale], (1, 6, 8), axis=-1)
+    found = reasons(net.model(net.linear(x, 3)))
+    assert any("takes a mean over it" in reason for reason in found.values()), found
+    assert any("result of the model" in reason for reason in found.values()), found
+
+
+def test_a_smaller_model_is_one_for_onnx_too(tmp_path: Path) -> None:
+    for make, _ in CASES.values():
+        module = prepared(make())
+        small, gone = shrunk(module)
+        assert gone > 0
+        rtcc.write(small.module, tmp_path / "small.onnx")
+        model = onnx.load(tmp_path / "small.onnx")
+        checker.check_model(model, full_check=True)
+        feeds = random_inputs(small.module)
+        expected = rtcc.interpret(small.module, feeds)
+        for name, array in run_onnxruntime(model, feeds).items():
+            np.testing.assert_allclose(array, expected[name], rtol=1e-4, atol=1e-5)
