@@ -1,3 +1,4 @@
+# pyright: basic
 """`rtcc prune`: an ordinary smaller model, a report, and what is refused."""
 
 from __future__ import annotations
