@@ -1,12 +1,12 @@
-"""Structured pruning of whole architectures: is what is left a valid model, what does it save, what does it take?
+"""Structured pruning of whole architectures: is what is left valid, what does it save, what does it take?
 
-    python benchmarks/pruned_models.py                             five architectures at 70 and 50 % of the work
+    python benchmarks/pruned_models.py                             five architectures, 70 and 50 % of the work
     python benchmarks/pruned_models.py resnet50 --keep 0.5 --json out.json
 
-Each model is pruned without data (weights of most are random: accuracy is not looked at), written as ONNX, checked by
-onnx.checker, run in ONNX Runtime and compiled by rtcc: `apart` is the largest difference between the two, of the
-largest number of an output. Before and after are timed in turns, pinned to one core; `faster` is the ratio of
-medians.
+Each model is pruned without data (weights of most are random: accuracy is not looked at), written as ONNX,
+checked by onnx.checker, run in ONNX Runtime and compiled by rtcc: `apart` is the largest difference between
+the two, of the largest number of an output. Before and after are timed in turns, pinned to one core; `faster`
+is the ratio of medians.
 """
 
 from __future__ import annotations

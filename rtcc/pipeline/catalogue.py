@@ -58,6 +58,11 @@ NAMED_PIPELINES: dict[str, str] = {
 
 A target appends the passes that lower the graph to its plan."""
 
+BEFORE_PRUNING = (
+    "fold-constants,inline-control,simplify,simplify-movement,fold-batch-norm,fold-constants,eliminate-dead"
+)
+"""What makes shapes known and layers few. Equal constants stay apart: joined, their channels would be."""
+
 ENTRY_POINTS = "rtcc.passes"
 
 _loaded: dict[str, type[Pass]] = {}

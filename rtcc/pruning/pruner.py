@@ -23,11 +23,6 @@ from rtcc.pruning.shrink import Shrunk
 
 PASS_NAME = "prune"
 
-PREPARATION = (
-    "fold-constants,inline-control,simplify,simplify-movement,fold-batch-norm,fold-constants,eliminate-dead"
-)
-"""What makes shapes known and layers few. Equal constants stay apart: joined, their channels would be."""
-
 REPAIRED_ON = 64
 """Samples that layers are repaired on, where there are as many and nobody says otherwise."""
 
@@ -110,6 +105,7 @@ def prune(
     """
     from rtcc.compiler import read_model
     from rtcc.ir.verify import verify
+    from rtcc.pipeline.catalogue import BEFORE_PRUNING
     from rtcc.pipeline.run import RunOptions, run_pipeline
 
     settings = settings_of(options, settings)
@@ -118,7 +114,7 @@ def prune(
     if module.level != "graph":
         hint = "prune the ONNX model, or a dump at graph level"
         raise InvalidInput("wrong-level", f"the module is at level {module.level}", hint=hint)
-    run_pipeline(module, PREPARATION, RunOptions(verify=False))
+    run_pipeline(module, BEFORE_PRUNING, RunOptions(verify=False))
     module.left = []
     given = data_of(data, module.main)
     shrunk, rows, kept, repaired = prune_module(module, settings, given, samples, target, say)

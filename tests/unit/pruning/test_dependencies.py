@@ -17,12 +17,12 @@ import rtcc
 from rtcc.ir import Module
 from rtcc.ir.verify import verify
 from rtcc.linear.layers import linear_layers
+from rtcc.pipeline.catalogue import BEFORE_PRUNING
 from rtcc.pipeline.inputs import random_inputs
 from rtcc.pipeline.run import RunOptions, run_pipeline
 from rtcc.pruning.choice import Limits
 from rtcc.pruning.dependencies import Dependencies
 from rtcc.pruning.groups import Work, groups_of
-from rtcc.pruning.pruner import PREPARATION
 from rtcc.pruning.shrink import Shrunk, silence
 from tests.frontend.models import run_onnxruntime
 from tests.unit.pruning.networks import Net, drawn_network
@@ -33,7 +33,7 @@ TOLERANCE = 1e-9
 
 def prepared(model: ModelProto) -> Module:
     module = rtcc.read(model)
-    run_pipeline(module, PREPARATION, RunOptions(verify=False))
+    run_pipeline(module, BEFORE_PRUNING, RunOptions(verify=False))
     return module
 
 
