@@ -1,3 +1,4 @@
+# pyright: basic
 """Structured pruning of whole architectures: is what is left valid, what does it save, what does it take?
 
     python benchmarks/pruned_models.py                             five architectures, 70 and 50 % of the work
@@ -71,7 +72,7 @@ def furthest(found: dict[str, NDArray[Any]], expected: dict[str, NDArray[Any]]) 
 
 def main() -> int:
     """Print a row for each model and share; exit 1 where one is not right."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Prune whole architectures.")
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--keep", nargs="+", type=float, default=KEEP)
     parser.add_argument("--json", type=Path)
