@@ -31,7 +31,8 @@ def test_every_option_is_on_the_page(rtcc: Run, command: str) -> None:
 
 
 def test_the_pages_agree_on_how_large_the_demo_is(artifact: Path) -> None:
-    pages = [DOCS.parent / "README.md", *DOCS.glob("*.md")]
+    others = {"arm.md", "cortex-m.md", "raspberry-pi.md"}  # where the demo is compiled for other machines
+    pages = [DOCS.parent / "README.md", *(page for page in DOCS.glob("*.md") if page.name not in others)]
     text = "\n".join(page.read_text() for page in pages).replace(",", "")
     sizes = re.findall(r"lenet.so: (\d+) bytes target x86:.* workspace (\d+) bytes", text)
     assert len(sizes) > 1
