@@ -48,7 +48,8 @@ def _has_floats(op: Op) -> bool:
     family = op.name.split(".")[0]
     if family not in _FAMILIES or op.regions or isinstance(op, Cast):
         return False
-    return any(not isinstance(op.operands[slot], Constant) for slot in _float_slots(op))
+    is_known = all(isinstance(value, Constant) for value in op.present_operands)
+    return bool(_float_slots(op)) and not is_known
 
 
 def _float_slots(op: Op) -> list[int]:

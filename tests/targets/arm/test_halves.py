@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from benchmarks.models.networks import mobilenet_v2, resnet18, sample_inputs
-from rtcc.compiler import Options, read_model
+from rtcc.compiler import Options, read_model, start
+from rtcc.errors import InvalidInput
 from rtcc.interpreter import interpret
 from rtcc.ir import DType, Graph, Module, Op, TensorType, Value
 from rtcc.ir.ops import activation, nn, pooling
@@ -115,6 +116,17 @@ def test_pools_between_layers(pool: Callable[[Value], Op], tmp_path: Path) -> No
     """Sums of a pool are in float32, also in blocks of eight channels."""
     module = module_of((1, 16, 20, 20), lambda x, c: pool(conv(x, c(24, 16, 3, 3))))
     require_bounded(module, "direct", "neoverse-n2", tmp_path)
+
+
+def test_sums_of_halves_do_not_rest_in_the_output(tmp_path: Path) -> None:
+    module = module_of((1, 64, 9, 9), lambda x, c: nn.Conv(x, c(16, 64, 3, 3)))
+    compilation = start(module, Options(target="arm:cortex-a76", conv="direct"))
+    compilation.lower()
+    (kernel,) = (each for each in compilation.module.kernels.values() if "tile" in each.attributes)
+    pixels, blocks, _, *others = kernel.attributes["tile"]
+    kernel.attributes["tile"] = (pixels, blocks, 2, *others)
+    with pytest.raises(InvalidInput, match="depth must be 0"):
+        compilation.target.compile_kernels(compilation.module)
 
 
 def halved(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -15,7 +15,7 @@ from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Module
 from rtcc.ir.ops.cast import Cast
 from rtcc.text import parse_module
-from tests.unit.quantization.test_schemes import damaged, two_layers
+from tests.unit.quantization.test_schemes import damaged, tied_embedding, two_layers
 
 STATISTICS = """// rtir 1  level=graph
 const #two : f32[] = 2.0
@@ -59,6 +59,12 @@ def test_layers_and_what_lies_between_them() -> None:
     exact, near = (rtcc.interpret(each, feeds)["y"] for each in (float_module, quantized))
     np.testing.assert_allclose(near, exact, atol=4e-3 * np.abs(exact).max())
     assert np.abs(near - exact).max() > 0
+
+
+def test_rows_of_a_table() -> None:
+    found = rtcc.quantize(tied_embedding(), scheme="half").module
+    assert types(found)["tensor.gather"] is DType.F16
+    assert {each.type.dtype for each in found.constants.values()} == {DType.F16}
 
 
 def test_statistics_stay_in_floats() -> None:

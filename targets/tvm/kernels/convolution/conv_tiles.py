@@ -162,6 +162,8 @@ def tile_illegal(problem: ConvProblem, tile: Tile) -> str | None:
     """Why a convolution cannot be cut into such tiles, or None; each number is at least 1 (depth: 0)."""
     if tile.pixels * tile.blocks > MOST_ACCUMULATORS:
         return f"it keeps {tile.pixels * tile.blocks} vectors, expected at most {MOST_ACCUMULATORS}"
+    if tile.depth and problem.numbers != FLOATS:
+        return "sums of halves do not rest in the output: its depth must be 0"
     if tile.joined > 1 and not (may_join_rows(problem) and problem.output_height % tile.joined == 0):
         return f"{tile.joined} rows cannot be joined into one"
     blocks = -(-problem.filters // problem.groups // problem.lanes)
