@@ -3,8 +3,8 @@
  *
  * tensors.h, written with it, has the sizes: WORKSPACE_BYTES, TENSOR_BYTES of all inputs and outputs together, and
  * TENSORS, rows of struct tensor. Inputs are read from 0.in, 1.in…, outputs written to 0.out, 1.out…, and "report"
- * gets what runner.c prints, without times, and with the bytes of the stack that the run took. It calls no library:
- * what is linked of one is the model's.
+ * gets what runner.c prints, without times, and with the bytes of the stack and the ticks of the clock that the run took (0:
+ * more than it counts). It calls no library: what is linked of one is the model's.
  */
 #include <stdint.h>
 #include <stddef.h>
@@ -153,6 +153,16 @@ static size_t taken(const uint32_t *top)
     return (size_t)(top - word) * sizeof *word;
 }
 
+/* The board's clock, which QEMU lets go on by instructions: counts down from 2^24 - 1. */
+static volatile uint32_t *const systick = (volatile uint32_t *)0xe000e010; /* control, reload, current */
+
+static void start_clock(void)
+{
+    systick[1] = 0xffffff;
+    systick[2] = 0;
+    systick[0] = 5; /* on, from the processor's clock */
+}
+
 static void run(int report)
 {
     enum { COUNT = sizeof tensors / sizeof *tensors };
@@ -170,8 +180,12 @@ static void run(int report)
     }
     const uint32_t *top = paint();
     int code = rtcc_artifact_v1.init(workspace, sizeof workspace, 1);
+    start_clock();
+    const uint32_t started = systick[2];
     if (code == 0)
         code = rtcc_artifact_v1.run(workspace, inputs, outputs);
+    const uint32_t ticks = (started - systick[2]) & 0xffffff;
+    const int wrapped = (systick[0] & 1u << 16) != 0;
     const size_t stack = taken(top);
     const char *separator = "";
     print(report, "{\"init_ns\":0,\"table\":");
@@ -187,6 +201,8 @@ static void run(int report)
     }
     print(report, "},\"stack\":");
     print_number(report, (int64_t)stack);
+    print(report, ",\"ticks\":");
+    print_number(report, wrapped ? 0 : (int64_t)ticks);
     print(report, ",\"code\":");
     print_number(report, code);
     print(report, ",\"text\":\"");

@@ -27,6 +27,9 @@ IMAGE = "image.elf"
 
 TENSOR_ALIGNMENT = 64
 
+INSTRUCTIONS_PER_TICK = 40
+"""The boards' clock is of 25 MHz, and QEMU counts an instruction as a nanosecond."""
+
 _COMPILE = (
     "-std=gnu11", "-Os", "-ffreestanding", "-fno-builtin", "-fno-tree-loop-distribute-patterns",
     "-ffunction-sections", "-fdata-sections", "-fno-pic", "-Wall", "-Wextra",
@@ -37,12 +40,16 @@ _LINK = ("-nostartfiles", "-static", "-Wl,--gc-sections", "-Wl,--build-id=none",
 @dataclass(frozen=True)
 class Linked:
     """What a linked artefact takes, in bytes, without what runs it: its code, tables and weights, library
-    functions that it calls, its workspace, and what the last run took of the stack."""
+    functions that it calls, its workspace, and what the last run took of the stack.
+
+    instructions: of that run, in steps of 40; 0 before it, and where they are more than the board's clock
+    counts, 670 million."""
 
     model: int
     library: int
     workspace: int
     stack: int = 0
+    instructions: int = 0
 
     @property
     def flash(self) -> int:
@@ -55,7 +62,8 @@ class Linked:
         return self.workspace + self.stack
 
     def __str__(self) -> str:
-        return f"as linked and run: flash {self.flash:,} bytes, RAM {self.ram:,} bytes"
+        counted = f"{self.instructions:,} instructions" if self.instructions else "instructions not counted"
+        return f"as linked and run: flash {self.flash:,} bytes, RAM {self.ram:,} bytes, {counted}"
 
 
 class EmulatedBoard(Foreign):
@@ -88,12 +96,13 @@ class EmulatedBoard(Foreign):
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         try:
             report = (folder / "report").read_text(encoding="ascii")
-            answer, stack = Answer.of(report), int(json.loads(report)["stack"])
+            answer, row = Answer.of(report), json.loads(report)
+            stack, ticks = int(row["stack"]), int(row["ticks"])
         except (OSError, ValueError, KeyError) as error:
             said = f"{done.stderr}{done.stdout}".strip() or "the program faulted"
             hint = "please report it: nothing that was compiled should fault"
             raise ArtifactError("emulation-failed", said, where=str(self.path), hint=hint) from error
-        self.linked = replace(self.linked, stack=stack)
+        self.linked = replace(self.linked, stack=stack, instructions=ticks * INSTRUCTIONS_PER_TICK)
         return answer
 
 
@@ -118,7 +127,7 @@ def _command(target: Target, cpu: str, info: ArtifactInfo) -> list[str]:
         raise InvalidInput("emulator-cpu", f"this {PROGRAM} has no board {boards[cpu]} for the {cpu}",
                            hint=f"`{PROGRAM} -machine help` lists those it has")  # fmt: skip
     return [PROGRAM, "-machine", boards[cpu], "-display", "none", "-serial", "none", "-monitor", "none",
-            "-semihosting-config", "enable=on,target=native"]  # fmt: skip
+            "-icount", "shift=0", "-semihosting-config", "enable=on,target=native"]  # fmt: skip
 
 
 def _linked(path: Path, info: ArtifactInfo, machine: Machine, folder: Path) -> Path:

@@ -18,7 +18,8 @@ FLOAT_REGISTERS = 8
 
 INTEGER_REGISTERS = 3
 """Fours of the 13 that are free: four sums of one place, what they are made of, and addresses. Tiles of eight
-sums were tried: with what goes through memory then, they take a fifth more instructions."""
+sums were tried: a DS-CNN takes 2 % fewer instructions on the M4, 6 to 9 % more on the others, and 2 KB more
+of flash."""
 
 
 @dataclass(frozen=True)

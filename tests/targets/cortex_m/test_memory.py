@@ -29,6 +29,13 @@ CLOSE = 0.02
 """Of what was predicted."""
 
 
+MOST_INSTRUCTIONS = {
+    ("lenet", "cortex-m3"): 2_900_000, ("lenet", "cortex-m4"): 1_500_000, ("lenet", "cortex-m7"): 1_400_000,
+    ("keywords", "cortex-m3"): 14e6, ("keywords", "cortex-m4"): 8e6, ("keywords", "cortex-m7"): 7.2e6,
+}  # fmt: skip
+"""Of one run, a tenth above what was counted: 416,520 and 2.7 million products."""
+
+
 def quantized(name: str) -> Module:
     """LeNet-5 or a keyword-spotting network, in integers, with ranges from a few samples."""
     random = np.random.default_rng(0)
@@ -59,6 +66,7 @@ def test_what_is_predicted_is_what_is_linked(name: str, core: str, tmp_path: Pat
     assert board.linked.flash == pytest.approx(predicted.flash, rel=CLOSE)
     assert board.linked.ram == pytest.approx(predicted.ram, rel=CLOSE)
     assert board.linked.stack == pytest.approx(predicted.stack, abs=64)
+    assert 0 < board.linked.instructions < MOST_INSTRUCTIONS[name, core]
 
 
 def test_a_program_of_ones_own_is_as_large(tmp_path: Path) -> None:
