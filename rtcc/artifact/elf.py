@@ -10,7 +10,6 @@ from __future__ import annotations
 import mmap
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
 from rtcc.errors import ArtifactError
 
@@ -51,8 +50,6 @@ class Form:
 
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 SECTION = struct.Struct("<IIQQQQIIQQ")
-_MAGIC = b"\x7fELF"
-_ARCHIVE, _MEMBER_HEADER = b"!<arch>\n", 60
 FORM64 = Form(
     b"\x7fELF\x02\x01", HEADER, SECTION, struct.Struct("<IBBHQQ"), (0, 1, 2, 3, 4, 5),
     struct.Struct("<QQ"), 24, 5,
@@ -200,26 +197,6 @@ class Elf:
         """The names that a shared object offers to others, and their addresses in it."""
         symbols = self._symbols(self._table(_SHT_DYNSYM))
         return {each.name: each.value for each in symbols if each.is_defined and each.is_global}
-
-
-def architecture_of(path: Path) -> str:
-    """The architecture of a shared library, or of a static one's first member that is no table of its own.
-
-    Raises `ArtifactError` `cannot-open` or `not-elf`.
-    """
-    try:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            after = len(_ARCHIVE) + _MEMBER_HEADER
-            start = data.find(_MAGIC, after) if data[: len(_ARCHIVE)] == _ARCHIVE else 0
-            head = data[start : start + HEADER.size] if start >= 0 else b""
-    except (OSError, ValueError) as error:
-        message = f"cannot open the artefact: {getattr(error, 'strerror', None) or 'it is empty'}"
-        raise ArtifactError("cannot-open", message, where=str(path)) from error
-    if len(head) < HEADER.size or not head.startswith(_MAGIC):
-        message = "expected a library of ELF objects, found something else"
-        raise ArtifactError("not-elf", message, where=str(path))
-    number = HEADER.unpack(head)[2]
-    return MACHINES.get(number, f"machine {number}")
 
 
 def rename_and_hide(data: bytes, kernel: str, new: str) -> bytes:

@@ -9,10 +9,10 @@ from types import TracebackType
 
 from numpy.typing import ArrayLike
 
-from rtcc.artifact.elf import architecture_of
+from rtcc.artifact.archive import info_of
+from rtcc.artifact.elf import Elf
 from rtcc.artifact.info import read_info
 from rtcc.artifact.library import check_file
-from rtcc.emission.header import identifier
 from rtcc.errors import ArtifactError, InvalidInput
 from rtcc.measure import Latency
 from rtcc.remote.host import Host
@@ -44,8 +44,7 @@ class Remote(Foreign):
         or the program does not start there, InvalidInput for a wrong number of threads.
         """
         self.path = Path(path)
-        architecture = architecture_of(self.path)
-        program, files = self._program(architecture)
+        architecture, program, files = self._program()
         self.host = Host(host)
         try:
             self._require_machine(architecture)
@@ -58,14 +57,25 @@ class Remote(Foreign):
             self.host.close()
             raise
 
-    def _program(self, architecture: str) -> tuple[bytes, dict[str, bytes]]:
-        """The runner, and the files that it opens."""
+    def _program(self) -> tuple[str, bytes, dict[str, bytes]]:
+        """The architecture, the runner, and the files that it opens."""
         if self.path.suffix == ".a":
-            self._word = LINKED
-            return linked_runner(self.path, identifier(self.path.stem), architecture), {}
+            self._word, info = LINKED, info_of(self.path)
+            architecture, _, system = info.triple.partition("-")
+            if not system.startswith("linux"):
+                message = f"the library is for {info.target}, which no machine behind ssh is"
+                hint = "`rtcc run --emulate` runs it here"
+                raise ArtifactError("wrong-machine", message, where=str(self.path), hint=hint)
+            return architecture, linked_runner(self.path, info.name, architecture), {}
+        try:
+            library = self.path.read_bytes()
+        except OSError as error:
+            message = f"cannot open the artefact: {error.strerror}"
+            raise ArtifactError("cannot-open", message, where=str(self.path)) from error
+        architecture = Elf(library, str(self.path)).machine
         check_file(self.path, architecture)
         self._word = f"./{self.path.name}"
-        return opening_runner(architecture).read_bytes(), {self.path.name: self.path.read_bytes()}
+        return architecture, opening_runner(architecture).read_bytes(), {self.path.name: library}
 
     def _put_weights(self, name: str) -> None:
         """Copy weights that lie beside the artefact; a program that is one file would not find them."""

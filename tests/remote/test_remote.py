@@ -91,7 +91,7 @@ def test_what_cannot_run_there_is_refused(there: str, rtcc: Run, tmp_path: Path)
         (("run", LENET, "--remote", there, "--interpret"), "interpret-options"),
         (("bench", LENET, "--remote", "-oProxyCommand=true"), "remote-host"),
         (("bench", LENET, "--remote", "user@host path"), "remote-host"),
-        (("bench", tmp_path / "text.a", "--remote", there), "not-elf"),
+        (("bench", tmp_path / "text.a", "--remote", there), "not-an-archive"),
         (("bench", tmp_path / "text.so", "--remote", there), "not-elf"),
         (("bench", tmp_path / "none.so", "--remote", there), "cannot-open"),
     ):
