@@ -21,9 +21,9 @@ from rtcc.target import target_of
 
 @dataclass(frozen=True)
 class PlanMemory(Pass):
-    """Turn calls into launches with places; refuse an arena of more than max_workspace bytes (0: no limit),
-    or of more than the target has room for.
+    """Turn calls into launches with places; refuse an arena larger than max_workspace or the target's room.
 
+    max_workspace: in bytes, 0 for no limit of one's own.
     control.call → plan.launch, control.if → plan.if, control.loop → plan.loop; reshapes, contiguous slices
     and layouts that store alike → plan.view; a concatenation whose result holds each part in one piece →
     plan.join, its parts computed where it has them. @main gets `workspace` and `const`, the bytes of the two

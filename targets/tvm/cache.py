@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import rtcc.artifact.codes
+import rtcc.emission.c_kernel
 import rtcc.ir
 import rtcc.system.machine
 import rtcc.target
@@ -42,7 +43,8 @@ def generator_sources(packages: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     for package in packages:
         for path in sorted((*package.rglob("*.py"), *package.rglob("*.lark"))):
             yield f"{package.name}/{path.relative_to(package).as_posix()}", path
-    for module in (rtcc.artifact.codes, rtcc.system.machine, rtcc.target):  # failure codes are in the code
+    for module in (rtcc.artifact.codes, rtcc.emission.c_kernel, rtcc.system.machine, rtcc.target):
+        # codes of failures are in the code; C kernels are stored in a form of their own
         assert module.__file__ is not None
         yield module.__name__, Path(module.__file__)
 

@@ -376,10 +376,10 @@ def imported(_: Job) -> bytes:
 
 
 DECIDE_NOTHING = {
-    "rtcc", "rtcc.artifact", "rtcc.artifact.artifact", "rtcc.artifact.elf", "rtcc.artifact.info",
-    "rtcc.artifact.library", "rtcc.artifact.seal", "rtcc.artifact.tensors", "rtcc.errors", "rtcc.plugins",
-    "rtcc.quoting", "rtcc.rounding", "rtcc.rounding.bounded", "rtcc.selection",
-    "rtcc.selection.declared_candidate", "rtcc.selection.layout_rules", "rtcc.system",
+    "rtcc", "rtcc.artifact", "rtcc.artifact.archive", "rtcc.artifact.artifact", "rtcc.artifact.elf",
+    "rtcc.artifact.info", "rtcc.artifact.library", "rtcc.artifact.seal", "rtcc.artifact.tensors",
+    "rtcc.emission", "rtcc.errors", "rtcc.plugins", "rtcc.quoting", "rtcc.rounding", "rtcc.rounding.bounded",
+    "rtcc.selection", "rtcc.selection.declared_candidate", "rtcc.selection.layout_rules", "rtcc.system",
     "rtcc.system.child_process", "rtcc.system.files", "rtcc.system.limits", "rtcc.targets", "rtcc.tuning",
     "rtcc.tuning.store",
 }  # fmt: skip
