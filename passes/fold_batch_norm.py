@@ -12,6 +12,7 @@ from rtcc.ir import Constant, Module, Op, Value, constants
 from rtcc.ir.ops.math import Add, Div, Mul, Sub
 from rtcc.ir.ops.nn import Conv, ConvTranspose, Gemm, MatMul
 from rtcc.ir.ops.normalization import BatchNormalization
+from rtcc.linear.maps import per_channel
 from rtcc.pipeline import Pass, Rewriter, apply, reassociates, rewrite
 
 Array = NDArray[Any]
@@ -68,7 +69,7 @@ def fold_arithmetic(op: Mul | Div | Add | Sub, rw: Rewriter) -> None:
         linear = data.producer
         if not isinstance(linear, Linear) or data.type != op.type or not isinstance(constant, Constant):
             continue
-        numbers = _per_channel(constant, data, _channel_axis(linear))
+        numbers = per_channel(constant, data, _channel_axis(linear))
         if numbers is None:
             continue
         with np.errstate(all="ignore"):
@@ -115,16 +116,6 @@ def _arithmetic(op: Mul | Div | Add | Sub, numbers: Array) -> Affine:
             return Affine(np.ones_like(numbers), numbers)
         case Sub():
             return Affine(np.ones_like(numbers), -numbers)
-
-
-def _per_channel(constant: Constant, data: Value, axis: int) -> Array | None:
-    """A constant that broadcasts along all axes but the channels', as one float64 number per channel."""
-    rank, channels = data.type.rank, data.type.shape[axis]
-    shape = (1,) * (rank - constant.type.rank) + constant.type.sizes
-    others = [size for i, size in enumerate(shape) if i != axis % rank]
-    if not isinstance(channels, int) or any(size != 1 for size in others) or shape[axis] not in (1, channels):
-        return None
-    return np.broadcast_to(constant.array.reshape(-1).astype(np.float64), (channels,))
 
 
 def _channel_axis(linear: Op) -> int:

@@ -38,7 +38,7 @@ Examples:
   rtcc compile vad.onnx --value sr=16000 --state h=hn     a rate fixed, a state updated in place
   rtcc compile model.onnx --emit c -o net.c               one C99 file for any machine
   rtcc compile model.onnx --dump-ir ir --verify-each      keep and check every stage
-  rtcc compile ir/19-fuse.rtir -o net.so                  go on from a stage
+  rtcc compile ir/20-fuse.rtir -o net.so                  go on from a stage
 """
 
 

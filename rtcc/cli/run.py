@@ -36,7 +36,7 @@ EXAMPLES = """
 Examples:
   rtcc run model.so --input x=x.npy --output results      writes results/NAME.npy
   rtcc run model.onnx --random 7                          seeded inputs, compiled on the spot
-  rtcc run ir/19-fuse.rtir --interpret                    what the maths say at that stage
+  rtcc run ir/20-fuse.rtir --interpret                    what the maths say at that stage
   rtcc run model.so --simulate functional                 compiled for the FPGA, on no board
   rtcc run model.so --emulate                             compiled for ARM, under QEMU
   rtcc run model.onnx --target arm:cortex-a76 --remote pi@raspberrypi     on the board itself

@@ -32,6 +32,7 @@ BUILT_IN: dict[str, str] = {
     "keep-narrow": "rtcc.passes.keep_narrow:KeepNarrow",
     "legalize": "rtcc.passes.legalize:Legalize",
     "lower-quantization": "rtcc.passes.lower_quantization:LowerQuantization",
+    "merge-linear": "rtcc.passes.merge_linear:MergeLinear",
     "outline-kernels": "rtcc.passes.outline_kernels:OutlineKernels",
     "partition": "rtcc.passes.partition:Partition",
     "plan-memory": "rtcc.passes.plan_memory:PlanMemory",
@@ -52,7 +53,8 @@ NAMED_PIPELINES: dict[str, str] = {
     "-O1": "fold-constants,inline-control,simplify,simplify-movement,fold-constants,eliminate-common,"
     "eliminate-dead",
     "-O2": "convert-signedness,lower-quantization,keep-narrow,fold-constants,inline-control,simplify,"
-    "simplify-movement,fold-batch-norm,reduce-strength,simplify,fold-constants,eliminate-common,eliminate-dead,raise-patterns",
+    "simplify-movement,fold-batch-norm,merge-linear,reduce-strength,simplify,fold-constants,eliminate-common,"
+    "eliminate-dead,raise-patterns",
 }
 """What runs at graph level. -O0: what is needed to emit; -O1: exact passes; -O2: the default.
 
