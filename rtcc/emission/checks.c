@@ -10,6 +10,12 @@ static int32_t rtcc_check_workspace(const void *workspace)
     return RTCC_OK;
 }
 
+static int32_t rtcc_check_live(const void *workspace)
+{
+    const int32_t code = rtcc_check_workspace(workspace);
+    return code != RTCC_OK || rtcc_is_live(workspace) ? code : RTCC_NOT_INITIALISED;
+}
+
 static int32_t rtcc_check_tensors(const void *const *pointers, const struct rtcc_tensor *tensors, size_t count)
 {
     if (pointers == NULL && count > 0)
@@ -43,4 +49,22 @@ static int32_t rtcc_check_overlap(const void *const *inputs, void *const *output
                 return RTCC_BUFFERS_OVERLAP;
     }
     return RTCC_OK;
+}
+
+static int32_t rtcc_check_buffers(const void *const *inputs, void *const *outputs)
+{
+    int32_t code = rtcc_check_tensors(inputs, rtcc_inputs, RTCC_INPUT_COUNT);
+    if (code == RTCC_OK)
+        code = rtcc_check_tensors((const void *const *)outputs, rtcc_outputs, RTCC_OUTPUT_COUNT);
+    return code == RTCC_OK ? rtcc_check_overlap(inputs, outputs) : code;
+}
+
+static int32_t rtcc_checked_shape(const void *workspace, int output, int64_t *shape)
+{
+    const int32_t code = rtcc_check_live(workspace);
+    if (code != RTCC_OK)
+        return code;
+    if (output < 0 || output >= (int)RTCC_OUTPUT_COUNT)
+        return RTCC_NO_SUCH_OUTPUT;
+    return shape == NULL ? RTCC_NULL_POINTER : rtcc_shape(workspace, output, shape);
 }

@@ -46,18 +46,12 @@ RTCC_EXPORT int RTCC_ENTRY(init)(void *workspace, size_t bytes, int threads)
 RTCC_EXPORT int RTCC_ENTRY(run)(void *workspace, const void *const inputs[], void *const outputs[])
 {
     struct rtcc_workspace *w = workspace;
-    int32_t code = rtcc_check_workspace(workspace);
+    int32_t code = rtcc_check_live(workspace);
     if (code != RTCC_OK)
         return code;
-    if (!rtcc_is_live(w))
-        return RTCC_NOT_INITIALISED;
     if (rtcc_is_forked(w))
         return RTCC_FORKED;
-    code = rtcc_check_tensors(inputs, rtcc_inputs, RTCC_INPUT_COUNT);
-    if (code == RTCC_OK)
-        code = rtcc_check_tensors((const void *const *)outputs, rtcc_outputs, RTCC_OUTPUT_COUNT);
-    if (code == RTCC_OK)
-        code = rtcc_check_overlap(inputs, outputs);
+    code = rtcc_check_buffers(inputs, outputs);
     if (code != RTCC_OK)
         return code;
     if (atomic_exchange_explicit(&w->busy, 1, memory_order_acquire) != 0)
@@ -73,23 +67,13 @@ RTCC_EXPORT int RTCC_ENTRY(run)(void *workspace, const void *const inputs[], voi
 
 RTCC_EXPORT int RTCC_ENTRY(output_shape)(const void *workspace, int output, int64_t shape[])
 {
-    const struct rtcc_workspace *w = workspace;
-    const int32_t code = rtcc_check_workspace(workspace);
-    if (code != RTCC_OK)
-        return code;
-    if (!rtcc_is_live(w))
-        return RTCC_NOT_INITIALISED;
-    if (output < 0 || output >= (int)RTCC_OUTPUT_COUNT)
-        return RTCC_NO_SUCH_OUTPUT;
-    if (shape == NULL)
-        return RTCC_NULL_POINTER;
-    return rtcc_shape(w, output, shape);
+    return rtcc_checked_shape(workspace, output, shape);
 }
 
 RTCC_EXPORT void RTCC_ENTRY(finish)(void *workspace, int wipe)
 {
     struct rtcc_workspace *w = workspace;
-    if (rtcc_check_workspace(workspace) != RTCC_OK || !rtcc_is_live(w))
+    if (rtcc_check_live(workspace) != RTCC_OK)
         return;
     rtcc_stop_workers(w, w->threads);
     rtcc_unmap_weights(w);

@@ -19,16 +19,10 @@ int @NAME@_init(void *workspace, size_t bytes, int threads)
 int @NAME@_run(void *workspace, const void *const inputs[], void *const outputs[])
 {
     struct rtcc_workspace *w = workspace;
-    int32_t code = rtcc_check_workspace(workspace);
+    int32_t code = rtcc_check_live(workspace);
     if (code != RTCC_OK)
         return code;
-    if (!rtcc_is_live(w))
-        return RTCC_NOT_INITIALISED;
-    code = rtcc_check_tensors(inputs, rtcc_inputs, RTCC_INPUT_COUNT);
-    if (code == RTCC_OK)
-        code = rtcc_check_tensors((const void *const *)outputs, rtcc_outputs, RTCC_OUTPUT_COUNT);
-    if (code == RTCC_OK)
-        code = rtcc_check_overlap(inputs, outputs);
+    code = rtcc_check_buffers(inputs, outputs);
     if (code != RTCC_OK)
         return code;
     if (w->busy)
@@ -43,17 +37,7 @@ int @NAME@_run(void *workspace, const void *const inputs[], void *const outputs[
 
 int @NAME@_output_shape(const void *workspace, int output, int64_t shape[])
 {
-    const struct rtcc_workspace *w = workspace;
-    const int32_t code = rtcc_check_workspace(workspace);
-    if (code != RTCC_OK)
-        return code;
-    if (!rtcc_is_live(w))
-        return RTCC_NOT_INITIALISED;
-    if (output < 0 || output >= (int)RTCC_OUTPUT_COUNT)
-        return RTCC_NO_SUCH_OUTPUT;
-    if (shape == NULL)
-        return RTCC_NULL_POINTER;
-    return rtcc_shape(w, output, shape);
+    return rtcc_checked_shape(workspace, output, shape);
 }
 
 void @NAME@_finish(void *workspace, int wipe)
@@ -61,7 +45,7 @@ void @NAME@_finish(void *workspace, int wipe)
     struct rtcc_workspace *w = workspace;
     volatile unsigned char *bytes = workspace; /* so that zeros which nobody reads are written */
     size_t i;
-    if (rtcc_check_workspace(workspace) != RTCC_OK || !rtcc_is_live(w))
+    if (rtcc_check_live(workspace) != RTCC_OK)
         return;
     w->magic = 0;
     for (i = 0; wipe && i < @UPPER@_WORKSPACE_BYTES(1); i++)
