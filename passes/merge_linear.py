@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 
 import numpy as np
 
@@ -13,7 +12,8 @@ from rtcc.ir.ops.math import Add, Mul
 from rtcc.ir.ops.nn import Conv, Gemm, MatMul
 from rtcc.linear.maps import Applied, Array, ConvMap, Map, applied, per_channel
 from rtcc.pipeline import Pass, Rewriter, apply, reassociates, rewrite
-from rtcc.target import Target, parse_target
+from rtcc.selection.layer_time import layers_seconds
+from rtcc.target import parse_target
 
 LONGEST = 4
 """Layers that one branch of a sum may consist of."""
@@ -182,7 +182,7 @@ def _written(map: Map, data: Value, parts: Sequence[Applied], rw: Rewriter) -> O
     new = map.write(data, keep, first.merge(*others))
     if rw.module.target:
         target = parse_target(rw.module.target)
-        if _seconds(_anchors([new, *_producers(new)]), target) > _seconds(_anchors(ops), target):
+        if layers_seconds(_anchors([new, *_producers(new)]), target) > layers_seconds(_anchors(ops), target):
             return None
     return new
 
@@ -194,15 +194,6 @@ def _producers(op: Op) -> list[Op]:
 
 def _anchors(ops: Sequence[Op]) -> list[Op]:
     return [op for op in ops if isinstance(op, Conv | Gemm | MatMul)]
-
-
-def _seconds(ops: Sequence[Op], target: Target) -> float:
-    """What layers are predicted to take by their best kernels; 0 for those that the target cannot tell."""
-    total = 0.0
-    for op in ops:
-        known = [each.seconds for each in target.candidates(op, {1, 2}) if each.seconds < inf]
-        total += min(known, default=0.0)
-    return total
 
 
 RULES = (merge_chain, merge_branches)

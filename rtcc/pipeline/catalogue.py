@@ -23,6 +23,7 @@ BUILT_IN: dict[str, str] = {
     "eliminate-common": "rtcc.passes.eliminate_common:EliminateCommon",
     "eliminate-dead": "rtcc.passes.eliminate_dead:EliminateDead",
     "expand-loops": "rtcc.passes.expand_loops:ExpandLoops",
+    "factorize": "rtcc.passes.factorize:Factorize",
     "fold-batch-norm": "rtcc.passes.fold_batch_norm:FoldBatchNorm",
     "fold-constants": "rtcc.passes.fold_constants:FoldConstants",
     "fuse": "rtcc.passes.fuse:Fuse",

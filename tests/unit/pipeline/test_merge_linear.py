@@ -21,7 +21,7 @@ from rtcc.pipeline.run import RunOptions, run_pipeline
 from tests.unit.pruning.networks import Net
 
 BEFORE = "fold-constants,simplify,fold-batch-norm,fold-constants"
-DRAWN = settings(max_examples=60, deadline=None)
+DRAWN = settings(max_examples=30, deadline=None)
 TARGET = "x86:skylake-avx512"
 
 

@@ -1,0 +1,1 @@
+"""Layers replaced by two cheaper ones: low rank, and depthwise-separable."""

@@ -1,0 +1,205 @@
+"""What samples say: statistics of layers, and factors fitted to what the layers computed before.
+
+The exact model and the factorised one run over the samples op by op. With x what a layer reads now and y what
+it gave, its two layers become those with which x gives most nearly y. By `channel` that is solved at once:
+with M the least-squares weights of y by x and V the main components of x·M, they are M·V and V' (reduced-rank
+regression, A. Izenman 1975; for convolutions X. Zhang et al., TPAMI 2016). By the other schemes the first
+layer keeps its vectors, and the second is fitted to what that gives. Biases take the means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtcc.data import Data
+from rtcc.errors import InvalidInput
+from rtcc.factorization.spectra import Statistics, main_vectors
+from rtcc.interpreter import Environment, Run, bind_feeds, interpret
+from rtcc.ir import Module, Op, Value
+from rtcc.ir.ops.nn import Conv
+from rtcc.linear.layers import Layer
+from rtcc.linear.matrices import as_matrices, rows_of
+
+Array = NDArray[Any]
+
+DAMPING = 0.01
+"""λ of the least squares, of the mean square of what is read; more where few rows say little."""
+
+LARGEST_SUM = 4608
+"""Summands up to which least squares are solved; weights of longer sums are projected as they are."""
+
+
+@dataclass
+class Sample:
+    """One sample on its way through the exact model and the factorised one."""
+
+    before: Run
+    after: Run
+    exact: Environment
+    found: Environment
+
+
+def samples_of(module: Module, small: Module, data: Data, most: int) -> list[Sample]:
+    """The first samples, at the start; InvalidInput `data-empty` where there is none."""
+    found: list[Sample] = []
+    for feeds in data.samples(most=most):
+        arrays, sizes = bind_feeds(module.main, feeds, "native")
+        found.append(
+            Sample(
+                Run(module, sizes, "native"),
+                Run(small, sizes, "native"),
+                dict(zip(module.main.parameters, arrays, strict=True)),
+                dict(zip(small.main.parameters, arrays, strict=True)),
+            )
+        )
+    if not found:
+        raise InvalidInput("data-empty", "the data hold no sample", where=data.name)
+    return found
+
+
+def statistics(module: Module, layers: Sequence[Layer], data: Data, most: int) -> dict[Op, Statistics]:
+    """The power of what layers read, and the covariance of what they give, over some samples."""
+    readers: dict[Value, list[Layer]] = {}
+    for layer in layers:
+        readers.setdefault(layer.data, []).append(layer)
+    sums: dict[Op, _Sums] = {layer.op: _Sums() for layer in layers}
+    number = -1
+
+    def note(value: Value, array: Array) -> None:
+        for layer in readers.get(value, ()):
+            rows = rows_of(layer, array, number)[0]
+            sums[layer.op].add(rows, rows @ as_matrices(layer, layer.weight.array)[0])
+
+    for feeds in data.samples(most=most):
+        number += 1
+        interpret(module, feeds, observe=note)
+    if number < 0:
+        raise InvalidInput("data-empty", "the data hold no sample", where=data.name)
+    return {layer.op: sums[layer.op].statistics(layer) for layer in layers}
+
+
+@dataclass
+class _Sums:
+    """Over rows: how many, the squares of what is read, the results and their products."""
+
+    rows: int = 0
+    squares: Array = field(default_factory=lambda: np.zeros(1))
+    results: Array = field(default_factory=lambda: np.zeros(1))
+    products: Array = field(default_factory=lambda: np.zeros((1, 1)))
+
+    def add(self, read: Array, given: Array) -> None:
+        self.rows += len(read)
+        self.squares = self.squares + np.square(read).sum(0)
+        self.results = self.results + given.sum(0)
+        self.products = self.products + given.T @ given
+
+    def statistics(self, layer: Layer) -> Statistics:
+        """Where the bias can take the mean, what varies counts alone."""
+        mean = self.results / self.rows
+        covariance = self.products / self.rows
+        if layer.takes_bias:
+            covariance = covariance - np.outer(mean, mean)
+        each = self.squares / self.rows
+        taps = int(np.prod(layer.weight.type.sizes[2:])) if isinstance(layer.op, Conv) else 1
+        return Statistics(each.reshape(-1, taps).mean(1), covariance)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Weights of a layer as matrices [summand, output], and what is added to the results' bias."""
+
+    weight: Array
+    shift: Array | None
+
+
+class Regression:
+    """Least squares of results y by rows x, starting from a weight: sums over rows, then the weight."""
+
+    def __init__(self, start: Array, *, bias: bool) -> None:
+        """start: [summand, output], kept where the rows say nothing. bias: means are taken out."""
+        self.start, self.bias, self.rows = start, bias, 0
+        summands, outputs = start.shape
+        self.solves = summands <= LARGEST_SUM
+        self.read, self.missing = np.zeros(summands), np.zeros(outputs)
+        self.squares = np.zeros((summands, summands)) if self.solves else np.zeros((outputs, outputs))
+        self.products = np.zeros_like(start)
+        self.given = np.zeros(outputs)
+
+    def add(self, read: Array, wanted: Array) -> None:
+        """Count rows x [row, summand] and y [row, output]."""
+        given = read @ self.start
+        self.rows += len(read)
+        self.read += read.sum(0)
+        self.given += given.sum(0)
+        self.missing += (wanted - given).sum(0)
+        if self.solves:
+            self.squares += read.T @ read
+            self.products += read.T @ (wanted - given)
+        else:
+            self.squares += given.T @ given
+
+    def fitted(self) -> Fitted:
+        """The weight with which x gives most nearly y."""
+        missing = self.missing / self.rows
+        if not self.solves:
+            return Fitted(self.start, missing if self.bias else None)
+        squares, products, read = self._centred()
+        power = squares.diagonal().mean()
+        share = DAMPING + len(squares) / self.rows / 10
+        damping = share * power if power > 0 else 1.0
+        change = np.linalg.solve(squares + damping * np.eye(len(squares)), products)
+        return Fitted(self.start + change, missing - read @ change if self.bias else None)
+
+    def components(self, fitted: Fitted, count: int) -> tuple[Array, Array | None]:
+        """The main components [output, component] of x·weight, and what their bias is beside the weight's."""
+        if self.solves:
+            covariance = fitted.weight.T @ self._centred()[0] @ fitted.weight
+        else:
+            mean = self.given / self.rows
+            covariance = self.squares / self.rows - (np.outer(mean, mean) if self.bias else 0)
+        main = main_vectors(covariance, count)
+        if fitted.shift is None:
+            return main, None
+        mean = self.read / self.rows @ fitted.weight
+        return main, fitted.shift + mean - main @ (main.T @ mean)
+
+    def _centred(self) -> tuple[Array, Array, Array]:
+        squares, products, read = self.squares / self.rows, self.products / self.rows, self.read / self.rows
+        if self.bias:
+            squares = squares - np.outer(read, read)
+            products = products - np.outer(read, self.missing / self.rows)
+        return squares, products, read
+
+
+def results(layer: Layer, samples: Sequence[Sample]) -> Iterator[Array]:
+    """Some rows of what a layer of the exact model sums up to, sample by sample: [row, output]."""
+    weight = as_matrices(layer, layer.weight.array.astype(np.float64))[0]
+    for number, sample in enumerate(samples):
+        yield rows_of(layer, sample.exact[layer.data], number)[0] @ weight
+
+
+def fit_channel(
+    layer: Layer, data: Value, rank: int, samples: Sequence[Sample]
+) -> tuple[Array, Array, Array | None]:
+    """Both factors of a layer that reads `data` in the factorised model, and the shift of its bias."""
+    weight = as_matrices(layer, layer.weight.array.astype(np.float64))[0]
+    found = Regression(weight, bias=layer.takes_bias)
+    for number, wanted in enumerate(results(layer, samples)):
+        found.add(rows_of(layer, samples[number].found[data], number)[0], wanted)
+    fitted = found.fitted()
+    main, shift = found.components(fitted, rank)
+    return (fitted.weight @ main)[None], main.T[None], shift
+
+
+def fit_second(layer: Layer, second: Layer, reads: Sequence[Array], samples: Sequence[Sample]) -> Fitted:
+    """The second layer's weight, for what the first one gives of each sample."""
+    start = as_matrices(second, second.weight.array.astype(np.float64))[0]
+    found = Regression(start, bias=layer.takes_bias)
+    for number, wanted in enumerate(results(layer, samples)):
+        found.add(rows_of(second, reads[number], number)[0], wanted)
+    return found.fitted()
