@@ -23,7 +23,8 @@ class DropSilentChannels(Pass):
     conv(conv(x, #w), #v with zeros for some channels)  →  conv(conv(x, #w'), #v')
 
     A channel goes with all that it stands and falls together with (`rtcc.pruning.dependencies`), where every
-    weight that reads any of them is zero. Sizes must be known.
+    weight that reads any of them is zero: a constant in float32, as no other is looked at. Sizes must be
+    known.
     """
 
     exactness = reassociates(1e-6)
@@ -31,8 +32,10 @@ class DropSilentChannels(Pass):
     def run(self, module: Module) -> bool:
         found = Dependencies(module)
         free = {root for group in groups_of(module, found)[0] for root in group.roots}
-        heard: set[int] = set()
-        for layer in linear_layers(module.main):
+        layers = {layer.op: layer for layer in linear_layers(module.main)}
+        others = [ids for op, ids in found.sums if op not in layers]
+        heard = {root for ids in others for root in found.channels.roots(ids).tolist()}
+        for layer in layers.values():
             roots = read_roots(layer, found)
             if roots:
                 weights = np.moveaxis(layer.weight.array, layer.sum_axis, 0).reshape(len(roots), -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import ceil
+from math import ceil, gcd
 
 from rtcc.errors import InvalidInput
 from rtcc.pruning.groups import Group
@@ -37,10 +37,12 @@ class Limits:
                 gone = gone - {max(axis, key=lambda root: rank.get(root, len(rank)))}
         return frozenset(gone)
 
-    def kept(self, wanted: int, size: int) -> int:
-        """How many of a group stay where so many are wanted; groups of few channels have no multiples."""
+    def kept(self, wanted: int, group: Group) -> int:
+        """How many sets of a group stay where so many are wanted; groups of few have no multiples."""
+        size = len(group.roots)
         least = max(1, ceil(self.least_share * size))
-        rounded = self.multiple * ceil(wanted / self.multiple) if size >= 2 * self.multiple else wanted
+        multiple = self.multiple // gcd(self.multiple, group.each)
+        rounded = multiple * ceil(wanted / multiple) if size >= 2 * multiple else wanted
         return min(size, max(least, rounded))
 
 
@@ -99,6 +101,6 @@ def _limited(
     gone: set[int] = set()
     for group in groups:
         size = len(group.roots)
-        left = limits.kept(size - sum(root in wanted for root in group.roots), size)
+        left = limits.kept(size - sum(root in wanted for root in group.roots), group)
         gone.update(sorted(group.roots, key=rank.__getitem__)[: size - left])
     return limits.without_empty_axes(gone, order)

@@ -34,10 +34,12 @@ class Dependencies:
     """The channels of a module's main graph, whose sizes must be known.
 
     Axes of results, parameters and constants are looked up with `axes`; `channels` says what goes together.
+    sums: the products and convolutions that sum over channels, and over which.
     """
 
     def __init__(self, module: Module) -> None:
         self.channels = Channels()
+        self.sums: list[tuple[Op, Ids]] = []
         self._axes: dict[Value, Axes] = {}
         main = module.main
         for parameter in main.parameters:
@@ -75,6 +77,12 @@ class Dependencies:
         self.channels.join(one, other)
         return one
 
+    def sum_over(self, op: Op, data: Ids | None, weight: Ids | None, reason: str) -> None:
+        """An op multiplies both, position by position, and sums up over them."""
+        ids = self.join(data, weight, reason)
+        if ids is not None:
+            self.sums.append((op, ids))
+
     def keep(self, ids: Ids | None, reason: str) -> None:
         """All of an axis stays."""
         if ids is not None:
@@ -96,17 +104,17 @@ class Dependencies:
         elif _moves_alone(op):
             self.move(op)
         else:
-            self._stop(op)
+            self.stop(op)
         for value in op.results:
             self._axes.setdefault(value, [None] * value.type.rank)
 
-    def _stop(self, op: Op) -> None:
+    def stop(self, op: Op) -> None:
         """Nothing is known of an operator: all that it reads stays."""
         for value in op.present_operands:
             self.keep_all(value, f"{op.name} reads it")
 
     def _keep_outer(self, op: Op) -> None:
-        self._stop(op)
+        self.stop(op)
         for region in op.regions:
             for nested in region.walk():
                 for value in nested.present_operands:
@@ -203,11 +211,12 @@ def _moves_alone(op: Op) -> bool:
 def _free_axis(op: Op, varying: Sequence[int]) -> int:
     """Along which of several axes channels may go: whole heads of attention, else the last of a reshape.
 
-    A reshape to [..., heads, size of a head] leaves heads free, where a product of two activations follows.
+    A reshape to [..., heads, size of a head] leaves heads free, where a product of two activations follows;
+    one to [n, groups, rest] leaves groups free, where a normalisation takes means over the rest.
     """
-    if len(varying) == 1:
+    if len(varying) == 1 or not isinstance(op, shapes.Reshape):
         return varying[0]
-    if not isinstance(op, shapes.Reshape):
+    if any(isinstance(user, normalization.InstanceNormalization) for user in op.result.users):
         return varying[0]
     return varying[-2] if _meets_product(op) else varying[-1]
 
@@ -238,9 +247,9 @@ def _conv(d: Dependencies, op: nn.Conv) -> None:
     elif group > 1:
         _across_groups(d, outputs, group)
         inputs = _across_groups(d, data[1], group)
-        d.join(inputs, weight[1], "a convolution in groups reads it")
+        d.sum_over(op, inputs, weight[1], "a convolution in groups reads it")
     else:
-        d.join(data[1], weight[1], "a convolution reads it")
+        d.sum_over(op, data[1], weight[1], "a convolution reads it")
     _bias(d, op.bias, outputs)
     _set_convolved(d, op, data, outputs)
 
@@ -254,7 +263,7 @@ def _conv_transpose(d: Dependencies, op: nn.ConvTranspose) -> None:
         d.keep(data[1], "a transposed convolution in groups reads it")
         outputs = None
     else:
-        d.join(data[1], weight[0], "a transposed convolution reads it")
+        d.sum_over(op, data[1], weight[0], "a transposed convolution reads it")
     _bias(d, op.bias, outputs)
     _set_convolved(d, op, data, outputs)
 
@@ -295,7 +304,7 @@ def _bias(d: Dependencies, bias: Value | None, outputs: Ids | None) -> None:
 def _gemm(d: Dependencies, op: nn.Gemm) -> None:
     rows, inner = d.axes(op.left)[:: -1 if op.transA else 1]
     depth, columns = d.axes(op.right)[:: -1 if op.transB else 1]
-    d.join(inner, depth, "a product reads it")
+    d.sum_over(op, inner, depth, "a product reads it")
     d.set(op.result, [rows, columns])
     if op.addend is not None:
         _add_to(d, op, op.addend)
@@ -312,7 +321,7 @@ def _mat_mul(d: Dependencies, op: nn.MatMul) -> None:
         d.keep_all(op.left, "a product with a vector reads it")
         d.keep_all(op.right, "a product with a vector reads it")
         return
-    d.join(left[-1], right[-2], "a product reads it")
+    d.sum_over(op, left[-1], right[-2], "a product reads it")
     axes: Axes = []
     batch = op.type.rank - 2
     for place in range(batch, 0, -1):
@@ -333,7 +342,9 @@ def _instance_norm(d: Dependencies, op: normalization.InstanceNormalization) -> 
     axes = list(d.axes(op.data))
     for value in (op.scale, op.bias):
         axes[1] = d.join(axes[1], d.axes(value)[0], "instance normalisation has a constant for it")
-    d.set(op.result, axes)
+    for ids in axes[2:]:
+        d.keep(ids, f"{op.name} takes a mean over it")
+    d.set(op.result, [*axes[:2], *[None] * (len(axes) - 2)])
 
 
 def _layer_norm(d: Dependencies, op: LayerNorm) -> None:
@@ -370,6 +381,28 @@ def _reduce(d: Dependencies, op: Reduction) -> None:
         d.set(op.result, [None if k in reduced else ids for k, ids in enumerate(axes)])
     else:
         d.set(op.result, [ids for k, ids in enumerate(axes) if k not in reduced])
+
+
+def _slice(d: Dependencies, op: movement.Slice) -> None:
+    """What goes leaves a row of neighbours a row, forwards or backwards; of steps it would leave gaps."""
+    if not _moves_alone(op):
+        d.stop(op)
+        return
+    for axis, ids in enumerate(d.axes(op.data)):
+        if ids is not None and (np.abs(np.diff(positions_taken(op, axis))) != 1).any():
+            d.keep(ids, f"{op.name} takes it in steps")
+    d.move(op)
+
+
+def positions_taken(op: movement.Slice, axis: int) -> Ids:
+    """Which positions of an axis a slice with constant bounds takes."""
+    sizes = op.data.type.sizes
+    shape = [1] * len(sizes)
+    shape[axis] = sizes[axis]
+    index = np.broadcast_to(np.arange(sizes[axis]).reshape(shape), sizes)
+    others = [value.array if isinstance(value, Constant) else None for value in op.operands[1:]]
+    found = np.asarray(op.evaluate(index, *others))
+    return np.moveaxis(found, axis, 0).reshape(found.shape[axis], -1)[:, 0]
 
 
 def _pad(d: Dependencies, op: movement.Pad) -> None:
@@ -427,6 +460,7 @@ RULES: tuple[tuple[type[Op] | tuple[type[Op], ...], Rule], ...] = (
     (AlongAxis, _along_axis),
     ((pooling.Pool, pooling.GlobalPool), _pool),
     (Reduction, _reduce),
+    (movement.Slice, _slice),
     (movement.Pad, _pad),
     (resize.Resize, _resize),
     (Gather, _gather),

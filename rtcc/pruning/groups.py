@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,18 +27,22 @@ class Criterion(StrEnum):
     """The mean square of the weights that compute it, of the mean of their layer."""
     ACTIVATION = "activation"
     """What it adds to the results that are computed of it: the square of the weights that read it times the
-    mean square of what they read (M. Sun et al., Wanda, ICLR 2024, for channels)."""
+    mean square of what they read (M. Sun et al., Wanda, ICLR 2024, for channels). Where no weight reads it,
+    as in a product of two activations: magnitude."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Channels that the same layers compute, each a set that goes as a whole.
+    """Channels that the same layers compute, in sets each of which goes as a whole.
 
-    roots: of the sets, as `Dependencies.channels` has them. layers: names of those that compute them.
+    roots: of the sets, as `Dependencies.channels` has them. layers: names of those that compute them. each:
+    how many channels of the first layer a set has: one, of a convolution in groups one in each of them, more
+    where results are reshaped.
     """
 
     roots: tuple[int, ...]
     layers: tuple[str, ...]
+    each: int = 1
 
     @property
     def name(self) -> str:
@@ -57,19 +62,22 @@ class Kept:
 def groups_of(module: Module, found: Dependencies) -> tuple[list[Group], list[Kept]]:
     """The channels that may go, and the layers that must keep theirs."""
     makers: dict[int, list[str]] = {}
+    counts: dict[int, int] = {}
     kept: list[Kept] = []
     for layer in linear_layers(module.main):
         roots = written_roots(layer, found)
-        free = [root for root in dict.fromkeys(roots) if found.channels.reason(root) is None]
+        of_each = Counter(roots)
+        free = [root for root in of_each if found.channels.reason(root) is None]
         for root in free:
             makers.setdefault(root, []).append(layer.name)
+            counts.setdefault(root, of_each[root])
         if not free:
             reasons = (found.channels.reason(root) for root in roots)
             kept.append(Kept(layer.name, next(filter(None, reasons), "its results stay as they are")))
-    groups: dict[tuple[str, ...], list[int]] = {}
+    groups: dict[tuple[tuple[str, ...], int], list[int]] = {}
     for root, layers in makers.items():
-        groups.setdefault(tuple(layers), []).append(root)
-    return [Group(tuple(roots), layers) for layers, roots in groups.items()], kept
+        groups.setdefault((tuple(layers), counts[root]), []).append(root)
+    return [Group(tuple(roots), layers, each) for (layers, each), roots in groups.items()], kept
 
 
 def written_roots(layer: Layer, found: Dependencies) -> list[int]:
@@ -108,6 +116,8 @@ def scores(
         mean = each.mean() or 1.0
         for root, value in zip(roots, (each / mean).tolist(), strict=True):
             totals[root] = totals.get(root, 0.0) + value
+    if criterion is Criterion.ACTIVATION:  # a product of two activations alone may read a channel
+        totals = scores(module, found, Criterion.MAGNITUDE) | totals
     return totals
 
 

@@ -180,8 +180,8 @@ def _shrink(
 
 
 def _row(group: Group, gone: frozenset[int]) -> Row:
-    size = len(group.roots)
-    return Row(group.name, size, size - sum(root in gone for root in group.roots))
+    left = sum(root not in gone for root in group.roots)
+    return Row(group.name, len(group.roots) * group.each, left * group.each)
 
 
 def _cost(

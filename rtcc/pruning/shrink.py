@@ -12,8 +12,7 @@ from rtcc.ir import Constant, Graph, Module, Op, Return, Value
 from rtcc.ir.ops import movement, nn, resize, shapes
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.indexing import Gather
-from rtcc.linear.layers import linear_layers
-from rtcc.pruning.dependencies import Dependencies
+from rtcc.pruning.dependencies import Dependencies, positions_taken
 
 Array = NDArray[Any]
 
@@ -157,26 +156,15 @@ def _slice(s: Shrunk, op: movement.Slice, operands: Operands, changes: dict[str,
     """Bounds count what is left of an axis."""
     bounds: list[tuple[int, int, int, int]] = []
     for axis, (size, kept) in enumerate(zip(op.data.type.sizes, s.kept(op.data), strict=True)):
-        taken = _taken(op, axis, size)
+        taken = positions_taken(op, axis)
         if len(taken) == size and taken[0] == 0:
             continue
         places = (np.cumsum(kept) - 1)[taken[kept[taken]]]
         step = int(places[1] - places[0]) if len(places) > 1 else 1
-        assert (np.diff(places) == step).all(), f"{op!r}: {places} is no slice"
         start, end = int(places[0]), int(places[-1]) + (1 if step > 0 else -1)
         bounds.append((start, end if end >= 0 else -int(kept.sum()) - 1, axis, step))
     if bounds:
         operands[1:] = [s.constant(op, column) for column in zip(*bounds, strict=True)]
-
-
-def _taken(op: movement.Slice, axis: int, size: int) -> NDArray[np.int64]:
-    """Which positions of an axis a slice takes."""
-    shape = [1] * op.data.type.rank
-    shape[axis] = size
-    index = np.broadcast_to(np.arange(size).reshape(shape), op.data.type.sizes)
-    others = [value.array if isinstance(value, Constant) else None for value in op.operands[1:]]
-    found = np.asarray(op.evaluate(index, *others))
-    return np.moveaxis(found, axis, 0).reshape(found.shape[axis], -1)[:, 0]
 
 
 def _gather(s: Shrunk, op: Gather, operands: Operands, changes: dict[str, Any]) -> None:
@@ -201,22 +189,3 @@ RULES: tuple[tuple[type[Op], Rule], ...] = (
     (Gather, _gather),
 )
 """Operators in which sizes or positions are written."""
-
-
-def silence(module: Module, found: Dependencies, removed: Container[int]) -> Module:
-    """The same module with zeros for the weights that read those channels: what the smaller one computes.
-
-    Where a channel is read by a product of two activations it is not silenced: whole heads go, or none.
-    """
-    copy = module.clone()
-    pairs = zip(linear_layers(module.main), linear_layers(copy.main), strict=True)
-    for layer, twin in pairs:
-        ids = found.axes(layer.weight)[layer.sum_axis]
-        if ids is None:
-            continue
-        gone = np.array([root in removed for root in found.channels.roots(ids).tolist()])
-        if gone.any():
-            array = layer.weight.array.copy()
-            np.moveaxis(array, layer.sum_axis, 0)[gone] = 0
-            twin.op.set_operand(layer.weight_slot, copy.add_constant(f"{layer.weight.symbol}.silent", array))
-    return copy

@@ -84,10 +84,13 @@ class Net:
         n, _, h, w = self.shapes[x]
         return self.op("Split", [x, self.constant(list(parts))], *[(n, p, h, w) for p in parts], axis=1)
 
-    def slice(self, x: str, start: int, end: int) -> str:
-        n, _, h, w = self.shapes[x]
-        bounds = [self.constant([start]), self.constant([end]), self.constant([1])]
-        return self.op("Slice", [x, *bounds], (n, end - start, h, w))
+    def slice(self, x: str, start: int, end: int, step: int = 1) -> str:
+        """Channels from `start`; `end` counts backwards where the step does, -1 for the first of all."""
+        n, c, h, w = self.shapes[x]
+        taken = range(start, end, step)
+        bounds = [self.constant([start]), self.constant([end if end >= 0 else -c - 1])]
+        bounds += [self.constant([1]), self.constant([step])]
+        return self.op("Slice", [x, *bounds], (n, len(taken), h, w))
 
     def reshape(self, x: str, *shape: int) -> str:
         return self.op("Reshape", [x, self.constant(list(shape))], tuple(shape))
@@ -182,7 +185,9 @@ def _slice(net: Net, x: str, c: int, values: list[str], draw: Any) -> list[str]:
     if c < 2:
         return []
     start = draw(st.integers(0, c - 2))
-    return [net.slice(x, start, draw(st.integers(start + 2, c)))]
+    end = draw(st.integers(start + 2, c))
+    step = draw(st.sampled_from([1, 1, 2, -1, -2]))
+    return [net.slice(x, start, end, step) if step > 0 else net.slice(x, end - 1, start - 1, step)]
 
 
 def _shuffle(net: Net, x: str, c: int, values: list[str], draw: Any) -> list[str]:

@@ -22,8 +22,8 @@ from rtcc.pipeline.inputs import random_inputs
 from rtcc.pipeline.run import RunOptions, run_pipeline
 from rtcc.pruning.choice import Limits
 from rtcc.pruning.dependencies import Dependencies
-from rtcc.pruning.groups import Work, groups_of
-from rtcc.pruning.shrink import Shrunk, silence
+from rtcc.pruning.groups import Criterion, Work, groups_of, scores
+from rtcc.pruning.shrink import Shrunk
 from tests.frontend.models import run_onnxruntime
 from tests.unit.pruning.networks import Net, drawn_network
 
@@ -44,6 +44,25 @@ def drawn(module: Module, found: Dependencies, share: float, seed: int = 0) -> s
         count = min(int(np.ceil(share * len(group.roots))), len(group.roots) - 1)
         gone.update(random.permutation(group.roots)[:count].tolist())
     return set(Limits(axes=found.whole_axes()).without_empty_axes(gone, ()))
+
+
+def silence(module: Module, found: Dependencies, removed: set[int]) -> Module:
+    """The same module with zeros for the weights that read those channels: what the smaller one computes.
+
+    Where a channel is read by a product of two activations it is not silenced: whole heads go, or none.
+    """
+    copy = module.clone()
+    pairs = zip(linear_layers(module.main), linear_layers(copy.main), strict=True)
+    for layer, twin in pairs:
+        ids = found.axes(layer.weight)[layer.sum_axis]
+        if ids is None:
+            continue
+        gone = np.array([root in removed for root in found.channels.roots(ids).tolist()])
+        if gone.any():
+            array = layer.weight.array.copy()
+            np.moveaxis(array, layer.sum_axis, 0)[gone] = 0
+            twin.op.set_operand(layer.weight_slot, copy.add_constant(f"{layer.weight.symbol}.silent", array))
+    return copy
 
 
 def shrunk(module: Module, share: float = 0.5, seed: int = 0) -> tuple[Shrunk, int]:
@@ -101,10 +120,20 @@ def pixels() -> ModelProto:
     return net.model(net.classifier(net.conv(x, 3, 3)))
 
 
+def normalized_in_groups() -> ModelProto:
+    """As PyTorch exports GroupNorm: an instance normalisation of groups, laid out as channels."""
+    net = Net()
+    x = net.reshape(net.conv(net.input(1, 3, 4, 4), 12, 3), 1, 4, 48)
+    ones, zeros = (net.constant(np.full(4, each, np.float32)) for each in (1, 0))
+    x = net.reshape(net.op("InstanceNormalization", [x, ones, zeros], (1, 4, 48)), 1, 12, 4, 4)
+    return net.model(net.classifier(net.conv(x, 4)))
+
+
 CASES: dict[str, tuple[Any, dict[str, tuple[int, int]]]] = {
     "residual": (residual, {"Conv0": (8, 4), "Conv1": (8, 4)}),
     "heads": (heads, {"MatMul0": (4, 2)}),
     "shuffled": (shuffled, {"Conv0": (6, 3), "Conv5": (4, 2)}),
+    "normalized in groups": (normalized_in_groups, {"Conv0": (4, 2), "Conv4": (4, 2)}),
     "pixels": (pixels, {"Conv0": (4, 2), "Conv2": (3, 1)}),
 }
 
@@ -136,6 +165,47 @@ def test_what_stays_and_why() -> None:
     found = reasons(net.model(net.linear(x, 3)))
     assert any("takes a mean over it" in reason for reason in found.values()), found
     assert any("result of the model" in reason for reason in found.values()), found
+
+
+def test_a_slice_in_steps_keeps_what_it_takes() -> None:
+    net = Net()
+    x = net.conv(net.input(1, 3, 8, 8), 8)
+    bounds = [net.constant([each]) for each in (0, 8, 1, 2)]
+    x = net.op("Slice", [x, *bounds], (1, 4, 8, 8))
+    found = reasons(net.model(net.classifier(net.conv(x, 4))))
+    assert any("takes it in steps" in reason for reason in found.values()), found
+
+
+def test_a_mean_within_a_group_keeps_its_channels_together() -> None:
+    """Three channels in each group: one of them silent is none that may go."""
+    module = prepared(normalized_in_groups())
+    (reader,) = [each for each in linear_layers(module.main) if each.weight.type.sizes[:2] == (4, 12)]
+    array = reader.weight.array.copy()
+    array[:, :4] = 0  # a group and a third of the next
+    reader.op.set_operand(1, module.add_constant("masked", array))
+    feeds = random_inputs(module)
+    expected = rtcc.interpret(module, feeds, precision="f64")
+    run_pipeline(module, "drop-silent-channels", RunOptions(verify=True))
+    assert next(iter(linear_layers(module.main))).weight.type.sizes[0] == 9
+    for name, array in rtcc.interpret(module, feeds, precision="f64").items():
+        np.testing.assert_allclose(array, expected[name], rtol=0, atol=TOLERANCE * np.abs(array).max())
+
+
+def test_channels_that_no_weight_reads_matter_by_those_that_compute_them() -> None:
+    net = Net()
+    x = net.input(1, 6, 8)
+    queries, keys, values = (net.linear(x, 8) for _ in range(3))
+    product = net.op("MatMul", [queries, net.transpose(keys, 0, 2, 1)], (1, 6, 6))
+    mixed = net.op("MatMul", [net.unary("Softmax", product, axis=-1), values], (1, 6, 8))
+    module = prepared(net.model(net.linear(mixed, 3)))
+    found = Dependencies(module)
+    layers = list(linear_layers(module.main))
+    power = {layer.data: np.ones(layer.data.type.sizes[-1]) for layer in layers}
+    weights = scores(module, found, Criterion.MAGNITUDE)
+    worth = scores(module, found, Criterion.ACTIVATION, power)
+    (unread,) = [g for g in groups_of(module, found)[0] if len(g.layers) == 2]  # queries and keys
+    assert [worth[root] for root in unread.roots] == [weights[root] for root in unread.roots]
+    assert min(worth[root] for root in unread.roots) > 0
 
 
 def test_a_smaller_model_is_one_for_onnx_too(tmp_path: Path) -> None:

@@ -62,6 +62,17 @@ def test_counts_of_channels_are_multiples() -> None:
     assert {row.after % 8 for row in found.rows} == {0}
 
 
+def test_a_convolution_in_groups_keeps_a_multiple_in_all() -> None:
+    net = Net()
+    x = net.conv(net.input(1, 3, 8, 8), 24, 3)
+    x = net.conv(net.unary("Relu", x), 48, 3, group=4)
+    found = prune(net.model(net.classifier(net.conv(x, 8))), keep=0.4, multiple=8)
+    counts = [op.type.sizes[1] for op in found.module.main.ops if isinstance(op, Conv)]
+    assert [row.after for row in found.rows] == counts
+    assert counts[1] < 48
+    assert all(count % 8 == 0 for count in counts[:2])  # the last has too few
+
+
 def test_a_target_of_predicted_time() -> None:
     found = prune(RESIDUAL, keep=0.8, latency=True, target="x86:skylake-avx512", multiple=1)
     report = make_report(found, target="x86:skylake-avx512")
