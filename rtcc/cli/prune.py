@@ -1,9 +1,9 @@
-"""`rtcc prune`: a model with fewer channels and heads, repaired on samples, and a report on it."""
+"""`rtcc prune`: a model with fewer channels, heads or weights, repaired on samples, and a report on it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from rtcc.cli.progress import progress
 from rtcc.pruning.choice import Scope
 from rtcc.pruning.groups import Criterion
 from rtcc.pruning.pruner import REPAIRED_ON, Settings
+from rtcc.pruning.sparsifier import Sparsity
 
 if TYPE_CHECKING:
     from rtcc.pruning.report import Report
@@ -26,6 +27,8 @@ Examples:
   rtcc prune model.onnx --keep 0.5 --data samples.npz        writes model.pruned.onnx, half the work
   rtcc prune model.onnx --keep 0.6 --latency --measure       60 % of the time that is predicted
   rtcc prune model.onnx --keep 0.5 --multiple 16 -o small.onnx
+  rtcc prune model.onnx --sparsity 0.8 --data samples.npz    zeros for 80 % of the weights, same shapes
+  rtcc prune model.onnx --pattern 2:4 --dense conv1          2 of 4 neighbouring weights, but for one layer
 """
 
 
@@ -35,23 +38,50 @@ def prune_(
     model: ModelArgument,
     asked: Reading,
     keep: Annotated[
-        float, typer.Option(metavar="SHARE", help="The share of multiply-adds that may be left.")
-    ] = Settings.keep,
+        float | None,
+        typer.Option(metavar="SHARE", help=f"The share of multiply-adds that may be left; {Settings.keep}."),
+    ] = None,
     latency: Annotated[
-        bool, typer.Option("--latency", help="--keep is of the predicted time instead.")
-    ] = Settings.latency,
+        bool | None, typer.Option("--latency", help="--keep is of the predicted time instead.")
+    ] = None,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Single weights in place of channels: so many become zero."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(metavar="SIZE", help="Single weights below that magnitude become zero.")
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(help="Of zeros: unstructured, 2:4 (any N:M), 16x1 (blocks, outputs x inputs)."),
+    ] = None,
+    dense: Annotated[
+        list[str] | None, typer.Option(metavar="NODE", help="Keep a layer's weights; repeatable.")
+    ] = None,
+    rescale: Annotated[
+        bool | None,
+        typer.Option("--rescale", help="Each output's weights keep their mean and variance; no repair."),
+    ] = None,
+    no_repair: Annotated[
+        bool, typer.Option("--no-repair", help="Make zeros, and leave the other weights as they are.")
+    ] = False,
     criterion: Annotated[
-        Criterion, typer.Option(help="What says how little a channel matters.")
+        Criterion, typer.Option(help="What says how little a channel or a weight matters.")
     ] = Settings.criterion,
     scope: Annotated[
-        Scope, typer.Option(help="All channels compete, or those of each group.")
+        Scope, typer.Option(help="All channels or weights compete, or those of each group or layer.")
     ] = Settings.scope,
     least: Annotated[
-        float, typer.Option(metavar="SHARE", help="Of each group so much stays in any case.")
-    ] = Settings.least,
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help=f"Of each group or layer so much stays; {Settings.least}, or {Sparsity.least} of weights.",
+        ),
+    ] = None,
     multiple: Annotated[
-        int, typer.Option(metavar="N", help="Counts of channels are multiples of N.")
-    ] = Settings.multiple,
+        int | None,
+        typer.Option(metavar="N", help=f"Counts of channels are multiples of N; {Settings.multiple}."),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option("--data", metavar="PATH", help="Samples to repair on: an .npz, a folder, a script."),
@@ -72,7 +102,8 @@ def prune_(
 ) -> None:
     """Take whole channels and attention heads out of MODEL and write an ordinary smaller model.
 
-    With samples, weights are fitted to what the layers computed before; labels are not used.
+    With --sparsity, --threshold or --pattern, single weights become zeros, and shapes stay. With samples,
+    weights are fitted to what the layers computed before; labels are not used.
     """
     from rtcc.model_file import require_model_path
     from rtcc.pruning.pruner import prune
@@ -83,11 +114,16 @@ def prune_(
     require_model_path(output)
     for path in (output, *([report] if report else [])):
         require_folder(path)
-    settings = Settings(keep, latency, criterion, scope, least, multiple)
+    given: dict[str, Any] = {
+        "keep": keep, "latency": latency, "multiple": multiple, "sparsity": sparsity, "threshold": threshold,
+        "pattern": pattern, "dense": dense, "rescale": rescale, "least": least,
+        "repair": False if no_repair else None,
+    }  # fmt: skip
+    options = {name: value for name, value in given.items() if value is not None}
     with progress(f"reading {model.name}") as say:
         found = prune(
             model, data, shapes=asked.shapes, dims=asked.dims, values=asked.values, samples=samples,
-            target=asked.target, settings=settings, say=say,
+            target=asked.target, say=say, criterion=criterion, scope=scope, **options,
         )  # fmt: skip
         found.write(output)
         made = make_report(found, target=asked.target, measure_times=measure, say=say)

@@ -45,6 +45,7 @@ BUILT_IN: dict[str, str] = {
     "select-layout": "rtcc.passes.select_layout:SelectLayout",
     "simplify": "rtcc.passes.simplify:Simplify",
     "simplify-movement": "rtcc.passes.simplify_movement:SimplifyMovement",
+    "sparsify": "rtcc.passes.sparsify:Sparsify",
     "unfold-stride": "rtcc.passes.unfold_stride:UnfoldStride",
 }
 """Name → where the class lives; nothing is imported before it is asked for."""

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtcc.data import Data, data_of, require_data_form
 from rtcc.errors import InvalidInput
-from rtcc.ir import Module, Op, Value
-from rtcc.linear.layers import Layer, linear_layers
+from rtcc.ir import Module, Value
+from rtcc.linear.layers import linear_layers
 from rtcc.model_file import write_module_as
 from rtcc.pruning.choice import Limits, Scope, choose
 from rtcc.pruning.dependencies import Dependencies
 from rtcc.pruning.groups import Criterion, Group, Kept, Work, groups_of, scores
 from rtcc.pruning.repair import repair
+from rtcc.pruning.running import reads
 from rtcc.pruning.shrink import Shrunk
+from rtcc.pruning.sparsifier import Sparsified, Sparsity, sparsify_module
 
 PASS_NAME = "prune"
 
@@ -54,7 +56,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Row:
-    """A group of channels that go together: how many there were, and are left."""
+    """Channels that go together, or the weights of a layer: how many there were, and are left."""
 
     name: str
     before: int
@@ -65,7 +67,8 @@ class Row:
 class Pruned:
     """A pruned module, the one that it was made of (prepared), and what was done.
 
-    multiply_adds, parameters: before and after. kept: layers that must keep all, and why.
+    multiply_adds, parameters: before and after, those of zeros not counted where single weights went. kept:
+    layers that must keep all, and why.
     """
 
     module: Module
@@ -76,7 +79,7 @@ class Pruned:
     parameters: tuple[int, int]
     repaired: int = 0
     data: Data | None = None
-    settings: Settings = field(default_factory=Settings)
+    settings: Settings | Sparsity = field(default_factory=Settings)
 
     def write(self, path: str | Path) -> None:
         """Write it as `.onnx` or `.rtir`."""
@@ -92,23 +95,24 @@ def prune(
     values: Mapping[str, Any] | None = None,
     samples: int = REPAIRED_ON,
     target: str | None = None,
-    settings: Settings | None = None,
+    settings: Settings | Sparsity | None = None,
     say: Callable[[str], None] = lambda doing: None,
     **options: Any,
 ) -> Pruned:
-    """Take whole channels and attention heads out of a model, and repair what is left.
+    """Take whole channels and attention heads out of a model, or single weights, and repair what is left.
 
     model, shapes, dims, values: as for `compile`; all sizes must be known. data: as for `quantize`; without
     any nothing is repaired. samples: how many to repair on. target: whose cost model `latency` asks. options:
-    fields of `Settings`. Raises InvalidInput: prune-option, target-unreachable, nothing-to-prune, no-data,
-    unbound-dimension, what reading data raises.
+    fields of `Settings`, or of `Sparsity` where one of its own is among them (sparsity, threshold, pattern…).
+    Raises InvalidInput: prune-option, target-unreachable, nothing-to-prune, pattern-misfit, unknown-layer,
+    no-data, unbound-dimension, what reading data raises.
     """
     from rtcc.compiler import read_model
     from rtcc.ir.verify import verify
     from rtcc.pipeline.catalogue import BEFORE_PRUNING
     from rtcc.pipeline.run import RunOptions, run_pipeline
 
-    settings = settings_of(options, settings)
+    settings = _asked_for(options, settings)
     require_data_form(data)
     module = read_model(model, shapes, dims, values)
     if module.level != "graph":
@@ -117,6 +121,8 @@ def prune(
     run_pipeline(module, BEFORE_PRUNING, RunOptions(verify=False))
     module.left = []
     given = data_of(data, module.main)
+    if isinstance(settings, Sparsity):
+        return _sparse(module, settings, given, samples, say)
     shrunk, rows, kept, repaired = prune_module(module, settings, given, samples, target, say)
     smaller = shrunk.module
     smaller.drop_unused_constants()
@@ -126,6 +132,28 @@ def prune(
     return Pruned(
         smaller, module, rows, kept, (work[0], work[1]), (sizes[0], sizes[1]), repaired, given, settings
     )
+
+
+def _sparse(
+    module: Module, settings: Sparsity, data: Data | None, samples: int, say: Callable[[str], None]
+) -> Pruned:
+    """The module with zeros in it, and what is left beside them."""
+    found = sparsify_module(module, settings, data, samples, say)
+    work, sizes = [0, 0], [0, 0]
+    for each in linear_layers(module.main):
+        operations, size = each.op.operations() // 2, each.weight.type.elements
+        left = int(found.masks[each].sum()) if each in found.masks else size
+        work = [work[0] + operations, work[1] + operations * left // size]
+        sizes = [sizes[0] + size, sizes[1] + left]
+    return Pruned(
+        found.module, module, sparse_rows(found), found.kept, (work[0], work[1]), (sizes[0], sizes[1]),
+        found.repaired, data, settings,
+    )  # fmt: skip
+
+
+def sparse_rows(found: Sparsified) -> list[Row]:
+    """How many weights each layer had, and has beside zeros."""
+    return [Row(layer.name, mask.size, int(mask.sum())) for layer, mask in found.masks.items()]
 
 
 def prune_module(
@@ -143,19 +171,48 @@ def prune_module(
     return shrunk, rows, kept, repair(module, shrunk, data, samples)
 
 
-def settings_of(options: Mapping[str, Any], settings: Settings | None = None) -> Settings:
+def _asked_for(
+    options: Mapping[str, Any], settings: Settings | Sparsity | None
+) -> Settings | Sparsity:
+    """Settings of channels, or of single weights where an option of those alone is among them."""
+    if isinstance(settings, Sparsity):
+        return settings_of(options, Sparsity, settings)
+    own = {each.name for each in fields(Sparsity)} - {each.name for each in fields(Settings)}
+    single = own.intersection(options)
+    if not single:
+        return settings_of(options, Settings, settings)
+    channels = {each.name for each in fields(Settings)} - {each.name for each in fields(Sparsity)}
+    if clash := sorted(channels.intersection(options)):
+        raise both_asked_for(clash[0], min(single))
+    return settings_of(options, Sparsity)
+
+
+def both_asked_for(channels: str, weights: str) -> InvalidInput:
+    """The error of options of both kinds."""
+    message = f"{channels} is about whole channels, {weights} about single weights"
+    return InvalidInput("prune-option", message, hint="prune channels first, then what that wrote again")
+
+
+Kind = TypeVar("Kind", Settings, Sparsity)
+
+
+def settings_of(options: Mapping[str, Any], kind: type[Kind], settings: Kind | None = None) -> Kind:
     """Settings with fields given as they are or as words; InvalidInput `prune-option`."""
-    kinds = {each.name: each.default for each in fields(Settings)}
+    kinds: dict[str, Callable[[Any], Any]] = {
+        each.name: float if each.default is None else type(each.default) for each in fields(kind)
+    }
+    if isinstance(options.get("dense"), str):
+        options = {**options, "dense": (options["dense"],)}
     found: dict[str, Any] = {}
     for name, value in options.items():
         if name not in kinds:
             message = f"there is no option {name!r}"
             raise InvalidInput("prune-option", message, hint=f"the options are {', '.join(kinds)}")
         try:
-            found[name] = type(kinds[name])(value)
-        except ValueError as error:
+            found[name] = None if value is None else kinds[name](value)
+        except (TypeError, ValueError) as error:
             raise InvalidInput("prune-option", f"{name}: {error}") from error
-    return replace(settings or Settings(), **found)
+    return kind(**found) if settings is None else replace(settings, **found)
 
 
 def _shrink(
@@ -204,27 +261,15 @@ def _cost(
 
 def _power(module: Module, data: Data | None, samples: int) -> dict[Value, NDArray[Any]]:
     """The mean square of each channel of what each layer reads, over some samples."""
-    from rtcc.interpreter import Run, bind_feeds
-    from rtcc.ir import Return
     from rtcc.ir.ops.nn import Conv, ConvTranspose
 
     assert data is not None
-    layers: dict[Op, Layer] = {layer.op: layer for layer in linear_layers(module.main)}
     totals: dict[Value, NDArray[Any]] = {}
     count = 0
-    for feeds in data.samples(most=samples):
-        arrays, sizes = bind_feeds(module.main, feeds, "native")
-        run, seen = Run(module, sizes, "native"), dict(zip(module.main.parameters, arrays, strict=True))
-        deaths, count = run.deaths_in(module.main), count + 1
-        for op in module.main.ops:
-            if isinstance(op, Return):
-                break
-            if op in layers:
-                read = np.square(seen[layers[op].data].astype(np.float64))
-                axis = 1 if isinstance(op, Conv | ConvTranspose) else read.ndim - 1
-                each = np.moveaxis(read, axis, 0).reshape(read.shape[axis], -1).mean(1)
-                totals[layers[op].data] = each + totals.get(layers[op].data, np.zeros_like(each))
-            run.step(seen, op)
-            for value in deaths.get(op, ()):
-                seen.pop(value, None)
+    for number, layer, array in reads(module, data, samples):
+        read = np.square(array.astype(np.float64))
+        axis = 1 if isinstance(layer.op, Conv | ConvTranspose) else read.ndim - 1
+        each = np.moveaxis(read, axis, 0).reshape(read.shape[axis], -1).mean(1)
+        totals[layer.data] = each + totals.get(layer.data, np.zeros_like(each))
+        count = number + 1
     return {value: total / count for value, total in totals.items()}

@@ -13,7 +13,6 @@ the layers before it as they are repaired.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -21,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcc.data import Data
-from rtcc.interpreter import Environment, Run, bind_feeds
-from rtcc.ir import Module, Op, Return, Value
+from rtcc.ir import Module, Op, Value
 from rtcc.ir.ops.nn import Conv, Gemm, MatMul
 from rtcc.linear.layers import Layer, linear_layers
 from rtcc.linear.matrices import as_matrices, as_weight, rows_of
+from rtcc.pruning.running import Sample, in_step
 from rtcc.pruning.shrink import Shrunk
 
 Array = NDArray[Any]
@@ -37,47 +36,21 @@ LARGEST_SUM = 4608
 """Summands of a result up to which a layer is repaired: the matrix of their products is held in memory."""
 
 
-@dataclass
-class _Sample:
-    before: Run
-    after: Run
-    large: Environment
-    small: Environment
-
-
 def repair(module: Module, shrunk: Shrunk, data: Data, most: int) -> int:
     """Change the small module's weights in place; how many layers were. most: samples to look at."""
-    samples = [_entry(module, shrunk, feeds) for feeds in data.samples(most=most)]
     large: dict[Op, Layer] = {layer.op: layer for layer in linear_layers(module.main)}
     small: dict[Op, Layer] = {layer.op: layer for layer in linear_layers(shrunk.module.main)}
-    deaths, count = samples[0].before.deaths_in(module.main), 0
+    count = 0
     shared = {layer.weight for layer in small.values() if layer.weight.use_count > 1}
-    for op in module.main.ops:
-        if isinstance(op, Return):
-            break
+    for op, samples in in_step(module, shrunk.module, lambda op: shrunk.operator[op], data, most):
         layer, twin = large.get(op), small.get(shrunk.operator[op])
-        if layer is not None and twin is not None and twin.weight not in shared and _can_repair(twin):
+        if layer is not None and twin is not None and twin.weight not in shared and can_repair(twin):
             _Layer(layer, twin, shrunk).settle(samples)
             count += 1
-        for sample in samples:
-            sample.before.step(sample.large, op)
-            sample.after.step(sample.small, shrunk.operator[op])
-            for value in deaths.get(op, ()):
-                sample.large.pop(value, None)
     return count
 
 
-def _entry(module: Module, shrunk: Shrunk, feeds: Any) -> _Sample:
-    arrays, sizes = bind_feeds(module.main, feeds, "native")
-    return _Sample(
-        Run(module, sizes, "native"),
-        Run(shrunk.module, sizes, "native"),
-        dict(zip(module.main.parameters, arrays, strict=True)),
-        dict(zip(shrunk.module.main.parameters, arrays, strict=True)),
-    )
-
-
-def _can_repair(layer: Layer) -> bool:
+def can_repair(layer: Layer) -> bool:
     """Whether a layer's weight is a matrix per group, of not too many summands."""
     sizes = layer.weight.type.sizes
     match layer.op:
@@ -95,7 +68,7 @@ class _Layer:
     def __init__(self, layer: Layer, twin: Layer, shrunk: Shrunk) -> None:
         self._layer, self._twin, self._shrunk = layer, twin, shrunk
 
-    def settle(self, samples: Sequence[_Sample]) -> None:
+    def settle(self, samples: Sequence[Sample]) -> None:
         """Choose the small one's weight, and its bias where it has one or can get one."""
         weight = as_matrices(self._twin, self._twin.weight.array.astype(np.float64))
         sums: list[Array] = []
@@ -119,7 +92,7 @@ class _Layer:
         change = np.linalg.solve(squares + damping[:, None, None] * np.eye(squares.shape[1]), products)
         self._set(weight + change, misses - (reads[:, None, :] @ change)[:, 0] if bias else None)
 
-    def _wanted(self, sample: _Sample, number: int) -> Array:
+    def _wanted(self, sample: Sample, number: int) -> Array:
         """What the large layer sums up to, for what is left: [group, row, output]."""
         whole = as_matrices(self._layer, self._layer.weight.array.astype(np.float64))
         results = rows_of(self._layer, sample.large[self._layer.data], number) @ whole

@@ -14,6 +14,7 @@ from rtcc.ir import Module
 from rtcc.measure import Latency
 from rtcc.pruning.groups import Kept
 from rtcc.pruning.pruner import Pruned, Row
+from rtcc.pruning.sparsifier import Sparsity
 from rtcc.quantization.calibration.running import probe
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ RUNS = 200
 class Report:
     """Figures before and after, in pairs.
 
-    bytes: of constants. seconds: predicted by the cost model of `target`. metric: what the data measure.
-    latency: medians of interleaved runs in microseconds, where measured.
+    of: what groups are of, channels or weights. bytes: of constants. seconds: predicted by the cost model of
+    `target`. metric: what the data measure. latency: medians of interleaved runs in microseconds, where
+    measured.
     """
 
     target: str
@@ -39,6 +41,7 @@ class Report:
     bytes: tuple[int, int]
     seconds: tuple[float, float]
     repaired: int
+    of: str = "channels"
     metric: tuple[float, float] | None = None
     latency: tuple[Latency, Latency] | None = None
 
@@ -47,17 +50,17 @@ class Report:
         return json.dumps(asdict(self), indent=2) + "\n"
 
     def tables(self) -> Iterator[Table]:
-        """Channels by group, and the layers that keep theirs."""
+        """Channels by group or weights by layer, and the layers that keep theirs."""
         from rich.table import Table
 
-        table = Table("channels of")
+        table = Table(f"{self.of} of")
         for column in ("before", "after", "left"):
             table.add_column(column, justify="right")
         for row in self.groups:
             table.add_row(row.name, f"{row.before:,}", f"{row.after:,}", f"{row.after / row.before:.0%}")
         yield table
         if self.kept:
-            table = Table("keeps its channels", "because")
+            table = Table(f"keeps its {self.of}", "because")
             for each in self.kept:
                 table.add_row(each.layer, each.reason)
             yield table
@@ -73,7 +76,7 @@ class Report:
             yield _times("measured", *(each.p50 for each in self.latency))
         if self.metric is not None:
             yield f"metric         {self.metric[0]:.4f} before, {self.metric[1]:.4f} after"
-        yield f"repaired       {self.repaired} layers" if self.repaired else "repaired       nothing: no data"
+        yield f"repaired       {self.repaired} layers" if self.repaired else "repaired       nothing"
 
 
 def _line(name: str, before: int, after: int, unit: str = "") -> str:
@@ -107,8 +110,8 @@ def make_report(
         latency = _latencies(models, target)
     return Report(
         target or DEFAULT_TARGET, pruned.rows, pruned.kept, pruned.multiply_adds, pruned.parameters,
-        (models[0].weight_bytes, models[1].weight_bytes), (seconds[0], seconds[1]), pruned.repaired, metric,
-        latency,
+        (models[0].weight_bytes, models[1].weight_bytes), (seconds[0], seconds[1]), pruned.repaired,
+        "weights" if isinstance(pruned.settings, Sparsity) else "channels", metric, latency,
     )  # fmt: skip
 
 

@@ -31,6 +31,22 @@ def test_command(rtcc: Run, tmp_path: Path) -> None:
     assert rtcc("run", small).code == 0
 
 
+def test_single_weights(rtcc: Run, tmp_path: Path) -> None:
+    sparse, report = tmp_path / "sparse.onnx", tmp_path / "report.json"
+    words = ("--sparsity", "0.8", "--data", DIGITS, "--samples", "40", "--report", report)
+    done = rtcc("prune", RESIDUAL, "-o", sparse, *words)
+    assert done.code == 0, done.errors
+    model = onnx.load(sparse)
+    onnx.checker.check_model(model, full_check=True)
+    row = json.loads(report.read_text())
+    assert row["of"] == "weights"
+    assert row["parameters"][1] <= 0.2 * row["parameters"][0]
+    assert row["repaired"] == 7
+    weights = [onnx.numpy_helper.to_array(each) for each in model.graph.initializer if len(each.dims) > 1]
+    assert sum(int((each != 0).sum()) for each in weights) == row["parameters"][1]
+    assert sum(each.size for each in weights) == row["parameters"][0]
+
+
 def test_what_is_refused(rtcc: Run, tmp_path: Path) -> None:
     for words, code in (
         (("--keep", "2"), "prune-option"),
@@ -38,6 +54,11 @@ def test_what_is_refused(rtcc: Run, tmp_path: Path) -> None:
         (("-o", tmp_path / "none" / "small.onnx"), "no-such-folder"),
         (("--criterion", "activation", "-o", tmp_path / "small.onnx"), "no-data"),
         (("--keep", "0.001", "--multiple", "1", "-o", tmp_path / "small.onnx"), "target-unreachable"),
+        (("--sparsity", "0.8", "--keep", "0.5"), "prune-option"),
+        (("--pattern", "2:4", "--keep", "0.5"), "prune-option"),
+        (("--pattern", "3:2"), "prune-option"),
+        (("--pattern", "2:4"), "pattern-misfit"),
+        (("--sparsity", "0.8", "--dense", "nowhere"), "unknown-layer"),
     ):
         done = rtcc("prune", RESIDUAL, *words)
         assert (done.code, code_of(done.errors)) == (1, code), (words, done.errors)

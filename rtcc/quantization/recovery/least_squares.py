@@ -12,7 +12,6 @@ pre-trained transformers (ICLR 2023), after the optimal brain surgeon (B. Hassib
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from rtcc.ir.ops.nn import Conv, Gemm, MatMul
 from rtcc.linear.layers import Layer
 from rtcc.linear.matrices import as_matrices, as_weight
+from rtcc.linear.moments import Moments
 from rtcc.quantization.scheme import integer_range
 from rtcc.quantization.weights import QuantizedWeight, spread
 
@@ -29,45 +29,8 @@ Array = NDArray[Any]
 LARGEST_SUM = 2304
 """Summands of a result up to which a layer is rounded so: the matrix of their products is held in memory."""
 
-DAMPING = 0.01
-"""λ, of the mean square of the inputs: keeps weights where the data say nothing (GPTQ's value)."""
-
-
-@dataclass
-class Moments:
-    """Sums over rows of inputs, per group: of q, x, q'q and q'(x - q); float64, K summands a row."""
-
-    rows: int
-    sum_quantized: Array
-    sum_difference: Array
-    squares: Array
-    products: Array
-
-    @staticmethod
-    def of(groups: int, summands: int) -> Moments:
-        """Of no rows yet."""
-        vectors, matrices = (groups, summands), (groups, summands, summands)
-        return Moments(0, np.zeros(vectors), np.zeros(vectors), np.zeros(matrices), np.zeros(matrices))
-
-    def add(self, exact: Array, quantized: Array) -> None:
-        """Count rows [group, row, summand]."""
-        difference = exact - quantized
-        transposed = quantized.transpose(0, 2, 1)
-        self.rows += exact.shape[1]
-        self.sum_quantized += quantized.sum(axis=1)
-        self.sum_difference += difference.sum(axis=1)
-        self.squares += transposed @ quantized
-        self.products += transposed @ difference
-
-    def centred(self) -> tuple[Array, Array]:
-        """Mean products of what is less its mean: Σ q'q / n, damped, and Σ q'(x - q) / n."""
-        mean, shift = self.sum_quantized / self.rows, self.sum_difference / self.rows
-        squares = self.squares / self.rows - mean[:, :, None] * mean[:, None, :]
-        products = self.products / self.rows - mean[:, :, None] * shift[:, None, :]
-        power = squares.diagonal(axis1=1, axis2=2).mean(axis=1)
-        share = DAMPING + squares.shape[1] / self.rows  # few rows say little of many summands
-        damping = np.where(power > 0, share * power, 1.0)
-        return squares + damping[:, None, None] * np.eye(squares.shape[1]), products
+FEW = 1.0
+"""How much more λ is for few rows, which say little of many summands."""
 
 
 def can_round(layer: Layer) -> bool:
@@ -86,7 +49,7 @@ def can_round(layer: Layer) -> bool:
 def nearest_results(layer: Layer, moments: Moments) -> Array:
     """The float weight with which quantised inputs give most nearly what exact ones gave."""
     weight = as_matrices(layer, layer.weight.array.astype(np.float64))
-    squares, products = moments.centred()
+    squares, products = moments.matrices(FEW)
     return as_weight(layer, weight + np.linalg.solve(squares, products @ weight))
 
 
@@ -99,7 +62,7 @@ def rounded(layer: Layer, weight: Array, moments: Moments, found: QuantizedWeigh
         for each in (wide.scale, wide.zero_point)
     )
     left = as_matrices(layer, weight.astype(np.float64)).copy()
-    squares, _ = moments.centred()
+    squares, _ = moments.matrices(FEW)
     order = np.argsort(-squares.diagonal(axis1=1, axis2=2), axis=1, kind="stable")
     integers = np.empty_like(left)
     for group in range(len(left)):

@@ -24,8 +24,9 @@ from rtcc.ir import Constant, DType, Graph, Module, Op, Return, Value
 from rtcc.ir.ops.nn import Conv, ConvTranspose
 from rtcc.linear.layers import Layer
 from rtcc.linear.matrices import rows_of
+from rtcc.linear.moments import Moments
 from rtcc.quantization.calibration.collection import Collecting
-from rtcc.quantization.recovery.least_squares import Moments, can_round, nearest_results, rounded
+from rtcc.quantization.recovery.least_squares import can_round, nearest_results, rounded
 from rtcc.quantization.scheme import SMALLEST_SCALE, Parameters, Rounding, Settings
 from rtcc.quantization.weights import QuantizedWeight, quantize_weight
 
