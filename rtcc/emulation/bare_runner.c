@@ -3,25 +3,19 @@
  *
  * tensors.h, written with it, has the sizes: WORKSPACE_BYTES, TENSOR_BYTES of all inputs and outputs together, and
  * TENSORS, rows of struct tensor. Inputs are read from 0.in, 1.in…, outputs written to 0.out, 1.out…, and "report"
- * gets what runner.c prints, without times, and with the bytes of the stack and the ticks of the clock that the run took (0:
- * more than it counts). It calls no library: what is linked of one is the model's.
+ * gets what report.h says, without times, and with the bytes of the stack and the ticks of the clock that the run took
+ * (0: more than it counts). It calls no library: what is linked of one is the model's.
  */
 #include <stdint.h>
 #include <stddef.h>
 
 #include "artifact_table.h" /* from rtcc.emission.header: what the headers of artefacts say */
-
-struct tensor {
-    char side;
-    size_t bytes;
-    int rank;
-};
-
+#include "report.h"         /* from rtcc.runner */
 #include "tensors.h"
 
-enum { OPEN = 1, CLOSE = 2, WRITE = 5, READ = 6, EXIT = 0x18 };
+enum { OPEN = 1, CLOSE = 2, SAY = 4, WRITE = 5, READ = 6, EXIT = 0x18 };
 enum { MODE_READ = 1 /* rb */, MODE_WRITE = 5 /* wb */ };
-enum { STOPPED = 0x20026, FAILED = 0x20023, ALIGNMENT = 64, RANKS = 64, DIGITS = 21, PAINT = 0x5a5a5a5a };
+enum { STOPPED = 0x20026, FAILED = 0x20023, PAINT = 0x5a5a5a5a };
 
 extern const struct rtcc_artifact rtcc_artifact_v1;
 extern uint32_t stack_bottom[], stack_top[], data_begin[], data_end[], data_source[], bss_begin[], bss_end[];
@@ -54,6 +48,14 @@ static void leave(uintptr_t reason)
 
 void fault(void) { leave(FAILED); }
 
+static void fail(const char *what, const char *which)
+{
+    host(SAY, what);
+    host(SAY, " ");
+    host(SAY, which);
+    leave(FAILED);
+}
+
 static size_t length(const char *text)
 {
     size_t count = 0;
@@ -67,7 +69,7 @@ static int open_file(const char *name, int mode)
     const uintptr_t arguments[] = {(uintptr_t)name, (uintptr_t)mode, length(name)};
     const int file = host(OPEN, arguments);
     if (file < 0)
-        leave(FAILED);
+        fail("cannot open", name);
     return file;
 }
 
@@ -76,7 +78,7 @@ static void transfer(int operation, int file, const void *data, size_t bytes)
 {
     const uintptr_t arguments[] = {(uintptr_t)file, (uintptr_t)data, bytes};
     if (host(operation, arguments) != 0)
-        leave(FAILED);
+        fail("cannot transfer", "a file of the host");
 }
 
 static void close_file(int file)
@@ -85,27 +87,9 @@ static void close_file(int file)
     host(CLOSE, arguments);
 }
 
-static void print(int file, const char *text) { transfer(WRITE, file, text, length(text)); }
+static int report;
 
-static char *decimal(int64_t value, char text[DIGITS + 1])
-{
-    uint32_t rest = (uint32_t)(value < 0 ? -value : value); /* sizes and codes are of 32 bits */
-    char *place = text + DIGITS;
-    *place = 0;
-    do {
-        *--place = (char)('0' + rest % 10);
-        rest /= 10;
-    } while (rest != 0);
-    if (value < 0)
-        *--place = '-';
-    return place;
-}
-
-static void print_number(int file, int64_t value)
-{
-    char text[DIGITS + 1];
-    print(file, decimal(value, text));
-}
+static void put(const char *text) { transfer(WRITE, report, text, length(text)); }
 
 static void transfer_tensor(const struct tensor *t, int index, void *data)
 {
@@ -119,21 +103,6 @@ static void transfer_tensor(const struct tensor *t, int index, void *data)
     if (t->bytes > 0)
         transfer(reads ? READ : WRITE, file, data, t->bytes);
     close_file(file);
-}
-
-static void print_shape(int report, int output, int rank)
-{
-    int64_t shape[RANKS];
-    if (rtcc_artifact_v1.output_shape(workspace, output, shape) != 0)
-        leave(FAILED);
-    print(report, "\"");
-    print_number(report, output);
-    print(report, "\":[");
-    for (int axis = 0; axis < rank; axis++) {
-        print(report, axis > 0 ? "," : "");
-        print_number(report, shape[axis]);
-    }
-    print(report, "]");
 }
 
 /* Overwrites what is free of the stack, so that what a run takes of it can be seen. */
@@ -163,7 +132,7 @@ static void start_clock(void)
     systick[0] = 5; /* on, from the processor's clock */
 }
 
-static void run(int report)
+static void run(void)
 {
     enum { COUNT = sizeof tensors / sizeof *tensors };
     const void *inputs[COUNT + 1];
@@ -187,27 +156,14 @@ static void run(int report)
     const uint32_t ticks = (started - systick[2]) & 0xffffff;
     const int wrapped = (systick[0] & 1u << 16) != 0;
     const size_t stack = taken(top);
-    const char *separator = "";
-    print(report, "{\"init_ns\":0,\"table\":");
-    print_number(report, (int64_t)(uintptr_t)&rtcc_artifact_v1);
-    print(report, ",\"shapes\":{");
-    for (int i = 0; i < written && code == 0; i++) {
+    put_begin(&rtcc_artifact_v1, 0);
+    for (int i = 0; i < written && code == 0; i++)
         transfer_tensor(&tensors[read + i], i, outputs[i]);
-        if (tensors[read + i].rank > 0) {
-            print(report, separator);
-            print_shape(report, i, tensors[read + i].rank);
-            separator = ",";
-        }
-    }
-    print(report, "},\"stack\":");
-    print_number(report, (int64_t)stack);
-    print(report, ",\"ticks\":");
-    print_number(report, wrapped ? 0 : (int64_t)ticks);
-    print(report, ",\"code\":");
-    print_number(report, code);
-    print(report, ",\"text\":\"");
-    print(report, rtcc_artifact_v1.error(code));
-    print(report, "\"}\n");
+    if (code == 0)
+        put_shapes(&rtcc_artifact_v1, workspace, tensors + read, written);
+    put_member("stack", (intptr_t)stack);
+    put_member("ticks", wrapped ? 0 : (intptr_t)ticks);
+    put_end(&rtcc_artifact_v1, code);
 }
 
 void reset(void)
@@ -220,8 +176,8 @@ void reset(void)
     *(volatile uint32_t *)0xe000ed88 |= 0xfu << 20; /* CPACR: the float unit is on */
     __asm__ volatile("dsb\nisb");
 #endif
-    const int report = open_file("report", MODE_WRITE);
-    run(report);
+    report = open_file("report", MODE_WRITE);
+    run();
     close_file(report);
     leave(STOPPED);
 }

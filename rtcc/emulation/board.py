@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import tempfile
@@ -19,7 +18,9 @@ from rtcc.emission.header import TABLE
 from rtcc.emission.toolchain import Toolchain, find_toolchain
 from rtcc.errors import ArtifactError, InvalidInput, ToolMissing
 from rtcc.runner.foreign import Answer, Foreign
+from rtcc.runner.program import REPORT, report_source
 from rtcc.system.machine import Machine
+from rtcc.system.time_limit import run_within, time_limit
 from rtcc.target import Target, parse_target
 
 PROGRAM = "qemu-system-arm"
@@ -89,20 +90,20 @@ class EmulatedBoard(Foreign):
             self._image = _linked(self.path, self.info, target.machine, Path(folder)).read_bytes()
         self.linked = _measured(self._image)
 
-    def _answer(self, folder: Path, words: Sequence[str]) -> Answer:
+    def _told(self, folder: Path, words: Sequence[str]) -> bytes:
         """The runner knows its tensors, and takes no words; nothing it does is timed."""
         (folder / IMAGE).write_bytes(self._image)
         command = [*self._command, "-kernel", IMAGE]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        try:
-            report = (folder / "report").read_text(encoding="ascii")
-            answer, row = Answer.of(report), json.loads(report)
-            stack, ticks = int(row["stack"]), int(row["ticks"])
-        except (OSError, ValueError, KeyError) as error:
-            said = f"{done.stderr}{done.stdout}".strip() or "the program faulted"
-            hint = "please report it: nothing that was compiled should fault"
-            raise ArtifactError("emulation-failed", said, where=str(self.path), hint=hint) from error
-        self.linked = replace(self.linked, stack=stack, instructions=ticks * INSTRUCTIONS_PER_TICK)
+        done = run_within(time_limit(), command, self.late, str(self.path), folder=folder)
+        if done.returncode != 0:
+            said = (done.stderr + done.stdout).decode(errors="replace").strip()
+            raise self._failure(said or "the program faulted")
+        return (folder / "report").read_bytes()
+
+    def _answer(self, folder: Path, words: Sequence[str]) -> Answer:
+        answer = super()._answer(folder, words)
+        instructions = answer.ticks * INSTRUCTIONS_PER_TICK
+        self.linked = replace(self.linked, stack=answer.stack, instructions=instructions)
         return answer
 
 
@@ -136,6 +137,7 @@ def _linked(path: Path, info: ArtifactInfo, machine: Machine, folder: Path) -> P
     _require_library(toolchain)
     for name in ("bare_runner.c", "board.ld"):
         (folder / name).write_bytes(files("rtcc.emulation").joinpath(name).read_bytes())
+    (folder / REPORT).write_bytes(report_source())
     (folder / "artifact_table.h").write_text("#include <stddef.h>\n#include <stdint.h>\n" + TABLE)
     (folder / "tensors.h").write_text(_sizes(info))
     shutil.copyfile(path, folder / "model.a")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,13 +14,17 @@ from rtcc.artifact.library import check_file
 from rtcc.emulation.counting import Cache, Counts, counting_words, plugin, read_counts
 from rtcc.emulation.disassembly import table_address
 from rtcc.emulation.emulator import ANY_CPU, emulated_cpu, find_emulator
-from rtcc.errors import ArtifactError, InvalidInput, RtccError
+from rtcc.errors import InvalidInput, RtccError
 from rtcc.runner.foreign import Answer, Foreign
 from rtcc.runner.program import opening_runner
+from rtcc.system.time_limit import run_within, time_limit
 from rtcc.target import parse_target
 
 ILLEGAL_INSTRUCTION = 4
 """SIGILL."""
+
+NO_ALARM = "0"
+"""What the runner is told of seconds: it is stopped from here."""
 
 MORE_RUNS = 4
 """That the runner makes where it is to time one: its WARMUP, and that one."""
@@ -52,7 +55,7 @@ class Emulated(Foreign):
         check_file(self.path, architecture)
         self._plugins: list[str] = []
         self._runner = str(opening_runner(architecture))
-        self._describe(read_info(self._output(ANY_CPU).encode(), self.path), threads)
+        self._describe(read_info(self._output(ANY_CPU), self.path), threads)
         names = (cpu,) if cpu else parse_target(self.info.target).emulated_cpus
         self.cpu = emulated_cpu(self._emulator, names or (ANY_CPU,))
 
@@ -78,8 +81,8 @@ class Emulated(Foreign):
         self._plugins = []
         return counts[1].less(counts[0]).divided(MORE_RUNS)
 
-    def _answer(self, folder: Path, words: Sequence[str]) -> Answer:
-        return Answer.of(self._output(self.cpu, str(self.threads), str(folder), *words))
+    def _told(self, folder: Path, words: Sequence[str]) -> bytes:
+        return self._output(self.cpu, NO_ALARM, str(self.threads), str(folder), *words)
 
     def _refusal(self, answer: Answer) -> RtccError:
         error = super()._refusal(answer)
@@ -88,15 +91,16 @@ class Emulated(Foreign):
             error.hint = f"it was compiled for {self.info.target}, with {features}; emulated is {self.cpu}"
         return error
 
-    def _output(self, cpu: str, *words: str) -> str:
-        """What the runner prints. ArtifactError `emulation-failed` where it ends otherwise than it should."""
+    def _output(self, cpu: str, *words: str) -> bytes:
+        """What the runner prints. ArtifactError `emulation-failed` where it ends otherwise than it should,
+        `emulation-timeout` where it does not end."""
         emulator = [*self._emulator.command(cpu), *self._plugins]
         command = [*emulator, self._runner, str(self.path.absolute()), *words]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = run_within(time_limit(), command, self.late, str(self.path))
         if done.returncode == 0:
             return done.stdout
-        said = f"{done.stderr}{done.stdout}".strip() or f"it ended with {done.returncode}"
+        said = (done.stderr + done.stdout).decode(errors="replace").strip()
         hint = None
         if done.returncode in (-ILLEGAL_INSTRUCTION, 128 + ILLEGAL_INSTRUCTION):
             hint = f"an instruction that {cpu} lacks escaped the check in init: please report it"
-        raise ArtifactError("emulation-failed", said, where=str(self.path), hint=hint)
+        raise self._failure(said or f"it ended with {done.returncode}", hint)

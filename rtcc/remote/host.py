@@ -6,18 +6,27 @@ import io
 import os
 import shlex
 import shutil
-import subprocess
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rtcc.errors import ArtifactError, InvalidInput, ToolMissing
+from rtcc.system.time_limit import run_within, time_limit, too_late
 
 COMMAND = "RTCC_SSH"
 """Names another command than ssh, with options, as $GIT_SSH_COMMAND does for git."""
 
 OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=15")
 """Nobody is asked for passwords; a machine that is gone is noticed within a minute."""
+
+FAILED, LATE = "remote-failed", "remote-timeout"
+"""Codes of the errors for a machine or program that does not do what it should, or not in time."""
+
+SECONDS_OF_GRACE = 60
+"""That a command may take longer than the program that it starts there, for copying and waiting."""
+
+ALARM = str(128 + 14)
+"""What a shell says of a program that SIGALRM ended."""
 
 NO_CONNECTION = 255
 """ssh's own exit status where it could not connect, or lost the connection."""
@@ -49,17 +58,20 @@ class Host:
         """Connect. name: as ssh takes it, user@host or an entry of its configuration.
 
         Raises InvalidInput `remote-host` for what is no name of a host, ToolMissing `ssh-missing`,
-        ArtifactError `remote-failed` with ssh's words where it cannot be reached or used.
+        ArtifactError `remote-failed` with ssh's words where it cannot be reached or used, `remote-timeout`
+        where it does not answer in time.
         """
         if not name or name.startswith("-") or any(c.isspace() or not c.isprintable() for c in name):
             raise InvalidInput("remote-host", f"expected user@host, found {name!r}",
                                hint="or a Host of ssh's configuration")  # fmt: skip
         self.name = name
+        self.seconds = time_limit()
+        self._is_lost = False
         self._command = _ssh()
         lines = self._run(OPENING).decode(errors="replace").splitlines()
         if len(lines) != 5:
             message = f"{name} answered {lines!r}, expected a folder and what the machine is"
-            raise ArtifactError("remote-failed", message, hint="a login there should print nothing")
+            raise ArtifactError(FAILED, message, hint="a login there should print nothing")
         self.folder = lines[0]
         self.description = Description(*lines[1:])
 
@@ -72,6 +84,7 @@ class Host:
 
         wanted: a pattern of the shell for what it writes. Besides, `said` is what it printed, `complaints`
         what it printed to standard error and `status` the number that it ended with. Nothing stays there.
+        ArtifactError `remote-timeout` for a program that its alarm ended.
         """
         inside = f"cd {shlex.quote(self.folder)} && rm -rf run && mkdir run && tar -xf - -C run"
         program = f"{shlex.join(words)} >run/said 2>run/complaints; echo $? >run/status"
@@ -80,30 +93,47 @@ class Host:
         try:
             with tarfile.open(fileobj=io.BytesIO(answer)) as archive:
                 members = [(each.name, archive.extractfile(each)) for each in archive if each.isfile()]
-                return {name: file.read() for name, file in members if file is not None}
-        except tarfile.TarError as error:
-            raise ArtifactError("remote-failed", f"{self.name}: no archive came back: {error}") from error
+                found = {name: file.read() for name, file in members if file is not None}
+            status = found["status"].decode(errors="replace").strip()
+        except (tarfile.TarError, KeyError) as error:
+            message = f"{self.name}: expected an archive of what was written there, found none: {error}"
+            raise ArtifactError(FAILED, message, hint=self._by_hand("mktemp and tar work")) from error
+        if status == ALARM:
+            raise too_late(LATE, f"{words[0]} on {self.name} did not end", self.seconds, self.name)
+        return found
 
     def close(self) -> None:
-        """Remove the folder there."""
-        self._run(f"rm -rf {shlex.quote(self.folder)}")
+        """Remove the folder there, unless nobody answers any more."""
+        if not self._is_lost:
+            self._run(f"rm -rf {shlex.quote(self.folder)}")
 
     def _run(self, script: str, given: bytes = b"") -> bytes:
         """What a script of the shell prints there."""
         command = [*self._command, "--", self.name, f"exec sh -c {shlex.quote(script)}"]
-        done = subprocess.run(command, input=given, capture_output=True, check=False)
+        self._is_lost = True  # until it answers
+        done = run_within(self.seconds + SECONDS_OF_GRACE, command, LATE, self.name, given=given)
+        self._is_lost = done.returncode == NO_CONNECTION
         if done.returncode == 0:
             return done.stdout
         said = done.stderr.decode(errors="replace").strip()
-        by_hand = shlex.join([*self._command, self.name])
-        hint = f"try `{by_hand}`" if done.returncode == NO_CONNECTION else None
+        wanted = "" if self._is_lost else "mktemp and tar work, and there is room for files"
         message = f"{self.name}: {said or f'the shell there ended with {done.returncode}'}"
-        raise ArtifactError("remote-failed", message, hint=hint)
+        raise ArtifactError(FAILED, message, hint=self._by_hand(wanted))
+
+    def _by_hand(self, wanted: str) -> str:
+        """What to try; wanted: what to look for there."""
+        command = shlex.join([*self._command, self.name])
+        return f"try `{command}`" + (f", and see that {wanted}" if wanted else "")
 
 
 def _ssh() -> list[str]:
     """The command that connects, with its options."""
-    command = shlex.split(os.environ.get(COMMAND, "")) or ["ssh"]
+    text = os.environ.get(COMMAND, "")
+    try:
+        command = shlex.split(text) or ["ssh"]
+    except ValueError as error:
+        message, hint = f"${COMMAND} is no command: {text!r} ({error})", "unset it, or correct it"
+        raise ToolMissing("ssh-missing", message, hint=hint) from error
     if shutil.which(command[0]) is None:
         hint = f"apt-get install openssh-client (Debian, Ubuntu), or name one in ${COMMAND}"
         raise ToolMissing("ssh-missing", f"{command[0]!r} was not found", hint=hint)

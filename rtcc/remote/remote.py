@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import ClassVar
 
 from numpy.typing import ArrayLike
 
@@ -15,8 +16,8 @@ from rtcc.artifact.info import read_info
 from rtcc.artifact.library import check_file
 from rtcc.errors import ArtifactError, InvalidInput
 from rtcc.measure import Latency
-from rtcc.remote.host import Host
-from rtcc.runner.foreign import Answer, Foreign
+from rtcc.remote.host import FAILED, LATE, Host
+from rtcc.runner.foreign import Foreign
 from rtcc.runner.program import linked_runner, opening_runner
 
 LINKED = "-"
@@ -34,6 +35,9 @@ class Timed:
 class Remote(Foreign):
     """A compiled model on another machine. A context manager: at its end nothing of it is left there."""
 
+    failed: ClassVar[str] = FAILED
+    late: ClassVar[str] = LATE
+
     def __init__(self, path: str | Path, host: str, *, threads: int | None = None) -> None:
         """Copy PATH.a or PATH.so there, with a program that runs it.
 
@@ -41,7 +45,8 @@ class Remote(Foreign):
         its kernel; a shared one is opened by a program that takes the C library there. threads: as `Artifact`
         has it. Raises ToolMissing where ssh or a C compiler for the machine is missing, `ArtifactError`
         `wrong-machine` where the artefact is for another, `remote-failed` where the machine cannot be reached
-        or the program does not start there, InvalidInput for a wrong number of threads.
+        or the program does not start there, `remote-timeout` where it does not end, InvalidInput for a wrong
+        number of threads.
         """
         self.path = Path(path)
         architecture, program, files = self._program()
@@ -71,7 +76,8 @@ class Remote(Foreign):
             library = self.path.read_bytes()
         except OSError as error:
             message = f"cannot open the artefact: {error.strerror}"
-            raise ArtifactError("cannot-open", message, where=str(self.path)) from error
+            hint = "check the path; rtcc compile writes one"
+            raise ArtifactError("cannot-open", message, where=str(self.path), hint=hint) from error
         architecture = Elf(library, str(self.path)).machine
         check_file(self.path, architecture)
         self._word = f"./{self.path.name}"
@@ -83,7 +89,14 @@ class Remote(Foreign):
             message = f"{self.path.name} keeps its weights in {name}, and goes there as one file"
             hint = "compile it with --weights embedded, or to a shared library (.so)"
             raise InvalidInput("remote-weights", message, hint=hint)
-        self.host.put({name: self.path.with_name(name).read_bytes()}, 0o600)
+        weights = self.path.with_name(name)
+        try:
+            contents = weights.read_bytes()
+        except OSError as error:
+            message = f"cannot open the weights of {self.path.name}: {error.strerror}"
+            hint = "they lie beside the artefact as they were compiled: copy both"
+            raise InvalidInput("remote-weights", message, where=str(weights), hint=hint) from error
+        self.host.put({name: contents}, 0o600)
 
     def _require_machine(self, architecture: str) -> None:
         found = self.host.description.architecture
@@ -114,21 +127,22 @@ class Remote(Foreign):
     ) -> None:
         self.close()
 
-    def _answer(self, folder: Path, words: Sequence[str]) -> Answer:
+    def _told(self, folder: Path, words: Sequence[str]) -> bytes:
         given = {each.name: each.read_bytes() for each in folder.iterdir()}
-        found = self._said([str(self.threads), "run", *words], given)
+        found = self._said([str(self.host.seconds), str(self.threads), "run", *words], given)
         for name, contents in found.items():
             if name.endswith(".out"):
                 (folder / Path(name).name).write_bytes(contents)
-        return Answer.of(found["said"].decode())
+        return found["said"]
 
     def _said(self, words: Sequence[str], files: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
         """What the program printed and wrote there. ArtifactError `remote-failed` where it ended badly."""
         found = self.host.run(["./runner", self._word, *words], files or {}, "*.out")
-        status = found["status"].decode().strip()
+        status = found["status"].decode(errors="replace").strip()
         if status == "0":
             return found
         said = (found["complaints"] + found["said"]).decode(errors="replace").strip()
-        hint = "a static library (.a) needs no C library there" if self._word != LINKED else None
-        message = f"{self.host.name}: {said or f'the runner ended with {status}'}"
-        raise ArtifactError("remote-failed", message, where=str(self.path), hint=hint)
+        hint = "a static library (.a) needs no C library there"
+        if self._word == LINKED:
+            hint = "its folder for temporary files ($TMPDIR) must allow programs; else please report it"
+        raise self._failure(f"{self.host.name}: {said or f'the runner ended with {status}'}", hint)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import reprlib
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from rtcc.artifact.artifact import error_of
 from rtcc.artifact.info import ArtifactInfo
 from rtcc.artifact.tensors import Tensor, fit_all, random_inputs, tensor_of
-from rtcc.errors import InvalidInput, RtccError
+from rtcc.errors import ArtifactError, InvalidInput, RtccError
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Answer:
 
     code, text: as the artefact's functions returned it. init_ns, runs_ns: nanoseconds of preparing a
     workspace and of each timed run. shapes: of the outputs whose shape the data decide, by index. table: the
-    address of the artefact's functions in that process.
+    address of the artefact's functions in that process. stack, ticks: bytes and ticks of the clock that the
+    run took, of a machine without an operating system.
     """
 
     code: int
@@ -34,23 +36,30 @@ class Answer:
     runs_ns: tuple[int, ...] = ()
     shapes: Mapping[int, list[int]] = field(default_factory=dict["int", "list[int]"])
     table: int = 0
+    stack: int = 0
+    ticks: int = 0
 
     @staticmethod
     def of(text: str) -> Answer:
-        """The runner's line, read; ValueError, TypeError or KeyError where it is something else."""
-        row: dict[str, Any] = json.loads(text)
-        shapes = {int(index): sizes for index, sizes in row.get("shapes", {}).items()}
-        runs = tuple(row.get("runs_ns", ()))
-        return Answer(row["code"], row["text"], row["init_ns"], runs, shapes, row["table"])
+        """The runner's line, read; ValueError where it is something else."""
+        row: Any = json.loads(text)
+        try:
+            shapes = {int(index): sizes for index, sizes in row.pop("shapes", {}).items()}
+            row.update(shapes=shapes, runs_ns=tuple(row.get("runs_ns", ())))
+            return Answer(**row)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"no report of a run: {error}") from error
 
 
 class Foreign(ABC):
     """A compiled model that a program outside this process runs, afresh each time.
 
     path: its file. inputs, outputs: name, shape and dtype of each; threads: that a run takes; info: what it
-    says of itself.
+    says of itself. failed, late: codes of the errors for what did not end as it should, or in time.
     """
 
+    failed: ClassVar[str] = "emulation-failed"
+    late: ClassVar[str] = "emulation-timeout"
     path: Path
     info: ArtifactInfo
     threads: int
@@ -68,11 +77,26 @@ class Foreign(ABC):
         self.outputs = tuple(map(tensor_of, info.outputs))
 
     @abstractmethod
-    def _answer(self, folder: Path, words: Sequence[str]) -> Answer:
+    def _told(self, folder: Path, words: Sequence[str]) -> bytes:
         """Run with the inputs in a folder, 0.in, 1.in…, and put the outputs there, 0.out, 1.out…
+
+        Gives the runner's line on it.
 
         words: what the runner takes behind the folder: how many timed runs, then the tensors.
         """
+
+    def _answer(self, folder: Path, words: Sequence[str]) -> Answer:
+        """What a run came to. ArtifactError where the runner tells something else than runners do."""
+        told = self._told(folder, words)
+        try:
+            return Answer.of(told.decode())
+        except ValueError as error:
+            raise self._failure(f"the program that runs the artefact said {reprlib.repr(told)}") from error
+
+    def _failure(self, said: str, hint: str | None = None) -> ArtifactError:
+        """The error for a program that did not do what it should. hint: to report it, where none is given."""
+        hint = hint or "please report it: nothing that was compiled should do that"
+        return ArtifactError(self.failed, said, where=str(self.path), hint=hint)
 
     def _refusal(self, answer: Answer) -> RtccError:
         """The error of a run that the artefact refused."""

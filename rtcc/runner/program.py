@@ -10,10 +10,11 @@ from pathlib import Path
 
 from rtcc.emission.header import TABLE
 from rtcc.emission.toolchain import Toolchain, find_toolchain
+from rtcc.errors import ArtifactError
 from rtcc.system.files import cache_folder, replace_file
 from rtcc.system.machine import Machine
 
-SOURCE, PROGRAM = "runner.c", "program"
+SOURCE, REPORT, PROGRAM = "runner.c", "report.h", "program"
 LANGUAGE = ("-std=gnu11", "-O1")
 
 LINKED_MODEL = """\
@@ -38,7 +39,7 @@ def opening_runner(architecture: str) -> Path:
     It takes the C library of the machine. Raises ToolMissing where there is no C compiler for it.
     """
     toolchain = find_toolchain(Machine(architecture))
-    sources = {SOURCE: _source(), "artifact_table.h": TABLE.encode()}
+    sources = {**_sources(), "artifact_table.h": TABLE.encode()}
     words = (*toolchain.compile, *LANGUAGE, SOURCE, "-o", PROGRAM, "-ldl")
     return kept_program(toolchain, sources, words, f"runner-{architecture}")
 
@@ -61,19 +62,29 @@ def linked_runner(library: Path, name: str, architecture: str) -> bytes:
     library.
 
     name: what the library's functions begin with; its header lies beside it. Raises ToolMissing where there
-    is no C compiler for the machine, `ArtifactError` where it has no static C library.
+    is no C compiler for the machine, `ArtifactError` where it has no static C library or the header is
+    not there.
     """
     toolchain = find_toolchain(Machine(architecture))
     header = library.with_suffix(".h")
+    if not header.is_file():
+        message = f"{library.name} is linked into a program by its header, and there is no {header.name}"
+        hint = "copy both: they lie side by side"
+        raise ArtifactError("cannot-open", message, where=str(header), hint=hint)
     table = LINKED_MODEL.replace("@FILE@", header.name)
     table = table.replace("@NAME@", name).replace("@UPPER@", name.upper())
-    sources = {SOURCE: _source(), header.name: header.read_bytes(), "linked_model.h": table.encode()}
+    sources = {**_sources(), header.name: header.read_bytes(), "linked_model.h": table.encode()}
     link = (str(library.absolute()), "-lm", "-pthread", "-o", PROGRAM)
     return _built(toolchain, sources, (*toolchain.static, *LANGUAGE, "-DLINKED_MODEL", SOURCE, *link))
 
 
-def _source() -> bytes:
-    return files("rtcc.runner").joinpath(SOURCE).read_bytes()
+def report_source() -> bytes:
+    """What runners share: the line of JSON that they tell of a run, in C."""
+    return files("rtcc.runner").joinpath(REPORT).read_bytes()
+
+
+def _sources() -> dict[str, bytes]:
+    return {SOURCE: files("rtcc.runner").joinpath(SOURCE).read_bytes(), REPORT: report_source()}
 
 
 def _built(toolchain: Toolchain, sources: Mapping[str, bytes], words: tuple[str, ...]) -> bytes:

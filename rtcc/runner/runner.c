@@ -1,25 +1,25 @@
 /* Runs a compiled model once, or more often to time it, on the machine that it is for.
  *
  *   runner ARTEFACT                                       prints its description, as <name>_info has it
- *   runner ARTEFACT THREADS FOLDER RUNS TENSOR...         runs it, one word for each input, then for each output:
+ *   runner ARTEFACT SECONDS THREADS FOLDER RUNS TENSOR... runs it, one word for each input, then for each output:
  *     iBYTES        an input, read from FOLDER/0.in, FOLDER/1.in...
  *     oBYTES:RANK   an output, written to FOLDER/0.out, FOLDER/1.out...; RANK above 0: its shape is told
  *
  * ARTEFACT is a shared library, or "-" in a program that the model is linked into (LINKED_MODEL). RUNS above 0:
- * after the first run, on the first THREADS of the CPUs that it may use, WARMUP more and as many timed ones.
+ * after the first run, on the first THREADS of the CPUs that it may use, WARMUP more and as many timed ones. After
+ * SECONDS the program is ended by SIGALRM, whatever it is at: nobody may be left who could stop it.
  *
- * Prints a line of JSON: code and text as the artefact's functions returned it, shapes of outputs that the
- * data decide, nanoseconds of init and of each timed run, the address of its table of functions. Ends with 0 where it could do so, else with 2 and a line
- * that says why.
+ * Prints what report.h says, and nanoseconds of init and of each timed run. Ends with 0 where it could do so, else
+ * with 2 and a line that says why.
  */
 #define _GNU_SOURCE 1 /* sched_setaffinity */
-#include <inttypes.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #ifdef LINKED_MODEL
 #include "linked_model.h" /* from rtcc.runner.program: the model's header, and its functions as a table */
@@ -29,14 +29,11 @@
 #include "artifact_table.h" /* from rtcc.emission.header: what the headers of artefacts say */
 #endif
 
-enum { ALIGNMENT = 64, RANKS = 64, NAME = 4096, WARMUP = 3 };
+#include "report.h"
 
-struct tensor {
-    char side;
-    size_t bytes;
-    int rank;
-    void *data;
-};
+enum { NAME = 4096, WARMUP = 3 };
+
+static void put(const char *text) { fputs(text, stdout); }
 
 static void fail(const char *what, const char *which)
 {
@@ -62,11 +59,11 @@ static FILE *open_tensor(const char *folder, int index, const char *suffix, cons
     return file;
 }
 
-static void transfer(struct tensor *t, const char *folder, int index)
+static void transfer(const struct tensor *t, void *data, const char *folder, int index)
 {
     const int reads = t->side == 'i';
     FILE *file = open_tensor(folder, index, reads ? "in" : "out", reads ? "rb" : "wb");
-    const size_t done = reads ? fread(t->data, 1, t->bytes, file) : fwrite(t->data, 1, t->bytes, file);
+    const size_t done = reads ? fread(data, 1, t->bytes, file) : fwrite(data, 1, t->bytes, file);
     if (done != t->bytes || fclose(file) != 0)
         fail("cannot transfer a tensor in", folder);
 }
@@ -77,7 +74,6 @@ static void parse_tensor(struct tensor *t, const char *word)
     t->side = word[0];
     t->bytes = strtoull(word + 1, &rest, 10);
     t->rank = *rest == ':' ? atoi(rest + 1) : 0;
-    t->data = allocate(t->bytes);
     if ((t->side != 'i' && t->side != 'o') || t->rank < 0 || t->rank > RANKS)
         fail("not a tensor:", word);
 }
@@ -105,45 +101,27 @@ static void pin(int threads)
     sched_setaffinity(0, sizeof kept, &kept);
 }
 
-static void print_shapes(const struct rtcc_artifact *model, const void *workspace, const struct tensor *outputs,
-                         int count)
-{
-    const char *separator = "";
-    printf("\"shapes\":{");
-    for (int i = 0; i < count; i++) {
-        int64_t shape[RANKS];
-        if (outputs[i].rank == 0)
-            continue;
-        if (model->output_shape(workspace, i, shape) != 0)
-            fail("no shape of", "an output");
-        printf("%s\"%d\":[", separator, i);
-        for (int axis = 0; axis < outputs[i].rank; axis++)
-            printf("%s%" PRId64, axis ? "," : "", shape[axis]);
-        printf("]");
-        separator = ",";
-    }
-    printf("},");
-}
-
-static int print_times(const struct rtcc_artifact *model, void *workspace, const void *const *inputs,
+static int put_times(const struct rtcc_artifact *model, void *workspace, const void *const *inputs,
                        void *const *outputs, int runs)
 {
     int code = 0;
     for (int i = 0; i < WARMUP && runs > 0 && code == 0; i++)
         code = model->run(workspace, inputs, outputs);
-    printf("\"runs_ns\":[");
+    put("\"runs_ns\":[");
     for (int i = 0; i < runs && code == 0; i++) {
         const int64_t started = nanoseconds();
         code = model->run(workspace, inputs, outputs);
-        printf("%s%" PRId64, i ? "," : "", nanoseconds() - started);
+        const int64_t took = nanoseconds() - started;
+        put(i > 0 ? "," : "");
+        put_number(took);
     }
-    printf("],");
+    put("],");
     return code;
 }
 
 /* Inputs come before outputs. */
-static int run(const struct rtcc_artifact *model, int threads, const char *folder, int runs, struct tensor *all,
-               int count)
+static void run(const struct rtcc_artifact *model, int threads, const char *folder, int runs,
+                const struct tensor *all, int count)
 {
     const size_t bytes = model->workspace_bytes(threads);
     void *workspace = allocate(bytes);
@@ -151,27 +129,28 @@ static int run(const struct rtcc_artifact *model, int threads, const char *folde
     void **outputs = allocate(sizeof *outputs * (size_t)count);
     int read = 0, written = 0;
     for (int i = 0; i < count; i++) {
+        void *data = allocate(all[i].bytes);
         if (all[i].side == 'i') {
-            transfer(&all[i], folder, read);
-            inputs[read++] = all[i].data;
+            transfer(&all[i], data, folder, read);
+            inputs[read++] = data;
         } else
-            outputs[written++] = all[i].data;
+            outputs[written++] = data;
     }
     if (runs > 0)
         pin(threads);
     const int64_t started = nanoseconds();
     int code = model->init(workspace, bytes, threads);
-    printf("{\"init_ns\":%" PRId64 ",\"table\":%" PRIuPTR ",", nanoseconds() - started, (uintptr_t)model);
+    put_begin(model, nanoseconds() - started);
     if (code == 0)
         code = model->run(workspace, inputs, outputs);
     if (code == 0) {
         for (int i = 0; i < written; i++)
-            transfer(&all[read + i], folder, i);
-        print_shapes(model, workspace, all + read, written);
-        code = print_times(model, workspace, inputs, outputs, runs);
+            transfer(&all[read + i], outputs[i], folder, i);
+        put_shapes(model, workspace, all + read, written);
+        code = put_times(model, workspace, inputs, outputs, runs);
     }
     model->finish(workspace, 0);
-    return code;
+    put_end(model, code);
 }
 
 #ifdef LINKED_MODEL
@@ -196,18 +175,18 @@ static const struct rtcc_artifact *open_artifact(const char *path)
 
 int main(int count, char **words)
 {
-    enum { THREADS = 2, FOLDER, RUNS, FIRST };
+    enum { SECONDS = 2, THREADS, FOLDER, RUNS, FIRST };
     if (count != 2 && count < FIRST)
-        fail("expected ARTEFACT [THREADS FOLDER RUNS TENSOR...], found", count > 1 ? words[1] : "nothing");
+        fail("expected ARTEFACT [SECONDS THREADS FOLDER RUNS TENSOR...], found", count > 1 ? words[1] : "nothing");
     const struct rtcc_artifact *model = open_artifact(words[1]);
     if (count == 2) {
         puts(model->info());
         return 0;
     }
+    alarm((unsigned)atoi(words[SECONDS]));
     struct tensor *all = allocate(sizeof *all * (size_t)(count - FIRST));
     for (int i = FIRST; i < count; i++)
         parse_tensor(&all[i - FIRST], words[i]);
-    const int code = run(model, atoi(words[THREADS]), words[FOLDER], atoi(words[RUNS]), all, count - FIRST);
-    printf("\"code\":%d,\"text\":\"%s\"}\n", code, model->error(code));
+    run(model, atoi(words[THREADS]), words[FOLDER], atoi(words[RUNS]), all, count - FIRST);
     return 0;
 }

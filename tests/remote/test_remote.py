@@ -15,6 +15,7 @@ from rtcc.emission.header import identifier
 from rtcc.errors import ArtifactError, InvalidInput, ToolMissing
 from rtcc.interpreter import interpret
 from rtcc.remote import Remote
+from rtcc.remote.host import Host
 from rtcc.runner.foreign import Answer
 from rtcc.runner.program import linked_runner
 from rtcc.text import parse_module
@@ -117,6 +118,60 @@ def test_a_machine_that_does_not_answer(there: str, monkeypatch: pytest.MonkeyPa
     assert missing.value.code == "ssh-missing"
 
 
+@pytest.mark.parametrize("command", ["'", "ssh -F 'none"])
+def test_a_command_that_is_none(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RTCC_SSH", command)
+    with pytest.raises(ToolMissing, match="RTCC_SSH is no command") as raised:
+        Host("there")
+    assert raised.value.code == "ssh-missing"
+
+
+def test_what_does_not_end_there_is_stopped_there(
+    there: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RTCC_TIME_LIMIT", "1")
+    with Remote(build(LENET, tmp_path, Options(), suffix=".a"), there) as remote:
+        with pytest.raises(ArtifactError, match="within 1 seconds") as raised:
+            remote.measure(remote.random_inputs(), 10**8)
+        assert remote.run(remote.random_inputs())["logits"].shape == (1, 10)
+    assert raised.value.code == "remote-timeout"
+
+
+def test_a_machine_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RTCC_TIME_LIMIT", "1")
+    monkeypatch.setattr("rtcc.remote.host.SECONDS_OF_GRACE", 0)
+    monkeypatch.setenv("RTCC_SSH", "sh -c 'exec sleep 100'")
+    with pytest.raises(ArtifactError) as raised:
+        Host("there")
+    assert raised.value.code == "remote-timeout"
+    monkeypatch.setenv("RTCC_TIME_LIMIT", "soon")
+    with pytest.raises(InvalidInput) as refused:
+        Host("there")
+    assert refused.value.code == "time-limit"
+
+
+def test_what_lies_beside_an_artefact_is_missing(there: str, rtcc: Run, tmp_path: Path) -> None:
+    for name, beside, code in (
+        ("lenet.so", "lenet.weights", "remote-weights"),
+        ("net.a", "net.h", "cannot-open"),
+    ):
+        words = ("--weights", "external") if name.endswith(".so") else ()
+        assert rtcc("compile", LENET, *words, "-o", tmp_path / name).code == 0
+        (tmp_path / beside).unlink()
+        done = rtcc("run", tmp_path / name, "--remote", there)
+        assert (done.code, code_of(done.errors)) == (1, code)
+        assert "hint: " in done.errors
+
+
+def test_a_program_that_says_something_else(there: str, tmp_path: Path) -> None:
+    with Remote(build(LENET, tmp_path, Options(), suffix=".a"), there) as remote:
+        for said in ("Welcome!", "[]", '{"code": 0}', '{"code": 0, "text": "", "init_ns": 0, "k": 1}'):
+            remote.host.put({"runner": f"#!/bin/sh\necho '{said}'\n".encode()})
+            with pytest.raises(ArtifactError, match="the program that runs the artefact said") as raised:
+                remote.run(remote.random_inputs())
+            assert raised.value.code == "remote-failed"
+
+
 def test_a_program_that_ends_badly_is_told(there: str, tmp_path: Path) -> None:
     with Remote(build(LENET, tmp_path, Options(), suffix=".a"), there) as remote:
         remote.host.put({"runner": b"#!/bin/sh\necho no such instruction >&2\nexit 132\n"})
@@ -139,10 +194,12 @@ def test_a_program_with_a_model_in_it_needs_no_library(
     program.chmod(0o700)
     monkeypatch.undo()
     (tmp_path / "0.in").write_bytes(bytes(4 * 28 * 28))
-    words = ["qemu-aarch64-static", "-L", "/nowhere", program, "-", "1", tmp_path, "3", "i3136", "o40:0"]
+    words = [program, "-", "60", "1", tmp_path, "3", "i3136", "o40:0"]
+    words = ["qemu-aarch64-static", "-L", "/nowhere", *words]
     said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     answer = Answer.of(said)
     assert (answer.code, len(answer.runs_ns)) == (0, 3)
     expected = interpret(read_model(LENET), {"image": np.zeros((1, 1, 28, 28), np.float32)})["logits"]
     found = np.frombuffer((tmp_path / "0.out").read_bytes(), np.float32)
     np.testing.assert_allclose(found, expected.reshape(-1), rtol=0, atol=1e-5)
+

@@ -12,7 +12,7 @@ import pytest
 from rtcc.compiler import Options, build, read_model, start
 from rtcc.emission.toolchain import find_toolchain
 from rtcc.emulation import Emulated
-from rtcc.emulation.emulator import find_emulator
+from rtcc.emulation.emulator import Emulator, find_emulator
 from rtcc.errors import ArtifactError, InvalidInput, RtccError, ToolMissing, Unsupported
 from rtcc.interpreter import interpret
 from rtcc.ir import Graph
@@ -101,6 +101,21 @@ def test_a_cpu_that_lacks_instructions_is_refused_by_the_check_in_init(tmp_path:
     assert raised.value.code == "cpu-unsupported"
     assert "dotprod" in str(raised.value)
     assert "emulated is cortex-a53" in str(raised.value)
+
+
+def test_a_program_that_hangs_or_says_something_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    require_emulation()
+    artefact = Emulated(build(LENET, tmp_path, Options(target="arm:cortex-a53")))
+    monkeypatch.setenv("RTCC_TIME_LIMIT", "1")
+    for script, code in (
+        ("exec sleep 100", "emulation-timeout"),
+        ("exit 3", "emulation-failed"),
+        ("echo Welcome", "emulation-failed"),
+    ):
+        monkeypatch.setattr(Emulator, "command", lambda emulator, cpu, script=script: ["sh", "-c", script])
+        with pytest.raises(ArtifactError) as raised:
+            artefact.run(artefact.random_inputs())
+        assert raised.value.code == code
 
 
 DATA_DEPENDENT = """// rtir 1  level=graph

@@ -124,6 +124,23 @@ def test_a_core_that_lacks_instructions(tmp_path: Path) -> None:
         assert raised.value.code == "cpu-unsupported"
 
 
+def test_a_program_that_hangs_or_says_something_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    require_boards()
+    path = build(parse_module(SQUARE.replace("TYPE", "f32")), tmp_path, Options(target="cortex-m:cortex-m4"))
+    monkeypatch.setenv("RTCC_TIME_LIMIT", "1")
+    for script, code, said in (
+        ("exec sleep 100", "emulation-timeout", "did not end within 1 seconds"),
+        ("echo no room >&2; exit 1", "emulation-failed", "no room"),
+        ("exit 1", "emulation-failed", "the program faulted"),
+        ("echo Welcome >report", "emulation-failed", "said b'Welcome"),
+    ):
+        board = EmulatedBoard(path)
+        board._command = ["sh", "-c", script]
+        with pytest.raises(ArtifactError, match=said) as raised:
+            board.run(board.random_inputs())
+        assert raised.value.code == code
+
+
 def failing(monkeypatch: pytest.MonkeyPatch, path: Path, tools: Path) -> RtccError:
     """Why an artefact does not run where nothing is installed but some tools."""
     with monkeypatch.context() as patch:
