@@ -16,7 +16,10 @@ from rtcc.errors import ArtifactError
 MACHINES = {40: "arm", 62: "x86_64", 183: "aarch64"}
 """Machine numbers of the ELF header, by the architecture."""
 
-_SHT_SYMTAB, _SHT_NOBITS, _SHT_DYNSYM = 2, 8, 11
+_SHT_SYMTAB, _SHT_NOBITS, _SHT_REL, _SHT_DYNSYM = 2, 8, 9, 11
+_REL = struct.Struct("<II")
+"""Of 32 bits: a place in a section, and the symbol's number before eight bits of what is done there."""
+
 _STB_WEAK, _STT_FUNC, _STV_HIDDEN = 2, 2, 2
 _SHF_WRITE, _SHF_ALLOC = 1, 2
 
@@ -71,6 +74,7 @@ class Section:
     offset: int
     size: int
     link: int
+    info: int
     alignment: int
 
     @property
@@ -140,10 +144,10 @@ class Elf:
         sections: list[Section] = []
         for header in range(offset, offset + count * step, step):
             row = self.form.section.unpack_from(self.data, header)
-            name, kind, flags, _, start, size, link, _, alignment, _ = row
+            name, kind, flags, _, start, size, link, info, alignment, _ = row
             if kind != _SHT_NOBITS and len(self.data) < start + size:
                 self._truncated(start + size)
-            sections.append(Section(header, name, kind, flags, start, size, link, alignment))
+            sections.append(Section(header, name, kind, flags, start, size, link, info, alignment))
         return sections
 
     def name_of(self, section: Section) -> str:
@@ -191,6 +195,17 @@ class Elf:
     def symbols(self) -> list[Symbol]:
         """The symbols of an object file."""
         return self._symbols(self._table(_SHT_SYMTAB))
+
+    def relocations(self, number: int) -> dict[int, Symbol]:
+        """Places in a section of a 32-bit object that a linker fills in, and the symbols that they need."""
+        symbols = self.symbols
+        return {
+            place: symbols[(what >> 8) - 1]
+            for table in self.sections
+            if table.type == _SHT_REL and table.info == number
+            for place, what in _REL.iter_unpack(self.contents(table))
+            if what >> 8
+        }
 
     @property
     def exported(self) -> dict[str, int]:

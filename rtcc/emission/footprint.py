@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rtcc.artifact.archive import defining_object, objects_of
-from rtcc.artifact.elf import Elf
+from rtcc.artifact.elf import Elf, Section
 from rtcc.artifact.info import ArtifactInfo
-from rtcc.emission.stack import frames_of
+from rtcc.emission.stack import CallGraph, Depth, deepest
 from rtcc.emission.toolchain import Toolchain
 from rtcc.emission.weights import WEIGHTS_OBJECT
 
@@ -23,13 +23,18 @@ DROPPED = ".text.tvm.fp16.conv"
 """A section of every kernel that nothing calls: linkers leave it out (--gc-sections)."""
 
 
+CALLED = ("init", "run", "output_shape", "finish", "info", "error")
+"""The functions of a library that a program calls."""
+
+
 @dataclass(frozen=True)
 class Footprint:
     """Bytes of flash and of memory.
 
     weights, runtime: of constants; of launches, checks, names and texts. kernels: of code, by file.
     library: of functions of the C library and the compiler's, by name, and all that those call; None where
-    there is no library to look into. workspace, stack: of memory, without the caller's inputs and outputs.
+    there is no library to look into. workspace, stack, data: of memory, without the caller's inputs and
+    outputs; data: variables of the library, whose first values are in flash, too.
     """
 
     weights: int
@@ -37,7 +42,8 @@ class Footprint:
     kernels: Mapping[str, int]
     library: Mapping[str, int] | None
     workspace: int
-    stack: int
+    stack: Depth
+    data: int = 0
 
     @property
     def flash(self) -> int:
@@ -48,14 +54,15 @@ class Footprint:
     @property
     def ram(self) -> int:
         """Bytes that do."""
-        return self.workspace + self.stack
+        return self.workspace + self.stack.bytes + self.data
 
     def __str__(self) -> str:
         library = "unknown" if self.library is None else f"{sum(self.library.values()):,}"
+        data = f", the library's variables {self.data:,}" if self.data else ""
         return (
             f"flash {self.flash:,} bytes: weights {self.weights:,}, kernels {sum(self.kernels.values()):,}, "
             f"runtime and texts {self.runtime:,}, library functions {library}\n"
-            f"RAM {self.ram:,} bytes: workspace {self.workspace:,}, stack {self.stack:,}"
+            f"RAM {self.ram:,} bytes: workspace {self.workspace:,}, stack {self.stack}{data}"
         )
 
 
@@ -67,16 +74,28 @@ def footprint_of(path: Path, info: ArtifactInfo, toolchain: Toolchain) -> Footpr
     library = _library(called, toolchain)
     sizes = {name: _loaded_bytes(elf) for name, elf in elves.items()}
     weights, runtime = sizes.pop(WEIGHTS_OBJECT, 0), sizes.pop(MODEL_OBJECT)
-    kernels = [elf for name, elf in elves.items() if name in sizes]
-    stack = _deepest(elves[MODEL_OBJECT], info.name, kernels, [] if library is None else library.values())
+    linked = [*elves.values(), *(library or {}).values()]
+    graph = CallGraph(linked, whole=library is not None)
+    stack = deepest(graph.depth(f"{info.name}_{function}") for function in CALLED)
     found = None if library is None else {name: _loaded_bytes(elf) for name, elf in library.items()}
-    return Footprint(weights, runtime, sizes, found, info.workspace_bytes, stack)
+    data = sum(_bytes_of(elf, _is_variable) for elf in linked)
+    return Footprint(weights, runtime, sizes, found, info.workspace_bytes, stack, data)
 
 
 def _loaded_bytes(elf: Elf) -> int:
-    """Bytes of the sections that a program holds, each from a multiple of its alignment on."""
+    """Bytes of flash: of the sections that a program holds, and of variables' first values."""
+    return _bytes_of(elf, lambda section: section.has_bytes)
+
+
+def _is_variable(section: Section) -> bool:
+    """Whether it lies in memory that changes."""
+    return section.is_written
+
+
+def _bytes_of(elf: Elf, counts: Callable[[Section], bool]) -> int:
+    """Bytes of some of the sections that a program holds, each from a multiple of its alignment on."""
     kept = (each for each in elf.sections if each.is_loaded and elf.name_of(each) not in _left_out(elf))
-    return sum(-(-each.size // each.alignment) * each.alignment for each in kept if each.size)
+    return sum(-(-each.size // each.alignment) * each.alignment for each in kept if each.size and counts(each))
 
 
 def _left_out(elf: Elf) -> set[str]:
@@ -86,14 +105,6 @@ def _left_out(elf: Elf) -> set[str]:
         for name in map(elf.name_of, elf.sections)
         if name == DROPPED or name.startswith((".ARM.exidx", ".ARM.extab"))
     }
-
-
-def _deepest(model: Elf, name: str, kernels: Iterable[Elf], library: Iterable[Elf]) -> int:
-    """The stack of a run: the functions that lead to a kernel, the kernel that takes most, what it calls."""
-    frames = frames_of(model)
-    outer = frames[f"{name}_run"] + frames.get("rtcc_walk", 0)
-    inner = max((max(frames_of(elf).values(), default=0) for elf in kernels), default=0)
-    return outer + inner + max((max(frames_of(elf).values(), default=0) for elf in library), default=0)
 
 
 def _library(names: set[str], toolchain: Toolchain) -> dict[str, Elf] | None:

@@ -44,8 +44,13 @@ class Room:
             parts = [(size, f"code of {name.removesuffix('.o')}") for name, size in footprint.kernels.items()]
             parts += [*self._weights(), (footprint.runtime, "runtime, names and texts")]
             raise _flash_too_small(f"the model takes {footprint.flash:,} bytes", self.flash, parts)
+        if self.ram and footprint.stack.unknown:
+            why = ", ".join(footprint.stack.unknown)
+            raise RtccError("stack-unknown", f"how much stack a run takes cannot be read from its code: {why}",
+                            hint="leave ram= out, and measure the stack on the board")  # fmt: skip
         if 0 < self.ram < footprint.ram:
-            found = f"{footprint.workspace:,} bytes of workspace and {footprint.stack:,} of stack"
+            found = f"{footprint.workspace:,} bytes of workspace, {footprint.stack} of stack"
+            found += f", {footprint.data:,} of the library's variables" if footprint.data else ""
             raise RtccError(
                 "ram-too-small",
                 f"the model takes {footprint.ram:,} bytes of memory, {self.ram:,} are there: {found}",

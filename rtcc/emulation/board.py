@@ -43,24 +43,26 @@ class Linked:
     """What a linked artefact takes, in bytes, without what runs it: its code, tables and weights, library
     functions that it calls, its workspace, and what the last run took of the stack.
 
-    instructions: of that run, in steps of 40; 0 before it, and where they are more than the board's clock
+    data, zeros: variables of the library, with first values in flash and without. instructions: of that run, in steps of 40; 0 before it, and where they are more than the board's clock
     counts, 670 million."""
 
     model: int
     library: int
     workspace: int
+    data: int = 0
+    zeros: int = 0
     stack: int = 0
     instructions: int = 0
 
     @property
     def flash(self) -> int:
         """Bytes that do not change."""
-        return self.model + self.library
+        return self.model + self.library + self.data
 
     @property
     def ram(self) -> int:
         """Bytes that do, without the caller's inputs and outputs."""
-        return self.workspace + self.stack
+        return self.workspace + self.stack + self.data + self.zeros
 
     def __str__(self) -> str:
         counted = f"{self.instructions:,} instructions" if self.instructions else "instructions not counted"
@@ -181,4 +183,7 @@ def _measured(image: bytes) -> Linked:
     """What the sections of a linked program hold."""
     elf = Elf(image, IMAGE)
     sizes = {elf.name_of(section): section.size for section in elf.sections}
-    return Linked(sizes[".model"], sizes.get(".library", 0), sizes[".workspace"])
+    marks = {symbol.name: symbol.value for symbol in elf.symbols}
+    data = marks["library_data_end"] - marks["data_begin"]
+    zeros = marks["library_bss_end"] - marks["bss_begin"]
+    return Linked(sizes[".model"], sizes.get(".library", 0), sizes[".workspace"], data, zeros)
