@@ -95,7 +95,8 @@ def _is_variable(section: Section) -> bool:
 def _bytes_of(elf: Elf, counts: Callable[[Section], bool]) -> int:
     """Bytes of some of the sections that a program holds, each from a multiple of its alignment on."""
     kept = (each for each in elf.sections if each.is_loaded and elf.name_of(each) not in _left_out(elf))
-    return sum(-(-each.size // each.alignment) * each.alignment for each in kept if each.size and counts(each))
+    taken = (each for each in kept if each.size and counts(each))
+    return sum(-(-each.size // each.alignment) * each.alignment for each in taken)
 
 
 def _left_out(elf: Elf) -> set[str]:

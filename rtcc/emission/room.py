@@ -46,7 +46,7 @@ class Room:
             raise _flash_too_small(f"the model takes {footprint.flash:,} bytes", self.flash, parts)
         if self.ram and footprint.stack.unknown:
             why = ", ".join(footprint.stack.unknown)
-            raise RtccError("stack-unknown", f"how much stack a run takes cannot be read from its code: {why}",
+            raise RtccError("stack-unknown", f"the stack of a run cannot be read from its code: {why}",
                             hint="leave ram= out, and measure the stack on the board")  # fmt: skip
         if 0 < self.ram < footprint.ram:
             found = f"{footprint.workspace:,} bytes of workspace, {footprint.stack} of stack"

@@ -43,8 +43,8 @@ class Linked:
     """What a linked artefact takes, in bytes, without what runs it: its code, tables and weights, library
     functions that it calls, its workspace, and what the last run took of the stack.
 
-    data, zeros: variables of the library, with first values in flash and without. instructions: of that run, in steps of 40; 0 before it, and where they are more than the board's clock
-    counts, 670 million."""
+    data, zeros: variables of the library, with first values in flash and without. instructions: of the last
+    run, in steps of 40; 0 before it, and where they are more than the board's clock counts, 670 million."""
 
     model: int
     library: int

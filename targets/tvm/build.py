@@ -54,13 +54,9 @@ LIBM = frozenset(name + suffix for name in _LIBM_NAMES.split() for suffix in (""
 BLOCK_MOVES = frozenset({"memcpy", "memmove", "memset", "bcmp"})
 """What LLVM makes of copying and zeroing loops; every C library has them, a bare-metal one too."""
 
-RUN_TIME = re.compile(r"__aeabi_\w+|__u?(div|mod|divmod)di[34]|__(mul|ashl|ashr|lshr)di3")
-FLOAT_RUN_TIME = re.compile(
-    r"__(add|sub|mul|div)[sd]f3|__(eq|ne|lt|le|gt|ge|unord)[sd]f2|__(extendsfd|truncdfs)f2"
-    r"|__fix(uns)?[sd]f[sd]i|__float(un)?[sd]i[sd]f|__gnu_(h2f|f2h)_ieee"
-)
-"""Functions that every compiler for 32-bit ARM brings: arithmetic that the CPU has not. Those of floats take
-them in integer registers even where there is a float unit, which LLVM does not know of these names."""
+RUN_TIME = re.compile(r"__aeabi_\w+|__gnu_(h2f|f2h)_ieee")
+"""Functions that every compiler for 32-bit ARM brings: arithmetic that the CPU has not (Run-time ABI for the
+Arm Architecture). They take floats in integer registers even where there is a float unit."""
 
 _HALF_CONVERSIONS = frozenset({"__truncsfhf2", "__extendhfsf2"})
 # TVM defines both weakly in every object, in a section of their own that the linker drops where unused.
@@ -76,7 +72,10 @@ def target_of(
 ) -> tvm.target.Target:
     """The LLVM target for a CPU by LLVM's name ("cascadelake"), plus attributes such as "+avx512vnni"."""
     config: dict[str, object] = {"kind": "llvm", "mtriple": triple, "mcpu": mcpu}
-    if "eabi" in triple:  # LLVM does not take it from the triple
+    if "none-eabi" in triple:
+        # In GNU's environment LLVM calls the ABI's functions, and knows that those take floats in integer
+        # registers; where others take them it does not see from the triple.
+        config["mtriple"] = triple.replace("none-eabi", "unknown-none-gnueabi")
         config["mfloat-abi"] = "hard" if triple.endswith("hf") else "soft"
     if features:
         config["mattr"] = list(features)
@@ -105,8 +104,7 @@ def build_object(func: tirx.PrimFunc, target: str | dict | tvm.target.Target) ->
         module = tirx.transform.BindTarget(target)(tvm.IRModule({KERNEL_SYMBOL: named}))
         module = s_tir.pipeline.finalize_host_passes()(_keep_on_stack(_lower(module)))
         built = tvm.get_global_func("target.build." + target.kind.name)(module, target)
-    has_float_unit = str(target.attrs.get("mfloat-abi", "")) == "hard"
-    return _checked(_object_bytes(built), has_float_unit=has_float_unit)
+    return _checked(_object_bytes(built))
 
 
 def _object_bytes(built: tvm.runtime.Module) -> bytes:
@@ -120,18 +118,10 @@ def _object_bytes(built: tvm.runtime.Module) -> bytes:
         os.unlink(path)
 
 
-def _checked(data: bytes, *, has_float_unit: bool) -> bytes:
+def _checked(data: bytes) -> bytes:
     symbols = [symbol for symbol in Elf(data, "object of a kernel").symbols if symbol.name]
     needed = {s.name for s in symbols if not s.is_defined} - LIBM - BLOCK_MOVES
-    called = {name for name in needed if FLOAT_RUN_TIME.fullmatch(name)}
-    if called and has_float_unit:
-        raise CodegenError(
-            "double-precision",
-            f"the kernel needs {', '.join(sorted(called))}: the float unit has float32 alone, and no "
-            "conversions to and from int64",
-            hint="make the model float32 with int32 indices, or compile for a core without: cortex-m3",
-        )
-    foreign = sorted(name for name in needed - called if not RUN_TIME.fullmatch(name))
+    foreign = sorted(name for name in needed if not RUN_TIME.fullmatch(name))
     foreign += [symbol.name for symbol in symbols if symbol.name.startswith("__TVM")]
     if foreign:
         raise CodegenError(

@@ -56,9 +56,10 @@ def test_immediates_of_instructions() -> None:
 
 
 SOURCE = """
-__attribute__((noinline)) static int inner(volatile char *at) { volatile char room[400]; room[3] = *at; return room[3]; }
-__attribute__((noinline)) int small(void) { volatile char room[40]; room[1] = 1; return room[1]; }
-__attribute__((noinline)) int large(void) { volatile char room[200]; room[1] = 1; return inner(room) + 1; }
+#define APART __attribute__((noinline))
+APART static int inner(volatile char *at) { volatile char room[400]; room[3] = *at; return room[3]; }
+APART int small(void) { volatile char room[40]; room[1] = 1; return room[1]; }
+APART int large(void) { volatile char room[200]; room[1] = 1; return inner(room) + 1; }
 int nested(int x) { volatile char room[100]; room[2] = 2; return x ? small() + room[2] : large() + room[2]; }
 int chosen(int x) {
     switch (x) {
