@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rtcc.text import print_module as print_module
     from rtcc.text import read_module as read_module
     from rtcc.text import write_module as write_module
+    from rtcc.training.distiller import distill as distill
     from rtcc.tuning.tuner import tune as tune
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ _PUBLIC = {
     "RtccError": "rtcc.errors",
     "Session": "rtcc.session",
     "compile": "rtcc.compiler",
+    "distill": "rtcc.training.distiller",
     "interpret": "rtcc.interpreter",
     "load": "rtcc.artifact",
     "parse_module": "rtcc.text",

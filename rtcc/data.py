@@ -36,6 +36,8 @@ Feeds = dict[str, NDArray[Any]]
 Runner = Callable[[Feeds], Mapping[str, NDArray[Any]]]
 Metric = Callable[[Runner], float]
 Labelled = tuple[Feeds, "NDArray[Any] | None"]
+Augment = Callable[[Feeds, np.random.Generator], Feeds]
+"""A sample as it may also have been: given one, and where randomness is to come from."""
 
 LABELS = "labels"
 """The array of an `.npz` that no input takes: the right class of each sample."""
@@ -378,6 +380,43 @@ def _from_script(path: Path, inputs: Mapping[str, TensorType]) -> Data:
 
     identity = hashlib.sha256(path.read_bytes()).hexdigest()
     return Data(str(path), identity, inputs, source, cast("Metric | None", metric))
+
+
+def open_augmentation(path: str | Path, main: Graph) -> Augment:
+    """`def augment(sample, random) -> dict` of a Python file, for the inputs of a graph.
+
+    sample: one array per input; random: a NumPy generator. What it gives is checked as samples are.
+    InvalidInput: data-missing, data-script, and on each call what a sample of a script may raise.
+    """
+    path = Path(path)
+    inputs = dict(zip(input_names(main), (each.type for each in main.parameters), strict=True))
+    if not path.is_file():
+        raise InvalidInput("data-missing", f"there is no file {str(path)!r}")
+    function = getattr(_import(path), "augment", None)
+    if not callable(function):
+        hint = "def augment(sample, random): return {'input': array}"
+        raise InvalidInput(
+            "data-script", "the file defines no function augment()", where=str(path), hint=hint
+        )
+    return checked_augmentation(cast("Augment", function), inputs, str(path))
+
+
+def checked_augmentation(function: Augment, inputs: Mapping[str, TensorType], where: str) -> Augment:
+    """A function of one's own that augments samples, held to the inputs' names, shapes and types."""
+
+    def augmented(sample: Feeds, random: np.random.Generator) -> Feeds:
+        try:
+            found = function(dict(sample), random)
+        except (Exception, SystemExit) as error:
+            raise _script_failed("data-script", "augment()", error, where) from error
+        if not isinstance(found, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            message = f"augment() gave {type(found).__name__}; expected a dictionary of arrays"
+            raise InvalidInput("data-script", message, where=where)
+        if found.keys() != inputs.keys():
+            raise _wrong_names(where, found, inputs)
+        return {name: checked_array(found[name], type, name, where) for name, type in inputs.items()}
+
+    return augmented
 
 
 def _import(path: Path) -> ModuleType:

@@ -26,8 +26,8 @@ INTERNAL = 70
 """Exit code of a fault in rtcc itself: EX_SOFTWARE of sysexits.h."""
 
 COMMANDS = (
-    "compile", "run", "bench", "info", "opt", "passes", "targets", "quantize", "prune", "tune", "bisect",
-    "doctor", "demo",
+    "compile", "run", "bench", "info", "opt", "passes", "targets", "quantize", "prune", "distill", "tune",
+    "bisect", "doctor", "demo",
 )  # fmt: skip
 """Every command, in the order in which help lists them."""
 

@@ -4,6 +4,7 @@ from rtcc.cli import bench as bench
 from rtcc.cli import bisect as bisect
 from rtcc.cli import compile as compile
 from rtcc.cli import demo as demo
+from rtcc.cli import distill as distill
 from rtcc.cli import doctor as doctor
 from rtcc.cli import info as info
 from rtcc.cli import listing as listing

@@ -67,6 +67,12 @@ BEFORE_PRUNING = (
 )
 """What makes shapes known and layers few. Equal constants stay apart: joined, their channels would be."""
 
+BEFORE_TRAINING = (
+    "fold-constants{dequantize=false},inline-control,simplify,simplify-movement,fold-batch-norm,"
+    "fold-constants{dequantize=false},eliminate-dead"
+)
+"""The same, but integers that stand for weights stay, behind what makes real numbers of them."""
+
 ENTRY_POINTS = "rtcc.passes"
 
 _loaded: dict[str, type[Pass]] = {}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-RUNTIMES = frozenset({"onnxruntime", "openvino", "ncnn", "pnnx", "MNN", "torch", "tensorflow"})
+RUNTIMES = frozenset({"onnxruntime", "openvino", "ncnn", "pnnx", "MNN", "tensorflow"})
 
 
 def sources(folder: str) -> list[Path]:
@@ -112,6 +112,11 @@ def test_only_peers_import_other_runtimes(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["rtcc", "passes", "targets"])
+def test_only_training_imports_torch(folder: str) -> None:
+    assert offenders(folder, "torch", allowed=("rtcc/training",)) == []
+
+
+@pytest.mark.parametrize("folder", ["rtcc", "passes", "targets"])
 def test_no_bare_import_of_the_linked_folders(folder: str) -> None:
     assert offenders(folder, "passes", "targets") == []
 
@@ -198,6 +203,20 @@ with rtcc.load({str(path)!r}) as artifact:
     print(outputs["logits"].shape)
 """
     assert python(code) == "(1, 10)\n"
+
+
+def test_training_says_what_it_needs() -> None:
+    code = f"""
+BLOCKED = {{"torch"}}
+{BLOCK}
+import rtcc, rtcc.training.settings
+try:
+    rtcc.distill("teacher.onnx", "student.onnx", "data.npz")
+except rtcc.RtccError as error:
+    print(error)
+"""
+    assert 'error[torch-missing]' in (said := python(code))
+    assert 'pip install "rtcc[train]"' in said
 
 
 def test_the_public_interface_is_what_the_page_lists() -> None:

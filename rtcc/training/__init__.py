@@ -1,0 +1,1 @@
+"""Models that learn: the IR as a PyTorch module, and what teaches it. Only here torch is imported."""

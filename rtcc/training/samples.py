@@ -1,0 +1,126 @@
+"""Samples in memory, the share of them that is held out, and batches that follow from the step alone."""
+
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rtcc.data import Augment, Data, Feeds
+from rtcc.errors import InvalidInput
+from rtcc.ir import TensorType
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples stacked along a first axis, and the classes of each [samples, width], if any."""
+
+    inputs: dict[str, Tensor]
+    labels: Tensor | None
+
+
+class Samples:
+    """All samples, some held out; labels: [samples, width], the classes of what each sample holds."""
+
+    def __init__(
+        self, feeds: list[Feeds], labels: Array | None, held_out: float, augment: Augment | None, seed: int
+    ) -> None:
+        self._feeds, self._labels, self._augment, self._seed = feeds, labels, augment, seed
+        every = round(1 / held_out) if held_out else 0
+        numbers = np.arange(len(feeds))
+        is_held_out = numbers % max(every, 2) == 1 if every else np.zeros(len(feeds), bool)
+        self.held_out, self.taught = numbers[is_held_out], numbers[~is_held_out]
+
+    @property
+    def identity(self) -> str:
+        """What tells other labels and other numbers of samples from these; samples themselves have one."""
+        labels = b"" if self._labels is None else self._labels.tobytes()
+        return f"{len(self._feeds)} {hashlib.sha256(labels).hexdigest()} {self._augment is not None}"
+
+    def require_classes(self, type: TensorType, where: str) -> None:
+        """InvalidInput `data-labels` where labels are no positions among an output's scores."""
+        if self._labels is None:
+            return
+        classes, rest = divmod(type.elements, self._labels.shape[1])
+        lowest, highest = int(self._labels.min()), int(self._labels.max())
+        if rest or lowest < 0 or highest >= classes:
+            found = f"labels from {lowest} to {highest}, {self._labels.shape[1]} to a sample"
+            raise InvalidInput("data-labels", f"{found}, do not fit the first output, {type}", where=where)
+
+    def batch(self, step: int, size: int) -> Batch:
+        """The batch of a step: each sample once before any comes again, in an order of the seed."""
+        size = min(size, len(self.taught))
+        per_round = len(self.taught) // size
+        turn, place = divmod(step, per_round)
+        order = np.random.default_rng([self._seed, 0, turn]).permutation(self.taught)
+        chosen = order[place * size : (place + 1) * size]
+        random = np.random.default_rng([self._seed, 1, step])
+        feeds = self._chosen(chosen)
+        if self._augment is not None:
+            augment = self._augment
+            feeds = [augment(each, random) for each in feeds]
+        return self._stacked(feeds, chosen)
+
+    def held_out_batches(self, size: int) -> Iterator[Batch]:
+        """What is held out, as it is."""
+        for start in range(0, len(self.held_out), size):
+            chosen = self.held_out[start : start + size]
+            yield self._stacked(self._chosen(chosen), chosen)
+
+    def _chosen(self, numbers: Array) -> list[Feeds]:
+        return [self._feeds[int(number)] for number in numbers]
+
+    def _stacked(self, feeds: list[Feeds], numbers: Array) -> Batch:
+        inputs = {name: torch.from_numpy(np.stack([each[name] for each in feeds])) for name in feeds[0]}
+        return Batch(inputs, None if self._labels is None else torch.from_numpy(self._labels[numbers]))
+
+
+def load_samples(
+    data: Data, labels: Path | Array | None, most: int | None, held_out: float, augment: Augment | None,
+    seed: int, *, wants_labels: bool,
+) -> Samples:  # fmt: skip
+    """The samples of data, with labels where they are wanted: from a file of their own, or the data's.
+
+    InvalidInput: data-too-few, data-labels (none, or not one for each), what reading samples raises.
+    """
+    feeds = list(data.samples(most))
+    if len(feeds) < (2 if held_out else 1):
+        message = f"there are {len(feeds)} samples, of which {held_out:.0%} are to be held out"
+        raise InvalidInput("data-too-few", message, where=data.name)
+    found = _labels(data, labels, len(feeds)) if wants_labels else None
+    return Samples(feeds, found, held_out, augment, seed)
+
+
+def _labels(data: Data, given: Path | Array | None, count: int) -> Array:
+    if given is not None:
+        found = _read_labels(given) if isinstance(given, Path) else np.asarray(given)
+    elif data.labelled is not None:
+        found = np.stack([labels for _, (_, labels) in zip(range(count), data.labelled(), strict=False)
+                          if labels is not None])  # fmt: skip
+    else:
+        hint = "give the .npz `labels`, or a file of them: --labels FILE.npy"
+        message = "labels are to teach, and there are none"
+        raise InvalidInput("data-labels", message, where=data.name, hint=hint)
+    if len(found) < count or found.dtype.kind not in "biuf" or found.ndim > 2:
+        form = f"{found.dtype} of shape {list(found.shape)}"
+        message = f"labels are {form}; expected a class for each of {count} samples"
+        raise InvalidInput("data-labels", message, where=data.name)
+    return found[:count].reshape(count, -1).astype(np.int64)
+
+
+def _read_labels(path: Path) -> Array:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InvalidInput("data-damaged", f"not a .npy of numbers: {error}", where=str(path)) from error
