@@ -36,7 +36,8 @@ class Prune(Pass, Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.samples < 1:
-            raise InvalidInput("prune-option", f"samples must be at least 1, found {self.samples}")
+            raise InvalidInput("prune-option", f"samples must be at least 1, found {self.samples}",
+                               hint="leave it out for the default, or leave the data out")  # fmt: skip
 
     def inputs(self, module: Module, feeds: Feeds) -> Feeds:
         """The first sample, where there are any: the repair is for such."""

@@ -24,6 +24,7 @@ from rtcc.target import (
     WeightsName,
     beside,
     by_content,
+    class_of,
     parse_target,
     unseen,
     with_setting,
@@ -34,6 +35,13 @@ if TYPE_CHECKING:
     from rtcc.pipeline.base import Choice, Pass
     from rtcc.pipeline.run import Report
     from rtcc.verification.kernels import Compared
+
+
+ELSEWHERE = (
+    "`rtcc run --emulate` runs it under QEMU, --remote USER@HOST on a machine that can; "
+    "in Python rtcc.emulation and rtcc.remote"
+)
+"""What runs a model for another machine."""
 
 
 @dataclass(frozen=True)
@@ -412,12 +420,14 @@ def compile(model: Any, target: str | None = None, **options: Any) -> Artifact:
 
 
 def compile_with(model: Any, options: Options) -> Artifact:
-    """`compile`, told by `Options`."""
+    """`compile`, told by `Options`. Unsupported `other-machine`, before any work, for another machine."""
     from rtcc.artifact import Artifact
 
+    compilation = start(model, options)
+    compilation.target.machine.require_here("models compiled", ELSEWHERE)
     folder = Path(tempfile.mkdtemp(prefix="rtcc-"))
     try:
-        return Artifact(build(model, folder, options), folder=folder)
+        return Artifact(_built(compilation, folder / f"{model_stem(model)}.so"), folder=folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -429,11 +439,16 @@ def build(model: Any, folder: Path, options: Options, *, suffix: str | None = No
     from rtcc.emission.link import suffixes_of
 
     compilation = start(model, options)
+    suffix = suffix or suffixes_of(compilation.target.machine)[0]
+    return _built(compilation, folder / f"{model_stem(model)}{suffix}")
+
+
+def _built(compilation: Compilation, path: Path) -> Path:
+    """Compile a model that was read to a library that may be saved elsewhere, its weights with it."""
     compilation.weights_name = by_content
     compilation.target.expect_code()
     compilation.lower()
-    suffix = suffix or suffixes_of(compilation.target.machine)[0]
-    return write(compilation, folder / f"{model_stem(model)}{suffix}")
+    return write(compilation, path)
 
 
 def write(compilation: Compilation, path: Path, progress: Progress = unseen) -> Path:
@@ -460,7 +475,10 @@ def write_c(model: Any, path: str | Path, target: str | None = None, **options: 
 
 def in_c(options: Options) -> Options:
     """The options with the target that writes C for the same machine. InvalidInput where there is none."""
-    return replace(options, target="c" if options.target is None else parse_target(options.target).in_c)
+    if options.target is None:
+        return replace(options, target="c")
+    class_of(options.target).require_c()
+    return replace(options, target=parse_target(options.target).in_c)
 
 
 def model_stem(model: Any) -> str:

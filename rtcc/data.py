@@ -175,7 +175,8 @@ def open_data(path: str | Path, main: Graph) -> Data:
     path = Path(path)
     inputs = dict(zip(input_names(main), (each.type for each in main.parameters), strict=True))
     if not path.exists():
-        raise InvalidInput("data-missing", f"there is no file or folder {str(path)!r}")
+        message = f"there is no file or folder {str(path)!r}"
+        raise InvalidInput("data-missing", message, hint="check the path, which is from this folder")
     if path.is_dir():
         files = sorted(path.glob("*.npz"))
         if not files:
@@ -186,7 +187,8 @@ def open_data(path: str | Path, main: Graph) -> Data:
         return _from_files([path], str(path), inputs)
     if path.suffix == ".py":
         return _from_script(path, inputs)
-    raise InvalidInput("data-form", f"{path.name!r} is no .npz, no folder of such files and no Python file")
+    message = f"{path.name!r} is no .npz, no folder of such files and no Python file"
+    raise InvalidInput("data-form", message, hint="write one array per input with numpy.savez")
 
 
 def from_arrays(arrays: Mapping[str, NDArray[Any]], main: Graph) -> Data:

@@ -11,7 +11,8 @@ from rtcc.ir import Module
 def require_model_path(path: Path) -> None:
     """InvalidInput `unknown-suffix` for a path that no model can be written to."""
     if path.suffix not in (".rtir", ".onnx"):
-        raise InvalidInput("unknown-suffix", f"{path.name!r} ends neither in .rtir nor in .onnx")
+        message = f"{path.name!r} ends neither in .rtir nor in .onnx"
+        raise InvalidInput("unknown-suffix", message, hint=f"write {path.stem}.onnx or {path.stem}.rtir")
 
 
 def write_module_as(module: Module, path: Path) -> None:

@@ -253,13 +253,18 @@ class Target(ABC):
         """Bytes that an arena may have; 0 where memory is not counted."""
         return 0
 
+    @classmethod
+    def require_c(cls) -> None:
+        """InvalidInput `emit-target` where no target writes C for the same machines (`in_c`)."""
+        if not cls.writes_c:
+            message = f"what is compiled for {cls.name} is no C, it has instructions of its own"
+            raise InvalidInput("emit-target", message, hint="leave --target out: plain C runs on any machine")
+
     @property
     def in_c(self) -> str:
-        """The text of the target that writes C for the same machine. InvalidInput where there is none."""
-        if self.writes_c:
-            return str(self)
-        message = f"what is compiled for {self.name} is no C, it has instructions of its own"
-        raise InvalidInput("emit-target", message, hint="leave --target out: plain C runs on any machine")
+        """The text of the target that writes C for the same machine; InvalidInput as of `require_c`."""
+        self.require_c()
+        return str(self)
 
     @property
     def threads(self) -> int:
@@ -462,7 +467,9 @@ def parse_target(text: str) -> Target:
     """The target written `NAME[:CPU][,key=value…]`; typed errors list what there is."""
     head, *pairs = text.split(",")
     name, _, cpu = head.partition(":")
-    kind = target_class(name)
+    kind = class_of(text)
+    if cpu and not kind.cpus:
+        raise InvalidInput("unknown-cpu", f"target {name} has no CPUs, found {cpu!r}", hint=f"write {name}")
     if cpu and cpu not in kind.cpus:
         near = difflib.get_close_matches(cpu, kind.cpus, 3)
         hint = f"did you mean {', '.join(near)}?" if near else f"`rtcc targets {name}` lists them"
@@ -499,6 +506,11 @@ def target_of(module: Module) -> Target:
         message = "a pass asks the target, and none is chosen"
         raise InvalidInput("no-target", message, hint="give --target x86")
     return parse_target(module.target)
+
+
+def class_of(text: str) -> type[Target]:
+    """The class of the target that is written so, whether the rest of the text means something or not."""
+    return target_class(text.partition(",")[0].partition(":")[0])
 
 
 def target_names() -> tuple[str, ...]:

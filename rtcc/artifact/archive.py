@@ -28,7 +28,7 @@ def objects_of(path: Path) -> dict[str, bytes]:
                             hint="check the path; rtcc compile writes one") from error  # fmt: skip
     if not data.startswith(MAGIC):
         raise ArtifactError("not-an-archive", f"expected a static library, found {data[:8]!r} at its start",
-                            where=str(path))  # fmt: skip
+                            where=str(path), hint="rtcc compile MODEL -o PATH.a writes one")  # fmt: skip
     found: dict[str, bytes] = {}
     names, at = b"", len(MAGIC)
     while at < len(data):
@@ -72,10 +72,18 @@ def _cut(path: Path, at: int) -> ArtifactError:
 def info_of(path: Path) -> ArtifactInfo:
     """What a static library that rtcc made says of itself; ArtifactError `not-an-artefact` for others."""
     for name, contents in objects_of(path).items():
-        elf = Elf(contents, f"{path} ({name})")
-        for symbol in elf.symbols:
-            if symbol.name == INFO_SYMBOL and symbol.is_defined:
-                text = elf.contents(elf.sections[symbol.section])[symbol.value :]
-                return read_info(text[: text.index(b"\0")], path)
+        text = info_text(Elf(contents, f"{path} ({name})"))
+        if text is not None:
+            return read_info(text, path)
     raise ArtifactError("not-an-artefact", f"expected a library with {INFO_SYMBOL} in it, found none",
                         where=str(path), hint="rtcc compile writes one")  # fmt: skip
+
+
+def info_text(elf: Elf) -> bytes | None:
+    """What an object or a library says of itself, as JSON; None where it says nothing."""
+    for symbol in elf.symbols:
+        if symbol.name == INFO_SYMBOL and symbol.is_defined:
+            section = elf.sections[symbol.section]
+            text = elf.contents(section)[symbol.value - section.address :]
+            return text[: text.index(b"\0")]
+    return None

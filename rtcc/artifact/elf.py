@@ -71,6 +71,7 @@ class Section:
     name: int  # where its name stands among those of sections
     type: int
     flags: int
+    address: int  # where it begins in memory; 0 in an object that is not linked
     offset: int
     size: int
     link: int
@@ -144,10 +145,10 @@ class Elf:
         sections: list[Section] = []
         for header in range(offset, offset + count * step, step):
             row = self.form.section.unpack_from(self.data, header)
-            name, kind, flags, _, start, size, link, info, alignment, _ = row
+            name, kind, flags, address, start, size, link, info, alignment, _ = row
             if kind != _SHT_NOBITS and len(self.data) < start + size:
                 self._truncated(start + size)
-            sections.append(Section(header, name, kind, flags, start, size, link, info, alignment))
+            sections.append(Section(header, name, kind, flags, address, start, size, link, info, alignment))
         return sections
 
     def name_of(self, section: Section) -> str:
@@ -193,7 +194,7 @@ class Elf:
 
     @property
     def symbols(self) -> list[Symbol]:
-        """The symbols of an object file."""
+        """The symbols of an object file, or of a library that was not stripped."""
         return self._symbols(self._table(_SHT_SYMTAB))
 
     def relocations(self, number: int) -> dict[int, Symbol]:

@@ -70,6 +70,11 @@ class ArtifactInfo:
     versions: dict[str, str]
     hashes: dict[str, str]
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is for a machine without an operating system."""
+        return self.triple.partition("-")[2].startswith("none-")
+
     def to_json(self) -> str:
         """One line, keys sorted."""
         row = {**vars(self), "abi": ABI_VERSION, "inputs": _rows(self.inputs), "outputs": _rows(self.outputs)}

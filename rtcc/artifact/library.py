@@ -14,14 +14,17 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtcc.artifact.archive import MAGIC
+from rtcc.artifact.archive import INFO_SYMBOL, MAGIC, info_text
 from rtcc.artifact.elf import Elf
+from rtcc.artifact.info import ArtifactInfo, read_info
 from rtcc.artifact.seal import is_whole
 from rtcc.errors import ArtifactError
 
 TABLE_SYMBOL = "rtcc_artifact_v1"
 
 _STATIC_HINT = "compile to .so to load it; rtcc.emulation.EmulatedBoard runs static libraries for Cortex-M"
+
+_WRITES_ONE = "rtcc compile writes one"
 
 Pointer = ctypes.c_void_p
 
@@ -59,14 +62,10 @@ def check_file(path: Path, architecture: str = "") -> None:
             machine, seal = elf.machine, is_whole(file)
             is_artifact = seal is not False and TABLE_SYMBOL in elf.exported
     except OSError as error:
-        raise ArtifactError(
-            "cannot-open",
-            f"cannot open the artefact: {error.strerror}",
-            where=str(path),
-            hint="check the path; rtcc compile writes one",
-        ) from error
+        raise cannot_open(path, error) from error
     except ValueError as error:
-        raise ArtifactError("not-elf", "expected an ELF file, found an empty one", where=str(path)) from error
+        raise ArtifactError("not-elf", "expected an ELF file, found an empty one", where=str(path),
+                            hint=_WRITES_ONE) from error  # fmt: skip
     if machine != wanted:
         found = "this machine is" if wanted == platform.machine() else "what is emulated is"
         raise ArtifactError(
@@ -88,8 +87,36 @@ def check_file(path: Path, architecture: str = "") -> None:
             "not-an-artefact",
             f"expected a library that exports {TABLE_SYMBOL}, found none",
             where=str(path),
-            hint="rtcc compile writes one",
+            hint=_WRITES_ONE,
         )
+
+
+def cannot_open(path: Path, error: OSError) -> ArtifactError:
+    """The error for a file that cannot be read."""
+    message = f"cannot open the artefact: {error.strerror}"
+    return ArtifactError("cannot-open", message, where=str(path), hint=f"check the path; {_WRITES_ONE}")
+
+
+def read_library(path: Path) -> tuple[bytes, str]:
+    """The bytes of a shared library for any machine, and its architecture; errors as of `check_file`."""
+    try:
+        contents = path.read_bytes()
+    except OSError as error:
+        raise cannot_open(path, error) from error
+    architecture = "" if contents.startswith(MAGIC) else Elf(contents, str(path)).machine
+    check_file(path, architecture)
+    return contents, architecture
+
+
+def info_of_library(path: Path) -> ArtifactInfo:
+    """What a shared library says of itself: its file is read and nothing of it runs, so it may be for another
+    machine."""
+    contents, _ = read_library(path)
+    text = info_text(Elf(contents, str(path)))
+    if text is None:
+        raise ArtifactError("damaged", f"the artefact has no {INFO_SYMBOL}: its symbols were removed",
+                            where=str(path), hint="compile the model again")  # fmt: skip
+    return read_info(text, path)
 
 
 @dataclass

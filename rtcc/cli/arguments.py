@@ -29,7 +29,7 @@ ModelArgument = Annotated[
     Path, typer.Argument(metavar="MODEL", help="An ONNX model, or a .rtir file to go on from.")
 ]
 AnyModelArgument = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="An artefact (.so), an ONNX model, or a .rtir file.")
+    Path, typer.Argument(metavar="MODEL", help="An artefact (.so, .a), an ONNX model, or a .rtir file.")
 ]
 TargetOption = Annotated[
     str | None,
@@ -124,6 +124,13 @@ class Reading:
 
         return parse_target(self.target or module.target or DEFAULT_TARGET)
 
+    def require_here(self) -> None:
+        """Refuse --measure for a target that is another machine: Unsupported `other-machine`."""
+        from rtcc.target import DEFAULT_TARGET, parse_target
+
+        hint = "leave --measure out: times are predicted for the target"
+        parse_target(self.target or DEFAULT_TARGET).machine.require_here("models compiled", hint)
+
     def require_none(self, path: Path) -> None:
         """Refuse options that an artefact, which is compiled already, cannot take."""
         if self.given:
@@ -196,8 +203,13 @@ def with_options_of(kind: type[Any], name: str = "asked") -> Callable[[Command],
 def is_artifact(path: Path) -> bool:
     """Whether a path is of an artefact that can be loaded; `static-library` for one that cannot."""
     if path.suffix == ".a":
-        message = f"{path.name} is a static library, which only a linker can take"
-        hint = f"{path.with_suffix('.h').name} describes it; rtcc can run what was compiled to {path.stem}.so"
+        from rtcc.artifact.archive import info_of
+
+        info = info_of(path)
+        message = f"{path.name} is a static library for {info.target}, which this process cannot load"
+        hint = f"--remote USER@HOST runs it there; for here, or --emulate, compile to {path.stem}.so"
+        if info.is_bare:
+            hint = f"`rtcc run {path.name} --emulate` runs it on an emulated board, as `rtcc bench` does"
         raise InvalidInput("static-library", message, hint=hint)
     return path.suffix == ".so"
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from rtcc.cli.app import app
 from rtcc.cli.arguments import AnyModelArgument, Compiling, RemoteOption, with_options_of
 from rtcc.cli.estimating import bench_elsewhere, is_elsewhere
+from rtcc.cli.on_board import bench_on_board, is_on_board
 from rtcc.cli.opening import open_or_compile, open_remote
 from rtcc.errors import InvalidInput
 from rtcc.measure import Latency, measure, pinned
@@ -37,6 +38,7 @@ Examples:
   rtcc bench model.so
   rtcc bench model.onnx --against onnxruntime,openvino --threads 2 --json figures.json
   rtcc bench arm.so                                       for another CPU: counts and estimates
+  rtcc bench cortex-m.a                                   for a microcontroller: flash, RAM, instructions
   rtcc bench fpga.so --simulate rtl                       cycles of each layer, predicted and of the RTL
   rtcc bench model.onnx --target arm:cortex-a76 --remote pi@raspberrypi   on the board itself
 """
@@ -65,7 +67,7 @@ def bench(
     """Latency p50/p99/max, runs per second, load time, workspace and artefact bytes.
 
     Of a model for another machine, such as --target arm:cortex-a76: instructions counted under QEMU, and what
-    llvm-mca estimates of its hot loops.
+    llvm-mca estimates of its hot loops. For a microcontroller: flash, RAM, instructions on an emulated board.
 
     Runtimes take turns, run by run, on the same inputs and cores: only neighbours in time compare.
     """
@@ -77,10 +79,11 @@ def bench(
         _require_no_peers(against, simulate)
         _bench_remote(model, asked, remote, runs or RUNS, json_file)
         return
-    if is_elsewhere(model, asked):
-        timing = {"--against": against, "--runs": runs, "--simulate": simulate}
-        bench_elsewhere(model, asked, [option for option, value in timing.items() if value], json_file)
-        return
+    timing = {"--against": against, "--runs": runs, "--simulate": simulate}
+    for applies, tell in ((is_on_board, bench_on_board), (is_elsewhere, bench_elsewhere)):
+        if applies(model, asked):
+            tell(model, asked, [option for option, value in timing.items() if value], json_file)
+            return
     peers = _peer_names(against, model)
     artifact, feeds = open_or_compile(model, asked, 0)
     device = None if simulate is None else _run_simulated(artifact, feeds, simulate)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from rtcc.cli.app import app
-from rtcc.cli.arguments import AnyModelArgument, Reading, is_artifact, with_options_of
+from rtcc.cli.arguments import AnyModelArgument, Reading, with_options_of
 from rtcc.errors import RtccError
 from rtcc.quoting import name_text
 
@@ -28,13 +28,15 @@ NODES_SHOWN = 3
 def info(model: AnyModelArgument, asked: Reading) -> None:
     """Inputs, outputs, operators, parameters, operations, symbolic dimensions; what the target would refuse.
 
-    Of an artefact: what it says of itself, as JSON.
+    Of an artefact, for whatever machine: what it says of itself, as JSON.
     """
-    if is_artifact(model):
-        from rtcc.artifact import load
+    if model.suffix in (".so", ".a"):
+        from rtcc.artifact.archive import info_of
+        from rtcc.artifact.library import info_of_library
 
         asked.require_none(model)
-        typer.echo(json.dumps(json.loads(load(model).info.to_json()), indent=2))
+        found = info_of(model) if model.suffix == ".a" else info_of_library(model)
+        typer.echo(json.dumps(json.loads(found.to_json()), indent=2))
         return
     module = asked.read(model)
     typer.echo(describe(module, asked.target_for(module)))

@@ -12,6 +12,7 @@ from rtcc.errors import InvalidInput
 
 if TYPE_CHECKING:
     from rtcc.pipeline.base import Pass
+    from rtcc.target import Target
 
 
 @app.command("passes", short_help="List the passes and their options.")
@@ -59,7 +60,7 @@ def targets(
     ] = False,
 ) -> None:
     """List the targets, or what one target is."""
-    from rtcc.target import parse_target, target_class, target_names
+    from rtcc.target import class_of, parse_target, target_class, target_names
 
     if name is None:
         for each in target_names():
@@ -69,17 +70,34 @@ def targets(
                 description = f"does not load: {error.message}"
             typer.echo(f"{each:12} {description}")
         return
-    target = parse_target(name)
     if synthesize:
-        typer.echo(target.synthesis(), nl=False)
+        typer.echo(parse_target(name).synthesis(), nl=False)
         return
-    typer.echo(f"{target}")
-    typer.echo(f"  CPUs: {', '.join(target.cpus)}")
-    for option, meaning in target.options.items():
+    kind, target = class_of(name), _named(name)
+    typer.echo(name if target is None else f"{target}")
+    if kind.cpus:
+        typer.echo(f"  CPUs: {', '.join(kind.cpus)}")
+    for option, meaning in kind.options.items():
         typer.echo(f"  {option}=…  {meaning}")
-    for fact, value in target.facts.items():
-        typer.echo(f"  {fact}: {_shown(value)}")
-    for algorithm, meaning in target.algorithms.items():
+    if target is not None:
+        for fact, value in target.facts.items():
+            typer.echo(f"  {fact}: {_shown(value)}")
+    for algorithm, meaning in kind.algorithms.items():
         typer.echo(f"  algorithm {algorithm}: {meaning}")
+    if target is None:
+        typer.echo(f"  facts and pipelines: name a CPU, as in `rtcc targets {kind.name}:{kind.cpus[0]}`")
+        return
     for level in ("-O0", "-O1", "-O2"):
         typer.echo(f"  {level}: {target.pipeline(level)}")
+
+
+def _named(text: str) -> Target | None:
+    """The target of a text; None where it takes the name of a CPU, which is not given."""
+    from rtcc.target import parse_target
+
+    try:
+        return parse_target(text)
+    except InvalidInput as error:
+        if error.code != "target-needs-cpu":
+            raise
+        return None

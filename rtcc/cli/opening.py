@@ -52,7 +52,7 @@ def run_emulated(
         asked.require_none(path)
         return _emulated(path, cpu, asked.threads, seed, given)
     with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
-        return _emulated(_built(path, asked, given, Path(folder)), cpu, None, seed, given)
+        return _emulated(built(path, asked, given, Path(folder)), cpu, None, seed, given)
 
 
 def _emulated(
@@ -62,7 +62,7 @@ def _emulated(
     from rtcc.emulation import Emulated, EmulatedBoard
 
     if path.suffix == ".a":
-        board = EmulatedBoard(path, cpu)
+        board = EmulatedBoard(path, cpu, threads=threads)
         return board.run({**board.random_inputs(seed), **given}), str(board.linked)
     emulated = Emulated(path, cpu, threads=threads)
     return emulated.run({**emulated.random_inputs(seed), **given}), ""
@@ -81,12 +81,12 @@ def open_remote(
             yield remote, {**remote.random_inputs(seed), **given}
         return
     with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
-        library = _built(path, asked, given, Path(folder), ".a")
+        library = built(path, asked, given, Path(folder), ".a")
         with Remote(library, host) as remote:
             yield remote, {**remote.random_inputs(seed), **given}
 
 
-def _built(
+def built(
     path: Path,
     asked: Compiling,
     given: Mapping[str, NDArray[Any]],

@@ -17,7 +17,6 @@ from rtcc.cli.arguments import (
     load_plugins,
     with_options_of,
 )
-from rtcc.errors import InvalidInput
 
 if TYPE_CHECKING:
     from rtcc.ir import Module
@@ -50,13 +49,13 @@ def opt(
 ) -> None:
     """Run passes on MODEL and print the IR that comes out, or write it as text or ONNX."""
     from rtcc.compiler import settle
+    from rtcc.model_file import require_model_path
     from rtcc.pipeline.run import RunOptions, run_pipeline
     from rtcc.system.files import require_folder
 
     load_plugins(load)
     if output is not None:
-        if output.suffix not in (".rtir", ".onnx"):
-            raise InvalidInput("unknown-suffix", f"{output.name!r} ends neither in .rtir nor in .onnx")
+        require_model_path(output)
         require_folder(output)
     module = asked.read(model)
     if asked.target is not None or (module.target and module.level != "graph"):

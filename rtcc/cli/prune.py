@@ -114,6 +114,8 @@ def prune_(
     require_model_path(output)
     for path in (output, *([report] if report else [])):
         require_folder(path)
+    if measure:
+        asked.require_here()
     given: dict[str, Any] = {
         "keep": keep, "latency": latency, "multiple": multiple, "sparsity": sparsity, "threshold": threshold,
         "pattern": pattern, "dense": dense, "rescale": rescale, "least": least,

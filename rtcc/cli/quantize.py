@@ -156,6 +156,8 @@ def quantize_(
 
     output = output or model.with_suffix(f".{how.settings.scheme}.onnx")
     _require_writable(output, report, plots)
+    if measure:
+        asked.require_here()
     with progress(f"reading {model.name}") as say:
         found = _quantized(model, output, asked, how, say)
         made = make_report(

@@ -38,7 +38,7 @@ Examples:
   rtcc run model.onnx --random 7                          seeded inputs, compiled on the spot
   rtcc run ir/20-fuse.rtir --interpret                    what the maths say at that stage
   rtcc run model.so --simulate functional                 compiled for the FPGA, on no board
-  rtcc run model.so --emulate                             compiled for ARM, under QEMU
+  rtcc run model.so --emulate                             compiled for ARM, under QEMU; .a for Cortex-M
   rtcc run model.onnx --target arm:cortex-a76 --remote pi@raspberrypi     on the board itself
 """
 
@@ -58,7 +58,7 @@ def run(
         typer.Option("--simulate", metavar="ENGINE", help="Simulate the device: functional, rtl (FPGA)."),
     ] = None,
     emulate: Annotated[
-        bool, typer.Option("--emulate", help="Run an artefact for AArch64 under QEMU.")
+        bool, typer.Option("--emulate", help="Run what is for AArch64 or Cortex-M under QEMU.")
     ] = False,
     emulated_cpu: Annotated[
         str | None,

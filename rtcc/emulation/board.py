@@ -73,19 +73,19 @@ class EmulatedBoard(Foreign):
     """A static library for a microcontroller, linked with a program that runs it, which QEMU runs; what it
     computes is exact, its time means nothing."""
 
-    def __init__(self, path: str | Path, cpu: str | None = None) -> None:
+    def __init__(self, path: str | Path, cpu: str | None = None, *, threads: int | None = None) -> None:
         """Open PATH.a.
 
-        cpu: another core than it was compiled for. Raises ToolMissing where QEMU or the C compiler is
-        missing, `ArtifactError` where the file is no such artefact or is too large for the board,
-        InvalidInput for a core that is not emulated.
+        cpu: another core than it was compiled for. threads: there is one. Raises ToolMissing where QEMU or
+        the C compiler is missing, `ArtifactError` where the file is no such artefact or is too large for the
+        board, InvalidInput for a core that is not emulated and for more threads than one.
         """
         self.path = Path(path)
-        self._describe(info_of(self.path), None)
+        self._describe(info_of(self.path), threads)
         target = parse_target(self.info.target)
         if not target.machine.is_bare:
-            message = f"{self.path.name} is a static library for {self.info.target}, for linkers alone"
-            raise InvalidInput("static-library", message, hint="compile to .so to run it here")
+            message = f"{self.path.name} is a static library for {self.info.target}, which no board here has"
+            raise InvalidInput("static-library", message, hint="compile to .so, for here or for QEMU")
         self.cpu = cpu or target.cpu
         self._command = _command(target, self.cpu, self.info)
         with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:

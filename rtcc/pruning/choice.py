@@ -69,7 +69,7 @@ def choose(
             "target-unreachable",
             f"with all that may go gone, {best / cost(frozenset()):.1%} is left; asked for is "
             f"{target / cost(frozenset()):.1%}",
-            hint="ask for less, or lower --least; `--explain` says which layers keep their channels, and why",
+            hint=_hint(limits),
         )
     low, high = 0, len(order)
     while low < high:
@@ -79,6 +79,15 @@ def choose(
         else:
             low = middle + 1
     return removed(low)
+
+
+def _hint(limits: Limits) -> str:
+    """How more could go."""
+    least, multiple = limits.least_share, limits.multiple
+    ways = [f"lower --least (it is {least:g})"] if least > 0 else []
+    ways += [f"lower --multiple (it is {multiple})"] if multiple > 1 else []
+    ways += ["keep more: the report then lists the layers that keep their channels, and why"]
+    return ", or ".join(ways)
 
 
 def _order(groups: Sequence[Group], scores: Mapping[int, float], scope: Scope) -> list[int]:

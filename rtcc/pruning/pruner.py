@@ -47,11 +47,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 0 < self.keep < 1:
-            raise InvalidInput("prune-option", f"keep must be a share between 0 and 1, found {self.keep}")
+            raise InvalidInput("prune-option", f"keep must be a share between 0 and 1, found {self.keep}",
+                               hint="0.5 leaves half of the work")  # fmt: skip
         if not 0 <= self.least <= 1:
-            raise InvalidInput("prune-option", f"least must be a share from 0 to 1, found {self.least}")
+            raise InvalidInput("prune-option", f"least must be a share from 0 to 1, found {self.least}",
+                               hint="0.1 leaves a tenth of each group in any case")  # fmt: skip
         if self.multiple < 1:
-            raise InvalidInput("prune-option", f"multiple must be at least 1, found {self.multiple}")
+            raise InvalidInput("prune-option", f"multiple must be at least 1, found {self.multiple}",
+                               hint="1 takes any count of channels, 8 fills vectors")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,8 @@ def settings_of(options: Mapping[str, Any], kind: type[Kind], settings: Kind | N
         try:
             found[name] = None if value is None else kinds[name](value)
         except (TypeError, ValueError) as error:
-            raise InvalidInput("prune-option", f"{name}: {error}") from error
+            hint = f"give {name} as `rtcc prune -h` has it"
+            raise InvalidInput("prune-option", f"{name}: {error}", hint=hint) from error
     return kind(**found) if settings is None else replace(settings, **found)
 
 
@@ -223,7 +227,8 @@ def _shrink(
     groups, kept = groups_of(module, found)
     if not groups:
         reasons = "; ".join(f"{each.layer}: {each.reason}" for each in kept[:3])
-        raise InvalidInput("nothing-to-prune", f"no layer has channels that may go ({reasons or 'no layer'})")
+        message = f"no layer has channels that may go ({reasons or 'no layer'})"
+        raise InvalidInput("nothing-to-prune", message, hint="fewer bits may help it instead: rtcc quantize")
     criterion = settings.criterion
     if criterion is Criterion.AUTO:
         criterion = Criterion.MAGNITUDE if data is None else Criterion.ACTIVATION

@@ -11,9 +11,8 @@ from typing import ClassVar
 from numpy.typing import ArrayLike
 
 from rtcc.artifact.archive import info_of
-from rtcc.artifact.elf import Elf
 from rtcc.artifact.info import read_info
-from rtcc.artifact.library import check_file
+from rtcc.artifact.library import read_library
 from rtcc.errors import ArtifactError, InvalidInput
 from rtcc.measure import Latency
 from rtcc.remote.host import FAILED, LATE, Host
@@ -72,14 +71,7 @@ class Remote(Foreign):
                 hint = "`rtcc run --emulate` runs it here"
                 raise ArtifactError("wrong-machine", message, where=str(self.path), hint=hint)
             return architecture, linked_runner(self.path, info.name, architecture), {}
-        try:
-            library = self.path.read_bytes()
-        except OSError as error:
-            message = f"cannot open the artefact: {error.strerror}"
-            hint = "check the path; rtcc compile writes one"
-            raise ArtifactError("cannot-open", message, where=str(self.path), hint=hint) from error
-        architecture = Elf(library, str(self.path)).machine
-        check_file(self.path, architecture)
+        library, architecture = read_library(self.path)
         self._word = f"./{self.path.name}"
         return architecture, opening_runner(architecture).read_bytes(), {self.path.name: library}
 

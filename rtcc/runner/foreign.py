@@ -72,7 +72,8 @@ class Foreign(ABC):
         self.threads = info.threads if threads is None else threads
         if not 1 <= self.threads <= info.threads:
             message = f"the artefact was compiled for 1 to {info.threads} threads, found {threads}"
-            raise InvalidInput("threads", message, hint="compile with --threads to allow more")
+            hint = "there is one core" if info.is_bare else "compile with --threads to allow more"
+            raise InvalidInput("threads", message, hint=hint)
         self.inputs = tuple(map(tensor_of, info.inputs))
         self.outputs = tuple(map(tensor_of, info.outputs))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 
+from rtcc.errors import Unsupported
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -40,6 +42,16 @@ class Machine:
     def tools(self) -> str:
         """What the names of GNU's cross tools begin with, and its compiler says that it compiles for."""
         return "arm-none-eabi" if self.is_bare else self.triple
+
+    def require_here(self, what: str, hint: str) -> None:
+        """Refuse what is to run on this machine and is for another: Unsupported `other-machine`.
+
+        what: in plural, as a sentence begins.
+        """
+        here = Machine.host().architecture
+        if self.architecture != here:
+            message = f"{what} for {self.architecture} cannot run on this machine, an {here}"
+            raise Unsupported("other-machine", message, hint=hint)
 
     @staticmethod
     def host() -> Machine:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rtcc.artifact.elf import rename_and_hide
 from rtcc.emission.features import cpu_text
 from rtcc.emission.toolchain import find_toolchain
-from rtcc.errors import CodegenError, Unsupported
+from rtcc.errors import CodegenError
 from rtcc.ir.op import Array
 from rtcc.system.machine import Machine
 from rtcc.verification.memory import Block, Place
@@ -31,11 +31,8 @@ def link_kernels(objects: Mapping[str, bytes], machine: Machine, folder: Path) -
 
     Unsupported `other-machine` where they are for another machine than this, on which they are to run.
     """
-    here = Machine.host().architecture
-    if machine.architecture != here:
-        message = f"kernels for {machine.architecture} cannot run by themselves on this machine, an {here}"
-        hint = "verify and tune where the model will run; `rtcc run --emulate` runs whole artefacts"
-        raise Unsupported("other-machine", message, hint=hint)
+    hint = "verify and tune where the model will run; `rtcc run --emulate` runs whole artefacts"
+    machine.require_here("kernels", hint)
     for number, (name, contents) in enumerate(objects.items()):
         (folder / f"k{number}.o").write_bytes(rename_and_hide(contents, name, f"k{number}"))
     declared = "\n".join(f"extern int k{number}(void);" for number in range(len(objects)))

@@ -59,6 +59,10 @@ class CortexM(CpuTarget):
         raise InvalidInput("target-needs-cpu", "a microcontroller's core must be named",
                            hint=f"--target cortex-m:cortex-m4; known: {', '.join(CORES)}")  # fmt: skip
 
+    @classmethod
+    def require_c(cls) -> None:
+        """There is the target `c`."""
+
     @property
     def in_c(self) -> str:
         limits = (f"{name}={self.settings[name]}" for name in ("flash", "ram") if name in self.settings)

@@ -276,7 +276,8 @@ def test_opt_writes_text_and_onnx(rtcc: Run, lenet: Path, tmp_path: Path) -> Non
         assert "eliminate-dead" in done.errors
     for module in (package.read_module(tmp_path / "out.rtir"), package.read(tmp_path / "out.onnx")):
         assert np.array_equal(package.interpret(module, feeds)["logits"], expected)
-    assert "error[unknown-suffix]: " in rtcc("opt", lenet, "-o", tmp_path / "out.txt").errors
+    refused = rtcc("opt", lenet, "-o", tmp_path / "out.txt").errors
+    assert ("error[unknown-suffix]: " in refused, "hint: write out.onnx" in refused) == (True, True)
 
 
 def test_passes_are_listed_with_options(rtcc: Run) -> None:
@@ -290,6 +291,13 @@ def test_targets(rtcc: Run) -> None:
     assert rtcc("targets").output.startswith("x86 ")
     assert "vector bits: 256" in rtcc("targets", "x86:haswell").output
     assert "error[unknown-target]: " in rtcc("targets", "z80").errors
+    for name, cpu in (("arm", "cortex-a76"), ("cortex-m", "cortex-m4"), ("cortex-m,ram=64K", "cortex-m4")):
+        listed = rtcc("targets", name)
+        assert (listed.code, cpu in listed.output, "threads=…" in listed.output) == (0, True, True)
+    assert "CPUs:" not in rtcc("targets", "c").output
+    refused = rtcc("targets", "c:foo").errors
+    assert ("error[unknown-cpu]: " in refused, "rtcc targets" in refused) == (True, False)
+    assert "error[target-needs-cpu]: " in rtcc("targets", "cortex-m", "--synthesize").errors
 
 
 def test_doctor_compiles_and_runs(rtcc: Run) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 import rtcc.cli
 from rtcc.artifact import load
+from rtcc.cli.app import COMMANDS as EVERY_COMMAND
 from rtcc.pipeline.text import parse_pipeline
 from rtcc.target import parse_target, target_class
 from tests.cli.conftest import Run
@@ -49,6 +50,19 @@ def test_the_pages_agree_on_how_large_the_demo_is(artifact: Path) -> None:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         assert "://" in link or (page.parent / link).exists(), link
+
+
+def test_every_page_is_in_the_index() -> None:
+    linked = set(re.findall(r"\]\(([a-z0-9-]+\.md)\)", (DOCS / "index.md").read_text()))
+    assert {page.name for page in DOCS.glob("*.md")} - {"index.md"} <= linked
+
+
+def test_no_command_that_exists_is_said_to_be_missing() -> None:
+    for page in (DOCS.parent / "README.md", DOCS / "command-line.md"):
+        for section in page.read_text().split("\n## "):
+            if "not there yet" in section.partition("\n")[0].lower():
+                named = {word for code in re.findall(r"`([^`]+)`", section) for word in code.split()}
+                assert not named & set(EVERY_COMMAND), page
 
 
 def test_dumps_are_called_as_the_pages_and_the_help_say() -> None:

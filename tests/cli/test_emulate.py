@@ -23,8 +23,11 @@ def test_commands(rtcc: Run, tmp_path: Path) -> None:
     ran = rtcc("run", path, "--emulate", "--random", "7")
     assert ran.output == rtcc("run", LENET, "--target", "arm:cortex-a53", "--emulate", "--random", "7").output
     assert ran.output.startswith("logits: float32[1,10] min ")
+    described = json.loads(rtcc("info", path).output)
+    assert (described["target"], described["triple"]) == ("arm:cortex-a53", "aarch64-linux-gnu")
     for words, code in (
         (("run", path), "wrong-machine"),
+        (("run", LENET, "--target", "arm:cortex-a53"), "other-machine"),
         (("run", path, "--emulated-cpu", "cortex-a7"), "emulator-cpu"),
         (("run", path, "--emulate", "--target", "x86"), "artefact-options"),
         (("run", path, "--emulate", "--simulate", "rtl"), "run-places"),
@@ -73,6 +76,9 @@ def test_microcontrollers(rtcc: Run, tmp_path: Path) -> None:
     assert found, ran.output
     for expected, actual in zip(predicted, found.groups(), strict=True):
         assert int(actual.replace(",", "")) == pytest.approx(int(expected.replace(",", "")), rel=0.02)
+    assert "rtcc run lenet.a --emulate" in rtcc("run", path).errors
+    assert json.loads(rtcc("info", path).output)["target"] == "cortex-m:cortex-m7"
+    require_same_figures(rtcc, path, found.groups(), tmp_path / "figures.json")
     for words, code in (
         (("compile", LENET, *target, "-o", tmp_path / "lenet.so"), "artefact-suffix"),
         (("compile", LENET, *target, "--threads", "2"), "threads"),
@@ -81,7 +87,26 @@ def test_microcontrollers(rtcc: Run, tmp_path: Path) -> None:
         (("compile", LENET, "--target", "cortex-m:cortex-m0"), "unknown-cpu"),
         (("compile", LENET, "--target", "cortex-m:cortex-m4,flash=64K", "-o", path), "flash-too-small"),
         (("run", path), "static-library"),
+        (("run", path, "--emulate", "--threads", "3"), "threads"),
+        (("run", LENET, *target), "other-machine"),
+        (("bench", path, "--threads", "3"), "threads"),
+        (("bench", path, "--runs", "5"), "bench-estimates"),
+        (("bench", path, "--against", "onnxruntime"), "bench-estimates"),
+        (("bench", path, *target), "artefact-options"),
         (("run", path, "--emulated-cpu", "cortex-m4"), "cpu-unsupported"),
     ):
         done = rtcc(*words)
         assert (done.code, code_of(done.errors)) == (1, code), words
+
+
+def require_same_figures(rtcc: Run, path: Path, linked: tuple[str, ...], file: Path) -> None:
+    """`bench` says what `run` said, of an artefact and of the model that it was made of."""
+    done = rtcc("bench", path, "--json", file)
+    assert done.code == 0, done.errors
+    row = json.loads(file.read_text())
+    assert [f"{row[each]:,}" for each in ("flash_bytes", "ram_bytes")] == list(linked)
+    assert f"instructions     {row['instructions']:,}\nOf a board that QEMU emulates" in done.output
+    assert row["instructions"] > 100_000
+    assert row["measured_on"] == "a cortex-m7 that QEMU emulates"
+    again = rtcc("bench", LENET, "--target", "cortex-m:cortex-m7")
+    assert f"instructions     {row['instructions']:,}" in again.output

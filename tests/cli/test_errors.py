@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import signal
@@ -234,12 +235,34 @@ def test_v_shows_where_a_worker_failed(
     assert (done.code, "in failing" in done.errors) == (1, True)
 
 
-@pytest.mark.parametrize("command", ["info", "run", "bench"])
-def test_static_libraries_are_for_linkers(rtcc: Run, command: str, tmp_path: Path) -> None:
-    (tmp_path / "net.a").write_bytes(b"!<arch>\n")
-    done = rtcc(command, tmp_path / "net.a")
-    assert (done.code, code_of(done.errors)) == (1, "static-library")
-    assert "net.h describes it" in done.errors
+def test_static_libraries_are_for_linkers(rtcc: Run, tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "net.a"
+    assert rtcc("compile", tiny, "-o", path).code == 0
+    assert json.loads(rtcc("info", path).output)["name"] == "net"
+    for command in ("run", "bench"):
+        done = rtcc(command, path)
+        assert (done.code, code_of(done.errors)) == (1, "static-library")
+        assert "compile to net.so" in done.errors
+    path.write_bytes(b"!<arch>\n")
+    for command in ("info", "run", "bench"):
+        done = rtcc(command, path)
+        assert (done.code, code_of(done.errors)) == (1, "not-an-artefact")
+
+
+@pytest.mark.parametrize("target", ["arm:cortex-a76", "cortex-m:cortex-m4"])
+def test_what_another_machine_would_run_is_refused_before_any_work(
+    rtcc: Run, tiny: Path, target: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def working(*_: object) -> None:
+        raise AssertionError("it began to work")
+
+    for name in ("compiler.Compilation.lower", "pruning.pruner.prune", "cli.quantize._quantized"):
+        monkeypatch.setattr(f"rtcc.{name}", working)
+    measuring = ("--measure", "-o", tmp_path / "out.onnx")
+    for words in (("run", tiny), ("prune", tiny, *measuring), ("quantize", tiny, *measuring)):
+        done = rtcc(*words, "--target", target)
+        assert (done.code, code_of(done.errors)) == (1, "other-machine"), (words, done.errors)
+        assert "hint: " in done.errors
 
 
 def test_plug_ins_that_do_not_import(rtcc: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import onnx
@@ -59,7 +60,16 @@ def test_what_is_refused(rtcc: Run, tmp_path: Path) -> None:
         (("--pattern", "3:2"), "prune-option"),
         (("--pattern", "2:4"), "pattern-misfit"),
         (("--sparsity", "0.8", "--dense", "nowhere"), "unknown-layer"),
+        (("--least", "2"), "prune-option"),
+        (("--multiple", "0"), "prune-option"),
+        (("--data", tmp_path / "none.npz"), "data-missing"),
+        (("--data", RESIDUAL), "data-form"),
     ):
         done = rtcc("prune", RESIDUAL, *words)
         assert (done.code, code_of(done.errors)) == (1, code), (words, done.errors)
+        assert "hint: " in done.errors, words
+        named = set(re.findall(r"--[a-z]+", done.errors.partition("hint: ")[2]))
+        assert named <= set(re.findall(r"--[a-z]+", rtcc("prune", "-h").output)), "there is no such option"
+    least = rtcc("prune", RESIDUAL, "--keep", "0.0001", "--least", "0", "-o", tmp_path / "small.onnx").errors
+    assert ("target-unreachable" in least, "lower --least" in least) == (True, False)
     assert list(tmp_path.iterdir()) == []

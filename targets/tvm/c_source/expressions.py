@@ -12,7 +12,7 @@ from tvm import tirx
 
 from rtcc.errors import Unsupported
 from rtcc.targets.tvm.c_source import arithmetic as c
-from rtcc.targets.tvm.c_source import helpers
+from rtcc.targets.tvm.c_source import c_functions
 from rtcc.targets.tvm.c_source.code import (
     ATOM,
     SHORT,
@@ -154,7 +154,7 @@ class Expressions:
     def _relation(self, operator: str, a: Code, b: Code) -> Code:
         if operator != "!=" or a.is_integer:
             return c.relation(operator, a, b)
-        return unknown(f"{self._helper(f'differs_{SHORT[a.type]}', helpers.differs_helper(a.type))}"
+        return unknown(f"{self._helper(f'differs_{SHORT[a.type]}', c_functions.differs_function(a.type))}"
                        f"({a.text}, {b.text})", "bool")  # fmt: skip
 
     def _floored(self, node: Expr) -> Code:
@@ -165,7 +165,7 @@ class Expressions:
         if b.low <= 0:
             raise self.refused("a floored division by what may not be positive")
         name = f"floor_{'div' if is_quotient else 'mod'}_{SHORT[a.type]}"
-        make = helpers.floor_division_helper if is_quotient else helpers.floor_remainder_helper
+        make = c_functions.floor_division_function if is_quotient else c_functions.floor_remainder_function
         text = f"{self._helper(name, make(a.type))}({a.text}, {b.text})"
         low, high = (a.low // b.low, max(0, a.high // b.low)) if is_quotient else (0, b.high - 1)
         return Code(text, a.type, ATOM, low, high)
@@ -174,14 +174,14 @@ class Expressions:
         a, b = self.visit(node.a), self.visit(node.b)
         found = c.extremum(name, a, b)
         if found.text.startswith(f"{name}_"):
-            self._helper(f"{name}_{SHORT[a.type]}", helpers.extremum_helper(name, a.type))
+            self._helper(f"{name}_{SHORT[a.type]}", c_functions.extremum_function(name, a.type))
         return found
 
     def _shifted_right(self, a: Code, by: Code) -> Code:
         found = c.shifted_right(a, by)
         if found is not None:
             return found
-        name = self._helper(f"shift_right_{SHORT[a.type]}", helpers.shift_helper(a.type))
+        name = self._helper(f"shift_right_{SHORT[a.type]}", c_functions.shift_function(a.type))
         low, high = a.low >> max(0, by.low), max(a.high, 0) >> max(0, by.low)
         return Code(f"{name}({a.text}, {by.text})", a.type, ATOM, low, high)
 
@@ -277,9 +277,9 @@ class Expressions:
             return value
         if value.is_integer and not dtype.startswith("float"):
             return c.converted(value, dtype)
-        name = helpers.bits_name(dtype, value.type)
+        name = c_functions.bits_name(dtype, value.type)
         self.headers.add("string.h")
-        self._helper(name, helpers.bits_helper(dtype, value.type))
+        self._helper(name, c_functions.bits_function(dtype, value.type))
         return unknown(f"{name}({value.text})", dtype)
 
     def _helper(self, name: str, text: str) -> str:

@@ -112,6 +112,8 @@ def test_a_library_is_made_of_the_same_c() -> None:
     ("options", "code"),
     [
         ({"target": "x86"}, "emit-target"),
+        ({"target": "arm"}, "emit-target"),
+        ({"target": "cortex-m"}, "target-needs-cpu"),
         ({"external_weights": True}, "weights-external"),
         ({"threads": 2, "target": "c"}, "threads"),
         ({"target": "cortex-m:cortex-m4,flash=64K"}, "flash-too-small"),

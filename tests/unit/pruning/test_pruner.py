@@ -111,6 +111,7 @@ def test_in_a_pipeline_with_quantisation(tmp_path: Path) -> None:
 def code_of(**options: Any) -> str:
     with pytest.raises(InvalidInput) as raised:
         prune(RESIDUAL, **options)
+    assert raised.value.hint
     return raised.value.code
 
 
@@ -131,6 +132,7 @@ def test_what_cannot_be_pruned_says_why() -> None:
     with pytest.raises(InvalidInput, match="it is a result of the model") as raised:
         prune(model)
     assert raised.value.code == "nothing-to-prune"
+    assert raised.value.hint
 
 
 def test_sizes_must_be_known() -> None:

@@ -8,7 +8,7 @@ _EXTREMA = {"max": ">", "min": "<"}
 _SHORT = {short: TYPES[long] for long, short in SHORT.items()}
 
 
-def extremum_helper(name: str, type: str) -> str:
+def extremum_function(name: str, type: str) -> str:
     """`max_f32` and its like: where a comparison with NaN decides, the second operand."""
     c_type = TYPES[type]
     return (
@@ -17,7 +17,7 @@ def extremum_helper(name: str, type: str) -> str:
     )
 
 
-def bits_helper(target: str, source: str) -> str:
+def bits_function(target: str, source: str) -> str:
     """`f32_of_i32` and its like: the same bits as another type."""
     to, of = TYPES[target], TYPES[source]
     return (
@@ -27,11 +27,11 @@ def bits_helper(target: str, source: str) -> str:
 
 
 def bits_name(target: str, source: str) -> str:
-    """What `bits_helper` is called."""
+    """What `bits_function` is called."""
     return f"{SHORT[target]}_of_{SHORT[source]}"
 
 
-def floor_division_helper(type: str) -> str:
+def floor_division_function(type: str) -> str:
     """`floor_div_i32`: the quotient rounded down; of a positive divisor."""
     c = TYPES[type]
     return (
@@ -40,7 +40,7 @@ def floor_division_helper(type: str) -> str:
     )
 
 
-def floor_remainder_helper(type: str) -> str:
+def floor_remainder_function(type: str) -> str:
     """`floor_mod_i32`: what that leaves, never negative."""
     c = TYPES[type]
     return (
@@ -49,7 +49,7 @@ def floor_remainder_helper(type: str) -> str:
     )
 
 
-def shift_helper(type: str) -> str:
+def shift_function(type: str) -> str:
     """`shift_right_i32`: arithmetic, also where the compiler shifts zeros into negative numbers."""
     c = TYPES[type]
     return (
@@ -58,7 +58,7 @@ def shift_helper(type: str) -> str:
     )
 
 
-def differs_helper(type: str) -> str:
+def differs_function(type: str) -> str:
     """`differs_f32`: neither equal nor NaN, as TIR compares."""
     c = TYPES[type]
     return (
