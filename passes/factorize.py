@@ -11,7 +11,7 @@ from rtcc.factorization.choice import Settings
 from rtcc.factorization.factorizer import factorize_module
 from rtcc.ir import Module
 from rtcc.pipeline import Pass, approximates
-from rtcc.pruning.pruner import REPAIRED_ON
+from rtcc.pruning.settings import REPAIRED_ON
 
 if TYPE_CHECKING:
     from rtcc.pipeline.compare import Feeds

@@ -9,7 +9,8 @@ from rtcc.data import open_data
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
 from rtcc.pipeline import Pass, approximates
-from rtcc.pruning.pruner import REPAIRED_ON, Settings, prune_module
+from rtcc.pruning.schedule import prune_module
+from rtcc.pruning.settings import REPAIRED_ON, Settings
 
 if TYPE_CHECKING:
     from rtcc.pipeline.compare import Feeds
@@ -25,7 +26,7 @@ class Prune(Pass, Settings):
     conv(conv(x, #w), #v)  →  conv(conv(x, #w'), #v')        fewer filters in #w', as many inputs of #v'
 
     data: a path as `rtcc prune --data` takes it; without one nothing is repaired. samples: how many to take.
-    The rest are the fields of rtcc.pruning.pruner.Settings. Sizes must be known.
+    The rest are the fields of rtcc.pruning.settings.Settings. Sizes must be known.
     """
 
     data: str = ""
@@ -45,6 +46,6 @@ class Prune(Pass, Settings):
 
     def run(self, module: Module) -> bool:
         data = open_data(self.data, module.main) if self.data else None
-        shrunk, rows, _, _ = prune_module(module, self, data, self.samples, module.target or None)
-        shrunk.put_into(module)
-        return any(row.after < row.before for row in rows)
+        found = prune_module(module, self, data, self.samples, module.target or None)
+        module.graphs, module.constants = found.module.graphs, found.module.constants
+        return any(row.after < row.before for row in found.rows)

@@ -9,7 +9,7 @@ from rtcc.data import open_data
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
 from rtcc.pipeline import Pass, approximates
-from rtcc.pruning.pruner import REPAIRED_ON
+from rtcc.pruning.settings import REPAIRED_ON
 from rtcc.pruning.sparsifier import Sparsity, sparsify_module
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +12,13 @@ from rtcc.cli.app import app
 from rtcc.cli.arguments import ModelArgument, Reading, with_options_of
 from rtcc.cli.progress import progress
 from rtcc.pruning.choice import Scope
-from rtcc.pruning.groups import Criterion
-from rtcc.pruning.pruner import REPAIRED_ON, Settings
+from rtcc.pruning.criteria import Criterion
+from rtcc.pruning.settings import DEFAULT_KEEP, REPAIRED_ON, Settings
 from rtcc.pruning.sparsifier import Sparsity
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from rtcc.pruning.report import Report
 
 TABLE_WIDTH = 110
@@ -29,17 +32,54 @@ Examples:
   rtcc prune model.onnx --keep 0.5 --multiple 16 -o small.onnx
   rtcc prune model.onnx --sparsity 0.8 --data samples.npz    zeros for 80 % of the weights, same shapes
   rtcc prune model.onnx --pattern 2:4 --dense conv1          2 of 4 neighbouring weights, but for one layer
+  rtcc prune model.onnx --data samples.npz --max-drop 0.5%   as much as that lets go, measured
+  rtcc prune model.onnx --data samples.npz --sensitivity     what each group costs and gains; writes nothing
+  rtcc prune model.onnx --data samples.npz --factorize keep=0.5     layers become two cheaper ones each
 """
+
+
+class Going:
+    """How far the user wants channels to go, and what else: floors, rounds, layers taken apart."""
+
+    def __init__(
+        self,
+        min_sqnr: Annotated[
+            float | None,
+            typer.Option("--min-sqnr", metavar="DB", help="Channels go until the worst output has but that."),
+        ] = None,
+        max_drop: Annotated[
+            str | None,
+            typer.Option("--max-drop", metavar="DROP", help="Until the metric falls: 0.5% of it, or 0.01."),
+        ] = None,
+        rounds: Annotated[
+            int | None, typer.Option(metavar="N", help="Channels go in N steps, each repaired.")
+        ] = None,
+        sensitivity: Annotated[
+            bool,
+            typer.Option("--sensitivity", help="Print what each group costs and gains; write no model."),
+        ] = False,
+        factorize: Annotated[
+            str | None,
+            typer.Option(
+                metavar="TEXT", help="Take layers apart: rank=16, energy=0.9, error=0.1, share=, keep="
+            ),
+        ] = None,
+    ) -> None:
+        self.sensitivity, self.factorize = sensitivity, factorize
+        given = {"min_sqnr": min_sqnr, "max_drop": max_drop, "rounds": rounds}
+        self.options = {name: value for name, value in given.items() if value is not None}
 
 
 @app.command("prune", short_help="Take channels and heads out of a model, and repair it.", epilog=EXAMPLES)
 @with_options_of(Reading)
+@with_options_of(Going, "going")
 def prune_(
     model: ModelArgument,
     asked: Reading,
+    going: Going,
     keep: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help=f"The share of multiply-adds that may be left; {Settings.keep}."),
+        typer.Option(metavar="SHARE", help=f"The share of multiply-adds that may be left; {DEFAULT_KEEP}."),
     ] = None,
     latency: Annotated[
         bool | None, typer.Option("--latency", help="--keep is of the predicted time instead.")
@@ -66,11 +106,11 @@ def prune_(
         bool, typer.Option("--no-repair", help="Make zeros, and leave the other weights as they are.")
     ] = False,
     criterion: Annotated[
-        Criterion, typer.Option(help="What says how little a channel or a weight matters.")
-    ] = Settings.criterion,
+        Criterion | None, typer.Option(help="What says how little a channel or a weight matters.")
+    ] = None,
     scope: Annotated[
-        Scope, typer.Option(help="All channels or weights compete, or those of each group or layer.")
-    ] = Settings.scope,
+        Scope | None, typer.Option(help="All channels or weights compete, or those of each group or layer.")
+    ] = None,
     least: Annotated[
         float | None,
         typer.Option(
@@ -111,7 +151,8 @@ def prune_(
     from rtcc.system.files import replace_file, require_folder
 
     output = output or model.with_suffix(".pruned.onnx")
-    require_model_path(output)
+    if not going.sensitivity:
+        require_model_path(output)
     for path in (output, *([report] if report else [])):
         require_folder(path)
     if measure:
@@ -119,13 +160,16 @@ def prune_(
     given: dict[str, Any] = {
         "keep": keep, "latency": latency, "multiple": multiple, "sparsity": sparsity, "threshold": threshold,
         "pattern": pattern, "dense": dense, "rescale": rescale, "least": least,
-        "repair": False if no_repair else None,
+        "repair": False if no_repair else None, "criterion": criterion, "scope": scope, **going.options,
     }  # fmt: skip
     options = {name: value for name, value in given.items() if value is not None}
+    if going.sensitivity:
+        _print_sensitivity(model, asked, data, samples, options, report)
+        return
     with progress(f"reading {model.name}") as say:
         found = prune(
             model, data, shapes=asked.shapes, dims=asked.dims, values=asked.values, samples=samples,
-            target=asked.target, say=say, criterion=criterion, scope=scope, **options,
+            target=asked.target, say=say, factorize=going.factorize, **options,
         )  # fmt: skip
         found.write(output)
         made = make_report(found, target=asked.target, measure_times=measure, say=say)
@@ -135,11 +179,34 @@ def prune_(
     typer.echo(f"{output}: {output.stat().st_size:,} bytes")
 
 
-def _show(made: Report) -> None:
+def _print_sensitivity(
+    model: Path, asked: Reading, data: Path | None, samples: int, options: dict[str, Any], report: Path | None
+) -> None:
+    """Every group's curve, and the same as JSON where that is asked for."""
+    from rtcc.pruning.pruner import sensitivity, settings_of
+    from rtcc.pruning.report import sensitivity_json, sensitivity_table
+    from rtcc.system.files import replace_file
+
+    settings = settings_of(options, Settings)
+    with progress(f"reading {model.name}") as say:
+        found = sensitivity(
+            model, data, shapes=asked.shapes, dims=asked.dims, values=asked.values, samples=samples,
+            target=asked.target, settings=settings, say=say,
+        )  # fmt: skip
+    _print_tables([sensitivity_table(found)])
+    if report is not None:
+        replace_file(report, sensitivity_json(found).encode())
+
+
+def _print_tables(tables: Iterable[Table]) -> None:
     from rich.console import Console
 
     console = Console() if Console().is_terminal else Console(width=TABLE_WIDTH)
-    for table in made.tables():
+    for table in tables:
         console.print(table)
+
+
+def _show(made: Report) -> None:
+    _print_tables(made.tables())
     for line in made.summary():
         typer.echo(line)

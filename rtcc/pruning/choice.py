@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from math import ceil, gcd
 
 from rtcc.errors import InvalidInput
 from rtcc.pruning.groups import Group
 
+Sizes = Mapping[tuple[tuple[str, ...], int], int]
+
 
 class Scope(StrEnum):
     """Among what channels compete."""
 
+    AUTO = "auto"
+    """`sensitivity` where a floor of accuracy is given, else `global`."""
     GLOBAL = "global"
     """All of the model: layers that need fewer lose more."""
     UNIFORM = "uniform"
     """Those of one group: every group loses the same share."""
+    SENSITIVITY = "sensitivity"
+    """All of the model, by what cutting their group was measured to cost for what it gains."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What stays in any case: a share of each group, counts that are multiples of a number, some of axes."""
+    """What stays in any case: a share of each group, counts that are multiples of a number, some of axes.
+
+    sizes: how many sets groups had, by their keys, where shares are of what there was before.
+    """
 
     least_share: float = 0.1
     multiple: int = 1
     axes: Collection[frozenset[int]] = ()
     """Channels that make up an axis: of each set one stays (a split may hand out few of a group)."""
+    sizes: Sizes = field(default_factory=dict["tuple[tuple[str, ...], int]", "int"])
 
     def without_empty_axes(self, gone: set[int], order: Sequence[int]) -> frozenset[int]:
         """The same without what would leave an axis empty; order: those that go first at the front."""
@@ -40,35 +50,44 @@ class Limits:
     def kept(self, wanted: int, group: Group) -> int:
         """How many sets of a group stay where so many are wanted; groups of few have no multiples."""
         size = len(group.roots)
-        least = max(1, ceil(self.least_share * size))
+        first = self.sizes.get(group.key, size)
+        least = max(1, ceil(self.least_share * first))
         multiple = self.multiple // gcd(self.multiple, group.each)
-        rounded = multiple * ceil(wanted / multiple) if size >= 2 * multiple else wanted
+        rounded = multiple * ceil(wanted / multiple) if first >= 2 * multiple else wanted
         return min(size, max(least, rounded))
+
+    def let_go(self, groups: Sequence[Group], wanted: set[int], order: Sequence[int]) -> frozenset[int]:
+        """What goes of what is wanted: of each group those that go first, as many as may."""
+        rank = {root: place for place, root in enumerate(order)}
+        gone: set[int] = set()
+        for group in groups:
+            left = self.kept(len(group.roots) - sum(root in wanted for root in group.roots), group)
+            gone.update(sorted(group.roots, key=rank.__getitem__)[: len(group.roots) - left])
+        return self.without_empty_axes(gone, order)
 
 
 def choose(
     groups: Sequence[Group],
-    scores: Mapping[int, float],
-    scope: Scope,
+    order: Sequence[int],
     limits: Limits,
     cost: Callable[[frozenset[int]], float],
     target: float,
+    whole: float,
 ) -> frozenset[int]:
     """The roots of the fewest channels whose going brings the cost down to the target.
 
-    cost: of a choice, falling as more go. Raises InvalidInput `target-unreachable` with the best there is.
+    order: of all channels, those that go first at the front. cost: of a choice, falling as more go. whole: of
+    the model as it was. Raises InvalidInput `target-unreachable` with the best there is.
     """
-    order = _order(groups, scores, scope)
 
     def removed(count: int) -> frozenset[int]:
-        return _limited(groups, set(order[:count]), order, limits)
+        return limits.let_go(groups, set(order[:count]), order)
 
     best = cost(removed(len(order)))
     if best > target:
         raise InvalidInput(
             "target-unreachable",
-            f"with all that may go gone, {best / cost(frozenset()):.1%} is left; asked for is "
-            f"{target / cost(frozenset()):.1%}",
+            f"with all that may go gone, {best / whole:.1%} is left; asked for is {target / whole:.1%}",
             hint=_hint(limits),
         )
     low, high = 0, len(order)
@@ -90,26 +109,18 @@ def _hint(limits: Limits) -> str:
     return ", or ".join(ways)
 
 
-def _order(groups: Sequence[Group], scores: Mapping[int, float], scope: Scope) -> list[int]:
-    """All channels, those that go first at the front."""
+def ranked_of(group: Group, scores: Mapping[int, float]) -> list[int]:
+    """The channels of a group, those that matter least first."""
+    return sorted(group.roots, key=lambda root: (scores.get(root, 0.0), root))
+
+
+def order_of(groups: Sequence[Group], scores: Mapping[int, float], scope: Scope) -> list[int]:
+    """All channels, those that go first at the front, by scores of their own."""
     keyed: list[tuple[float, int]] = []
     for group in groups:
-        ranked = sorted(group.roots, key=lambda root: (scores.get(root, 0.0), root))
+        ranked = ranked_of(group, scores)
         mean = sum(scores.get(root, 0.0) for root in ranked) / len(ranked) or 1.0
         for place, root in enumerate(ranked):
             by_score = scores.get(root, 0.0) / mean
-            keyed.append((by_score if scope is Scope.GLOBAL else place / len(ranked), root))
+            keyed.append((place / len(ranked) if scope is Scope.UNIFORM else by_score, root))
     return [root for _, root in sorted(keyed)]
-
-
-def _limited(
-    groups: Sequence[Group], wanted: set[int], order: Sequence[int], limits: Limits
-) -> frozenset[int]:
-    """What goes of what is wanted: of each group those that matter least, as many as its limits let go."""
-    rank = {root: place for place, root in enumerate(order)}
-    gone: set[int] = set()
-    for group in groups:
-        size = len(group.roots)
-        left = limits.kept(size - sum(root in wanted for root in group.roots), group)
-        gone.update(sorted(group.roots, key=rank.__getitem__)[: size - left])
-    return limits.without_empty_axes(gone, order)

@@ -1,34 +1,20 @@
-"""Which channels may go, in groups that the same layers compute, and how much each of them matters."""
+"""Which channels may go, in groups that the same layers compute, and what work is left without some."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtcc.ir import Module, Value
+from rtcc.ir import Module
 from rtcc.linear.layers import Layer, linear_layers
 from rtcc.pruning.dependencies import Dependencies
 
 Array = NDArray[Any]
-
-
-class Criterion(StrEnum):
-    """What says how little a channel matters."""
-
-    AUTO = "auto"
-    """`activation` where there are samples, else `magnitude`."""
-    MAGNITUDE = "magnitude"
-    """The mean square of the weights that compute it, of the mean of their layer."""
-    ACTIVATION = "activation"
-    """What it adds to the results that are computed of it: the square of the weights that read it times the
-    mean square of what they read (M. Sun et al., Wanda, ICLR 2024, for channels). Where no weight reads it,
-    as in a product of two activations: magnitude."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +31,11 @@ class Group:
     each: int = 1
 
     @property
+    def key(self) -> tuple[tuple[str, ...], int]:
+        """What it is known by from round to round, as its channels get other numbers."""
+        return self.layers, self.each
+
+    @property
     def name(self) -> str:
         """What reports call it: the first layer, and how many more there are."""
         first, *others = self.layers
@@ -53,10 +44,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Kept:
-    """A layer none of whose results may go, and why."""
+    """A layer that keeps what it has, and why. what: its channels, weights, or its rank."""
 
     layer: str
     reason: str
+    what: str = "channels"
 
 
 def groups_of(module: Module, found: Dependencies) -> tuple[list[Group], list[Kept]]:
@@ -90,35 +82,6 @@ def read_roots(layer: Layer, found: Dependencies) -> list[int]:
     """The set of each channel that a layer sums over; none where they stay."""
     ids = found.axes(layer.weight)[layer.sum_axis]
     return [] if ids is None else found.channels.roots(ids).tolist()
-
-
-def scores(
-    module: Module, found: Dependencies, criterion: Criterion, power: Mapping[Value, Array] | None = None
-) -> dict[int, float]:
-    """How much each set of channels matters, relative to its layers' other ones.
-
-    power: for `ACTIVATION`, the mean square of each channel of what layers read.
-    """
-    totals: dict[int, float] = {}
-    for layer in linear_layers(module.main):
-        if criterion is Criterion.MAGNITUDE:
-            roots, axis = written_roots(layer, found), layer.channel_axis
-        else:
-            roots, axis = read_roots(layer, found), layer.sum_axis
-        if not roots or axis is None:
-            continue
-        squares = np.square(np.moveaxis(layer.weight.array, axis, 0).astype(np.float64))
-        each = squares.reshape(len(squares), -1).mean(1)
-        if criterion is Criterion.ACTIVATION:
-            assert power is not None
-            given = power[layer.data]
-            each = each * given.reshape(-1, len(each)).mean(0)
-        mean = each.mean() or 1.0
-        for root, value in zip(roots, (each / mean).tolist(), strict=True):
-            totals[root] = totals.get(root, 0.0) + value
-    if criterion is Criterion.ACTIVATION:  # a product of two activations alone may read a channel
-        totals = scores(module, found, Criterion.MAGNITUDE) | totals
-    return totals
 
 
 class Work:

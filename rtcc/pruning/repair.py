@@ -25,7 +25,7 @@ from rtcc.ir.ops.nn import Conv, Gemm, MatMul
 from rtcc.linear.layers import Layer, linear_layers
 from rtcc.linear.matrices import as_matrices, as_weight, rows_of
 from rtcc.pruning.running import Sample, in_step
-from rtcc.pruning.shrink import Shrunk
+from rtcc.pruning.shrink import Lineage
 
 Array = NDArray[Any]
 
@@ -36,16 +36,16 @@ LARGEST_SUM = 4608
 """Summands of a result up to which a layer is repaired: the matrix of their products is held in memory."""
 
 
-def repair(module: Module, shrunk: Shrunk, data: Data, most: int) -> int:
-    """Change the small module's weights in place; how many layers were. most: samples to look at."""
+def repair(module: Module, lineage: Lineage, data: Data, most: int) -> int:
+    """Change the weights of what a module became in place; how many layers were. most: samples to look at."""
     large: dict[Op, Layer] = {layer.op: layer for layer in linear_layers(module.main)}
-    small: dict[Op, Layer] = {layer.op: layer for layer in linear_layers(shrunk.module.main)}
+    small: dict[Op, Layer] = {layer.op: layer for layer in linear_layers(lineage.module.main)}
     count = 0
     shared = {layer.weight for layer in small.values() if layer.weight.use_count > 1}
-    for op, samples in in_step(module, shrunk.module, lambda op: shrunk.operator[op], data, most):
-        layer, twin = large.get(op), small.get(shrunk.operator[op])
+    for op, samples in in_step(module, lineage.module, lambda op: lineage.operator[op], data, most):
+        layer, twin = large.get(op), small.get(lineage.operator[op])
         if layer is not None and twin is not None and twin.weight not in shared and can_repair(twin):
-            _Layer(layer, twin, shrunk).settle(samples)
+            _Layer(layer, twin, lineage).settle(samples)
             count += 1
     return count
 
@@ -65,8 +65,8 @@ def can_repair(layer: Layer) -> bool:
 class _Layer:
     """One layer in both models."""
 
-    def __init__(self, layer: Layer, twin: Layer, shrunk: Shrunk) -> None:
-        self._layer, self._twin, self._shrunk = layer, twin, shrunk
+    def __init__(self, layer: Layer, twin: Layer, lineage: Lineage) -> None:
+        self._layer, self._twin, self._lineage = layer, twin, lineage
 
     def settle(self, samples: Sequence[Sample]) -> None:
         """Choose the small one's weight, and its bias where it has one or can get one."""
@@ -98,20 +98,20 @@ class _Layer:
         results = rows_of(self._layer, sample.large[self._layer.data], number) @ whole
         groups, rows, outputs = results.shape
         flat = results.transpose(1, 0, 2).reshape(rows, groups * outputs)
-        axis = self._layer.channel_axis
-        assert axis is not None
-        left = np.compress(self._shrunk.kept(self._layer.weight)[axis], flat, 1)
+        left = np.compress(self._lineage.outputs(self._layer), flat, 1)
         small = as_matrices(self._twin, self._twin.weight.array).shape[0]
         return left.reshape(rows, small, -1).transpose(1, 0, 2)
 
     def _set(self, matrices: Array, shift: Array | None) -> None:
-        op, module, weight = self._twin.op, self._shrunk.module, self._twin.weight
+        op, module, weight = self._twin.op, self._lineage.module, self._twin.weight
         array = as_weight(self._twin, matrices).astype(weight.array.dtype)
         operands: list[Value | None] = list(op.operands)
         operands[self._twin.weight_slot] = module.add_constant(f"{weight.symbol}.repaired", array)
         if shift is not None:
-            before = 0 if self._twin.bias is None else self._twin.bias.array
-            bias = (shift.reshape(-1) + before).astype(array.dtype)
+            bias = shift.reshape(-1)
+            if self._layer.bias is not None:
+                bias = bias + np.compress(self._lineage.outputs(self._layer), self._layer.bias.array)
+            bias = bias.astype(array.dtype)
             operands[2:] = [module.add_constant(f"{weight.symbol}.repaired_bias", bias)]
-        self._shrunk.put(op, type(op)(*operands, like=op))
+        self._lineage.put(op, type(op)(*operands, like=op))
 

@@ -12,6 +12,7 @@ from rtcc.ir import Constant, Graph, Module, Op, Return, Value
 from rtcc.ir.ops import movement, nn, resize, shapes
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.indexing import Gather
+from rtcc.linear.layers import Layer, linear_layers
 from rtcc.pruning.dependencies import Dependencies, positions_taken
 
 Array = NDArray[Any]
@@ -100,16 +101,6 @@ class Shrunk:
     def _is_smaller(self, value: Value) -> bool:
         return tuple(self.sizes(value)) != value.type.sizes
 
-    def put(self, op: Op, new: Op) -> None:
-        """Let an op of the smaller module be another one, of the same results."""
-        assert op.graph is not None
-        op.graph.insert_before(op, new)
-        for before, after in zip(op.results, new.results, strict=True):
-            after.name, before.name = before.name, None
-            before.replace_uses(after)
-        op.graph.erase(op)
-        self.operator = {large: new if small is op else small for large, small in self.operator.items()}
-
     def put_into(self, module: Module) -> None:
         """Let another module, the large one, be this one from now on."""
         self.module.drop_unused_constants()
@@ -119,6 +110,54 @@ class Shrunk:
         """A new constant of integers for an op of the smaller module."""
         name = op.result.name or op.name.rpartition(".")[2]
         return self.module.add_constant(f"{name}.left", np.asarray(array, np.int64))
+
+
+class Lineage:
+    """What a module became by shrinking, once or several times.
+
+    module: as it is now. operator: of each op of the first one that which does its work.
+    """
+
+    def __init__(self, module: Module) -> None:
+        self._first = module
+        self.module = module
+        self.operator: dict[Op, Op] = {op: op for op in module.main.ops}
+        self._outputs: dict[Op, NDArray[np.bool_]] = {
+            layer.op: _every_output(layer) for layer in linear_layers(module.main)
+        }
+
+    def then(self, shrunk: Shrunk) -> Lineage:
+        """After one more time, of what it is now."""
+        found = Lineage(self._first)
+        small: dict[Op, Layer] = {layer.op: layer for layer in linear_layers(self.module.main)}
+        for op, mask in self._outputs.items():
+            layer = small[self.operator[op]]
+            if layer.channel_axis is not None:
+                left = mask.copy()
+                left[mask] = shrunk.kept(layer.weight)[layer.channel_axis]
+                found._outputs[op] = left
+        found.operator = {op: shrunk.operator[now] for op, now in self.operator.items()}
+        found.module = shrunk.module
+        return found
+
+    def outputs(self, layer: Layer) -> NDArray[np.bool_]:
+        """Which outputs of a layer of the first module are left."""
+        return self._outputs[layer.op]
+
+    def put(self, op: Op, new: Op) -> None:
+        """Let an op of the module be another one, of the same results."""
+        assert op.graph is not None
+        op.graph.insert_before(op, new)
+        for before, after in zip(op.results, new.results, strict=True):
+            after.name, before.name = before.name, None
+            before.replace_uses(after)
+        op.graph.erase(op)
+        self.operator = {large: new if small is op else small for large, small in self.operator.items()}
+
+
+def _every_output(layer: Layer) -> NDArray[np.bool_]:
+    axis = layer.channel_axis
+    return np.ones(0 if axis is None else layer.weight.type.sizes[axis], np.bool_)
 
 
 Operands = list["Value | None"]

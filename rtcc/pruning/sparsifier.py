@@ -17,7 +17,8 @@ from rtcc.linear.layers import Layer, is_named, linear_layers
 from rtcc.linear.matrices import as_matrices, rows_of
 from rtcc.linear.moments import Moments
 from rtcc.pruning.choice import Scope
-from rtcc.pruning.groups import Criterion, Kept
+from rtcc.pruning.criteria import Criterion
+from rtcc.pruning.groups import Kept
 from rtcc.pruning.masks import masks_above, masks_of, scores_of
 from rtcc.pruning.patterns import UNSTRUCTURED, Pattern, by_taps, from_taps, in_order
 from rtcc.pruning.reconstruction import masked_least_squares, rescaled
@@ -25,6 +26,8 @@ from rtcc.pruning.repair import can_repair
 from rtcc.pruning.running import Sample, in_step, reads
 
 Array = NDArray[Any]
+
+OF_CHANNELS = (Criterion.BATCH_NORM, Scope.SENSITIVITY)
 
 FEW = 0.1
 """How much more λ is for few rows, as `Moments.matrices` has it."""
@@ -70,6 +73,10 @@ class Sparsity:
             raise InvalidInput("prune-option", message, hint="give sparsity, or leave the criterion out")
         if not 0 <= self.least <= 1:
             raise InvalidInput("prune-option", f"least must be a share from 0 to 1, found {self.least}")
+        of_channels = [each for each in (self.criterion, self.scope) if each in OF_CHANNELS]
+        if of_channels:
+            message = f"{of_channels[0]} is of whole channels, not of single weights"
+            raise InvalidInput("prune-option", message, hint="leave it out, or give --keep")
 
 
 @dataclass
@@ -126,9 +133,9 @@ def _layers(module: Module, dense: Sequence[str], pattern: Pattern) -> tuple[lis
             raise InvalidInput("unknown-layer", f"there is no layer {name!r}", hint=f"layers are {names}")
     for layer in every:
         if is_named(layer.op, dense):
-            kept.append(Kept(layer.name, "asked for"))
+            kept.append(Kept(layer.name, "asked for", "weights"))
         elif reason := _no_matrix(layer):
-            kept.append(Kept(layer.name, reason))
+            kept.append(Kept(layer.name, reason, "weights"))
         elif reason := pattern.misfit(layer):
             hint = f"leave it dense: --dense {layer.name.split(', ')[0]}"
             raise InvalidInput("pattern-misfit", f"the pattern does not divide it: {reason}",

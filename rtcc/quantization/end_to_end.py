@@ -24,7 +24,7 @@ from rtcc.quantization.quantizer import (
     quantize_module,
     unwatched,
 )
-from rtcc.quantization.reporting.noise import float_outputs
+from rtcc.quantization.reporting.nearness import require_float_output
 from rtcc.quantization.scheme import Settings, require_count
 from rtcc.target import host_of
 
@@ -86,9 +86,8 @@ def quantize(
     run_pipeline(module, preparation(), RunOptions(verify=False))
     module.left = []  # what is quantised is compiled from the start
     name_values(module)
-    if floor is not None and not float_outputs(module):
-        message = "no output is a float: how near integers and truth values are, no decibels tell"
-        raise InvalidInput("no-float-output", message, hint="give a model whose outputs are scores")
+    if floor is not None:
+        require_float_output(module)
     samples_of = data_of(data, module.main)
     say = progress or unwatched
     how = Collecting(samples, state, host_of(target), lambda seen: say(Step("calibrating", seen)))

@@ -22,6 +22,10 @@ class Quality:
     sqnr: float
     metric: float | None = None
 
+    def __str__(self) -> str:
+        metric = "" if self.metric is None else f", metric {self.metric:.4g}"
+        return f"{self.sqnr:.1f} dB{metric}"
+
 
 class Known:
     """What was measured, and the file that holds it until the search is done."""

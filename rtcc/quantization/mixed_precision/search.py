@@ -28,10 +28,8 @@ from rtcc.quantization.quantizer import (
     nothing_to_quantize,
     quantize_module,
 )
+from rtcc.quantization.reporting.nearness import MOST_COMPARED
 from rtcc.quantization.scheme import Scheme, Settings
-
-MOST_COMPARED = 32
-"""Samples held out on which decibels are measured."""
 
 MOST_MODELS = 16
 """Models with several layers in integers that one search measures."""
@@ -150,15 +148,7 @@ def quantize_mixed(
             f"{settings.scheme} stores constants in fewer bits; a search is for layers computed in integers"
         )
         raise InvalidInput("search-scheme", message, hint="--scheme int8 or dynamic, or no floor")
-    if data is None:
-        raise InvalidInput(
-            "no-data", "a floor is measured on data, and none is given", hint="--data FILE.npz"
-        )
-    if floor.max_drop is not None and data.metric is None:
-        hint = "give labels beside the samples, or a Python file with def metric(run)"
-        raise InvalidInput(
-            "no-metric", "a drop is of a metric, and the data have none", where=data.name, hint=hint
-        )
+    data = require_measurable(floor, data)
     calibration, held_out = split(data, how.most)
     first = quantize_module(module.clone(), settings, calibration, replace(how, most=None))
     if not first.changed:
@@ -172,6 +162,18 @@ def quantize_mixed(
     outcome.engine, outcome.samples, outcome.resumed = first.engine, first.samples, first.resumed
     outcome.reference, outcome.equalized = first.reference, first.equalized
     return mixed, outcome, found
+
+
+def require_measurable(floor: Floor | None, data: Data | None) -> Data:
+    """The data; InvalidInput `no-data` where there are none, `no-metric` where a drop is of none."""
+    if data is None:
+        message = "accuracy is measured on data, and none is given"
+        raise InvalidInput("no-data", message, hint="--data FILE.npz")
+    if floor is not None and floor.max_drop is not None and data.metric is None:
+        hint = "give labels beside the samples, or a Python file with def metric(run)"
+        message = "a drop is of a metric, and the data have none"
+        raise InvalidInput("no-metric", message, where=data.name, hint=hint)
+    return data
 
 
 def search_state(state: Path) -> Path:
@@ -286,7 +288,7 @@ class _Search:
 
     def _not_held(self, layers: list[Sensitivity]) -> InvalidInput:
         some = [point for point in self.points.values() if point.kept != self.trials.everything]
-        tried = "; ".join(f"{len(each.kept)} float: {_shown(each.quality)}" for each in some)
+        tried = "; ".join(f"{len(each.kept)} float: {each.quality}" for each in some)
         best = max(layers, key=lambda each: each.sqnr)
         count = len(self.trials.choices)
         message = f"no model with integers holds {self.floor}"
@@ -304,11 +306,6 @@ class _Search:
         )
         hint = "compile the float model; without a floor the model is quantised all the same"
         return InvalidInput("nothing-gained", message, hint=hint)
-
-
-def _shown(quality: Quality) -> str:
-    metric = "" if quality.metric is None else f", metric {quality.metric:.4g}"
-    return f"{quality.sqnr:.1f} dB{metric}"
 
 
 def _with_front(points: Iterable[Point]) -> tuple[Point, ...]:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-
-import numpy as np
 
 import rtcc
 from rtcc.data import Data
@@ -24,7 +21,6 @@ from rtcc.prediction import predict
 from rtcc.quantization.calibration.collection import Collecting, Distributions
 from rtcc.quantization.calibration.histogram import Histogram
 from rtcc.quantization.calibration.ranges import Range
-from rtcc.quantization.calibration.running import Probe, probe
 from rtcc.quantization.mixed_precision.saved import Kept, Known, Quality
 from rtcc.quantization.placement import place
 from rtcc.quantization.quantizer import (
@@ -35,9 +31,8 @@ from rtcc.quantization.quantizer import (
     quantize_module,
     unwatched,
 )
-from rtcc.quantization.reporting.noise import float_outputs, powers
+from rtcc.quantization.reporting.nearness import Reference
 from rtcc.quantization.scheme import Equalization, Rounding, Scheme, Settings
-from rtcc.quantization.weights import signal_to_noise
 from rtcc.text import print_module
 
 
@@ -122,27 +117,14 @@ class Trials:
     def quality(self, kept: Kept) -> Quality:
         """How near the model with these layers in float is, measured on the samples held out."""
         if kept not in self._known.qualities:
-            if kept >= self.everything:
-                found = Quality(math.inf, self.samples.held_out.measured(self._float.run))
-            else:
-                found = self._measured(self.quantized(kept)[0])
+            reference = self._reference
+            found = reference.exact if kept >= self.everything else reference.quality(self.quantized(kept)[0])
             self._known.add(kept, found)
         return self._known.qualities[kept]
 
     @cached_property
-    def _float(self) -> Probe:
-        return probe(self.exact, [], self.watching.target, keep_outputs=True)
-
-    def _measured(self, module: Module) -> Quality:
-        exact, found = self._float, probe(module, [], self.watching.target, keep_outputs=True)
-        names = float_outputs(self.exact)
-        sums = {name: np.zeros(2) for name in names}
-        for feeds in self.samples.held_out.samples(self.samples.most):
-            left, right = exact.run(feeds), found.run(feeds)
-            for name in names:
-                sums[name] += powers(left[name], right[name])
-        worst = min(signal_to_noise(*each) for each in sums.values())
-        return Quality(worst, self.samples.held_out.measured(found.run))
+    def _reference(self) -> Reference:
+        return Reference(self.exact, self.samples.held_out, self.watching.target, self.samples.most)
 
     def _given(self, module: Module, settings: Settings) -> dict[str, Range]:
         """The ranges of what is quantised under these settings, from the distributions that are known."""
