@@ -229,7 +229,8 @@ class _Pruning:
         if not groups:
             reasons = "; ".join(f"{each.layer}: {each.reason}" for each in kept[:3])
             message = f"no layer has channels that may go ({reasons or 'no layer'})"
-            raise InvalidInput("nothing-to-prune", message, hint="fewer bits may help it instead: rtcc quantize")
+            hint = "fewer bits may help it instead: rtcc quantize"
+            raise InvalidInput("nothing-to-prune", message, hint=hint)
         settings = self.settings
         seen = evidence_of(module, settings.criterion, self.data, self.samples, seen)
         worth = scores(module, found, settled(settings.criterion, self.data), seen)

@@ -44,7 +44,7 @@ class Settings:
         if not 0 <= self.least <= 1:
             raise InvalidInput("prune-option", f"least must be a share from 0 to 1, found {self.least}",
                                hint="0.1 leaves a tenth of each group in any case")  # fmt: skip
-        hints = {"multiple": "1 takes any count of channels, 8 fills vectors", "rounds": "1 takes all at once"}
+        hints = {"multiple": "1 takes any count, 8 fills vectors", "rounds": "1 takes all at once"}
         for name, hint in hints.items():
             if getattr(self, name) < 1:
                 message = f"{name} must be at least 1, found {getattr(self, name)}"
