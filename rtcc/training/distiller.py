@@ -183,7 +183,8 @@ def _trained(
     )
     if not learner.weights.count:
         message = "the student has no weights that may change"
-        raise InvalidInput("nothing-to-train", message, hint="freeze fewer layers")
+        hint = "weights are float32 constants, or integers that are dequantised; freeze fewer layers"
+        raise InvalidInput("nothing-to-train", message, hint=hint)
     master = None if teacher is None else Network(teacher, watched=[theirs for _, theirs in pairs])
     losses = Losses(student, teacher, settings)
     kept: Checkpoints | None = None

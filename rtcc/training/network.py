@@ -20,6 +20,7 @@ from rtcc.errors import InvalidInput, Unsupported
 from rtcc.interpreter import Run, input_names, output_names
 from rtcc.ir import Constant, Module, Op, Return, Value
 from rtcc.training.rules import Rule, rule_of
+from rtcc.training.rules.layers import no_rule
 from rtcc.training.rules.table import TYPES
 from rtcc.training.settings import Zeros
 from rtcc.training.weights import Weights
@@ -107,6 +108,8 @@ class Network(nn.Module):
         operands = [None if value is None else environment[value] for value in op.operands]
         found = step.rule(op, *operands)
         results = found if isinstance(found, tuple) else (found,)
+        if any(each.use_count for each in op.results[len(results) :]):
+            raise no_rule(str(op.location), f"a further result of {op.name}")
         environment.update(zip(op.results, results, strict=False))
         for value in step.deaths:
             environment.pop(value, None)

@@ -104,7 +104,7 @@ class Settings:
         weights = ("output_weight", "feature_weight", "label_weight", "regularizer_weight")
         for name in (*weights, "clip", "patience", "seed"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
-        self._require("held_out", 0 <= self.held_out < 1, "a share from 0 to below 1")
+        self._require("held_out", 0 <= self.held_out <= 0.5, "a share from 0 to 0.5")
         for pair in self.features:
             if pair.count("=") != 1 or not all(pair.split("=")):
                 raise InvalidInput("distill-option", f"features are pairs STUDENT=TEACHER, found {pair!r}")

@@ -156,9 +156,6 @@ def _group_normalization(
 def _layer_normalization(
     op: normalization.LayerNormalization, data: Tensor, scale: Tensor, bias: Tensor | None = None
 ) -> Tensor:
-    if len(op.results) > 1:
-        message = "its mean and deviation as results are not trained"
-        raise op.unsupported("no-training-rule", message, hint=FREEZE)
     axes = range(normal_axis(op, op.axis, data.dim()), data.dim())
     normal = _standardized(data, tuple(axes), op.epsilon) * scale
     return normal if bias is None else normal + bias

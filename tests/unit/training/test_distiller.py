@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 import rtcc
 from rtcc.errors import InvalidInput
 from rtcc.interpreter import interpret
+from rtcc.training.distiller import prepared
 from rtcc.training.history import Stop
 from rtcc.training.losses import Losses
 from rtcc.training.network import Network
@@ -233,6 +234,7 @@ def test_what_is_refused() -> None:
     assert refusal(perceptron(probabilities=True), perceptron(), data, features=["a=b"]) == "no-such-value"
     assert refusal(TEACHER, student, data, features=["hidden=logits", "hidden"]) == "distill-option"
     assert refusal(TEACHER, student, data, steps=0) == "distill-option"
+    assert refusal(TEACHER, student, data, held_out=0.9) == "distill-option"
     assert refusal(TEACHER, student, data, frobnicate=1) == "distill-option"
     assert refusal(TEACHER, student, data, output="none") == "distill-option"
     assert refusal(None, student, data) == "distill-option"
@@ -242,7 +244,9 @@ def test_what_is_refused() -> None:
     assert refusal(None, student, data, labels=np.zeros(3), **with_labels) == "data-labels"
     assert refusal(None, student, data, labels=np.full(32, 7), **with_labels) == "data-labels"
     assert refusal(TEACHER, student, {"x": data["x"][:1]}) == "data-too-few"
-    assert refusal(TEACHER, student, data, freeze=["hidden", "logits", "w1"], zeros="x") == "distill-option"
+    assert refusal(TEACHER, student, data, zeros="x") == "distill-option"
+    layers = [op.result.name for op in prepared(student).main.ops if op.results]
+    assert refusal(TEACHER, student, data, freeze=layers) == "nothing-to-train"
 
 
 def test_rates_rise_and_fall() -> None:

@@ -287,6 +287,14 @@ def test_an_operator_without_a_rule_is_named() -> None:
     assert "tensor.reverse_sequence" in caught.value.message
 
 
+def test_a_result_that_no_rule_gives_is_refused_where_it_is_read() -> None:
+    given = case(pooling.MaxPool, IMAGE, kernel_shape=(2, 2), results=2)
+    network = Network(module_of(given))
+    with pytest.raises(Unsupported) as caught:
+        network({"x0": torch.zeros(1, *IMAGE)})
+    assert caught.value.code == "no-training-rule"
+
+
 def test_gradients_pass_rounding_and_stop_where_it_saturates() -> None:
     module = module_of(case(quant.QuantizeLinear, (4,), np.float32(0.5), np.int8(0)))
     x = torch.tensor([[0.3, -1.2, 100.0, -64.0]], requires_grad=True)
