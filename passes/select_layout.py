@@ -9,6 +9,7 @@ from rtcc.errors import InvalidInput
 from rtcc.ir import Constant, Graph, Layout, Module, Op, Return, TensorType, Value
 from rtcc.ir.ops.fused import ConvertLayout, Fused
 from rtcc.ir.ops.movement import Concat, Slice
+from rtcc.ir.overlap import reads_by_channel, reads_by_element
 from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs, operand_index
 from rtcc.pipeline.base import Choice, Pass
 from rtcc.pipeline.exactness import exact
@@ -124,6 +125,25 @@ class _Storage:
             for border in widest:
                 for value in tied:
                     self._widen(value, border)
+        if self.target.saves_memory:
+            while self._share_borders():
+                pass
+
+    def _share_borders(self) -> bool:
+        """Give results and the operands over which they can be written one border; whether any grew."""
+        before = dict(self.borders)
+        for op in self.regions:
+            if len(op.results) != 1 or op.result not in self.assignment.stored:
+                continue
+            copies_rows = op in self.choices and not self.choices[op].border
+            for index, value in enumerate(op.inputs):
+                if value.type != op.result.type or value not in self.assignment.stored:
+                    continue
+                if reads_by_element(op.body, index) or (copies_rows and reads_by_channel(op.body, index)):
+                    for one, other in ((value, op.result), (op.result, value)):
+                        if other in self.borders:
+                            self._widen(one, self.borders[other])
+        return self.borders != before
 
     def settle_tiles(self) -> None:
         """Ask the target once more, now that the borders are known: tiles depend on them."""

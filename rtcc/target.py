@@ -224,6 +224,10 @@ class Target(ABC):
     writes_c: ClassVar[bool] = False
     """Whether kernels become C that anybody can compile, in place of objects; they have plain loops alone."""
 
+    saves_memory: ClassVar[bool] = False
+    """Whether memory is what there is least of: results are then written over operands where they can be, and
+    tensors stored as is best for that."""
+
     def __init__(self, cpu: str, options: Mapping[str, str]) -> None:
         self.cpu = cpu
         self.settings = dict(options)
@@ -317,6 +321,13 @@ class Target(ABC):
     @abstractmethod
     def scratch_bytes(self, kernel: Graph) -> int:
         """Bytes of scratch memory that each task of a kernel needs; 0 for none."""
+
+    def overwritable(self, kernel: Graph) -> tuple[int, ...]:
+        """Operands over which the kernel's code can write its result, the one to do so first.
+
+        Of those that `rtcc.ir.overlap` allows; none where memory is not worth it.
+        """
+        return ()
 
     @abstractmethod
     def tasks(self, kernel: Graph) -> int:

@@ -2,7 +2,8 @@
 
 Time is counted in positions: each op has one, a region op one before and one after its regions. A
 buffer lives from the position that writes it to the last one that reads it, through any view; what
-a loop's body reads from outside lives to the end of the loop, because the body runs again.
+a loop's body reads from outside lives to the end of the loop, because the body runs again. A result may take
+the very place of an operand that dies there, where the kernel says so (`rtcc/ir/overlap.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import NoReturn, Protocol
 from rtcc.ir.graph import Graph
 from rtcc.ir.op import Op
 from rtcc.ir.ops.plan import Join, Launch, Place, PlanConstant, PlanIf, PlanLoop, Space, View
+from rtcc.ir.overlap import declared_over, why_not_over
 from rtcc.ir.value import Constant, Value
 from rtcc.ir.views import updates_in_place
 
@@ -56,6 +58,10 @@ class _Loop:
 
 def verify_plan(graph: Graph, kernels: Mapping[str, Graph], fail: Fail) -> None:
     """Check the places of an entry graph at plan level; `fail` raises the error."""
+    for kernel in kernels.values():
+        for number in declared_over(kernel):
+            if reason := why_not_over(kernel, number):
+                fail(10, f"the result of @{kernel.name} cannot lie over operand {number}: {reason}")
     plan = _Plan(graph, kernels, fail)
     plan.region(graph)
     plan.keep_sizes(graph)
@@ -153,18 +159,21 @@ class _Plan:
         self.buffers.append(scratch)
 
     def _dying_in_place(self, op: Launch) -> list[Buffer]:
-        """Operands last read here whose very place a result takes: of elementwise kernels and updates."""
+        """Operands last read here whose very place the result takes, where the kernel expects that."""
         kernel = self.kernels[op.kernel]
-        is_map = all(inner.elementwise or inner is kernel.terminator for inner in kernel.ops)
-        if not is_map and not updates_in_place(kernel):
+        numbers = (0,) if updates_in_place(kernel) else declared_over(kernel)
+        if len(op.results) != 1 or len(op.places) != 1:
             return []
-        places = {(place, r.type.storage_bytes) for place, r in zip(op.places, op.results, strict=False)}
-        found = [self.buffer_of.get(value) for value in op.inputs]
-        return [
-            b
-            for b in found
-            if b is not None and b.first < self.position and (str(b.place), b.bytes) in places
-        ]
+        read = [self.buffer_of.get(value) for value in op.inputs]
+        found: list[Buffer] = []
+        for number in numbers:
+            buffer = read[number]
+            if buffer is None or buffer.first >= self.position or read.count(buffer) > 1:
+                continue
+            is_all = not self.start_of.get(op.inputs[number]) and buffer.bytes == op.result.type.storage_bytes
+            if is_all and str(buffer.place) == op.places[0]:
+                found.append(buffer)
+        return found
 
     def _view(self, op: View) -> None:
         size = op.offset + op.result.type.storage_bytes

@@ -1,5 +1,6 @@
 """Which values share a storage: results written straight to an output, parts of a concatenation, what
-control flow carries, caches updated in place. Copies are added where a value cannot lie where it has to.
+control flow carries, caches updated in place, results that lie over an operand. Copies are added where a
+value cannot lie where it has to.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from rtcc.interpreter import input_names, output_names
 from rtcc.ir import Graph, Op, Value
 from rtcc.ir.ops.movement import Concat
 from rtcc.ir.ops.plan import Join, Launch, PlanConstant, PlanIf, PlanLoop, View
+from rtcc.ir.overlap import OVER, declared_over
 from rtcc.ir.views import part_offsets, updates_in_place
 from rtcc.planning.launches import UNPLACED, Launches, replace
 from rtcc.state import state_of
@@ -44,6 +46,10 @@ class Sharing:
     launches: Launches
     spots: dict[Value, Spot] = field(default_factory=dict["Value", "Spot"])
     overwritten: set[Value] = field(default_factory=set[Value])
+    _ahead: set[Op] = field(default_factory=set[Op])
+    """The ops still to be decided: all that stand before the one at hand."""
+    _own: set[Storage] = field(default_factory=set["Storage"])
+    """Storages that hold results of launches alone, one after the other."""
 
     def decide(self) -> None:
         """Give every launch result, join, branch result and carried value of the entry graph its spot."""
@@ -60,12 +66,16 @@ class Sharing:
         return None if spot is None else Spot(spot.storage, spot.offset + offset)
 
     def _graph(self, graph: Graph) -> None:
-        for op in list(graph.reversed_ops):
+        ops = list(graph.reversed_ops)
+        self._ahead |= set(ops)
+        for op in ops:
+            self._ahead.discard(op)
             match op:
                 case Launch() if self._is_update(op):
                     self._update_in_place(op)
                 case Launch():
                     self._own_spots(op)
+                    self._lie_over_operand(op)
                     concat = next(self._kernel(op).ops)
                     if isinstance(concat, Concat) and concat.next is self._kernel(op).terminator:
                         self._join_parts(op, concat)
@@ -86,6 +96,8 @@ class Sharing:
         for result in op.results:
             if result not in self.spots:
                 self.spots[result] = Spot(Storage(result.type.storage_bytes))
+                if isinstance(op, Launch):
+                    self._own.add(self.spots[result].storage)
 
     def _kernel(self, op: Launch) -> Graph:
         return self.launches.module.kernels[op.kernel]
@@ -199,6 +211,7 @@ class Sharing:
         stuck = sum(size for size, start in zip(sizes, starts, strict=True) if start is None)
         if 2 * stuck > sum(sizes):
             return
+        self._own.discard(spot.storage)
         parts: list[Value] = []
         for value, offset, start in zip(inputs, offsets, starts, strict=True):
             if start is None:
@@ -274,6 +287,50 @@ class Sharing:
             loop = op.graph.parent if op.graph is not None else None
             return isinstance(loop, PlanLoop) and value.graph is op.graph
         return value.producer.graph is op.graph and not isinstance(value.producer, PlanConstant)
+
+    # ---- results over operands
+
+    def _lie_over_operand(self, op: Launch) -> None:
+        """Have the result lie where an operand does that is read for the last time here, where the target's
+        code can do that; the kernel says so from then on.
+        """
+        kernel = self._kernel(op)
+        if len(op.results) != 1 or self.spots[op.result].storage not in self._own:
+            return
+        for number in self.launches.target.overwritable(kernel):
+            root = self._dying(op, number)
+            if root is not None:
+                self.spots[root] = self.spots[op.result]
+                kernel.attributes[OVER] = tuple(sorted({*declared_over(kernel), number}))
+                return
+
+    def _dying(self, op: Launch, number: int) -> Value | None:
+        """The result of an earlier launch that an operand is all the bytes of, if it is read no more."""
+        root = op.inputs[number]
+        while isinstance(root.producer, View) and _is_whole(root.producer):
+            root = root.producer.data
+        maker = root.producer
+        if not isinstance(maker, Launch) or maker.graph is not op.graph or self._is_update(maker):
+            return None
+        if root in self.spots or root in self.launches.sizes.values():
+            return None
+        reads, waiting = 0, [root]
+        while waiting:
+            for use in waiting.pop().uses:
+                waiting += use.op.results if isinstance(use.op, View) else ()
+                reads += use.op is op
+                if use.op is not op and not self._is_ahead(use.op, op.graph):
+                    return None
+        return root if reads == 1 else None
+
+    def _is_ahead(self, op: Op, graph: Graph | None) -> bool:
+        """Whether an op, or the one of the graph that it is inside of, stands before the one at hand."""
+        while op.graph is not graph:
+            assert op.graph is not None
+            if op.graph.parent is None:
+                return False
+            op = op.graph.parent
+        return isinstance(op, View) or op in self._ahead
 
     # ---- control flow
 

@@ -3,7 +3,8 @@
 The kernel runs on seeded operands, divided among several tasks, in memory filled with garbage between margins
 that it must not touch. It runs again with its tasks in other orders and at the same time, in memory that
 holds other garbage and ends at unmapped pages: every run must give the same bits and leave operands as they
-were. Then all of it again on operands with special values in them (`special.py`).
+were. Where it says that its result may lie over an operand, all of that is repeated with both in one place.
+Then all of it again on operands with special values in them (`special.py`).
 
 Each element of a result may differ from its value in float64 by the bound that `rtcc.rounding` finds for that
 element, and by nothing where no rounding can move it: integers that no float decides, elements that are only
@@ -26,6 +27,7 @@ from rtcc.errors import CodegenError
 from rtcc.interpreter import interpret_graph
 from rtcc.ir import DType, Graph, TensorType, Value
 from rtcc.ir.op import Array
+from rtcc.ir.overlap import declared_over
 from rtcc.ir.views import updates_in_place
 from rtcc.pipeline.inputs import random_kernel_inputs
 from rtcc.rounding.analysis import analysed
@@ -53,7 +55,10 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run a kernel: the order of its tasks, where its memory lies, what is in it before."""
+    """One way to run a kernel: the order of its tasks, where its memory lies, what is in it before.
+
+    over: the operand that the result lies over, where it does.
+    """
 
     what: str
     order: Sequence[int] = ()
@@ -61,6 +66,7 @@ class Way:
     place: Place = Place.MIDDLE
     garbage: int = 0xA5
     fill: int = 0xFF
+    over: int | None = None
 
 
 def ways(seed: int) -> tuple[Way, ...]:
@@ -95,6 +101,8 @@ def _check_on(name: str, kernel: Graph, run: Runner, seed: int, feeds: Sequence[
     """Run a kernel in every way on these arrays; the first results are compared, the others equal those."""
     operands = [stored(p.type, feed) for p, feed in zip(kernel.parameters, feeds, strict=True)]
     first, *others = ways(seed)
+    for number in declared_over(kernel):
+        others += [replace(way, what=f"{way.what}, over operand {number}", over=number) for way in ways(seed)]
     wanted = expected(kernel, feeds)
     results = true_parts(wanted, _results(name, kernel, run, operands, first))
     compare(name, wanted, results)
@@ -126,8 +134,10 @@ def _results(name: str, kernel: Graph, run: Runner, operands: Sequence[Array], w
     for block, array in zip(held, operands, strict=True):
         block.bytes[...] = np.frombuffer(array.tobytes(), np.uint8)
     written = [_block(_stored_bytes(value.type), value.type, way) for value in kernel.returned]
-    given = held[1:] if updates_in_place(kernel) else held
-    written[:1] = held[:1] if updates_in_place(kernel) else written[:1]
+    over = 0 if updates_in_place(kernel) else way.over
+    if over is not None:
+        written[0] = held[over]
+    given = [block for number, block in enumerate(held) if number != over]
     for block in written:
         if block not in held:
             block.bytes[...] = way.garbage

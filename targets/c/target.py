@@ -41,6 +41,7 @@ class PlainC(CpuTarget):
     algorithms: ClassVar[dict[str, str]] = {GENERIC: ALGORITHMS[GENERIC]}
     requantizes: str = "fixed25"
     writes_c: ClassVar[bool] = True
+    saves_memory: ClassVar[bool] = True
 
     def __init__(self, cpu: str, options: Mapping[str, str]) -> None:
         super().__init__(cpu, options)

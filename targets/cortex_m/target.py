@@ -28,6 +28,7 @@ from rtcc.targets.cortex_m.cpus import CORES, INTEGER_REGISTERS, Core
 from rtcc.targets.cpu.model import Cpu
 from rtcc.targets.cpu.target import SOURCES, CpuTarget
 from rtcc.targets.tvm.candidate_basis import Vectors
+from rtcc.targets.tvm.candidates import ALGORITHMS, OF_LITTLE_MEMORY
 
 
 class CortexM(CpuTarget):
@@ -41,6 +42,8 @@ class CortexM(CpuTarget):
         **ROOM_OPTIONS,
         "threads": "1: there is one core, and nothing that divides it",
     }
+    algorithms: ClassVar[dict[str, str]] = {**ALGORITHMS, **OF_LITTLE_MEMORY}
+    saves_memory: ClassVar[bool] = True
     tools: ClassVar[dict[str, str]] = {
         "arm-none-eabi-gcc": "compiles for Cortex-M (Debian: gcc-arm-none-eabi, libnewlib-arm-none-eabi)",
         "qemu-system-arm": "runs Cortex-M artefacts here (Debian: qemu-system-arm)",

@@ -49,6 +49,10 @@ LAUNCH_CYCLES = 400.0
 """Of one more kernel in the plan."""
 
 
+BYTE_CYCLES = 8.0
+"""Of one byte of a tensor's copy where memory is saved: so much longer a layer may take without it."""
+
+
 class Home(Enum):
     """Where a run finds its weights, after all the others of the model have passed by."""
 
@@ -109,6 +113,11 @@ def conversion_cost(type: TensorType, layout: Layout | None, cpu: Cpu) -> Cost:
     each = SQUARE_CYCLES if by_squares else ELEMENT_CYCLES
     cycles = LAUNCH_CYCLES + each * written / type.dtype.bytes
     return cost_of(Demand(cycles, (Stream(type.storage_bytes), Stream(written))), cpu, 1)
+
+
+def worth(size: int, cpu: Cpu) -> float:
+    """Seconds that so many bytes of memory are worth where memory is saved."""
+    return BYTE_CYCLES * size / (cpu.gigahertz * 1e9)
 
 
 def _size(stream: Stream) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +37,7 @@ from rtcc.targets.cpu.cost import (
     home_of_weights,
     loops_seconds,
     tasks_of,
+    worth,
 )
 from rtcc.targets.cpu.model import Cpu
 from rtcc.targets.tvm.caches import Caches
@@ -45,6 +47,7 @@ from rtcc.targets.tvm.compile_kernels import compile_kernels, expect_kernels
 from rtcc.targets.tvm.demand import Demand
 from rtcc.targets.tvm.kernels.numbers import are_multiplied
 from rtcc.targets.tvm.loops_demand import loops_demand
+from rtcc.targets.tvm.overwriting import overwritable
 from rtcc.targets.tvm.problems import is_agnostic, joins_pool, scratch_bytes
 from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
 from rtcc.targets.tvm.tiles import tiles_of, with_measurements
@@ -139,7 +142,8 @@ class CpuTarget(Target):
         cpu = self.model
         tasks = tasks_of(anchor_seconds(anchor, cpu), self.threads)
         caches = Caches(cpu.l1, cpu.l2, cpu.reach.l3)
-        return Vectors(self._lanes_of(anchor), cpu.vector_registers, caches, tasks, cpu.features)
+        registers, lanes = cpu.vector_registers, self._lanes_of(anchor)
+        return Vectors(lanes, registers, caches, tasks, cpu.features, self.saves_memory)
 
     def _lanes_of(self, anchor: Op | None) -> int:
         """Lanes of an anchor's kernel: twice as many of halves, of bytes as many as of the sums."""
@@ -155,7 +159,10 @@ class CpuTarget(Target):
         return tiles_of(anchor, candidate, constants, self._vectors(anchor))
 
     def conversion_cost(self, type: TensorType, layout: Layout | None) -> Cost:
-        return conversion_cost(type, layout, self.model)
+        found = conversion_cost(type, layout, self.model)
+        if not self.saves_memory:
+            return found
+        return replace(found, memory=found.memory + worth(type.with_layout(layout).storage_bytes, self.model))
 
     def loops_cost(self, body: Graph, operands: Sequence[Layout | None], result: Layout | None) -> Cost:
         lanes = self._lanes_for(body.returned[0].type.dtype)
@@ -168,6 +175,9 @@ class CpuTarget(Target):
 
     def scratch_bytes(self, kernel: Graph) -> int:
         return scratch_bytes(kernel, self._lanes_of(anchor_of(kernel)))
+
+    def overwritable(self, kernel: Graph) -> tuple[int, ...]:
+        return overwritable(kernel) if self.saves_memory else ()
 
     def tasks(self, kernel: Graph) -> int:
         return tasks_of(self.seconds(kernel), self.threads)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from rtcc.ir import DType
+from rtcc.ir import DType, Layout
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.rounding.bounded import NARROW, SINGLE, sum_error
-from rtcc.target import GENERIC, Candidate, Cost
+from rtcc.target import GENERIC, Candidate, Cost, Illegal
 from rtcc.targets.tvm.caches import Caches
 from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, multiplies_by_lane
 from rtcc.targets.tvm.kernels.numbers import HALVES, are_multiplied
-from rtcc.targets.tvm.problems import is_column
+from rtcc.targets.tvm.problems import is_column, rows_bytes
 from rtcc.targets.tvm.summation import block_length, roundings
 
 GENERIC_CYCLES = 8.0
@@ -23,13 +23,17 @@ GENERIC_CYCLES = 8.0
 
 @dataclass(frozen=True)
 class Vectors:
-    """What tiles depend on: lanes of the anchor's numbers, vector registers, caches, threads, features."""
+    """What tiles depend on: lanes of the anchor's numbers, vector registers, caches, threads, features.
+
+    saves_memory: as targets have it.
+    """
 
     lanes: int
     registers: int
     caches: Caches
     threads: int
     features: frozenset[str] = frozenset()
+    saves_memory: bool = False
 
     @property
     def by_lane(self) -> bool:
@@ -66,6 +70,31 @@ def border_of(problem: ConvProblem, conv: nn.Conv | ConvSum) -> tuple[int, ...]:
     if is_column(conv):
         top, left, bottom, right = left, top, right, bottom
     return (top, left, bottom, right) if conv.data.type.rank == 4 else (left, right)
+
+
+def of_fewer_bytes(
+    conv: nn.Conv | ConvSum, depthwise: Candidate, rows: Candidate
+) -> tuple[Candidate, ...]:
+    """Both kernels for a depthwise convolution where memory is saved: the one that takes more is illegal.
+
+    One needs a border around its data and a result of its own, the other rows that it copies aside.
+    """
+    found = (depthwise, rows)
+    if isinstance(depthwise.cost, Illegal) or isinstance(rows.cost, Illegal):
+        return found
+    blocked = rows.operand_layouts[0]
+    assert blocked is not None
+    data = conv.data.type.with_layout(blocked)
+    bordered = data.with_layout(Layout(blocked.outer, blocked.inner, depthwise.border))
+    taken = bordered.storage_bytes - data.storage_bytes
+    if conv.type.shape == conv.data.type.shape:
+        taken += data.storage_bytes
+    saved = taken - rows_bytes(conv, blocked.blocks[1])
+    if saved > 0:
+        reason = f"depthwise: {rows.algorithm} takes {saved:,} bytes of memory less"
+        return replace(depthwise, cost=Illegal(reason)), rows
+    reason = f"{rows.algorithm}: its copied rows take more than they save"
+    return depthwise, replace(rows, cost=Illegal(reason))
 
 
 def generic_candidate(

@@ -5,7 +5,7 @@ Legality of a micro-kernel lives beside its tiles (`kernels/conv_tiles.py`); her
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from math import log2, prod
 
@@ -25,6 +25,7 @@ from rtcc.targets.tvm.candidate_basis import (
     error_of_sum,
     generic_candidate,
     no_arithmetic,
+    of_fewer_bytes,
 )
 from rtcc.targets.tvm.demand import Demand
 from rtcc.targets.tvm.integer_candidates import ByteConvolution, product_of_bytes
@@ -35,6 +36,7 @@ from rtcc.targets.tvm.kernels.convolution.conv_demand import depthwise_demand, d
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
     depthwise_illegal,
+    depthwise_rows_illegal,
     depthwise_tile,
     direct_illegal,
     direct_tile,
@@ -64,6 +66,7 @@ from rtcc.targets.tvm.kernels.transformed.winograd_tiles import (
 )
 from rtcc.targets.tvm.problems import (
     COLUMNS,
+    DEPTHWISE_ROWS,
     GROUPED,
     IM2COL,
     PLAIN,
@@ -100,6 +103,11 @@ ALGORITHMS: dict[str, str] = {
     GENERIC: "plain loops over plain tensors, as the operator defines them",
 }
 """What `candidates_of` can give, and what it is."""
+
+OF_LITTLE_MEMORY: dict[str, str] = {
+    DEPTHWISE_ROWS: "depthwise convolution of rows copied aside: no border, results written over the data"
+}
+"""What it can give besides where memory is saved."""
 
 _WINOGRAD = tuple(f"{name}{outputs}" for name in ("winograd", COLUMNS) for outputs in OUTPUTS)
 
@@ -153,7 +161,7 @@ class _Convolution:
             names = ("direct", "direct_plain", "depthwise", *_WINOGRAD, "fft")
             illegal = (Candidate(name, Illegal(f"{name}: {reason}")) for name in names)
             return *illegal, self._im2col(), self._generic()
-        others = (self._direct(), self._plain(), self._depthwise())
+        others = (self._direct(), self._plain(), *self._depthwise())
         return *others, *self._transforms(), self._im2col(), self._generic()
 
     def _transforms(self) -> tuple[Candidate, ...]:
@@ -200,13 +208,22 @@ class _Convolution:
         )
         return replace(candidate, operand_layouts={0: None, 1: weights, 2: self.bias}, border=())
 
-    def _depthwise(self) -> Candidate:
-        problem = self._problem
-        if reason := depthwise_illegal(problem):
-            return Candidate("depthwise", Illegal(reason))
+    def _depthwise(self) -> tuple[Candidate, ...]:
+        found = self._by_channel("depthwise", self._problem, depthwise_illegal)
+        if not self.vectors.saves_memory:
+            return (found,)
+        problem = conv_problem(self.conv, self.vectors.lanes, self.halos)
+        rows = self._by_channel(DEPTHWISE_ROWS, problem, depthwise_rows_illegal)
+        return of_fewer_bytes(self.conv, found, replace(rows, border=()))
+
+    def _by_channel(
+        self, name: str, problem: ConvProblem, illegal: Callable[[ConvProblem], str | None]
+    ) -> Candidate:
+        if reason := illegal(problem):
+            return Candidate(name, Illegal(reason))
         tile = depthwise_tile(problem, self.vectors.registers, self.vectors.threads)
         weights = self._weights(self.vectors.lanes, 1)
-        return self._blocked("depthwise", tile, weights, depthwise_demand(problem, tile))
+        return self._blocked(name, tile, weights, depthwise_demand(problem, tile))
 
     def _winograd(self, outputs: int) -> Candidate:
         """The candidate for the operator that the convolution would be made into."""

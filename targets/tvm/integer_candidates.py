@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
 from math import prod
 
 from rtcc.ir import DType, Layout, Value
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.target import Candidate, Halos, Illegal
-from rtcc.targets.tvm.candidate_basis import Price, Vectors, border_of, generic_candidate
+from rtcc.targets.tvm.candidate_basis import Price, Vectors, border_of, generic_candidate, of_fewer_bytes
 from rtcc.targets.tvm.demand import Demand
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
-from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_illegal, direct_illegal
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
+    depthwise_illegal,
+    depthwise_rows_illegal,
+    direct_illegal,
+)
 from rtcc.targets.tvm.kernels.integer.integer_tiles import (
     GROUP,
     MATRIX_DEPTH,
@@ -37,7 +42,15 @@ from rtcc.targets.tvm.kernels.integer.integer_tiles import (
     matrix_matmul_tiles,
 )
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulTile
-from rtcc.targets.tvm.problems import GROUPED, PLAIN, bordered_problem, is_column, product_problem
+from rtcc.targets.tvm.problems import (
+    DEPTHWISE_ROWS,
+    GROUPED,
+    PLAIN,
+    bordered_problem,
+    conv_problem,
+    is_column,
+    product_problem,
+)
 
 ONLY_UNSIGNED = "this CPU has kernels for sums of u8 by s8 alone, the data are s8"
 
@@ -64,7 +77,7 @@ class ByteConvolution:
     def candidates(self) -> tuple[Candidate, ...]:
         terms = prod(self.conv.weight.type.sizes[1:])
         generic = generic_candidate(self.conv, terms, self.vectors, self.price)
-        return self._direct(), self._plain(), self._depthwise(), self._grouped(), generic
+        return self._direct(), self._plain(), *self._depthwise(), self._grouped(), generic
 
     def _plain(self) -> Candidate:
         vectors, name = self.vectors, PLAIN
@@ -80,13 +93,22 @@ class ByteConvolution:
         found = self._blocked(name, tile, weights, demand, problem)
         return replace(found, operand_layouts={**found.operand_layouts, 0: None}, border=())
 
-    def _depthwise(self) -> Candidate:
+    def _depthwise(self) -> tuple[Candidate, ...]:
+        found = self._by_channel("depthwise", self._problem, depthwise_illegal)
+        if not self.vectors.saves_memory:
+            return (found,)
+        problem = conv_problem(self.conv, self.vectors.lanes, self.halos)
+        rows = self._by_channel(DEPTHWISE_ROWS, problem, depthwise_rows_illegal)
+        return of_fewer_bytes(self.conv, found, replace(rows, border=()))
+
+    def _by_channel(
+        self, name: str, problem: ConvProblem, illegal: Callable[[ConvProblem], str | None]
+    ) -> Candidate:
         vectors, rank = self.vectors, self.conv.type.rank
         if reason := self._no_micro_kernel():
-            return Candidate("depthwise", Illegal(f"depthwise: {reason}"))
-        problem = self._problem
-        if reason := depthwise_illegal(problem):
-            return Candidate("depthwise", Illegal(reason))
+            return Candidate(name, Illegal(f"{name}: {reason}"))
+        if reason := illegal(problem):
+            return Candidate(name, Illegal(reason))
         tile = integer_depthwise_tiles(problem, vectors.registers, vectors.threads)[0]
         demand = integer_depthwise_demand(problem, tile, four_products=self._four_products)
         height = ((2, 1),) if rank == 4 else ()
@@ -94,7 +116,7 @@ class ByteConvolution:
         if row == 2 and rank == 4:
             height = ((3, 1),)
         weights = Layout(((0, vectors.lanes), (1, 1), *height, (row, GROUP)), (0, row))
-        return self._blocked("depthwise", tile, weights, demand, problem)
+        return self._blocked(name, tile, weights, demand, problem)
 
     @property
     def _four_products(self) -> bool:

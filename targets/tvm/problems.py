@@ -20,6 +20,7 @@ from rtcc.targets.tvm.kernels.attention import attention_problem
 from rtcc.targets.tvm.kernels.attention.attention_problem import AttentionProblem
 from rtcc.targets.tvm.kernels.convolution import im2col_tiles
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import ring_shape
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem, Im2colTile
 from rtcc.targets.tvm.kernels.integer import integer_tiles
 from rtcc.targets.tvm.kernels.matrix_product import matmul_tiles
@@ -46,6 +47,9 @@ IM2COL = "im2col"
 
 PLAIN = "direct_plain"
 """The algorithm that computes `nn.conv` and `quant.conv_sum` from a plain picture of few channels."""
+
+DEPTHWISE_ROWS = "depthwise_rows"
+"""The algorithm that computes depthwise convolutions from rows that are copied aside."""
 
 GROUPED = "grouped"
 """The algorithm that computes `quant.conv_sum` in groups that are parts of a block of channels."""
@@ -98,6 +102,8 @@ def scratch_bytes(kernel: Graph, lanes: int) -> int:
                 return columns_tiles.scratch_bytes(columns, ColumnsTile(*tile))
             case WinogradConv():
                 return transformed_tiles.scratch_bytes(winograd_problem(op, lanes), Blocking(*tile))
+            case nn.Conv() | ConvSum() if kernel.attributes.get("algorithm") == DEPTHWISE_ROWS:
+                return rows_bytes(op, lanes)
             case nn.Conv() if kernel.attributes.get("algorithm") == IM2COL:
                 return im2col_tiles.scratch_bytes(im2col_problem(op, lanes), Im2colTile(*tile))
             case ConvSum() if kernel.attributes.get("algorithm") == PLAIN:
@@ -107,6 +113,11 @@ def scratch_bytes(kernel: Graph, lanes: int) -> int:
             case _:
                 pass
     return 0
+
+
+def rows_bytes(conv: nn.Conv | ConvSum, lanes: int) -> int:
+    """Bytes of the rows that a depthwise convolution copies aside."""
+    return prod(ring_shape(conv_problem(conv, lanes, NO_HALOS))) * conv.data.type.dtype.bytes
 
 
 # -------------------------------------------------------------------------------------------- convolution

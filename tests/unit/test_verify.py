@@ -156,7 +156,7 @@ graph @main(%x: f32[2,3]) attributes {workspace = 64} {
   %t = plan.constant(#true) {place = "const+0"} : bool[]
   STEPS
 }
-kernel @k(%a: f32[2,3]) {
+kernel @k(%a: f32[2,3]) attributes {over = [0]} {
   %b = math.relu(%a) : f32[2,3]
   return(%b)
 }

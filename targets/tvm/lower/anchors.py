@@ -41,6 +41,7 @@ from rtcc.targets.tvm.lower.kernel import emit, integer, literal, narrowed, stor
 from rtcc.targets.tvm.lower.movement import split_index
 from rtcc.targets.tvm.lower.rules import kernel_rule
 from rtcc.targets.tvm.problems import (
+    DEPTHWISE_ROWS,
     IM2COL,
     columns_problem,
     conv_problem,
@@ -55,7 +56,10 @@ from rtcc.targets.tvm.problems import (
     winograd_problem,
 )
 
-_CONVOLUTIONS = {"direct": direct_conv, "depthwise": depthwise_conv, "direct_plain": plain_conv}
+_CONVOLUTIONS = {
+    "direct": direct_conv.make, "depthwise": depthwise_conv.make, "direct_plain": plain_conv.make,
+    DEPTHWISE_ROWS: depthwise_conv.make_of_rows,
+}  # fmt: skip
 
 
 class RegionEpilogue:
@@ -250,7 +254,7 @@ def _conv(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
         op, replace(tile, depth=tile.depth or 1), op.weight.type, 0, vectors * layout.blocks[1],
         tile_illegal(problem, tile),
     )  # fmt: skip
-    func = _CONVOLUTIONS[algorithm].make(problem, epilogue, tile)
+    func = _CONVOLUTIONS[algorithm](problem, epilogue, tile)
     return finished(func, graph, epilogue)
 
 

@@ -7,12 +7,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tvm import tirx
 
-from rtcc.errors import Unsupported
+from rtcc.errors import InvalidInput, Unsupported
 from rtcc.ir import DType, Graph
 from rtcc.ir.ops.integer import SUMS
+from rtcc.ir.overlap import declared_over
 from rtcc.target import Target, parse_target
 from rtcc.targets.tvm.build import build_object, target_of, tir_text
 from rtcc.targets.tvm.c_source.function import c_kernel
@@ -20,6 +22,7 @@ from rtcc.targets.tvm.lower import channel_vectors, loops, squares
 from rtcc.targets.tvm.lower.channel_vectors import CHANNELS
 from rtcc.targets.tvm.lower.rules import Kind, rule_of
 from rtcc.targets.tvm.outlined import outlining
+from rtcc.targets.tvm.overwriting import overwritable
 from rtcc.targets.tvm.support import why_no_kernel
 from rtcc.text import parse_module
 
@@ -57,7 +60,17 @@ def compile_kernel(kernel: Graph, target: Target) -> bytes:
 
 
 def lower_kernel(kernel: Graph, target: Target) -> tirx.PrimFunc:
-    """The TIR of a kernel: its anchor's rule, or plain loops over the result's elements."""
+    """The TIR of a kernel; InvalidInput `bad-overlap` where its code cannot write over what it says."""
+    wrong = sorted({*declared_over(kernel)} - {*overwritable(kernel)})
+    if wrong:
+        raise InvalidInput("bad-overlap", f"its code cannot write the result over operand {wrong[0]}",
+                           hint="plan-memory says which it can: run it again")  # fmt: skip
+    func: Any = _lowered(kernel, target)
+    return func.with_attr("tirx.noalias", False) if declared_over(kernel) else func
+
+
+def _lowered(kernel: Graph, target: Target) -> tirx.PrimFunc:
+    """Its anchor's rule, or plain loops over the result's elements."""
     ops = list(kernel.ops)[:-1]
     rules = [rule_of(op) for op in ops]
     for op, rule in zip(ops, rules, strict=True):

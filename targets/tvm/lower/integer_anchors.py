@@ -39,10 +39,11 @@ from rtcc.targets.tvm.lower.kernel import integer, storage_type
 from rtcc.targets.tvm.lower.movement import split_index
 from rtcc.targets.tvm.lower.quantized import add_differences, difference, requantized_difference
 from rtcc.targets.tvm.lower.rules import kernel_rule
-from rtcc.targets.tvm.problems import GROUPED, PLAIN, conv_problem, product_problem
+from rtcc.targets.tvm.problems import DEPTHWISE_ROWS, GROUPED, PLAIN, conv_problem, product_problem
 
 _CONVOLUTIONS = {
-    "direct": integer_conv, "depthwise": integer_depthwise, GROUPED: integer_grouped, PLAIN: integer_plain,
+    "direct": integer_conv.make, "depthwise": integer_depthwise.make, GROUPED: integer_grouped.make,
+    PLAIN: integer_plain.make, DEPTHWISE_ROWS: integer_depthwise.make_of_rows,
 }  # fmt: skip
 
 
@@ -150,5 +151,5 @@ def _conv_sum(graph: Graph, op: ConvSum, target: Target) -> tirx.PrimFunc:
     if algorithm == "direct" and _depth_of(op.weight.type, 1) == MATRIX_DEPTH:
         func = integer_matrix_conv.make(problem, epilogue, tile, output, data)
     else:
-        func = _CONVOLUTIONS[algorithm].make(problem, epilogue, tile, output, target.machine.features, data)
+        func = _CONVOLUTIONS[algorithm](problem, epilogue, tile, output, target.machine.features, data)
     return finished(func, graph, epilogue)

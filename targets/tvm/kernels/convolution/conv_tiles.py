@@ -64,6 +64,26 @@ def depthwise_illegal(problem: ConvProblem) -> str | None:
     return None
 
 
+def depthwise_rows_illegal(problem: ConvProblem) -> str | None:
+    """Why `copied_rows` cannot serve the convolution, or None; the input needs no halo."""
+    top, left, bottom, right = map(max, problem.input_halo, problem.needed_halo)
+    if reason := depthwise_illegal(dataclasses.replace(problem, input_halo=(top, left, bottom, right))):
+        return reason
+    rows = ring_shape(problem)[0]
+    if problem.strides[0] > rows:
+        return f"a stride of {problem.strides[0]} rows leaves rows out"
+    if problem.pads[0] >= rows:
+        return f"a padding of {problem.pads[0]} rows is more than the filter reaches over"
+    return None
+
+
+def ring_shape(problem: ConvProblem) -> tuple[int, int, int]:
+    """What `copied_rows` holds: rows that a filter reaches over, padded columns, channels of a block."""
+    rows, taps = ((n - 1) * step + 1 for n, step in zip(problem.kernel, problem.dilations, strict=True))
+    read = (problem.output_width - 1) * problem.strides[1] + taps
+    return rows, max(read, problem.pads[1] + problem.width), problem.lanes
+
+
 @functools.cache
 def direct_tile(problem: ConvProblem, registers: int, cache: int = 1 << 20, tasks: int = 1) -> Tile:
     """The tile with the least estimated time; arguments as `direct_tiles` has them."""

@@ -13,6 +13,7 @@ once and small filters stay in registers for the whole row.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -20,22 +21,45 @@ from tvm import tirx
 from rtcc.targets.tvm.function_builder import Index, vector
 from rtcc.targets.tvm.kernels.blocked_access import block_at
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
-from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_illegal, depthwise_tile
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
+    depthwise_illegal,
+    depthwise_rows_illegal,
+    depthwise_tile,
+)
+from rtcc.targets.tvm.kernels.convolution.copied_rows import BlockWeights, CopiedRows, by_copied_rows
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Epilogue
-from rtcc.targets.tvm.kernels.output_row import Accumulators, Band, OutputRow, banded
+from rtcc.targets.tvm.kernels.output_row import Band, OutputRow, banded
 from rtcc.targets.tvm.kernels.tiling import Tiling
 
 UNROLLED_TAPS = 25
 """Filters of more taps loop over their rows."""
 
 
+Place = Callable[[Index, Index, Index], Sequence[Index]]
+"""Where the channels lie that a pixel of an output row reads: from its column, and a tap's row and column."""
+
+
 def make(problem: ConvProblem, epilogue: Epilogue | None = None, tile: Tile | None = None) -> tirx.PrimFunc:
     """The kernel (task, tasks, input, weights, *epilogue parameters, output)."""
     reason = depthwise_illegal(problem)
     assert reason is None, reason
-    return _DepthwiseConv(problem, tile or depthwise_tile(problem, 32 if problem.lanes == 16 else 16)).build(
-        epilogue
-    )
+    kernel = _kernel(problem, tile)
+    operands = kernel.operands
+    return banded(kernel.tiling, kernel.tile.rows, operands, epilogue, kernel.band, problem.numbers.name)
+
+
+def make_of_rows(
+    problem: ConvProblem, epilogue: Epilogue | None = None, tile: Tile | None = None
+) -> tirx.PrimFunc:
+    """The kernel (task, tasks, input, weights, *epilogue parameters, output, scratch), by `copied_rows`."""
+    reason = depthwise_rows_illegal(problem)
+    assert reason is None, reason
+    kernel = _kernel(problem, tile)
+    return by_copied_rows(problem, kernel.operands, epilogue, kernel.copied_row, problem.numbers.name)
+
+
+def _kernel(problem: ConvProblem, tile: Tile | None) -> _DepthwiseConv:
+    return _DepthwiseConv(problem, tile or depthwise_tile(problem, 32 if problem.lanes == 16 else 16))
 
 
 @dataclass(frozen=True)
@@ -43,37 +67,43 @@ class _DepthwiseConv:
     problem: ConvProblem
     tile: Tile
 
-    def build(self, epilogue: Epilogue | None) -> tirx.PrimFunc:
-        problem, tiling = self.problem, Tiling(self.problem.output, 1)
-        numbers = problem.numbers.name
-        weights = BufferSpec("weights", (tiling.groups, *problem.kernel, problem.lanes), numbers)
-        operands = [BufferSpec("input", problem.input.shape, numbers), weights]
-        return banded(tiling, self.tile.rows, operands, epilogue, self._band, numbers)
+    @property
+    def tiling(self) -> Tiling:
+        """The output, block by block."""
+        return Tiling(self.problem.output, 1)
 
-    def _band(self, band: Band, data: tirx.Buffer, weights: tirx.Buffer) -> None:
+    @property
+    def operands(self) -> list[BufferSpec]:
+        """Data and weights."""
+        problem, numbers = self.problem, self.problem.numbers.name
+        weights = BufferSpec("weights", (self.tiling.groups, *problem.kernel, problem.lanes), numbers)
+        return [BufferSpec("input", problem.input.shape, numbers), weights]
+
+    def band(self, band: Band, data: tirx.Buffer, weights: tirx.Buffer) -> None:
+        """A band of rows from the data as they lie, border included."""
+        down, across = self.problem.windows
         with band.each_row() as row:
-            row.tiles(self.tile.pixels, lambda x, pixels: self._tile(row, data, weights, x, pixels))
 
-    def _tile(self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, x: Index, pixels: int) -> None:
+            def place(x: Index, r: Index, s: Index, row: OutputRow = row) -> Sequence[Index]:
+                y, column = down.coordinate(row.y, r), across.coordinate(x, s)
+                return block_at(self.problem.input, row.n, row.kb, y, column)
+
+            self._row(row, data, BlockWeights(weights, row.kb), place)
+
+    def copied_row(self, row: OutputRow, copied: CopiedRows, weights: BlockWeights) -> None:
+        """A row from the rows that are copied aside."""
+        self._row(row, copied.ring, weights, lambda x, r, s: copied.at(row.y, x, r, s))
+
+    def _row(self, row: OutputRow, data: tirx.Buffer, weights: BlockWeights, place: Place) -> None:
+        row.tiles(self.tile.pixels, lambda x, pixels: self._tile(row, data, weights, x, pixels, place))
+
+    def _tile(
+        self, row: OutputRow, data: tirx.Buffer, weights: BlockWeights, x: Index, pixels: int, place: Place
+    ) -> None:
         acc = row.accumulators(pixels, dtype=self.problem.numbers.name)
         rows, taps = self.problem.kernel
         loop = row.kernel.unrolled if rows * taps <= UNROLLED_TAPS else row.kernel.serial
-        with loop("r", rows) as r, row.kernel.unrolled("s", taps) as s:
-            self._tap(row, data, weights, acc, x, r, s)
+        with loop("r", rows) as r, row.kernel.unrolled("s", taps) as s, row.kernel.unrolled("m", pixels) as m:
+            weight = weights[r, s, vector(0, self.problem.lanes)]
+            acc.add(row.kernel, m, 0, data[tuple(place(x + m, r, s))] * weight)
         row.store(acc, x)
-
-    def _tap(
-        self,
-        row: OutputRow,
-        data: tirx.Buffer,
-        weights: tirx.Buffer,
-        acc: Accumulators,
-        x: Index,
-        r: Index,
-        s: Index,
-    ) -> None:
-        problem, form = self.problem, self.problem.input
-        with row.kernel.unrolled("m", acc.pixels) as m:
-            y, column = problem.window(0).coordinate(row.y, r), problem.window(1).coordinate(x + m, s)
-            value = data[tuple(block_at(form, row.n, row.kb, y, column))]
-            acc.add(row.kernel, m, 0, value * weights[row.kb, r, s, vector(0, form.lanes)])
