@@ -445,6 +445,11 @@ class Target(ABC):
         return {}
 
     @property
+    def asks_ahead(self) -> bool:
+        """Whether kernels name memory ahead of its use, for a CPU that would not fetch it by itself."""
+        return True
+
+    @property
     def scheduling_model(self) -> str:
         """The CPU by whose model in LLVM loops are estimated without the machine; "" where they are not."""
         return ""

@@ -25,6 +25,11 @@ _CRYPTOGRAPHY = frozenset({"aes", "sha2"})
 _SCALABLE = frozenset({"sve", "sve-bitperm"})
 """And all that builds on it: vectors are no longer than NEON's there, and kernels are written for those."""
 
+_FORESEEING = frozenset({"neoverse-n2", "neoverse-n1", "cortex-a78ae", "cortex-a76"})
+"""Cores that fetch long regular streams of reads to both near caches by themselves, by virtual addresses, so
+that a page's end does not stop them; Arm's manual of the A76 (A6.5) leaves prefetches to short and irregular
+ones, which kernels do not have."""
+
 PI3 = Reach(512 << 10, 8, 6, 2)
 PI4 = Reach(1 << 20, 12, 10, 4)
 PI5 = Reach(2 << 20, 24, 10, 8)
@@ -42,7 +47,7 @@ def _cpu(
     """A model; part: of the ID register MIDR_EL1, by Arm as implementer. l1, l2: KiB."""
     return Cpu(
         name, part, features, VECTOR_BITS, VECTOR_REGISTERS, reach, l1 << 10, l2 << 10, gigahertz,
-        multiplies, absent,
+        multiplies, absent, asks_ahead=name not in _FORESEEING,
     )  # fmt: skip
 
 

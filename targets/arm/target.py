@@ -35,6 +35,7 @@ class Arm(CpuTarget):
         cpu = self.model
         return {**super().facts, "L3 bytes": cpu.reach.l3, "nominal gigahertz": cpu.gigahertz,
                 "vectors of multiply-adds a cycle": cpu.multiplies_per_cycle,
+                "asks for memory ahead": cpu.asks_ahead,
                 "features not used": sorted(cpu.absent)}  # fmt: skip
 
     @property

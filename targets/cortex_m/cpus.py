@@ -47,7 +47,7 @@ def _cpu(
                  dram_gigabytes_per_second=4 * megahertz / 1000)  # fmt: skip
     return Cpu(
         name, "", frozenset(features), LANES_BITS, FLOAT_REGISTERS, near, 16 << 10, 1 << 30, megahertz / 1000,
-        multiplies, frozenset(absent),
+        multiplies, frozenset(absent), asks_ahead=False,
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ class Cpu:
     vector_registers: architectural ones. reach: what lies behind the caches of a core. l1, l2: bytes of
     those, of data. gigahertz: with all cores at work in full vectors, for the cost model.
     multiplies_per_cycle: whole vectors of multiply-adds that a core finishes in a cycle. absent: what LLVM
-    takes the model to have, and code must not use.
+    takes the model to have, and code must not use. asks_ahead: whether kernels name memory ahead of its use.
     """
 
     name: str
@@ -41,3 +41,4 @@ class Cpu:
     gigahertz: float = 2.5
     multiplies_per_cycle: float = 2.0
     absent: frozenset[str] = frozenset()
+    asks_ahead: bool = True

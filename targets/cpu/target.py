@@ -109,6 +109,10 @@ class CpuTarget(Target):
         cpu = self.model
         return Machine(self.architecture, tuple(sorted(cpu.features)), tuple(sorted(cpu.absent)))
 
+    @property
+    def asks_ahead(self) -> bool:
+        return self.model.asks_ahead
+
     def lanes(self, dtype: DType) -> int:
         return self.model.vector_bits // dtype.bits
 

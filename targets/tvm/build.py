@@ -87,9 +87,12 @@ def tir_text(func: tirx.PrimFunc) -> str:
     return func.script(show_meta=False)
 
 
-def build_object(func: tirx.PrimFunc, target: str | dict | tvm.target.Target) -> bytes:
+def build_object(
+    func: tirx.PrimFunc, target: str | dict | tvm.target.Target, *, asks_ahead: bool = True
+) -> bytes:
     """Compile one function to an ELF object whose only global symbol is `KERNEL_SYMBOL`.
 
+    asks_ahead: whether prefetches stay; they also keep addresses in registers.
     Raises `CodegenError` where the object would need more than libm (typically an internal buffer above
     `STACK_BYTES`, a packed call or a runtime assertion), or where an array has 2^31 elements or more.
     """
@@ -102,7 +105,7 @@ def build_object(func: tirx.PrimFunc, target: str | dict | tvm.target.Target) ->
         named = named.with_attr("tirx.noalias", True)
     with tvm.transform.PassContext(opt_level=3):
         module = tirx.transform.BindTarget(target)(tvm.IRModule({KERNEL_SYMBOL: named}))
-        module = s_tir.pipeline.finalize_host_passes()(_keep_on_stack(_lower(module)))
+        module = s_tir.pipeline.finalize_host_passes()(_kept_on_stack(asks_ahead)(_lower(module)))
         built = tvm.get_global_func("target.build." + target.kind.name)(module, target)
     return _checked(_object_bytes(built))
 
@@ -177,28 +180,31 @@ def _plain_c_function(func: tirx.PrimFunc, module: tvm.IRModule, context: object
     return plain.without_attr("tirx.is_entry_func")
 
 
-@tirx.transform.prim_func_pass(opt_level=0, name="rtcc.KeepOnStack")
-def _keep_on_stack(func: tirx.PrimFunc, module: tvm.IRModule, context: object) -> tirx.PrimFunc:
-    """Tell TVM to leave small local buffers to LLVM, which turns them into registers or stack slots.
+def _kept_on_stack(asks_ahead: bool) -> Any:
+    """Tells TVM to leave small local buffers to LLVM, which turns them into registers or stack slots.
 
-    On Cortex-M, whose memory is near, prefetches go: they would keep addresses in registers.
+    Without asking ahead prefetches go.
     """
-    without_caches = str(func.attrs["target"].attrs["mtriple"]).startswith("thumb")
-    return func.with_body(_rewritten(func.body, without_caches))
+
+    @tirx.transform.prim_func_pass(opt_level=0, name="rtcc.KeepOnStack")
+    def keep_on_stack(func: tirx.PrimFunc, module: tvm.IRModule, context: object) -> tirx.PrimFunc:
+        return func.with_body(_rewritten(func.body, asks_ahead))
+
+    return keep_on_stack
 
 
-def _rewritten(stmt: tirx.Stmt, without_caches: bool) -> tirx.Stmt:
+def _rewritten(stmt: tirx.Stmt, asks_ahead: bool) -> tirx.Stmt:
     match stmt:
         case tirx.AllocBuffer() if (
             stmt.buffer.ty.storage_scope == "local" and _bytes(stmt.buffer) <= STACK_BYTES
         ):
             return tirx.AllocBuffer(stmt.buffer, {"disable_lower_builtin": tirx.IntImm("bool", 1)})
         case tirx.SeqStmt():
-            return tirx.SeqStmt([_rewritten(part, without_caches) for part in stmt.seq])
+            return tirx.SeqStmt([_rewritten(part, asks_ahead) for part in stmt.seq])
         case tirx.AttrStmt():
-            return tirx.AttrStmt(stmt.node, stmt.attr_key, stmt.value, _rewritten(stmt.body, without_caches))
+            return tirx.AttrStmt(stmt.node, stmt.attr_key, stmt.value, _rewritten(stmt.body, asks_ahead))
         case tirx.For():
-            body = _rewritten(stmt.body, without_caches)
+            body = _rewritten(stmt.body, asks_ahead)
             if body.same_as(stmt.body):
                 return stmt
             return tirx.For(
@@ -211,11 +217,11 @@ def _rewritten(stmt: tirx.Stmt, without_caches: bool) -> tirx.Stmt:
                 stmt.annotations,
                 stmt.step,
             )
-        case tirx.Evaluate() if without_caches and _is_prefetch(stmt.value):
+        case tirx.Evaluate() if not asks_ahead and _is_prefetch(stmt.value):
             return tirx.Evaluate(tirx.IntImm("int32", 0))
         case tirx.IfThenElse():
-            otherwise = stmt.else_case and _rewritten(stmt.else_case, without_caches)
-            return tirx.IfThenElse(stmt.condition, _rewritten(stmt.then_case, without_caches), otherwise)
+            otherwise = stmt.else_case and _rewritten(stmt.else_case, asks_ahead)
+            return tirx.IfThenElse(stmt.condition, _rewritten(stmt.then_case, asks_ahead), otherwise)
     return stmt
 
 

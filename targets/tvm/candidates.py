@@ -365,7 +365,8 @@ def _winograd_candidate(problem: WinogradProblem, op: Op, vectors: Vectors, pric
     conv, rank = problem.conv, op.type.rank
     points = tuple((axis, 1) for axis in range(2, rank))
     weights = Layout(((0, by.blocks * vectors.lanes), *points, (1, 1)), (0,))
-    each = sum_error(transformed_roundings(conv.channels) + 4 * max(problem.points), SINGLE)
+    terms = transformed_roundings(conv.channels, by_lane=conv.reads_lanes)
+    each = sum_error(terms + 4 * max(problem.points), SINGLE)
     error = amplification(problem.outputs, conv.kernel) * each  # as docs/arithmetic.md has it
     border = conv.needed_halo if rank == 4 else (conv.needed_halo[1], conv.needed_halo[3])
     form = Transformed(WinogradConv.name, problem.outputs[4 - rank :])

@@ -140,6 +140,16 @@ class FunctionBuilder:
         yield from self._loop(name, start, extent, tirx.ForKind.SERIAL)
 
     @contextmanager
+    def serial_by(self, name: str, extent: Index, start: Index, together: int) -> Iterator[Index]:
+        """As `serial`, so many iterations of `together` that divide it written out in each round."""
+        if together == 1:
+            with self.serial(name, extent, start) as number:
+                yield number
+            return
+        with self.serial(name, extent // together) as turn, self.unrolled("k", together) as k:
+            yield start + turn * together + k
+
+    @contextmanager
     def unrolled(self, name: str, extent: int, start: int = 0) -> Iterator[Index]:
         """A loop from start, written out in full, so that indices into locals become constants."""
         yield from self._loop(name, start, extent, tirx.ForKind.UNROLLED)

@@ -24,12 +24,13 @@ HALF_BLOCK = HALF_TERMS
 channels. Sums of so many random terms err by about 0.2·√72 = 1.7 units of roundoff of theirs, whatever the
 length of the whole (docs/arm.md)."""
 
-TRANSFORMED_CHANNELS = 16
-"""Channels that Winograd's products add up before their sum goes on: transforming back amplifies what
-rounding does to these sums. Measured on a Zen 5, 16 cost no more than 32, and 8 up to 5 % more."""
+TRANSFORMED_PARTS = (128, 16)
+"""Channels of a stretch, and of its parts, that Winograd's products add up before their sum goes on:
+transforming back amplifies what rounding does to these sums. Measured on a Zen 5, parts of 16 cost no more
+than those of 32, and of 8 up to 5 % more."""
 
-TRANSFORMED_STRETCH = 128
-"""Channels whose parts are added up before their sum goes to the total."""
+TRANSFORMED_PARTS_BY_LANE = (64,)
+"""The same where a tile's sums fill the registers and vectors are short: each part keeps and fetches them."""
 
 
 def is_one_block(terms: int, numbers: Numbers) -> bool:
@@ -49,8 +50,15 @@ def roundings(terms: int, block: int) -> int:
     return terms if terms <= block else block + -(-terms // block)
 
 
-def transformed_roundings(channels: int) -> int:
+def transformed_parts(*, by_lane: bool) -> tuple[int, ...]:
+    """Into how many channels Winograd's products are cut, the longest parts first."""
+    return TRANSFORMED_PARTS_BY_LANE if by_lane else TRANSFORMED_PARTS
+
+
+def transformed_roundings(channels: int, *, by_lane: bool = False) -> int:
     """How often at most a term of Winograd's products is rounded: in its part, its stretch, and the total."""
-    stretch = min(channels, TRANSFORMED_STRETCH)
-    total = 0 if channels == stretch else -(-channels // TRANSFORMED_STRETCH)
-    return roundings(stretch, TRANSFORMED_CHANNELS) + total
+    total, count = 0, channels
+    for length in transformed_parts(by_lane=by_lane):
+        if count > length:
+            total, count = total + -(-count // length), length
+    return total + count

@@ -29,7 +29,9 @@ x - x, x != x): `exact` hides a value from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import tvm
@@ -74,6 +76,18 @@ ATANH_TAIL = (0.33333333333293347, 0.2000000002630884, 0.14285708532795313, 0.11
 EXP2_F64 = (0.999999999961682, 0.6931471807284472, 0.2402265119815589, 0.05550410353440535,
 0.009618027253880793,
             0.0013333922571612132, 0.00015469291077498703, 1.5201919510246984e-05)  # fmt: skip
+
+
+_HAS_EXTREMA: ContextVar[bool] = ContextVar("extrema", default=False)
+
+
+@contextmanager
+def instructions_of(features: Collection[str]) -> Generator[None]:
+    """Within, `maximum` and `minimum` are instructions where a CPU with those features, by LLVM's names, has
+    such that propagate NaN: NEON's `fmax` and `fmin`."""
+    token = _HAS_EXTREMA.set("neon" in features)
+    yield
+    _HAS_EXTREMA.reset(token)
 
 
 # ------------------------------------------------------------------------------------------- building blocks
@@ -211,6 +225,9 @@ def minimum(a: Expr, b: Expr) -> Expr:
 
 def _extremum(choose: Callable[[Expr, Expr], Expr], a: Expr, b: Expr) -> Expr:
     """TIR's Max(a, b) is a > b ? a : b: NaN in `b` comes through, NaN in `a` does not."""
+    if _is_float(a) and _HAS_EXTREMA.get():
+        name = "llvm.maximum" if choose is tirx.Max else "llvm.minimum"
+        return tirx.call_llvm_pure_intrin(str(a.ty.dtype), name, a, b)
     if not _is_float(a) or _known_number(a):
         return choose(a, b)
     if _known_number(b):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tvm import tirx
 
 from rtcc.ir.ops.winograd import amplification, transformed_filter
 from rtcc.targets.tvm.kernels.convolution import direct_conv, plain_conv
@@ -12,6 +13,7 @@ from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import direct_tile, plain_tile
 from rtcc.targets.tvm.kernels.matrix_product import matmul
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, MatmulTile, choose_tile
+from rtcc.targets.tvm.kernels.tiling import even_part, together
 from rtcc.targets.tvm.kernels.transformed import winograd_conv
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking, scratch_bytes
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem
@@ -91,18 +93,23 @@ def test_winograd(outputs: int, channels: int) -> None:
     assert np.abs(result - exact).max() <= amplification(p.outputs, (3, 3)) * steps * U * exact
 
 
-@pytest.mark.parametrize(("outputs", "most"), [(2, 2.95), (4, 8.2)])
-def test_winograd_adds_random_terms_by_parts(outputs: int, most: float) -> None:
-    """Root mean squares: errors, over u · √Σ terms². By parts of 32 channels they are 3.1 and 8.8."""
+@pytest.mark.parametrize(
+    ("outputs", "lanes", "most"), [(2, 16, 2.95), (4, 16, 8.2), (2, 4, 4.1), (4, 4, 11.0)]
+)
+def test_winograd_adds_random_terms_by_parts(outputs: int, lanes: int, most: float) -> None:
+    """Root mean squares: errors, over u · √Σ terms². By parts of 32 channels they are 3.1 and 8.8.
+
+    Where lanes are multiplied parts are of 64: 4.0 and 10.9."""
     random, channels, size = np.random.default_rng(0), 512, 16
-    p = WinogradProblem(ConvProblem(1, channels, size, size, 32, (3, 3)), (outputs, outputs))
+    conv = ConvProblem(1, channels, size, size, 32, (3, 3), lanes=lanes, by_lane=lanes == 4)
+    p = WinogradProblem(conv, (outputs, outputs))
     tile = Blocking(4, 2)
     weights = random.standard_normal((32, channels, 3, 3)).astype(np.float32)
     data = np.maximum(random.standard_normal((1, channels, size, size)), 0).astype(np.float32)
     packed = winograd_weights(transformed_filter(weights, p.outputs).astype(np.float32), p, tile)
     func = winograd_conv.make(p, None, tile)
     inputs = [blocked(data, p.conv.input), packed]
-    result = run(func, 16, inputs, p.conv.output.shape, scratch_bytes(p, tile))
+    result = run(func, lanes, inputs, p.conv.output.shape, scratch_bytes(p, tile))
     windows = np.lib.stride_tricks.sliding_window_view(data[0].astype(np.float64), (3, 3), (1, 2))
     exact = np.einsum("cyxrs,kcrs->kyx", windows, weights, optimize=True)
     terms = np.einsum("cyxrs,kcrs->kyx", windows**2, weights.astype(np.float64) ** 2, optimize=True)
@@ -115,6 +122,17 @@ def test_sums_of_transformed_products_have_three_levels() -> None:
     assert [transformed_roundings(channels) for channels in (1, 16, 17, 64, 128, 129, 512)] == [
         1, 16, 18, 20, 24, 26, 28,
     ]  # fmt: skip
+    by_lane = [transformed_roundings(channels, by_lane=True) for channels in (1, 64, 65, 512)]
+    assert by_lane == [1, 64, 66, 72]
+
+
+def test_channels_are_taken_together_where_they_divide() -> None:
+    assert [together(count) for count in (1, 2, 3, 4, 6, 8)] == [1, 2, 1, 4, 2, 4]
+    assert together(tirx.Var("count", "int32")) == 1
+
+
+def test_parts_are_equal_where_that_costs_little() -> None:
+    assert [even_part(blocks, 32) for blocks in (144, 240, 64, 33, 37)] == [24, 24, 32, 32, 32]
 
 
 REDUCTIONS = {

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tvm import tirx
 
@@ -69,6 +69,19 @@ class Epilogue(Protocol):
         ...
 
 
+@runtime_checkable
+class StartedEpilogue(Epilogue, Protocol):
+    """One whose first step adds something that a sum of products may as well begin with."""
+
+    def start(self, at: Position, buffers: Sequence[tirx.Buffer]) -> Expr | None:
+        """What is added at a position, in f32; None where nothing is."""
+        ...
+
+    def emit_rest(self, value: Expr, at: Position, buffers: Sequence[tirx.Buffer]) -> Expr:
+        """As `emit`, of a sum that began with `start`."""
+        ...
+
+
 class _Store:
     """The epilogue that changes nothing."""
 
@@ -90,5 +103,14 @@ class BoundEpilogue:
             kernel.buffer(spec.name, spec.shape, spec.dtype) for spec in self._epilogue.parameters
         ]
 
-    def __call__(self, value: Expr, at: Position) -> Expr:
-        return self._epilogue.emit(value, at, self._buffers)
+    def __call__(self, value: Expr, at: Position, *, started: bool = False) -> Expr:
+        """What becomes of a value; started: of one that began with `start`."""
+        epilogue = self._epilogue
+        if started and isinstance(epilogue, StartedEpilogue):
+            return epilogue.emit_rest(value, at, self._buffers)
+        return epilogue.emit(value, at, self._buffers)
+
+    def start(self, at: Position) -> Expr | None:
+        """What a sum may begin with in place of zeros; None where there is nothing."""
+        epilogue = self._epilogue
+        return epilogue.start(at, self._buffers) if isinstance(epilogue, StartedEpilogue) else None

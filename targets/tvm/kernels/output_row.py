@@ -24,12 +24,16 @@ from rtcc.targets.tvm.kernels.window import Window
 
 @dataclass(frozen=True)
 class Accumulators:
-    """A tile's registers: vector (m, j) is pixel m of block j."""
+    """A tile's registers: vector (m, j) is pixel m of block j.
+
+    started: whether they began with what the epilogue adds first.
+    """
 
     buffer: tirx.Buffer
     pixels: int
     blocks: int
     lanes: int
+    started: bool = False
 
     def place(self, m: Index, j: Index) -> Expr:
         """The index of one vector."""
@@ -155,10 +159,29 @@ class OutputRow:
         blocks, lanes = self.tiling.blocks, self.tiling.out.lanes
         return Accumulators.cleared(self.kernel, "acc", pixels, blocks, lanes, start, dtype)
 
+    def started(self, pixels: int, *, by_lane: bool, dtype: str = "float32") -> Accumulators:
+        """As `accumulators`; by_lane: whether they begin with what is added per channel, where that is.
+
+        It takes an addition less; a broadcast operand of a product, as x86 has it, is no cheaper for it.
+        """
+        kernel, out = self.kernel, self.tiling.out
+        block = [tirx.Min(self._block(j), out.blocks - 1) for j in range(self.tiling.blocks)]
+        starts = [
+            self.finish.start(Position((self.n, each * out.lanes, self.y, 0), 1, out.lanes)) for each in block
+        ]
+        if not by_lane or dtype != "float32" or any(each is None for each in starts):
+            return self.accumulators(pixels, dtype=dtype)
+        buffer = Accumulators.undefined(kernel, "acc", pixels, self.tiling.blocks, out.lanes).buffer
+        acc = Accumulators(buffer, pixels, self.tiling.blocks, out.lanes, started=True)
+        for j, start in enumerate(starts):
+            with kernel.unrolled("m", pixels) as m:
+                kernel.store(buffer, [acc.place(m, j)], start)
+        return acc
+
     def store(self, acc: Accumulators, x: Index) -> None:
         """Finish a tile that begins at column x and store it."""
         with self._each(acc) as (m, j):
-            value = self._finished(acc.buffer[acc.place(m, j)], j, x + m)
+            value = self._finished(acc.buffer[acc.place(m, j)], j, x + m, started=acc.started)
             self.kernel.store(self.buffer, self._at(j, x + m), value)
 
     def suspend(self, acc: Accumulators, x: Index) -> None:
@@ -186,14 +209,14 @@ class OutputRow:
         ):
             yield m, j
 
-    def _finished(self, value: Expr, j: Index, x: Index) -> Expr:
+    def _finished(self, value: Expr, j: Index, x: Index, *, started: bool) -> Expr:
         out, y = self.tiling.out, self.y
         if self.tiling.joined > 1:
             y = self.y * self.tiling.joined + tirx.truncdiv(x, out.width)
             x = tirx.truncmod(x, out.width)
         block = self._block(j)
         at = Position((self.n, block * out.lanes, y, x), 1, out.lanes)
-        return zero_padding(out, block, self.finish(value, at))
+        return zero_padding(out, block, self.finish(value, at, started=started))
 
     def _at(self, j: Index, x: Index) -> list[Index]:
         return block_at(self.tiling.form, self.n, self._block(j), self.y, x)

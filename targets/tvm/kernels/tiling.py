@@ -33,6 +33,22 @@ def split_evenly(extent: int, most: int) -> tuple[int, int]:
     return tile, extent % tile
 
 
+def together(count: object) -> int:
+    """How many of so many turns an innermost loop that multiplies by lanes takes in a round.
+
+    A turn has five instructions of the loop's own beside 20 to 84 products. An expression, which may not
+    divide, takes one.
+    """
+    return next(n for n in (4, 2, 1) if n == 1 or (isinstance(count, int) and count % n == 0))
+
+
+def even_part(blocks: int, most: int) -> int:
+    """Channel blocks of a part of a sum: at most so many, and where it costs little all parts equal."""
+    lengths = range(most, most // 2, -1)
+    even = [length for length in lengths if blocks % length == 0]
+    return max(even, key=lambda length: (together(length), length), default=most)
+
+
 def most_pixels(registers: int, blocks: int, *, by_lane: bool = False, taps: int = 1) -> int:
     """The most pixels of a register tile by so many vectors of results; weights are read as they are used.
 
@@ -44,15 +60,22 @@ def most_pixels(registers: int, blocks: int, *, by_lane: bool = False, taps: int
     return (registers - blocks - 1) // blocks
 
 
-def cycles_per_step(width: int, pixels: int, blocks: int, first_use: float = 0.0) -> float:
+def cycles_per_step(
+    width: int, pixels: int, blocks: int, first_use: float = 0.0, *, lanes: int = 1
+) -> float:
     """Estimated cycles of one reduction step over a row of `width` pixels cut into tiles of pixels by blocks.
 
     Two multiply-adds or two loads a cycle, four cycles of latency to hide. Weights come from the second cache
     as a rule, hence their price; `first_use` is a pixel's for being brought near, spread over its uses.
+
+    lanes: steps that one load of a pixel is for; where those are several, tiles differ by how many
+    instructions are no products.
     """
 
     def tile(count: int) -> float:
-        cycles = max(count * blocks / 2, (count + blocks) / 2, 4.0)
+        cycles = max(count * blocks / 2, (count / lanes + blocks) / 2, 4.0)
+        if lanes > 1:
+            return cycles + (0.15 / lanes + first_use) * count + 0.15 * blocks + 0.6 / lanes
         return cycles + (0.05 + first_use) * count + 0.2 * blocks
 
     whole, rest = divmod(width, pixels)

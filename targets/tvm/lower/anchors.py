@@ -37,6 +37,7 @@ from rtcc.targets.tvm.kernels.transformed.columns_tiles import ColumnsTile
 from rtcc.targets.tvm.kernels.transformed.columns_tiles import tile_illegal as columns_tile_illegal
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking, blocking_illegal
 from rtcc.targets.tvm.lower import reduction, rows, windows
+from rtcc.targets.tvm.lower.channel_vectors import CHANNELS
 from rtcc.targets.tvm.lower.kernel import emit, integer, literal, narrowed, storage_type, widened
 from rtcc.targets.tvm.lower.movement import split_index
 from rtcc.targets.tvm.lower.rules import kernel_rule
@@ -89,9 +90,22 @@ class RegionEpilogue:
         ]
 
     def emit(self, value: Expr, at: Position, buffers: Sequence[tirx.Buffer]) -> Expr:
+        """What the region makes of one vector of the anchor's result, its addend not yet added."""
+        return self._rest(self._with_addend(value, self.logical(at), buffers), self.logical(at), buffers)
+
+    def start(self, at: Position, buffers: Sequence[tirx.Buffer]) -> Expr | None:
+        """A convolution's bias in f32; None where there is none."""
+        addend = self._addend
+        if addend is None or self.anchor.type.dtype is not DType.F32:
+            return None
+        return self._load(addend, self.anchor.type, self.logical(at), buffers, (CHANNELS,))
+
+    def emit_rest(self, value: Expr, at: Position, buffers: Sequence[tirx.Buffer]) -> Expr:
         """What the region makes of one vector of the anchor's result."""
-        at = self.logical(at)
-        known: dict[Value, Expr] = {self.anchor.result: self._with_addend(value, at, buffers)}
+        return self._rest(value, self.logical(at), buffers)
+
+    def _rest(self, value: Expr, at: Position, buffers: Sequence[tirx.Buffer]) -> Expr:
+        known: dict[Value, Expr] = {self.anchor.result: value}
         pool = joined_pool(self.graph)
         for op in list(self.graph.ops)[:-1]:
             if op is not self.anchor and op is not pool:
@@ -106,6 +120,11 @@ class RegionEpilogue:
         assert last is not None
         return known[last]
 
+    @property
+    def _addend(self) -> Value | None:
+        """The anchor's own third operand."""
+        return self.anchor.operands[2] if len(self.anchor.operands) > 2 else None
+
     def _emitted(self, op: Op, operands: Sequence[Expr | None]) -> Expr:
         """What one op makes of its operands."""
         return emit(op, *operands)
@@ -115,10 +134,10 @@ class RegionEpilogue:
 
         Halves are added in float32 and rounded once.
         """
-        addend = self.anchor.operands[2] if len(self.anchor.operands) > 2 else None
+        addend = self._addend
         if addend is None:
             return narrowed(value, self.anchor.type)
-        axes = (1,) if isinstance(self.anchor, nn.Conv | WinogradConv | FftConv) else None
+        axes = (CHANNELS,) if isinstance(self.anchor, nn.Conv | WinogradConv | FftConv) else None
         loaded = self._load(addend, self.anchor.type, at, buffers, axes)
         return narrowed(widened(value) + widened(loaded), self.anchor.type)
 

@@ -24,6 +24,7 @@ from rtcc.targets.tvm.lower.rules import Kind, rule_of
 from rtcc.targets.tvm.outlined import outlining
 from rtcc.targets.tvm.overwriting import overwritable
 from rtcc.targets.tvm.support import why_no_kernel
+from rtcc.targets.tvm.vector_math import instructions_of
 from rtcc.text import parse_module
 
 
@@ -56,7 +57,8 @@ def compile_kernel(kernel: Graph, target: Target) -> bytes:
         return c_kernel(func, functions, sums_fit=any(isinstance(op, SUMS) for op in kernel.ops)).to_bytes()
     machine = target.machine
     features = (*(f"+{each}" for each in sorted(machine.features)), *(f"-{each}" for each in machine.absent))
-    return build_object(lower_kernel(kernel, target), target_of(target.cpu, features, machine.triple))
+    built_for = target_of(target.cpu, features, machine.triple)
+    return build_object(lower_kernel(kernel, target), built_for, asks_ahead=target.asks_ahead)
 
 
 def lower_kernel(kernel: Graph, target: Target) -> tirx.PrimFunc:
@@ -65,7 +67,8 @@ def lower_kernel(kernel: Graph, target: Target) -> tirx.PrimFunc:
     if wrong:
         raise InvalidInput("bad-overlap", f"its code cannot write the result over operand {wrong[0]}",
                            hint="plan-memory says which it can: run it again")  # fmt: skip
-    func: Any = _lowered(kernel, target)
+    with instructions_of(target.machine.features):
+        func: Any = _lowered(kernel, target)
     return func.with_attr("tirx.noalias", False) if declared_over(kernel) else func
 
 

@@ -42,8 +42,8 @@ PRODUCTS = ("fmla", "usmmla", "usdot", "sdot", "mul")
 PLACE = re.compile(r"\b([0-9a-f]+) <")
 
 
-def hottest_block(module: Module, folder: Path, conv: str = "direct") -> list[str]:
-    """Of the convolution's kernel, the instructions between two branches that have most products."""
+def instructions(module: Module, folder: Path, conv: str) -> list[tuple[str, str]]:
+    """Of the convolution's kernel, address and text."""
     if shutil.which("aarch64-linux-gnu-objdump") is None:
         pytest.skip("aarch64-linux-gnu-objdump is not installed")
     compilation = start(module, Options(conv=conv))
@@ -54,7 +54,12 @@ def hottest_block(module: Module, folder: Path, conv: str = "direct") -> list[st
     path.write_bytes(objects[name])
     command = ["aarch64-linux-gnu-objdump", f"--disassemble={KERNEL_SYMBOL}", "--no-show-raw-insn", path]
     listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    rows = re.findall(r"^\s+([0-9a-f]+):\t(.*)$", listing, re.MULTILINE)
+    return re.findall(r"^\s+([0-9a-f]+):\t(.*)$", listing, re.MULTILINE)
+
+
+def hottest_block(module: Module, folder: Path, conv: str = "direct") -> list[str]:
+    """Of the convolution's kernel, the instructions between two branches that have most products."""
+    rows = instructions(module, folder, conv)
     targets = {found[1] for _, text in rows if BRANCH.match(text) and (found := PLACE.search(text))}
     blocks: list[list[str]] = [[]]
     for place, text in rows:
@@ -79,6 +84,39 @@ def test_floats_are_whole_vectors_of_multiply_adds(core: str, tmp_path: Path) ->
     assert counted(body)["fmla"] >= 16
     assert counted(body)["fmla"] > 0.8 * len(body)
     assert not any(text.startswith("st") for text in body)
+
+
+CLIPPED = """// rtir 1  level=graph
+const #w : f32[32,32,3,3] = splat(0.5)
+const #b : f32[32] = splat(0.25)
+const #low : f32[] = 0
+const #high : f32[] = 6
+graph @main(%x: f32[1,32,10,10]) {
+  %y = nn.conv(%x, #w, #b) : f32[1,32,8,8]
+  %z = math.clip(%y, #low, #high) : f32[1,32,8,8]
+  return(%z)
+}
+"""
+
+
+@pytest.mark.parametrize(("core", "asks"), [("cortex-a53", True), ("cortex-a76", False)])
+def test_what_is_beside_the_products(core: str, asks: bool, tmp_path: Path) -> None:
+    """Sums begin with the bias, limits are an instruction each; memory is asked for where cores need it."""
+    module = parse_module(CLIPPED)
+    module.target = f"arm:{core}"
+    found = Counter(text.split()[0] for _, text in instructions(module, tmp_path, "direct"))
+    assert found["fmax"] == found["fmin"] >= 8
+    assert not any(name.startswith(("fcm", "fadd")) for name in found)
+    assert (found["prfm"] > 0) == asks == parse_target(f"arm:{core}").asks_ahead
+
+
+def test_short_rounds_take_several_blocks_of_channels(tmp_path: Path) -> None:
+    """Of a 1x1 convolution four: what counts and jumps is few instructions beside the products."""
+    module = parse_module(FLOATS.replace("32,32,3,3", "32,32,1,1").replace("1,32,8,8", "1,32,10,10"))
+    module.target = "arm:cortex-a76"
+    body = hottest_block(module, tmp_path)
+    assert counted(body)["fmla"] >= 192
+    assert counted(body)["fmla"] > 0.8 * len(body)
 
 
 @pytest.mark.parametrize("core", ["cortex-a76", "neoverse-n2"])

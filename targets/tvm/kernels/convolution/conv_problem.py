@@ -85,6 +85,16 @@ class ConvProblem:
         """Whether the channels that are summed fill all lanes of their blocks."""
         return self.channels // self.groups % self.lanes == 0
 
+    @property
+    def reads_lanes(self) -> bool:
+        """Whether a block of a pixel's channels is read together and multiplied lane by lane."""
+        return self.by_lane and self.has_whole_blocks
+
+    @property
+    def lanes_read(self) -> int:
+        """Channels of a pixel that one load is for."""
+        return self.lanes if self.reads_lanes else 1
+
     @cached_property
     def share_inside(self) -> float:
         """The part of the multiply-adds whose data are no padding."""

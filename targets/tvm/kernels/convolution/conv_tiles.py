@@ -102,7 +102,7 @@ def direct_tiles(
     if may_join_rows(problem):
         joins = [n for n in range(1, problem.output_height + 1) if problem.output_height % n == 0]
     blocks = -(-problem.filters // problem.groups // problem.lanes)
-    by_lane, taps = problem.by_lane and problem.has_whole_blocks, problem.kernel[1]
+    by_lane, taps = problem.reads_lanes, problem.kernel[1]
 
     def room(nt: int) -> int:
         if by_lane and taps > 1 and nt > 2:
@@ -141,7 +141,7 @@ def pixel_cycles(problem: ConvProblem, tile: Tile, *, is_near: bool = False) -> 
     blocks = -(-problem.filters // problem.groups // problem.lanes)
     steps_per_line = problem.lanes * problem.kernel[0] * problem.kernel[1]
     first_use = 0.0 if is_near else 2.0 / steps_per_line
-    cycles = cycles_per_step(width, tile.pixels, tile.blocks, first_use)
+    cycles = cycles_per_step(width, tile.pixels, tile.blocks, first_use, lanes=problem.lanes_read)
     return -(-blocks // tile.blocks) * cycles / width
 
 
@@ -194,7 +194,7 @@ def tile_illegal(problem: ConvProblem, tile: Tile) -> str | None:
 
 def reads_rows_by_lane(problem: ConvProblem) -> bool:
     """Whether `plain_conv` reads neighbouring pixels together and multiplies by one after the other."""
-    return problem.by_lane and problem.strides[1] <= 2 and problem.dilations[1] == 1
+    return problem.by_lane and problem.strides[1] <= 2 and problem.dilations == (1, 1)
 
 
 @functools.cache

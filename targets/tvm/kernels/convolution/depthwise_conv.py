@@ -100,7 +100,7 @@ class _DepthwiseConv:
     def _tile(
         self, row: OutputRow, data: tirx.Buffer, weights: BlockWeights, x: Index, pixels: int, place: Place
     ) -> None:
-        acc = row.accumulators(pixels, dtype=self.problem.numbers.name)
+        acc = row.started(pixels, by_lane=self.problem.by_lane, dtype=self.problem.numbers.name)
         rows, taps = self.problem.kernel
         loop = row.kernel.unrolled if rows * taps <= UNROLLED_TAPS else row.kernel.serial
         with loop("r", rows) as r, row.kernel.unrolled("s", taps) as s, row.kernel.unrolled("m", pixels) as m:

@@ -29,7 +29,7 @@ from rtcc.targets.tvm.kernels.convolution.conv_tiles import direct_illegal, dire
 from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Epilogue
 from rtcc.targets.tvm.kernels.numbers import TOTAL
 from rtcc.targets.tvm.kernels.output_row import Accumulators, Band, OutputRow, banded
-from rtcc.targets.tvm.kernels.tiling import Tiling
+from rtcc.targets.tvm.kernels.tiling import Tiling, even_part, together
 from rtcc.targets.tvm.kernels.window_taps import each_tap
 from rtcc.targets.tvm.summation import block_length
 
@@ -89,14 +89,20 @@ class _DirectConv:
     def part(self) -> int:
         """Input blocks whose products are added up before their sum goes to a total."""
         taps = self.problem.kernel[0] * self.problem.kernel[1] * self.problem.lanes
-        return max(1, block_length(self.depth * taps, self.problem.numbers) // taps)
+        longest = max(1, block_length(self.depth * taps, self.problem.numbers) // taps)
+        return even_part(self.depth, longest) if self._is_short and longest < self.depth else longest
+
+    @property
+    def _is_short(self) -> bool:
+        """Whether a block of channels has so few products that the innermost loop takes several at once."""
+        return self.problem.reads_lanes and self.problem.kernel == (1, 1)
 
     def _tile(
         self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, sweep: Index, x: Index, pixels: int
     ) -> None:
         kernel, last = row.kernel, self.passes - 1
         numbers = self.problem.numbers.name if self.part >= self.depth else TOTAL
-        acc = row.accumulators(pixels, dtype=numbers)
+        acc = row.started(pixels, by_lane=self.problem.by_lane, dtype=numbers)
         if last:
             with kernel.when(tirx.GT(sweep, 0)):
                 row.resume(acc, x)
@@ -127,7 +133,9 @@ class _DirectConv:
         with kernel.serial("part", tirx.truncdiv(count + (room - 1), room)) as part:
             partial = row.accumulators(acc.pixels, dtype=problem.numbers.name)
             begin = first + part * room
-            self._products(row, data, weights, partial, x, begin, tirx.Min(room, first + count - begin))
+            is_even = self._is_short and self.passes == 1 and self.depth % room == 0
+            taken = room if is_even else tirx.Min(room, first + count - begin)
+            self._products(row, data, weights, partial, x, begin, taken)
             acc.add_all(kernel, partial)
 
     def _products(
@@ -147,14 +155,15 @@ class _DirectConv:
         def place(m: Index) -> Index:
             return across.coordinate(x + m, s) + problem.input_halo[1]
 
+        turns = together(count) if self._is_short else 1
         with (
-            kernel.serial("cb", count, first) as cb,
+            kernel.serial_by("cb", count, first, turns) as cb,
             each_tap(kernel, problem.windows, (row.y, x), acc.pixels) as (r, s, parts),
         ):
             self._ask_for_inputs(row, data, x + acc.pixels, acc.pixels, (cb, r, s))
             y = down.coordinate(row.y, r) + problem.input_halo[0]
             block = row.first_input_block(problem) + cb
-            if problem.by_lane and problem.has_whole_blocks:
+            if problem.reads_lanes:
                 kernel.prefetch(weights, [row.kb, cb, r, s, AHEAD_ELEMENTS // columns], columns * lanes)
                 for inside, condition in parts:
                     with kernel.when(condition):

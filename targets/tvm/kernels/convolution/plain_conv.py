@@ -8,6 +8,7 @@ tiles at the left and right edge are written out separately with only the taps t
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import prod
 
@@ -33,7 +34,7 @@ from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.numbers import TOTAL
 from rtcc.targets.tvm.kernels.output_row import Accumulators, OutputRow
-from rtcc.targets.tvm.kernels.tiling import Tiling
+from rtcc.targets.tvm.kernels.tiling import Tiling, together
 from rtcc.targets.tvm.kernels.window_taps import each_tap, tap_bounds
 from rtcc.targets.tvm.summation import block_length
 
@@ -93,7 +94,7 @@ class _PlainConv:
 
         def emit(x: Index, pixels: int) -> None:
             numbers = self.problem.numbers.name if self._part >= self.problem.channels else TOTAL
-            acc = row.accumulators(pixels, dtype=numbers)
+            acc = row.started(pixels, by_lane=self.problem.by_lane, dtype=numbers)
             self._reduce(row, data, weights, acc, x)
             row.store(acc, x)
 
@@ -105,15 +106,22 @@ class _PlainConv:
         """Add all products to the accumulators; a long sum in parts of whole channels (`summation`)."""
         kernel, channels, part = row.kernel, self.problem.channels, self._part
         if part >= channels:
-            with kernel.serial("c", channels) as c:
+            with self._channels(kernel, channels, 0) as c:
                 self._channel(row, data, weights, acc, x, c)
             return
         with kernel.serial("part", -(-channels // part)) as number:
             partial = row.accumulators(acc.pixels, dtype=self.problem.numbers.name)
             begin = kernel.bind("begin", number * part)
-            with kernel.serial("c", bounded(part, channels, begin), begin) as c:
+            with self._channels(kernel, bounded(part, channels, begin), begin) as c:
                 self._channel(row, data, weights, partial, x, c)
             acc.add_all(kernel, partial)
+
+    def _channels(
+        self, kernel: FunctionBuilder, count: Index, begin: Index
+    ) -> AbstractContextManager[Index]:
+        """A loop over so many channels; several in a round where each has one row of products by lane."""
+        is_short = self.problem.kernel == (1, 1) and reads_rows_by_lane(self.problem)
+        return kernel.serial_by("c", count, begin, together(count) if is_short else 1)
 
     def _channel(
         self, row: OutputRow, data: tirx.Buffer, weights: tirx.Buffer, acc: Accumulators, x: Index, c: Index
@@ -122,8 +130,9 @@ class _PlainConv:
         kernel, (down, across) = row.kernel, self.problem.windows
         if reads_rows_by_lane(self.problem) and across.inside(x, acc.pixels) is None:
             first, end = tap_bounds(down, row.y)
-            with kernel.serial("r", end - first, first) as r:
-                self._taps_of_row(row, data, weights, acc, x, c, r)
+            top = kernel.bind("top", down.coordinate(row.y, first))  # not negative, as addresses want it
+            with kernel.serial("r", end - first) as r:
+                self._taps_of_row(row, data, weights, acc, x, (c, first + r, top + r))
             return
         with each_tap(kernel, (down, across), (row.y, x), acc.pixels) as (r, s, parts):
             y = down.coordinate(row.y, r)
@@ -146,15 +155,15 @@ class _PlainConv:
         weights: tirx.Buffer,
         acc: Accumulators,
         x: Index,
-        c: Index,
-        r: Index,
+        rows: tuple[Index, Index, Index],
     ) -> None:
         """Add the products of a row of the filter with pixels that are all inside the data.
 
-        These are read by vectors, of which the last may overlap the one before.
+        rows: the channel, the filter's row and the data's. Pixels are read by vectors, of which the last may
+        overlap the one before.
         """
-        kernel, lanes, (down, across) = row.kernel, acc.lanes, self.problem.windows
-        y, column = down.coordinate(row.y, r), across.coordinate(x, 0)
+        kernel, lanes, across = row.kernel, acc.lanes, self.problem.window(1)
+        (c, r, y), column = rows, across.coordinate(x, 0)
         count = (acc.pixels - 1) * across.stride + across.taps
         if self._asks_for_inputs:
             kernel.prefetch_from(data, [row.n, c, y, x + acc.pixels], acc.pixels, SECOND_CACHE)

@@ -78,8 +78,9 @@ class TileBlock:
 
     def transformed(self, product: Index, block: Index, tile: Index, part: int = 0) -> Index:
         """Where in the scratch one number of a tile's transformed channel block begins."""
+        scratch = Scratch(self.problem, self.by)
         place = (block * self.by.block + tile) * self.problem.parts + part
-        return self.problem.half_floats + product * Scratch(self.problem, self.by).inputs + place * self.lanes
+        return scratch.transformed + product * scratch.inputs + place * self.lanes
 
     def product(self, tile: Index, j: Index, product: Index, part: int = 0) -> Index:
         """Where one number of a tile's products begins, of the group's channel block j."""

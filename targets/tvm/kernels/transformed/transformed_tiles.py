@@ -144,7 +144,10 @@ class TransformedProblem(ABC):
 
 @dataclass(frozen=True)
 class Scratch:
-    """Where a task's scratch lies, in floats: a tile half transformed, transformed inputs, products."""
+    """Where a task's scratch lies, in floats: a tile half transformed, products, transformed inputs.
+
+    Products, which are read all points of a tile at a time, are within reach of short offsets there.
+    """
 
     problem: TransformedProblem
     by: Blocking
@@ -159,7 +162,14 @@ class Scratch:
     @property
     def products(self) -> int:
         """Where the products begin."""
-        return self.problem.half_floats + self.problem.products * self.inputs
+        return self.problem.half_floats
+
+    @property
+    def transformed(self) -> int:
+        """Where the transformed inputs begin."""
+        problem = self.problem
+        vectors = self.by.block * self.by.blocks * problem.products * problem.parts
+        return self.products + vectors * problem.conv.lanes
 
     @property
     def floats(self) -> int:
@@ -167,8 +177,7 @@ class Scratch:
         problem = self.problem
         if problem.is_depthwise:
             return problem.half_floats
-        vectors = self.by.block * self.by.blocks * problem.products * problem.parts
-        return self.products + vectors * problem.conv.lanes
+        return self.transformed + problem.products * self.inputs
 
 
 def scratch_bytes(problem: TransformedProblem, by: Blocking) -> int:

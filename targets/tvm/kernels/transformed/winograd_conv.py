@@ -18,6 +18,7 @@ the input may have any halo or none.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -27,6 +28,7 @@ from rtcc.targets.tvm.kernels.blocked_access import block_at
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue
 from rtcc.targets.tvm.kernels.output_row import Accumulators
 from rtcc.targets.tvm.kernels.pooling.in_registers import completed, joined
+from rtcc.targets.tvm.kernels.tiling import together
 from rtcc.targets.tvm.kernels.transformed.constant_matrix import multiplied
 from rtcc.targets.tvm.kernels.transformed.tile_blocks import (
     AHEAD_FLOATS,
@@ -37,7 +39,7 @@ from rtcc.targets.tvm.kernels.transformed.tile_blocks import (
 )
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking, Scratch, channel_groups
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, winograd_illegal
-from rtcc.targets.tvm.summation import TRANSFORMED_CHANNELS, TRANSFORMED_STRETCH
+from rtcc.targets.tvm.summation import transformed_parts
 
 
 def make(problem: WinogradProblem, epilogue: Epilogue | None, by: Blocking) -> tirx.PrimFunc:
@@ -140,7 +142,8 @@ class _WinogradConv(TransformedConv):
 
     def _sums(self, block: TileBlock, point: Index, group: Index, first: Index) -> Accumulators:
         """The products of a register tile, summed over the channels; many channels in parts of parts."""
-        parts = TRANSFORMED_STRETCH // self.lanes, TRANSFORMED_CHANNELS // self.lanes
+        by_lane = self.problem.conv.reads_lanes
+        parts = [length // self.lanes for length in transformed_parts(by_lane=by_lane)]
         return self._summed(block, point, group, first, 0, self.problem.conv.input.blocks, parts)
 
     def _summed(
@@ -151,10 +154,10 @@ class _WinogradConv(TransformedConv):
         first: Index,
         begin: Index,
         count: Index,
-        parts: tuple[int, ...],
+        parts: Sequence[int],
     ) -> Accumulators:
         """The sums over `count` channel blocks from `begin`; parts: how long they are, the longest first."""
-        parts = tuple(length for length in parts if not isinstance(count, int) or length < count)
+        parts = [length for length in parts if not isinstance(count, int) or length < count]
         if not parts:
             return self._part(block, point, group, first, begin, count)
         kernel, by, length = self.kernel, block.by, parts[0]
@@ -171,12 +174,11 @@ class _WinogradConv(TransformedConv):
     ) -> Accumulators:
         """The products of a register tile, summed over `count` channel blocks from `begin`."""
         kernel, lanes, conv, by = self.kernel, self.lanes, self.problem.conv, block.by
-        if conv.by_lane and conv.has_whole_blocks and isinstance(count, int):
-            acc = Accumulators.undefined(kernel, "acc", by.tiles, by.blocks, lanes)
-            for cb in range(count):
-                self._by_lane(block, acc, (point, group, first), begin + cb, clears=cb == 0)
-            return acc
         acc = Accumulators.cleared(kernel, "acc", by.tiles, by.blocks, lanes)
+        if self.problem.conv.reads_lanes:
+            with kernel.serial_by("cb", count, begin, together(count)) as cb:
+                self._by_lane(block, acc, (point, group, first), cb)
+            return acc
         columns = acc.blocks * lanes
         with (
             kernel.serial("cb", count, begin) as cb,
@@ -191,7 +193,7 @@ class _WinogradConv(TransformedConv):
         return acc
 
     def _by_lane(
-        self, block: TileBlock, acc: Accumulators, at: tuple[Index, Index, Index], cb: Index, *, clears: bool
+        self, block: TileBlock, acc: Accumulators, at: tuple[Index, Index, Index], cb: Index
     ) -> None:
         """The products of one channel block; at: the point, the group and the first tile."""
         kernel, lanes, (point, group, first) = self.kernel, self.lanes, at
@@ -201,7 +203,6 @@ class _WinogradConv(TransformedConv):
             kernel, range(acc.pixels),
             lambda m: block.scratch[vector(block.transformed(point, cb, first + m), lanes)],
             lambda c, j: self.weights[group, point, channel + c, vector(j * lanes, lanes)],
-            clears=clears,
         )  # fmt: skip
 
     # ---- output = epilogue(Aᵀ M A)

@@ -66,11 +66,10 @@ class WinogradProblem(TransformedProblem):
         return self.products * INPUT_CYCLES, self.products * OUTPUT_CYCLES
 
     def most_tiles(self, registers: int, blocks: int) -> int:
-        by_lane = self.conv.by_lane and self.conv.has_whole_blocks
-        return most_pixels(registers, blocks, by_lane=by_lane)
+        return most_pixels(registers, blocks, by_lane=self.conv.reads_lanes)
 
     def step_cycles(self, by: Blocking) -> float:
-        return cycles_per_step(by.tiles, by.tiles, by.blocks)
+        return cycles_per_step(by.tiles, by.tiles, by.blocks, lanes=self.conv.lanes_read)
 
 
 def tile_outputs(problem: ConvProblem, outputs: int) -> tuple[int, int]:
