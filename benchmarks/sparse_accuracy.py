@@ -40,7 +40,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 """The columns: zeros alone by each criterion, and the repair."""
 SPARSITY = (0.8, 0.9)
-FILES = 200
+FILES = 100
 """Files that magika is repaired on, and as many others that it is measured on."""
 MAGIKA_LAST = "jax2tf_get_logits_/pjit_get_logits_/MagikaV2/Dense_1/MatMul"
 """214 outputs, which blocks of 16 do not divide."""

@@ -8,10 +8,11 @@ from functools import partial
 from math import inf
 
 from rtcc.errors import InvalidInput
-from rtcc.ir import Constant, DType, Module, Op
+from rtcc.ir import Constant, DType, Module, Op, Value
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.fused import Fused
+from rtcc.ir.ops.sparse import matrix_of, sparse_form, stored_blocks
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.ir.regions import anchor_of, constant_slots, flow_graphs, operand_index
 from rtcc.pipeline.base import Choice, Pass
@@ -43,6 +44,9 @@ class SelectConv(Pass):
 
     conv(x, #w, b)  →  winograd_conv(x, #w.winograd4, b) {outputs = [4,4]}
 
+    Where constants have so many zeros that leaving them out is predicted to pay, the layer becomes
+    `nn.sparse_conv` or `nn.sparse_mat_mul`, with what is not zero as operands (`rtcc/ir/ops/sparse.py`).
+
     Compared in float64 only the transformed weights differ, which are rounded to float32: at worst 66·2⁻²⁴
     (4e-6) of Σ|terms| for F(4x4, 3x3). What a kernel's own roundings add is the candidate's error bound.
 
@@ -69,8 +73,12 @@ class SelectConv(Pass):
             op.attributes |= {"algorithm": candidate.algorithm}
             op.attributes |= {"tile": candidate.tile} if candidate.tile else {}
             op.attributes |= {"measured": candidate.measured} if candidate.measured else {}
-            if candidate.transformed and isinstance(anchor_of(op.body), nn.Conv):
-                _transform(module, op, candidate.transformed, known)
+            anchor = anchor_of(op.body)
+            if candidate.transformed and isinstance(anchor, nn.Conv | nn.Gemm | nn.MatMul):
+                if candidate.transformed.operator in _FORMS:
+                    _transform(module, op, candidate.transformed, known)
+                else:
+                    _leave_out_zeros(module, op, anchor, candidate.transformed.size[0])
         return bool(chosen)
 
     def explain(self, module: Module) -> tuple[Decision, ...]:
@@ -192,6 +200,35 @@ def _reason(taken: Offer, offers: Sequence[Offer]) -> str:
         )
     following = min(offer.seconds for offer in others)
     return f"{following / max(taken.seconds, 1e-12):.1f} times as fast as the next"
+
+
+def _leave_out_zeros(module: Module, op: Fused, anchor: nn.Conv | nn.Gemm | nn.MatMul, outputs: int) -> None:
+    """Replace a region's layer by the operator that reads what is not zero, in blocks of so many outputs."""
+    index = operand_index(anchor, 1)
+    assert index is not None, "its weights are a constant operand"
+    weight = op.inputs[index]
+    assert isinstance(weight, Constant)
+    parts = stored_blocks(matrix_of(anchor, weight.array), outputs)
+    values, terms, starts = (
+        module.add_constant(f"{weight.symbol}.{name}", part)
+        for name, part in zip(("values", "terms", "starts"), parts, strict=True)
+    )
+    form, parameter = sparse_form(anchor), op.body.parameters[index]
+    assert parameter.has_one_use, "constant_slots promises the anchor weights of its own"
+    op.set_operand(index, values)
+    parameter.type = values.type
+    new = form(parameter, _added(op, terms), _added(op, starts))
+    new.location = anchor.location.by("select-conv")
+    op.body.insert_before(anchor, new)
+    new.result.name = anchor.result.name
+    anchor.result.replace_uses(new.result)
+    op.body.erase(anchor)
+
+
+def _added(op: Fused, value: Constant) -> Value:
+    """A constant as one more operand of a region; the parameter that stands for it."""
+    op.add_operand(value)
+    return op.body.add_parameter(value.type, value.symbol)
 
 
 def _transform(

@@ -121,9 +121,10 @@ class DeviceReport:
 
 @dataclass(frozen=True)
 class Transformed:
-    """The operator with transformed weights that a convolution becomes, by its name, and its tiles' size.
+    """The operator with transformed weights that an anchor becomes, by its name, and its tiles' size.
 
-    size: along each spatial axis, outputs (`nn.winograd_conv`) or points (`nn.fft_conv`).
+    size: along each spatial axis, outputs (`nn.winograd_conv`) or points (`nn.fft_conv`); outputs of a block
+    (`nn.sparse_conv`, `nn.sparse_mat_mul`).
     """
 
     operator: str
@@ -139,7 +140,8 @@ class Candidate:
     take what they have. result_layout: None for plain. border is the zero halo that the first operand must
     bring along (ONNX pads order), () for none. transformed: what the convolution first becomes, if anything;
     the layouts are for the operands of that. measured: seconds that it took on the machine, where somebody
-    measured it; they count in place of the cost, which is predicted.
+    measured it; they count in place of the cost, which is predicted. of_content: the cost depends on the
+    constants' numbers, so that what was measured of one says nothing of another.
     """
 
     algorithm: str
@@ -151,6 +153,7 @@ class Candidate:
     border: tuple[int, ...] = ()
     transformed: Transformed | None = None
     measured: float | None = None
+    of_content: bool = False
 
     @property
     def seconds(self) -> float:

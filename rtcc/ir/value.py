@@ -91,7 +91,7 @@ class Constant(Value):
     Its array is read-only. Two symbols may hold equal bytes; equal bytes are stored once on disk.
     """
 
-    __slots__ = ("__dict__", "_data")
+    __slots__ = ("__dict__", "__weakref__", "_data")
 
     def __init__(self, symbol: str, data: NDArray[Any], type: TensorType | None = None) -> None:
         """`data` has the logical shape, or shape () under a larger `type`: a splat."""

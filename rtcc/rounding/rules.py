@@ -40,6 +40,7 @@ from rtcc.ir.ops.fft_conv import ROUNDINGS, FftConv
 from rtcc.ir.ops.fused import ConvertLayout, Resample
 from rtcc.ir.ops.regions_of_interest import RoiAlign
 from rtcc.ir.ops.sampling import DeformConv, GridSample
+from rtcc.ir.ops.sparse import SparseConv, SparseMatMul
 from rtcc.ir.ops.stored import StoredMatMul
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.rounding import rows, sampled
@@ -323,6 +324,10 @@ def _convolved(op: nn.Conv | quant.ConvInteger) -> int:
     return 2 * prod(op.weight.type.sizes[1:]) + 1
 
 
+def _sparse(op: SparseConv | SparseMatMul) -> int:
+    return 2 * op.values.type.sizes[0] + 1
+
+
 def _transposed(op: nn.ConvTranspose) -> int:
     channels, _, *kernel = op.weight.type.sizes
     return 2 * channels // op.group * prod(kernel) + 1
@@ -372,6 +377,8 @@ SUMS: dict[type[Op], Callable[[Any], int]] = {
     nn.Conv: _convolved,
     nn.ConvTranspose: _transposed,
     nn.MatMul: _product,
+    SparseConv: _sparse,
+    SparseMatMul: _sparse,
     quant.ConvInteger: _convolved,
     quant.MatMulInteger: _product,
     reduce.ReduceSum: _reduced,

@@ -306,7 +306,7 @@ def _ways(target: Target, region: Fused, anchor: Op, weights: int) -> list[Candi
     constants = constant_slots(region, anchor)
     legal = [
         each for each in target.candidates(anchor, constants, weights=weights)
-        if isinstance(each.cost, Cost) and not obstacle(region.body, anchor, each)
+        if isinstance(each.cost, Cost) and not each.of_content and not obstacle(region.body, anchor, each)
     ]  # fmt: skip
     limit = FAR_OFF * min((each.seconds for each in legal), default=0.0)
     near = [each for each in legal if each.seconds <= limit]

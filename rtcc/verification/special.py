@@ -22,6 +22,7 @@ from rtcc.ir.ops.computed import ComputedOp
 from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.regions_of_interest import RoiAlign
 from rtcc.ir.ops.sampling import DeformConv, GridSample
+from rtcc.ir.ops.sparse import SparseConv
 from rtcc.ir.ops.stored import StoredMatMul
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.ir.regions import joined_pool
@@ -35,7 +36,7 @@ DENORMAL = {DType.F16: 2.0**-24, DType.BF16: 2.0**-130, DType.F32: 2.0**-140, DT
 """A number below the normal ones of each type."""
 
 
-FILTERED = (nn.Conv, nn.ConvTranspose, WinogradConv, FftConv, quant.ConvInteger, DeformConv)
+FILTERED = (nn.Conv, nn.ConvTranspose, WinogradConv, FftConv, SparseConv, quant.ConvInteger, DeformConv)
 """Operators whose second operand is a filter."""
 
 

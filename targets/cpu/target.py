@@ -49,6 +49,7 @@ from rtcc.targets.tvm.kernels.numbers import are_multiplied
 from rtcc.targets.tvm.loops_demand import loops_demand
 from rtcc.targets.tvm.overwriting import overwritable
 from rtcc.targets.tvm.problems import is_agnostic, joins_pool, scratch_bytes
+from rtcc.targets.tvm.sparse_candidates import filled_of
 from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
 from rtcc.targets.tvm.tiles import tiles_of, with_measurements
 from rtcc.tuning.store import OPTION, kept, measurements_of
@@ -130,11 +131,12 @@ class CpuTarget(Target):
     ) -> tuple[Candidate, ...]:
         name, home = self.settings.get(OPTION), home_of_weights(weights, self.model)
         company = (is_in_region(anchor), company_of(anchor)) if name else ()
-        problem = (*problem_of(anchor, constants), halos, home, company)
+        filled = filled_of(anchor, constants)
+        problem = (*problem_of(anchor, constants), halos, home, company, filled)
         if problem not in self._candidates:
             vectors = self._vectors(anchor)
             price = partial(self._price, home=home)
-            found = candidates_of(anchor, constants, halos, vectors, price)
+            found = candidates_of(anchor, constants, halos, vectors, price, filled)
             if name:
                 measured = measurements_of(kept(name), anchor, constants)
                 found = with_measurements(found, measured, anchor, halos, vectors)

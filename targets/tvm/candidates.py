@@ -14,6 +14,7 @@ from rtcc.ir.ops import nn
 from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.fft_conv import ROUNDINGS, FftConv
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
+from rtcc.ir.ops.sparse import SparseConv, SparseMatMul
 from rtcc.ir.ops.stored import StoredMatMul
 from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv, amplification
 from rtcc.rounding.bounded import SINGLE, sum_error
@@ -70,6 +71,7 @@ from rtcc.targets.tvm.problems import (
     GROUPED,
     IM2COL,
     PLAIN,
+    SPARSE,
     bordered_problem,
     conv_problem,
     fft_problem,
@@ -81,6 +83,7 @@ from rtcc.targets.tvm.problems import (
     turned,
     winograd_problem,
 )
+from rtcc.targets.tvm.sparse_candidates import Filled, given_sparse, sparse_candidate
 from rtcc.targets.tvm.summation import transformed_roundings
 
 ALGORITHMS: dict[str, str] = {
@@ -98,6 +101,7 @@ ALGORITHMS: dict[str, str] = {
     },
     "fft": "convolution by Fourier transforms of tiles, dense or depthwise, for large kernels",
     IM2COL: "convolution of plain tensors by gathered panels: narrow groups, dilations, three spatial axes",
+    SPARSE: "layers whose constant has many zeros: blocks of it that are not all zero, over gathered panels",
     "matmul": "matrix product: a tile of rows and columns stays in registers; constants are packed",
     "attention": "products and softmax of attention in one kernel, whose scores stay in the first cache",
     GENERIC: "plain loops over plain tensors, as the operator defines them",
@@ -113,14 +117,21 @@ _WINOGRAD = tuple(f"{name}{outputs}" for name in ("winograd", COLUMNS) for outpu
 
 
 def candidates_of(
-    anchor: Op, constants: Container[int], halos: Halos, vectors: Vectors, price: Price
-) -> tuple[Candidate, ...]:
-    """Every algorithm for an anchor, as `Target.candidates` has it; none where the data decide its sizes."""
+    anchor: Op, constants: Container[int], halos: Halos, vectors: Vectors, price: Price,
+    filled: Filled | None = None,
+) -> tuple[Candidate, ...]:  # fmt: skip
+    """Every algorithm for an anchor, as `Target.candidates` has it; none where the data decide its sizes.
+
+    filled: of a constant weight that has zeros, what is not zero.
+    """
     if not all(value.type.is_static for value in (*anchor.present_operands, *anchor.results)):
         return ()
     match anchor:
         case nn.Conv():
-            return _Convolution(anchor, 1 in constants, halos, vectors, price).candidates()
+            found = _Convolution(anchor, 1 in constants, halos, vectors, price).candidates()
+            return *found[:-1], sparse_candidate(anchor, filled, vectors, price), found[-1]
+        case SparseConv() | SparseMatMul():
+            return (given_sparse(anchor, vectors, price),)
         case WinogradConv() | FftConv():
             return _given_candidates(anchor, 1 in constants, halos, vectors, price)
         case ConvSum():
@@ -129,7 +140,8 @@ def candidates_of(
         case MatMulSum():
             return product_of_bytes(anchor, 1 in constants, vectors, price)
         case nn.Gemm() | nn.MatMul():
-            return _matmul_candidates(anchor, constants, vectors, price)
+            found = _matmul_candidates(anchor, constants, vectors, price)
+            return *found[:-1], sparse_candidate(anchor, filled, vectors, price), found[-1]
         case StoredMatMul():
             return (_stored_candidate(anchor, constants, vectors, price),)
         case TokenAttention():

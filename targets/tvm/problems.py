@@ -12,6 +12,7 @@ from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.bounded import KeptBoxes
 from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.integer import QUANTIZED, ConvSum, GlobalSum, MatMulSum, WindowSum
+from rtcc.ir.ops.sparse import SparseConv
 from rtcc.ir.ops.stored import StoredMatMul
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.ir.regions import joined_pool
@@ -44,6 +45,9 @@ Quad = tuple[int, int, int, int]
 
 IM2COL = "im2col"
 """The algorithm that computes `nn.conv` on plain tensors, by panels."""
+
+SPARSE = "sparse"
+"""The algorithm that computes layers with constants that have zeros, of which it leaves out blocks."""
 
 PLAIN = "direct_plain"
 """The algorithm that computes `nn.conv` and `quant.conv_sum` from a plain picture of few channels."""
@@ -104,7 +108,7 @@ def scratch_bytes(kernel: Graph, lanes: int) -> int:
                 return transformed_tiles.scratch_bytes(winograd_problem(op, lanes), Blocking(*tile))
             case nn.Conv() | ConvSum() if kernel.attributes.get("algorithm") == DEPTHWISE_ROWS:
                 return rows_bytes(op, lanes)
-            case nn.Conv() if kernel.attributes.get("algorithm") == IM2COL:
+            case nn.Conv() | SparseConv() if kernel.attributes.get("algorithm") in (IM2COL, SPARSE):
                 return im2col_tiles.scratch_bytes(im2col_problem(op, lanes), Im2colTile(*tile))
             case ConvSum() if kernel.attributes.get("algorithm") == PLAIN:
                 return prod(integer_tiles.band_shape(conv_problem(op, lanes, NO_HALOS), Tile(*tile)))
@@ -221,9 +225,10 @@ def fft_problem(op: FftConv, lanes: int, halos: Halos = NO_HALOS) -> FftProblem:
     return FftProblem(turned(problem), (1, rows))
 
 
-def im2col_problem(conv: nn.Conv, lanes: int) -> Im2colProblem:
+def im2col_problem(conv: nn.Conv | SparseConv, lanes: int) -> Im2colProblem:
     """A convolution of plain tensors as its micro-kernel takes it."""
-    data, kernel = conv.data.type.sizes, conv.weight.type.sizes[2:]
+    data = conv.data.type.sizes
+    kernel = conv.kernel_shape if isinstance(conv, SparseConv) else conv.weight.type.sizes[2:]
     pads, strides, dilations = conv.geometry()
     count = len(kernel)
     axes = [

@@ -28,6 +28,7 @@ from rtcc.ir.ops import sampling as sampling
 from rtcc.ir.ops import shapes as shapes
 from rtcc.ir.ops import signal as signal
 from rtcc.ir.ops import softmax as softmax
+from rtcc.ir.ops import sparse as sparse
 from rtcc.ir.ops import stored as stored
 from rtcc.ir.ops import tables as tables
 from rtcc.ir.ops import winograd as winograd

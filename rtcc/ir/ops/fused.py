@@ -21,6 +21,7 @@ from rtcc.ir.op import (
 )
 from rtcc.ir.roles import Indexes, Role
 from rtcc.ir.types import TensorType
+from rtcc.ir.value import Value
 
 
 class Fused(RegionOp):
@@ -41,6 +42,10 @@ class Fused(RegionOp):
     def body(self) -> Graph:
         """The nested graph."""
         return self.regions[0]
+
+    def add_operand(self, value: Value) -> None:
+        """Read one more value; the region gets a parameter for it from the caller."""
+        self._append_operand(value)
 
     def infer(self) -> tuple[TensorType, ...]:
         return tuple(value.type for value in self.body.returned)

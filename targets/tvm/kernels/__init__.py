@@ -23,6 +23,9 @@ legal, `…_demand` what that asks of a machine; only what emits code needs TVM.
 | matrix_product.matmul, matrix_product.matmul_tiles, matrix_product.matmul_demand | batched or packed |
 | matrix_product.stored_weights | constants in fewer bits, widened as they are read |
 | matrix_product.dot | few rows times a transposed matrix |
+| sparse.sparse_tiles, sparse.stored_matrix | blocks that are not zero: tiles, costs, operands |
+| sparse.sparse_conv | gathered panels times those, lanes along the pixels |
+| sparse.sparse_matmul | rows times those, lanes along the outputs of a block |
 | integer.integer_tiles | tiles of sums of bytes, and what they ask of a machine |
 | integer.integer_dot | four products of bytes in each lane, with VNNI and without |
 | integer.integer_matrix, integer.integer_matrix_conv | two pixels by two filters to an instruction: I8MM |

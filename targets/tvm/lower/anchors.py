@@ -17,6 +17,7 @@ from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.fft_conv import FftConv
 from rtcc.ir.ops.integer import ConvSum, GlobalSum, WindowSum
 from rtcc.ir.ops.softmax import Softmax
+from rtcc.ir.ops.sparse import SparseConv, SparseMatMul
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.ir.regions import joined_pool
 from rtcc.target import GENERIC, Halos, Target
@@ -32,6 +33,8 @@ from rtcc.targets.tvm.kernels.epilogue import BufferSpec, Position
 from rtcc.targets.tvm.kernels.matrix_product import matmul, matmul_tiles
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulTile
 from rtcc.targets.tvm.kernels.pooling import pool
+from rtcc.targets.tvm.kernels.sparse import sparse_conv, sparse_matmul
+from rtcc.targets.tvm.kernels.sparse.sparse_tiles import ProductTile, SparseProduct
 from rtcc.targets.tvm.kernels.transformed import columns_conv, fft_conv, winograd_conv
 from rtcc.targets.tvm.kernels.transformed.columns_tiles import ColumnsTile
 from rtcc.targets.tvm.kernels.transformed.columns_tiles import tile_illegal as columns_tile_illegal
@@ -122,22 +125,24 @@ class RegionEpilogue:
 
     @property
     def _addend(self) -> Value | None:
-        """The anchor's own third operand."""
-        return self.anchor.operands[2] if len(self.anchor.operands) > 2 else None
+        """The anchor's own last operand, which is behind what it multiplies."""
+        slot = 4 if isinstance(self.anchor, SparseConv | SparseMatMul) else 2
+        return self.anchor.operands[slot] if len(self.anchor.operands) > slot else None
 
     def _emitted(self, op: Op, operands: Sequence[Expr | None]) -> Expr:
         """What one op makes of its operands."""
         return emit(op, *operands)
 
     def _with_addend(self, value: Expr, at: Position, buffers: Sequence[tirx.Buffer]) -> Expr:
-        """The anchor's own third operand added: a convolution's bias per channel, a gemm's addend.
+        """The anchor's own addend added: a convolution's bias per channel, a gemm's addend.
 
         Halves are added in float32 and rounded once.
         """
         addend = self._addend
         if addend is None:
             return narrowed(value, self.anchor.type)
-        axes = (CHANNELS,) if isinstance(self.anchor, nn.Conv | WinogradConv | FftConv) else None
+        per_channel = nn.Conv | WinogradConv | FftConv | SparseConv
+        axes = (CHANNELS,) if isinstance(self.anchor, per_channel) else None
         loaded = self._load(addend, self.anchor.type, at, buffers, axes)
         return narrowed(widened(value) + widened(loaded), self.anchor.type)
 
@@ -285,6 +290,43 @@ def _im2col(graph: Graph, op: nn.Conv, target: Target) -> tirx.PrimFunc:
     require_tile(op, tile, op.weight.type, 0, 1, reason)
     problem = im2col_problem(op, target.lanes(op.type.dtype))
     return finished(im2col_conv.make(problem, epilogue, tile), graph, epilogue)
+
+
+@kernel_rule(SparseConv)
+def _sparse_conv(graph: Graph, op: SparseConv, target: Target) -> tirx.PrimFunc:
+    if result_layout(graph) is not None or op.data.type.layout is not None or "tile" not in graph.attributes:
+        raise _without_layouts(op)
+    epilogue = RegionEpilogue(graph, op, [op.data, op.values, op.terms, op.starts], _same)
+    tile, (blocks, outputs) = Im2colTile(*graph.attributes["tile"]), op.values.type.sizes
+    if min(astuple(tile)) < 1 or tile.filters != outputs or tile.filters * tile.vectors > 32:
+        message = f"{tile}: it takes blocks of {tile.filters} filters, they are stored in {outputs}"
+        raise InvalidInput("bad-tile", message, where=str(op.location) or None, hint="run select-conv again")
+    problem = im2col_problem(op, target.lanes(op.type.dtype))
+    return finished(sparse_conv.make(problem, epilogue, tile, blocks), graph, epilogue)
+
+
+@kernel_rule(SparseMatMul)
+def _sparse_product(graph: Graph, op: SparseMatMul, target: Target) -> tirx.PrimFunc:
+    if "tile" not in graph.attributes:
+        raise _without_layouts(op)
+    lanes, lead = target.lanes(op.type.dtype), op.type.sizes[:-1]
+    tile, (blocks, outputs) = ProductTile(*graph.attributes["tile"]), op.values.type.sizes
+    if min(astuple(tile)) < 1 or tile.outputs != outputs or outputs % lanes:
+        message = f"{tile}: it takes blocks of {tile.outputs} outputs, they are stored in {outputs}"
+        raise InvalidInput("bad-tile", message, where=str(op.location) or None, hint="run select-conv again")
+
+    def logical(at: Position) -> Position:
+        _, row, column = at.index
+        return Position((*split_index(row, lead), column), op.type.rank - 1, at.lanes)
+
+    epilogue = RegionEpilogue(graph, op, [op.left, op.values, op.terms, op.starts], logical)
+    problem = SparseProduct(prod(lead), op.left.type.sizes[-1], op.type.sizes[-1], blocks, lanes)
+    return finished(sparse_matmul.make(problem, epilogue, tile), graph, epilogue)
+
+
+def _without_layouts(op: Op) -> InvalidInput:
+    message = f"{op.name} has code for plain tensors and a tile alone"
+    return InvalidInput("bad-layout", message, where=str(op.location) or None, hint="run select-layout again")
 
 
 @kernel_rule(WinogradConv)

@@ -12,6 +12,7 @@ from onnx import ModelProto
 
 import rtcc
 from rtcc.errors import InvalidInput
+from rtcc.ir import Constant
 from rtcc.ir.ops.nn import Conv
 from rtcc.pruning.criteria import RULES, Criterion
 from rtcc.pruning.groups import Group
@@ -50,6 +51,8 @@ def test_channels_of_small_batch_normalisation_scales_go() -> None:
     found = prune(model, keep=0.6, criterion="batch-norm", scope="uniform", multiple=1)
     kept = next(op for op in found.module.main.ops if isinstance(op, Conv))
     original = next(op for op in found.original.main.ops if isinstance(op, Conv))
+    assert isinstance(kept.weight, Constant)
+    assert isinstance(original.weight, Constant)
     np.testing.assert_array_equal(kept.weight.array, original.weight.array[[1, 3]])
 
 

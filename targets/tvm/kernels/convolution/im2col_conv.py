@@ -15,11 +15,13 @@ Weights are [M][C/groups · taps], as ONNX has them. Long sums are cut into bloc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from tvm import tirx
 
-from rtcc.targets.tvm.function_builder import FunctionBuilder, Index, bounded, splat, vector
+from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index, bounded, splat, vector
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import (
     Im2colProblem,
     Im2colTile,
@@ -37,17 +39,40 @@ from rtcc.targets.tvm.summation import block_length
 
 def make(problem: Im2colProblem, epilogue: Epilogue | None, tile: Im2colTile) -> tirx.PrimFunc:
     """The kernel (task, tasks, input, weights, *epilogue parameters, output, scratch)."""
+    numbers = problem.numbers
+
+    def weights(kernel: FunctionBuilder) -> Products:
+        return _Dense(problem, tile, kernel.buffer("weights", (problem.filters, problem.depth), numbers.name))
+
+    return panel_kernel(problem, epilogue, tile, weights)
+
+
+class Products(Protocol):
+    """What multiplies a panel by a tile of filters."""
+
+    def __call__(self, panels: Panels, group: Index, number: Index) -> None:
+        """Leave the sums of tile `number` of a group's filters behind the panel."""
+        ...
+
+
+def panel_kernel(
+    problem: Im2colProblem,
+    epilogue: Epilogue | None,
+    tile: Im2colTile,
+    weights: Callable[[FunctionBuilder], Products],
+) -> tirx.PrimFunc:
+    """The kernel that gathers panels and finishes sums; weights: declares its own buffers, and multiplies."""
     reason = im2col_illegal(problem)
     assert reason is None, reason
     kernel = FunctionBuilder()
     extents = tuple(window.extent for window in problem.windows)
     numbers = problem.numbers
     data = kernel.buffer("input", (problem.batch, problem.channels, *extents), numbers.name)
-    weights = kernel.buffer("weights", (problem.filters, problem.depth), numbers.name)
+    products = weights(kernel)
     finish = BoundEpilogue(kernel, epilogue)
     output = kernel.buffer("output", (problem.batch, problem.filters, *problem.output), numbers.name)
     scratch = kernel.buffer("scratch", (scratch_bytes(problem, tile) // numbers.bytes,), numbers.name)
-    body = _Im2colConv(problem, tile, kernel, data, weights, finish, output, scratch)
+    body = Panels(problem, tile, kernel, data, finish, output, scratch)
     count = -(-problem.rows // tile.rows)
     with kernel.tasks("step", panels(problem, tile)) as step:
         outer = kernel.bind("outer", tirx.truncdiv(step, count))
@@ -57,20 +82,19 @@ def make(problem: Im2colProblem, epilogue: Epilogue | None, tile: Im2colTile) ->
         rows = kernel.bind("rows", bounded(tile.rows, problem.rows, first))
         body.gather(n, group, first, rows)
         with kernel.serial("filters", -(-problem.group_filters // tile.filters)) as number:
-            body.products(group, number)
+            products(body, group, number)
             body.finish_rows(n, group, number, first, rows)
     return kernel.finish()
 
 
 @dataclass(frozen=True)
-class _Im2colConv:
-    """The kernel under construction."""
+class Panels:
+    """The kernel under construction, but for its products."""
 
     problem: Im2colProblem
     tile: Im2colTile
     kernel: FunctionBuilder
     data: tirx.Buffer
-    weights: tirx.Buffer
     finish: BoundEpilogue
     output: tirx.Buffer
     scratch: tirx.Buffer
@@ -136,61 +160,31 @@ class _Im2colConv:
 
     # ---- the products
 
-    def products(self, group: Index, number: Index) -> None:
-        """The sums of a tile of filters, behind the panel; rows past the last filter repeat it."""
-        kernel, tile, problem, lanes = self.kernel, self.tile, self.problem, self.problem.lanes
+    def by_columns(self, sums: Callable[[Index], Accumulators]) -> None:
+        """Put what `sums` gives for each column of the panel's vectors behind the panel."""
+        kernel, tile, lanes = self.kernel, self.tile, self.problem.lanes
         column = tile.vectors * lanes
-        last = problem.group_filters - 1
-        filters = [
-            kernel.bind("m", group * problem.group_filters + tirx.Min(number * tile.filters + m, last))
-            for m in range(tile.filters)
-        ]
         with kernel.serial("columns", self.width // column) as columns:
             first = kernel.bind("column", columns * column)
-            sums = self._sums(filters, first)
+            found = sums(first)
             for m in range(tile.filters):
                 for j in range(tile.vectors):
                     place = self._sum(m) + first + j * lanes
-                    found = sums.buffer[sums.place(m, j)].astype(f"{problem.numbers.name}x{lanes}")
-                    kernel.store(self.scratch, [vector(place, lanes)], found)
+                    value = found.buffer[found.place(m, j)].astype(f"{self.problem.numbers.name}x{lanes}")
+                    kernel.store(self.scratch, [vector(place, lanes)], value)
 
-    def _sum(self, m: Index) -> Index:
-        """Where the sums of a filter begin."""
-        return (self.problem.depth + m) * self.width
+    def at(self, k: Index, first: Index, j: int) -> Expr:
+        """Vector j, from a column's first pixel on, of what term k reads."""
+        return self.scratch[vector(k * self.width + first + j * self.problem.lanes, self.problem.lanes)]
 
-    def _sums(self, filters: list[Index], first: Index) -> Accumulators:
-        """Σ_k weights[m, k] · panel[k, p] for a register tile; long sums by blocks."""
-        kernel, depth = self.kernel, self.problem.depth
-        numbers = self.problem.numbers
-        block = block_length(depth, numbers)
-        if block >= depth:
-            sums = self._cleared("sums", numbers.name)
-            self._block(sums, filters, first, 0, depth)
-            return sums
-        total = self._cleared("total", TOTAL)
-        with kernel.serial("block", -(-depth // block)) as number:
-            begin = kernel.bind("begin", number * block)
-            sums = self._cleared("sums", numbers.name)
-            self._block(sums, filters, first, begin, bounded(block, depth, begin))
-            total.add_all(kernel, sums)
-        return total
-
-    def _cleared(self, name: str, dtype: str) -> Accumulators:
+    def cleared(self, name: str, dtype: str) -> Accumulators:
         """Accumulators of a register tile, a filter's vectors of pixels side by side."""
         tile, lanes = self.tile, self.problem.lanes
         return Accumulators.cleared(self.kernel, name, tile.filters, tile.vectors, lanes, dtype=dtype)
 
-    def _block(
-        self, sums: Accumulators, filters: list[Index], first: Index, begin: Index, count: Index
-    ) -> None:
-        """Add the products of `count` terms from `begin`."""
-        kernel, lanes = self.kernel, self.problem.lanes
-        with kernel.serial("k", count, begin) as k:
-            for m, number in enumerate(filters):
-                weight = splat(self.weights[number, k], lanes)
-                for j in range(self.tile.vectors):
-                    value = self.scratch[vector(k * self.width + first + j * lanes, lanes)]
-                    sums.add(kernel, m, j, weight * value)
+    def _sum(self, m: Index) -> Index:
+        """Where the sums of a filter begin."""
+        return (self.problem.depth + m) * self.width
 
     # ---- the results
 
@@ -216,6 +210,54 @@ class _Im2colConv:
                 store(v * lanes, lanes)
             for start, length in pieces(rest, lanes):
                 store(whole * lanes + start, length)
+
+
+@dataclass(frozen=True)
+class _Dense:
+    """Products by all weights: [filters][depth]."""
+
+    problem: Im2colProblem
+    tile: Im2colTile
+    weights: tirx.Buffer
+
+    def __call__(self, panels: Panels, group: Index, number: Index) -> None:
+        """The sums of a tile of filters, behind the panel; rows past the last filter repeat it."""
+        problem, tile = self.problem, self.tile
+        last = problem.group_filters - 1
+        filters = [
+            panels.kernel.bind("m", group * problem.group_filters + tirx.Min(number * tile.filters + m, last))
+            for m in range(tile.filters)
+        ]
+        panels.by_columns(lambda first: self._sums(panels, filters, first))
+
+    def _sums(self, panels: Panels, filters: list[Index], first: Index) -> Accumulators:
+        """Σ_k weights[m, k] · panel[k, p] for a register tile; long sums by blocks."""
+        kernel, depth = panels.kernel, self.problem.depth
+        numbers = self.problem.numbers
+        block = block_length(depth, numbers)
+        if block >= depth:
+            sums = panels.cleared("sums", numbers.name)
+            self._block(panels, sums, filters, first, 0, depth)
+            return sums
+        total = panels.cleared("total", TOTAL)
+        with kernel.serial("block", -(-depth // block)) as number:
+            begin = kernel.bind("begin", number * block)
+            sums = panels.cleared("sums", numbers.name)
+            self._block(panels, sums, filters, first, begin, bounded(block, depth, begin))
+            total.add_all(kernel, sums)
+        return total
+
+    def _block(
+        self, panels: Panels, sums: Accumulators, filters: list[Index], first: Index, begin: Index,
+        count: Index,
+    ) -> None:  # fmt: skip
+        """Add the products of `count` terms from `begin`."""
+        kernel, lanes = panels.kernel, self.problem.lanes
+        with kernel.serial("k", count, begin) as k:
+            for m, number in enumerate(filters):
+                weight = splat(self.weights[number, k], lanes)
+                for j in range(self.tile.vectors):
+                    sums.add(kernel, m, j, weight * panels.at(k, first, j))
 
 
 def _inside(z: Index, depth: int, y: Index, height: int):

@@ -131,16 +131,22 @@ def panels(problem: Im2colProblem, tile: Im2colTile) -> int:
 
 def cycles(problem: Im2colProblem, tile: Im2colTile, tasks: int = 1) -> float:
     """Estimated cycles of the busiest of `tasks` cores, operands in near caches; panels are whole."""
-    pixels, lanes = problem.output[2], problem.lanes
-    vectors = -(-pixels // lanes)
-    row = GATHER_CYCLES * vectors if problem.windows[2].stride == 1 else STRIDED_CYCLES * pixels
-    gathered = problem.depth * tile.rows * (ROW_CYCLES + row)
     step = cycles_per_step(tile.filters, tile.filters, tile.vectors)
-    columns = width(problem, tile) // (tile.vectors * lanes)
+    columns = width(problem, tile) // (tile.vectors * problem.lanes)
     products = -(-problem.group_filters // tile.filters) * columns * problem.depth * step
-    finished = problem.group_filters * tile.rows * vectors * FINISH_CYCLES
+    finished = problem.group_filters * tile.rows * -(-problem.output[2] // problem.lanes) * FINISH_CYCLES
     count = panels(problem, tile)
-    return (gathered + products + finished) * count / tasks * (-(-count // tasks) * tasks / count)
+    each = gather_cycles(problem, tile) + products + finished
+    return each * count / tasks * (-(-count // tasks) * tasks / count)
+
+
+def gather_cycles(problem: Im2colProblem, tile: Im2colTile) -> float:
+    """Of filling one panel."""
+    pixels = problem.output[2]
+    row = STRIDED_CYCLES * pixels
+    if problem.windows[2].stride == 1:
+        row = GATHER_CYCLES * -(-pixels // problem.lanes)
+    return problem.depth * tile.rows * (ROW_CYCLES + row)
 
 
 def im2col_demand(problem: Im2colProblem, tile: Im2colTile) -> Demand:

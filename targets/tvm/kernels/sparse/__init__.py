@@ -1,0 +1,1 @@
+"""Products by constants most of which is zero."""
