@@ -67,6 +67,9 @@ BEFORE_PRUNING = (
 )
 """What makes shapes known and layers few. Equal constants stay apart: joined, their channels would be."""
 
+BEFORE_SCALES = "fold-constants"
+"""What makes the scales of batch normalisations constants, which those passes then fold into layers."""
+
 BEFORE_TRAINING = (
     "fold-constants{dequantize=false},inline-control,simplify,simplify-movement,fold-batch-norm,"
     "fold-constants{dequantize=false},eliminate-dead"

@@ -134,7 +134,7 @@ def _prepared(
 ) -> tuple[Module, Evidence]:  # fmt: skip
     """The module with known shapes and few layers, and what folding its batch normalisations would lose."""
     from rtcc.compiler import read_model
-    from rtcc.pipeline.catalogue import BEFORE_PRUNING
+    from rtcc.pipeline.catalogue import BEFORE_PRUNING, BEFORE_SCALES
     from rtcc.pipeline.run import RunOptions, run_pipeline
 
     module = read_model(model, shapes, dims, values)
@@ -143,7 +143,7 @@ def _prepared(
         raise InvalidInput("wrong-level", f"the module is at level {module.level}", hint=hint)
     evidence = Evidence()
     if criterion is Criterion.BATCH_NORM:
-        run_pipeline(module, "fold-constants", RunOptions(verify=False))
+        run_pipeline(module, BEFORE_SCALES, RunOptions(verify=False))
         evidence = Evidence(scales=batch_norm_scales(module))
     run_pipeline(module, BEFORE_PRUNING, RunOptions(verify=False))
     module.left = []
