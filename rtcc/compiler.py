@@ -401,8 +401,9 @@ def _wanted_target(options: Options, module: Module) -> str:
 
 def _tuned_target(text: str, path: Path) -> str:
     """The target's text with the hash of a file's measurements; InvalidInput where they are of another."""
-    from rtcc.tuning.store import OPTION, keep, read_tuning
+    from rtcc.tuning.store import OPTION, keep, read_tuning, require_choice
 
+    require_choice(parse_target(with_setting(text, OPTION, "")))
     tuning, target = read_tuning(path), str(parse_target(with_setting(text, OPTION, "")))
     if tuning.target != target:
         message = f"this was measured for {tuning.target}, and the model is compiled for {target}"

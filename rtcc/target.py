@@ -268,6 +268,14 @@ class Target(ABC):
             raise InvalidInput("emit-target", message, hint="leave --target out: plain C runs on any machine")
 
     @property
+    def has_limits(self) -> bool:
+        """Whether the target's text says how much room there is."""
+        return False
+
+    def require_room(self, module: Module) -> None:  # noqa: B027 (most targets have no limits)
+        """Refuse a module at the plan level whose constants alone are too large. RtccError."""
+
+    @property
     def in_c(self) -> str:
         """The text of the target that writes C for the same machine; InvalidInput as of `require_c`."""
         self.require_c()
@@ -364,11 +372,16 @@ class Target(ABC):
     def layout_agnostic(self, op: Op) -> bool:
         """Whether the op's kernel takes and gives any channel-blocked layout as it comes."""
 
+    @property
+    def pass_options(self) -> Mapping[str, str]:
+        """Options of passes at graph level that the target sets, by the pass's name."""
+        return {}
+
     def graph_passes(self, level: str) -> str:
         """Pipeline text of -O0, -O1 or -O2 at graph level: `NAMED_PIPELINES` unless the target has others."""
-        from rtcc.pipeline.catalogue import NAMED_PIPELINES
+        from rtcc.pipeline.catalogue import NAMED_PIPELINES, with_options
 
-        return NAMED_PIPELINES[level]
+        return with_options(NAMED_PIPELINES[level], self.pass_options)
 
     @abstractmethod
     def lowering_passes(self, level: str) -> str:

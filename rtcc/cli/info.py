@@ -89,11 +89,27 @@ def _before_fusion(module: Module, target: Target) -> Module:
     return copy
 
 
+def _too_large(module: Module, target: Target) -> list[str]:
+    """Why the room that a target's text names is too small for weights and workspace; code is not counted."""
+    from rtcc.compiler import Options, start
+
+    if not target.has_limits:
+        return []
+    compilation = start(module.clone(), Options(str(target)))
+    try:
+        compilation.lower()
+        target.require_room(compilation.module)
+    except RtccError as error:
+        return [f"refused     {error.message}"]
+    return []
+
+
 def _refused(module: Module, target: Target) -> list[str]:
     """What the target cannot compile, by operator and reason, with some of the nodes."""
     if not all(parameter.type.is_static for parameter in module.main.parameters):
         return ["refused     not known before the dimensions are bound"]
     reasons: dict[tuple[str, str], list[str]] = {}
+    whole = module
     try:
         module = _before_fusion(module, target)
     except RtccError as error:
@@ -103,7 +119,7 @@ def _refused(module: Module, target: Target) -> list[str]:
         if why is not None:
             reasons.setdefault((op.name, why), []).append(str(op.location))
     if not reasons:
-        return [f"refused     nothing: {target} has a kernel for every operator"]
+        return _too_large(whole, target) or [f"refused     nothing: {target} has a kernel for every operator"]
     return [
         f"refused     {name} ({len(nodes)}: {', '.join(nodes[:NODES_SHOWN])}): {why}"
         for (name, why), nodes in reasons.items()

@@ -16,7 +16,7 @@ from rtcc.errors import Unsupported
 from rtcc.ir import Constant, DType, Module
 from rtcc.ir.ops.plan import Place, PlanConstant
 
-_TYPES = {
+TYPES = {
     DType.BOOL: "uint8_t", DType.I8: "int8_t", DType.U8: "uint8_t", DType.I16: "int16_t",
     DType.U16: "uint16_t", DType.BF16: "uint16_t", DType.I32: "int32_t", DType.U32: "uint32_t",
     DType.I64: "int64_t", DType.U64: "uint64_t", DType.F32: "float", DType.F64: "double",
@@ -64,14 +64,14 @@ class CConstants:
         assert isinstance(op.data, Constant), f"{op!r} is not of a named constant"
         type = op.results[0].type
         assert type.layout is None, f"{op!r} has a storage layout; plain loops take plain tensors"
-        if type.dtype not in _TYPES:
+        if type.dtype not in TYPES:
             raise Unsupported(
                 "unsupported-in-c", f"C99 has no type for the {type.dtype.value} of #{op.data.symbol}",
                 where=f"#{op.data.symbol}", hint="convert the model to float32 or an integer type",
             )  # fmt: skip
         array = np.ascontiguousarray(op.data.array).reshape(-1)
         yield f"/* {comment_text(f'{op.data.symbol}: {type}')} */\n"
-        yield f"static const {_TYPES[type.dtype]} const_{name}[{max(1, array.size)}] = {{\n"
+        yield f"static const {TYPES[type.dtype]} const_{name}[{max(1, array.size)}] = {{\n"
         width = _PER_LINE.get(type.dtype, 20)
         chunk = _CHUNK // width * width
         for start in range(0, max(1, array.size), chunk):

@@ -56,24 +56,29 @@ _POINTERS = [
 
 @dataclass(frozen=True)
 class CFile:
-    """A model's C file, and the header for who calls it. machine: where a library of it is to run."""
+    """A model's C file, and the header for who calls it.
+
+    code, kernels, entries: what stands before the constants, before the info and behind it. machine: where a
+    library of it is to run.
+    """
 
     info: ArtifactInfo
     code: str
     constants: CConstants
-    rest: str
+    kernels: str
+    entries: str
     machine: Machine
 
-    def texts(self) -> Iterator[str]:
-        """The file, in pieces."""
+    def texts(self, info: ArtifactInfo | None = None) -> Iterator[str]:
+        """The file, in pieces. info: what it says of itself, where that is not its own."""
         yield self.code
         yield from self.constants.texts()
-        yield self.rest
+        yield "\n".join([self.kernels, _info(info or self.info), self.entries])
 
     @property
     def header(self) -> str:
         """The header, which the file contains as well."""
-        return header_text(self.info, is_source=True)
+        return header_text(self.info, is_source=True, is_library=False)
 
     def write(self, path: Path) -> Path:
         """Write PATH.c and its header PATH.h; or PATH.so or PATH.a, which this machine's C compiler makes."""
@@ -92,8 +97,10 @@ class CFile:
         """The same code with what a shared object has for its loader."""
         opened = '#pragma GCC visibility push(default)\n#include <stddef.h>\n#include <stdint.h>\n'
         table = _LOADERS_TABLE.replace("@NAME@", self.info.name).replace("@UPPER@", self.info.name.upper())
-        code = "".join([opened, TABLE, *self.texts(), table])
-        return ModelSource(self.info, code, self.header, b"", {}, self.machine)
+        info = replace(self.info, triple=self.machine.triple)
+        code = "".join([opened, TABLE, *self.texts(info), table])
+        header = header_text(info, is_source=True)
+        return ModelSource(info, code, header, b"", {}, self.machine)
 
 
 _LOADERS_TABLE = """
@@ -142,9 +149,9 @@ def c_file(
     identity = hash_of(text.encode() for text in (info.to_json(), walk, shape_function_text(graph)))
     info = replace(info, hashes={**hashes, "model": identity})
     entries = part_text("source_entries.c").replace("@NAME@", info.name).replace("@UPPER@", info.name.upper())
-    rest = [*_kernel_texts(module, used, kernels), walk, shape_function_text(graph), function_text(),
-            _info(info), part_text("checks.c"), entries]  # fmt: skip
-    return CFile(info, _head(info, {k: kernels[k] for k in used}), constants, "\n".join(rest), machine)
+    body = [*_kernel_texts(module, used, kernels), walk, shape_function_text(graph), function_text()]
+    head, end = _head(info, {k: kernels[k] for k in used}), "\n".join([part_text("checks.c"), entries])
+    return CFile(info, head, constants, "\n".join(body), end, machine)
 
 
 def _head(info: ArtifactInfo, kernels: Mapping[str, CKernel]) -> str:
@@ -171,7 +178,7 @@ def _head(info: ArtifactInfo, kernels: Mapping[str, CKernel]) -> str:
         " * cc -std=c99 -O2 -c; it calls functions of string.h and math.h, and no others. */",
         *(f"#include <{header}>" for header in sorted(headers)),
         "",
-        header_text(info, is_source=True),
+        header_text(info, is_source=True, is_library=False),
         *(f"#define {key} {value}" for key, value in rows),
         "",
         part_text("source_head.c"),

@@ -87,6 +87,22 @@ static int rtcc_cpu_lacks_features(void)
     }
     return 0;
 }
+#elif defined(__arm__)
+/* Registers of the system control space, which faults where the thread is not privileged: nothing is asked there. */
+static int rtcc_cpu_lacks_features(void)
+{
+    uint32_t control, exception;
+    __asm__ volatile("mrs %0, control" : "=r"(control));
+    __asm__ volatile("mrs %0, ipsr" : "=r"(exception));
+    if ((control & 1) != 0 && exception == 0)
+        return 0;
+    for (size_t i = 0; i < RTCC_FEATURE_COUNT; i++) {
+        const struct rtcc_feature *f = &rtcc_features[i];
+        if ((*(const volatile uint32_t *)(uintptr_t)f->leaf & f->mask) != f->mask)
+            return 1;
+    }
+    return 0;
+}
 #else
-#error "CPU features can be checked on x86-64 and AArch64 only"
+#error "CPU features can be checked on x86-64, AArch64 and Cortex-M only"
 #endif

@@ -2,7 +2,8 @@
 
 x86: a cpuid leaf, subleaf, register and bit (Intel SDM volume 2A, CPUID; AMD APM volume 3, appendix E), and
 the XCR0 bits of the registers that the operating system must save. AArch64: bits of AT_HWCAP (leaf 0) and
-AT_HWCAP2 (leaf 1), as in Linux's Documentation/arch/arm64/elf_hwcaps.rst.
+AT_HWCAP2 (leaf 1), as in Linux's Documentation/arch/arm64/elf_hwcaps.rst. Cortex-M: registers of the system
+control space (ARMv7-M Architecture Reference Manual, B3.2.20 and B4).
 """
 
 from __future__ import annotations
@@ -115,10 +116,20 @@ _AARCH64: dict[str, tuple[int, int]] = {
 }
 
 
+# name: (address of a register, bits of it)
+_CORTEX_M: dict[str, tuple[tuple[int, int], ...]] = {
+    "thumb2": ((0xE000ED60, 1 << 24),),  # ID_ISAR0: division
+    "dsp": (),  # of ARMv7-M, each core with a float unit has it
+    "vfp4d16sp": ((0xE000ED88, 0xF << 20), (0xE000EF40, 2 << 4)),  # CPACR: on; MVFR0: single precision
+    "fp-armv8d16sp": ((0xE000ED88, 0xF << 20), (0xE000EF40, 2 << 4), (0xE000EF48, 4 << 4)),  # MVFR2: FPv5
+}
+_CORTEX_M_V8 = {**_CORTEX_M, "dsp": ((0xE000ED6C, 2 << 4),)}  # ID_ISAR3: parallel sums of halfwords
+
+
 def requirements(architecture: str, features: Iterable[str]) -> Requirements:
     """What a CPU must report to have all the features.
 
-    `architecture` is "x86_64", "aarch64", or another one, for which no feature can be checked. Raises
+    `architecture` is "x86_64", "aarch64", one of "thumb…", or another, for which none can be checked. Raises
     `CodegenError` for a feature that this table does not know: an artefact must not run where it could
     crash.
     """
@@ -130,6 +141,11 @@ def requirements(architecture: str, features: Iterable[str]) -> Requirements:
             xcr0 |= saved
         elif architecture == "aarch64" and feature in _AARCH64:
             (leaf, bit), subleaf, word = _AARCH64[feature], 0, 0
+        elif architecture.startswith("thumb") and feature in _CORTEX_M:
+            rows = _CORTEX_M_V8 if architecture.startswith("thumbv8m") else _CORTEX_M
+            for leaf, mask in rows[feature]:
+                found[leaf, 0, 0] = found.get((leaf, 0, 0), 0) | mask
+            continue
         else:
             raise CodegenError(
                 "unknown-cpu-feature",
@@ -143,11 +159,9 @@ def requirements(architecture: str, features: Iterable[str]) -> Requirements:
 def cpu_text(machine: Machine) -> str:
     """C that checks for the machine's features and sets its floating-point mode: the table, and `cpu.c`.
 
-    Nothing is checked on a bare machine: its programs are linked for it. Raises `CodegenError` as
-    `requirements`.
+    Raises `CodegenError` as `requirements`.
     """
-    features = () if machine.is_bare else machine.features
-    needed = requirements(machine.architecture, features)
+    needed = requirements(machine.architecture, machine.features)
     rows = [f"    {{0x{w.leaf:x}u, {w.subleaf}, {w.word}, 0x{w.mask:x}u}}," for w in needed.words]
     table = ["static const struct rtcc_feature rtcc_features[] = {", *rows, "};"] if rows else []
     return "\n".join([
@@ -162,7 +176,8 @@ def cpu_text(machine: Machine) -> str:
 
 
 _FEATURE = """\
-/* x86: bits of a cpuid register that must be set. AArch64: of AT_HWCAP (leaf 0) or AT_HWCAP2 (leaf 1). */
+/* x86: bits of a cpuid register that must be set. AArch64: of AT_HWCAP (leaf 0) or AT_HWCAP2 (leaf 1).
+ * Cortex-M: of the register at an address (leaf). */
 struct rtcc_feature {
     uint32_t leaf, subleaf, word; /* word: 0 eax, 1 ebx, 2 ecx, 3 edx */
     uint64_t mask;

@@ -71,8 +71,9 @@ Denormal numbers count as zero; the caller's floating-point mode is back
 _AS_IT_IS = "Denormal numbers are what the machine takes them for."
 
 
-def header_text(info: ArtifactInfo, *, is_source: bool = False) -> str:
-    """The whole header of one artefact; is_source: of a C file, which is compiled with the program."""
+def header_text(info: ArtifactInfo, *, is_source: bool = False, is_library: bool = True) -> str:
+    """The whole header of one artefact. is_source: of portable C. is_library: that is compiled already; else
+    it is compiled with the program."""
     upper = info.name.upper()
     aligned = "_Alignas(64) unsigned char"
     workspace = f"static {aligned} workspace[{upper}_WORKSPACE_BYTES(1)];"
@@ -97,7 +98,7 @@ def header_text(info: ArtifactInfo, *, is_source: bool = False) -> str:
         "#endif",
         "",
         enum_text(),
-        *([] if is_source else [TABLE]),
+        *([TABLE] if is_library else []),
         f"#define {upper}_THREADS_MAX {info.threads}",
         f"#define {upper}_WORKSPACE_BYTES(threads) "
         f"((size_t){info.workspace_bytes}u + {info.thread_bytes}u * (size_t)((threads) - 1))",

@@ -12,8 +12,11 @@
 #pragma GCC optimize("fp-contract=off")
 #endif
 
-/* Kernels stay functions of their own: the workspace holds one type of element after another. */
-#if defined(__GNUC__)
+/* Kernels stay functions of their own, whose callers know nothing of them: the workspace holds one type of element
+ * after another. */
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 8
+#define RTCC_APART __attribute__((noipa))
+#elif defined(__GNUC__)
 #define RTCC_APART __attribute__((noinline))
 #else
 #define RTCC_APART

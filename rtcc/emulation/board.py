@@ -28,8 +28,19 @@ IMAGE = "image.elf"
 
 TENSOR_ALIGNMENT = 64
 
-INSTRUCTIONS_PER_TICK = 40
-"""The boards' clock is of 25 MHz, and QEMU counts an instruction as a nanosecond."""
+
+@dataclass(frozen=True)
+class _Board:
+    """Where a board has what stands for flash, and memory; its clock's ticks, in nanoseconds, as which QEMU
+    counts instructions."""
+
+    flash: int = 0
+    ram: int = 0x20000000
+    tick: int = 40
+
+
+_BOARDS = {"mps2-an505": _Board(0x10000000, 0x38000000, 50)}
+"""Boards that differ from those of the Cortex-M3, M4 and M7 (Arm, Application Notes AN385 and AN505)."""
 
 _COMPILE = (
     "-std=gnu11", "-Os", "-ffreestanding", "-fno-builtin", "-fno-tree-loop-distribute-patterns",
@@ -44,7 +55,8 @@ class Linked:
     functions that it calls, its workspace, and what the last run took of the stack.
 
     data, zeros: variables of the library, with first values in flash and without. instructions: of the last
-    run, in steps of 40; 0 before it, and where they are more than the board's clock counts, 670 million."""
+    run, in steps of 40 or 50; 0 before it, and where they are more than the board's clock counts, which are
+    670 million."""
 
     model: int
     library: int
@@ -88,8 +100,10 @@ class EmulatedBoard(Foreign):
             raise InvalidInput("static-library", message, hint="compile to .so, for here or for QEMU")
         self.cpu = cpu or target.cpu
         self._command = _command(target, self.cpu, self.info)
+        self._board = _BOARDS.get(target.emulated_boards[self.cpu], _Board())
         with tempfile.TemporaryDirectory(prefix="rtcc-") as folder:
-            self._image = _linked(self.path, self.info, target.machine, Path(folder)).read_bytes()
+            image = _linked(self.path, self.info, target.machine, self._board, Path(folder))
+            self._image = image.read_bytes()
         self.linked = _measured(self._image)
 
     def _told(self, folder: Path, words: Sequence[str]) -> bytes:
@@ -104,7 +118,7 @@ class EmulatedBoard(Foreign):
 
     def _answer(self, folder: Path, words: Sequence[str]) -> Answer:
         answer = super()._answer(folder, words)
-        instructions = answer.ticks * INSTRUCTIONS_PER_TICK
+        instructions = answer.ticks * self._board.tick
         self.linked = replace(self.linked, stack=answer.stack, instructions=instructions)
         return answer
 
@@ -133,7 +147,7 @@ def _command(target: Target, cpu: str, info: ArtifactInfo) -> list[str]:
             "-icount", "shift=0", "-semihosting-config", "enable=on,target=native"]  # fmt: skip
 
 
-def _linked(path: Path, info: ArtifactInfo, machine: Machine, folder: Path) -> Path:
+def _linked(path: Path, info: ArtifactInfo, machine: Machine, board: _Board, folder: Path) -> Path:
     """The program that runs an artefact, linked in a folder."""
     toolchain = find_toolchain(machine)
     _require_library(toolchain)
@@ -143,9 +157,10 @@ def _linked(path: Path, info: ArtifactInfo, machine: Machine, folder: Path) -> P
     (folder / "artifact_table.h").write_text("#include <stddef.h>\n#include <stdint.h>\n" + TABLE)
     (folder / "tensors.h").write_text(_sizes(info))
     shutil.copyfile(path, folder / "model.a")
-    words = ["bare_runner.c", "model.a", "-lm", "-o", IMAGE]
+    places = f"-Wl,--defsym,flash_begin={board.flash},--defsym,ram_begin={board.ram}"
+    words = [places, *_LINK, "bare_runner.c", "model.a", "-lm", "-o", IMAGE]
     try:
-        toolchain.run([*toolchain.compile, *_COMPILE, *_LINK, *words], folder)
+        toolchain.run([*toolchain.compile, *_COMPILE, *words], folder)
     except ArtifactError as error:
         if "overflowed by" in str(error):
             error.code, error.hint = "board-too-small", "the boards have 4 MiB of flash and 4 MiB of memory"

@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -61,6 +62,14 @@ NAMED_PIPELINES: dict[str, str] = {
 """What runs at graph level. -O0: what is needed to emit; -O1: exact passes; -O2: the default.
 
 A target appends the passes that lower the graph to its plan."""
+
+
+def with_options(pipeline: str, options: Mapping[str, str]) -> str:
+    """One of the pipelines above with some passes' options, by their names, which one of them must have."""
+    unknown = options.keys() - ",".join(NAMED_PIPELINES.values()).split(",")
+    assert not unknown, f"no pipeline has {sorted(unknown)}"
+    return ",".join(f"{each}{{{options[each]}}}" if each in options else each for each in pipeline.split(","))
+
 
 BEFORE_PRUNING = (
     "fold-constants,inline-control,simplify,simplify-movement,fold-batch-norm,fold-constants,eliminate-dead"

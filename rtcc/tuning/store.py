@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import rtcc
-from rtcc.errors import InvalidInput
+from rtcc.errors import InvalidInput, Unsupported
 from rtcc.ir import Op
 from rtcc.ir.regions import company_of, is_in_region
 from rtcc.system.files import cache_folder, replace_file
+from rtcc.target import Target
 
 FORMAT = 2
 """The version of the file's form."""
@@ -32,6 +33,14 @@ HASH_DIGITS = 16
 
 WITH = " with "
 """Between an anchor and what its kernel computes besides."""
+
+
+def require_choice(target: Target) -> None:
+    """Refuse a target that goes by no measurements. Unsupported `not-tunable`."""
+    if OPTION not in target.options:
+        message = f"{target.name} goes by no measurements: its kernels are chosen by what is predicted alone"
+        hint = "tune for x86 or arm, on the machine itself; `rtcc run --emulate` counts instructions"
+        raise Unsupported("not-tunable", message, hint=hint)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from rtcc.selection.decision import Decision, PlacedConversion
 from rtcc.selection.layout_rules import obstacle
 from rtcc.system.files import require_folder
 from rtcc.target import Candidate, Cost, Target, with_setting
-from rtcc.tuning.store import OPTION, Measurement, Tuning, kernel_key, read_tuning, use
+from rtcc.tuning.store import OPTION, Measurement, Tuning, kernel_key, read_tuning, require_choice, use
 from rtcc.tuning.timing import Timed
 from rtcc.tuning.watch import ChildWatch, Failure
 
@@ -104,6 +104,7 @@ def tune(
     output = Path(output)
     require_folder(output)
     compilation = start(model, Options(target=target, **options))
+    require_choice(compilation.target)
     tuner = _Tuner(compilation, _begun(output, compilation.target))
     works = tuner.works()
     if watch is not None:

@@ -44,11 +44,9 @@ class Arm(CpuTarget):
         features = self.model.features
         return DType.I8 if "dotprod" in features and "i8mm" not in features else DType.U8
 
-    def graph_passes(self, level: str) -> str:
-        passes = super().graph_passes(level)
-        if self.sum_data is DType.U8:
-            return passes
-        return passes.replace("convert-signedness", "convert-signedness{to=i8}")
+    @property
+    def pass_options(self) -> Mapping[str, str]:
+        return {"convert-signedness": "to=i8"} if self.sum_data is DType.I8 else {}
 
     @property
     def emulated_cpus(self) -> tuple[str, ...]:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from dataclasses import replace
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from typing import ClassVar
 
+from rtcc.emission.c_constants import TYPES
 from rtcc.emission.c_kernel import CKernel
 from rtcc.emission.header import SOURCE_HEAD_BYTES
-from rtcc.emission.room import Room, weights_by_layer
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module, Op
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.system.machine import Machine
-from rtcc.target import GENERIC, NO_HALOS, Candidate, Halos, Progress, Source, WeightsName, unseen
+from rtcc.target import GENERIC, NO_HALOS, Candidate, Halos, Source, WeightsName
+from rtcc.targets.cpu.bare import BareTarget
 from rtcc.targets.cpu.model import Cpu, Reach
-from rtcc.targets.cpu.target import SOURCES, CpuTarget
+from rtcc.targets.cpu.target import SOURCES
 from rtcc.targets.tvm.candidate_basis import generic_candidate
 from rtcc.targets.tvm.candidates import ALGORITHMS
 
@@ -27,28 +27,22 @@ SCALAR = Cpu("", "", frozenset(), 32, 16, Reach(1 << 20, 4, 4, 1), 32 << 10, 256
 """One number at a time; of caches and clocks nothing is known, and nothing depends on them."""
 
 
-class PlainC(CpuTarget):
+class PlainC(BareTarget):
     """Portable C99: plain loops without vectors, threads or an operating system."""
 
     name: ClassVar[str] = "c"
     models: ClassVar[Mapping[str, Cpu]] = {"": SCALAR}
     sources: ClassVar[tuple[Path, ...]] = (*SOURCES, Path(__file__).parent)
+    head_bytes: ClassVar[int] = SOURCE_HEAD_BYTES
     options: ClassVar[dict[str, str]] = {
+        **BareTarget.options,
         "ram": "bytes of memory that the workspace may take, such as 256K",
         "flash": "bytes of flash that the constants may take, such as 1M; code is not counted",
-        "threads": "1: nothing is asked of an operating system",
     }
     algorithms: ClassVar[dict[str, str]] = {GENERIC: ALGORITHMS[GENERIC]}
     requantizes: str = "fixed25"
     writes_c: ClassVar[bool] = True
     saves_memory: ClassVar[bool] = True
-
-    def __init__(self, cpu: str, options: Mapping[str, str]) -> None:
-        super().__init__(cpu, options)
-        if self.threads > 1:
-            raise InvalidInput("threads", f"a C file runs on one thread, found threads={self.threads}",
-                               hint="leave threads out")  # fmt: skip
-        self.room = Room.of(self.name, options)
 
     @classmethod
     def native(cls) -> Cpu:
@@ -78,17 +72,10 @@ class PlainC(CpuTarget):
                 return ()
         return (generic_candidate(anchor, terms, self._vectors(anchor), self._price),)
 
-    def graph_passes(self, level: str) -> str:
-        return super().graph_passes(level).replace("lower-quantization", "lower-quantization{form=integers}")
-
-    @property
-    def workspace_room(self) -> int:
-        return max(1, self.room.ram - SOURCE_HEAD_BYTES) if self.room.ram else 0
-
-    def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
-        room = replace(self.room, layers=weights_by_layer(module))
-        room.require_weights(int(module.main.attributes.get("const", 0)))
-        return super().compile_kernels(module, progress)
+    def why_unsupported(self, op: Op) -> str | None:
+        types = [value.type.dtype for value in (*op.present_operands, *op.results)]
+        missing = next((dtype for dtype in types if dtype not in TYPES), None)
+        return f"C99 has no type for {missing.value}" if missing else super().why_unsupported(op)
 
     def runnable(self, kernels: Mapping[str, bytes]) -> Mapping[str, bytes]:
         from rtcc.emission.c_objects import objects_of

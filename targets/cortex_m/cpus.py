@@ -59,16 +59,20 @@ CORES = {
             "thumbv7em", "none-eabihf", ("-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"), "mps2-an500",
         ),
         Core(
+            _cpu("cortex-m33", ("thumb2", "dsp", "fp-armv8d16sp"), ("fp64",), 160, 0.125),
+            "thumbv8m.main", "none-eabihf", ("-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"), "mps2-an505",
+        ),
+        Core(
             _cpu("cortex-m4", ("thumb2", "dsp", "vfp4d16sp"), ("fp64",), 168, 0.125),
             "thumbv7em", "none-eabihf", ("-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"), "mps2-an386",
-            ("cortex-m7",),
+            ("cortex-m7", "cortex-m33"),
         ),
         Core(
             _cpu("cortex-m3", ("thumb2",), ("dsp",), 72, 0.01),
-            "thumbv7m", "none-eabi", ("-mfloat-abi=soft",), "mps2-an385", ("cortex-m4", "cortex-m7"),
-            "fixed25",
+            "thumbv7m", "none-eabi", ("-mfloat-abi=soft",), "mps2-an385",
+            ("cortex-m4", "cortex-m7", "cortex-m33"), "fixed25",
         ),
     )
 }  # fmt: skip
-"""Clocks are those of an STM32H743, an STM32F407 and an STM32F103. The M7's float unit is taken to be the one
-of single precision: its code runs on cores with the other one too."""
+"""Clocks are those of an STM32H743, an STM32U575, an STM32F407 and an STM32F103. The M7's float unit is taken
+to be the one of single precision: its code runs on cores with the other one too."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from rtcc.emission.emit_c import BARE_HEAD_BYTES, ModelSource
-from rtcc.emission.room import ROOM_OPTIONS, Room, weights_by_layer
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module, Op
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
@@ -18,31 +17,31 @@ from rtcc.target import (
     NO_HALOS,
     Candidate,
     Halos,
-    Illegal,
-    Progress,
     Source,
     WeightsName,
-    unseen,
 )
 from rtcc.targets.cortex_m.cpus import CORES, INTEGER_REGISTERS, Core
+from rtcc.targets.cpu.bare import BareTarget
 from rtcc.targets.cpu.model import Cpu
-from rtcc.targets.cpu.target import SOURCES, CpuTarget
+from rtcc.targets.cpu.target import SOURCES
 from rtcc.targets.tvm.candidate_basis import Vectors
-from rtcc.targets.tvm.candidates import ALGORITHMS, OF_LITTLE_MEMORY
+from rtcc.targets.tvm.candidates import ALGORITHMS, OF_LITTLE_MEMORY, TRANSFORMED
 
 
-class CortexM(CpuTarget):
+class CortexM(BareTarget):
     """A Cortex-M microcontroller, without an operating system."""
 
     name: ClassVar[str] = "cortex-m"
     cpus: ClassVar[tuple[str, ...]] = tuple(CORES)
     models: ClassVar[Mapping[str, Cpu]] = {name: core.cpu for name, core in CORES.items()}
     sources: ClassVar[tuple[Path, ...]] = (*SOURCES, Path(__file__).parent)
-    options: ClassVar[dict[str, str]] = {
-        **ROOM_OPTIONS,
-        "threads": "1: there is one core, and nothing that divides it",
+    head_bytes: ClassVar[int] = BARE_HEAD_BYTES
+    algorithms: ClassVar[dict[str, str]] = {
+        name: meaning
+        for name, meaning in {**ALGORITHMS, **OF_LITTLE_MEMORY}.items()
+        if name not in TRANSFORMED
     }
-    algorithms: ClassVar[dict[str, str]] = {**ALGORITHMS, **OF_LITTLE_MEMORY}
+    """None that stores more weights than the layer has: flash is what there is least of."""
     saves_memory: ClassVar[bool] = True
     tools: ClassVar[dict[str, str]] = {
         "arm-none-eabi-gcc": "compiles for Cortex-M (Debian: gcc-arm-none-eabi, libnewlib-arm-none-eabi)",
@@ -51,11 +50,7 @@ class CortexM(CpuTarget):
 
     def __init__(self, cpu: str, options: Mapping[str, str]) -> None:
         super().__init__(cpu, options)
-        if self.threads > 1:
-            raise InvalidInput("threads", f"{self.cpu} runs one thread, found threads={self.threads}",
-                               hint="leave threads out")  # fmt: skip
         self.requantizes = self.core.requantizes
-        self.room = Room.of(self.name, options)
 
     @classmethod
     def native(cls) -> Cpu:
@@ -92,46 +87,21 @@ class CortexM(CpuTarget):
     def emulated_boards(self) -> Mapping[str, str]:
         return {name: CORES[name].board for name in (self.cpu, *self.core.stronger)}
 
-    @property
-    def workspace_room(self) -> int:
-        return max(1, self.room.ram - BARE_HEAD_BYTES) if self.room.ram else 0
-
-    def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
-        self._room_for(module).require_weights(int(module.main.attributes.get("const", 0)))
-        return super().compile_kernels(module, progress)
-
     def emit(
         self, module: Module, name: str, kernels: Mapping[str, bytes], *, weights: WeightsName | None = None
     ) -> Source:
         source = super().emit(module, name, kernels, weights=weights)
         assert isinstance(source, ModelSource)
-        return replace(source, room=self._room_for(module))
-
-    def _room_for(self, module: Module) -> Room:
-        """What there is, with the layers that an error names."""
-        return replace(self.room, layers=weights_by_layer(module))
-
-    def graph_passes(self, level: str) -> str:
-        """With integers wherever they can be, whatever is predicted to be faster: floats take four times the
-        memory."""
-        return super().graph_passes(level).replace("lower-quantization", "lower-quantization{form=integers}")
+        return replace(source, room=self.room_for(module))
 
     def candidates(
         self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS, *, weights: int = 0
     ) -> tuple[Candidate, ...]:
         found = super().candidates(anchor, constants, halos, weights=weights)
-        return tuple(_without_larger_weights(each) for each in found)
+        return tuple(each for each in found if each.algorithm in self.algorithms)
 
     def _vectors(self, anchor: Op) -> Vectors:
         vectors = super()._vectors(anchor)
         if isinstance(anchor, ConvSum | MatMulSum):
             return replace(vectors, registers=INTEGER_REGISTERS)
         return vectors
-
-
-def _without_larger_weights(candidate: Candidate) -> Candidate:
-    """No algorithm that stores more weights than the layer has: flash is what there is least of."""
-    if candidate.transformed is None:
-        return candidate
-    reason = f"{candidate.algorithm}: its transformed weights would take more flash than the layer's own"
-    return replace(candidate, cost=Illegal(reason))

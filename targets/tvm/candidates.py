@@ -113,6 +113,9 @@ OF_LITTLE_MEMORY: dict[str, str] = {
 }
 """What it can give besides where memory is saved."""
 
+TRANSFORMED = (*(f"{name}{outputs}" for name in ("winograd", COLUMNS) for outputs in OUTPUTS), "fft")
+"""Those that store other weights than the layer's, and more of them."""
+
 _WINOGRAD = tuple(f"{name}{outputs}" for name in ("winograd", COLUMNS) for outputs in OUTPUTS)
 
 

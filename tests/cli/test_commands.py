@@ -208,6 +208,31 @@ def test_info_of_a_model(rtcc: Run, lenet: Path) -> None:
     assert "refused     nothing" in output
 
 
+def test_info_refuses_what_compile_does(rtcc: Run, lenet: Path, tiny: Path) -> None:
+    """Too little room, and types that a target has not; what it has kernels for is told so."""
+    for limits, why in (
+        ("flash=64K", "the weights alone take"),
+        ("ram=1K", "the workspace needs"),
+    ):
+        for target in ("c", "cortex-m:cortex-m4"):
+            assert f"refused     {why}" in rtcc("info", lenet, "--target", f"{target},{limits}").output
+    enough = "cortex-m:cortex-m4,flash=1M,ram=1M"
+    assert "refused     nothing" in rtcc("info", lenet, "--target", enough).output
+    tiny.write_text(HALVES)
+    assert "refused     math.exp (1: exponential): C99 has no type for f16" in rtcc(
+        "info", tiny, "--target", "c"
+    ).output
+    assert "refused     nothing" in rtcc("info", tiny, "--target", "cortex-m:cortex-m4").output
+
+
+HALVES = """// rtir 1  level=graph
+graph @main(%x: f16[4]) {
+  %y = math.exp(%x) : f16[4] loc("exponential")
+  return(%y)
+}
+"""
+
+
 def test_info_names_symbolic_dimensions(rtcc: Run, symbolic: Path) -> None:
     assert "dimension   N in [1,*]; bind it with --dim N=SIZE" in rtcc("info", symbolic).output
     assert "dimension" not in rtcc("info", symbolic, "--dim", "N=3").output

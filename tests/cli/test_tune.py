@@ -60,3 +60,14 @@ def test_a_stopped_tune_says_how_to_go_on(rtcc: Run, tmp_path: Path, monkeypatch
     done = rtcc("tune", tmp_path / "model.onnx")
     assert done.code == 130
     assert "model.tuned.json: stopped with 3 of 12 kernels; run it again to go on" in done.errors
+
+
+@pytest.mark.parametrize("target", ["c", "cortex-m:cortex-m4"])
+def test_targets_that_go_by_no_measurements(rtcc: Run, tmp_path: Path, target: str) -> None:
+    model, kept = tmp_path / "net.rtir", tmp_path / "net.tuned.json"
+    model.write_text("// rtir 1  level=graph\ngraph @main(%x: f32[8]) {\n  return(%x)\n}\n")
+    assert rtcc("tune", model, "-o", kept).code == 0
+    for words in (("tune", model), ("compile", model, "--tuned", kept, "-o", tmp_path / "net.a")):
+        refused = rtcc(*words, "--target", target)
+        assert refused.code == 1
+        assert "error[not-tunable]" in refused.errors

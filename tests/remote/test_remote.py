@@ -80,6 +80,8 @@ def test_commands(there: str, rtcc: Run, tmp_path: Path) -> None:
     assert (row["host"], row["threads"]) == (there, 2)
     assert row["latency_us"]["rtcc"]["min"] > 0
     assert rtcc("run", LENET, "--remote", there).output == rtcc("run", LENET).output
+    plain = rtcc("run", LENET, "--target", "c", "--remote", there)
+    assert plain.output == rtcc("run", LENET, "--target", "c").output, plain.errors
 
 
 def test_what_cannot_run_there_is_refused(there: str, rtcc: Run, tmp_path: Path) -> None:

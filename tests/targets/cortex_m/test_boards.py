@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from rtcc.artifact.archive import info_of, objects_of
 from rtcc.artifact.elf import Elf
-from rtcc.compiler import Options, build, compile_with
+from rtcc.compiler import Options, build, compile_with, start
 from rtcc.emission.toolchain import find_toolchain
 from rtcc.emulation import EmulatedBoard
 from rtcc.errors import ArtifactError, InvalidInput, RtccError, ToolMissing
@@ -50,8 +51,9 @@ def test_a_network_of_depthwise_and_pointwise_layers(tmp_path: Path) -> None:
     require_equal(emulated(model, Options(target="cortex-m:cortex-m4"), tmp_path), model)
 
 
-@pytest.mark.parametrize("sign", ["u8", "i8"])
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize(
+    ("core", "sign"), [*((core, sign) for core in CORES for sign in ("u8", "i8")), ("cortex-m33", "u8")]
+)
 def test_integers_are_equal_to_the_bit(core: str, sign: str, tmp_path: Path) -> None:
     """Every kernel of integer sums; on the M3 sums are scaled in integers too."""
     pipeline = f"convert-signedness{{to={sign}}},{INTEGERS}"
@@ -89,7 +91,7 @@ graph @main(%x: f32[4,4], %n: i64[4,4]) {
 """
 
 
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("core", [*CORES, "cortex-m33"])
 def test_what_a_float_unit_of_single_precision_has_not_is_called(core: str, tmp_path: Path) -> None:
     """Powers go through float64; that, and conversions from and to int64, are functions of the library."""
     module = parse_module(DOUBLES)
@@ -123,8 +125,9 @@ def test_a_core_that_lacks_instructions(tmp_path: Path) -> None:
     require_boards()
     path = build(LENET, tmp_path, Options(target="cortex-m:cortex-m4"))
     assert info_of(path).target == "cortex-m:cortex-m4"
-    board = EmulatedBoard(path, "cortex-m7")
-    assert board.run(board.random_inputs())["logits"].shape == (1, 10)
+    for core in ("cortex-m7", "cortex-m33"):
+        board = EmulatedBoard(path, core)
+        assert board.run(board.random_inputs())["logits"].shape == (1, 10)
     for core in ("cortex-m3", "cortex-a53"):
         with pytest.raises(ArtifactError, match=f"{core} lacks") as raised:
             EmulatedBoard(path, core)
@@ -146,6 +149,41 @@ def test_a_program_that_hangs_or_says_something_else(monkeypatch: pytest.MonkeyP
         with pytest.raises(ArtifactError, match=said) as raised:
             board.run(board.random_inputs())
         assert raised.value.code == code
+
+
+@pytest.mark.parametrize("case", ["an M3", "the float unit off"])
+def test_init_finds_what_the_core_has(case: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Code for an M4 with its float unit does not fault on a core without: `init` says so."""
+    require_boards()
+    path = build(parse_module(SQUARE.replace("TYPE", "f32")), tmp_path, Options(target="cortex-m:cortex-m4"))
+    if case == "the float unit off":
+        for part in resources.files("rtcc.emulation").iterdir():
+            if part.name in ("bare_runner.c", "board.ld"):
+                text = part.read_text().replace("#ifdef __ARM_FP", "#ifdef SWITCHED_ON")
+                (tmp_path / part.name).write_text(text)
+        monkeypatch.setattr("rtcc.emulation.board.files", lambda package: tmp_path)
+    board = EmulatedBoard(path)
+    if case == "an M3":
+        board._command = [word.replace("mps2-an386", "mps2-an385") for word in board._command]
+    with pytest.raises(ArtifactError) as raised:
+        board.run(board.random_inputs())
+    assert raised.value.code == "cpu-unsupported"
+
+
+def test_init_asks_nothing_where_it_may_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A thread without privileges would fault at the registers that say what there is."""
+    require_boards()
+    path = build(parse_module(SQUARE.replace("TYPE", "f32")), tmp_path, Options(target="cortex-m:cortex-m4"))
+    source = resources.files("rtcc.emulation").joinpath("bare_runner.c").read_text()
+    unprivileged = '__asm__ volatile("msr control, %0\\nisb" : : "r"(5))'
+    changed = source.replace("int code = rtcc_artifact_v1", f"{unprivileged}; int code = rtcc_artifact_v1")
+    (tmp_path / "bare_runner.c").write_text(changed.replace("0xe000e010", "0x203ff000"))  # nor has it a clock
+    (tmp_path / "board.ld").write_text(resources.files("rtcc.emulation").joinpath("board.ld").read_text())
+    monkeypatch.setattr("rtcc.emulation.board.files", lambda package: tmp_path)
+    board = EmulatedBoard(path)
+    board._command = [word.replace("enable=on", "enable=on,userspace=on") for word in board._command]
+    feeds = board.random_inputs(1)
+    np.testing.assert_array_equal(board.run(feeds)["y"], feeds["x"] * feeds["x"])
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, path: Path, tools: Path) -> RtccError:
@@ -234,3 +272,15 @@ def test_the_runtime_compiles_without_warnings(tmp_path: Path) -> None:
     main.write_text(f'#include "{path.stem}.h"\nint main(void) {{ return 0; }}\n')
     command = ["arm-none-eabi-gcc", "-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "-c", str(main)]
     subprocess.run([*command, "-o", str(tmp_path / "main.o")], check=True)
+
+
+def test_algorithms_are_those_that_store_the_layers_weights() -> None:
+    """What is listed is what there is: no transformed weights, which take more flash."""
+    target = parse_target("cortex-m:cortex-m4")
+    assert {"direct", "matmul", "generic"} <= target.algorithms.keys()
+    assert not any(name.startswith(("winograd", "columns", "fft")) for name in target.algorithms)
+    module = start(LENET, Options(target="cortex-m:cortex-m4")).module
+    layers = [op for op in module.walk() if isinstance(op, Conv)]
+    found = [each for op in layers for each in target.candidates(op, {1, 2})]
+    assert {each.algorithm for each in found} <= target.algorithms.keys()
+    assert len(found) > 3
