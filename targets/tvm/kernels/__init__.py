@@ -9,6 +9,7 @@ legal, `…_demand` what that asks of a machine; only what emits code needs TVM.
 | convolution.conv_tiles, convolution.conv_demand | of the direct and depthwise ones |
 | convolution.direct_conv | any convolution over blocked activations; groups in whole blocks |
 | convolution.depthwise_conv | one filter per channel, over blocked activations |
+| convolution.copied_rows | the rows one reads, copied aside, where its output overwrites them |
 | convolution.plain_conv | `direct_plain`: plain input, blocked output; a network's first layer |
 | convolution.narrow_conv | its rows where there are few filters |
 | convolution.im2col_conv, convolution.im2col_tiles | plain tensors, gathered: narrow groups, three axes |

@@ -43,7 +43,8 @@ def network(more: str = "", results: str = "%y") -> Module:
         '  %c1 = nn.conv(%x, #w1, #b1) {pads = [1,1,1,1]} : f32[1,8,12,12] loc("conv1")\n'
         "  %r1 = math.relu(%c1) : f32[1,8,12,12]\n"
         '  %c2 = nn.conv(%r1, #w2) {pads = [1,1,1,1]} : f32[1,8,12,12] loc("conv2")\n'
-        "  %a = math.add(%c2, %r1) : f32[1,8,12,12]\n"
+        "  %s = math.sigmoid(%r1) : f32[1,8,12,12]\n"
+        "  %a = math.add(%c2, %s) : f32[1,8,12,12]\n"
         "  %r2 = math.relu(%a) : f32[1,8,12,12]\n"
         "  %p = nn.global_average_pool(%r2) : f32[1,8,1,1]\n"
         "  %f = tensor.flatten(%p) : f32[1,8]\n"
@@ -427,7 +428,7 @@ def test_the_report_has_every_tensor_and_layer(tmp_path: Path) -> None:
     feeds = {**pictures(6), "labels": np.zeros(6, int)}
     quantized = rtcc.quantize(network(), feeds)
     report = make_report(quantized)
-    assert [row.name for row in report.tensors] == ["x", "r1", "r2", "p", "f"]
+    assert [row.name for row in report.tensors] == ["x", "r1", "s", "r2", "p", "f"]
     assert [row.name for row in report.layers] == ["conv1", "conv2", "fc"]
     for row in report.tensors:
         assert row.own_sqnr is not None

@@ -107,7 +107,8 @@ def test_products_that_read_each_other_are_quantised_as_they_come() -> None:
         "// rtir 1  level=graph\nconst #a : f32[16,32] = splat(0.0)\nconst #b : f32[32,16] = splat(0.0)\n"
         "graph @main(%x: f32[2,16]) {\n"
         '  %h = nn.mat_mul(%x, #a) : f32[2,32] loc("first")\n'
-        '  %y = nn.mat_mul(%h, #b) : f32[2,16] loc("second")\n'
+        "  %r = math.relu(%h) : f32[2,32]\n"
+        '  %y = nn.mat_mul(%r, #b) : f32[2,16] loc("second")\n'
         "  return(%y)\n}\n"
     )
     feeds = {"x": samples(1)["x"][0]}
