@@ -43,7 +43,7 @@ TEACHER = ROOT / "tests" / "data" / "digits" / "residual.onnx"
 CHANNELS = (8, 15)
 LABELLED = 500
 VALIDATED = 0.2
-RATES = (1e-2, 3e-2, 1e-1)
+RATES = (3e-2, 1e-1, 3e-1, 1.0)
 TUNED_ON = (100, 101)
 """Seeds that learning rates are chosen by."""
 ALONE: dict[str, Any] = {"output": "none", "label_weight": 1.0}
