@@ -88,6 +88,14 @@ class Data:
         for number, sample in islice(self.part.of(self.source()), most):
             yield self._checked(number, sample)
 
+    def some(self, most: int) -> list[Feeds]:
+        """The first `most` samples, in memory; InvalidInput `data-empty` where there is none."""
+        found = list(self.samples(most))
+        if not found:
+            hint = "give one sample at least: the first axis of an .npz's arrays, or what samples() yields"
+            raise InvalidInput("data-empty", "the data hold no sample", where=self.name, hint=hint)
+        return found
+
     def _checked(self, number: int | None, sample: Mapping[str, Any]) -> Feeds:
         where = f"{self.name}, " + ("run by metric()" if number is None else f"sample {number}")
         if sample.keys() != self.inputs.keys():
@@ -119,7 +127,8 @@ def split(data: Data, most: int | None = None) -> tuple[Data, Data]:
     """
     if len(list(islice(data.source(), 2))) < 2 or (most is not None and most < 2):
         message = "samples are held out to measure on, and there are fewer than two"
-        raise InvalidInput("data-too-few", message, where=data.name)
+        hint = "give more samples; one of four is held out"
+        raise InvalidInput("data-too-few", message, where=data.name, hint=hint)
     return _part(data, Subset(most, False), "calibrated"), _part(data, Subset(most, True), "held out")
 
 

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcc.data import Data
-from rtcc.errors import InvalidInput
 from rtcc.factorization.spectra import Statistics, main_vectors
 from rtcc.interpreter import Environment, Run, bind_feeds, interpret
 from rtcc.ir import Module, Op, Value
@@ -47,7 +46,7 @@ class Sample:
 def samples_of(module: Module, small: Module, data: Data, most: int) -> list[Sample]:
     """The first samples, at the start; InvalidInput `data-empty` where there is none."""
     found: list[Sample] = []
-    for feeds in data.samples(most=most):
+    for feeds in data.some(most):
         arrays, sizes = bind_feeds(module.main, feeds, "native")
         found.append(
             Sample(
@@ -57,8 +56,6 @@ def samples_of(module: Module, small: Module, data: Data, most: int) -> list[Sam
                 dict(zip(small.main.parameters, arrays, strict=True)),
             )
         )
-    if not found:
-        raise InvalidInput("data-empty", "the data hold no sample", where=data.name)
     return found
 
 
@@ -75,11 +72,9 @@ def statistics(module: Module, layers: Sequence[Layer], data: Data, most: int) -
             rows = rows_of(layer, array, number)[0]
             sums[layer.op].add(rows, rows @ as_matrices(layer, layer.weight.array)[0])
 
-    for feeds in data.samples(most=most):
+    for feeds in data.some(most):
         number += 1
         interpret(module, feeds, observe=note)
-    if number < 0:
-        raise InvalidInput("data-empty", "the data hold no sample", where=data.name)
     return {layer.op: sums[layer.op].statistics(layer) for layer in layers}
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 from rtcc.data import Data, Feeds
-from rtcc.errors import InvalidInput
 from rtcc.interpreter import Environment, Run, bind_feeds
 from rtcc.ir import Module, Op, Return
 from rtcc.linear.layers import Layer, linear_layers
@@ -32,7 +31,7 @@ def in_step(
 
     operator: gives an op's counterpart in the other module, as it is when the op runs.
     """
-    samples = [_entry(module, other, feeds) for feeds in _some(data, most)]
+    samples = [_entry(module, other, feeds) for feeds in data.some(most)]
     deaths = samples[0].before.deaths_in(module.main)
     for op in module.main.ops:
         if isinstance(op, Return):
@@ -43,14 +42,6 @@ def in_step(
             sample.after.step(sample.small, operator(op))
             for value in deaths.get(op, ()):
                 sample.large.pop(value, None)
-
-
-def _some(data: Data, most: int) -> list[Feeds]:
-    """The first samples; InvalidInput `data-empty` where there is none."""
-    found = list(data.samples(most=most))
-    if not found:
-        raise InvalidInput("data-empty", "the data hold no sample", where=data.name)
-    return found
 
 
 def _entry(module: Module, other: Module, feeds: Feeds) -> Sample:
@@ -66,7 +57,7 @@ def _entry(module: Module, other: Module, feeds: Feeds) -> Sample:
 def reads(module: Module, data: Data, most: int) -> Iterator[tuple[int, Layer, NDArray[Any]]]:
     """What each layer reads of each sample, with the sample's number."""
     layers: dict[Op, Layer] = {layer.op: layer for layer in linear_layers(module.main)}
-    for number, feeds in enumerate(_some(data, most)):
+    for number, feeds in enumerate(data.some(most)):
         arrays, sizes = bind_feeds(module.main, feeds, "native")
         run, seen = Run(module, sizes, "native"), dict(zip(module.main.parameters, arrays, strict=True))
         deaths = run.deaths_in(module.main)

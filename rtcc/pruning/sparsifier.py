@@ -67,12 +67,14 @@ class Sparsity:
             message = f"sparsity must be a share between 0 and 1, found {self.sparsity}"
             raise InvalidInput("prune-option", message, hint="0.8 takes 80 % of the weights")
         if self.threshold is not None and not 0 < self.threshold < float("inf"):
-            raise InvalidInput("prune-option", f"threshold must be above 0, found {self.threshold}")
+            raise InvalidInput("prune-option", f"threshold must be above 0, found {self.threshold}",
+                               hint="0.01 makes zeros of smaller weights")  # fmt: skip
         if self.threshold is not None and self.criterion is Criterion.ACTIVATION:
             message = "a threshold is of the weights' magnitudes, the criterion activation looks at data"
             raise InvalidInput("prune-option", message, hint="give sparsity, or leave the criterion out")
         if not 0 <= self.least <= 1:
-            raise InvalidInput("prune-option", f"least must be a share from 0 to 1, found {self.least}")
+            raise InvalidInput("prune-option", f"least must be a share from 0 to 1, found {self.least}",
+                               hint="0.01 leaves a hundredth of each layer in any case")  # fmt: skip
         of_channels = [each for each in (self.criterion, self.scope) if each in OF_CHANNELS]
         if of_channels:
             message = f"{of_channels[0]} is of whole channels, not of single weights"
@@ -144,7 +146,9 @@ def _layers(module: Module, dense: Sequence[str], pattern: Pattern) -> tuple[lis
             layers.append(layer)
     if not layers:
         reasons = "; ".join(f"{each.layer}: {each.reason}" for each in kept[:3])
-        raise InvalidInput("nothing-to-prune", f"no layer has weights that may go ({reasons or 'no layer'})")
+        message = f"no layer has weights that may go ({reasons or 'no layer'})"
+        hint = "leave fewer layers dense, or take channels out instead: --keep"
+        raise InvalidInput("nothing-to-prune", message, hint=hint)
     return layers, kept
 
 

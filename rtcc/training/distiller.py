@@ -91,7 +91,8 @@ def distill(
     settings = settings_of(options, settings)
     require_data_form(data)
     if resume and checkpoint is None:
-        raise InvalidInput("distill-option", "resume goes on from a checkpoint, and none is named")
+        message = "resume goes on from a checkpoint, and none is named"
+        raise InvalidInput("distill-option", message, hint="name the file: checkpoint=PATH")
     how = (shapes, dims, values)
     made = prepared(student, *how)
     taught_by = prepared(teacher, *how) if settings.teaches and teacher is not None else None

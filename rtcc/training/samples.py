@@ -56,7 +56,8 @@ class Samples:
         lowest, highest = int(self._labels.min()), int(self._labels.max())
         if rest or lowest < 0 or highest >= classes:
             found = f"labels from {lowest} to {highest}, {self._labels.shape[1]} to a sample"
-            raise InvalidInput("data-labels", f"{found}, do not fit the first output, {type}", where=where)
+            raise InvalidInput("data-labels", f"{found}, do not fit the first output, {type}", where=where,
+                               hint="labels are numbers of classes, counted from 0")  # fmt: skip
 
     def batch(self, step: int, size: int) -> Batch:
         """The batch of a step: each sample once before any comes again, in an order of the seed."""
@@ -97,7 +98,8 @@ def load_samples(
     feeds = list(data.samples(most))
     if len(feeds) < (2 if held_out else 1):
         message = f"there are {len(feeds)} samples, of which {held_out:.0%} are to be held out"
-        raise InvalidInput("data-too-few", message, where=data.name)
+        hint = "give more samples, or hold out none: --held-out 0"
+        raise InvalidInput("data-too-few", message, where=data.name, hint=hint)
     found = _labels(data, labels, len(feeds)) if wants_labels else None
     return Samples(feeds, found, held_out, augment, seed)
 
@@ -115,7 +117,8 @@ def _labels(data: Data, given: Path | Array | None, count: int) -> Array:
     if len(found) < count or found.dtype.kind not in "biuf" or found.ndim > 2:
         form = f"{found.dtype} of shape {list(found.shape)}"
         message = f"labels are {form}; expected a class for each of {count} samples"
-        raise InvalidInput("data-labels", message, where=data.name)
+        hint = "one whole number per sample, or one per position of each"
+        raise InvalidInput("data-labels", message, where=data.name, hint=hint)
     return found[:count].reshape(count, -1).astype(np.int64)
 
 

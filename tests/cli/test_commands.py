@@ -17,8 +17,8 @@ from rtcc.cli.run import describe, file_names
 from tests.cli.conftest import Run
 
 COMMANDS = (
-    "compile", "run", "bench", "info", "opt", "passes", "targets", "quantize", "distill", "tune", "bisect",
-    "doctor", "demo",
+    "compile", "run", "bench", "info", "opt", "passes", "targets", "quantize", "prune", "distill", "tune",
+    "bisect", "doctor", "demo",
 )  # fmt: skip
 
 

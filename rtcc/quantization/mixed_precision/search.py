@@ -61,13 +61,13 @@ class Floor:
             found = getattr(self, name)
             if found is not None and (isinstance(found, bool) or not isinstance(found, Real)):
                 message = f"{name} {found!r} is of type {type(found).__name__}; expected a number"
-                raise InvalidInput("quantize-option", message)
+                raise InvalidInput("quantize-option", message, hint="a drop of 0.01, 30 decibels")
         if self.max_drop is not None and not 0 <= self.max_drop < float("inf"):
-            raise InvalidInput(
-                "quantize-option", f"max_drop {self.max_drop:g} is not a drop: expected 0 or more"
-            )
+            message = f"max_drop {self.max_drop:g} is not a drop: expected 0 or more"
+            raise InvalidInput("quantize-option", message, hint="--max-drop 0.5% or --max-drop 0.01")
         if self.min_sqnr is not None and not abs(self.min_sqnr) < float("inf"):
-            raise InvalidInput("quantize-option", f"min_sqnr {self.min_sqnr:g} is not finite")
+            message = f"min_sqnr {self.min_sqnr:g} is not finite"
+            raise InvalidInput("quantize-option", message, hint="--min-sqnr 30: decibels that must hold")
 
     @staticmethod
     def of(min_sqnr: float | None = None, max_drop: float | str | None = None) -> Floor:

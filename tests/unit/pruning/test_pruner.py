@@ -124,6 +124,7 @@ def test_bad_input() -> None:
     assert code_of(share=0.5) == "prune-option"
     assert code_of(criterion="activation") == "no-data"
     assert code_of(data=3) == "data-form"
+    assert code_of(data={"image": np.zeros((0, 1, 28, 28), np.float32)}) == "data-empty"
 
 
 def test_what_cannot_be_pruned_says_why() -> None:

@@ -67,6 +67,7 @@ def test_a_model_without_batch_normalisation_is_refused() -> None:
 def code_of(**options: Any) -> str:
     with pytest.raises(InvalidInput) as raised:
         prune(RESIDUAL, **options)
+    assert raised.value.hint
     return raised.value.code
 
 

@@ -140,6 +140,23 @@ def test_rescaling_keeps_mean_and_variance() -> None:
     np.testing.assert_allclose(np.square(offset).sum(1), np.square(weight + 3).sum(1))
 
 
+def test_rescaled_outputs_of_a_model_keep_mean_and_variance() -> None:
+    net = Net(1)
+    x = net.unary("Relu", net.conv(net.input(1, 4, 6, 6), 8, 3))
+    model = net.model(net.classifier(x))
+    plain = prune(model, sparsity=0.3, scope="uniform")
+    found = prune(model, sparsity=0.3, scope="uniform", rescale=True)
+    layers = zip(linear_layers(found.original.main), weights_of(plain), weights_of(found), strict=True)
+    for layer, bare, scaled in layers:
+        before, without, after = (
+            by_taps(layer, each).astype(np.float64) for each in (layer.weight.array, bare, scaled)
+        )
+        np.testing.assert_array_equal(after == 0, without == 0)
+        np.testing.assert_allclose(after.var(1), before.var(1), rtol=1e-4)
+        np.testing.assert_allclose(after.mean(1), before.mean(1), rtol=1e-3, atol=1e-6)
+        assert not np.allclose(without.var(1), before.var(1), rtol=1e-2)
+
+
 def test_a_bias_is_made_where_there_is_none() -> None:
     net = Net(2)
     x = net.unary("Relu", net.conv(net.input(1, 4, 8, 8), 16, 3, bias=False))
@@ -180,6 +197,7 @@ def _is_matrix(constant: Constant) -> bool:
 def code_of(model: Any = LENET, **options: Any) -> str:
     with pytest.raises(InvalidInput) as raised:
         prune(model, **options)
+    assert raised.value.hint
     return raised.value.code
 
 
