@@ -29,6 +29,7 @@ import math
 import os
 import re
 import tempfile
+from collections.abc import Iterable
 from typing import Any
 
 import tvm
@@ -99,7 +100,7 @@ def build_object(
     target = tvm.target.Target(target) if not isinstance(target, tvm.target.Target) else target
     target = target.with_host(target)
     _require_element_alignment(func)
-    _require_short_indices(func)
+    require_short_indices(func)
     named: Any = func.with_attr("global_symbol", KERNEL_SYMBOL)
     if "tirx.noalias" not in func.attrs:
         named = named.with_attr("tirx.noalias", True)
@@ -142,7 +143,7 @@ def _element_bytes(buffer: tirx.Buffer) -> int:
     return max(1, element.lanes * element.bits // 8)
 
 
-def _require_short_indices(func: tirx.PrimFunc) -> None:
+def require_short_indices(func: tirx.PrimFunc) -> None:
     """Indices are int32: an array of 2^31 elements or more cannot be reached whole."""
     for param in filter(tirx.is_buffer_var, func.params):
         elements = math.prod(int(extent) for extent in param.ty.shape if isinstance(extent, tirx.IntImm))
@@ -164,20 +165,26 @@ def _require_element_alignment(func: tirx.PrimFunc) -> None:
 @tirx.transform.prim_func_pass(opt_level=0, name="rtcc.PlainCFunction")
 def _plain_c_function(func: tirx.PrimFunc, module: tvm.IRModule, context: object) -> tirx.PrimFunc:
     """f(task, tasks, buffers…)  →  int32 f(task, tasks, pointers…) { …; return 0; }"""
-    params, declarations = [], []
-    for param in func.params:
-        if not tirx.is_buffer_var(param):
-            params.append(param)
-            continue
-        pointer = tirx.Var(param.name, PointerType(PrimType(str(param.ty.dtype)), param.ty.storage_scope))
-        params.append(pointer)
-        declarations.append(tirx.DeclBuffer(param, data=pointer))
+    params, declarations = pointers_of(func.params)
     # Both attributes wrap the body only: around the return they would drop what follows it.
     body = tirx.AttrStmt(tvm.ir.StringImm("default"), "device_type", tirx.IntImm("int32", 1), func.body)
     body = tirx.AttrStmt(tvm.ir.StringImm("default"), "device_id", tirx.IntImm("int32", 0), body)
     body = tirx.SeqStmt([*declarations, body, tirx.Return(tirx.IntImm("int32", 0))])
     plain: Any = tirx.PrimFunc(params, body, PrimType("int32"), func.attrs, func.span)
     return plain.without_attr("tirx.is_entry_func")
+
+
+def pointers_of(params: Iterable[Any]) -> tuple[list[Any], list[tirx.Stmt]]:
+    """A function's parameters with pointers for buffers, and statements that declare the buffers there."""
+    plain, declarations = [], []
+    for param in params:
+        if not tirx.is_buffer_var(param):
+            plain.append(param)
+            continue
+        pointer = tirx.Var(param.name, PointerType(PrimType(str(param.ty.dtype)), param.ty.storage_scope))
+        plain.append(pointer)
+        declarations.append(tirx.DeclBuffer(param, data=pointer))
+    return plain, declarations
 
 
 def _kept_on_stack(asks_ahead: bool) -> Any:
@@ -196,7 +203,7 @@ def _kept_on_stack(asks_ahead: bool) -> Any:
 def _rewritten(stmt: tirx.Stmt, asks_ahead: bool) -> tirx.Stmt:
     match stmt:
         case tirx.AllocBuffer() if (
-            stmt.buffer.ty.storage_scope == "local" and _bytes(stmt.buffer) <= STACK_BYTES
+            stmt.buffer.ty.storage_scope == "local" and bytes_of(stmt.buffer) <= STACK_BYTES
         ):
             return tirx.AllocBuffer(stmt.buffer, {"disable_lower_builtin": tirx.IntImm("bool", 1)})
         case tirx.SeqStmt():
@@ -233,7 +240,8 @@ def _is_prefetch(value: tvm.ir.Expr) -> bool:
     )
 
 
-def _bytes(buffer: tirx.Buffer) -> int:
+def bytes_of(buffer: tirx.Buffer) -> int:
+    """What a buffer of known extents holds."""
     return math.prod(int(extent) for extent in buffer.ty.shape) * _element_bytes(buffer)
 
 

@@ -1,0 +1,292 @@
+# pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+"""TIR function in, PTX and a cubin out, with what they need of a multiprocessor.
+
+`build_device_code` compiles one PrimFunc into one `__global__` function
+
+    void SYMBOL(const void *in0, …, void *out0, …[, int32_t *code])
+
+whose parameters are the PrimFunc's own, in order, all of them device pointers; a function whose last one is
+named `code` stores a negative code there where it cannot go on. How it is launched stands in
+the function as TVM's `thread_extent` attributes, constants all of them.
+
+What a generator must respect:
+- Buffers do not overlap, unless the function carries `"tirx.noalias": False`.
+- Barriers are the ones that it writes: none is inserted. `targets/cuda/simt` finds those that are missing.
+- Shared buffers are static ("shared", together at most 48 KiB), or one buffer is dynamic ("shared.dyn").
+
+Denormals are flushed, as the runtime has it on CPUs; divisions and square roots are rounded correctly. The
+bytes are a function of the PrimFunc, the architecture and nvcc's version alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import s_tir, tirx
+
+from rtcc.errors import CodegenError, ToolMissing
+from rtcc.targets.tvm.build import KERNEL_SYMBOL, bytes_of, pointers_of, require_short_indices
+
+Triple = tuple[int, int, int]
+
+FLAGS = ("-O3", "-std=c++17", "-ftz=true", "-fmad=true", "-prec-div=true", "-prec-sqrt=true")
+"""How nvcc compiles: denormals are flushed, divisions and square roots are correctly rounded."""
+
+LARGEST_GRID: Triple = ((1 << 31) - 1, 65535, 65535)
+LARGEST_BLOCK: Triple = (1024, 1024, 64)
+MOST_THREADS = 1024
+"""The limits of launches of every architecture (CUDA C++ Programming Guide, Compute Capabilities)."""
+
+_DEVICE_KERNEL = 2
+"""TVM's calling convention of what is launched on a device."""
+
+_AXES = {f"{space}Idx.{axis}": (space, n) for space in ("block", "thread") for n, axis in enumerate("xyz")}
+
+_PROPERTIES = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+_USED = re.compile(r"Used (\d+) registers")
+_SHARED = re.compile(r"(\d+) bytes smem")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a kernel is launched; shared_bytes: its dynamic shared memory."""
+
+    grid: Triple
+    block: Triple
+    shared_bytes: int = 0
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return math.prod(self.block)
+
+
+@dataclass(frozen=True)
+class DeviceCode:
+    """A kernel compiled for one architecture, and what a thread or block of it needs.
+
+    spill_bytes: of stores and loads together; stack_bytes: local arrays that are in no register;
+    shared_bytes: static shared memory, beside the launch's dynamic one; gives_up: whether it has `code`.
+    """
+
+    symbol: str
+    launch: Launch
+    ptx: bytes
+    cubin: bytes
+    registers: int
+    spill_bytes: int
+    stack_bytes: int
+    shared_bytes: int
+    gives_up: bool
+
+    def to_bytes(self) -> bytes:
+        """All of it, for a cache: the length of a JSON head, the head, the PTX, the cubin."""
+        facts = asdict(self)
+        facts["ptx"], facts["cubin"] = len(self.ptx), len(self.cubin)
+        head = json.dumps(facts, sort_keys=True).encode()
+        return struct.pack("<I", len(head)) + head + self.ptx + self.cubin
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> DeviceCode:
+        """What `to_bytes` was given."""
+        (length,) = struct.unpack_from("<I", data)
+        facts = json.loads(data[4 : 4 + length])
+        middle = 4 + length + facts["ptx"]
+        launch = facts.pop("launch")
+        facts["launch"] = Launch(tuple(launch["grid"]), tuple(launch["block"]), launch["shared_bytes"])
+        facts["ptx"], facts["cubin"] = data[4 + length : middle], data[middle : middle + facts["cubin"]]
+        return cls(**facts)
+
+
+def build_device_code(func: tirx.PrimFunc, architecture: str) -> DeviceCode:
+    """Compile one function for an architecture by NVIDIA's name ("sm_80").
+
+    Its symbol is its `global_symbol`, or `KERNEL_SYMBOL` where it has none. Raises `ToolMissing` where there
+    is no nvcc, and `CodegenError` where nvcc refuses the code, an array has 2^31 elements or more, or there
+    are more threads than an index can count or an architecture can launch.
+    """
+    lowered = lowered_for_device(func, architecture)
+    launch = launch_of(lowered)
+    symbol = _symbol_of(func)
+    ptx, cubin, report = _compiled(cuda_source(lowered, architecture), symbol, architecture)
+    properties, used, shared = (each.search(report) for each in (_PROPERTIES, _USED, _SHARED))
+    assert properties is not None, report
+    assert used is not None, report
+    return DeviceCode(
+        symbol, launch, ptx, cubin,
+        registers=int(used[1]), spill_bytes=int(properties[2]) + int(properties[3]),
+        stack_bytes=int(properties[1]), shared_bytes=int(shared[1]) if shared else 0,
+        gives_up=bool(func.params) and str(func.params[-1].name) == "code",
+    )  # fmt: skip
+
+
+def lowered_for_device(func: tirx.PrimFunc, architecture: str) -> tirx.PrimFunc:
+    """The function as TVM's CUDA code generator prints it: flat arrays, loops unrolled, plain pointers."""
+    require_short_indices(func)
+    symbol = _symbol_of(func)
+    params, declarations = pointers_of(func.params)
+    attrs: dict[str, Any] = {
+        "global_symbol": symbol,
+        "target": _target(architecture),
+        "calling_conv": _DEVICE_KERNEL,
+        "tirx.is_global_func": True,
+        "tirx.noalias": bool((func.attrs or {}).get("tirx.noalias", True)),
+    }
+    device: Any = tirx.PrimFunc(params, tirx.SeqStmt([*declarations, func.body]))
+    for key, value in attrs.items():
+        device = device.with_attr(key, value)
+    with tvm.transform.PassContext(opt_level=3):
+        return _passes()(tvm.IRModule({symbol: device}))[symbol]
+
+
+def cuda_source(lowered: tirx.PrimFunc, architecture: str) -> str:
+    """CUDA C of what `lowered_for_device` gives."""
+    module = tvm.IRModule({_symbol_of(lowered): lowered})
+    with tvm.transform.PassContext(opt_level=3):
+        built = tvm.get_global_func("target.build.cuda")(module, _target(architecture))
+    return built.inspect_source()
+
+
+def launch_of(func: tirx.PrimFunc) -> Launch:
+    """How a function says that it is launched."""
+    extents = {"block": [1, 1, 1], "thread": [1, 1, 1]}
+    shared = 0
+    for stmt in _statements(func.body):
+        if isinstance(stmt, tirx.AttrStmt) and stmt.attr_key == "thread_extent":
+            space, axis = _AXES[str(stmt.node.thread_tag)]
+            assert isinstance(stmt.value, tirx.IntImm), "launches do not depend on data"
+            extents[space][axis] = int(stmt.value)
+        elif isinstance(stmt, tirx.AllocBuffer) and stmt.buffer.ty.storage_scope == "shared.dyn":
+            assert not shared, "one dynamic shared buffer is all a block has"
+            shared = bytes_of(stmt.buffer)
+    (gx, gy, gz), (bx, by, bz) = extents["block"], extents["thread"]
+    launch = Launch((gx, gy, gz), (bx, by, bz), shared)
+    _require_launchable(launch)
+    return launch
+
+
+@cache
+def toolchain() -> tuple[str, str]:
+    """Paths of nvcc and ptxas; raises `ToolMissing`."""
+    names = ("nvcc", "ptxas")
+    tools = {name: shutil.which(name) or shutil.which(f"/usr/local/cuda/bin/{name}") for name in names}
+    nvcc, ptxas = tools["nvcc"], tools["ptxas"]
+    if nvcc is not None and ptxas is not None:
+        return nvcc, ptxas
+    missing = " and ".join(name for name, path in tools.items() if path is None)
+    raise ToolMissing(
+        "nvcc-missing", f"{missing} not found on $PATH or in /usr/local/cuda/bin: code for GPUs needs it",
+        hint="install NVIDIA's CUDA toolkit, 12.0 or newer (Debian: apt-get install nvidia-cuda-toolkit)",
+    )  # fmt: skip
+
+
+@cache
+def toolchain_version() -> str:
+    """What nvcc says of its version: kernels of another one are other bytes."""
+    done = subprocess.run([toolchain()[0], "--version"], capture_output=True, text=True, check=True)
+    return done.stdout.strip().splitlines()[-1]
+
+
+def _symbol_of(func: tirx.PrimFunc) -> str:
+    return str((func.attrs or {}).get("global_symbol", KERNEL_SYMBOL))
+
+
+def _target(architecture: str) -> tvm.target.Target:
+    return tvm.target.Target({"kind": "cuda", "arch": architecture})
+
+
+def _passes() -> tvm.transform.Pass:
+    """TVM's device pipeline without what inserts barriers, shares memory or splits off a host function.
+
+    Memory and barriers stay as written, so that what `simt` has checked is what runs.
+    """
+    tir, structured = tirx.transform, s_tir.transform
+    passes = [
+        tir.FlattenBuffer(),
+        tir.BF16ComputeLegalize(),
+        tir.NarrowDataType(32),
+        tir.VectorizeLoop(True),
+        tir.UnrollLoop(),
+        tir.StmtSimplify(),
+        tir.RemoveNoOp(),
+        structured.RewriteUnsafeSelect(),
+        tir.CommonSubexprElim(),
+        tir.FP8ComputeLegalize(),
+        tir.FP8StorageLegalize(),
+        tir.BF16StorageLegalize(),
+        tir.LowerIntrin(),
+    ]
+    return tvm.ir.transform.Sequential(passes)
+
+
+def _statements(stmt: tirx.Stmt) -> Iterator[tirx.Stmt]:
+    yield stmt
+    match stmt:
+        case tirx.SeqStmt():
+            parts = list(stmt.seq)
+        case tirx.AttrStmt() | tirx.For() | tirx.While():
+            parts = [stmt.body]
+        case tirx.IfThenElse():
+            parts = [stmt.then_case, *filter(None, [stmt.else_case])]
+        case _:
+            return
+    for part in parts:
+        yield from _statements(part)
+
+
+def _require_launchable(launch: Launch) -> None:
+    """Threads are counted in int32, and architectures have limits of their own."""
+    total = launch.grid[0] * launch.block[0]
+    too_many = total >= 1 << 31 or any(map(int.__gt__, launch.grid, LARGEST_GRID))
+    if too_many:
+        raise CodegenError(
+            "too-many-threads",
+            f"a kernel would be launched as {_times(launch.grid)} blocks of {_times(launch.block)} threads, "
+            f"expected fewer than 2^31 threads on the first axis, at most {LARGEST_GRID[1]} blocks on others",
+            hint="make the tensor smaller: a smaller batch or input size",
+        )
+    fits = launch.threads <= MOST_THREADS and not any(map(int.__gt__, launch.block, LARGEST_BLOCK))
+    assert fits, f"a block of {_times(launch.block)} threads"
+
+
+def _times(extents: Triple) -> str:
+    return "x".join(map(str, extents))
+
+
+def _compiled(source: str, symbol: str, architecture: str) -> tuple[bytes, bytes, str]:
+    """PTX, cubin, and what ptxas says of the function. No path gets into them: names are relative."""
+    nvcc, ptxas = toolchain()
+    virtual = architecture.replace("sm_", "compute_")
+    with tempfile.TemporaryDirectory(prefix="rtcc-cuda-") as name:
+        folder = Path(name)
+        (folder / "kernel.cu").write_text(source)
+        _run([nvcc, "-ptx", f"-arch={virtual}", *FLAGS, "kernel.cu", "-o", "kernel.ptx"], folder, symbol)
+        to_cubin = [ptxas, "-v", f"-arch={architecture}", "kernel.ptx", "-o", "kernel.cubin"]
+        report = _run(to_cubin, folder, symbol)
+        return (folder / "kernel.ptx").read_bytes(), (folder / "kernel.cubin").read_bytes(), report
+
+
+def _run(command: list[str], folder: Path, symbol: str) -> str:
+    done = subprocess.run(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode == 0:
+        return done.stdout
+    lines = [line for line in done.stdout.splitlines() if "error" in line or "fatal" in line]
+    said = "; ".join(lines[:3] or done.stdout.splitlines()[:3]) or f"exit status {done.returncode}"
+    raise CodegenError(
+        "nvcc-failed", f"{Path(command[0]).name} refused the kernel {symbol}: {said}",
+        hint="`rtcc targets cuda` lists the architectures; a newer toolkit knows newer ones",
+    )  # fmt: skip
