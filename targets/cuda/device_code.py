@@ -52,7 +52,10 @@ MOST_THREADS = 1024
 _DEVICE_KERNEL = 2
 """TVM's calling convention of what is launched on a device."""
 
-_AXES = {f"{space}Idx.{axis}": (space, n) for space in ("block", "thread") for n, axis in enumerate("xyz")}
+_UNROLLED_BY_NVCC = {"tirx.UnrollLoop": {"explicit_unroll": False}}
+# A pragma in place of copies: less text for TVM and nvcc to go through.
+
+AXES = {f"{space}Idx.{axis}": (space, n) for space in ("block", "thread") for n, axis in enumerate("xyz")}
 
 _PROPERTIES = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers")
@@ -147,7 +150,7 @@ def lowered_for_device(func: tirx.PrimFunc, architecture: str) -> tirx.PrimFunc:
     device: Any = tirx.PrimFunc(params, tirx.SeqStmt([*declarations, func.body]))
     for key, value in attrs.items():
         device = device.with_attr(key, value)
-    with tvm.transform.PassContext(opt_level=3):
+    with tvm.transform.PassContext(opt_level=3, config=_UNROLLED_BY_NVCC):
         return _passes()(tvm.IRModule({symbol: device}))[symbol]
 
 
@@ -165,7 +168,7 @@ def launch_of(func: tirx.PrimFunc) -> Launch:
     shared = 0
     for stmt in _statements(func.body):
         if isinstance(stmt, tirx.AttrStmt) and stmt.attr_key == "thread_extent":
-            space, axis = _AXES[str(stmt.node.thread_tag)]
+            space, axis = AXES[str(stmt.node.thread_tag)]
             assert isinstance(stmt.value, tirx.IntImm), "launches do not depend on data"
             extents[space][axis] = int(stmt.value)
         elif isinstance(stmt, tirx.AllocBuffer) and stmt.buffer.ty.storage_scope == "shared.dyn":
@@ -210,7 +213,8 @@ def _target(architecture: str) -> tvm.target.Target:
 def _passes() -> tvm.transform.Pass:
     """TVM's device pipeline without what inserts barriers, shares memory or splits off a host function.
 
-    Memory and barriers stay as written, so that what `simt` has checked is what runs.
+    Memory and barriers stay as written, so that what `simt` has checked is what runs. Common subexpressions
+    are left to nvcc: behind a name TVM cannot see that an index is a multiple of a vector's length.
     """
     tir, structured = tirx.transform, s_tir.transform
     passes = [
@@ -222,7 +226,6 @@ def _passes() -> tvm.transform.Pass:
         tir.StmtSimplify(),
         tir.RemoveNoOp(),
         structured.RewriteUnsafeSelect(),
-        tir.CommonSubexprElim(),
         tir.FP8ComputeLegalize(),
         tir.FP8StorageLegalize(),
         tir.BF16StorageLegalize(),

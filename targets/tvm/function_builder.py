@@ -71,7 +71,8 @@ def share(extent: int, task: Expr, tasks: Expr) -> tuple[Expr, Expr]:
     return bounds[0], bounds[1]
 
 
-def _sequence(statements: list[tirx.Stmt]) -> tirx.Stmt:
+def sequence(statements: list[tirx.Stmt]) -> tirx.Stmt:
+    """Statements one after the other; none do nothing."""
     if not statements:
         return tirx.Evaluate(tirx.IntImm("int32", 0))
     return statements[0] if len(statements) == 1 else tirx.SeqStmt(statements)
@@ -167,7 +168,7 @@ class FunctionBuilder:
         """Statements done as long as the condition holds, which reads what they store."""
         self._blocks.append([])
         yield
-        self.append(tirx.While(condition, _sequence(self._blocks.pop())))
+        self.append(tirx.While(condition, sequence(self._blocks.pop())))
 
     @contextmanager
     def when(self, condition: Expr | None) -> Iterator[None]:
@@ -179,12 +180,12 @@ class FunctionBuilder:
         yield
         body = self._blocks.pop()
         if body:
-            self.append(tirx.IfThenElse(condition, _sequence(body), None))
+            self.append(tirx.IfThenElse(condition, sequence(body), None))
 
     def finish(self, attrs: dict[str, object] | None = None) -> tirx.PrimFunc:
         """The function; `attrs` as `build.build_object` documents them."""
         assert len(self._blocks) == 1, "a loop or condition is still open"
-        func: Any = tirx.PrimFunc([*self._params, self.code], _sequence(self._blocks[0]))
+        func: Any = tirx.PrimFunc([*self._params, self.code], sequence(self._blocks[0]))
         for key, value in (attrs or {}).items():
             func = func.with_attr(key, value)
         return func.with_attr("s_tir", True)
@@ -211,4 +212,4 @@ class FunctionBuilder:
         yield var
         body = self._blocks.pop()
         if body:
-            self.append(tirx.For(var, start, extent, kind, _sequence(body)))
+            self.append(tirx.For(var, start, extent, kind, sequence(body)))
