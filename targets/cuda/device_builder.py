@@ -68,15 +68,11 @@ class DeviceBuilder(FunctionBuilder):
 
     def vectors(self, buffer: tirx.Buffer, lanes: int) -> tirx.Buffer:
         """The same memory as so many vectors one after the other: a load of one is one instruction."""
-        kind = buffer.ty
-        count = math.prod(int(extent) for extent in kind.shape)
-        assert count % lanes == 0, f"{count} elements are no vectors of {lanes}"
-        view = tirx.decl_buffer(
-            (count // lanes,), f"{kind.dtype}x{lanes}", f"{buffer.name}_by_{lanes}", data=buffer.data,
-            scope=kind.storage_scope, data_alignment=ALIGNMENT,
-        )  # fmt: skip
-        self.append(tirx.DeclBuffer(view, data=buffer.data))
-        return view
+        return self._viewed(buffer, lanes, f"by_{lanes}")
+
+    def flat(self, buffer: tirx.Buffer) -> tirx.Buffer:
+        """The same memory as one axis."""
+        return self._viewed(buffer, 1, "flat")
 
     def run(self, call: Expr) -> None:
         """An instruction without a result."""
@@ -131,6 +127,18 @@ class DeviceBuilder(FunctionBuilder):
         for key, value in (attrs or {}).items():
             func = func.with_attr(key, value)
         return func.with_attr("s_tir", True)
+
+    def _viewed(self, buffer: tirx.Buffer, lanes: int, suffix: str) -> tirx.Buffer:
+        kind = buffer.ty
+        count = math.prod(int(extent) for extent in kind.shape)
+        assert count % lanes == 0, f"{count} elements are no vectors of {lanes}"
+        dtype = f"{kind.dtype}x{lanes}" if lanes > 1 else str(kind.dtype)
+        view = tirx.decl_buffer(
+            (count // lanes,), dtype, f"{buffer.name}_{suffix}", data=buffer.data, scope=kind.storage_scope,
+            data_alignment=ALIGNMENT,
+        )  # fmt: skip
+        self.append(tirx.DeclBuffer(view, data=buffer.data))
+        return view
 
     def _held(self, name: str, shape: Sequence[int], dtype: str, scope: str) -> tirx.Buffer:
         buffer = tirx.decl_buffer(tuple(shape), dtype, name, scope=scope, data_alignment=ALIGNMENT)

@@ -66,7 +66,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "rsqrt": lambda x: np.float32(1) / np.sqrt(x), "tanh": np.tanh, "sin": np.sin, "cos": np.cos,
     "tan": np.tan, "fabs": np.abs, "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc, "round": np.rint,
     "rint": np.rint, "nearbyint": np.rint, "pow": np.power, "erf": _erf, "fma": lambda a, b, c: a * b + c,
-    "isnan": np.isnan, "copysign": np.copysign, "fmin": np.fmin, "fmax": np.fmax, "likely": lambda x: x,
+    "__fmul_rn": np.multiply, "isnan": np.isnan, "copysign": np.copysign, "fmin": np.fmin, "fmax": np.fmax,
+    "likely": lambda x: x,
     "shift_left": np.left_shift, "shift_right": np.right_shift, "bitwise_and": np.bitwise_and,
     "bitwise_or": np.bitwise_or, "bitwise_xor": np.bitwise_xor, "bitwise_not": np.invert,
 }  # fmt: skip

@@ -1,0 +1,14 @@
+"""Kernels for GPUs: what threads of a block do together, where plain loops are not fast enough.
+
+`make(problem, epilogue, tile)` gives the PrimFunc of a kernel; its parameters are its operands, those of
+the epilogue, its result. Problems are the ones of `targets/tvm/kernels`; modules that end in `_tiles` need no
+TVM.
+
+| module | what it has |
+|---|---|
+| gemm_tiles | tiles of matrix products: threads, shared memory, legality, cost, the best |
+| gemm | the product itself: slabs of both operands copied ahead, sums in registers |
+| slabs | where operands come from: packed constants, rows, columns, a convolution's gathered pixels |
+| matmul | `matmul`: batched products and those by constants |
+| implicit_gemm | `implicit_gemm`: convolution of plain tensors |
+"""

@@ -1,0 +1,175 @@
+"""How a matrix product is cut up among blocks and threads, and what that takes; needs no TVM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
+
+QUAD = 4
+"""Floats of 16 bytes, the widest load."""
+
+SHARED_BYTES = 48 << 10
+"""Static shared memory of a block, on every architecture."""
+
+PADDING = 4
+"""Floats behind a row of the left matrix in shared memory, so that rows fall on different banks."""
+
+MOST_SUMS = 64
+"""Sums of a thread; more, with two operands' fragments and addresses, leave no room for a second block."""
+
+LARGEST_PLACE = 65535
+"""Blocks on the grid's second and third axes."""
+
+
+@dataclass(frozen=True)
+class GemmTile:
+    """A block computes rows x columns results, `depth` terms at a time; a thread a part of them.
+
+    stages: slabs of the operands in shared memory, one being multiplied and the others being copied.
+    """
+
+    rows: int
+    columns: int
+    depth: int = 16
+    thread_rows: int = 8
+    thread_columns: int = 8
+    stages: int = 2
+
+    @property
+    def across(self) -> int:
+        """Threads along the columns."""
+        return self.columns // self.thread_columns
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.rows // self.thread_rows * self.across
+
+    def shared_bytes(self, *, left_in_rows: bool) -> int:
+        """Of all stages; left_in_rows: whether terms of a row of the left matrix lie side by side."""
+        left = self.rows * (self.depth + PADDING) if left_in_rows else self.rows * self.depth
+        return 4 * self.stages * (left + self.columns * self.depth)
+
+
+TILES = tuple(
+    GemmTile(rows, columns, depth, min(8, rows // 4), 8 if columns > 32 else 4, stages)
+    for rows, columns, depth, stages in (
+        (128, 128, 16, 2),
+        (128, 64, 16, 3),
+        (64, 128, 16, 3),
+        (64, 64, 16, 3),
+        (32, 128, 16, 3),
+        (64, 32, 16, 3),
+        (32, 64, 16, 3),
+        (32, 32, 16, 4),
+        (16, 64, 32, 3),
+    )
+)
+"""What is weighed."""
+
+
+def tile_illegal(tile: GemmTile, *, left_in_rows: bool) -> str | None:
+    """Why no product can be cut into such tiles, or None."""
+    parts = (
+        (tile.rows, tile.thread_rows), (tile.columns, tile.thread_columns), (tile.thread_rows, QUAD),
+        (tile.thread_columns, QUAD), (tile.depth, QUAD),
+    )  # fmt: skip
+    for whole, part in parts:
+        if part < 1 or whole < 1 or whole % part:
+            return f"{whole} are no whole groups of {part}"
+    if tile.threads % 32 or tile.threads > 1024:
+        return f"a block has {tile.threads} threads, expected whole warps and at most 1024"
+    if tile.thread_rows * tile.thread_columns > MOST_SUMS:
+        return f"a thread has {tile.thread_rows * tile.thread_columns} sums, expected at most {MOST_SUMS}"
+    if tile.stages < 2:
+        return "one slab is multiplied while others are copied: there are at least 2 stages"
+    found = tile.shared_bytes(left_in_rows=left_in_rows)
+    return f"slabs take {found} bytes, a block has {SHARED_BYTES}" if found > SHARED_BYTES else None
+
+
+@dataclass(frozen=True)
+class GemmShape:
+    """[batch][rows, depth] x [depth, columns], and what cost knows of it."""
+
+    rows: int
+    columns: int
+    depth: int
+    batch: int = 1
+
+    def blocks(self, tile: GemmTile) -> tuple[int, int, int]:
+        """The grid: along the columns, along the rows, along the batch."""
+        return -(-self.columns // tile.columns), -(-self.rows // tile.rows), self.batch
+
+    def illegal(self, tile: GemmTile) -> str | None:
+        """Why a grid cannot have so many blocks, or None."""
+        found = max(self.blocks(tile)[1:])
+        reason = f"{found} blocks on an axis of the grid, at most {LARGEST_PLACE}"
+        return reason if found > LARGEST_PLACE else None
+
+
+def conv_shape(problem: Im2colProblem) -> GemmShape:
+    """A convolution as a product: filters times pixels, for each image and group."""
+    pixels = prod(problem.output)
+    return GemmShape(problem.group_filters, pixels, problem.depth, problem.batch * problem.groups)
+
+
+def group_illegal(problem: Im2colProblem, tile: GemmTile) -> str | None:
+    """Why filters of a group cannot be packed in blocks of a tile's rows, or None."""
+    if problem.groups == 1 or problem.group_filters % tile.rows == 0:
+        return None
+    return f"a group has {problem.group_filters} filters, expected a multiple of {tile.rows}"
+
+
+@dataclass(frozen=True)
+class Multiprocessors:
+    """What tiles depend on: how many there are, multiply-adds that one starts in a cycle, its registers."""
+
+    count: int
+    lanes: int = 128
+    registers: int = 65536
+
+
+STEP_CYCLES = 120.0
+"""Of a step, besides its arithmetic: the barrier, addresses, the first loads from shared memory."""
+
+COPY_CYCLES = 700.0
+"""From asking for a slab in global memory to its arrival."""
+
+BLOCK_CYCLES = 2500.0
+"""Of a block, besides its steps: the first slabs, results on their way out."""
+
+MOST_BLOCKS = 16
+"""Of one multiprocessor at a time."""
+
+
+def cycles(shape: GemmShape, tile: GemmTile, gpu: Multiprocessors) -> float:
+    """Predicted cycles of a product: as many rounds as it takes for all blocks, the last perhaps not full.
+
+    A step of a block takes what its arithmetic takes beside that of the blocks which share the
+    multiprocessor, or what it takes to bring a slab where that is longer.
+    """
+    registers = tile.threads * (tile.thread_rows * tile.thread_columns + 64)
+    shared = tile.shared_bytes(left_in_rows=True)
+    beside = max(1, min(gpu.registers // registers, 2 * SHARED_BYTES // shared, MOST_BLOCKS))
+    blocks = prod(shape.blocks(tile))
+    together = min(beside, -(-blocks // gpu.count))
+    rounds = -(-blocks // (gpu.count * together))
+    loads = 1 + 4 * (1 / tile.thread_rows + 1 / tile.thread_columns) / 4
+    arithmetic = together * tile.rows * tile.columns * tile.depth / gpu.lanes * loads
+    step = max(arithmetic, STEP_CYCLES, COPY_CYCLES / (tile.stages - 1)) + STEP_CYCLES
+    return rounds * (-(-shape.depth // tile.depth) * step + BLOCK_CYCLES)
+
+
+def best_tiles(
+    shape: GemmShape, gpu: Multiprocessors, *, left_in_rows: bool, illegal: Callable[[GemmTile], str | None]
+) -> list[GemmTile]:
+    """The legal tiles, the fastest first; `illegal` has reasons of the operator's own."""
+    legal = [
+        tile
+        for tile in TILES
+        if not (tile_illegal(tile, left_in_rows=left_in_rows) or shape.illegal(tile) or illegal(tile))
+    ]
+    return sorted(legal, key=lambda tile: cycles(shape, tile, gpu))

@@ -1,0 +1,75 @@
+# pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+"""Matrix products: [batch, rows, depth] x [batch, depth, columns], or by a constant that is packed.
+
+A packed constant is [blocks of columns][depth][columns of a block]; blocks are as wide as tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tvm import tirx
+
+from rtcc.targets.cuda.device_builder import DeviceBuilder
+from rtcc.targets.cuda.kernels.gemm import Product
+from rtcc.targets.cuda.kernels.gemm_tiles import GemmShape, GemmTile, tile_illegal
+from rtcc.targets.cuda.kernels.slabs import Columns, Matrix, Packed, Rows, Slab
+from rtcc.targets.cuda.kernels.stores import store_quad
+from rtcc.targets.tvm.function_builder import Expr, Index
+from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue, Position
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, Right
+
+
+def shape_of(problem: MatmulProblem) -> GemmShape:
+    """The product that a problem is."""
+    return GemmShape(problem.rows, problem.columns, problem.depth, problem.batch)
+
+
+def make(problem: MatmulProblem, epilogue: Epilogue | None, tile: GemmTile) -> tirx.PrimFunc:
+    """The kernel (left, right, *epilogue parameters, output); epilogue positions are (image, row, column)."""
+    shape = shape_of(problem)
+    reason = tile_illegal(tile, left_in_rows=True) or shape.illegal(tile)
+    assert reason is None, reason
+    assert problem.right is not Right.TRANSPOSED, "the right-hand matrix is plain or packed"
+    kernel = DeviceBuilder(shape.blocks(tile), (tile.threads, 1, 1))
+    lefts = 1 if problem.shares_left else problem.batch
+    left = kernel.buffer("left", (lefts * problem.rows * problem.depth,))
+    right = kernel.buffer("right", (_right_elements(problem, tile),))
+    finish = BoundEpilogue(kernel, epilogue)
+    output = kernel.buffer("output", (problem.batch, problem.rows, problem.columns))
+    across, down, image = kernel.block_index
+    first_row, first_column = down * tile.rows, across * tile.columns
+    begin = 0 if problem.shares_left else image * (problem.rows * problem.depth)
+    rows = Matrix(left, begin, problem.depth, problem.rows, problem.depth)
+    product = Product(
+        kernel, tile, problem.depth, Rows(kernel, tile, rows, first_row),
+        _right_slab(kernel, problem, tile, right), left_in_rows=True,
+    )  # fmt: skip
+
+    def store(row: Index, column: Index, sums: Callable[[Index], Expr]) -> None:
+        at, where = kernel.bind("row", first_row + row), kernel.bind("column", first_column + column)
+
+        def value(lane: Index) -> Expr:
+            return finish(sums(lane), Position((image, at, where + lane), 2, 1))
+
+        store_quad(kernel, output, [image, at], where, at < problem.rows, value)
+
+    product.emit(store)
+    return kernel.finish()
+
+
+def _right_elements(problem: MatmulProblem, tile: GemmTile) -> int:
+    if problem.right is Right.PACKED:
+        return -(-problem.columns // tile.columns) * problem.depth * tile.columns
+    return (1 if problem.shares_right else problem.batch) * problem.depth * problem.columns
+
+
+def _right_slab(kernel: DeviceBuilder, problem: MatmulProblem, tile: GemmTile, right: tirx.Buffer) -> Slab:
+    across, _, image = kernel.block_index
+    if problem.right is Right.PACKED:
+        begin = across * (problem.depth * tile.columns)
+        packed = Matrix(right, begin, tile.columns, problem.depth, tile.columns)
+        return Packed(kernel, "right_slab", tile, packed)
+    begin = 0 if problem.shares_right else image * (problem.depth * problem.columns)
+    matrix = Matrix(right, begin, problem.columns, problem.depth, problem.columns)
+    return Columns(kernel, tile, matrix, across * tile.columns)
