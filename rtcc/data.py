@@ -88,8 +88,8 @@ class Data:
         for number, sample in islice(self.part.of(self.source()), most):
             yield self._checked(number, sample)
 
-    def some(self, most: int) -> list[Feeds]:
-        """The first `most` samples, in memory; InvalidInput `data-empty` where there is none."""
+    def some(self, most: int | None = None) -> list[Feeds]:
+        """The samples, or the first `most`, in memory; InvalidInput `data-empty` where there is none."""
         found = list(self.samples(most))
         if not found:
             hint = "give one sample at least: the first axis of an .npz's arrays, or what samples() yields"
@@ -137,7 +137,11 @@ def _part(data: Data, part: Subset, name: str) -> Data:
     found, labelled = replace(data, identity=identity, part=part), data.labelled
     if labelled is None:
         return found
-    return replace(found, metric=_accuracy(lambda: (pair for _, pair in part.of(labelled()))))
+
+    def pairs() -> Iterator[Labelled]:
+        return (pair for _, pair in part.of(labelled()))
+
+    return replace(found, metric=_accuracy(pairs), labelled=pairs)
 
 
 def _finite_number(found: Any, where: str) -> float:

@@ -103,7 +103,7 @@ def prune_(
         typer.Option("--rescale", help="Each output's weights keep their mean and variance; no repair."),
     ] = None,
     no_repair: Annotated[
-        bool, typer.Option("--no-repair", help="Make zeros, and leave the other weights as they are.")
+        bool, typer.Option("--no-repair", help="Leave the weights that stay as they are.")
     ] = False,
     criterion: Annotated[
         Criterion | None, typer.Option(help="What says how little a channel or a weight matters.")

@@ -114,12 +114,17 @@ def ranked_of(group: Group, scores: Mapping[int, float]) -> list[int]:
     return sorted(group.roots, key=lambda root: (scores.get(root, 0.0), root))
 
 
-def order_of(groups: Sequence[Group], scores: Mapping[int, float], scope: Scope) -> list[int]:
-    """All channels, those that go first at the front, by scores of their own."""
+def order_of(
+    groups: Sequence[Group], scores: Mapping[int, float], scope: Scope, *, relative: bool
+) -> list[int]:
+    """All channels, those that go first at the front, by scores of their own.
+
+    relative: scores mean something beside those of the same group alone, and count as parts of its mean.
+    """
     keyed: list[tuple[float, int]] = []
     for group in groups:
         ranked = ranked_of(group, scores)
-        mean = sum(scores.get(root, 0.0) for root in ranked) / len(ranked) or 1.0
+        mean = (relative and sum(scores.get(root, 0.0) for root in ranked) / len(ranked)) or 1.0
         for place, root in enumerate(ranked):
             by_score = scores.get(root, 0.0) / mean
             keyed.append((place / len(ranked) if scope is Scope.UNIFORM else by_score, root))

@@ -1,17 +1,17 @@
-"""What says how little a channel matters: a table of criteria, each a rule over one layer at a time."""
+"""What says how little a channel matters: a table of criteria, each a rule over layers, or of a loss."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtcc.data import Data
-from rtcc.errors import InvalidInput
+from rtcc.errors import InvalidInput, Unsupported
 from rtcc.ir import Constant, Module, Value
 from rtcc.ir.ops.nn import Conv, ConvTranspose
 from rtcc.ir.ops.normalization import BatchNormalization
@@ -20,6 +20,10 @@ from rtcc.pruning.dependencies import Dependencies
 from rtcc.pruning.groups import read_roots, written_roots
 from rtcc.pruning.running import reads
 from rtcc.pruning.shrink import Shrunk
+from rtcc.training.installed import require_torch
+
+if TYPE_CHECKING:
+    from rtcc.training.gradients import Changes
 
 Array = NDArray[Any]
 
@@ -38,6 +42,12 @@ class Criterion(StrEnum):
     BATCH_NORM = "batch-norm"
     """The magnitude of the scale by which it is normalised, of the mean of its layer's (Z. Liu et al.,
     Network slimming, ICCV 2017); by `magnitude` where none is."""
+    TAYLOR = "taylor"
+    """By how much the loss changes, to first order, if the channel goes: the mean over samples (P. Molchanov
+    et al., Pruning convolutional neural networks for resource efficient inference, ICLR 2017)."""
+    FISHER = "fisher"
+    """The mean of its square, Fisher's information of a factor that the channel is multiplied by (L. Theis et
+    al., Faster gaze prediction with dense networks and Fisher pruning, 2018)."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +55,12 @@ class Evidence:
     """What was seen of a model beside its weights.
 
     power: the mean square of each channel of what layers read, over some samples. scales: the magnitudes of
-    batch normalisations' scales, by the name of the result.
+    batch normalisations' scales, by the name of the result. changes: of a loss with the channels of weights.
     """
 
     power: Mapping[Value, Array] = field(default_factory=dict["Value", "Array"])
     scales: Mapping[str, Array] = field(default_factory=dict["str", "Array"])
+    changes: Mapping[Constant, Changes] = field(default_factory=dict["Constant", "Changes"])
 
     def after(self, module: Module, shrunk: Shrunk) -> Evidence:
         """The same of a module's smaller one; what samples say has to be gathered anew."""
@@ -62,19 +73,72 @@ class Evidence:
         return Evidence(scales=left)
 
 
+Gather = Callable[[Module, "Data | None", int, Evidence], Evidence]
+"""Completes what was seen, where a criterion needs more."""
+
+
 @dataclass(frozen=True)
 class Rule:
-    """How a criterion weighs the channels of one layer.
+    """How a criterion weighs the channels of one layer, relative to the layer's other ones.
 
     needs_data: whether it looks at samples. is_read: whether it is of the channels that the layer reads; else
     of those that it computes. weigh: a number for each of them, None where it says nothing of this layer.
-    gather: completes what was seen, where the criterion needs more.
     """
 
     weigh: Callable[[Layer, Evidence], Array | None]
     is_read: bool = False
     needs_data: bool = False
-    gather: Callable[[Module, Data | None, int, Evidence], Evidence] = lambda module, data, most, seen: seen
+    gather: Gather = lambda module, data, most, seen: seen
+
+    is_relative = True
+
+    def scores(self, module: Module, found: Dependencies, seen: Evidence) -> dict[int, float]:
+        """How much each set of channels matters."""
+        totals = dict[int, float]()
+        for layer in linear_layers(module.main):
+            roots = read_roots(layer, found) if self.is_read else written_roots(layer, found)
+            each = self.weigh(layer, seen) if roots else None
+            if each is None:
+                continue
+            mean = each.mean() or 1.0
+            for root, value in zip(roots, (each / mean).tolist(), strict=True):
+                totals[root] = totals.get(root, 0.0) + value
+        if self.is_read:  # a product of two activations alone may read a channel
+            totals = RULES[Criterion.MAGNITUDE].scores(module, found, seen) | totals
+        return totals
+
+
+@dataclass(frozen=True)
+class LossRule:
+    """How a criterion weighs a set of channels by what the loss changes by if it goes, sample by sample.
+
+    All that read a set go together, so their changes are added up with their signs (L. Liu et al., Group
+    Fisher pruning, ICML 2021). Where no weight reads it, those that compute it do in their place. Numbers are
+    of one loss, comparable all over the model.
+    """
+
+    size: Callable[[Array], Array]
+    """Of one sample's change."""
+    gather: Gather
+
+    needs_data = True
+    is_relative = False
+
+    def scores(self, module: Module, found: Dependencies, seen: Evidence) -> dict[int, float]:
+        """How much each set of channels matters."""
+        read, written = dict[int, Array](), dict[int, Array]()
+        layers = {layer.weight: layer for layer in linear_layers(module.main)}
+        for weight, changes in seen.changes.items():
+            _add_up(read, read_roots(layers[weight], found), changes.read)
+            if changes.written is not None:
+                _add_up(written, written_roots(layers[weight], found), changes.written)
+        return {root: float(self.size(each).mean()) for root, each in (written | read).items()}
+
+
+def _add_up(totals: dict[int, Array], roots: list[int], changes: Array) -> None:
+    if roots:  # none where all stay
+        for root, each in zip(roots, changes.T, strict=True):
+            totals[root] = totals.get(root, np.zeros_like(each)) + each
 
 
 def evidence_of(
@@ -92,22 +156,6 @@ def settled(criterion: Criterion, data: Data | None) -> Criterion:
     if criterion is not Criterion.AUTO:
         return criterion
     return Criterion.MAGNITUDE if data is None else Criterion.ACTIVATION
-
-
-def scores(module: Module, found: Dependencies, criterion: Criterion, seen: Evidence) -> dict[int, float]:
-    """How much each set of channels matters, relative to its layers' other ones."""
-    rule, totals = RULES[criterion], dict[int, float]()
-    for layer in linear_layers(module.main):
-        roots = read_roots(layer, found) if rule.is_read else written_roots(layer, found)
-        each = rule.weigh(layer, seen) if roots else None
-        if each is None:
-            continue
-        mean = each.mean() or 1.0
-        for root, value in zip(roots, (each / mean).tolist(), strict=True):
-            totals[root] = totals.get(root, 0.0) + value
-    if rule.is_read:  # a product of two activations alone may read a channel
-        totals = scores(module, found, Criterion.MAGNITUDE, seen) | totals
-    return totals
 
 
 def _squares(layer: Layer, axis: int) -> Array:
@@ -168,9 +216,23 @@ def _batch_norm(layer: Layer, seen: Evidence) -> Array | None:
     return _magnitude(layer, seen) if found is None else found
 
 
-RULES: dict[Criterion, Rule] = {
+def _loss_changes(module: Module, data: Data | None, samples: int, seen: Evidence) -> Evidence:
+    assert data is not None
+    require_torch("a criterion by gradients")
+    from rtcc.training.gradients import loss_changes
+
+    try:
+        return replace(seen, changes=loss_changes(module, data, samples))
+    except Unsupported as error:
+        error.hint = "the criterion activation needs no gradients"
+        raise
+
+
+RULES: dict[Criterion, Rule | LossRule] = {
     Criterion.MAGNITUDE: Rule(_magnitude),
     Criterion.ACTIVATION: Rule(_activation, is_read=True, needs_data=True, gather=_power),
     Criterion.BATCH_NORM: Rule(_batch_norm, gather=_scales),
+    Criterion.TAYLOR: LossRule(np.abs, _loss_changes),
+    Criterion.FISHER: LossRule(np.square, _loss_changes),
 }
 """Another criterion is one more member of `Criterion`, and its rule here."""

@@ -16,7 +16,7 @@ from rtcc.errors import InvalidInput
 from rtcc.ir import Module
 from rtcc.linear.layers import linear_layers
 from rtcc.pruning.choice import Limits, Scope, Sizes, choose, order_of, ranked_of
-from rtcc.pruning.criteria import Evidence, evidence_of, scores, settled
+from rtcc.pruning.criteria import RULES, Evidence, evidence_of, settled
 from rtcc.pruning.dependencies import Dependencies
 from rtcc.pruning.groups import Group, Kept, Work, groups_of
 from rtcc.pruning.repair import repair
@@ -141,6 +141,7 @@ class _Pruning:
         self.target, self.evidence, self.say = target, evidence, say
         self.reference = None if held_out is None else Reference(module, held_out, target)
         self._curves: list[Curve] | None = None
+        self._rule = RULES[settled(settings.criterion, data)]
         say("looking for what goes together")
         self._first = self._round(module, evidence, {})
         self.whole = self._cost(self._first)(frozenset())
@@ -165,7 +166,7 @@ class _Pruning:
             after |= {g.key: sum(root not in gone for root in g.roots) for g in current.groups}
             shrunk = Shrunk(current.module, current.found, gone, PASS_NAME)
             lineage = lineage.then(shrunk)
-            if self.data is not None:
+            if self.data is not None and self.settings.repair:
                 self.say(f"repairing, round {number} of {rounds}" if rounds > 1 else "repairing")
                 count = repair(self.module, lineage, self.data, self.samples)
         lineage.module.drop_unused_constants()
@@ -233,7 +234,7 @@ class _Pruning:
             raise InvalidInput("nothing-to-prune", message, hint=hint)
         settings = self.settings
         seen = evidence_of(module, settings.criterion, self.data, self.samples, seen)
-        worth = scores(module, found, settled(settings.criterion, self.data), seen)
+        worth = self._rule.scores(module, found, seen)
         limits = Limits(settings.least, settings.multiple, found.whole_axes(), sizes)
         return _Round(module, found, groups, kept, worth, limits)
 
@@ -241,7 +242,8 @@ class _Pruning:
         if self.settings.competing is Scope.SENSITIVITY:
             order = self._by_losses(current)
         else:
-            order = order_of(current.groups, current.worth, self.settings.competing)
+            relative = self._rule.is_relative
+            order = order_of(current.groups, current.worth, self.settings.competing, relative=relative)
         cost = self._cost(current)
         return choose(current.groups, order, current.limits, cost, share * self.whole, self.whole)
 

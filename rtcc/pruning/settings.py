@@ -24,7 +24,8 @@ class Settings:
     half, or what a floor needs. criterion, scope: which channels go. least: share of each group that stays in
     any case. multiple: counts of channels are multiples of it, in groups of at least twice as many. rounds:
     in how many steps channels go, each repaired. min_sqnr: decibels of the worst output that must hold on
-    samples held out; max_drop: by how much the metric may fall, "0.5%" for a share of it, "" for any.
+    samples held out; max_drop: by how much the metric may fall, "0.5%" for a share of it, "" for any. repair:
+    least squares on samples, where there are any.
     """
 
     keep: float | None = None
@@ -36,6 +37,7 @@ class Settings:
     rounds: int = 1
     min_sqnr: float | None = None
     max_drop: str = ""
+    repair: bool = True
 
     def __post_init__(self) -> None:
         if self.keep is not None and not 0 < self.keep < 1:

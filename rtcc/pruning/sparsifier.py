@@ -27,7 +27,7 @@ from rtcc.pruning.running import Sample, in_step, reads
 
 Array = NDArray[Any]
 
-OF_CHANNELS = (Criterion.BATCH_NORM, Scope.SENSITIVITY)
+OF_CHANNELS = (Criterion.BATCH_NORM, Criterion.TAYLOR, Criterion.FISHER, Scope.SENSITIVITY)
 
 FEW = 0.1
 """How much more λ is for few rows, as `Moments.matrices` has it."""

@@ -87,7 +87,7 @@ def distill(
     no-such-value, data-labels, data-too-few, nothing-to-train, training-diverged (before the first step),
     no-checkpoint, checkpoint-damaged, checkpoint-other; Unsupported no-training-rule; what reading raises.
     """
-    require_torch()
+    require_torch("training")
     settings = settings_of(options, settings)
     require_data_form(data)
     if resume and checkpoint is None:

@@ -52,6 +52,10 @@ class Samples:
         """InvalidInput `data-labels` where labels are no positions among an output's scores."""
         if self._labels is None:
             return
+        if not type.dtype.is_float:
+            message = f"the first output, {type}, has no scores of classes"
+            hint = "leave the labels out, or make scores the first output"
+            raise InvalidInput("data-labels", message, where=where, hint=hint)
         classes, rest = divmod(type.elements, self._labels.shape[1])
         lowest, highest = int(self._labels.min()), int(self._labels.max())
         if rest or lowest < 0 or highest >= classes:
@@ -79,6 +83,12 @@ class Samples:
             chosen = self.held_out[start : start + size]
             yield self._stacked(self._chosen(chosen), chosen)
 
+    def one_by_one(self) -> Iterator[Batch]:
+        """What is not held out, as it is, each sample a batch."""
+        for place in range(len(self.taught)):
+            chosen = self.taught[place : place + 1]
+            yield self._stacked(self._chosen(chosen), chosen)
+
     def _chosen(self, numbers: Array) -> list[Feeds]:
         return [self._feeds[int(number)] for number in numbers]
 
@@ -93,10 +103,11 @@ def load_samples(
 ) -> Samples:  # fmt: skip
     """The samples of data, with labels where they are wanted: from a file of their own, or the data's.
 
-    InvalidInput: data-too-few, data-labels (none, or not one for each), what reading samples raises.
+    InvalidInput: data-empty, data-too-few, data-labels (none, or not one for each), what reading samples
+    raises.
     """
-    feeds = list(data.samples(most))
-    if len(feeds) < (2 if held_out else 1):
+    feeds = data.some(most)
+    if held_out and len(feeds) < 2:
         message = f"there are {len(feeds)} samples, of which {held_out:.0%} are to be held out"
         hint = "give more samples, or hold out none: --held-out 0"
         raise InvalidInput("data-too-few", message, where=data.name, hint=hint)

@@ -219,6 +219,20 @@ except rtcc.RtccError as error:
     assert 'pip install "rtcc[train]"' in said
 
 
+def test_criteria_by_gradients_say_what_they_need() -> None:
+    folder = ROOT / "tests" / "data" / "digits"
+    code = f"""
+BLOCKED = {{"torch"}}
+{BLOCK}
+import rtcc
+try:
+    rtcc.prune(r"{folder}/residual.onnx", r"{folder}/training_digits.npz", criterion="fisher", samples=4)
+except rtcc.RtccError as error:
+    print(error)
+"""
+    assert "error[torch-missing]: a criterion by gradients runs in PyTorch" in python(code)
+
+
 def test_the_public_interface_is_what_the_page_lists() -> None:
     page = (ROOT / "docs" / "stability.md").read_text()
     listed = re.findall(r"^    (rtcc\.[\w.]+)$", page, re.MULTILINE)
