@@ -21,7 +21,7 @@ from rtcc.pipeline.catalogue import BEFORE_PRUNING
 from rtcc.pipeline.inputs import random_inputs
 from rtcc.pipeline.run import RunOptions, run_pipeline
 from rtcc.pruning.choice import Limits
-from rtcc.pruning.criteria import Criterion, Evidence, scores
+from rtcc.pruning.criteria import RULES, Criterion, Evidence
 from rtcc.pruning.dependencies import Dependencies
 from rtcc.pruning.groups import Work, groups_of
 from rtcc.pruning.shrink import Shrunk
@@ -202,8 +202,8 @@ def test_channels_that_no_weight_reads_matter_by_those_that_compute_them() -> No
     found = Dependencies(module)
     layers = list(linear_layers(module.main))
     power = {layer.data: np.ones(layer.data.type.sizes[-1]) for layer in layers}
-    weights = scores(module, found, Criterion.MAGNITUDE, Evidence())
-    worth = scores(module, found, Criterion.ACTIVATION, Evidence(power))
+    weights = RULES[Criterion.MAGNITUDE].scores(module, found, Evidence())
+    worth = RULES[Criterion.ACTIVATION].scores(module, found, Evidence(power))
     (unread,) = [g for g in groups_of(module, found)[0] if len(g.layers) == 2]  # queries and keys
     assert [worth[root] for root in unread.roots] == [weights[root] for root in unread.roots]
     assert min(worth[root] for root in unread.roots) > 0
