@@ -7,7 +7,8 @@
         for each term: sums[i][j] += left[i] · right[j]       # thread_rows x thread_columns
 
 A thread's rows and columns come in groups of four neighbours, spread over the tile so that the threads of a
-warp read different banks. Terms are added up in order, so that results do not depend on the tile.
+warp read different banks. Where slices of the block's threads divide the terms of each slab, their sums are
+added up at the end, in the slabs' memory, and each slice finishes a part of them.
 """
 
 from __future__ import annotations
@@ -44,13 +45,57 @@ class Product:
             kernel.store(sums, [n], tirx.const(0.0, "float32"))
         self._accumulate(sums)
         quads = tile.thread_columns // QUAD
+        if tile.slices > 1:
+            self._exchange(sums)
+            count = tile.thread_rows * quads
+            with kernel.unrolled("part", -(-count // tile.slices)) as part:
+                number = kernel.bind("quad", part * tile.slices + self._slice)
+                with kernel.when(None if count % tile.slices == 0 else number < count):
+                    i, q = tirx.truncdiv(number, quads), tirx.truncmod(number, quads)
+                    finish(self.row(i), self.column(q), lambda lane: self._total(number * QUAD + lane))
+            return
         with kernel.unrolled("i", tile.thread_rows) as i, kernel.unrolled("q", quads) as q:
             first = i * tile.thread_columns + q * QUAD
             finish(self.row(i), self.column(q), lambda lane: sums[first + lane])
 
+    def _exchange(self, sums: tirx.Buffer) -> None:
+        """Put the sums of all slices where all threads find them."""
+        kernel, tile = self.kernel, self.tile
+        kernel.wait(0)
+        kernel.barrier()
+        with kernel.unrolled("n", tile.thread_rows * tile.thread_columns) as n:
+            kernel.store(self.right.shared, [self._place(self._slice, n)], sums[n])
+        kernel.barrier()
+
+    def _place(self, part: Index, n: Index) -> Index:
+        """Where a slice's n-th sum of this thread lies."""
+        tile = self.tile
+        return (part * (tile.thread_rows * tile.thread_columns) + n) * tile.slice_threads + self._thread
+
+    def _total(self, n: Index) -> Expr:
+        """The n-th sum, over all slices in their order."""
+        total = self.right.shared[self._place(0, n)]
+        for part in range(1, self.tile.slices):
+            total = total + self.right.shared[self._place(part, n)]
+        return total
+
+    @property
+    def _slice(self) -> Index:
+        """The slice that this thread belongs to."""
+        if self.tile.slices == 1:
+            return tirx.IntImm("int32", 0)
+        return tirx.truncdiv(self.kernel.thread_index[0], self.tile.slice_threads)
+
+    @property
+    def _thread(self) -> Index:
+        """The thread's place in its slice."""
+        if self.tile.slices == 1:
+            return self.kernel.thread_index[0]
+        return tirx.truncmod(self.kernel.thread_index[0], self.tile.slice_threads)
+
     def row(self, i: Index) -> Index:
         """Row of the tile of this thread's i-th."""
-        tile, thread = self.tile, tirx.truncdiv(self.kernel.thread_index[0], self.tile.across)
+        tile, thread = self.tile, tirx.truncdiv(self._thread, self.tile.across)
         if self.left_in_rows:
             return i * (tile.rows // tile.thread_rows) + thread
         group = tirx.truncdiv(i, QUAD) if not isinstance(i, int) else i // QUAD
@@ -59,7 +104,7 @@ class Product:
 
     def column(self, q: Index) -> Index:
         """First column of the tile of this thread's q-th group of four."""
-        tile, thread = self.tile, tirx.truncmod(self.kernel.thread_index[0], self.tile.across)
+        tile, thread = self.tile, tirx.truncmod(self._thread, self.tile.across)
         return q * (tile.columns // (tile.thread_columns // QUAD)) + thread * QUAD
 
     def _accumulate(self, sums: tirx.Buffer) -> None:
@@ -95,7 +140,8 @@ class Product:
         """Both slabs are [depth][…]: four rows, four columns to a load."""
         kernel, tile = self.kernel, self.tile
         a = kernel.local("a", (tile.thread_rows,))
-        with kernel.unrolled("k", tile.depth) as k:
+        with kernel.unrolled("own", tile.slice_depth) as own:
+            k = self._slice * tile.slice_depth + own
             line = (stage * tile.depth + k) * (tile.rows // QUAD)
             for group in range(tile.thread_rows // QUAD):
                 place = line + tirx.truncdiv(self.row(group * QUAD), QUAD)
@@ -109,7 +155,8 @@ class Product:
         kernel, tile = self.kernel, self.tile
         pitch = (tile.depth + PADDING) // QUAD
         a = kernel.local("a", (tile.thread_rows * QUAD,))
-        with kernel.unrolled("terms", tile.depth // QUAD) as terms:
+        with kernel.unrolled("own", tile.slice_depth // QUAD) as own:
+            terms = self._slice * (tile.slice_depth // QUAD) + own
             with kernel.unrolled("i", tile.thread_rows) as i:
                 place = (stage * tile.rows + self.row(i)) * pitch + terms
                 kernel.store(a, [vector(i * QUAD, QUAD)], left[place])

@@ -28,7 +28,8 @@ LARGEST_PLACE = 65535
 class GemmTile:
     """A block computes rows x columns results, `depth` terms at a time; a thread a part of them.
 
-    stages: slabs of the operands in shared memory, one being multiplied and the others being copied.
+    stages: slabs of the operands in shared memory, one being multiplied and the others being copied. slices:
+    groups of threads that divide the terms of each slab, where there are too few results for all threads.
     """
 
     rows: int
@@ -37,6 +38,7 @@ class GemmTile:
     thread_rows: int = 8
     thread_columns: int = 8
     stages: int = 2
+    slices: int = 1
 
     @property
     def across(self) -> int:
@@ -44,9 +46,19 @@ class GemmTile:
         return self.columns // self.thread_columns
 
     @property
+    def slice_threads(self) -> int:
+        """Threads that have all results of a block among them."""
+        return self.rows // self.thread_rows * self.across
+
+    @property
     def threads(self) -> int:
         """Threads of a block."""
-        return self.rows // self.thread_rows * self.across
+        return self.slices * self.slice_threads
+
+    @property
+    def slice_depth(self) -> int:
+        """Terms of a slab that a slice multiplies."""
+        return self.depth // self.slices
 
     def shared_bytes(self, *, left_in_rows: bool) -> int:
         """Of all stages; left_in_rows: whether terms of a row of the left matrix lie side by side."""
@@ -54,19 +66,18 @@ class GemmTile:
         return 4 * self.stages * (left + self.columns * self.depth)
 
 
-TILES = tuple(
-    GemmTile(rows, columns, depth, min(8, rows // 4), 8 if columns > 32 else 4, stages)
-    for rows, columns, depth, stages in (
-        (128, 128, 16, 2),
-        (128, 64, 16, 3),
-        (64, 128, 16, 3),
-        (64, 64, 16, 3),
-        (32, 128, 16, 3),
-        (64, 32, 16, 3),
-        (32, 64, 16, 3),
-        (32, 32, 16, 4),
-        (16, 64, 32, 3),
-    )
+TILES = (
+    GemmTile(128, 128),
+    GemmTile(128, 64, stages=3),
+    GemmTile(64, 128, stages=3),
+    GemmTile(64, 64, stages=3),
+    GemmTile(64, 32, thread_columns=4, stages=3),
+    GemmTile(32, 64, thread_rows=4, stages=3),
+    GemmTile(32, 64, 32, thread_rows=4, stages=3, slices=2),
+    GemmTile(32, 32, 32, 4, 4, 4, slices=4),
+    GemmTile(32, 32, 64, 4, 4, 2, slices=4),
+    GemmTile(16, 64, 64, 4, 4, 2, slices=4),
+    GemmTile(16, 32, 64, 4, 4, 3, slices=8),
 )
 """What is weighed."""
 
@@ -75,7 +86,7 @@ def tile_illegal(tile: GemmTile, *, left_in_rows: bool) -> str | None:
     """Why no product can be cut into such tiles, or None."""
     parts = (
         (tile.rows, tile.thread_rows), (tile.columns, tile.thread_columns), (tile.thread_rows, QUAD),
-        (tile.thread_columns, QUAD), (tile.depth, QUAD),
+        (tile.thread_columns, QUAD), (tile.depth, QUAD * tile.slices),
     )  # fmt: skip
     for whole, part in parts:
         if part < 1 or whole < 1 or whole % part:
@@ -86,6 +97,8 @@ def tile_illegal(tile: GemmTile, *, left_in_rows: bool) -> str | None:
         return f"a thread has {tile.thread_rows * tile.thread_columns} sums, expected at most {MOST_SUMS}"
     if tile.stages < 2:
         return "one slab is multiplied while others are copied: there are at least 2 stages"
+    if tile.slices > 1 and tile.slices * tile.rows > tile.stages * tile.depth:
+        return f"sums of {tile.slices} slices do not fit into the slabs"
     found = tile.shared_bytes(left_in_rows=left_in_rows)
     return f"slabs take {found} bytes, a block has {SHARED_BYTES}" if found > SHARED_BYTES else None
 
@@ -141,6 +154,9 @@ COPY_CYCLES = 700.0
 BLOCK_CYCLES = 2500.0
 """Of a block, besides its steps: the first slabs, results on their way out."""
 
+CHAIN_CYCLES = 8.0
+"""Of one term at least: its operands come from shared memory, and each sum waits for its last product."""
+
 MOST_BLOCKS = 16
 """Of one multiprocessor at a time."""
 
@@ -159,7 +175,8 @@ def cycles(shape: GemmShape, tile: GemmTile, gpu: Multiprocessors) -> float:
     rounds = -(-blocks // (gpu.count * together))
     loads = 1 + 4 * (1 / tile.thread_rows + 1 / tile.thread_columns) / 4
     arithmetic = together * tile.rows * tile.columns * tile.depth / gpu.lanes * loads
-    step = max(arithmetic, STEP_CYCLES, COPY_CYCLES / (tile.stages - 1)) + STEP_CYCLES
+    chain = tile.slice_depth * max(CHAIN_CYCLES, tile.thread_rows * tile.thread_columns)
+    step = max(arithmetic, chain, COPY_CYCLES / (tile.stages - 1)) + STEP_CYCLES
     return rounds * (-(-shape.depth // tile.depth) * step + BLOCK_CYCLES)
 
 

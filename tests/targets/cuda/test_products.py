@@ -29,6 +29,8 @@ PRODUCTS = {
     "packed": (MatmulProblem(37, 45, 40), SMALL),
     "one step": (MatmulProblem(3, 8, 7), SMALL),
     "four sums deep": (MatmulProblem(20, 70, 70), GemmTile(16, 64, 32, 4, 8, 2)),
+    "slices": (MatmulProblem(37, 45, 90), GemmTile(32, 32, 32, 4, 4, 4, slices=4)),
+    "eight slices": (MatmulProblem(17, 45, 140, right=Right.PLAIN), GemmTile(16, 32, 64, 4, 4, 3, slices=8)),
     "eight by eight": (MatmulProblem(70, 65, 33), GemmTile(64, 64, 16, 8, 8, 3)),
 }
 
@@ -46,6 +48,7 @@ CONVOLUTIONS = {
         Im2colProblem(1, 1, 3, 8, 5, (Window(4, 2), Window(5, 3, 1, 1, 1, 1), Window(6, 2, 2))), SMALL,
     ),
     "one axis": (Im2colProblem(1, 1, 6, 8, 3, (ONE, ONE, Window(50, 5, 1, 1, 2, 2))), SMALL),
+    "slices": (Im2colProblem(1, 1, 12, 37, 4, (ONE, SAME9, SAME11)), GemmTile(32, 32, 64, 4, 4, 2, slices=4)),
     "fewer threads than pixels": (
         Im2colProblem(1, 1, 4, 30, 4, (ONE, SAME9, SAME11)), GemmTile(32, 128, 16, 8, 8, 3),
     ),
@@ -86,6 +89,8 @@ def test_tiles_are_legal(tile: GemmTile) -> None:
         ({"thread_rows": 16, "rows": 256}, "expected at most 64"),
         ({"stages": 1}, "at least 2 stages"),
         ({"stages": 4}, "a block has 49152"),
+        ({"slices": 8}, "no whole groups of 32"),
+        ({"slices": 4, "thread_rows": 16, "thread_columns": 4}, "sums of 4 slices do not fit"),
     ],
 )
 def test_illegal_tiles(changed: dict[str, int], reason: str) -> None:

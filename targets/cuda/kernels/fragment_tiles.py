@@ -1,0 +1,164 @@
+"""How products on tensor cores are cut up, in chunks of 16 bytes along the sum; needs no TVM.
+
+A chunk is 8 halves, 4 floats or 16 bytes of one row; two of them are the depth of an `mma`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from math import prod
+
+from rtcc.targets.cuda.kernels.gemm_tiles import (
+    BLOCK_CYCLES,
+    COPY_CYCLES,
+    MOST_BLOCKS,
+    SHARED_BYTES,
+    STEP_CYCLES,
+    GemmShape,
+    Multiprocessors,
+)
+from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
+
+CHUNK_BYTES = 16
+"""What one asynchronous copy brings, and a row of a matrix that ldmatrix loads."""
+
+ROWS, COLUMNS = 16, 8
+"""Of the results of an `mma`."""
+
+
+class Kind(Enum):
+    """What is multiplied: the names of `instructions.MMA`."""
+
+    F16 = "float16"
+    BF16 = "bfloat16"
+    TF32 = "tf32"
+    S8 = "int8"
+    U8 = "uint8"
+
+    @property
+    def bytes(self) -> int:
+        """Of an element."""
+        return {"float16": 2, "bfloat16": 2, "tf32": 4}.get(self.value, 1)
+
+    @property
+    def chunk(self) -> int:
+        """Elements of a chunk."""
+        return CHUNK_BYTES // self.bytes
+
+    @property
+    def left(self) -> str:
+        """TVM's name of the left matrix's elements."""
+        return "float32" if self is Kind.TF32 else "uint16" if self is Kind.BF16 else self.value
+
+    @property
+    def right(self) -> str:
+        """TVM's name of the right matrix's elements."""
+        return "int8" if self is Kind.U8 else self.left
+
+    @property
+    def total(self) -> str:
+        """TVM's name of the sums."""
+        return "int32" if self.bytes == 1 else "float32"
+
+
+@dataclass(frozen=True)
+class FragmentTile:
+    """A block computes rows x columns results, a warp a part of them; `chunks` along the sum at a time."""
+
+    rows: int
+    columns: int
+    warp_rows: int
+    warp_columns: int
+    chunks: int = 4
+    stages: int = 3
+
+    @property
+    def warps(self) -> int:
+        """Warps of a block."""
+        return self.rows // self.warp_rows * (self.columns // self.warp_columns)
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return 32 * self.warps
+
+    @property
+    def shared_bytes(self) -> int:
+        """Of all stages."""
+        return CHUNK_BYTES * self.stages * self.chunks * (self.rows + self.columns)
+
+    @property
+    def sums(self) -> int:
+        """Of a thread."""
+        return self.warp_rows * self.warp_columns // 32
+
+
+TILES = (
+    FragmentTile(128, 128, 64, 32, 4, 3),
+    FragmentTile(128, 64, 32, 32, 4, 4),
+    FragmentTile(64, 128, 32, 32, 4, 4),
+    FragmentTile(64, 64, 32, 32, 4, 4),
+    FragmentTile(64, 32, 32, 16, 8, 3),
+    FragmentTile(32, 64, 16, 32, 8, 3),
+    FragmentTile(32, 32, 16, 16, 8, 4),
+    FragmentTile(16, 64, 16, 16, 8, 4),
+)
+"""What is weighed."""
+
+MOST_SUMS = 64
+"""Sums of a thread; fragments and addresses take about as many registers."""
+
+
+def tile_illegal(tile: FragmentTile) -> str | None:
+    """Why no product can be cut into such tiles, or None."""
+    parts = (
+        (tile.rows, tile.warp_rows), (tile.columns, tile.warp_columns), (tile.warp_rows, ROWS),
+        (tile.warp_columns, 2 * COLUMNS), (tile.chunks, 2),
+    )  # fmt: skip
+    for whole, part in parts:
+        if part < 1 or whole < 1 or whole % part:
+            return f"{whole} are no whole groups of {part}"
+    if tile.threads > 1024:
+        return f"a block has {tile.threads} threads, expected at most 1024"
+    if tile.sums > MOST_SUMS:
+        return f"a thread has {tile.sums} sums, expected at most {MOST_SUMS}"
+    if tile.stages < 2:
+        return "one slab is multiplied while others are copied: there are at least 2 stages"
+    found = tile.shared_bytes
+    return f"slabs take {found} bytes, a block has {SHARED_BYTES}" if found > SHARED_BYTES else None
+
+
+MMA_LANES = {1: 16.0, 2: 8.0, 4: 4.0}
+"""By bytes of an element: multiply-adds on tensor cores for each one in float32, on sm_80."""
+
+
+def cycles(shape: GemmShape, tile: FragmentTile, kind: Kind, gpu: Multiprocessors) -> float:
+    """Predicted cycles of a product, as `gemm_tiles.cycles`; depth counts elements."""
+    registers = tile.threads * (tile.sums + 64)
+    beside = max(1, min(gpu.registers // registers, 2 * SHARED_BYTES // tile.shared_bytes, MOST_BLOCKS))
+    blocks = prod((-(-shape.columns // tile.columns), -(-shape.rows // tile.rows), shape.batch))
+    together = min(beside, -(-blocks // gpu.count))
+    rounds = -(-blocks // (gpu.count * together))
+    depth = tile.chunks * kind.chunk
+    arithmetic = together * tile.rows * tile.columns * depth / (gpu.lanes * MMA_LANES[kind.bytes])
+    step = max(arithmetic, STEP_CYCLES, COPY_CYCLES / (tile.stages - 1)) + STEP_CYCLES
+    return rounds * (-(-shape.depth // depth) * step + BLOCK_CYCLES)
+
+
+def best_tiles(
+    shape: GemmShape, kind: Kind, gpu: Multiprocessors, illegal: Callable[[FragmentTile], str | None]
+) -> list[FragmentTile]:
+    """The legal tiles, the fastest first; `illegal` has reasons of the operator's own."""
+    legal = [tile for tile in TILES if not (tile_illegal(tile) or illegal(tile))]
+    return sorted(legal, key=lambda tile: cycles(shape, tile, kind, gpu))
+
+
+def conv_illegal(problem: Im2colProblem, kind: Kind) -> str | None:
+    """Why a convolution has no such kernel, or None."""
+    if problem.groups > 1:
+        return f"it is in {problem.groups} groups, expected one"
+    if problem.filters % kind.chunk:
+        return f"it has {problem.filters} filters, expected a multiple of {kind.chunk}"
+    return None

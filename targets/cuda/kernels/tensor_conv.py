@@ -1,0 +1,95 @@
+# pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+"""Convolution on tensor cores over activations in blocks of channels, as many as a chunk of 16 bytes has.
+
+    output[n, p, m] = Σ_k input[n, k's channels, p's place under k's tap] · weights[m, k]
+
+Rows are pixels of all images, columns filters; a chunk is a block of channels under a tap. Weights are
+[blocks of filters][blocks of channels][taps][filters of a block][channels of a block]. Padding is zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+
+from tvm import tirx
+
+from rtcc.targets.cuda.device_builder import DeviceBuilder
+from rtcc.targets.cuda.kernels.fragment_tiles import FragmentTile, Kind, conv_illegal, tile_illegal
+from rtcc.targets.cuda.kernels.fragments import Chunks, FragmentProduct
+from rtcc.targets.cuda.kernels.stores import store_pair
+from rtcc.targets.tvm.function_builder import Expr, Index
+from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
+from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue, Position
+
+
+def make(
+    problem: Im2colProblem, kind: Kind, epilogue: Epilogue | None, tile: FragmentTile, result: str
+) -> tirx.PrimFunc:
+    """The kernel (input, weights, *epilogue parameters, output); epilogue positions are the result's.
+
+    result: TVM's name of the output's elements.
+    """
+    reason = tile_illegal(tile) or conv_illegal(problem, kind)
+    assert reason is None, reason
+    filter_taps = [window.taps for window in problem.windows]
+    pixels, taps = prod(problem.output), prod(filter_taps)
+    rows = problem.batch * pixels
+    grid = -(-rows // tile.rows), -(-problem.filters // tile.columns), 1
+    kernel = DeviceBuilder(grid, (tile.threads, 1, 1))
+    channel_blocks = -(-problem.channels // kind.chunk)
+    chunks = channel_blocks * taps
+    extent = prod(window.extent for window in problem.windows)
+    data = kernel.buffer("input", (problem.batch * channel_blocks * extent * kind.chunk,), kind.left)
+    weights = kernel.buffer("weights", (grid[1] * tile.columns * chunks * kind.chunk,), kind.right)
+    finish = BoundEpilogue(kernel, epilogue)
+    blocks = problem.filters // kind.chunk
+    output = kernel.buffer("output", (problem.batch * blocks * pixels, kind.chunk), result)
+    first_row, first_column = kernel.block_index[0] * tile.rows, kernel.block_index[1] * tile.columns
+
+    def of_pixels(row: Index, chunk: Index) -> tuple[Expr, Expr]:
+        pixel = first_row + row
+        image, rest = tirx.truncdiv(pixel, pixels), tirx.truncmod(pixel, pixels)
+        block, tap = tirx.truncdiv(chunk, taps), tirx.truncmod(chunk, taps)
+        place, inside = image * channel_blocks + block, [pixel < rows, chunk < chunks]
+        for axis, window in enumerate(problem.windows):
+            step = _digit(rest, problem.output, axis)
+            at = kernel.bind("at", window.coordinate(step, _digit(tap, filter_taps, axis)))
+            place = place * window.extent + at
+            if window.before or window.overhang:
+                inside += [at >= 0, at < window.extent]
+        return place * kind.chunk, tirx.all(*inside)
+
+    def of_filters(column: Index, chunk: Index) -> tuple[Expr, Expr]:
+        place = (kernel.block_index[1] * chunks + chunk) * tile.columns + column
+        return place * kind.chunk, chunk < chunks
+
+    slabs = (
+        Chunks.declared(kernel, tile, kind, "left_slab", tile.rows, data, of_pixels),
+        Chunks.declared(kernel, tile, kind, "right_slab", tile.columns, weights, of_filters),
+    )
+
+    def store(row: Index, column: Index, sums: Callable[[Index], Expr]) -> None:
+        pixel = kernel.bind("pixel", first_row + row)
+        image, rest = kernel.bind("image", tirx.truncdiv(pixel, pixels)), tirx.truncmod(pixel, pixels)
+        filter_ = kernel.bind("filter", first_column + column)
+        place = tuple(_digit(rest, problem.output, axis) for axis in range(5 - problem.rank, 3))
+
+        def value(lane: Index) -> Expr:
+            return finish(sums(lane), Position((image, filter_ + lane, *place), problem.rank - 1, 1))
+
+        line = (image * blocks + tirx.truncdiv(filter_, kind.chunk)) * pixels + rest
+        exists = tirx.all(pixel < rows, filter_ < problem.filters)
+        store_pair(kernel, output, [line], tirx.truncmod(filter_, kind.chunk), exists, value)
+
+    FragmentProduct(kernel, tile, kind, chunks, *slabs).emit(store)
+    return kernel.finish()
+
+
+def _digit(number: Index, counts: Sequence[int], axis: int) -> Index:
+    """A number's coordinate on an axis, of a grid with such extents."""
+    if counts[axis] == 1:
+        return tirx.IntImm("int32", 0)
+    rest = prod(counts[axis + 1 :])
+    upper = tirx.truncdiv(number, rest) if rest > 1 else number
+    return upper if prod(counts[:axis]) == 1 else tirx.truncmod(upper, counts[axis])

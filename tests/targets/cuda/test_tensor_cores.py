@@ -1,0 +1,213 @@
+# pyright: basic
+"""Products and convolutions on tensor cores: bit-equal for bytes, every element of the others in float64."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from rtcc.targets.cuda.device_builder import DeviceBuilder
+from rtcc.targets.cuda.device_code import build_device_code
+from rtcc.targets.cuda.kernels import tensor_conv, tensor_matmul
+from rtcc.targets.cuda.kernels.fragment_tiles import (
+    TILES,
+    FragmentTile,
+    Kind,
+    best_tiles,
+    conv_illegal,
+    tile_illegal,
+)
+from rtcc.targets.cuda.kernels.gemm_tiles import GemmShape, Multiprocessors
+from rtcc.targets.cuda.simt import KernelFault, interpret
+from rtcc.targets.tvm.function_builder import Expr
+from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
+from rtcc.targets.tvm.kernels.epilogue import Position
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem
+from rtcc.targets.tvm.kernels.window import Window
+from tests.targets.cuda.products import ONE, expected
+from tests.targets.cuda.test_device_code import needs_nvcc
+
+SMALL = FragmentTile(32, 32, 16, 16, 4, 3)
+
+ELEMENTS = {
+    Kind.F16: np.float16, Kind.BF16: ml_dtypes.bfloat16, Kind.TF32: np.float32, Kind.S8: np.int8,
+    Kind.U8: np.uint8,
+}  # fmt: skip
+
+
+class As:
+    """The sum as another type."""
+
+    parameters = ()
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
+
+    def emit(self, value: Expr, at: Position, buffers: object) -> Expr:
+        return value.astype(self.dtype)
+
+
+def integers(kind: Kind, *shapes: tuple[int, ...]) -> list[np.ndarray]:
+    """Small integers, that every kind holds exactly and whose sums float32 does; bytes of all values."""
+    random = np.random.default_rng(5)
+    exact = kind.bytes > 1
+    low, high = (-4, 5) if exact else (-128, 128)
+    left, right = (random.integers(low, high, shape) for shape in shapes)
+    if kind is Kind.U8:
+        left += 128
+    return [
+        left.astype(ELEMENTS[kind]),
+        right.astype(np.int8 if kind is Kind.U8 else ELEMENTS[kind]),
+    ]
+
+
+def in_chunks(matrix: np.ndarray, block: int, chunk: int) -> np.ndarray:
+    """[lines, terms] as [blocks of lines][chunks][lines of a block][elements of a chunk]."""
+    lines, terms = matrix.shape
+    padded = np.zeros((-(-lines // block) * block, terms), matrix.dtype)
+    padded[:lines] = matrix
+    return np.ascontiguousarray(padded.reshape(-1, block, terms // chunk, chunk).swapaxes(1, 2))
+
+
+def stored(array: np.ndarray, kind: Kind) -> np.ndarray:
+    """As a kernel's parameter: bf16 by its bits."""
+    return array.view(np.uint16) if kind is Kind.BF16 else array
+
+
+def multiplied(kind: Kind, problem: MatmulProblem, tile: FragmentTile) -> tuple[np.ndarray, np.ndarray]:
+    left, right = integers(kind, (problem.rows, problem.depth), (problem.columns, problem.depth))
+    found = np.zeros((problem.rows, problem.columns), kind.total)
+    func = tensor_matmul.make(problem, kind, None, tile, kind.total)
+    packed = in_chunks(right, tile.columns, kind.chunk)
+    interpret(func, [stored(left, kind).reshape(-1), stored(packed, kind).reshape(-1), found])
+    return found, left.astype(np.float64) @ right.astype(np.float64).T
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_products(kind: Kind) -> None:
+    found, right = multiplied(kind, MatmulProblem(45, 42, 5 * kind.chunk), SMALL)
+    np.testing.assert_array_equal(found, right)
+
+
+@pytest.mark.parametrize(
+    "tile", [FragmentTile(64, 32, 64, 16, 2, 2), FragmentTile(16, 64, 16, 16, 8, 4)], ids=str
+)
+def test_tiles(tile: FragmentTile) -> None:
+    found, right = multiplied(Kind.F16, MatmulProblem(70, 37, 13 * 8), tile)
+    np.testing.assert_array_equal(found, right)
+
+
+CONVOLUTIONS = {
+    "strided, padded": (9, 48, 4, (ONE, Window(9, 3, 2, 1, 1, 1), Window(7, 3, 1, 2, 2, 1))),
+    "one tap": (32, 32, 4, (ONE, Window(5, 1), Window(6, 1))),
+    "one axis": (16, 16, 3, (ONE, ONE, Window(30, 5, 1, 1, 2, 2))),
+    "three axes": (8, 16, 5, (Window(4, 2), Window(4, 3, 1, 1, 1, 1), Window(5, 2, 2))),
+}
+
+
+@pytest.mark.parametrize(("kind", "case"), [
+    *((kind, "strided, padded") for kind in Kind),
+    *((Kind.F16, case) for case in CONVOLUTIONS if case != "strided, padded"),
+])  # fmt: skip
+def test_convolutions(kind: Kind, case: str) -> None:
+    channels, filters, rank, windows = CONVOLUTIONS[case]
+    problem = Im2colProblem(2, 1, channels, filters, rank, windows)
+    extents, taps = ([getattr(w, name) for w in windows] for name in ("extent", "taps"))
+    data, weights = integers(kind, (2, channels, *extents), (filters, channels, *taps))
+    chunk, blocks = kind.chunk, -(-channels // kind.chunk)
+    padded = np.zeros((2, blocks * chunk, *extents), data.dtype)
+    padded[:, :channels] = data
+    activations = np.ascontiguousarray(np.moveaxis(padded.reshape(2, blocks, chunk, *extents), 2, -1))
+    deep = np.zeros((filters, blocks * chunk, *taps), weights.dtype)
+    deep[:, :channels] = weights
+    lines = np.moveaxis(deep.reshape(filters, blocks, chunk, *taps), 2, -1).reshape(filters, -1)
+    packed = in_chunks(lines, SMALL.columns, chunk)
+    found = np.zeros((2, filters // chunk, *problem.output, chunk), kind.total)
+    func = tensor_conv.make(problem, kind, None, SMALL, kind.total)
+    operands = (stored(each, kind).reshape(-1) for each in (activations, packed))
+    interpret(func, [*operands, found.reshape(-1, chunk)])
+    plain = np.moveaxis(found, -1, 2).reshape(2, filters, *problem.output)
+    np.testing.assert_array_equal(plain, expected(problem, data, weights))
+
+
+def test_results_are_rounded_once() -> None:
+    problem = MatmulProblem(16, 16, 8)
+    left, right = np.full((16, 8), 0.1, np.float16), np.full((16, 8), 0.1, np.float16)
+    found = np.zeros((16, 16), np.float16)
+    func = tensor_matmul.make(problem, Kind.F16, As("float16"), SMALL, "float16")
+    interpret(func, [left.reshape(-1), in_chunks(right, 32, 8).reshape(-1), found])
+    exact = left.astype(np.float32) @ right.astype(np.float32).T
+    np.testing.assert_array_equal(found, exact.astype(np.float16))
+
+
+@pytest.mark.parametrize(
+    ("method", "code"), [("barrier", "race"), ("wait", "in-flight"), ("commit", "in-flight")]
+)
+def test_what_a_kernel_leaves_out_is_found(method: str, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DeviceBuilder, method, lambda *_: None)
+    with pytest.raises(KernelFault) as found:
+        multiplied(Kind.F16, MatmulProblem(45, 42, 40), SMALL)
+    assert found.value.code == code
+
+
+@pytest.mark.parametrize("tile", TILES, ids=str)
+def test_tiles_are_legal(tile: FragmentTile) -> None:
+    assert tile_illegal(tile) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"warp_rows": 8}, "no whole groups of 16"),
+        ({"warp_columns": 8}, "no whole groups of 16"),
+        ({"chunks": 3}, "no whole groups of 2"),
+        ({"warp_rows": 128, "warp_columns": 32}, "expected at most 64"),
+        ({"stages": 1}, "at least 2 stages"),
+        ({"stages": 4}, "a block has 49152"),
+    ],
+)
+def test_illegal_tiles(changed: dict[str, int], reason: str) -> None:
+    assert reason in str(tile_illegal(replace(TILES[0], **changed)))
+
+
+def test_illegal_convolutions() -> None:
+    windows = (ONE, Window(5, 1), Window(6, 1))
+    assert "2 groups" in str(conv_illegal(Im2colProblem(1, 2, 16, 16, 4, windows), Kind.F16))
+    assert "a multiple of 16" in str(conv_illegal(Im2colProblem(1, 1, 16, 24, 4, windows), Kind.S8))
+
+
+def test_small_products_take_small_tiles() -> None:
+    gpu = Multiprocessors(108)
+    small, large = (
+        best_tiles(GemmShape(n, n, n), Kind.F16, gpu, lambda tile: None)[0] for n in (196, 8192)
+    )
+    assert small.rows * small.columns < large.rows * large.columns
+
+
+@needs_nvcc
+@pytest.mark.parametrize(("kind", "architecture"), [(Kind.F16, "sm_80"), (Kind.U8, "sm_90")])
+def test_nothing_is_spilled(kind: Kind, architecture: str) -> None:
+    windows = (ONE, Window(28, 3, 1, 1, 1, 1), Window(28, 3, 1, 1, 1, 1))
+    problem = Im2colProblem(1, 1, 128, 128, 4, windows)
+    made = build_device_code(tensor_conv.make(problem, kind, None, TILES[0], kind.total), architecture)
+    assert (made.spill_bytes, made.stack_bytes) == (0, 0)
+    assert b"mma.sync.aligned" in made.ptx
+    assert made.ptx.count(b"ldmatrix") >= 8
+
+
+@needs_nvcc
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("tile", TILES, ids=str)
+def test_no_tile_spills(tile: FragmentTile, kind: Kind, architecture: str) -> None:
+    windows = (ONE, Window(28, 3, 1, 1, 1, 1), Window(28, 3, 1, 1, 1, 1))
+    for func in (
+        tensor_matmul.make(MatmulProblem(197, 1000, 384), kind, None, tile, kind.total),
+        tensor_conv.make(Im2colProblem(1, 1, 64, 64, 4, windows), kind, None, tile, kind.total),
+    ):
+        made = build_device_code(func, architecture)
+        assert (made.spill_bytes, made.stack_bytes) == (0, 0)
