@@ -21,7 +21,7 @@ from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem
 from rtcc.targets.tvm.kernels.pooling.joined_pool import Pooling
 from rtcc.targets.tvm.kernels.pooling.pool_problem import Reduction
-from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking
+from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking, register_tiles
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, pools, winograd_illegal
 from rtcc.verification.check import compare, stored
 from rtcc.verification.check import expected as expected_results
@@ -86,6 +86,25 @@ def test_winograd_conv(name: str, lanes: int) -> None:
     result, data, weights = result_of(p, tile, BiasRelu(len(bias)), [bias])
     expected = expected_with_bias(data, weights, bias, p.conv)
     require_close(result, expected, p.conv, ERROR[max(outputs)])
+
+
+@pytest.mark.parametrize(
+    ("size", "outputs", "products"), [(14, 4, 22), (7, 4, 11), (5, 4, 9), (14, 3, 24), (8, 4, 12), (3, 4, 5)]
+)
+def test_last_tiles_take_fewer_products(size: int, outputs: int, products: int) -> None:
+    """Along an axis, outputs + taps - 1 of each tile, of the outputs that it has; as many register tiles."""
+    conv = ConvProblem(1, 64, size, size, 64, (3, 3), pads=ONE, input_halo=ONE, lanes=4, by_lane=True)
+    p = WinogradProblem(conv, (outputs, outputs))
+    assert sum(len(tiles) * count for tiles, count in p.shares) == products**2
+    assert sorted(number for kind in p.kinds for number in kind.numbers) == list(range(p.tiles))
+    ((width, count),) = register_tiles(p, Blocking(1, 4))
+    assert (width, count) == (1, products**2)
+
+
+def test_what_is_left_of_a_block_may_take_a_narrower_register_tile() -> None:
+    conv = ConvProblem(1, 64, 7, 7, 64, (3, 3), pads=ONE, input_halo=ONE, lanes=4, by_lane=True)
+    found = register_tiles(WinogradProblem(conv, (4, 4)), Blocking(4, 4))
+    assert found == [(4, 25), (2, 5 + 5 + 1)]
 
 
 MAX, MEAN = Pooling(Reduction.MAXIMUM, 2, 2), Pooling(Reduction.AVERAGE, 2, 2)

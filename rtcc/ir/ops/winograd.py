@@ -16,13 +16,18 @@ and Improving the Accuracy of Winograd Convolution for Deep Neural Networks", ar
 same of 0, ±1/2, ±2). The others below are likewise those of least `amplification` on a grid.
 All have few bits, so that Aᵀ and Bᵀ are exact in float32: of the three matrices' products only G·g, which is
 computed in float64, is rounded before it is used.
+
+Where an axis is no multiple of m, its last tile has fewer outputs, for which products at fewer points suffice
+(`tail`): a filter's value at a point is the same but for a factor, which Bᵀ takes, so that all tiles share
+G·g. 14 outputs of 3 taps are 22 products instead of 24 by tiles of four.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from math import prod
+from itertools import combinations, zip_longest
+from math import inf, prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,11 +58,15 @@ OUTPUTS = (2, 3, 4)
 
 @dataclass(frozen=True)
 class Transform:
-    """F(m, r) along one axis: outputs Aᵀ [m, a], filter G [a, r], inputs Bᵀ [a, a], in float64."""
+    """F(m, r) along one axis: outputs Aᵀ [m, a], filter G [a, r], inputs Bᵀ [a, a], in float64.
+
+    used: at which of a transformed filter's points the products are; all, but in a `tail`.
+    """
 
     output: NDArray[np.float64]
     filter: NDArray[np.float64]
     input: NDArray[np.float64]
+    used: tuple[int, ...]
 
     @property
     def outputs(self) -> int:
@@ -74,18 +83,41 @@ class Transform:
 def transform(outputs: int, taps: int) -> Transform:
     """F(outputs, taps); F(1, taps) is the sum tap by tap. KeyError for tiles that have no points."""
     if outputs == 1:
-        return Transform(np.ones((1, taps)), np.eye(taps), np.eye(taps))
+        return Transform(np.ones((1, taps)), np.eye(taps), np.eye(taps), tuple(range(taps)))
     count = outputs + taps - 1
-    points = np.array(POINTS[count])
+    return _at_points((*POINTS[count], inf), tuple(range(count)), outputs, taps)
+
+
+@cache
+def tail(outputs: int, taps: int, rest: int) -> Transform:
+    """F(rest, taps) of fewer outputs by products with the filter that `transform(outputs, taps)` transforms.
+
+    Of points that lie on both sides of 0, or on none, those by which rounding grows least.
+    """
+    points = (*POINTS[outputs + taps - 1], inf)
+    found = [
+        _at_points(points, used, rest, taps)
+        for used in combinations(range(len(points)), rest + taps - 1)
+        if all(-points[n] in [points[i] for i in used] for n in used if points[n] < inf)
+    ]
+    return min(found, key=_growth)
+
+
+def _at_points(points: tuple[float, ...], used: tuple[int, ...], outputs: int, taps: int) -> Transform:
+    """Products at some of the points, the last of which is infinity; the filter's scale is that of all."""
+    finite, chosen = np.array(points[:-1]), np.array([points[n] for n in used if points[n] < inf])
+    left_out = np.setdiff1d(finite, chosen)
+    count = len(used)
     output, filter_, input_ = np.zeros((outputs, count)), np.zeros((count, taps)), np.zeros((count, count))
-    for j, point in enumerate(points):
-        others = np.delete(points, j)
+    for j, point in enumerate(chosen):
+        others = chosen[chosen != point]
         output[:, j] = point ** np.arange(outputs)
-        filter_[j] = point ** np.arange(taps) / np.prod(point - others)
-        input_[j, :-1] = np.poly(others)[::-1]
-    output[-1, -1] = filter_[-1, -1] = 1.0
-    input_[-1] = np.poly(points)[::-1]
-    return Transform(output, filter_, _cleaned(input_))
+        filter_[j] = point ** np.arange(taps) / np.prod(point - finite[finite != point])
+        input_[j, : len(chosen)] = np.atleast_1d(np.poly(others))[::-1] * np.prod(point - left_out)
+    if len(chosen) < count:
+        output[-1, -1] = filter_[-1, -1] = 1.0
+        input_[-1] = np.poly(chosen)[::-1]
+    return Transform(output, filter_, _cleaned(input_), used)
 
 
 def _cleaned(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -112,17 +144,40 @@ def amplification(tile: tuple[int, ...], taps: tuple[int, ...]) -> float:
     Per axis the root mean square of what one output adds up, in units of a direct sum's: the largest of
     √(Σ_p A²·Σ G²·Σ B²) over √r; axes multiply. 1.7 for F(2x2, 3x3), 7.1 for F(4x4, 3x3).
     """
-    result = 1.0
-    for outputs, reach in zip(tile, taps, strict=True):
-        each = transform(outputs, reach)
-        weights = (each.filter**2).sum(1) * (each.input**2).sum(1)
-        result *= float(np.sqrt((each.output**2 @ weights).max() / each.filter.shape[1]))
-    return result
+    return prod(_growth(transform(outputs, reach)) for outputs, reach in zip(tile, taps, strict=True))
+
+
+def _growth(each: Transform) -> float:
+    """`amplification` of one axis."""
+    weights = (each.filter**2).sum(1) * (each.input**2).sum(1)
+    return float(np.sqrt((each.output**2 @ weights).max() / each.filter.shape[1]))
 
 
 def _along(matrix: NDArray[Any], array: NDArray[Any], axis: int) -> NDArray[Any]:
     """The matrix applied to one axis, in the array's precision."""
     return np.moveaxis(np.tensordot(matrix.astype(array.dtype), array, (1, axis)), 0, axis)
+
+
+def _along_axis(tiles: Array, axis: int, count: int, matrix: Array, last: Array | None) -> Array:
+    """A matrix applied to one axis of tiles [N, C, grid…, points…]; another to the last tiles of the grid."""
+    result = _along(matrix, tiles, 2 + count + axis)
+    if last is not None:
+        place = (slice(None),) * (2 + axis) + (slice(-1, None),)
+        result[place] = _along(last, tiles[place], 2 + count + axis)
+    return result
+
+
+def _absolute(each: Transform) -> Transform:
+    return Transform(np.abs(each.output), np.abs(each.filter), np.abs(each.input), each.used)
+
+
+def _spread(last: Transform, whole: Transform) -> Transform:
+    """A tail as a whole tile's matrices, zeros at the points and outputs that it does not have."""
+    used = list(last.used)
+    output, input_ = np.zeros_like(whole.output), np.zeros_like(whole.input)
+    output[: last.outputs, used] = last.output
+    input_[used, : last.points] = last.input
+    return Transform(output, whole.filter, input_, last.used)
 
 
 class WinogradConv(ComputedOp):
@@ -199,21 +254,40 @@ class WinogradConv(ComputedOp):
         return self._filtered(data, weight, bias, self.transforms)
 
     def magnitudes(self, data: Array, weight: Array, bias: Array | None = None) -> Array:
-        """Σ|terms| of each result for operands of such magnitudes; rounding errors go with it."""
-        absolute = tuple(Transform(*map(np.abs, (t.output, t.filter, t.input))) for t in self.transforms)
-        return self._filtered(data, weight, bias, absolute)
+        """Σ|terms| of each result for operands of such magnitudes; rounding errors go with it.
+
+        The larger of both ways where a tile may be a `tail`.
+        """
+        whole = tuple(_absolute(t) for t in self.transforms)
+        found = self._filtered(data, weight, bias, whole)
+        tails = self._tails(static_sizes(self, self.window.output_sizes(data.shape[2:])))
+        return np.maximum(found, self._filtered(data, weight, bias, whole, tails)) if any(tails) else found
+
+    def _tails(self, sizes: tuple[int, ...]) -> tuple[Transform | None, ...]:
+        """The magnitudes of each axis's tail, spread over all points and outputs of a tile."""
+        return tuple(
+            _spread(_absolute(tail(t.outputs, t.filter.shape[1], size % t.outputs)), t)
+            if size % t.outputs
+            else None
+            for t, size in zip(self.transforms, sizes, strict=True)
+        )
 
     def _filtered(
-        self, data: Array, weight: Array, bias: Array | None, transforms: tuple[Transform, ...]
+        self,
+        data: Array,
+        weight: Array,
+        bias: Array | None,
+        transforms: tuple[Transform, ...],
+        tails: tuple[Transform | None, ...] = (),
     ) -> Array:
         sizes = static_sizes(self, self.window.output_sizes(data.shape[2:]))
         tiles = self.tiles(data, sizes)
         count = len(sizes)
-        for axis, each in enumerate(transforms):
-            tiles = _along(each.input, tiles, 2 + count + axis)
+        for axis, (each, last) in enumerate(zip_longest(transforms, tails)):
+            tiles = _along_axis(tiles, axis, count, each.input, None if last is None else last.input)
         products = self.products(tiles, weight)
-        for axis, each in enumerate(transforms):
-            products = _along(each.output, products, 2 + count + axis)
+        for axis, (each, last) in enumerate(zip_longest(transforms, tails)):
+            products = _along_axis(products, axis, count, each.output, None if last is None else last.output)
         result = self.joined(products, sizes)
         return result if bias is None else result + per_channel(bias, result.ndim)
 

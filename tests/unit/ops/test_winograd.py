@@ -12,7 +12,15 @@ from rtcc.errors import InvalidModel
 from rtcc.interpreter import interpret
 from rtcc.ir import DType, Graph, Module, TensorType
 from rtcc.ir.ops.nn import Conv
-from rtcc.ir.ops.winograd import OUTPUTS, POINTS, WinogradConv, amplification, transform, transformed_filter
+from rtcc.ir.ops.winograd import (
+    OUTPUTS,
+    POINTS,
+    WinogradConv,
+    amplification,
+    tail,
+    transform,
+    transformed_filter,
+)
 from rtcc.rounding.bounded import SINGLE, sum_error
 from rtcc.text import parse_module, print_module
 
@@ -98,6 +106,35 @@ def test_float32_holds_the_matrices_that_kernels_apply(outputs: int, taps: int) 
     each = transform(outputs, taps)
     for matrix in (each.output, each.input):
         np.testing.assert_array_equal(matrix.astype(np.float32), matrix)
+
+
+TAILS = [
+    (m, a - m + 1, rest) for a in POINTS for m in OUTPUTS if a - m + 1 > 1 for rest in range(1, m)
+]
+
+
+@pytest.mark.parametrize(("outputs", "taps", "rest"), TAILS)
+def test_a_tail_takes_the_whole_tiles_filter(outputs: int, taps: int, rest: int) -> None:
+    """Fewer outputs of fewer products, by the transformed filter of whole tiles, exact in float32."""
+    whole, each = transform(outputs, taps), tail(outputs, taps, rest)
+    assert (each.outputs, each.points) == (rest, rest + taps - 1)
+    for tap in range(taps):
+        for place in range(each.points):
+            g, d = np.eye(taps)[tap], np.eye(each.points)[place]
+            found = each.output @ ((whole.filter @ g)[list(each.used)] * (each.input @ d))
+            expected = [float(place == output + tap) for output in range(rest)]
+            np.testing.assert_allclose(found, expected, atol=1e-13)
+    for matrix in (each.output, each.input):
+        np.testing.assert_array_equal(matrix.astype(np.float32), matrix)
+
+
+@pytest.mark.parametrize(("outputs", "taps", "rest"), TAILS)
+def test_rounding_grows_no_more_in_a_tail(outputs: int, taps: int, rest: int) -> None:
+    """As `amplification` has it, which is told of whole tiles."""
+    each = tail(outputs, taps, rest)
+    weights = (each.filter**2).sum(1) * (each.input**2).sum(1)
+    grown = np.sqrt((each.output**2 @ weights).max() / taps)
+    assert grown <= amplification((outputs,), (taps,)) * (1 + 1e-12)
 
 
 KINDS = ("normal", "positive", "constant", "few", "of many magnitudes")

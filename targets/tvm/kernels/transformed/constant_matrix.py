@@ -80,6 +80,6 @@ def _sum(coefficients: Row, values: Sequence[Expr]) -> Expr:
 
 
 def _plus(total: Expr, value: Expr, coefficient: float) -> Expr:
-    if abs(coefficient) == 1:
-        return total + value if coefficient == 1 else total - value
-    return total + value * vm.constant(coefficient, value)
+    """total + coefficient · value; a negative product is subtracted: constants of both signs are one."""
+    product = value if abs(coefficient) == 1 else value * vm.constant(abs(coefficient), value)
+    return total + product if coefficient > 0 else total - product

@@ -32,7 +32,12 @@ from rtcc.targets.tvm.kernels.transformed.tile_blocks import (
     corner_of,
 )
 from rtcc.targets.tvm.kernels.transformed.tile_fft import TileTransform
-from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking, Scratch, channel_groups
+from rtcc.targets.tvm.kernels.transformed.transformed_tiles import (
+    Blocking,
+    Scratch,
+    TileKind,
+    channel_groups,
+)
 from rtcc.targets.tvm.kernels.transformed.unrolled_fft import Complex
 
 
@@ -76,7 +81,7 @@ class _FftConv(TransformedConv):
             outer = kernel.bind("outer", tirx.truncdiv(step, tiles))
             cb = kernel.bind("cb", tirx.truncmod(outer, blocks))
             image = tirx.truncdiv(outer, blocks) * tiles
-            at = corner_of(kernel, problem, image + tirx.truncmod(step, tiles))
+            at = corner_of(kernel, problem, problem.kinds[0], image + tirx.truncmod(step, tiles))
             self._columns(cb, at)
 
             def weight(pair: Index) -> Complex:
@@ -94,7 +99,7 @@ class _FftConv(TransformedConv):
         top, left = self.kernel.bind("top", at.y - pads[0]), self.kernel.bind("left", at.x - pads[1])
         self.transform.columns(self.data, at.n, cb, top, left)
 
-    def transform_input(self, block: TileBlock, t: Index, at: Corner) -> None:
+    def transform_input(self, block: TileBlock, t: Index, at: Corner, kind: TileKind) -> None:
         kernel = self.kernel
         with kernel.serial("cb", self.problem.conv.input.blocks) as cb:
             self._columns(cb, at)
@@ -107,7 +112,9 @@ class _FftConv(TransformedConv):
 
             self.transform.rows(store)
 
-    def transform_output(self, block: TileBlock, t: Index, j: Index, channels: Index, at: Corner) -> None:
+    def transform_output(
+        self, block: TileBlock, t: Index, j: Index, channels: Index, at: Corner, kind: TileKind
+    ) -> None:
         def load(pair: Index) -> Complex:
             a, b = (self.scratch[vector(block.product(t, j, pair, part), self.lanes)] for part in (0, 1))
             return a, b
@@ -135,8 +142,12 @@ class _FftConv(TransformedConv):
         """The first pairs of a spectrum are two real numbers, the others complex."""
         real = self.problem.spectrum.real_rows
         for begin, end, is_real in ((0, real, True), (real, self.problem.products, False)):
-            with block.register_tiles(end, begin) as (pair, first):
-                block.store_products(self._sums(block, pair, group, first, is_real), first, pair)
+            with self.kernel.serial("p", end - begin, begin) as pair:
+
+                def emit(first: Index, _: int, pair: Index = pair, is_real: bool = is_real) -> None:
+                    block.store_products(self._sums(block, pair, group, first, is_real), first, pair)
+
+                block.register_tiles((0, block.count), emit)
 
     def _sums(self, block: TileBlock, pair: Index, group: Index, first: Index, is_real: bool) -> Accumulators:
         """The products of a register tile, summed over the channels; accumulator 2·j + part of a tile."""

@@ -1,13 +1,13 @@
 # pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 """The outer loops of convolutions by transformed tiles, and where a block of tiles lies in scratch.
 
-Tiles of outputs are numbered through the batch, row by row, and done by blocks whose transformed inputs and
-products stay in the second cache:
+Tiles of outputs are numbered through the batch, row by row, kind by kind (`TileKind`), and done by blocks
+whose transformed inputs and products stay in the second cache:
 
     for block of tiles, split of the output channels:            # shared out among tasks
         V[p, cb, t] = transform of input block cb of tile t, for every product p
         for group of output channels:
-            for p, t by register tile:
+            for p, t by register tile:                           # those tiles that have product p
                 M[t, j, p] = Σ_c V[p, t, c] · weights[group, p, c, j]
             for t, j:
                 output[tile t] = epilogue(M[t, j] transformed back)          # pooled, where there is a pool
@@ -18,8 +18,7 @@ Results do not depend on how tiles are blocked or tasks divided.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -31,6 +30,7 @@ from rtcc.targets.tvm.kernels.output_row import Accumulators
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import (
     Blocking,
     Scratch,
+    TileKind,
     TransformedProblem,
     blocks_of_tiles,
     channel_groups,
@@ -50,14 +50,16 @@ class Corner:
     x: Index
 
 
-def corner_of(kernel: FunctionBuilder, problem: TransformedProblem, number: Index) -> Corner:
-    """Where a tile lies, by its number in the batch."""
-    rows, columns = problem.grid
-    number = kernel.bind("number", number)
+def corner_of(
+    kernel: FunctionBuilder, problem: TransformedProblem, kind: TileKind, number: Index
+) -> Corner:
+    """Where a tile of a kind lies, by its number in the batch."""
+    rows, columns, (height, width) = len(kind.rows), len(kind.columns), problem.outputs
+    number = kernel.bind("number", number - kind.first)
     n = kernel.bind("n", tirx.truncdiv(number, rows * columns))
     inside = kernel.bind("inside", tirx.truncmod(number, rows * columns))
-    y = kernel.bind("y", tirx.truncdiv(inside, columns) * problem.outputs[0])
-    return Corner(n, y, kernel.bind("x", tirx.truncmod(inside, columns) * problem.outputs[1]))
+    y = kernel.bind("y", (kind.rows.start + tirx.truncdiv(inside, columns)) * height)
+    return Corner(n, y, kernel.bind("x", (kind.columns.start + tirx.truncmod(inside, columns)) * width))
 
 
 @dataclass(frozen=True)
@@ -87,16 +89,42 @@ class TileBlock:
         place = (tile * self.by.blocks + j) * self.problem.products + product
         return Scratch(self.problem, self.by).products + (place * self.problem.parts + part) * self.lanes
 
-    @contextmanager
-    def register_tiles(self, end: int, begin: int = 0) -> Iterator[tuple[Index, Index]]:
-        """A loop over the products from `begin` to `end`, and the first tile of each register tile."""
-        tiles, kernel = self.by.tiles, self.kernel
-        count = kernel.bind("register_tiles", tirx.truncdiv(self.count + (tiles - 1), tiles))
-        with (
-            kernel.serial("p", end - begin, begin) as product,
-            kernel.serial("tt", count) as register_tile,
-        ):
-            yield product, kernel.bind("t", register_tile * tiles)
+    def part(self, low: Index, high: Index) -> tuple[Index, Index]:
+        """The block's part of the tiles from number `low` to `high`: its first tile, and how many.
+
+        Both are kept: TVM would look for the ranges of what depends on them.
+        """
+        kernel, zero = self.kernel, tirx.IntImm("int32", 0)
+        begin = kernel.kept(tirx.Max(zero, low - self.first))
+        end = tirx.Min(zero + self.count, high - self.first)
+        return begin, kernel.kept(tirx.Max(zero, end - begin))
+
+    def tiles_of(self, kind: TileKind) -> tuple[Index, Index]:
+        """The block's tiles of a kind: the first, and how many."""
+        if len(self.problem.kinds) == 1:
+            return 0, self.count
+        return self.part(kind.numbers.start, kind.numbers.stop)
+
+    def register_tiles(
+        self, tiles: tuple[Index, Index], emit: Callable[[Index, int], None], *, shifted: bool = False
+    ) -> None:
+        """emit(first tile, width) for the register tiles of some of the block's tiles: the first, how many.
+
+        What they compute beside these tiles is not looked at; shifted: they may begin earlier, so that all of
+        it lies in the block.
+        """
+        kernel, width, narrower = self.kernel, self.by.tiles, self.problem.narrower(self.by)
+        begin, count = tiles
+        whole = kernel.bind("whole", tirx.truncdiv(count + (width - 1 - narrower), width))
+        has_rest = tirx.LT(whole * width, count)
+        if shifted:
+            held = whole * width + (tirx.Select(has_rest, narrower, 0) if narrower else 0)
+            begin = kernel.kept(tirx.Min(begin, self.by.block - held))
+        with kernel.serial("tt", whole) as register_tile:
+            emit(kernel.bind("t", begin + register_tile * width), width)
+        if narrower:
+            with kernel.when(has_rest):
+                emit(kernel.bind("t", begin + whole * width), narrower)
 
     def store_products(self, sums: Accumulators, first: Index, product: Index) -> None:
         """Keep the products of a register tile, its parts side by side, for transforming them back."""
@@ -119,7 +147,7 @@ class TransformedConv(ABC):
     scratch: tirx.Buffer
 
     @abstractmethod
-    def transform_input(self, block: TileBlock, t: Index, at: Corner) -> None:
+    def transform_input(self, block: TileBlock, t: Index, at: Corner, kind: TileKind) -> None:
         """V of tile t of a block, all its channels."""
 
     @abstractmethod
@@ -127,7 +155,9 @@ class TransformedConv(ABC):
         """M of a block and a group of output channels."""
 
     @abstractmethod
-    def transform_output(self, block: TileBlock, t: Index, j: Index, channels: Index, at: Corner) -> None:
+    def transform_output(
+        self, block: TileBlock, t: Index, j: Index, channels: Index, at: Corner, kind: TileKind
+    ) -> None:
         """The outputs of tile t and the group's channel block j, which is `channels` of the output."""
 
     def emit(self, problem: TransformedProblem, by: Blocking) -> None:
@@ -141,8 +171,11 @@ class TransformedConv(ABC):
             count = kernel.bind("count", bounded(by.block, problem.tiles, first))
             block = TileBlock(problem, by, kernel, self.scratch, first, count)
             is_new = tirx.Or(tirx.EQ(split, 0), tirx.EQ(step, begin))
-            with kernel.when(is_new if splits > 1 else None), kernel.serial("t", count) as t:
-                self.transform_input(block, t, corner_of(kernel, problem, first + t))
+            with kernel.when(is_new if splits > 1 else None):
+                for kind in problem.kinds:
+                    start, many = block.tiles_of(kind)
+                    with kernel.serial("t", many, start) as t:
+                        self.transform_input(block, t, corner_of(kernel, problem, kind, first + t), kind)
             low, high = share(groups, split, tirx.IntImm("int32", splits))
             with kernel.serial("group", high - low, kernel.bind("low", low)) as group:
                 self.multiply(block, group)
@@ -150,12 +183,14 @@ class TransformedConv(ABC):
 
     def _transform_outputs(self, block: TileBlock, group: Index) -> None:
         kernel, in_group, blocks = self.kernel, block.by.blocks, block.problem.conv.output.blocks
-        with kernel.serial("t", block.count) as t:
-            at = corner_of(kernel, block.problem, block.first + t)
-            with kernel.serial("j", in_group) as j:
-                channels = kernel.bind("channels", group * in_group + j)
-                with kernel.when(tirx.LT(channels, blocks) if blocks % in_group else None):
-                    self.transform_output(block, t, j, channels, at)
+        for kind in block.problem.kinds:
+            start, many = block.tiles_of(kind)
+            with kernel.serial("t", many, start) as t:
+                at = corner_of(kernel, block.problem, kind, block.first + t)
+                with kernel.serial("j", in_group) as j:
+                    channels = kernel.bind("channels", group * in_group + j)
+                    with kernel.when(tirx.LT(channels, blocks) if blocks % in_group else None):
+                        self.transform_output(block, t, j, channels, at, kind)
 
     def store(
         self, problem: TransformedProblem, channels: Index, at: Corner, i: Index, j: Index, value: Expr

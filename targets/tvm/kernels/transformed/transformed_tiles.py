@@ -67,6 +67,21 @@ class Blocking:
 
 
 @dataclass(frozen=True)
+class TileKind:
+    """Tiles that are transformed alike: from number `first` on, those of a part of each image's grid."""
+
+    first: int
+    rows: range
+    columns: range
+    batch: int
+
+    @property
+    def numbers(self) -> range:
+        """Their numbers."""
+        return range(self.first, self.first + self.batch * len(self.rows) * len(self.columns))
+
+
+@dataclass(frozen=True)
 class TransformedProblem(ABC):
     """A convolution of stride 1 by transformed tiles; size: of one along height and width, in its unit."""
 
@@ -136,6 +151,21 @@ class TransformedProblem(ABC):
     def tiles(self) -> int:
         """Tiles of the whole batch."""
         return self.conv.batch * prod(self.grid)
+
+    @cached_property
+    def kinds(self) -> tuple[TileKind, ...]:
+        """All tiles, in the order of their numbers: row by row, kind by kind."""
+        rows, columns = self.grid
+        return (TileKind(0, range(rows), range(columns), self.conv.batch),)
+
+    @cached_property
+    def shares(self) -> tuple[tuple[range, int], ...]:
+        """Numbers of the tiles that have a product, and how many products those tiles have; all products."""
+        return ((range(self.tiles), self.products),)
+
+    def narrower(self, by: Blocking) -> int:
+        """Tiles of the narrower register tile that may come last in a block; 0 where there is none."""
+        return 0
 
     def fits(self, by: Blocking) -> bool:
         """Whether weights and scratch are of a size that is worth looking at."""
@@ -295,15 +325,42 @@ def compute_cycles(problem: TransformedProblem, by: Blocking, caches: Caches) ->
     if problem.is_depthwise:
         each = forward + LONE_PRODUCT_CYCLES * problem.products + backward
         return problem.tiles * conv.input.blocks * (each + _tile_cycles(problem, caches))
-    whole, rest = divmod(problem.tiles, by.block)
-    register_tiles = whole * by.groups + -(-rest // by.tiles)
-    step = problem.step_cycles(by)
-    if FLOAT_BYTES * problem.parts * conv.channels * by.blocks * conv.lanes > caches.weights_in_first:
-        step += PANEL_CYCLES * problem.parts * by.blocks
-    each = conv.channels * step + problem.product_cycles
-    products = register_tiles * channel_groups(problem, by) * problem.products * each
+    products = 0.0
+    for width, count in register_tiles(problem, by):
+        step = problem.step_cycles(replace(by, tiles=width))
+        if FLOAT_BYTES * problem.parts * conv.channels * by.blocks * conv.lanes > caches.weights_in_first:
+            step += PANEL_CYCLES * problem.parts * by.blocks
+        products += count * (conv.channels * step + problem.product_cycles)
     transforms = by.splits * forward * conv.input.blocks + backward * conv.output.blocks
-    return products + problem.tiles * transforms
+    points = sum(len(tiles) * count for tiles, count in problem.shares)
+    return products * channel_groups(problem, by) + points / problem.products * transforms
+
+
+def register_tiles(problem: TransformedProblem, by: Blocking) -> list[tuple[int, int]]:
+    """Widths of register tiles, and how many there are of all products, for each group of channels."""
+    whole = narrow = 0
+    narrower = problem.narrower(by)
+    for tiles, products in problem.shares:
+        for count, times in in_blocks(tiles, by.block):
+            wide, rest = cut_tiles(count, by.tiles, narrower)
+            whole += wide * times * products
+            narrow += (rest > 0) * times * products
+    return [(by.tiles, whole), (narrower, narrow)] if narrow else [(by.tiles, whole)]
+
+
+def cut_tiles(count: int, width: int, narrower: int) -> tuple[int, int]:
+    """Whole register tiles of so many tiles, and what is left for a narrower one; else the last is whole."""
+    whole = (count + width - 1 - narrower) // width if narrower else -(-count // width)
+    return whole, max(0, count - whole * width)
+
+
+def in_blocks(tiles: range, block: int) -> list[tuple[int, int]]:
+    """How many of the tiles a block has, and how many blocks have so many."""
+    first, last = tiles.start // block, (tiles.stop - 1) // block
+    if first == last:
+        return [(len(tiles), 1)]
+    ends = [((first + 1) * block - tiles.start, 1), (tiles.stop - last * block, 1)]
+    return [*ends, (block, last - first - 1)]
 
 
 def _tile_cycles(problem: TransformedProblem, caches: Caches) -> float:

@@ -18,7 +18,7 @@ the input may have any halo or none.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -37,7 +37,12 @@ from rtcc.targets.tvm.kernels.transformed.tile_blocks import (
     TransformedConv,
     overlap,
 )
-from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking, Scratch, channel_groups
+from rtcc.targets.tvm.kernels.transformed.transformed_tiles import (
+    Blocking,
+    Scratch,
+    TileKind,
+    channel_groups,
+)
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, winograd_illegal
 from rtcc.targets.tvm.summation import transformed_parts
 
@@ -70,32 +75,41 @@ class _WinogradConv(TransformedConv):
 
     # ---- V = Bᵀ d B
 
-    def transform_input(self, block: TileBlock, t: Index, at: Corner) -> None:
-        kernel, conv = self.kernel, self.problem.conv
+    def transform_input(self, block: TileBlock, t: Index, at: Corner, kind: TileKind) -> None:
+        kernel, conv, points = self.kernel, self.problem.conv, self._points(kind)
         top, left = kernel.bind("top", at.y - conv.pads[0]), kernel.bind("left", at.x - conv.pads[1])
-        inside = self._inside(top, left)
+        inside = self._inside(top, left, kind)
         inside = None if inside is None else kernel.bind("within", inside)
         with kernel.serial("cb", conv.input.blocks) as cb:
             with kernel.when(inside):
-                self._transform(block, t, cb, lambda i, j: self._loaded(at.n, cb, top + i, left + j))
+                self._transform(
+                    block, t, cb, kind, lambda i, j: self._loaded(at.n, cb, top + i, left + j)
+                )
             if inside is not None:
                 with kernel.when(tirx.Not(inside)):
-                    patch, columns = self._patch(at.n, cb, top, left), self.problem.points[1]
+                    patch, columns = self._patch(at.n, cb, top, left, points), points[1]
                     self._transform(
-                        block, t, cb, lambda i, j: patch[vector((i * columns + j) * self.lanes, self.lanes)]
-                    )
+                        block, t, cb, kind,
+                        lambda i, j: patch[vector((i * columns + j) * self.lanes, self.lanes)],
+                    )  # fmt: skip
 
-    def _inside(self, top: Index, left: Index) -> Expr | None:
-        """Whether a tile's inputs lie within the image and its halo; None where all tiles' do."""
-        problem, conv = self.problem, self.problem.conv
-        conditions, extents = [], (conv.height, conv.width)
+    def _points(self, kind: TileKind) -> tuple[int, int]:
+        """Inputs, and points, of a tile of a kind along height and width."""
+        rows, columns = self.problem.transforms_of(kind)
+        return rows.points, columns.points
+
+    def _inside(self, top: Index, left: Index, kind: TileKind) -> Expr | None:
+        """Whether a tile's inputs lie within the image and its halo; None where those of all of a kind do."""
+        problem, conv, points = self.problem, self.problem.conv, self._points(kind)
+        conditions, extents, parts = [], (conv.height, conv.width), (kind.rows, kind.columns)
         for axis, start in ((0, top), (1, left)):
             extent, before, after = extents[axis], conv.input_halo[axis], conv.input_halo[axis + 2]
-            last = (problem.grid[axis] - 1) * problem.outputs[axis] - conv.pads[axis]
-            if conv.pads[axis] > before:
+            ends = parts[axis][0], parts[axis][-1]
+            first, last = (n * problem.outputs[axis] - conv.pads[axis] for n in ends)
+            if first < -before:
                 conditions.append(tirx.GE(start, -before))
-            if last + problem.points[axis] > extent + after:
-                conditions.append(tirx.LE(start, extent + after - problem.points[axis]))
+            if last + points[axis] > extent + after:
+                conditions.append(tirx.LE(start, extent + after - points[axis]))
         if not conditions:
             return None
         return conditions[0] if len(conditions) == 1 else tirx.all(*conditions)
@@ -103,10 +117,11 @@ class _WinogradConv(TransformedConv):
     def _loaded(self, n: Index, cb: Index, row: Index, column: Index) -> Expr:
         return self.data[tuple(block_at(self.problem.conv.input, n, cb, row, column))]
 
-    def _patch(self, n: Index, cb: Index, top: Index, left: Index) -> tirx.Buffer:
+    def _patch(
+        self, n: Index, cb: Index, top: Index, left: Index, points: tuple[int, int]
+    ) -> tirx.Buffer:
         """The tile's inputs on the stack, zeros outside the image."""
-        kernel, lanes, conv = self.kernel, self.lanes, self.problem.conv
-        rows, columns = self.problem.points
+        kernel, lanes, conv, (rows, columns) = self.kernel, self.lanes, self.problem.conv, points
         patch = kernel.local("patch", (rows * columns * lanes,))
         with kernel.serial("i", rows * columns) as i:
             kernel.store(patch, [vector(i * lanes, lanes)], splat(0.0, lanes))
@@ -120,64 +135,96 @@ class _WinogradConv(TransformedConv):
             kernel.store(patch, place, self._loaded(n, cb, top + i, left + j))
         return patch
 
-    def _transform(self, block: TileBlock, t: Index, cb: Index, load) -> None:
-        """Transform one tile along its height, then its width, and store every point."""
-        kernel, lanes, (rows, columns) = self.kernel, self.lanes, self.problem.points
-        down, across = self.problem.transforms
+    def _transform(self, block: TileBlock, t: Index, cb: Index, kind: TileKind, load) -> None:
+        """Transform one tile along its height, then its width, and store every point that it uses."""
+        kernel, lanes, (rows, columns) = self.kernel, self.lanes, self._points(kind)
+        down, across = self.problem.transforms_of(kind)
         half = kernel.local("half", (rows * columns * lanes,))
         with kernel.unrolled("j", columns) as j:
             for i, value in enumerate(multiplied(kernel, down.input, [load(i, j) for i in range(rows)])):
                 kernel.store(half, [vector((j * rows + i) * lanes, lanes)], value)
-        with kernel.unrolled("i", rows) as i:
+        for i, row in enumerate(down.used):
             values = [half[vector((j * rows + i) * lanes, lanes)] for j in range(columns)]
-            for j, value in enumerate(multiplied(kernel, across.input, values)):
-                place = block.transformed(i * columns + j, cb, t)
+            for column, value in zip(across.used, multiplied(kernel, across.input, values), strict=True):
+                place = block.transformed(row * self.problem.points[1] + column, cb, t)
                 kernel.store(block.scratch, [vector(place, lanes)], value)
 
     # ---- M = V · weights
 
     def multiply(self, block: TileBlock, group: Index) -> None:
-        with block.register_tiles(self.problem.products) as (point, first):
-            block.store_products(self._sums(block, point, group, first), first, point)
+        kernel, is_cut = self.kernel, any(self.problem.left_out)
+        with kernel.serial("p", self.problem.products) as point:
 
-    def _sums(self, block: TileBlock, point: Index, group: Index, first: Index) -> Accumulators:
+            def emit(first: Index, width: int) -> None:
+                block.store_products(self._sums(block, point, group, first, width), first, point)
+
+            tiles = self._tiles_with(block, point) if is_cut else (0, block.count)
+            block.register_tiles(tiles, emit, shifted=is_cut)
+
+    def _tiles_with(self, block: TileBlock, point: Index) -> tuple[Index, Index]:
+        """The block's tiles that have products at a point: the first, and how many."""
+        problem, columns = self.problem, self.problem.points[1]
+        places = tirx.truncdiv(point, columns), tirx.truncmod(point, columns)
+        down, across = (
+            _is_any(self.kernel.bind("place", place), numbers)
+            for place, numbers in zip(places, problem.left_out, strict=True)
+        )
+
+        def number(end: Callable[[range], int]) -> Expr:
+            rows, row = (
+                tuple(
+                    tirx.IntImm("int32", end(problem.tiles_with(row_left_out=row, column_left_out=column)))
+                    for column in (False, True)
+                )
+                for row in (False, True)
+            )
+            return tirx.Select(down, tirx.Select(across, *row[::-1]), tirx.Select(across, *rows[::-1]))
+
+        return block.part(number(lambda tiles: tiles.start), number(lambda tiles: tiles.stop))
+
+    def _sums(
+        self, block: TileBlock, point: Index, group: Index, first: Index, width: int
+    ) -> Accumulators:
         """The products of a register tile, summed over the channels; many channels in parts of parts."""
         by_lane = self.problem.conv.reads_lanes
         parts = [length // self.lanes for length in transformed_parts(by_lane=by_lane)]
-        return self._summed(block, point, group, first, 0, self.problem.conv.input.blocks, parts)
+        at = (point, group, first)
+        return self._summed(block, at, width, 0, self.problem.conv.input.blocks, parts)
 
     def _summed(
         self,
         block: TileBlock,
-        point: Index,
-        group: Index,
-        first: Index,
+        at: tuple[Index, Index, Index],
+        width: int,
         begin: Index,
         count: Index,
         parts: Sequence[int],
     ) -> Accumulators:
-        """The sums over `count` channel blocks from `begin`; parts: how long they are, the longest first."""
+        """The sums over `count` channel blocks from `begin`, of `width` tiles.
+
+        at: the point, the group and the first tile. parts: how long they are, the longest first.
+        """
         parts = [length for length in parts if not isinstance(count, int) or length < count]
         if not parts:
-            return self._part(block, point, group, first, begin, count)
-        kernel, by, length = self.kernel, block.by, parts[0]
-        sums = Accumulators.cleared(kernel, "sums", by.tiles, by.blocks, self.lanes)
+            return self._part(block, at, width, begin, count)
+        kernel, length = self.kernel, parts[0]
+        sums = Accumulators.cleared(kernel, "sums", width, block.by.blocks, self.lanes)
         whole = isinstance(count, int) and count % length == 0
         with kernel.serial("part", tirx.truncdiv(count + (length - 1), length)) as number:
             start = kernel.bind("begin", begin + number * length)
             taken = length if whole or length == 1 else tirx.Min(length, begin + count - start)
-            sums.add_all(kernel, self._summed(block, point, group, first, start, taken, parts[1:]))
+            sums.add_all(kernel, self._summed(block, at, width, start, taken, parts[1:]))
         return sums
 
     def _part(
-        self, block: TileBlock, point: Index, group: Index, first: Index, begin: Index, count: Index
+        self, block: TileBlock, at: tuple[Index, Index, Index], width: int, begin: Index, count: Index
     ) -> Accumulators:
         """The products of a register tile, summed over `count` channel blocks from `begin`."""
-        kernel, lanes, conv, by = self.kernel, self.lanes, self.problem.conv, block.by
-        acc = Accumulators.cleared(kernel, "acc", by.tiles, by.blocks, lanes)
+        kernel, lanes, conv, (point, group, first) = self.kernel, self.lanes, self.problem.conv, at
+        acc = Accumulators.cleared(kernel, "acc", width, block.by.blocks, lanes)
         if self.problem.conv.reads_lanes:
             with kernel.serial_by("cb", count, begin, together(count)) as cb:
-                self._by_lane(block, acc, (point, group, first), cb)
+                self._by_lane(block, acc, at, cb)
             return acc
         columns = acc.blocks * lanes
         with (
@@ -207,13 +254,16 @@ class _WinogradConv(TransformedConv):
 
     # ---- output = epilogue(Aᵀ M A)
 
-    def transform_output(self, block: TileBlock, t: Index, j: Index, channels: Index, at: Corner) -> None:
-        kernel, problem, outputs = self.kernel, self.problem, self._outputs(block, t, j)
-        (height, width), (rows, columns), out = problem.outputs, problem.window, problem.stored
+    def transform_output(
+        self, block: TileBlock, t: Index, j: Index, channels: Index, at: Corner, kind: TileKind
+    ) -> None:
+        kernel, problem, outputs = self.kernel, self.problem, self._outputs(block, t, j, kind)
+        down, across = problem.transforms_of(kind)
+        rows, columns = problem.window
         result = self._corner_of_results(at)
-        with kernel.serial("i", bounded(height // rows, out.height, result.y)) as i:
-            with kernel.serial("q", bounded(width // columns, out.width, result.x)) as q:
-                value = self._pooled(outputs, channels, at, i * rows, q * columns)
+        with kernel.unrolled("i", down.outputs // rows) as i:
+            with kernel.unrolled("q", across.outputs // columns) as q:
+                value = self._pooled(outputs, channels, at, i * rows, q * columns, across.outputs)
                 self.store_finished(problem, channels, result, i, q, value)
             self.zero_halo(problem, channels, result, i)
 
@@ -225,10 +275,12 @@ class _WinogradConv(TransformedConv):
         y, x = tirx.truncdiv(at.y, rows), tirx.truncdiv(at.x, columns)
         return Corner(at.n, kernel.bind("pooled_y", y), kernel.bind("pooled_x", x))
 
-    def _pooled(self, outputs: tirx.Buffer, channels: Index, at: Corner, i: Index, q: Index) -> Expr:
-        """Row i, column q of a tile, finished; with a pool, the window that begins there."""
+    def _pooled(
+        self, outputs: tirx.Buffer, channels: Index, at: Corner, i: Index, q: Index, width: int
+    ) -> Expr:
+        """Row i, column q of a tile so wide, finished; with a pool, the window that begins there."""
         kernel, lanes, problem = self.kernel, self.lanes, self.problem
-        width, (rows, columns) = problem.outputs[1], problem.window
+        rows, columns = problem.window
         values: list[Expr] = []
         for row, column in itertools.product(range(rows), range(columns)):
             value = outputs[vector(((i + row) * width + q + column) * lanes, lanes)]
@@ -237,14 +289,14 @@ class _WinogradConv(TransformedConv):
             return values[0]
         return completed(problem.pooling, joined(kernel, problem.pooling, values), lanes)
 
-    def _outputs(self, block: TileBlock, t: Index, j: Index) -> tirx.Buffer:
+    def _outputs(self, block: TileBlock, t: Index, j: Index, kind: TileKind) -> tirx.Buffer:
         """One tile's outputs [rows][columns] of one channel block, on the stack."""
-        kernel, lanes, (height, width) = self.kernel, self.lanes, self.problem.outputs
-        down, across = self.problem.transforms
-        rows, columns = self.problem.points
+        kernel, lanes, points = self.kernel, self.lanes, self.problem.points[1]
+        down, across = self.problem.transforms_of(kind)
+        height, width, columns = down.outputs, across.outputs, across.points
         half = kernel.local("half", (height * columns * lanes,))
-        with kernel.unrolled("q", columns) as q:
-            places = [block.product(t, j, p * columns + q) for p in range(rows)]
+        for q, column in enumerate(across.used):
+            places = [block.product(t, j, row * points + column) for row in down.used]
             values = [block.scratch[vector(place, lanes)] for place in places]
             for i, value in enumerate(multiplied(kernel, down.output, values)):
                 kernel.store(half, [vector((q * height + i) * lanes, lanes)], value)
@@ -254,3 +306,9 @@ class _WinogradConv(TransformedConv):
             for q, value in enumerate(multiplied(kernel, across.output, values)):
                 kernel.store(outputs, [vector((i * width + q) * lanes, lanes)], value)
         return outputs
+
+
+def _is_any(place: Index, numbers: Sequence[int]) -> Expr:
+    """Whether a place is one of some numbers."""
+    equal = [tirx.EQ(place, number) for number in numbers]
+    return tirx.any(*equal) if equal else tirx.const(False)
