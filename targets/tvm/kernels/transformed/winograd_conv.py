@@ -265,6 +265,7 @@ class _WinogradConv(TransformedConv):
             with kernel.unrolled("q", across.outputs // columns) as q:
                 value = self._pooled(outputs, channels, at, i * rows, q * columns, across.outputs)
                 self.store_finished(problem, channels, result, i, q, value)
+        with kernel.serial("i", down.outputs // rows) as i:
             self.zero_halo(problem, channels, result, i)
 
     def _corner_of_results(self, at: Corner) -> Corner:
