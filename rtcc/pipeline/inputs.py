@@ -21,6 +21,7 @@ from rtcc.ir.dimension import Expression
 from rtcc.ir.dtype import Kind
 from rtcc.ir.ops.cast import Cast
 from rtcc.ir.ops.control import Loop
+from rtcc.ir.ops.winograd import WinogradConv
 
 USUAL_SIZE = 2
 """What a symbolic dimension is, where its bounds allow it."""
@@ -82,11 +83,18 @@ def runnable_inputs(module: Module, seed: int = 0) -> dict[str, NDArray[Any]]:
 
 
 def random_kernel_inputs(kernel: Graph, seed: int = 0) -> list[NDArray[Any]]:
-    """One array of logical shape per parameter of a kernel; symbolic sizes as in `random_inputs`."""
-    return [
-        random_array(seeded(seed, str(index)), p.type.dtype, concrete_shape(p.type, {}), index_bound(p))
-        for index, p in enumerate(kernel.parameters)
-    ]
+    """One array of logical shape per parameter of a kernel; symbolic sizes as in `random_inputs`.
+
+    Weights of Winograd's convolution are those of a filter: kernels take them for that.
+    """
+    arrays: list[NDArray[Any]] = []
+    for index, parameter in enumerate(kernel.parameters):
+        generator, dtype = seeded(seed, str(index)), parameter.type.dtype
+        users = [use.op for use in parameter.uses if isinstance(use.op, WinogradConv) and use.slot == 1]
+        shape = users[0].filter_shape if users else concrete_shape(parameter.type, {})
+        array = random_array(generator, dtype, shape, index_bound(parameter))
+        arrays.append(users[0].transformed(array, users[0].outputs).astype(dtype.numpy) if users else array)
+    return arrays
 
 
 def seeded(seed: int, name: str) -> np.random.Generator:

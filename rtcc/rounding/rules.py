@@ -213,7 +213,7 @@ def winograd(op: WinogradConv, operands: Operands, results: Sequence[Array]) -> 
         with np.errstate(all="ignore"):
             parts.append(op.magnitudes(data, weight, bias))
     summed = prod(each.points for each in op.transforms if each.outputs == 1)
-    roundings = 2 * op.weight.type.sizes[1] * summed + 6 * sum(each.points for each in op.transforms) + 1
+    roundings = 2 * op.weight.type.sizes[1] * summed + 6 * sum(each.points for each in op.transforms) + 2
     with np.errstate(all="ignore"):
         error = known((1 + sum_error(roundings, _unit(op))) * parts[1] - parts[0])
         return [error + roundings * _unit(op).tiny]

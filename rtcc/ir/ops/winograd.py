@@ -184,7 +184,8 @@ class WinogradConv(ComputedOp):
     """Convolution of [N, C, spatial…] by a transformed weight [M, C, points…], stride 1.
 
     outputs: of a tile along each spatial axis: 2, 3 or 4, or 1 where products are summed tap by tap. The
-    weight is `transformed_filter`'s; along an axis it has outputs + taps - 1 points.
+    weight is `transformed_filter`'s; along an axis it has outputs + taps - 1 points. Of other weights nothing
+    is said but of whole tiles: kernels may leave points out in a `tail`.
     Differs from `nn.conv` by rounding only; docs/arithmetic.md bounds it.
     """
 
@@ -214,6 +215,12 @@ class WinogradConv(ComputedOp):
         """Each spatial axis's transform."""
         points = (upper_bound(size) for size in self.weight.type.shape[2:])
         return tuple(transform(m, a - m + 1) for m, a in zip(self.outputs, points, strict=True))
+
+    @property
+    def filter_shape(self) -> tuple[int, ...]:
+        """The shape of the weight before it was transformed."""
+        taps = (each.filter.shape[1] for each in self.transforms)
+        return (*static_sizes(self, self.weight.type.shape[:2]), *taps)
 
     @property
     def window(self) -> Window:

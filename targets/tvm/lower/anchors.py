@@ -339,7 +339,8 @@ def _winograd(graph: Graph, op: WinogradConv, target: Target) -> tirx.PrimFunc:
     by = Blocking(*graph.attributes["tile"])
     by_lane = multiplies_by_lane(target.machine.features)
     problem = winograd_problem(op, lanes, halos, joined_pool(graph), by_lane=by_lane)
-    require_tile(op, by, op.weight.type, 0, by.blocks * lanes, blocking_illegal(problem, by))
+    reason = blocking_illegal(replace(problem, pooling=None), by)  # chosen before a pool joined
+    require_tile(op, by, op.weight.type, 0, by.blocks * lanes, reason)
     return finished(winograd_conv.make(problem, epilogue, by), graph, epilogue)
 
 

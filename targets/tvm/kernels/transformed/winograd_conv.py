@@ -261,11 +261,11 @@ class _WinogradConv(TransformedConv):
         down, across = problem.transforms_of(kind)
         rows, columns = problem.window
         result = self._corner_of_results(at)
-        with kernel.unrolled("i", down.outputs // rows) as i:
-            with kernel.unrolled("q", across.outputs // columns) as q:
-                value = self._pooled(outputs, channels, at, i * rows, q * columns, across.outputs)
-                self.store_finished(problem, channels, result, i, q, value)
-        with kernel.serial("i", down.outputs // rows) as i:
+        height, width = down.outputs // rows, across.outputs // columns
+        with kernel.unrolled("i", height) as i, kernel.unrolled("q", width) as q:
+            value = self._pooled(outputs, channels, at, i * rows, q * columns, across.outputs)
+            self.store_finished(problem, channels, result, i, q, value)
+        with kernel.serial("i", height) as i:
             self.zero_halo(problem, channels, result, i)
 
     def _corner_of_results(self, at: Corner) -> Corner:
