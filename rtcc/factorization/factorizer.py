@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcc.data import Data
+from rtcc.errors import InvalidInput
 from rtcc.factorization.choice import Choice, Plan, Settings, Stays
 from rtcc.factorization.fitting import Sample, fit_channel, fit_second, samples_of, statistics
 from rtcc.factorization.schemes import RULES, Scheme, apart, make, refusal
@@ -55,10 +56,12 @@ def factorize_module(
 ) -> Factorized:  # fmt: skip
     """Take the layers of a module at graph level apart, where that wins; samples: how many to fit to.
 
-    target: whose cost model says what wins; None: multiply-adds alone do. Raises what `Choice.plans` does.
+    target: whose cost model says what wins; None: multiply-adds alone do. Raises InvalidInput
+    `unbound-dimension`, and what `Choice.plans` does.
     """
     layers = list(linear_layers(module.main))
     open_ = [layer for layer in layers if not refusal(layer)]
+    _require_sizes(open_)
     known: Mapping[Op, Statistics] = {}
     if data is not None:
         say("looking at what layers read and give")
@@ -76,6 +79,14 @@ def factorize_module(
         rebuilding.by_samples(samples_of(module, small, data, samples))
     small.drop_unused_constants()
     return Factorized(small, [_row(plan, choice) for plan in plans], [_kept(each) for each in stays])
+
+
+def _require_sizes(layers: Sequence[Layer]) -> None:
+    """What a layer costs follows from its sizes."""
+    for layer in layers:
+        if not (layer.op.type.is_static and layer.data.type.is_static):
+            message = f"all sizes must be known, and layer {layer.name} gives {layer.op.type}"
+            raise InvalidInput("unbound-dimension", message, hint="bind them with --shape or --dim")
 
 
 def _work(layers: Sequence[Layer]) -> int:

@@ -222,6 +222,18 @@ def test_what_cannot_be_says_why(options: dict[str, Any], code: str, says: str) 
     assert raised.value.code == code
 
 
+def test_sizes_must_be_known() -> None:
+    """What a layer costs would be nothing, and nothing would win."""
+    net = Net()
+    model = net.model(net.classifier(net.conv(net.input(1, 3, 8, 8), 8, 3)))
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
+    for node in model.graph.output:
+        node.type.tensor_type.ClearField("shape")
+    with pytest.raises(InvalidInput, match="all sizes must be known, and layer") as raised:
+        factorize_module(prepared(model), Settings(share=0.5), None, 1, None)
+    assert (raised.value.code, bool(raised.value.hint)) == ("unbound-dimension", True)
+
+
 def test_in_a_pipeline(tmp_path: Path) -> None:
     module = rtcc.read(RESIDUAL)
     text = f"fold-constants,factorize{{keep=0.6,data={DIGITS},samples=30}}"
