@@ -3,7 +3,7 @@
 
     python benchmarks/rewrites.py                                  all rows, about three minutes
     python benchmarks/rewrites.py merged minilm --json out.json
-    python benchmarks/rewrites.py separable --steps 800            a network retrained: digits read, too
+    python benchmarks/rewrites.py separable --steps 600            a network retrained: digits read, too
 
 Each row is one model and one pipeline, compiled for one thread with that pipeline before -O2 and without it,
 where -O2 leaves merge-linear out, and timed in turns, pinned to one core. `error` is the relative distance of
@@ -22,6 +22,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 import rtcc
 from benchmarks.models.zoo import zoo_feeds, zoo_path
 from benchmarks.sparse_accuracy import DIGITS, NETWORKS, answers
+from rtcc.ir import Module
 from rtcc.linear.layers import linear_layers
 from rtcc.measure import measure
 from rtcc.pipeline.catalogue import BEFORE_PRUNING
@@ -46,8 +48,9 @@ Row = dict[str, Any]
 
 RUNS = 60
 TOKENS = 128
+FITTED_TO = 24
 RANKS = (1, 2)
-STEPS = 800
+STEPS = 2000
 CORE = max(os.sched_getaffinity(0))
 HELD_OUT = Path(str(rtcc.__file__)).parent / "demo" / "mnist_held_out.npz"
 
@@ -92,7 +95,7 @@ class Drawing:
         return {"x": self.random.standard_normal(self.shape).astype(np.float32)}
 
 
-def merged() -> list[Case]:
+def merged(folder: Path) -> list[Case]:
     """RepVGG's blocks as they are trained, and a product with LoRA's two beside it."""
     vgg, x = Drawing(1, 64, 28, 28), "x"
     for _ in range(4):
@@ -109,7 +112,7 @@ def merged() -> list[Case]:
     ]
 
 
-def vgg() -> list[Case]:
+def vgg(folder: Path) -> list[Case]:
     """The two last layers of VGG-16, for one picture."""
     net = Drawing(1, 4096)
     hidden = net.op("Relu", net.op("MatMul", "x", net.weight(4096, 4096)))
@@ -117,23 +120,29 @@ def vgg() -> list[Case]:
     return [Case("VGG-16's fc7 and fc8, rank 256", model, "factorize{rank=256}", net.feeds, says=False)]
 
 
-def minilm() -> list[Case]:
-    """MiniLM's six blocks with the weights that `minilm-int8` has, their feed-forward layers taken apart."""
-    random = np.random.default_rng(0)
-    ids = random.integers(1000, 30000, (1, TOKENS))
-    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-    model = rtcc.read(zoo_path("minilm-int8"), shapes=dict.fromkeys(feeds, ids.shape))
+def minilm(folder: Path) -> list[Case]:
+    """MiniLM's blocks with the weights that `minilm-int8` has, their feed-forward layers taken apart.
+
+    By weights alone, and fitted to what they compute of other random tokens.
+    """
+    ids = np.random.default_rng(0).integers(1000, 30000, (FITTED_TO + 1, TOKENS))
+    texts = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    feeds = {name: array[:1] for name, array in texts.items()}
+    samples = folder / "tokens.npz"
+    np.savez(samples, **{name: array[1:] for name, array in texts.items()})  # pyright: ignore
+    model = rtcc.read(zoo_path("minilm-int8"), shapes=dict.fromkeys(feeds, (1, TOKENS)))
     run_pipeline(model, BEFORE_PRUNING, RunOptions(verify=False))
     sizes = ((384, 1536), (1536, 384))
     wide = [each.name for each in linear_layers(model.main) if each.weight.type.sizes in sizes]
+    fitted = f",data={samples},samples={FITTED_TO}"
     return [
-        Case(f"MiniLM, feed-forward layers, {TOKENS} tokens, share={share}", model.clone(),
-             f"factorize{{share={share},layers=[{','.join(wide)}]}}", feeds)
-        for share in (0.75, 0.5)
+        Case(f"MiniLM, feed-forward layers, {TOKENS} tokens, share=0.75{how}", model.clone(),
+             f"factorize{{share=0.75,layers=[{','.join(wide)}]{options}}}", feeds)
+        for how, options in (("", ""), (f", fitted to {FITTED_TO}", fitted))
     ]  # fmt: skip
 
 
-def convolutions() -> list[Case]:
+def convolutions(folder: Path) -> list[Case]:
     """All of YOLOv8n's layers, by weights alone, for a picture of noise; digits' fitted to samples."""
     model, digits = NETWORKS["residual"], DIGITS / "training_digits.npz"
     yolo, fitted = zoo_path("nudenet"), f"factorize{{keep=0.5,data={digits},samples=60}}"
@@ -153,14 +162,15 @@ def apart(exact: Array, found: Array) -> float:
     return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
 
 
-CASES: dict[str, Callable[[], list[Case]]] = {
+CASES: dict[str, Callable[[Path], list[Case]]] = {
     "merged": merged, "vgg": vgg, "minilm": minilm, "convolutions": convolutions,
 }  # fmt: skip
 
 
 def row_of(case: Case) -> Row:
     """Compile a model with the rewrite and without, and compare."""
-    before = rtcc.read(case.model, shapes={name: array.shape for name, array in case.feeds.items()})
+    shapes = {name: array.shape for name, array in case.feeds.items()}
+    before = case.model if isinstance(case.model, Module) else rtcc.read(case.model, shapes=shapes)
     run_pipeline(before, BEFORE_PRUNING, RunOptions(verify=False))
     after = before.clone()
     after.target = before.target = str(parse_target(DEFAULT_TARGET))
@@ -209,7 +219,8 @@ def rows_of(name: str, steps: int) -> Iterator[Row]:
     if name == "separable":
         yield from (separable(rank, steps) for rank in RANKS)
     else:
-        yield from map(row_of, CASES[name]())
+        with TemporaryDirectory() as folder:
+            yield from map(row_of, CASES[name](Path(folder)))
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 import rtcc
 from rtcc.errors import InvalidInput
 from rtcc.interpreter import interpret
+from rtcc.ir.ops.nn import Conv
 from rtcc.training.distiller import prepared
 from rtcc.training.history import Stop
 from rtcc.training.losses import Losses
@@ -23,6 +24,7 @@ from rtcc.training.report import make_report
 from rtcc.training.settings import Schedule, Settings
 from rtcc.training.trainer import rate
 from tests.frontend.models import run_onnxruntime
+from tests.unit.pruning.test_pruner import DIGITS, RESIDUAL
 from tests.unit.training.networks import CLASSES, perceptron, points
 
 TEACHER = perceptron(width=16, seed=3)
@@ -46,6 +48,16 @@ def refusal(*words, **options) -> str:
     with pytest.raises(InvalidInput) as caught:
         rtcc.distill(*words, **options)
     return caught.value.code
+
+
+def test_layers_made_separable_are_trained_by_what_they_were() -> None:
+    """A network whose 3x3 layers became depthwise and 1x1 ones; those stay what they are."""
+    made = rtcc.prune(RESIDUAL, factorize="scheme=separable,rank=1", target="x86:skylake-avx512").module
+    found = rtcc.distill(RESIDUAL, made, DIGITS, steps=40, batch=16, evaluate=20, samples=100)
+    assert found.best.loss < 0.5 * found.history[0].loss
+    groups = [[op.group for op in each.main.ops if isinstance(op, Conv)] for each in (made, found.module)]
+    assert groups[0] == groups[1]
+    assert sum(group > 1 for group in groups[0]) >= 5
 
 
 def test_a_student_comes_near_its_teacher() -> None:
