@@ -31,6 +31,7 @@ CATALOGUE = {
     "arm": "rtcc.targets.arm:Arm",
     "cortex-m": "rtcc.targets.cortex_m:CortexM",
     "c": "rtcc.targets.c:PlainC",
+    "cuda": "rtcc.targets.cuda:Cuda",
     "fpga": "rtcc.targets.fpga.target:Fpga",
 }
 """Built-in targets, by name; plug-ins register under the entry-point group `rtcc.targets`."""

@@ -7,7 +7,7 @@ import os
 import shutil
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rtcc.artifact import codes
-from rtcc.artifact.info import read_info
+from rtcc.artifact.device import DeviceBinding, hint_of
+from rtcc.artifact.info import ArtifactInfo, read_info
 from rtcc.artifact.library import Pointer, Table, check_file, open_table
 from rtcc.artifact.tensors import fit_all, random_inputs, tensor_of
-from rtcc.errors import ArtifactError, InvalidInput, RtccError
+from rtcc.errors import ArtifactError, InvalidInput, RtccError, Unsupported
 from rtcc.system.files import NewFile, alone_in, replace_files, require_folder
 from rtcc.system.limits import too_little_memory, within_limits
 
@@ -38,22 +39,22 @@ _ALIGNMENT = 64
 class _Workspace:
     """Aligned memory in which one run at a time can happen, its threads started."""
 
-    def __init__(self, table: Table, threads: int, counts: tuple[int, int]) -> None:
-        """counts: of inputs and outputs."""
+    def __init__(self, table: Table, threads: int, info: ArtifactInfo) -> None:
         size = table.workspace_bytes(threads)
         self.memory = np.empty(size + _ALIGNMENT, np.uint8)
         self.address = Pointer(-(-self.memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT)
         self.bytes = size
         self.threads = threads
         self.table = table
+        self._info = info
         self._call = table.run
-        self._inputs, self._outputs = (_Pointers(count) for count in counts)
+        self._inputs, self._outputs = (_Pointers(count) for count in (len(info.inputs), len(info.outputs)))
         self.start()
         self.finish = weakref.finalize(self, _finish, table, self.address, self.memory)
 
     def start(self) -> None:
         """(Re)initialise: state starts at zero."""
-        check(self.table, self.table.init(self.address, self.bytes, self.threads))
+        self._check(self.table.init(self.address, self.bytes, self.threads))
 
     def run(self, inputs: Iterable[NDArray[Any]], outputs: Iterable[NDArray[Any]]) -> None:
         """Run once on these arrays, which fit."""
@@ -74,7 +75,16 @@ class _Workspace:
         if code == _FORKED:
             self.start()
             code = self._call(self.address, self._inputs.address, self._outputs.address)
-        check(self.table, code)
+        self._check(code)
+
+    def _check(self, code: int) -> None:
+        """Raise the error of a code, with what a GPU's driver says."""
+        if code == 0:
+            return
+        error = error_of(code, self.table.error(code).decode())
+        if self._info.device is not None:
+            error.hint = hint_of(code, self._info, self.table.library) or error.hint
+        raise error
 
 
 class _Pointers:
@@ -173,6 +183,18 @@ class Artifact:
                 raise InvalidInput("read-only", f"{tensor.name!r}: the buffer of an output must be writable")
         self._check_overlap(given, results)
         return Binding(self, given, results)
+
+    def bind_device(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> DeviceBinding:
+        """A callable that runs on tensors in a GPU's memory, in a stream that the caller gives.
+
+        inputs, outputs: all of them in order, as addresses or with `__cuda_array_interface__` (PyTorch, CuPy).
+        The binding owns a workspace: one run at a time. Raises Unsupported `no-gpu` where the artefact is for
+        no GPU, InvalidInput where a tensor does not fit.
+        """
+        if self.info.device is None:
+            raise Unsupported("no-gpu", f"the artefact is for {self.info.target}, not for a GPU",
+                              hint="bind takes arrays of this machine")  # fmt: skip
+        return DeviceBinding(self._table.library, self.info, self._new_workspace(), inputs, outputs)
 
     def random_inputs(self, seed: int = 0) -> dict[str, NDArray[Any]]:
         """Seeded arrays for every input: floats standard normal, i8 and u8 of any value, others in [0, 8).
@@ -280,8 +302,11 @@ class Artifact:
             raise ArtifactError("closed", "the artefact is closed", where=str(self.path))
         try:
             with within_limits("a workspace"):
-                return _Workspace(self._table, self.threads, (len(self.inputs), len(self.outputs)))
+                return _Workspace(self._table, self.threads, self.info)
         except ArtifactError as error:
+            if self.info.device is not None:
+                error.where = str(self.path)
+                raise
             features = ", ".join(self.info.features) or "no extra features"
             hint = f"it was compiled for {self.info.target}, with {features}"
             raise ArtifactError(error.code, error.message, where=str(self.path), hint=hint) from error

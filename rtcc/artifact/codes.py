@@ -78,6 +78,9 @@ CODES: tuple[Code, ...] = (
         "DEVICE_TIMEOUT",
         "the device was still busy after many times the cycles its program takes; it was told to stop",
     ),
+    Code(-56, "DEVICE_OTHER", "the device cannot run code for the architecture that was compiled for"),
+    Code(-57, "DRIVER_TOO_OLD", "the device's driver is older than the code of the model's kernels"),
+    Code(-58, "NOT_DEVICE_MEMORY", "a pointer that should be to the device's memory is to none of it"),
 )
 
 BY_VALUE: dict[int, Code] = {code.value: code for code in CODES}

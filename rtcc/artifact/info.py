@@ -5,7 +5,7 @@ it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,46 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
+class DeviceKernel:
+    """A kernel as it runs on a GPU, and what it takes of a multiprocessor.
+
+    launches: in one run. threads, blocks: of one launch. registers: of a thread. spill_bytes: loads and
+    stores of a thread because there are too few of those. stack_bytes: its local arrays. shared_bytes: of a
+    block. share: of the operations of a run, 0 to 1.
+    """
+
+    name: str
+    launches: int
+    blocks: int
+    threads: int
+    registers: int
+    spill_bytes: int
+    stack_bytes: int
+    shared_bytes: int
+    share: float
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """What an artefact needs of a GPU.
+
+    architecture: that its code is for ("sm_80"); newer ones compile it anew when they load it. driver: the
+    oldest CUDA version whose driver can do that. workspace_bytes: of the device's memory for each workspace;
+    the weights come once for all of a process.
+    """
+
+    architecture: str
+    driver: str
+    workspace_bytes: int
+    kernels: tuple[DeviceKernel, ...]
+
+
+@dataclass(frozen=True)
 class ArtifactInfo:
     """Everything that `<name>_info` returns.
 
-    workspace_bytes: with one thread; every further one takes `thread_bytes` more.
+    workspace_bytes: with one thread; every further one takes `thread_bytes` more. device: where kernels run
+    on a GPU.
     """
 
     name: str
@@ -69,6 +105,7 @@ class ArtifactInfo:
     state: dict[str, str]
     versions: dict[str, str]
     hashes: dict[str, str]
+    device: DeviceInfo | None = None
 
     @property
     def is_bare(self) -> bool:
@@ -78,6 +115,9 @@ class ArtifactInfo:
     def to_json(self) -> str:
         """One line, keys sorted."""
         row = {**vars(self), "abi": ABI_VERSION, "inputs": _rows(self.inputs), "outputs": _rows(self.outputs)}
+        row.pop("device")
+        if self.device is not None:
+            row["device"] = asdict(self.device)
         return json.dumps(row, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
 
     @staticmethod
@@ -91,6 +131,9 @@ class ArtifactInfo:
             if len({tensor.name for tensor in row[side]}) < len(row[side]):
                 raise ValueError(f"two {side} have one name")
         row["features"] = tuple(row["features"])
+        if "device" in row:
+            kernels = tuple(DeviceKernel(**kernel) for kernel in row["device"].pop("kernels"))
+            row["device"] = DeviceInfo(kernels=kernels, **row["device"])
         return ArtifactInfo(**row)
 
 

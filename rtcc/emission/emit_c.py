@@ -42,7 +42,8 @@ _WORKER_BYTES = 32
 @dataclass(frozen=True)
 class ModelSource:
     """Everything that linking needs. `objects` are by file name; `weights` lies beside the artefact as
-    `info.weights_file` where that is set, and is embedded otherwise. room: what it must fit into."""
+    `info.weights_file` where that is set, and is embedded otherwise. room: what it must fit into. libraries:
+    options of the linker for others than the runtime's usual ones."""
 
     info: ArtifactInfo
     code: str
@@ -51,6 +52,7 @@ class ModelSource:
     objects: dict[str, bytes]
     machine: Machine
     room: Room | None = None
+    libraries: tuple[str, ...] = ()
 
     def write(self, path: Path) -> Path:
         """Compile and link it to PATH.so or PATH.a, with the header and external weights beside it."""
@@ -216,14 +218,14 @@ def _code(
     pool = not (is_serial(steps) or info.threads == 1)
     parts = [
         f"/* {info.name}: made by rtcc; do not edit. */",
-        _configuration(info, machine, weights, pool),
+        configuration_text(info, weights, _head_bytes(machine, info.threads), pool=pool),
         header_text(info),
         cpu_text(machine),
         *([part_text("pool.h")] if pool else []),
         part_text("runtime.h"),
         tables_text(info),
         info_text(info),
-        _weights_text(info, weights),
+        weights_place_text(info, weights),
         _declarations(steps, symbols),
         walk_text(steps, symbols, info.threads),
         shapes,
@@ -241,16 +243,18 @@ def part_text(name: str) -> str:
     return files("rtcc.emission").joinpath(name).read_text(encoding="ascii")
 
 
-def _configuration(
-    info: ArtifactInfo, machine: Machine, weights: bytes | bytearray, pool: bool
+def configuration_text(
+    info: ArtifactInfo, weights: bytes | bytearray, head: int, *, pool: bool = False, device: bool = False
 ) -> str:
-    head = _head_bytes(machine, info.threads)
+    """What the runtime's files are told. head: bytes of the workspace before the arena. pool: whether a call
+    is divided among threads; device: whether kernels run on a GPU."""
     rows: list[tuple[str, object]] = [
         ("RTCC_ENTRY(suffix)", f"{info.name}_##suffix"),
         ("RTCC_EXPORT", '__attribute__((visibility("default")))'),
         ("RTCC_MAGIC", f"UINT64_C(0x{info.hashes['model'][:16]})"),
         ("RTCC_THREADS_MAX", info.threads),
         ("RTCC_POOL", int(pool)),
+        ("RTCC_DEVICE", int(device)),
         ("RTCC_ALIGNMENT", 64),
         ("RTCC_HEAD_BYTES", head),
         ("RTCC_ARENA_BYTES", info.workspace_bytes - head),
@@ -308,7 +312,8 @@ def _updates(info: ArtifactInfo) -> list[int]:
     return [sources.get(tensor.name, -1) for tensor in info.outputs] or [-1]
 
 
-def _weights_text(info: ArtifactInfo, weights: bytes | bytearray) -> str:
+def weights_place_text(info: ArtifactInfo, weights: bytes | bytearray) -> str:
+    """The C that says where the host has the weights: RTCC_WEIGHTS(w)."""
     if info.weights_file or not weights:
         return (
             f"#define RTCC_WEIGHTS(w) {'((w)->weights)' if info.weights_file else '((const char *)NULL)'}\n"

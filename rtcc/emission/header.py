@@ -120,6 +120,46 @@ def header_text(info: ArtifactInfo, *, is_source: bool = False, is_library: bool
     return "\n".join(lines)
 
 
+_DEVICE = """\
+#ifdef __cplusplus
+extern "C" {
+#endif
+/* The model runs on an NVIDIA GPU: that of the CUDA context which is current when @NAME@_init is called, the
+ * first one where none is. Each workspace takes @UPPER@_DEVICE_BYTES of its memory, and all of a process
+ * together @UPPER@_DEVICE_WEIGHT_BYTES. `run` copies inputs there and outputs back. */
+
+/* Run once on tensors in the device's memory, in order with what else is in `stream` (a CUstream, NULL for
+ * the default one), and return before that has ended. The next run of the workspace, of either kind, must be
+ * in order behind it. What `run` checks of pointers is checked of these. */
+int @NAME@_run_async(void *workspace, const void *const inputs[], void *const outputs[], void *stream);
+
+/* Once the stream has ended what run_async put there: what `run` would have returned, for data that the model
+ * cannot take. */
+int @NAME@_async_result(const void *workspace);
+
+/* The CUresult with which the driver last refused a call of this thread; 0 for none. */
+int @NAME@_driver_result(void);
+#ifdef __cplusplus
+}
+#endif
+"""
+
+
+def device_text(info: ArtifactInfo) -> str:
+    """What the header has besides, of a model whose kernels run on a GPU."""
+    assert info.device is not None
+    upper = info.name.upper()
+    lines = [
+        f"#ifndef RTCC_DEVICE_{upper}_H",
+        f"#define RTCC_DEVICE_{upper}_H 1",
+        f"#define {upper}_DEVICE_BYTES UINT64_C({info.device.workspace_bytes})",
+        f"#define {upper}_DEVICE_WEIGHT_BYTES UINT64_C({info.weights_bytes})",
+        _DEVICE.replace("@NAME@", info.name).replace("@UPPER@", upper) + "#endif",
+        "",
+    ]
+    return "\n".join(lines)
+
+
 def _state_text(info: ArtifactInfo) -> str:
     """What an output may lie over, for the comment on run."""
     if not info.state:

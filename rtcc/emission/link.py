@@ -107,6 +107,7 @@ def _shared(source: ModelSource, toolchain: Toolchain, folder: Path, soname: str
     libraries = ["-lm", "-pthread"] if source.info.threads > 1 else ["-lm"]
     if source.info.weights_file:
         libraries.append("-ldl")
+    libraries += [each for each in source.libraries if each not in libraries]
     toolchain.run(
         [
             *toolchain.compile,

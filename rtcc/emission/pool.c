@@ -101,6 +101,8 @@ static int rtcc_is_forked(const struct rtcc_workspace *w)
     return w->threads > 1 && w->pool.fork_epoch != atomic_load_explicit(&rtcc_fork_epoch, memory_order_relaxed);
 }
 
+static int rtcc_holds_something(const struct rtcc_workspace *w) { return w->threads > 1 && !rtcc_is_forked(w); }
+
 static void rtcc_stop_workers(struct rtcc_workspace *w, int32_t started)
 {
     if (started <= 1 || rtcc_is_forked(w))

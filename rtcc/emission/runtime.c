@@ -1,6 +1,6 @@
 /* The functions that an artefact exports. They need no operating system; what does is in the files before this one,
- * which are pool.c or one_thread.c, mapped_weights.c or embedded_weights.c, and checks.c. All follow cpu.c, runtime.h
- * and the generated tables and launch list in one translation unit.
+ * which are pool.c, one_thread.c or cuda.c, mapped_weights.c or embedded_weights.c, and checks.c. All follow cpu.c,
+ * runtime.h and the generated tables and launch list in one translation unit.
  */
 
 static size_t rtcc_workspace_bytes(int threads)
@@ -24,7 +24,7 @@ RTCC_EXPORT int RTCC_ENTRY(init)(void *workspace, size_t bytes, int threads)
     if (rtcc_cpu_lacks_features())
         return RTCC_CPU_UNSUPPORTED;
     if (rtcc_is_live(w)) {
-        if (w->threads > 1 && !rtcc_is_forked(w))
+        if (rtcc_holds_something(w))
             return RTCC_ALREADY_INITIALISED;
         rtcc_unmap_weights(w);
     }

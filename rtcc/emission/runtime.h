@@ -4,6 +4,7 @@
  *   RTCC_MAGIC             64 bits that tell this model's workspaces from all others
  *   RTCC_THREADS_MAX       the largest number of threads that init accepts
  *   RTCC_POOL              1 where some launch is split between threads, and pool.h precedes this text
+ *   RTCC_DEVICE            1 where kernels run on a GPU, and cuda.h precedes this text
  *   RTCC_ALIGNMENT         bytes that the workspace is aligned to
  *   RTCC_HEAD_BYTES        room for struct rtcc_workspace, a multiple of 64
  *   RTCC_ARENA_BYTES       the planned memory, a multiple of 64
@@ -33,6 +34,9 @@ struct rtcc_workspace {
 #if RTCC_POOL
     struct rtcc_pool pool;
 #endif
+#if RTCC_DEVICE
+    struct rtcc_on_device device;
+#endif
 };
 
 _Static_assert(sizeof(struct rtcc_workspace) <= RTCC_HEAD_BYTES, "the head of the workspace has grown");
@@ -43,11 +47,15 @@ struct rtcc_tensor {
     size_t alignment;
 };
 
+#if !RTCC_DEVICE
 /* Walks the launch list as thread `task` of `w->threads`. Generated. */
 static int32_t rtcc_walk(struct rtcc_workspace *w, int32_t task, const void *const *in, void *const *out);
+#endif
 
 /* Writes the shape of an output. Generated. */
 static int32_t rtcc_shape(const struct rtcc_workspace *w, int output, int64_t *shape);
 
+#if !RTCC_DEVICE
 /* Every thread calls this between dependent launches with its own code so far; all leave with the same one. */
 static inline int32_t rtcc_barrier(struct rtcc_workspace *w, int32_t code);
+#endif

@@ -20,15 +20,11 @@ bytes are a function of the PrimFunc, the architecture and nvcc's version alone.
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import shutil
-import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,10 +32,9 @@ from typing import Any
 import tvm
 from tvm import s_tir, tirx
 
+from rtcc.emission.device_code import DeviceCode, Launch, Triple
 from rtcc.errors import CodegenError, ToolMissing
 from rtcc.targets.tvm.build import KERNEL_SYMBOL, bytes_of, pointers_of, require_short_indices
-
-Triple = tuple[int, int, int]
 
 FLAGS = ("-O3", "-std=c++17", "-ftz=true", "-fmad=true", "-prec-div=true", "-prec-sqrt=true")
 """How nvcc compiles: denormals are flushed, divisions and square roots are correctly rounded."""
@@ -57,60 +52,21 @@ _UNROLLED_BY_NVCC = {"tirx.UnrollLoop": {"explicit_unroll": False}}
 
 AXES = {f"{space}Idx.{axis}": (space, n) for space in ("block", "thread") for n, axis in enumerate("xyz")}
 
+_BITS = """\
+template <class To, class From> __device__ __forceinline__ To rtcc_bits(From from)
+{
+    static_assert(sizeof(To) == sizeof(From), "the bits of one type as another of the same size");
+    union { From from; To to; } bits = {from};
+    return bits.to;
+}
+"""
+
+_LITERAL = re.compile(r"\*\(([\w ]+) \*\)\(&\((-?[0-9][^()]*)\)\)")
+"""How TVM prints the bits of a literal, which has no address."""
+
 _PROPERTIES = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers")
 _SHARED = re.compile(r"(\d+) bytes smem")
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How a kernel is launched; shared_bytes: its dynamic shared memory."""
-
-    grid: Triple
-    block: Triple
-    shared_bytes: int = 0
-
-    @property
-    def threads(self) -> int:
-        """Threads of a block."""
-        return math.prod(self.block)
-
-
-@dataclass(frozen=True)
-class DeviceCode:
-    """A kernel compiled for one architecture, and what a thread or block of it needs.
-
-    spill_bytes: of stores and loads together; stack_bytes: local arrays that are in no register;
-    shared_bytes: static shared memory, beside the launch's dynamic one; gives_up: whether it has `code`.
-    """
-
-    symbol: str
-    launch: Launch
-    ptx: bytes
-    cubin: bytes
-    registers: int
-    spill_bytes: int
-    stack_bytes: int
-    shared_bytes: int
-    gives_up: bool
-
-    def to_bytes(self) -> bytes:
-        """All of it, for a cache: the length of a JSON head, the head, the PTX, the cubin."""
-        facts = asdict(self)
-        facts["ptx"], facts["cubin"] = len(self.ptx), len(self.cubin)
-        head = json.dumps(facts, sort_keys=True).encode()
-        return struct.pack("<I", len(head)) + head + self.ptx + self.cubin
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> DeviceCode:
-        """What `to_bytes` was given."""
-        (length,) = struct.unpack_from("<I", data)
-        facts = json.loads(data[4 : 4 + length])
-        middle = 4 + length + facts["ptx"]
-        launch = facts.pop("launch")
-        facts["launch"] = Launch(tuple(launch["grid"]), tuple(launch["block"]), launch["shared_bytes"])
-        facts["ptx"], facts["cubin"] = data[4 + length : middle], data[middle : middle + facts["cubin"]]
-        return cls(**facts)
 
 
 def build_device_code(func: tirx.PrimFunc, architecture: str) -> DeviceCode:
@@ -159,7 +115,7 @@ def cuda_source(lowered: tirx.PrimFunc, architecture: str) -> str:
     module = tvm.IRModule({_symbol_of(lowered): lowered})
     with tvm.transform.PassContext(opt_level=3):
         built = tvm.get_global_func("target.build.cuda")(module, _target(architecture))
-    return built.inspect_source()
+    return _BITS + _LITERAL.sub(r"rtcc_bits<\1>(\2)", built.inspect_source())
 
 
 def launch_of(func: tirx.PrimFunc) -> Launch:

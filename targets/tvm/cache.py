@@ -12,6 +12,7 @@ from pathlib import Path
 
 import rtcc.artifact.codes
 import rtcc.emission.c_kernel
+import rtcc.emission.device_code
 import rtcc.ir
 import rtcc.system.machine
 import rtcc.target
@@ -43,8 +44,8 @@ def generator_sources(packages: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     for package in packages:
         for path in sorted((*package.rglob("*.py"), *package.rglob("*.lark"))):
             yield f"{package.name}/{path.relative_to(package).as_posix()}", path
-    for module in (rtcc.artifact.codes, rtcc.emission.c_kernel, rtcc.system.machine, rtcc.target):
-        # codes of failures are in the code; C kernels are stored in a form of their own
+    forms = (rtcc.emission.c_kernel, rtcc.emission.device_code)  # in which kernels are stored
+    for module in (rtcc.artifact.codes, *forms, rtcc.system.machine, rtcc.target):
         assert module.__file__ is not None
         yield module.__name__, Path(module.__file__)
 

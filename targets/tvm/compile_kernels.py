@@ -10,15 +10,21 @@ from rtcc.errors import RtccError
 from rtcc.ir import Constant, Expression, Graph, Location, Module, Value, clone_graph, symbol
 from rtcc.target import Progress, Target, unseen
 from rtcc.targets.tvm.cache import KernelCache, kernel_key, sources_known
-from rtcc.targets.tvm.worker import Job
+from rtcc.targets.tvm.worker import BRIDGE, Job
 from rtcc.targets.tvm.worker_pool import generate, get_workers_ready
 from rtcc.text import print_module
 
 
 def compile_kernels(
-    module: Module, target: Target, packages: Sequence[Path], progress: Progress = unseen
+    module: Module,
+    target: Target,
+    packages: Sequence[Path],
+    progress: Progress = unseen,
+    generator: str = BRIDGE,
 ) -> dict[str, bytes]:
     """Object code of every kernel, by name; packages: sources besides the bridge that decide the code.
+
+    generator: the module that makes it, as `worker.Job` has it.
 
     Raises `CodegenError` naming the kernel, `Unsupported` naming the ONNX node.
     """
@@ -27,7 +33,7 @@ def compile_kernels(
     jobs: dict[str, Job] = {}
     keys: dict[str, str] = {}
     for name, kernel in module.kernels.items():
-        job = job_of(kernel, target, packages)
+        job = job_of(kernel, target, packages, generator)
         keys[name] = kernel_key(job.text, target.facts, job.sources)
         found = cache.get(keys[name])
         if found is None:
@@ -51,11 +57,11 @@ def compile_kernels(
     return {name: objects[name] for name in module.kernels}
 
 
-def expect_kernels(packages: Sequence[Path]) -> None:
+def expect_kernels(packages: Sequence[Path], generator: str = BRIDGE) -> None:
     """Start workers where kernels will soon be asked for and the cache cannot have any of them."""
     sources = sources_known(tuple(packages))
     if not KernelCache().may_have(sources):
-        get_workers_ready(tuple(packages), len(os.sched_getaffinity(0)))
+        get_workers_ready(tuple(packages), len(os.sched_getaffinity(0)), generator)
 
 
 def _in_the_model(where: str | None, module: Module) -> str | None:
@@ -67,10 +73,10 @@ def _in_the_model(where: str | None, module: Module) -> str | None:
     return f"{', '.join(nodes)} ({where})" if nodes else where
 
 
-def job_of(kernel: Graph, target: Target, packages: Sequence[Path]) -> Job:
+def job_of(kernel: Graph, target: Target, packages: Sequence[Path], generator: str = BRIDGE) -> Job:
     """A kernel as workers take it."""
     text, blobs = kernel_text(kernel)
-    return Job(text, blobs, str(target), tuple(packages), sources_known(tuple(packages)))
+    return Job(text, blobs, str(target), tuple(packages), sources_known(tuple(packages)), generator)
 
 
 def kernel_text(kernel: Graph) -> tuple[str, dict[str, bytes]]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import tvm
 from tvm import tirx
@@ -79,7 +79,13 @@ def sequence(statements: list[tirx.Stmt]) -> tirx.Stmt:
 
 
 class FunctionBuilder:
-    """Collects one kernel's parameters and statements; `finish` gives what `build.build_object` takes."""
+    """Collects one kernel's parameters and statements; `finish` gives what `build.build_object` takes.
+
+    is_per_element: whether tasks are so many that each had best be one element or row, as on a GPU. On CPUs
+    tasks are few, and loops inside them run over neighbours, which share a vector register.
+    """
+
+    is_per_element: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.task = tirx.Var("task", "int32")

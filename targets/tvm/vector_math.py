@@ -48,7 +48,6 @@ SQRT_HALF = 0.7071067811865476
 
 LEAST_NORMAL_EXPONENT = -87.33654
 """About -126·ln 2: where e^x comes down to the least number that is not denormal."""
-
 # Adding 1.5·2^23 leaves round(x) in the low mantissa bits of a float32, 1.5·2^52 in those of a float64.
 ROUND_F32 = 12582912.0
 ROUND_F64 = 6755399441055744.0
@@ -88,6 +87,22 @@ def instructions_of(features: Collection[str]) -> Generator[None]:
     token = _HAS_EXTREMA.set("neon" in features)
     yield
     _HAS_EXTREMA.reset(token)
+
+
+def fence_of_llvm(x: Expr) -> Expr:
+    """`x` of f32, which LLVM joins with nothing that follows."""
+    return tirx.call_llvm_pure_intrin(typed(x, "float32"), "llvm.arithmetic.fence", x)
+
+
+_FENCE: ContextVar[Callable[[Expr], Expr]] = ContextVar("fence", default=fence_of_llvm)
+
+
+@contextmanager
+def fenced_by(fence: Callable[[Expr], Expr]) -> Generator[None]:
+    """Within, `fenced` is what the function makes of a float, for compilers other than LLVM."""
+    token = _FENCE.set(fence)
+    yield
+    _FENCE.reset(token)
 
 
 # ------------------------------------------------------------------------------------------- building blocks
@@ -133,8 +148,8 @@ def exact(x: Expr) -> Expr:
 
 
 def fenced(x: Expr) -> Expr:
-    """`x` of f32, rounded as it stands: LLVM joins it with nothing that follows, no product with a sum."""
-    return tirx.call_llvm_pure_intrin(typed(x, "float32"), "llvm.arithmetic.fence", x)
+    """`x` of f32, rounded as it stands: it is joined with nothing that follows, no product with a sum."""
+    return _FENCE.get()(x)
 
 
 def polynomial(x: Expr, coefficients: Sequence[float]) -> Expr:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from rtcc.errors import CodegenError
 from rtcc.targets.tvm.cache import generator_hash
+
+BRIDGE = "rtcc.targets.tvm.lower.compile"
+"""The code generator of CPUs; others are modules with the same `compile_text` and `text_of`."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class Job:
 
     text: the kernel. blobs: the bytes of its large constants, by hash. target: its text. packages, sources:
     the folders that decide the code besides the bridge, and the hash of all that does (`cache.py`).
+    generator: the module that makes it.
     """
 
     text: str
@@ -25,6 +30,7 @@ class Job:
     target: str
     packages: tuple[Path, ...]
     sources: str
+    generator: str = BRIDGE
 
 
 def object_of(job: Job) -> bytes:
@@ -37,14 +43,14 @@ def tir_of(job: Job) -> str:
     return _generator(job).text_of(job.text, job.blobs, job.target)
 
 
-def get_ready(packages: tuple[Path, ...]) -> None:
+def get_ready(packages: tuple[Path, ...], generator: str) -> None:
     """Import the code generator, which takes a second."""
-    _imported(packages)
+    _imported(packages, generator)
 
 
 def _generator(job: Job) -> ModuleType:
     """The code generator, which is what the job's sender takes it for."""
-    module, sources = _imported(job.packages)
+    module, sources = _imported(job.packages, job.generator)
     if sources != job.sources:
         raise CodegenError(
             "sources-changed",
@@ -55,7 +61,7 @@ def _generator(job: Job) -> ModuleType:
 
 
 @cache
-def _imported(packages: tuple[Path, ...]) -> tuple[ModuleType, str]:
+def _imported(packages: tuple[Path, ...], generator: str) -> tuple[ModuleType, str]:
     """The code generator, imported now, and the hash of the sources it was imported from.
 
     Sources that change meanwhile have no hash. The few modules that are imported already were so within
@@ -63,6 +69,5 @@ def _imported(packages: tuple[Path, ...]) -> tuple[ModuleType, str]:
     """
     before = generator_hash(packages)
     sys.modules["torch"] = None  # type: ignore[assignment]  # TVM would import it where it finds it: seconds
-    import rtcc.targets.tvm.lower.compile as module
-
+    module = import_module(generator)
     return module, before if before == generator_hash(packages) else "changed while they were imported"

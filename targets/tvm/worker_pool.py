@@ -87,12 +87,12 @@ def generate(jobs: Mapping[str, Job], workers: int, done: Callable[[str, bytes],
         raise failures[0]
 
 
-def get_workers_ready(packages: tuple[Path, ...], workers: int) -> None:
+def get_workers_ready(packages: tuple[Path, ...], workers: int, generator: str) -> None:
     """Start processes that `generate` will soon want: they import the code generator meanwhile."""
     with suppress(OSError):  # none can be started: `generate` says so, if it needs one
         started = [_idle.take() for _ in range(min(workers, MOST_AHEAD))]
         for worker in started:
-            worker.child.begin(get_ready, packages)
+            worker.child.begin(get_ready, packages, generator)
             _idle.give(worker)
 
 

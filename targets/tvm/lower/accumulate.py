@@ -13,7 +13,7 @@ import numpy as np
 from tvm import tirx
 
 from rtcc.ir import DType, TensorType
-from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, bounded, vector
+from rtcc.targets.tvm.function_builder import Expr, bounded, vector
 from rtcc.targets.tvm.lower.kernel import (
     Index,
     Lowering,
@@ -23,6 +23,7 @@ from rtcc.targets.tvm.lower.kernel import (
     storage_type,
     widened,
 )
+from rtcc.targets.tvm.lower.loops import task_loops
 from rtcc.targets.tvm.lower.scalar import maximum, minimum
 from rtcc.targets.tvm.summation import block_length
 
@@ -73,7 +74,8 @@ def accumulate(
     """
     builder, type = lowering.builder, computing_type(type)
     *outer, last = extents or (1,)
-    lanes = LANES if isinstance(last, int) and last >= 2 * LANES else 1
+    has_lanes = isinstance(last, int) and last >= 2 * LANES and not builder.is_per_element
+    lanes = LANES if has_lanes else 1
 
     def add(partial: tirx.Buffer, index: Index, chunk: Expr, width: int) -> None:
         with builder.serial("lane", width) as lane:
@@ -169,39 +171,55 @@ def _loaded(type: TensorType, stored: Expr) -> Expr:
 def accumulate_columns(
     lowering: Lowering,
     type: TensorType,
-    count: int,
+    sizes: Sequence[int],
     extents: Sequence[Extent],
-    term: Callable[[Index, Expr], Expr],
+    term: Callable[[Index, Index], Expr],
     combine: Combine,
-    finish: Callable[[Expr, Expr], None],
+    finish: Callable[[Index, Expr], None],
 ) -> None:
-    """Combine term(index, column) for a whole row of `count` result columns, a block at a time.
+    """Combine term(index, place) for every place of a result, a block of columns at a time.
 
-    finish(column, value) is called inside a loop over the columns once their values are complete.
+    sizes: of the result. finish(place, value) is called inside a loop over the columns of a block once their
+    values are complete.
     """
     builder, type = lowering.builder, computing_type(type)
 
-    def block(start: Expr, width: int) -> None:
+    def block(outer: Index, start: Expr, width: int) -> None:
         def add(partial: tirx.Buffer, index: Index) -> None:
             with builder.serial("lane", width) as lane:
-                _join(lowering, type, partial, lane, combine, lambda: term(index, start + lane))
+                _join(lowering, type, partial, lane, combine, lambda: term(index, (*outer, start + lane)))
 
         sums = _blocks(lowering, type, width, extents, combine, add)
         with builder.serial("lane", width) as lane, lowering.scope():
-            finish(start + lane, _loaded(type, sums[lane]))
+            finish((*outer, start + lane), _loaded(type, sums[lane]))
 
-    column_blocks(builder, count, block)
+    column_blocks(lowering, sizes, block)
 
 
-def column_blocks(builder: FunctionBuilder, count: int, block: Callable[[Expr, int], None]) -> None:
-    """Call block(first column, width) for `count` columns, COLUMN_BLOCK at a time and then the rest."""
-    whole, rest = divmod(count, COLUMN_BLOCK)
-    if whole:
-        with builder.serial("column_block", whole) as number:
-            block(number * integer(COLUMN_BLOCK), COLUMN_BLOCK)
-    if rest:
-        with builder.serial("column_rest", 1):
-            block(integer(whole * COLUMN_BLOCK), rest)
+def column_blocks(
+    lowering: Lowering, sizes: Sequence[int], block: Callable[[Index, Expr, int], None]
+) -> None:
+    """Call block(outer index, first column, width) for the columns of every row, divided among tasks.
+
+    Columns are the last axis. COLUMN_BLOCK at a time and then the rest; one where each is a task.
+    """
+    *lead, count = sizes
+    builder = lowering.builder
+    if builder.is_per_element:
+        task_loops(lowering, sizes, lambda index: block(index[:-1], index[-1], 1))
+        return
+
+    def row(outer: Index) -> None:
+        outer = outer[: len(lead)]
+        whole, rest = divmod(count, COLUMN_BLOCK)
+        if whole:
+            with builder.serial("column_block", whole) as number:
+                block(outer, number * integer(COLUMN_BLOCK), COLUMN_BLOCK)
+        if rest:
+            with builder.serial("column_rest", 1):
+                block(outer, integer(whole * COLUMN_BLOCK), rest)
+
+    task_loops(lowering, lead or (1,), row)
 
 
 def _join(

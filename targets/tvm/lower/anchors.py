@@ -41,7 +41,15 @@ from rtcc.targets.tvm.kernels.transformed.columns_tiles import tile_illegal as c
 from rtcc.targets.tvm.kernels.transformed.transformed_tiles import Blocking, blocking_illegal
 from rtcc.targets.tvm.lower import reduction, rows, windows
 from rtcc.targets.tvm.lower.channel_vectors import CHANNELS
-from rtcc.targets.tvm.lower.kernel import emit, integer, literal, narrowed, storage_type, widened
+from rtcc.targets.tvm.lower.kernel import (
+    emit,
+    integer,
+    is_per_element,
+    literal,
+    narrowed,
+    storage_type,
+    widened,
+)
 from rtcc.targets.tvm.lower.movement import split_index
 from rtcc.targets.tvm.lower.rules import kernel_rule
 from rtcc.targets.tvm.problems import (
@@ -455,7 +463,7 @@ def _blocked_pool(graph: Graph, op: Op) -> tirx.PrimFunc:
 @kernel_rule(Softmax)
 def _softmax(graph: Graph, op: Softmax, target: Target) -> tirx.PrimFunc:
     lanes, sizes = target.lanes(DType.F32), op.type.sizes
-    if not _is_vector_softmax(graph, op, lanes):
+    if is_per_element() or not _is_vector_softmax(graph, op, lanes):
         return rows.general_softmax(graph, op, target)
 
     def logical(at: Position) -> Position:

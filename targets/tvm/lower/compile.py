@@ -30,18 +30,19 @@ from rtcc.text import parse_module
 
 def compile_text(text: str, blobs: dict[str, bytes], target: str) -> bytes:
     """The object of the one kernel in `text`; blobs: bytes of its large constants by hash."""
-    with _kernel_of(text, blobs) as kernel:
+    with kernel_of(text, blobs) as kernel:
         return compile_kernel(kernel, parse_target(target))
 
 
 def text_of(text: str, blobs: dict[str, bytes], target: str) -> str:
     """The TIR of the same kernel, as TVM prints it."""
-    with _kernel_of(text, blobs) as kernel:
+    with kernel_of(text, blobs) as kernel:
         return tir_text(lower_kernel(kernel, parse_target(target)))
 
 
 @contextmanager
-def _kernel_of(text: str, blobs: dict[str, bytes]) -> Iterator[Graph]:
+def kernel_of(text: str, blobs: dict[str, bytes]) -> Iterator[Graph]:
+    """The one kernel of a text; blobs: bytes of its large constants by hash."""
     with tempfile.TemporaryDirectory() as folder:
         for name, contents in blobs.items():
             (Path(folder) / name).write_bytes(contents)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -80,12 +81,28 @@ def integer(value: int) -> Expr:
     return tirx.IntImm("int32", value)
 
 
+_BUILDER: ContextVar[type[FunctionBuilder]] = ContextVar("builder", default=FunctionBuilder)
+
+
+@contextmanager
+def written_by(builder: type[FunctionBuilder]) -> Iterator[None]:
+    """Within, kernels are written by another builder, for what is no CPU."""
+    token = _BUILDER.set(builder)
+    yield
+    _BUILDER.reset(token)
+
+
+def is_per_element() -> bool:
+    """Whether the builder that writes kernels makes a task of each element."""
+    return _BUILDER.get().is_per_element
+
+
 class Lowering:
     """One kernel on its way to a PrimFunc."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.builder = FunctionBuilder()
+        self.builder = _BUILDER.get()()
         self.buffers: dict[Value, tirx.Buffer] = {}
         self._bound: dict[Value, Callable[[Index], Expr]] = {}
         self._known: dict[tuple[Value, tuple[int, ...]], tuple[Expr, Index]] = {}

@@ -41,7 +41,7 @@ def map_kernel(graph: Graph) -> tirx.PrimFunc:
     lowering = Lowering(graph)
     if _is_concat(graph):
         _concat_loops(lowering)
-    elif (axis := _strided_axis(graph)) is not None:
+    elif not lowering.builder.is_per_element and (axis := _strided_axis(graph)) is not None:
         _tiled_loops(lowering, lowering.root, axis)
     else:
         for result in graph.returned:
@@ -107,16 +107,22 @@ def for_each_element(lowering: Lowering, value: Value, body: Body) -> None:
 
 
 def task_loops(lowering: Lowering, sizes: Sequence[int], body: Body) -> None:
-    """Nested loops over an index space, divided among tasks: leading axes joined, or one axis in blocks."""
+    """Nested loops over an index space, divided among tasks: leading axes joined, or one axis in blocks.
+
+    All axes are joined where each element is a task.
+    """
     if 0 in sizes:
         return
-    if len(sizes) == 1:
+    builder = lowering.builder
+    if builder.is_per_element:
+        lead = len(sizes)
+    elif len(sizes) == 1:
         _flat_loop(lowering, sizes[0], body)
         return
-    lead = 1
-    while lead < len(sizes) - 1 and prod(sizes[:lead]) < LEADING_ITERATIONS:
-        lead += 1
-    builder = lowering.builder
+    else:
+        lead = 1
+        while lead < len(sizes) - 1 and prod(sizes[:lead]) < LEADING_ITERATIONS:
+            lead += 1
     with builder.tasks("task_index", prod(sizes[:lead])) as position:
         outer = tuple(builder.bind(f"i{n}", i) for n, i in enumerate(split_index(position, sizes[:lead])))
         inner_loops(lowering, sizes[lead:], lambda index: body((*outer, *index)))

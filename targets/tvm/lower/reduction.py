@@ -25,7 +25,7 @@ from rtcc.targets.tvm.lower.accumulate import (
 )
 from rtcc.targets.tvm.lower.conversion import convert
 from rtcc.targets.tvm.lower.kernel import Index, Lowering, computing_type, integer, literal, narrowed, widened
-from rtcc.targets.tvm.lower.loops import for_each_element, task_loops
+from rtcc.targets.tvm.lower.loops import for_each_element
 from rtcc.targets.tvm.lower.rules import kernel_rule
 
 Finish = Callable[[Expr], Expr]
@@ -67,17 +67,11 @@ def _reduce(graph: Graph, op: reduce.Reduction, target: Target) -> tirx.PrimFunc
 
     columns = bool(kept) and kept[-1] == len(sizes) - 1 and sizes[-1] > 1 and bool(axes)
     if columns and lowering.root.type.layout is None:
-        last = lowering.root.type.sizes
-
-        def row(outer: Index) -> None:
-            outer = outer[: len(last) - 1]
-            accumulate_columns(
-                lowering, op.type, last[-1], extents,
-                lambda inner, column: source(kept_index((*outer, column)), inner), combine,
-                lambda column, value: store_result(lowering, op, (*outer, column), finish(value)),
-            )  # fmt: skip
-
-        task_loops(lowering, last[:-1] or (1,), row)
+        accumulate_columns(
+            lowering, op.type, lowering.root.type.sizes, extents,
+            lambda inner, place: source(kept_index(place), inner), combine,
+            lambda place, value: store_result(lowering, op, place, finish(value)),
+        )  # fmt: skip
     else:
 
         def body(index: Index) -> None:
@@ -216,17 +210,10 @@ def _columns(
             store_result(lowering, op, (), finish((), value))
         return
 
-    def done(index: Index, value: Expr) -> None:
-        store_result(lowering, op, index, finish(index, value))
-
-    def row(outer: Index) -> None:
-        outer = outer[: len(sizes) - 1]
-        accumulate_columns(
-            lowering, op.type, sizes[-1], (inner,), lambda k, column: term((*outer, column), k[0]), SUM,
-            lambda column, value: done((*outer, column), value),
-        )  # fmt: skip
-
-    task_loops(lowering, sizes[:-1] or (1,), row)
+    accumulate_columns(
+        lowering, op.type, sizes, (inner,), lambda k, place: term(place, k[0]), SUM,
+        lambda place, value: store_result(lowering, op, place, finish(place, value)),
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------- convolution
@@ -322,13 +309,7 @@ def _convolve(
 
         return lowering.guarded(tirx.all(*inside), inner_product, lambda: zero) if inside else inner_product()
 
-    def row(outer: Index) -> None:
-        accumulate_columns(
-            lowering, op.type, sizes[-1], (channels, *kernel),
-            lambda inner, column: term((*outer, column), inner), SUM,
-            lambda column, value: store_result(
-                lowering, op, (*outer, column), finish((*outer, column), value)
-            ),
-        )  # fmt: skip
-
-    task_loops(lowering, sizes[:-1], row)
+    accumulate_columns(
+        lowering, op.type, sizes, (channels, *kernel), lambda inner, place: term(place, inner), SUM,
+        lambda place, value: store_result(lowering, op, place, finish(place, value)),
+    )  # fmt: skip

@@ -164,11 +164,8 @@ def _softmax_columns(graph: Graph, op: softmax.Softmax | softmax.LogSoftmax, axi
                 value = power(k, lane) * total[lane]
             store_result(lowering, op, at, value)
 
-    def body(outer: Index) -> None:
-        column_blocks(builder, sizes[-1], lambda start, width: block(outer[: len(outer_sizes)], start, width))
-
     if 0 not in sizes:
-        task_loops(lowering, outer_sizes or (1,), body)
+        column_blocks(lowering, (*outer_sizes, sizes[-1]), block)
     return builder.finish()
 
 

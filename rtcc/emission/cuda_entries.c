@@ -1,0 +1,76 @@
+/* Functions that artefacts for GPUs export besides those of runtime.c; the header documents them. */
+static int32_t rtcc_check_device_memory(const void *const *pointers, const struct rtcc_tensor *tensors, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        unsigned int type = 0;
+        if (tensors[i].bytes == 0)
+            continue;
+        if (rtcc_failed(rtcc_driver.cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
+                                                          (CUdeviceptr)(uintptr_t)pointers[i])) ||
+            type != CU_MEMORYTYPE_DEVICE)
+            return RTCC_NOT_DEVICE_MEMORY;
+    }
+    return RTCC_OK;
+}
+
+static int32_t rtcc_enqueue(const struct rtcc_on_device *on, const void *const *in, void *const *out, CUstream stream)
+{
+    int32_t code = rtcc_check_device_memory(in, rtcc_inputs, RTCC_INPUT_COUNT);
+    if (code == RTCC_OK)
+        code = rtcc_check_device_memory((const void *const *)out, rtcc_outputs, RTCC_OUTPUT_COUNT);
+    if (code != RTCC_OK)
+        return code;
+    for (size_t i = 0; i < RTCC_INPUT_COUNT; i++)
+        if (rtcc_inputs[i].bytes > 0)
+            RTCC_TRY(cuMemcpyDtoDAsync_v2(on->memory + rtcc_input_places[i], (CUdeviceptr)(uintptr_t)in[i],
+                                          rtcc_inputs[i].bytes, stream), RTCC_DEVICE_FAILED);
+    if (RTCC_GIVES_UP)
+        RTCC_TRY(cuMemsetD32Async(on->memory + RTCC_CODE_AT, 0, 1, stream), RTCC_DEVICE_FAILED);
+    RTCC_TRY(cuGraphLaunch(on->launches, stream), RTCC_DEVICE_FAILED);
+    for (size_t i = 0; i < RTCC_OUTPUT_COUNT; i++)
+        if (rtcc_outputs[i].bytes > 0)
+            RTCC_TRY(cuMemcpyDtoDAsync_v2((CUdeviceptr)(uintptr_t)out[i], on->memory + rtcc_output_places[i],
+                                          rtcc_outputs[i].bytes, stream), RTCC_DEVICE_FAILED);
+    if (RTCC_GIVES_UP)
+        RTCC_TRY(cuMemcpyDtoHAsync_v2(on->staging + RTCC_CODE_AT, on->memory + RTCC_CODE_AT, sizeof(int32_t), stream),
+                 RTCC_DEVICE_FAILED);
+    return RTCC_OK;
+}
+
+RTCC_EXPORT int RTCC_ENTRY(run_async)(void *workspace, const void *const inputs[], void *const outputs[], void *stream)
+{
+    struct rtcc_workspace *w = workspace;
+    int32_t code = rtcc_check_live(workspace);
+    if (code != RTCC_OK)
+        return code;
+    if (rtcc_is_forked(w))
+        return RTCC_FORKED;
+    code = rtcc_check_buffers(inputs, outputs);
+    if (code != RTCC_OK)
+        return code;
+    if (atomic_exchange_explicit(&w->busy, 1, memory_order_acquire) != 0)
+        return RTCC_BUSY;
+    code = RTCC_DEVICE_FAILED;
+    if (!rtcc_failed(rtcc_driver.cuCtxPushCurrent_v2(w->device.shared->context))) {
+        code = rtcc_enqueue(&w->device, inputs, outputs, stream);
+        rtcc_leave_context();
+    }
+    if (code == RTCC_OK)
+        w->has_run = 1;
+    atomic_store_explicit(&w->busy, 0, memory_order_release);
+    return code;
+}
+
+RTCC_EXPORT int RTCC_ENTRY(async_result)(const void *workspace)
+{
+    const struct rtcc_workspace *w = workspace;
+    int32_t code = rtcc_check_live(workspace);
+    if (code != RTCC_OK || !RTCC_GIVES_UP)
+        return code;
+    if (rtcc_is_forked(w))
+        return RTCC_FORKED;
+    memcpy(&code, w->device.staging + RTCC_CODE_AT, sizeof(code));
+    return code;
+}
+
+RTCC_EXPORT int RTCC_ENTRY(driver_result)(void) { return rtcc_last_result; }

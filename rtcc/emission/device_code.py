@@ -1,0 +1,62 @@
+"""A kernel compiled for a GPU, as targets store it and host code launches it."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import asdict, dataclass
+from typing import Any
+
+Triple = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a kernel is launched; shared_bytes: its dynamic shared memory."""
+
+    grid: Triple
+    block: Triple
+    shared_bytes: int = 0
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return math.prod(self.block)
+
+
+@dataclass(frozen=True)
+class DeviceCode:
+    """A kernel compiled for one architecture, and what a thread or block of it needs.
+
+    spill_bytes: of stores and loads together; stack_bytes: local arrays that are in no register;
+    shared_bytes: static shared memory, beside the launch's dynamic one; gives_up: whether it has `code`.
+    """
+
+    symbol: str
+    launch: Launch
+    ptx: bytes
+    cubin: bytes
+    registers: int
+    spill_bytes: int
+    stack_bytes: int
+    shared_bytes: int
+    gives_up: bool
+
+    def to_bytes(self) -> bytes:
+        """All of it, for a cache: the length of a JSON head, the head, the PTX, the cubin."""
+        facts: dict[str, Any] = asdict(self)
+        facts["ptx"], facts["cubin"] = len(self.ptx), len(self.cubin)
+        head = json.dumps(facts, sort_keys=True).encode()
+        return struct.pack("<I", len(head)) + head + self.ptx + self.cubin
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> DeviceCode:
+        """What `to_bytes` was given."""
+        (length,) = struct.unpack_from("<I", data)
+        facts: dict[str, Any] = json.loads(data[4 : 4 + length])
+        middle = 4 + length + facts["ptx"]
+        launch = facts.pop("launch")
+        facts["launch"] = Launch(tuple(launch["grid"]), tuple(launch["block"]), launch["shared_bytes"])
+        facts["ptx"], facts["cubin"] = data[4 + length : middle], data[middle : middle + facts["cubin"]]
+        return cls(**facts)

@@ -1,0 +1,161 @@
+"""What GPUs of NVIDIA's can do, and how they want a model compiled; the host is any CPU with Linux."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from importlib.metadata import version
+from math import prod
+from pathlib import Path
+from typing import ClassVar
+
+from rtcc.errors import InvalidInput
+from rtcc.ir import DType, Graph, Layout, Module, Op, RegionOp, TensorType
+from rtcc.ir.ops import nn
+from rtcc.ir.ops.integer import ConvSum, MatMulSum
+from rtcc.system.machine import Machine
+from rtcc.target import (
+    DEFAULT_TARGET,
+    GENERIC,
+    NO_HALOS,
+    Candidate,
+    Cost,
+    Halos,
+    Progress,
+    Source,
+    Target,
+    WeightsName,
+    unseen,
+)
+from rtcc.targets.cuda.cost import demand_cost, loops_cost
+from rtcc.targets.cuda.gpus import GPUS, Gpu
+from rtcc.targets.tvm.candidate_basis import error_of_sum
+from rtcc.targets.tvm.compile_kernels import compile_kernels, expect_kernels
+from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
+
+GENERATOR = "rtcc.targets.cuda.compile"
+"""The module that makes kernels' code, in a worker process."""
+
+SOURCES = (Path(__file__).parent,)
+
+HOSTS = {"x86-64": "x86_64", "aarch64": "aarch64"}
+"""Option → the host's architecture."""
+
+
+class Cuda(Target):
+    """A GPU of NVIDIA's by its architecture, behind a host with Linux.
+
+    One kernel is one launch; a run is one CUDA graph of all launches (docs/cuda.md).
+    """
+
+    name: ClassVar[str] = "cuda"
+    cpus: ClassVar[tuple[str, ...]] = tuple(GPUS)
+    options: ClassVar[dict[str, str]] = {
+        "host": "the CPU that launches: x86-64, or aarch64 as Jetsons have; the GPU's usual one by default",
+    }
+    algorithms: ClassVar[dict[str, str]] = {GENERIC: "a thread for each element, plain loops in it"}
+    tools: ClassVar[dict[str, str]] = {
+        "nvcc": "compiles for GPUs (NVIDIA's CUDA toolkit 12.0 or newer; Debian: nvidia-cuda-toolkit)",
+    }
+
+    def __init__(self, cpu: str, options: Mapping[str, str]) -> None:
+        if not cpu:
+            raise InvalidInput("target-needs-cpu", "the GPU's architecture must be named",
+                               hint=f"--target cuda:sm_80; known: {', '.join(GPUS)}")  # fmt: skip
+        super().__init__(cpu, options)
+        self._host = self.settings.get("host", self.model.host)
+        if self._host not in HOSTS:
+            message = f"host must be {' or '.join(HOSTS)}, found {self._host!r}"
+            raise InvalidInput("target-option", message, hint="leave it out for the GPU's usual host")
+
+    @property
+    def model(self) -> Gpu:
+        """The GPU's facts."""
+        return GPUS[self.cpu]
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        gpu = self.model
+        return {"architecture": gpu.name, "product": gpu.product, "host": self._host,
+                "multiprocessors": gpu.multiprocessors, "shared bytes of a block": gpu.block_bytes,
+                "registers of a multiprocessor": gpu.registers, "L2 bytes": gpu.l2,
+                "gigabytes per second": gpu.gigabytes_per_second}  # fmt: skip
+
+    @property
+    def machine(self) -> Machine:
+        return Machine(HOSTS[self._host])
+
+    @property
+    def host(self) -> str:
+        """This machine, where floats are computed for calibration."""
+        return DEFAULT_TARGET
+
+    def lanes(self, dtype: DType) -> int:
+        return 1
+
+    def fusible(self, anchor: Op, epilogue: Op) -> bool:
+        return joins_anchor(anchor, epilogue)
+
+    def candidates(
+        self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS, *, weights: int = 0
+    ) -> tuple[Candidate, ...]:
+        values = (*anchor.present_operands, *anchor.results)
+        if not all(value.type.is_static for value in values):
+            return ()
+        match anchor:
+            case nn.Conv() | ConvSum():
+                terms = prod(anchor.weight.type.sizes[1:])
+            case nn.Gemm() | nn.MatMul() | MatMulSum():
+                terms = anchor.operations() // max(1, 2 * anchor.type.elements)
+            case _:
+                return ()
+        cost = demand_cost(anchor.operations(), values, anchor.type.elements, self.model)
+        return (Candidate(GENERIC, cost, error_of_sum(terms)),)
+
+    def conversion_cost(self, type: TensorType, layout: Layout | None) -> Cost:
+        return loops_cost((type, type.with_layout(layout)), self.model)
+
+    def loops_cost(self, body: Graph, operands: Sequence[Layout | None], result: Layout | None) -> Cost:
+        types = [p.type.with_layout(layout) for p, layout in zip(body.parameters, operands, strict=True)]
+        return loops_cost((*types, body.returned[0].type.with_layout(result)), self.model)
+
+    def scratch_bytes(self, kernel: Graph) -> int:
+        return 0
+
+    def tasks(self, kernel: Graph) -> int:
+        return 1
+
+    def layout_agnostic(self, op: Op) -> bool:
+        return False
+
+    def lowering_passes(self, level: str) -> str:
+        chosen = f"select-conv{{conv={GENERIC}}}" if level == "-O0" else "select-conv{transforms=false}"
+        return f"legalize,fold-constants,expand-loops,fuse,{chosen},outline-kernels,plan-memory"
+
+    def expect_code(self) -> None:
+        expect_kernels(SOURCES, GENERATOR)
+
+    def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
+        return compile_kernels(module, self, SOURCES, progress, GENERATOR)
+
+    def listings(self, module: Module) -> dict[str, str]:
+        from rtcc.targets.tvm.listing import tir_texts
+
+        return {f"{name}.tir": text for name, text in tir_texts(module, self, SOURCES, GENERATOR).items()}
+
+    def emit(
+        self, module: Module, name: str, kernels: Mapping[str, bytes], *, weights: WeightsName | None = None
+    ) -> Source:
+        from rtcc.emission.device_code import DeviceCode
+        from rtcc.emission.emit_cuda import emit_cuda
+
+        found = {kernel: DeviceCode.from_bytes(data) for kernel, data in kernels.items()}
+        versions = {"apache-tvm": version("apache-tvm")}
+        return emit_cuda(module, name, self.machine, self.model.capability, found,
+                         weights_name=weights, versions=versions)  # fmt: skip
+
+    def why_unsupported(self, op: Op) -> str | None:
+        if isinstance(op, RegionOp) and op.name.startswith("control."):
+            return "what the data steer has no code for GPUs yet"
+        if not all(result.type.is_static for result in op.results):
+            return "its shape depends on the data, and there is no code for that on GPUs yet"
+        return why_no_kernel(op)

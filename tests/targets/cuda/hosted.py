@@ -1,0 +1,115 @@
+# pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false
+"""Models compiled for a GPU that run here: real host code, a stand-in driver, kernels of the host.
+
+Nothing of it needs nvcc: the images that the driver loads are names of kernels.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rtcc.compiler import Options, start
+from rtcc.emission.device_code import DeviceCode
+from rtcc.emission.emit_c import ModelSource
+from rtcc.ir import Graph
+from rtcc.system.child_process import Child
+from rtcc.targets.cuda import Cuda
+from rtcc.targets.cuda.compile import lower_kernel
+from rtcc.targets.cuda.device_code import launch_of
+from rtcc.text import parse_module
+from tests.targets.cuda.host_kernels import build_driver, link_host_kernels
+
+COUNTED = ("used", "allocations", "host_allocations", "modules", "streams", "graphs", "executables", "retained")
+"""What a finished artefact leaves nothing of."""
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """An artefact, its source, and the functions that stand for its kernels."""
+
+    library: Path
+    source: ModelSource
+    kernels: Path
+
+
+def stand_in(kernel: Graph, target: Cuda, name: str) -> DeviceCode:
+    """The code of a kernel, with the launch that it has, but nothing compiled."""
+    func = lower_kernel(kernel, target)
+    gives_up = func.params[-1].name == "code"
+    cubin, ptx = b"\x7fELF of " + name.encode(), b".version 8.0\n// " + name.encode()
+    return DeviceCode("rtcc_kernel", launch_of(func), ptx + b"\n", cubin + b"\n", 32, 0, 0, 0, gives_up)
+
+
+def hosted(model: Any, folder: Path, target: str = "cuda:sm_80,host=x86-64", **options: Any) -> Hosted:
+    """A model (its file, its bytes, or text of a module) compiled, and what its run needs here."""
+    if isinstance(model, str):
+        model = parse_module("// rtir 1  level=graph\n" + model)
+    folder.mkdir(parents=True, exist_ok=True)
+    compilation = start(model, Options(target=target, **options))
+    compilation.lower()
+    gpu, module = compilation.target, compilation.module
+    assert isinstance(gpu, Cuda)
+    codes = {name: stand_in(kernel, gpu, name) for name, kernel in module.kernels.items()}
+    source = gpu.emit(module, "model", {name: code.to_bytes() for name, code in codes.items()})
+    assert isinstance(source, ModelSource)
+    return Hosted(source.write(folder / "model.so"), source, link_host_kernels(module, gpu, codes, folder))
+
+
+class Driver:
+    """The stand-in driver, in the process that it is loaded in."""
+
+    def __init__(self, path: str) -> None:
+        self.library = ctypes.CDLL(path)
+        self.library.fake_count.restype = ctypes.c_long
+
+    def use(self, found: Hosted) -> None:
+        """Load a model's kernels."""
+        assert self.library.fake_use_kernels(str(found.kernels).encode()) == 0
+
+    def fail(self, call: str, result: int, times_before: int = 0) -> None:
+        """Let a call fail, once it has been made so often; "" for none."""
+        self.library.fake_fail(call.encode(), result, times_before)
+
+    def device(
+        self, major: int = 8, minor: int = 0, version: int = 13000, memory: int = 1 << 30, devices: int = 1
+    ) -> None:
+        """What the driver says of the GPU and of itself."""
+        self.library.fake_device(major, minor, version, ctypes.c_size_t(memory), devices)
+
+    def count(self, what: str) -> int:
+        """How many there are, or have been, of something."""
+        return self.library.fake_count(what.encode())
+
+    def left(self) -> dict[str, int]:
+        """What was not given back."""
+        return {name: self.count(name) for name in COUNTED if self.count(name)}
+
+    def allocate(self, array: Any) -> int:
+        """The array in the device's memory, where it stays."""
+        pointer = ctypes.c_ulonglong()
+        self.library.fake_push_context()
+        assert self.library.cuMemAlloc_v2(ctypes.byref(pointer), ctypes.c_size_t(array.nbytes)) == 0
+        self.library.fake_pop_context()
+        ctypes.memmove(pointer.value, array.ctypes.data, array.nbytes)
+        return int(pointer.value)
+
+
+@contextmanager
+def process(driver: Path | None, patch: pytest.MonkeyPatch) -> Generator[Child]:
+    """A process whose dynamic loader finds the driver, or none."""
+    patch.setenv("LD_LIBRARY_PATH", str(driver.parent) if driver else "")
+    with Child() as child:
+        yield child
+
+
+def driver_in(folder: Path, *flags: str) -> Path:
+    """The stand-in driver, built."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return build_driver(folder, *flags)

@@ -1,0 +1,462 @@
+# pyright: basic
+"""Artefacts for GPUs, end to end without one: real host code over a stand-in driver (driver.c)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rtcc
+from benchmarks.models import networks
+from rtcc.artifact import Artifact, load
+from rtcc.compiler import read_model
+from rtcc.emission.toolchain import find_toolchain
+from rtcc.errors import ArtifactError, InvalidInput, RtccError, Unsupported
+from rtcc.ir import Module
+from rtcc.system.machine import Machine
+from tests.targets.cuda.hosted import Driver, Hosted, driver_in, hosted, process
+
+LENET = Path(rtcc.__file__).parent / "demo" / "lenet5_mnist.onnx"
+
+TAKEN = """graph @main(%x: f32[6,4], %i: i64[5]) {
+  %y = tensor.gather(%x, %i) {axis = 0} : f32[5,4] loc("pick")
+  %z = math.exp(%y) : f32[5,4] loc("grow")
+  return(%z)
+}"""
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "lenet": lambda: LENET,
+    "resnet": lambda: networks.resnet18(width=4, size=32, classes=5).SerializeToString(),
+    "transformer": lambda: networks.minilm(
+        layers=1, hidden=32, heads=2, tokens=8, vocabulary=50
+    ).SerializeToString(),
+    "taken": lambda: TAKEN,
+}
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return driver_in(tmp_path_factory.mktemp("driver"))
+
+
+@pytest.fixture(scope="module")
+def taken(tmp_path_factory: pytest.TempPathFactory) -> Hosted:
+    return hosted(TAKEN, tmp_path_factory.mktemp("taken"))
+
+
+def opened(driver: str, found: Hosted) -> tuple[Driver, Artifact]:
+    """The driver and the artefact, in a process that has neither."""
+    here = Driver(driver)
+    here.use(found)
+    return here, load(found.library)
+
+
+# ------------------------------------------------------------------------------------------------------ runs
+
+
+def run_twice(driver: str, found: Hosted, feeds: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    here, artifact = opened(driver, found)
+    with artifact:
+        results = [artifact.run(feeds), artifact.run(feeds)]
+        second = artifact.bind(feeds)
+        second()
+        results.append(dict(second.outputs))
+        counts = {name: here.count(name) for name in ("allocations", "modules", "launches", "loads", "retained")}
+        second.close()
+    return results, {**counts, "left": here.left()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_compute_what_the_interpreter_does(
+    name: str, driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = MODELS[name]()
+    found = hosted(model, tmp_path)
+    module = _module_of(model)
+    feeds = _feeds(module)
+    wanted = rtcc.interpret(module, feeds)
+    with process(driver, monkeypatch) as child:
+        results, counts = child.call(60, run_twice, str(driver), found, feeds)
+    for result in results:
+        assert result.keys() == wanted.keys()
+        for key, value in wanted.items():
+            np.testing.assert_allclose(result[key], value, rtol=1e-4, atol=1e-5 * np.abs(value).max())
+    info = found.source.info.device
+    assert info is not None
+    launches = sum(kernel.launches for kernel in info.kernels)
+    assert counts["launches"] == 3 * launches  # runs through a graph, no node twice
+    assert counts["allocations"] == 2 + bool(found.source.weights)  # weights are shared
+    assert counts["modules"] == len(info.kernels)
+    assert counts["loads"] == 0  # of PTX
+    assert counts["retained"] == 1
+    assert counts["left"] == {}
+
+
+def _module_of(model: Any) -> Module:
+    from rtcc.text import parse_module
+
+    return parse_module("// rtir 1  level=graph\n" + model) if isinstance(model, str) else read_model(model)
+
+
+def _feeds(module: Module) -> dict[str, Any]:
+    from rtcc.pipeline.inputs import random_inputs
+
+    feeds = random_inputs(module, 0)
+    return {n: np.ones_like(a) if n == "attention_mask" else a for n, a in feeds.items()}
+
+
+def run_on_device(driver: str, found: Hosted, feeds: dict[str, Any], wanted: Any) -> list[Any]:
+    here, artifact = opened(driver, found)
+    inputs = [here.allocate(feeds[tensor.name]) for tensor in artifact.inputs]
+    output = here.allocate(np.zeros_like(wanted))
+    with artifact:
+        launch = artifact.bind_device(inputs, [output])
+        launch()
+        before = np.frombuffer((ctypes.c_char * wanted.nbytes).from_address(output), wanted.dtype).copy()
+        here.library.fake_push_context()
+        assert here.library.cuStreamSynchronize(None) == 0
+        here.library.fake_pop_context()
+        launch.check()
+        after = np.frombuffer((ctypes.c_char * wanted.nbytes).from_address(output), wanted.dtype).copy()
+        launch.close()
+    return [before, after.reshape(wanted.shape)]
+
+
+def test_runs_on_tensors_of_the_device_are_asynchronous(
+    driver: Path, taken: Hosted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feeds = _feeds(_module_of(TAKEN))
+    wanted = np.exp(feeds["x"][feeds["i"]])
+    with process(driver, monkeypatch) as child:
+        before, after = child.call(60, run_on_device, str(driver), taken, feeds, wanted)
+    assert not before.any()
+    np.testing.assert_allclose(after, wanted, rtol=1e-5)
+
+
+def wrong_pointers(driver: str, found: Hosted) -> list[str]:
+    here, artifact = opened(driver, found)
+    on_device = [here.allocate(np.zeros((6, 4), np.float32)), here.allocate(np.zeros(5, np.int64))]
+    output, codes = here.allocate(np.zeros((5, 4), np.float32)), []
+    own = np.zeros(64, np.float64)
+    for inputs, results in (
+        ([own.ctypes.data, on_device[1]], [output]),
+        (on_device, [own.ctypes.data]),
+        ([on_device[0] + 1, on_device[1]], [output]),
+        ([on_device[0], on_device[1] + 4], [output]),
+        (on_device, [on_device[0]]),
+        ([0, on_device[1]], [output]),
+    ):
+        launch = artifact.bind_device(inputs, results)
+        with pytest.raises(ArtifactError) as caught:
+            launch()
+        codes.append(caught.value.code)
+    return codes
+
+
+def test_wrong_device_pointers(driver: Path, taken: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
+    with process(driver, monkeypatch) as child:
+        assert child.call(60, wrong_pointers, str(driver), taken) == [
+            "not-device-memory", "not-device-memory", "buffer-misaligned", "buffer-misaligned",
+            "buffers-overlap", "null-pointer",
+        ]  # fmt: skip
+
+
+def indices_outside(driver: str, found: Hosted, feeds: dict[str, Any]) -> list[Any]:
+    here, artifact = opened(driver, found)
+    outside = {**feeds, "i": np.array([0, 1, 6, 2, 3])}
+    codes: list[Any] = []
+    with pytest.raises(InvalidInput) as caught:
+        artifact.run(outside)
+    codes.append(caught.value.code)
+    codes.append(artifact.run(feeds)["z"].shape)
+    inputs = [here.allocate(outside[tensor.name]) for tensor in artifact.inputs]
+    launch = artifact.bind_device(inputs, [here.allocate(np.zeros((5, 4), np.float32))])
+    launch()
+    here.library.fake_push_context()
+    here.library.cuStreamSynchronize(None)
+    with pytest.raises(InvalidInput) as caught:
+        launch.check()
+    return [*codes, caught.value.code]
+
+
+def test_indices_outside_are_the_datas_fault(
+    driver: Path, taken: Hosted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with process(driver, monkeypatch) as child:
+        codes = child.call(60, indices_outside, str(driver), taken, _feeds(_module_of(TAKEN)))
+    assert codes == ["index-out-of-range", (5, 4), "index-out-of-range"]
+
+
+def contexts(driver: str, found: Hosted) -> list[int]:
+    here = Driver(driver)
+    here.use(found)
+    here.library.fake_push_context()
+    first = load(found.library)
+    retained = here.count("retained")
+    modules = [here.count("modules")]
+    here.library.fake_pop_context()
+    second = load(found.library)
+    modules.append(here.count("modules"))
+    first.close()
+    second.close()
+    return [retained, *modules, len(here.left())]
+
+
+def test_the_current_context_is_used(driver: Path, taken: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
+    with process(driver, monkeypatch) as child:
+        assert child.call(60, contexts, str(driver), taken) == [0, 1, 2, 0]  # code once in each context
+
+
+def loads_of(driver: str, found: Hosted, capability: tuple[int, int]) -> int:
+    here = Driver(driver)
+    here.device(*capability)
+    here.use(found)
+    with load(found.library) as artifact:
+        artifact.run(artifact.random_inputs(0))
+        return here.count("loads")
+
+
+@pytest.mark.parametrize(("capability", "loads"), [((8, 0), 0), ((8, 6), 1), ((12, 0), 1)])
+def test_newer_gpus_compile_the_ptx(
+    capability: tuple[int, int], loads: int, driver: Path, taken: Hosted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with process(driver, monkeypatch) as child:
+        assert child.call(60, loads_of, str(driver), taken, capability) == loads
+
+
+# ---------------------------------------------------------------------------------------------------- errors
+
+
+def refused(driver: str | None, found: Hosted, device: dict[str, int]) -> tuple[str, str, dict[str, int]]:
+    here = None
+    if driver is not None:
+        here = Driver(driver)
+        here.use(found)
+        here.device(**device)
+    with pytest.raises(ArtifactError) as caught:
+        load(found.library)
+    return caught.value.code, str(caught.value), here.left() if here else {}
+
+
+@pytest.mark.parametrize(
+    ("device", "code", "words"),
+    [
+        ({"devices": 0}, "device-missing", "no usable device"),
+        ({"major": 7, "minor": 5}, "device-other", "sm_80"),
+        ({"major": 9, "minor": 0, "version": 11000}, "driver-too-old", "12.0"),
+        ({"memory": 500}, "device-memory", "a workspace takes "),
+    ],
+)
+def test_what_a_device_lacks_is_said(
+    device: dict[str, int], code: str, words: str, driver: Path, taken: Hosted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with process(driver, monkeypatch) as child:
+        found, message, left = child.call(60, refused, str(driver), taken, device)
+    assert found == code
+    assert words in message
+    assert left == {}
+
+
+@pytest.mark.skipif(os.path.exists("/proc/driver/nvidia/version"), reason="this machine has a driver")
+def test_no_driver(taken: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
+    with process(None, monkeypatch) as child:
+        code, message, _ = child.call(60, refused, None, taken, {})
+    assert code == "device-missing"
+    assert "NVIDIA driver" in message
+
+
+STARTING = (
+    "cuInit", "cuDriverGetVersion", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetAttribute", "cuCtxGetCurrent",
+    "cuCtxPushCurrent_v2", "cuDevicePrimaryCtxRetain", "cuMemGetInfo_v2", "cuMemAlloc_v2", "cuMemHostAlloc",
+    "cuMemsetD8_v2", "cuModuleLoadData", "cuModuleGetFunction", "cuStreamCreate", "cuGraphCreate",
+    "cuGraphAddKernelNode", "cuGraphAddMemcpyNode", "cuGraphInstantiateWithFlags",
+)  # fmt: skip
+"""What init calls."""
+
+
+def failing_starts(driver: str, found: Hosted, calls: list[str]) -> dict[str, Any]:
+    """For each call that fails when it is first made, and when it is made once more: the code, what is left."""
+    here, results = Driver(driver), {}
+    here.use(found)
+    for call in calls:
+        for before in (0,) if call == "cuCtxPushCurrent_v2" else (0, 1):  # the second one is finish's
+            here.fail(call, 2 if "Alloc" in call else 999, before)
+            try:
+                with load(found.library):
+                    results[call, before] = ("", here.count("graphs"))
+            except RtccError as error:
+                results[call, before] = (error.code, here.left())
+            here.fail("", 0)
+    with load(found.library) as artifact:
+        artifact.run(artifact.random_inputs(0))
+    return results
+
+
+def test_a_driver_that_refuses_leaves_nothing_behind(
+    driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with process(driver, monkeypatch) as child:
+        found = hosted(LENET, tmp_path)
+        results = child.call(120, failing_starts, str(driver), found, list(STARTING))
+    missing = {"cuInit", "cuDeviceGetCount", "cuDeviceGet"}
+    for call in STARTING:
+        code, left = results[call, 0]
+        wanted = "device-missing" if call in missing else "device-failed"
+        wanted = "device-memory" if call == "cuMemAlloc_v2" else wanted
+        assert (code, left) == (wanted, {}), call
+    seconds = {call for call, before in results if before and results[call, before][0]}
+    assert {"cuMemAlloc_v2", "cuModuleLoadData", "cuGraphAddKernelNode", "cuGraphCreate"} <= seconds
+    assert all(results[call, 1][1] == {} for call in seconds)
+
+
+PROGRAM = r"""
+#include "model.h"
+#include "model.h" /* once is enough */
+#include <stdio.h>
+#include <string.h>
+
+long fake_count(const char *what);
+int fake_use_kernels(const char *path);
+void fake_fail(const char *name, int result, int countdown);
+
+static _Alignas(64) unsigned char first[MODEL_WORKSPACE_BYTES(1)], second[MODEL_WORKSPACE_BYTES(1)];
+
+int main(int count, char **arguments)
+{
+    float x[6][4], z[5][4];
+    int64_t i[5] = {0, 5, -1, 3, 2};
+    const void *inputs[] = {x, i};
+    void *outputs[] = {z};
+    if (count != 2 || fake_use_kernels(arguments[1]) != 0)
+        return 1;
+    for (int n = 0; n < 24; n++)
+        x[n / 4][n % 4] = 0;
+    fake_fail("cuGraphInstantiateWithFlags", 999, 1);
+    if (model_init(first, sizeof first, 1) != RTCC_DEVICE_FAILED || model_driver_result() != 999)
+        return 2;
+    fake_fail("", 0, 0);
+    if (model_init(first, sizeof first, 1) != 0 || model_init(second, sizeof second, 1) != 0)
+        return 3;
+    if (model_init(first, sizeof first, 1) != RTCC_ALREADY_INITIALISED)
+        return 4;
+    if (model_run(first, inputs, outputs) != 0 || model_run(second, inputs, outputs) != 0 || z[4][3] != 1)
+        return 5;
+    i[2] = 6;
+    if (model_run(first, inputs, outputs) != RTCC_INDEX_OUT_OF_RANGE)
+        return 6;
+    if (model_run_async(first, inputs, outputs, NULL) != RTCC_NOT_DEVICE_MEMORY)
+        return 7;
+    model_finish(first, 0);
+    if (model_run(first, inputs, outputs) != RTCC_NOT_INITIALISED)
+        return 8;
+    if (model_run(second, inputs, outputs) != RTCC_INDEX_OUT_OF_RANGE)
+        return 9;
+    model_finish(second, 1);
+    printf("%ld %ld %ld\n", fake_count("used"), fake_count("modules"), fake_count("retained"));
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("flags", [(), ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")])
+def test_a_c_program(flags: tuple[str, ...], taken: Hosted, tmp_path: Path) -> None:
+    """With sanitizers, leaks of the host's memory are found as well."""
+    driver = driver_in(tmp_path / "driver", *flags)
+    source, folder = taken.source, tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.c").write_text(source.code)
+    (folder / "model.h").write_text(source.header)
+    (folder / "main.c").write_text(PROGRAM)
+    for name, contents in source.objects.items():
+        (folder / name).write_bytes(contents)
+    toolchain = find_toolchain(Machine.host())
+    strict = ["-std=c11", "-Wall", "-Wextra", "-Wshadow", "-Werror", "-g", *flags]
+    files = ["main.c", "model.c", *source.objects, str(driver), "-ldl", "-lm", "-o", "program"]
+    toolchain.run([*toolchain.compile, *strict, *files], folder)
+    toolchain.run([*toolchain.compile, "-x", "c++", "-Wall", "-Werror", "-fsyntax-only", "model.h"], folder)
+    done = subprocess.run(
+        [folder / "program", str(taken.kernels)], capture_output=True, text=True, check=False,
+        env={**os.environ, "LD_LIBRARY_PATH": str(driver.parent)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "0 0 0\n"), done.stderr
+
+
+def failing_runs(driver: str, found: Hosted, feeds: dict[str, Any]) -> list[str]:
+    here, artifact = opened(driver, found)
+    codes: list[str] = []
+    for call in ("cuCtxPushCurrent_v2", "cuGraphLaunch", "cuStreamSynchronize"):
+        here.fail(call, 719)
+        with pytest.raises(ArtifactError) as caught:
+            artifact.run(feeds)
+        here.fail("", 0)
+        codes.append(caught.value.code)
+        assert "719" in str(caught.value) or call == "cuCtxPushCurrent_v2"
+    artifact.run(feeds)
+    return codes
+
+
+def test_a_run_that_the_driver_refuses(driver: Path, taken: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
+    with process(driver, monkeypatch) as child:
+        codes = child.call(60, failing_runs, str(driver), taken, _feeds(_module_of(TAKEN)))
+    assert codes == ["device-failed"] * 3
+
+
+def forked(driver: str, found: Hosted, feeds: dict[str, Any]) -> str:
+    here, artifact = opened(driver, found)
+    artifact.run(feeds)
+    here.library.fake_fail.restype = None
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        here.fail("cuInit", 3)  # what a driver says in a forked process
+        try:
+            artifact.run(feeds)
+            said = "ran"
+        except RtccError as error:
+            said = error.code
+        os.write(write, said.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    artifact.run(feeds)
+    return os.read(read, 100).decode()
+
+
+def test_a_forked_process_has_no_device(driver: Path, taken: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
+    with process(driver, monkeypatch) as child:
+        assert child.call(60, forked, str(driver), taken, _feeds(_module_of(TAKEN))) == "device-missing"
+
+
+STEERED = """graph @main(%x: f32[3], %c: bool[]) {
+  %y = control.if(%c) { ()
+    %a = math.exp(%x) : f32[3]
+    return(%a)
+  } { ()
+    %b = math.neg(%x) : f32[3]
+    return(%b)
+  } : f32[3] loc("choice")
+  return(%y)
+}"""
+
+SIZED = """dim K in [0,6]
+graph @main(%x: f32[6]) {
+  %y = tensor.non_zero(%x) : i64[1,K] loc("which")
+  return(%y)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "node"),
+    [(STEERED, "device-control-flow", "choice"), (SIZED, "device-data-shape", "which")],
+)
+def test_what_the_data_steer_is_refused(text: str, code: str, node: str, tmp_path: Path) -> None:
+    with pytest.raises(Unsupported) as caught:
+        hosted(text, tmp_path)
+    assert caught.value.code == code
+    assert node in str(caught.value)
