@@ -187,9 +187,9 @@ class Artifact:
     def bind_device(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> DeviceBinding:
         """A callable that runs on tensors in a GPU's memory, in a stream that the caller gives.
 
-        inputs, outputs: all of them in order, as addresses or with `__cuda_array_interface__` (PyTorch, CuPy).
-        The binding owns a workspace: one run at a time. Raises Unsupported `no-gpu` where the artefact is for
-        no GPU, InvalidInput where a tensor does not fit.
+        inputs, outputs: all of them in order, as addresses or with `__cuda_array_interface__` (PyTorch,
+        CuPy). The binding owns a workspace: one run at a time. Raises Unsupported `no-gpu` where the artefact
+        is for no GPU, InvalidInput where a tensor does not fit.
         """
         if self.info.device is None:
             raise Unsupported("no-gpu", f"the artefact is for {self.info.target}, not for a GPU",

@@ -13,11 +13,6 @@ from rtcc.artifact.info import ArtifactInfo, TensorInfo
 from rtcc.artifact.library import Pointer
 from rtcc.errors import InvalidInput
 
-CODES = frozenset(
-    {"DEVICE_MISSING", "DEVICE_MEMORY", "DEVICE_FAILED", "DEVICE_OTHER", "DRIVER_TOO_OLD", "NOT_DEVICE_MEMORY"}
-)
-"""What init and run return because of the GPU or its driver."""
-
 
 def hint_of(code: int, info: ArtifactInfo, library: ctypes.CDLL) -> str | None:
     """What to do about a code, where the GPU or its driver is to blame; None otherwise."""
@@ -32,9 +27,10 @@ def hint_of(code: int, info: ArtifactInfo, library: ctypes.CDLL) -> str | None:
                 f"{info.weights_bytes:,} once for all"
             )
         case "DEVICE_OTHER":
-            return f"its code is for {device.architecture} and newer: compile it for this one, --target cuda:sm_NN"
+            wanted = "compile for this one, --target cuda:sm_NN"
+            return f"its code is for {device.architecture} and newer: {wanted}"
         case "DRIVER_TOO_OLD":
-            return f"install a driver that supports CUDA {device.driver} or newer; `nvidia-smi` says what there is"
+            return f"install a driver that supports CUDA {device.driver}; `nvidia-smi` says what this has"
         case "DEVICE_FAILED":
             result = getattr(library, f"{info.name}_driver_result")()
             return f"the driver said {result}, as CUresult in NVIDIA's cuda.h has it"
@@ -81,8 +77,9 @@ class DeviceBinding:
 def _pointers(tensors: Sequence[Any], wanted: Sequence[TensorInfo], side: str) -> Any:
     """The addresses of tensors, which must be what the model takes."""
     if len(tensors) != len(wanted):
-        raise InvalidInput("device-tensors", f"the model has {len(wanted)} {side}s, found {len(tensors)}",
-                           hint=f"give all of them in order: {', '.join(t.name for t in wanted)}")  # fmt: skip
+        message = f"the model has {len(wanted)} {side}s, found {len(tensors)}"
+        names = ", ".join(tensor.name for tensor in wanted)
+        raise InvalidInput("device-tensors", message, hint=f"give all of them in order: {names}")
     addresses = [_address(tensor, info) for tensor, info in zip(tensors, wanted, strict=True)]
     return (Pointer * max(1, len(addresses)))(*addresses)
 

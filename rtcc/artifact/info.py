@@ -82,6 +82,18 @@ class DeviceInfo:
     workspace_bytes: int
     kernels: tuple[DeviceKernel, ...]
 
+    def table(self) -> str:
+        """What each kernel takes, a line each, the one with the most operations first."""
+        heads = "launches", "blocks", "threads", "registers", "spilled", "stack", "shared", "share"
+        rows = [
+            (k.name[:44], k.launches, k.blocks, k.threads, k.registers, k.spill_bytes, k.stack_bytes,
+             k.shared_bytes, f"{100 * k.share:.1f} %")
+            for k in self.kernels
+        ]  # fmt: skip
+        table = (("on the GPU", *heads), *rows)
+        lines = [f"{row[0]:44}" + "".join(f" {each!s:>9}" for each in row[1:]) for row in table]
+        return "\n".join(line.rstrip() for line in lines)
+
 
 @dataclass(frozen=True)
 class ArtifactInfo:

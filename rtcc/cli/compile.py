@@ -220,7 +220,10 @@ def summary(compilation: Compilation) -> str:
     info = compilation.source.info
     kernels = len(compilation.module.kernels)
     workspace = info.workspace_bytes + (info.threads - 1) * info.thread_bytes
-    return f"target {info.target}, {kernels} kernels, workspace {workspace} bytes"
+    text = f"target {info.target}, {kernels} kernels, workspace {workspace} bytes"
+    if info.device is None:
+        return text
+    return f"{text}; of the GPU's memory {info.device.workspace_bytes} and {info.weights_bytes} for weights"
 
 
 def explanation(compilation: Compilation) -> str:
@@ -236,4 +239,7 @@ def explanation(compilation: Compilation) -> str:
         tile = "x".join(map(str, kernel.attributes.get("tile", ()))) or "-"
         operators = " ".join(op.name.split(".")[-1] for op in list(kernel.ops)[:-1])
         lines.append(f"{name[:44]:44} {algorithm:12} {tile:10} {operators}")
+    assert compilation.source is not None
+    if compilation.source.info.device is not None:
+        lines += ["", compilation.source.info.device.table()]
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import ClassVar
 
-from rtcc.errors import InvalidInput
+from rtcc.errors import InvalidInput, Unsupported
 from rtcc.ir import DType, Graph, Layout, Module, Op, RegionOp, TensorType
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
@@ -136,6 +136,10 @@ class Cuda(Target):
 
     def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
         return compile_kernels(module, self, SOURCES, progress, GENERATOR)
+
+    def runnable(self, kernels: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        message = "kernels for a GPU cannot run alone on this machine"
+        raise Unsupported("kernels-of-a-gpu", message, hint="--target x86 verifies the same rules on a CPU")
 
     def listings(self, module: Module) -> dict[str, str]:
         from rtcc.targets.tvm.listing import tir_texts

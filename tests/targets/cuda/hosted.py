@@ -26,7 +26,9 @@ from rtcc.targets.cuda.device_code import launch_of
 from rtcc.text import parse_module
 from tests.targets.cuda.host_kernels import build_driver, link_host_kernels
 
-COUNTED = ("used", "allocations", "host_allocations", "modules", "streams", "graphs", "executables", "retained")
+COUNTED = (
+    "used", "allocations", "host_allocations", "modules", "streams", "graphs", "executables", "retained",
+)  # fmt: skip
 """What a finished artefact leaves nothing of."""
 
 

@@ -61,14 +61,19 @@ def opened(driver: str, found: Hosted) -> tuple[Driver, Artifact]:
 # ------------------------------------------------------------------------------------------------------ runs
 
 
-def run_twice(driver: str, found: Hosted, feeds: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+COUNTS = ("allocations", "modules", "launches", "loads", "retained")
+
+
+def run_twice(
+    driver: str, found: Hosted, feeds: dict[str, Any]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     here, artifact = opened(driver, found)
     with artifact:
         results = [artifact.run(feeds), artifact.run(feeds)]
         second = artifact.bind(feeds)
         second()
         results.append(dict(second.outputs))
-        counts = {name: here.count(name) for name in ("allocations", "modules", "launches", "loads", "retained")}
+        counts = {name: here.count(name) for name in COUNTS}
         second.close()
     return results, {**counts, "left": here.left()}
 
@@ -255,7 +260,12 @@ def refused(driver: str | None, found: Hosted, device: dict[str, int]) -> tuple[
     ],
 )
 def test_what_a_device_lacks_is_said(
-    device: dict[str, int], code: str, words: str, driver: Path, taken: Hosted, monkeypatch: pytest.MonkeyPatch
+    device: dict[str, int],
+    code: str,
+    words: str,
+    driver: Path,
+    taken: Hosted,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with process(driver, monkeypatch) as child:
         found, message, left = child.call(60, refused, str(driver), taken, device)
@@ -273,17 +283,19 @@ def test_no_driver(taken: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 STARTING = (
-    "cuInit", "cuDriverGetVersion", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetAttribute", "cuCtxGetCurrent",
-    "cuCtxPushCurrent_v2", "cuDevicePrimaryCtxRetain", "cuMemGetInfo_v2", "cuMemAlloc_v2", "cuMemHostAlloc",
+    "cuInit", "cuDriverGetVersion", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetAttribute",
+    "cuCtxGetCurrent", "cuCtxPushCurrent_v2", "cuDevicePrimaryCtxRetain", "cuMemGetInfo_v2",
+    "cuMemAlloc_v2", "cuMemHostAlloc",
     "cuMemsetD8_v2", "cuModuleLoadData", "cuModuleGetFunction", "cuStreamCreate", "cuGraphCreate",
     "cuGraphAddKernelNode", "cuGraphAddMemcpyNode", "cuGraphInstantiateWithFlags",
 )  # fmt: skip
 """What init calls."""
 
 
-def failing_starts(driver: str, found: Hosted, calls: list[str]) -> dict[str, Any]:
-    """For each call that fails when it is first made, and when it is made once more: the code, what is left."""
-    here, results = Driver(driver), {}
+def failing_starts(driver: str, found: Hosted, calls: list[str]) -> dict[tuple[str, int], Any]:
+    """For each call that fails when it is first made, or when it is once more: the code, what is left."""
+    here = Driver(driver)
+    results: dict[tuple[str, int], Any] = {}
     here.use(found)
     for call in calls:
         for before in (0,) if call == "cuCtxPushCurrent_v2" else (0, 1):  # the second one is finish's
