@@ -81,7 +81,10 @@ def merge_branches(op: Add, rw: Rewriter) -> None:
 
 @dataclass(frozen=True)
 class _Addend:
-    """What is added up somewhere in a tree of additions. paths: the maps that it is of values further up."""
+    """What is added up somewhere in a tree of additions. paths: the maps that it is of values further up.
+
+    What broadcasts to the sum has no paths: its map gives fewer results than the others'.
+    """
 
     value: Value
     paths: tuple[Applied, ...]
@@ -125,8 +128,9 @@ def _addends(root: Add) -> list[_Addend]:
     open_ = [root.right, root.left]
     while open_:
         value = open_.pop()
-        op, linear = value.producer, applied(value)
-        if isinstance(op, Add) and linear is None and value.has_one_use and value.type == root.type:
+        is_whole = value.type == root.type
+        op, linear = value.producer, applied(value) if is_whole else None
+        if isinstance(op, Add) and linear is None and value.has_one_use and is_whole:
             open_ += [op.right, op.left]
             continue
         paths: list[Applied] = []
