@@ -225,6 +225,9 @@ class Target(ABC):
     requantizes: str = "f32"
     """How integer sums are scaled where nobody asks for a way: `f32`, or without a float unit `fixed25`."""
 
+    view_alignment: ClassVar[int] = 1
+    """Bytes of which views begin at a multiple, within their tensors: kernels may load so many at once."""
+
     writes_c: ClassVar[bool] = False
     """Whether kernels become C that anybody can compile, in place of objects; they have plain loops alone."""
 

@@ -21,6 +21,9 @@ from rtcc.ir.ops.plan import PlanIf, PlanLoop
 ALIGNMENT = 256
 """Of tensors in the device's memory, as the driver aligns allocations."""
 
+POINTER_ALIGNMENT = 16
+"""Of what kernels are given: they load so many bytes at once."""
+
 CODE_BYTES = 4
 
 
@@ -127,9 +130,10 @@ def _node(step: Call | Copy, kernels: Mapping[str, DeviceCode], regions: Regions
 
 
 def _argument(address: Address, regions: Regions) -> Argument:
-    if address.base is Base.WEIGHTS:
-        return Argument(True, address.offset)
-    return Argument(False, regions.offset(address))
+    is_weight = address.base is Base.WEIGHTS
+    offset = address.offset if is_weight else regions.offset(address)
+    assert offset % POINTER_ALIGNMENT == 0, f"{address} is no place for a kernel's operand"
+    return Argument(is_weight, offset)
 
 
 @dataclass(frozen=True)

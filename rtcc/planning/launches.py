@@ -158,7 +158,7 @@ class Launches:
         kernel = self.module.kernels[call.kernel]
         first = next(kernel.ops)
         offset = view_offset(first) if first.next is kernel.terminator else None
-        if offset is not None and call.inputs:
+        if offset is not None and call.inputs and offset % self.target.view_alignment == 0:
             return View(call.inputs[0], offset=offset, types=[call.type], location=call.location)
         launch = self._launch(call.inputs, call.kernel, tuple(r.type for r in call.results))
         launch.location = call.location

@@ -205,6 +205,8 @@ class Sharing:
         spot, offsets = self.spots[op.result], part_offsets(concat)
         if offsets is None or spot.storage.output is not None or op.result in self.overwritten:
             return
+        if any(offset % self.launches.target.view_alignment for offset in offsets):
+            return
         inputs = [op.inputs[parameter.index] for parameter in concat.inputs]
         starts = self._starts(inputs, offsets, op)
         sizes = [value.type.storage_bytes for value in inputs]

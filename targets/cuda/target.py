@@ -57,6 +57,8 @@ class Cuda(Target):
         "nvcc": "compiles for GPUs (NVIDIA's CUDA toolkit 12.0 or newer; Debian: nvidia-cuda-toolkit)",
     }
 
+    view_alignment: ClassVar[int] = 16
+
     def __init__(self, cpu: str, options: Mapping[str, str]) -> None:
         if not cpu:
             raise InvalidInput("target-needs-cpu", "the GPU's architecture must be named",
