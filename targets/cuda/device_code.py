@@ -52,14 +52,19 @@ _UNROLLED_BY_NVCC = {"tirx.UnrollLoop": {"explicit_unroll": False}}
 
 AXES = {f"{space}Idx.{axis}": (space, n) for space in ("block", "thread") for n, axis in enumerate("xyz")}
 
-_BITS = """\
+_PRELUDE = """\
 template <class To, class From> __device__ __forceinline__ To rtcc_bits(From from)
 {
     static_assert(sizeof(To) == sizeof(From), "the bits of one type as another of the same size");
     union { From from; To to; } bits = {from};
     return bits.to;
 }
+template <class A, class B> __device__ __forceinline__ auto rtcc_max(A a, B b) { return a > b ? a : b; }
+template <class A, class B> __device__ __forceinline__ auto rtcc_min(A a, B b) { return a < b ? a : b; }
 """
+"""CUDA's own max and min never give NaN where there is a number; TIR's give the second operand then."""
+
+_EXTREMUM = re.compile(r"(?<![\w.:])(max|min)\(")
 
 _LITERAL = re.compile(r"\*\(([\w ]+) \*\)\(&\((-?[0-9][^()]*)\)\)")
 """How TVM prints the bits of a literal, which has no address."""
@@ -115,7 +120,9 @@ def cuda_source(lowered: tirx.PrimFunc, architecture: str) -> str:
     module = tvm.IRModule({_symbol_of(lowered): lowered})
     with tvm.transform.PassContext(opt_level=3):
         built = tvm.get_global_func("target.build.cuda")(module, _target(architecture))
-    return _BITS + _LITERAL.sub(r"rtcc_bits<\1>(\2)", built.inspect_source())
+    head, kernel, body = built.inspect_source().partition('extern "C" __global__')
+    body = _EXTREMUM.sub(r"rtcc_\1(", _LITERAL.sub(r"rtcc_bits<\1>(\2)", body))
+    return _PRELUDE + head + kernel + body
 
 
 def launch_of(func: tirx.PrimFunc) -> Launch:

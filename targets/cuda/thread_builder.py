@@ -7,22 +7,30 @@
         kernel.store(y, [i], x[i])
     func = kernel.finish()
 
+Where a task combines many terms, the threads of a warp do it together: told by `work_together` before
+`tasks`, each takes every 32nd term, and `combined` joins what they have found.
+
 Parameters appear in the order of the `buffer` calls, `code` behind them where the kernel can give up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import tvm
 from tvm import tirx
 
+from rtcc.targets.cuda.instructions import SHUFFLE_XOR
+from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr, FunctionBuilder, Index
 
-LEAST_THREADS, MOST_THREADS = 32, 256
-"""Of a block: a warp, and as many as leave a thread registers enough."""
+WARP = 32
+"""Threads that go in step."""
+
+MOST_THREADS = 256
+"""Of a block: as many as leave a thread registers enough."""
 
 SPREAD = 128
 """Blocks that there should be before they get larger than a warp: about one for each multiprocessor."""
@@ -41,13 +49,35 @@ class ThreadBuilder(FunctionBuilder):
         self._extents: list[int] = []
         self._gives_up = False
 
+    def work_together(self, terms: int, dtype: str) -> None:
+        if terms >= WARP and dtype in ("float32", "int32"):
+            self.width = WARP
+
     @contextmanager
     def tasks(self, name: str, extent: int) -> Iterator[Index]:
-        """What the thread of each of `extent` iterations does; others do nothing."""
-        self._extents.append(extent)
+        """What the thread, or the threads, of each of `extent` iterations do; others do nothing."""
+        self._extents.append(extent * self.width)
         position: Expr = self._block * self._threads + self._thread
+        if self.width > 1:
+            width = tirx.IntImm("int32", self.width)
+            self.lane = self.bind("lane", tirx.truncmod(self._thread, width))
+            position = tirx.truncdiv(position, width)
         with self.when(position < tirx.IntImm("int32", extent)):
             yield self.bind(name, position)
+
+    @contextmanager
+    def by_one(self) -> Iterator[None]:
+        with self.when(tirx.EQ(self.lane, tirx.IntImm("int32", 0)) if self.width > 1 else None):
+            yield
+
+    def combined(self, value: Expr, join: Callable[[Expr, Expr], Expr]) -> Expr:
+        kind = vm.scalar_type(value)
+        distance = self.width // 2
+        while distance:
+            moved = vm.bits(SHUFFLE_XOR(vm.bits(value, "float32"), distance), kind)
+            value = self.kept(join(value, self.kept(moved)))
+            distance //= 2
+        return value
 
     def give_up(self, code: Index) -> None:
         """End the thread, reporting a negative error code; others go on."""
@@ -75,7 +105,7 @@ class ThreadBuilder(FunctionBuilder):
 
 def threads_of(extent: int) -> int:
     """Threads of a block, of a kernel of so many: few while that makes more multiprocessors busy."""
-    threads = LEAST_THREADS
+    threads = WARP
     while threads < MOST_THREADS and extent >= 2 * threads * SPREAD:
         threads *= 2
     return threads

@@ -14,7 +14,7 @@ Parameters appear in the order of the `buffer` calls, after `task` and `tasks`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeAlias
 
@@ -86,6 +86,12 @@ class FunctionBuilder:
     """
 
     is_per_element: ClassVar[bool] = False
+
+    width: int = 1
+    """Threads that do a task together, and meet where they combine what each has found."""
+
+    lane: Index = 0
+    """Which of them this one is."""
 
     def __init__(self) -> None:
         self.task = tirx.Var("task", "int32")
@@ -168,6 +174,21 @@ class FunctionBuilder:
         low = self.bind(name + "_begin", low)
         with self.serial(name + "_step", high - low) as step:
             yield self.bind(name, low + step)
+
+    def work_together(self, terms: int, dtype: str) -> None:
+        """Told before `tasks` how many terms of which type each of them combines.
+
+        Where threads are many, several may do each task together from then on.
+        """
+
+    @contextmanager
+    def by_one(self) -> Iterator[None]:
+        """Statements that one of the threads does which do a task together."""
+        yield
+
+    def combined(self, value: Expr, join: Callable[[Expr, Expr], Expr]) -> Expr:
+        """What the threads of a task have found, joined: the same for all of them."""
+        return value
 
     @contextmanager
     def repeated(self, condition: Expr) -> Iterator[None]:

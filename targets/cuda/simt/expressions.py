@@ -53,8 +53,8 @@ def _erf(x: Any) -> Any:
 _BINARY: dict[type, Callable[[Any, Any], Any]] = {
     tirx.Add: np.add, tirx.Sub: np.subtract, tirx.Mul: np.multiply, tirx.Div: _quotient, tirx.Mod: _remainder,
     tirx.FloorDiv: np.floor_divide, tirx.FloorMod: np.mod,
-    # The hardware's fminf and fmaxf give the operand that is a number.
-    tirx.Min: np.fmin, tirx.Max: np.fmax,
+    tirx.Min: lambda a, b: np.where(np.less(a, b), a, b)[()],
+    tirx.Max: lambda a, b: np.where(np.greater(a, b), a, b)[()],
     tirx.EQ: np.equal, tirx.NE: np.not_equal, tirx.LT: np.less, tirx.LE: np.less_equal,
     tirx.GT: np.greater, tirx.GE: np.greater_equal,
     tirx.LShift: np.left_shift, tirx.RShift: np.right_shift, tirx.BitwiseAnd: np.bitwise_and,

@@ -16,13 +16,16 @@ from rtcc.targets.cuda.device_code import AXES, launch_of, lowered_for_device
 from rtcc.targets.cuda.simt.device_functions import DeviceFunctions
 from rtcc.targets.cuda.simt.expressions import Expressions, narrowed, numpy_type
 from rtcc.targets.cuda.simt.faults import KernelFault
-from rtcc.targets.cuda.simt.memory import GlobalMemory, LocalMemory, SharedMemory, VectorView
+from rtcc.targets.cuda.simt.memory import GlobalMemory, LocalMemory, SharedMemory, VectorView, Verdict
 from rtcc.targets.cuda.simt.threads import Mask, Threads
 
 Step = Callable[[Mask], None]
 """What a statement does for the threads of a mask."""
 
-BARRIER = "tirx.tvm_storage_sync"
+BARRIER, RETURN = "tirx.tvm_storage_sync", "tirx.thread_return"
+
+CODE = "code"
+"""The parameter that a kernel has where it can give up."""
 
 MOST_ROUNDS = 1 << 20
 """Of a loop whose end depends on what it reads: more is taken for one that never ends."""
@@ -52,10 +55,12 @@ class _Machine:
         self.expressions = Expressions(functions)
         self._given: dict[int, GlobalMemory] = {}
         self._shared: list[SharedMemory] = []
+        self._ended = np.zeros(self.threads.count, np.bool_)
 
     def give(self, param: Any, array: npt.NDArray[Any]) -> None:
         """What a parameter points to."""
-        self._given[hash(param)] = GlobalMemory(str(param.name), array, self.threads)
+        kind = Verdict if str(param.name) == CODE else GlobalMemory
+        self._given[hash(param)] = kind(str(param.name), array, self.threads)
 
     def step(self, stmt: tirx.Stmt) -> Step:
         """A statement as a function of the mask."""
@@ -85,9 +90,17 @@ class _Machine:
     def _sequence(self, steps: list[Step]) -> Step:
         def run(mask: Mask) -> None:
             for each in steps:
+                if self._ended.any():
+                    mask = ~self._ended if mask is None else mask & ~self._ended
+                    if not mask.any():
+                        return
                 each(mask)
 
         return run
+
+    def _end(self, mask: Mask) -> None:
+        """Threads that return take part in nothing that follows."""
+        self._ended |= True if mask is None else mask
 
     def _attribute(self, stmt: Any) -> Step:
         body = self.step(stmt.body)
@@ -141,6 +154,8 @@ class _Machine:
     def _evaluate(self, stmt: Any) -> Step:
         if isinstance(stmt.value, tvm.ir.Call) and str(stmt.value.op.name) == BARRIER:
             return self._barrier
+        if isinstance(stmt.value, tvm.ir.Call) and str(stmt.value.op.name) == RETURN:
+            return self._end
         run = self.expressions.translated(stmt.value)
         return lambda mask: run(mask)
 

@@ -147,6 +147,13 @@ class GlobalMemory(Owned):
         self.array[cells] = _taking_part(value, index, self.threads, mask)
 
 
+class Verdict(GlobalMemory):
+    """Where threads that give up say why: any of their codes is right."""
+
+    def note_write(self, cells: Numbers, who: Numbers) -> None:
+        pass
+
+
 class SharedMemory(Owned):
     """A buffer of each block, and what is known of its cells: written, in flight, by whom, read by whom."""
 

@@ -23,7 +23,7 @@ from rtcc.targets.tvm.lower.kernel import (
     storage_type,
     widened,
 )
-from rtcc.targets.tvm.lower.loops import task_loops
+from rtcc.targets.tvm.lower.loops import own_places, task_loops
 from rtcc.targets.tvm.lower.scalar import maximum, minimum
 from rtcc.targets.tvm.summation import block_length
 
@@ -73,6 +73,8 @@ def accumulate(
     in LANES partial results that are joined pairwise at the end; long sums of floats are cut into blocks.
     """
     builder, type = lowering.builder, computing_type(type)
+    if builder.width > 1:
+        return _accumulate_together(lowering, type, [int(extent) for extent in extents], term, combine)
     *outer, last = extents or (1,)
     has_lanes = isinstance(last, int) and last >= 2 * LANES and not builder.is_per_element
     lanes = LANES if has_lanes else 1
@@ -92,6 +94,21 @@ def accumulate(
         partial = _blocks(lowering, type, lanes, outer, combine, rest, into=partial)
     _join_pairwise(lowering, type, partial, lanes, combine)
     return _loaded(type, partial[0])
+
+
+def _accumulate_together(
+    lowering: Lowering, type: TensorType, extents: Sequence[int], term: Term, combine: Combine
+) -> Expr:
+    """The same where threads do a task together: each combines every so many terms, then they all join."""
+    builder, count = lowering.builder, prod(extents)
+
+    def add(partial: tirx.Buffer, index: Index) -> None:
+        with own_places(lowering, index[0], extents) as place:
+            _join(lowering, type, partial, integer(0), combine, lambda: term(place))
+
+    partial = _blocks(lowering, type, 1, [-(-count // builder.width)], combine, add)
+    found = builder.combined(partial[0], lambda a, b: combine.join(type, a, b))
+    return _loaded(type, found)
 
 
 def _join_pairwise(

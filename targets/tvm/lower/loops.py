@@ -8,8 +8,8 @@ in its border and padding lanes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from math import prod
 
 from tvm import tirx
@@ -126,6 +126,26 @@ def task_loops(lowering: Lowering, sizes: Sequence[int], body: Body) -> None:
     with builder.tasks("task_index", prod(sizes[:lead])) as position:
         outer = tuple(builder.bind(f"i{n}", i) for n, i in enumerate(split_index(position, sizes[:lead])))
         inner_loops(lowering, sizes[lead:], lambda index: body((*outer, *index)))
+
+
+def row_loops(lowering: Lowering, sizes: Sequence[int], body: Body) -> None:
+    """Loops over an index space within a task, shared by the threads that do it together."""
+    width = lowering.builder.width
+    if width == 1:
+        inner_loops(lowering, sizes, body)
+        return
+    rounds = -(-prod(sizes) // width)
+    with lowering.builder.serial("round", rounds) as number, own_places(lowering, number, sizes) as place:
+        body(place)
+
+
+@contextmanager
+def own_places(lowering: Lowering, number: Expr, sizes: Sequence[int]) -> Iterator[Index]:
+    """The place that a thread has in a round of those that do a task together, where there is one."""
+    builder, count = lowering.builder, prod(sizes)
+    flat = builder.bind("flat", number * integer(builder.width) + builder.lane)
+    with builder.when(flat < integer(count) if count % builder.width else None):
+        yield tuple(builder.bind("place", i) for i in split_index(flat, sizes))
 
 
 def inner_loops(lowering: Lowering, sizes: Sequence[int], body: Body) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 from tvm import tirx
 
@@ -24,7 +25,16 @@ from rtcc.targets.tvm.lower.accumulate import (
     accumulate_columns,
 )
 from rtcc.targets.tvm.lower.conversion import convert
-from rtcc.targets.tvm.lower.kernel import Index, Lowering, computing_type, integer, literal, narrowed, widened
+from rtcc.targets.tvm.lower.kernel import (
+    Index,
+    Lowering,
+    computing_type,
+    integer,
+    literal,
+    narrowed,
+    storage_type,
+    widened,
+)
 from rtcc.targets.tvm.lower.loops import for_each_element
 from rtcc.targets.tvm.lower.rules import kernel_rule
 
@@ -73,11 +83,13 @@ def _reduce(graph: Graph, op: reduce.Reduction, target: Target) -> tirx.PrimFunc
             lambda place, value: store_result(lowering, op, place, finish(value)),
         )  # fmt: skip
     else:
+        lowering.builder.work_together(prod(extents), storage_type(computing_type(op.type)))
 
         def body(index: Index) -> None:
             outer = kept_index(index)
             value = accumulate(lowering, op.type, extents, lambda inner: source(outer, inner), combine)
-            store_result(lowering, op, index, finish(value))
+            with lowering.builder.by_one():
+                store_result(lowering, op, index, finish(value))
 
         for_each_element(lowering, lowering.root, body)
     return lowering.builder.finish()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 from tvm import tirx
 
@@ -32,7 +33,7 @@ from rtcc.targets.tvm.lower.kernel import (
     storage_type,
     widened,
 )
-from rtcc.targets.tvm.lower.loops import inner_loops, task_loops
+from rtcc.targets.tvm.lower.loops import row_loops, task_loops
 from rtcc.targets.tvm.lower.reduction import squared, store_result
 from rtcc.targets.tvm.lower.rules import kernel_rule
 
@@ -78,7 +79,7 @@ class Row:
             with self.lowering.scope():
                 store_result(self.lowering, self.op, self.index(inner), result(inner))
 
-        inner_loops(self.lowering, self.extents, body)
+        row_loops(self.lowering, self.extents, body)
 
 
 def rows_kernel(graph: Graph, op: Op, axes: Sequence[int], body: Callable[[Row], None]) -> tirx.PrimFunc:
@@ -88,6 +89,7 @@ def rows_kernel(graph: Graph, op: Op, axes: Sequence[int], body: Callable[[Row],
     assert data is not None
     sizes = data.type.sizes
     outer = [size for axis, size in enumerate(sizes) if axis not in axes]
+    lowering.builder.work_together(prod(sizes[axis] for axis in axes), storage_type(computing_type(op.type)))
     if 0 not in sizes:
         task_loops(lowering, outer or (1,), lambda index: body(Row(lowering, op, axes, index[: len(outer)])))
     return lowering.builder.finish()

@@ -169,6 +169,7 @@ def general_global_pool(graph: Graph, op: pooling.GlobalPool, target: Target) ->
             before, finish = power_norm(op.p)
         case _:
             finish = _mean_of(prod(extents))
+    lowering.builder.work_together(prod(extents), storage_type(computing_type(op.type)))
 
     def body(index: Index) -> None:
         def term(place: Index) -> Expr:
@@ -176,7 +177,8 @@ def general_global_pool(graph: Graph, op: pooling.GlobalPool, target: Target) ->
             return before(widened(lowering.element(op.data, (*index[:2], *place))))
 
         value = accumulate(lowering, op.type, extents, term, combine)
-        store_result(lowering, op, index, finish(value))
+        with lowering.builder.by_one():
+            store_result(lowering, op, index, finish(value))
 
     for_each_element(lowering, lowering.root, body)
     return lowering.builder.finish()
@@ -186,12 +188,15 @@ def general_global_sum(graph: Graph, op: GlobalSum, target: Target) -> tirx.Prim
     """The sum of whole channels of bytes, in any layout."""
     lowering = Lowering(graph)
     extents = op.data.type.sizes[2:]
+    lowering.builder.work_together(prod(extents), storage_type(computing_type(op.type)))
 
     def body(index: Index) -> None:
         def term(place: Index) -> Expr:
             return lowering.element(op.data, (*index[:2], *place[: len(extents)])).astype("int32")
 
-        store_result(lowering, op, index, accumulate(lowering, op.type, extents, term, SUM))
+        value = accumulate(lowering, op.type, extents, term, SUM)
+        with lowering.builder.by_one():
+            store_result(lowering, op, index, value)
 
     for_each_element(lowering, lowering.root, body)
     return lowering.builder.finish()

@@ -14,10 +14,11 @@ from tvm import tirx
 from rtcc.artifact.elf import rename_and_hide
 from rtcc.emission.device_code import DeviceCode
 from rtcc.emission.toolchain import find_toolchain
-from rtcc.ir import Module
+from rtcc.ir import Graph, Module
 from rtcc.system.machine import Machine
 from rtcc.targets.cuda import Cuda
 from rtcc.targets.cuda.compile import lower_kernel
+from rtcc.targets.cuda.thread_builder import ThreadBuilder
 from rtcc.targets.tvm.build import KERNEL_SYMBOL, build_object, target_of
 from rtcc.targets.tvm.vector_math import fence_of_llvm
 
@@ -28,6 +29,18 @@ struct fake_kernel {
     void (*function)(void **parameters); unsigned int grid[3], block[3], parameters;
 };
 """
+
+
+class Alone(ThreadBuilder):
+    """Each thread does its task alone, as loops of a CPU can."""
+
+    def work_together(self, terms: int, dtype: str) -> None:
+        pass
+
+
+def for_host(kernel: Graph, target: Cuda) -> tirx.PrimFunc:
+    """The TIR of a kernel whose threads share nothing."""
+    return lower_kernel(kernel, target, fence_of_llvm, Alone)
 
 
 def of_host(func: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -61,7 +74,7 @@ def link_host_kernels(
     """A library for the stand-in driver: for each image of a kernel, the function that does what it does."""
     text, rows, files = [_HEAD], [], []
     for number, (name, code) in enumerate(codes.items()):
-        func = lower_kernel(module.kernels[name], target, fence_of_llvm)
+        func = for_host(module.kernels[name], target)
         contents = build_object(of_host(func), target_of("x86-64-v3"))
         (folder / f"k{number}.o").write_bytes(rename_and_hide(contents, KERNEL_SYMBOL, f"k{number}"))
         files.append(f"k{number}.o")

@@ -21,10 +21,9 @@ from rtcc.emission.emit_c import ModelSource
 from rtcc.ir import Graph
 from rtcc.system.child_process import Child
 from rtcc.targets.cuda import Cuda
-from rtcc.targets.cuda.compile import lower_kernel
 from rtcc.targets.cuda.device_code import launch_of
 from rtcc.text import parse_module
-from tests.targets.cuda.host_kernels import build_driver, link_host_kernels
+from tests.targets.cuda.host_kernels import build_driver, for_host, link_host_kernels
 
 COUNTED = (
     "used", "allocations", "host_allocations", "modules", "streams", "graphs", "executables", "retained",
@@ -43,7 +42,7 @@ class Hosted:
 
 def stand_in(kernel: Graph, target: Cuda, name: str) -> DeviceCode:
     """The code of a kernel, with the launch that it has, but nothing compiled."""
-    func = lower_kernel(kernel, target)
+    func = for_host(kernel, target)
     gives_up = func.params[-1].name == "code"
     cubin, ptx = b"\x7fELF of " + name.encode(), b".version 8.0\n// " + name.encode()
     return DeviceCode("rtcc_kernel", launch_of(func), ptx + b"\n", cubin + b"\n", 32, 0, 0, 0, gives_up)
