@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from benchmarks import arm_root
 from benchmarks.models.named import find_model
 from rtcc.compiler import Options, build

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from benchmarks.models.named import find_model
 from rtcc.cli.estimating import figures, loops_table
 from rtcc.compiler import Options, build

@@ -233,6 +233,15 @@ except rtcc.RtccError as error:
     assert "error[torch-missing]: a criterion by gradients runs in PyTorch" in python(code)
 
 
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_benchmarks_find_their_own_modules(script: Path) -> None:
+    """Each is run by its path, from any folder: the root comes first on `sys.path`, then what is imported."""
+    text = script.read_text()
+    imported = re.search(r"^ *from benchmarks", text, re.MULTILINE)
+    placed = text.find("sys.path.insert(0, str(Path(__file__)")
+    assert imported is None or 0 <= placed < imported.start()
+
+
 def test_the_public_interface_is_what_the_page_lists() -> None:
     page = (ROOT / "docs" / "stability.md").read_text()
     listed = re.findall(r"^    (rtcc\.[\w.]+)$", page, re.MULTILINE)
