@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from rtcc.data import open_data
+from rtcc.data import open_data, require_count
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
 from rtcc.pipeline import Pass, approximates
@@ -15,7 +15,7 @@ from rtcc.pipeline.exactness import Exactness
 from rtcc.quantization.calibration.collection import Collecting
 from rtcc.quantization.calibration.ranges import Range
 from rtcc.quantization.quantizer import name_values, quantize_module
-from rtcc.quantization.scheme import Scheme, Settings, require_count
+from rtcc.quantization.scheme import Scheme, Settings
 
 if TYPE_CHECKING:
     from rtcc.pipeline.compare import Feeds
@@ -51,7 +51,7 @@ class Quantize(Pass, Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_count(self.samples or None)
+        require_count(self.samples or None, "quantize-option")
 
     def declared_exactness(self) -> Exactness:
         return approximates("relative-l2", BOUNDS[self.scheme])

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
@@ -37,7 +37,7 @@ Runner = Callable[[Feeds], Mapping[str, NDArray[Any]]]
 Metric = Callable[[Runner], float]
 Labelled = tuple[Feeds, "NDArray[Any] | None"]
 Augment = Callable[[Feeds, np.random.Generator], Feeds]
-"""A sample as it may also have been: given one, and where randomness is to come from."""
+"""A sample as it may also have been: given one, which it may write to, and where randomness comes from."""
 
 LABELS = "labels"
 """The array of an `.npz` that no input takes: the right class of each sample."""
@@ -397,14 +397,48 @@ def _from_script(path: Path, inputs: Mapping[str, TensorType]) -> Data:
     return Data(str(path), identity, inputs, source, cast("Metric | None", metric))
 
 
-def open_augmentation(path: str | Path, main: Graph) -> Augment:
-    """`def augment(sample, random) -> dict` of a Python file, for the inputs of a graph.
+@dataclass(frozen=True)
+class Augmentation:
+    """A function of one's own that augments samples, held to the inputs' names, shapes and types.
 
-    sample: one array per input; random: a NumPy generator. What it gives is checked as samples are.
-    InvalidInput: data-missing, data-script, and on each call what a sample of a script may raise.
+    where: what errors call it. identity: what tells it from another one.
     """
-    path = Path(path)
+
+    function: Augment
+    inputs: Mapping[str, TensorType]
+    where: str
+    identity: str
+
+    def __call__(self, sample: Feeds, random: np.random.Generator) -> Feeds:
+        """One sample augmented; the arrays given stay as they are, whatever the function writes to its own.
+
+        InvalidInput: data-script, and what a sample of a script may raise.
+        """
+        try:
+            found = self.function({name: array.copy() for name, array in sample.items()}, random)
+        except (Exception, SystemExit) as error:
+            raise _script_failed("data-script", "augment()", error, self.where) from error
+        if not isinstance(found, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            message = f"augment() gave {type(found).__name__}; expected a dictionary of arrays"
+            raise InvalidInput("data-script", message, where=self.where)
+        if found.keys() != self.inputs.keys():
+            raise _wrong_names(self.where, found, self.inputs)
+        where = self.where
+        return {name: checked_array(found[name], type, name, where) for name, type in self.inputs.items()}
+
+
+def augmentation_of(given: str | Path | Augment, main: Graph) -> Augmentation:
+    """`def augment(sample, random) -> dict` of a Python file, or such a function, for the inputs of a graph.
+
+    sample: one array per input; random: a NumPy generator. A file is known by its bytes, a function by its
+    qualified name. InvalidInput: data-missing, data-script.
+    """
     inputs = dict(zip(input_names(main), (each.type for each in main.parameters), strict=True))
+    if not isinstance(given, str | Path):
+        named = given if hasattr(given, "__qualname__") else type(given)
+        name = f"{getattr(named, '__module__', '')}.{named.__qualname__}"
+        return Augmentation(given, inputs, "augment", name)
+    path = Path(given)
     if not path.is_file():
         raise InvalidInput("data-missing", f"there is no file {str(path)!r}")
     function = getattr(_import(path), "augment", None)
@@ -413,25 +447,8 @@ def open_augmentation(path: str | Path, main: Graph) -> Augment:
         raise InvalidInput(
             "data-script", "the file defines no function augment()", where=str(path), hint=hint
         )
-    return checked_augmentation(cast("Augment", function), inputs, str(path))
-
-
-def checked_augmentation(function: Augment, inputs: Mapping[str, TensorType], where: str) -> Augment:
-    """A function of one's own that augments samples, held to the inputs' names, shapes and types."""
-
-    def augmented(sample: Feeds, random: np.random.Generator) -> Feeds:
-        try:
-            found = function(dict(sample), random)
-        except (Exception, SystemExit) as error:
-            raise _script_failed("data-script", "augment()", error, where) from error
-        if not isinstance(found, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-            message = f"augment() gave {type(found).__name__}; expected a dictionary of arrays"
-            raise InvalidInput("data-script", message, where=where)
-        if found.keys() != inputs.keys():
-            raise _wrong_names(where, found, inputs)
-        return {name: checked_array(found[name], type, name, where) for name, type in inputs.items()}
-
-    return augmented
+    identity = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Augmentation(cast("Augment", function), inputs, str(path), identity)
 
 
 def _import(path: Path) -> ModuleType:
@@ -465,6 +482,13 @@ def require_data_form(data: object) -> None:
     if data is not None and not isinstance(data, str | Path | Mapping):
         message = f"data are of type {type(data).__name__}; expected a path, or arrays by input name"
         raise InvalidInput("data-form", message, hint='data={"input": array}, the first axis the samples')
+
+
+def require_count(count: object, code: str, what: str = "samples") -> None:
+    """InvalidInput of that code for a number of samples, None where none is given, that is no count."""
+    if count is not None and (isinstance(count, bool) or not isinstance(count, Integral) or count < 1):
+        message = f"{what}: expected a whole number from 1 on, found {count!r}"
+        raise InvalidInput(code, message, hint="leave it out for the default")
 
 
 def data_of(data: str | Path | Mapping[str, NDArray[Any]] | None, main: Graph) -> Data | None:

@@ -45,7 +45,7 @@ class Training:
             float, typer.Option(metavar="W", help="Of results in the loss.")
         ] = Settings.output_weight,
         class_axis: Annotated[
-            int, typer.Option(metavar="AXIS", help="Of an output's scores of classes, for kl.")
+            int, typer.Option(metavar="AXIS", help="Of an output's scores of classes, for kl and labels.")
         ] = Settings.class_axis,
         features: Annotated[
             list[str] | None,
@@ -145,15 +145,14 @@ def distill_(
     diverges ends with exit code 1, the best weights written.
     """
     from rtcc.model_file import require_model_path
-    from rtcc.system.files import replace_file, require_folder
+    from rtcc.system.files import replace_file, require_outputs
     from rtcc.training.distiller import distill
     from rtcc.training.report import make_report
 
     output = output or student.with_suffix(".distilled.onnx")
     require_model_path(output)
-    for path in (output, *([report] if report else [])):
-        require_folder(path)
     checkpoint = output.with_name(f"{output.name}.checkpoint")
+    require_outputs([output, checkpoint, report], [teacher, student, data, labels, augment])
     with progress(f"reading {student.name}") as say:
         try:
             found = distill(

@@ -11,6 +11,7 @@ import typer
 from rtcc.cli.app import app
 from rtcc.cli.arguments import ModelArgument, Reading, with_options_of
 from rtcc.cli.progress import progress
+from rtcc.errors import InvalidInput
 from rtcc.pruning.choice import Scope
 from rtcc.pruning.criteria import Criterion
 from rtcc.pruning.settings import DEFAULT_KEEP, REPAIRED_ON, Settings
@@ -68,6 +69,13 @@ class Going:
         self.sensitivity, self.factorize = sensitivity, factorize
         given = {"min_sqnr": min_sqnr, "max_drop": max_drop, "rounds": rounds}
         self.options = {name: value for name, value in given.items() if value is not None}
+
+    def require_no_model(self, output: Path | None, *, measure: bool) -> None:
+        """Refuse, beside --sensitivity, what is about a model that would be written."""
+        others = {"--factorize": self.factorize is not None, "--measure": measure, "-o": output is not None}
+        if given := [name for name, is_given in others.items() if is_given]:
+            message = f"--sensitivity writes no model, {given[0]} is about one"
+            raise InvalidInput("prune-option", message, hint=f"leave out {given[0]}, or --sensitivity")
 
 
 @app.command("prune", short_help="Take channels and heads out of a model, and repair it.", epilog=EXAMPLES)
@@ -148,13 +156,14 @@ def prune_(
     from rtcc.model_file import require_model_path
     from rtcc.pruning.pruner import prune
     from rtcc.pruning.report import make_report
-    from rtcc.system.files import replace_file, require_folder
+    from rtcc.system.files import replace_file, require_outputs
 
+    if going.sensitivity:
+        going.require_no_model(output, measure=measure)
     output = output or model.with_suffix(".pruned.onnx")
     if not going.sensitivity:
         require_model_path(output)
-    for path in (output, *([report] if report else [])):
-        require_folder(path)
+    require_outputs([None if going.sensitivity else output, report], [model, data])
     if measure:
         asked.require_here()
     given: dict[str, Any] = {

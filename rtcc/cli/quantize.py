@@ -22,7 +22,7 @@ from rtcc.quantization.scheme import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from rtcc.cli.progress import Say
     from rtcc.quantization.end_to_end import Quantized
@@ -155,11 +155,12 @@ def quantize_(
     from rtcc.system.files import replace_file
 
     output = output or model.with_suffix(f".{how.settings.scheme}.onnx")
-    _require_writable(output, report, plots)
+    state = output.with_name(f"{output.name}.calibration")
+    _require_writable([output, state, report], [model, how.data], plots)
     if measure:
         asked.require_here()
     with progress(f"reading {model.name}") as say:
-        found = _quantized(model, output, asked, how, say)
+        found = _quantized(model, output, state, asked, how, say)
         made = make_report(
             found, compare=compare, target=asked.target, progress=_spoken(say), measure_times=measure
         )
@@ -173,27 +174,30 @@ def quantize_(
     typer.echo(f"{output}: {output.stat().st_size:,} bytes")
 
 
-def _require_writable(output: Path, report: Path | None, plots: Path | None) -> None:
-    """Refuse, before the work, what could not be written after it."""
+def _require_writable(
+    files: Sequence[Path | None], inputs: Sequence[Path | None], plots: Path | None
+) -> None:
+    """Refuse, before the work, what could not be written after it; files: the model first."""
     from rtcc.model_file import require_model_path
-    from rtcc.system.files import require_folder
+    from rtcc.system.files import require_outputs
 
-    require_model_path(output)
-    for path in (output, *([report] if report else [])):
-        require_folder(path)
+    assert files[0] is not None
+    require_model_path(files[0])
+    require_outputs(files, inputs)
     if plots is not None:
         from rtcc.quantization.reporting.plots import figure_class
 
         figure_class()
 
 
-def _quantized(model: Path, output: Path, asked: Reading, how: Quantizing, say: Say) -> Quantized:
+def _quantized(
+    model: Path, output: Path, state: Path, asked: Reading, how: Quantizing, say: Say
+) -> Quantized:
     """The model quantised and written; what an interrupted run had found stays beside the output."""
     from rtcc.quantization.end_to_end import quantize
     from rtcc.quantization.mixed_precision.search import search_state
     from rtcc.quantization.quantizer import Step
 
-    state = output.with_name(f"{output.name}.calibration")
     last = Step("reading the model")
     speak = _spoken(say)
 

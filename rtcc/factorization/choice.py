@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from rtcc.errors import InvalidInput
 from rtcc.factorization.schemes import RULES, Scheme, full_rank, refusal, sketch
@@ -62,10 +62,14 @@ class Settings:
 
 def read_settings(text: str) -> Settings:
     """Settings as pipeline text has a pass's options, "energy=0.9,scheme=channel"; errors as there."""
-    from rtcc.pipeline.text import parse_pipeline
+    from rtcc.pipeline.text import parse_options
 
-    (found,) = parse_pipeline(f"factorize{{{text}}}" if text.strip() else "factorize")
+    found = parse_options("factorize", text)
     assert isinstance(found, Settings)
+    own = {each.name for each in fields(Settings)}
+    for each in fields(found):
+        if each.name not in own and getattr(found, each.name) != each.default:
+            raise _option(f"{each.name} is given among what layers are taken apart by", "give it beside that")
     return found
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from enum import Enum
 from functools import cache
+from numbers import Integral, Real
 from typing import Any, Literal, Union, cast
 
-from rtcc.pipeline.base import Pass, Size
+import numpy as np
+
+from rtcc.errors import InvalidInput
+from rtcc.pipeline.base import Size
 
 Text = "str | list[Text]"
 """An option's value as written: a word or string, or a list of those."""
@@ -22,13 +26,13 @@ class BadOption(ValueError):
 
 
 @cache
-def option_types(pass_class: type[Pass]) -> dict[str, Any]:
-    """The type of each option of a pass, in order of declaration."""
+def option_types(pass_class: type[Any]) -> dict[str, Any]:
+    """The type of each option of a pass, or field of such settings, in order of declaration."""
     hints = typing.get_type_hints(pass_class)
     return {field.name: hints[field.name] for field in fields(cast("Any", pass_class)) if field.init}
 
 
-def option_defaults(pass_class: type[Pass]) -> dict[str, Any]:
+def option_defaults(pass_class: type[Any]) -> dict[str, Any]:
     """The default of each option that has one."""
     found: dict[str, Any] = {}
     for field in cast("Sequence[Field[Any]]", fields(cast("Any", pass_class))):
@@ -53,6 +57,48 @@ def read_option(kind: Any, written: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, Enum):
         return _choose({str(member.value): member for member in kind}, written)
     return _read_word(kind, written)
+
+
+def take_option(kind: Any, given: Any) -> Any:
+    """The value of type `kind` that Python gives: one of that type, or words as `read_option` takes them.
+
+    Nothing is rounded or guessed: BadOption for 2.9 where a whole number is wanted.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        if given is None and type(None) in arguments:
+            return None
+        (kind,) = (each for each in arguments if each is not type(None))
+        return take_option(kind, given)
+    if origin is tuple and isinstance(given, list | tuple | str):
+        items: Sequence[Any] = [given] if isinstance(given, str) else cast("Sequence[Any]", given)
+        return tuple(take_option(arguments[0], item) for item in items)
+    if isinstance(given, str) and kind is not str:
+        return read_option(kind, given)
+    wanted = _GIVEN_AS.get(kind, kind) if isinstance(kind, type) else ()
+    if not isinstance(given, wanted) or (kind is not bool and isinstance(given, bool)):
+        raise BadOption(f"expected {describe_type(kind)}, found {given!r}")
+    return kind(given)
+
+
+_GIVEN_AS: dict[Any, Any] = {bool: (bool, np.bool_), int: Integral, float: Real}
+"""What else counts as such a number."""
+
+
+def given_options(settings: type[Any], options: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """Fields of settings by name, as `take_option` has them; InvalidInput `COMMAND-option`."""
+    kinds = option_types(settings)
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in kinds:
+            message, hint = f"there is no option {name!r}", f"the options are {', '.join(kinds)}"
+            raise InvalidInput(f"{command}-option", message, hint=hint)
+        try:
+            found[name] = take_option(kinds[name], value)
+        except BadOption as error:
+            hint = f"give {name} as `rtcc {command} -h` has it"
+            raise InvalidInput(f"{command}-option", f"{name}: {error}", hint=hint) from error
+    return found
 
 
 def write_option(value: Any) -> str:

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 _GRAMMAR = r"""
     pipeline: [item ("," item)*]
-    item: WORD ["{" [option ("," option)*] "}"]
+    item: WORD ["{" _options "}"]
+    options: _options
+    _options: [option ("," option)*]
     option: WORD "=" _value
     _value: WORD | STRING | list
     list: "[" [_value ("," _value)*] "]"
@@ -65,6 +67,14 @@ def parse_pipeline(text: str, named: Mapping[str, str] = NAMED_PIPELINES) -> tup
     return tuple(passes)
 
 
+def parse_options(name: str, text: str) -> Pass:
+    """The pass of a name with options as a pipeline has them between braces; errors as `parse_pipeline`."""
+    from lark import Token, Tree
+
+    options = _parsed(text, "options", "options are written option=value,option=value")
+    return _read_pass(Tree("item", [Token("WORD", name), *options.children]), text)
+
+
 def levels_in(text: str) -> tuple[str, ...]:
     """The -O items of a pipeline's text, in order; errors as `parse_pipeline` raises them."""
     heads = (cast("Token", cast("Tree[Token]", item).children[0]) for item in _items(text))
@@ -89,22 +99,26 @@ def print_pass(each: Pass) -> str:
 
 def _items(text: str) -> list[Token | Tree[Token]]:
     """What stands between the commas of a pipeline's text."""
+    return _parsed(text, "pipeline", "a pipeline is written pass,pass{option=value,…}").children
+
+
+def _parsed(text: str, start: str, form: str) -> Tree[Token]:
+    """The tree of a rule; form: what errors say is expected."""
     from lark import UnexpectedInput
 
     try:
-        return cast("Tree[Token]", cast("Any", _parser()).parse(text)).children
+        return cast("Tree[Token]", cast("Any", _parser()).parse(text, start))
     except UnexpectedInput as error:
         column = error.column if error.column > 0 else len(text) + 1
         line = error.line if error.line > 0 else 1
-        message = "a pipeline is written pass,pass{option=value,…}"
-        raise _error("pipeline-syntax", message, text, line, column) from None
+        raise _error("pipeline-syntax", form, text, line, column) from None
 
 
 @cache
 def _parser() -> Lark:
     from lark import Lark
 
-    return Lark(_GRAMMAR, start="pipeline", parser="lalr", maybe_placeholders=False)
+    return Lark(_GRAMMAR, start=["pipeline", "options"], parser="lalr", maybe_placeholders=False)
 
 
 def _read_pass(item: Tree[Token], text: str) -> Pass:

@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from rtcc.data import Data, data_of, require_data_form
+from rtcc.data import Data, data_of, require_count, require_data_form
 from rtcc.errors import InvalidInput
 from rtcc.factorization import choice as factorization
 from rtcc.factorization.factorizer import Factored, factorize_module
 from rtcc.ir import Module
 from rtcc.linear.layers import linear_layers
 from rtcc.model_file import write_module_as
+from rtcc.pipeline.options import given_options
 from rtcc.pruning.criteria import Criterion, Evidence, batch_norm_scales
 from rtcc.pruning.groups import Kept
 from rtcc.pruning.schedule import Outcome, Row, Sensitivities, prune_module, sensitivities, work_of
@@ -85,6 +86,7 @@ def prune(
         hint = "factorise first, then prune what that wrote"
         raise InvalidInput("prune-option", "layers are taken apart, or single weights go", hint=hint)
     require_data_form(data)
+    require_count(samples, "prune-option")
     module, evidence = _prepared(model, shapes, dims, values, settings.criterion)
     given = data_of(data, module.main)
     if isinstance(settings, Sparsity):
@@ -124,6 +126,7 @@ def sensitivity(
     """
     settings = replace(settings or Settings(), latency=True)
     require_data_form(data)
+    require_count(samples, "prune-option")
     module, evidence = _prepared(model, shapes, dims, values, settings.criterion)
     return sensitivities(module, settings, data_of(data, module.main), samples, target, evidence, say)
 
@@ -199,19 +202,5 @@ Kind = TypeVar("Kind", Settings, Sparsity)
 
 def settings_of(options: Mapping[str, Any], kind: type[Kind], settings: Kind | None = None) -> Kind:
     """Settings with fields given as they are or as words; InvalidInput `prune-option`."""
-    kinds: dict[str, Callable[[Any], Any]] = {
-        each.name: float if each.default is None else type(each.default) for each in fields(kind)
-    }
-    if isinstance(options.get("dense"), str):
-        options = {**options, "dense": (options["dense"],)}
-    found: dict[str, Any] = {}
-    for name, value in options.items():
-        if name not in kinds:
-            message = f"there is no option {name!r}"
-            raise InvalidInput("prune-option", message, hint=f"the options are {', '.join(kinds)}")
-        try:
-            found[name] = None if value is None else kinds[name](value)
-        except (TypeError, ValueError) as error:
-            hint = f"give {name} as `rtcc prune -h` has it"
-            raise InvalidInput("prune-option", f"{name}: {error}", hint=hint) from error
+    found = given_options(kind, options, "prune")
     return kind(**found) if settings is None else replace(settings, **found)

@@ -9,11 +9,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from rtcc.data import Data, data_of, require_data_form
+from rtcc.data import Data, data_of, require_count, require_data_form
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
 from rtcc.model_file import write_module_as
 from rtcc.pipeline import Pass
+from rtcc.pipeline.options import given_options
 from rtcc.quantization.calibration.collection import Collecting
 from rtcc.quantization.mixed_precision.search import Floor, Found, quantize_mixed
 from rtcc.quantization.quantizer import (
@@ -25,7 +26,7 @@ from rtcc.quantization.quantizer import (
     unwatched,
 )
 from rtcc.quantization.reporting.nearness import require_float_output
-from rtcc.quantization.scheme import Settings, require_count
+from rtcc.quantization.scheme import Settings
 from rtcc.target import host_of
 
 
@@ -77,7 +78,7 @@ def quantize(
 
     settings = settings_of(options, settings)
     floor = None if min_sqnr is None and max_drop is None else Floor.of(min_sqnr, max_drop)
-    require_count(samples)
+    require_count(samples, "quantize-option")
     require_data_form(data)
     module = read_model(model, shapes, dims, values)
     if module.level != "graph":
@@ -112,29 +113,7 @@ def preparation() -> tuple[Pass, ...]:
 
 def settings_of(options: Mapping[str, Any], settings: Settings | None = None) -> Settings:
     """Settings with fields given as they are or as words; InvalidInput `quantize-option`."""
-    from rtcc.pipeline.options import BadOption, read_option
-
-    kinds = _kinds()
-    found: dict[str, Any] = {}
-    for name, value in options.items():
-        if name not in kinds:
-            message = f"there is no option {name!r}"
-            raise InvalidInput("quantize-option", message, hint=f"the options are {', '.join(kinds)}")
-        if isinstance(value, str) and kinds[name] is not str:
-            try:
-                value = read_option(kinds[name], value)
-            except BadOption as error:
-                raise InvalidInput("quantize-option", f"{name}: {error}") from error
-        found[name] = value
-    return replace(settings or Settings(), **found)
-
-
-def _kinds() -> dict[str, Any]:
-    from dataclasses import fields
-    from typing import get_type_hints
-
-    hints = get_type_hints(Settings)
-    return {each.name: hints[each.name] for each in fields(Settings)}
+    return replace(settings or Settings(), **given_options(Settings, options, "quantize"))
 
 
 def _verify(module: Module) -> None:

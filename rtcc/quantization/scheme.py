@@ -187,13 +187,6 @@ class Settings:
         return self.scheme is Scheme.INT8
 
 
-def require_count(samples: object) -> None:
-    """InvalidInput `quantize-option` for a number of samples, None for all, that is no count."""
-    if samples is not None and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
-        message = f"{samples!r} samples: expected a whole number from 1 on, or none given for all"
-        raise InvalidInput("quantize-option", message)
-
-
 @dataclass(frozen=True)
 class Parameters:
     """What makes integers of real numbers: scales and zero points (one, or one a channel), the type."""

@@ -144,6 +144,23 @@ def require_folder(path: Path) -> None:
         raise InvalidInput("is-a-folder", message, hint="name a file in it")
 
 
+def require_outputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:
+    """Refuse paths of new files, before any work, that cannot be written or of which one destroys another.
+
+    inputs: files that are read. InvalidInput: what `require_folder` raises; same-file, where two outputs are
+    one, or one is an input.
+    """
+    known = {os.path.realpath(path): path for path in inputs if path is not None}
+    for path in outputs:
+        if path is None:
+            continue
+        require_folder(path)
+        other = known.setdefault(os.path.realpath(path), path)
+        if other is not path:
+            message = f"{str(path)!r} is to be written, and is {str(other)!r} as well"
+            raise InvalidInput("same-file", message, hint="give each file a path of its own")
+
+
 def cache_folder() -> Path:
     """`$RTCC_CACHE`, else `$XDG_CACHE_HOME/rtcc`, else `~/.cache/rtcc`; InvalidInput without a home."""
     if named := os.environ.get("RTCC_CACHE"):

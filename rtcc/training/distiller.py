@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from rtcc.data import Augment, Data, checked_augmentation, data_of, open_augmentation, require_data_form
+from rtcc.data import Augment, Data, augmentation_of, data_of, require_count, require_data_form
 from rtcc.errors import InvalidInput
 from rtcc.interpreter import input_names
 from rtcc.ir import Module
 from rtcc.model_file import write_module_as
+from rtcc.system.files import require_folder
 from rtcc.training.history import Evaluation, Stop
 from rtcc.training.installed import require_torch
 from rtcc.training.settings import Settings, settings_of
@@ -90,6 +91,10 @@ def distill(
     require_torch("training")
     settings = settings_of(options, settings)
     require_data_form(data)
+    require_count(samples, "distill-option")
+    require_count(threads, "distill-option", "threads")
+    if checkpoint is not None:
+        require_folder(Path(checkpoint))
     if resume and checkpoint is None:
         message = "resume goes on from a checkpoint, and none is named"
         raise InvalidInput("distill-option", message, hint="name the file: checkpoint=PATH")
@@ -105,7 +110,8 @@ def distill(
     say("reading samples")
     loaded = load_samples(
         found, Path(labels) if isinstance(labels, str) else labels, samples, settings.held_out,
-        _augmentation(augment, made), settings.seed, wants_labels=settings.label_weight > 0,
+        None if augment is None else augmentation_of(augment, made.main), settings.seed,
+        wants_labels=settings.label_weight > 0,
     )  # fmt: skip
     with using_threads(threads):
         return _trained(made, taught_by, found, loaded, settings, checkpoint, resume, say)
@@ -157,16 +163,6 @@ def _require_fit(student: Module, teacher: Module | None, settings: Settings, la
         raise InvalidInput("inputs-differ", message, hint=hint)
 
 
-def _augmentation(given: str | Path | Augment | None, student: Module) -> Augment | None:
-    if given is None:
-        return None
-    if isinstance(given, str | Path):
-        return open_augmentation(given, student.main)
-    types = (each.type for each in student.main.parameters)
-    inputs = dict(zip(input_names(student.main), types, strict=True))
-    return checked_augmentation(given, inputs, "augment")
-
-
 def _trained(
     student: Module, teacher: Module | None, data: Data, samples: Samples, settings: Settings,
     checkpoint: str | Path | None, resume: bool, say: Callable[[str], None],
@@ -177,7 +173,8 @@ def _trained(
     from rtcc.training.network import Network
     from rtcc.training.trainer import Checkpoints, Trainer
 
-    samples.require_classes(student.main.returned[0].type, data.name)
+    losses = Losses(student, teacher, settings)
+    samples.require_classes(student.main.returned[0].type, settings.class_axis, data.name)
     pairs = [pair.split("=") for pair in settings.features] if settings.feature_weight else []
     learner = Network(
         student, watched=[ours for ours, _ in pairs], zeros=settings.zeros, freeze=settings.freeze
@@ -187,7 +184,6 @@ def _trained(
         hint = "weights are float32 constants, or integers that are dequantised; freeze fewer layers"
         raise InvalidInput("nothing-to-train", message, hint=hint)
     master = None if teacher is None else Network(teacher, watched=[theirs for _, theirs in pairs])
-    losses = Losses(student, teacher, settings)
     kept: Checkpoints | None = None
     if checkpoint is not None:
         identity = identity_of((student, teacher), data.identity, samples.identity, settings)

@@ -17,7 +17,7 @@ Fisher approximation, NeurIPS 2019).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from rtcc.data import Data
 from rtcc.errors import InvalidInput
-from rtcc.ir import Constant, Module
+from rtcc.ir import Constant, Module, TensorType
 from rtcc.linear.layers import Layer, linear_layers
 from rtcc.quantization.reporting.nearness import require_float_output
 from rtcc.training.losses import Losses
@@ -102,15 +102,27 @@ def _stacked(each: Sequence[tuple[Array, Array | None]]) -> Changes:
 def _losses(network: Network, module: Module, data: Data, most: int) -> Iterator[Tensor]:
     """One for each sample with a label, several for each without."""
     samples = load_samples(data, None, most, 0.0, None, 0, wants_labels=data.labelled is not None)
-    samples.require_classes(module.main.returned[0].type, data.name)
-    judge = Losses(module, None, ON_LABELS)
+    judge: Losses | None = None
+    if data.labelled is not None:
+        scores = module.main.returned[0].type
+        axis = _only_axis(scores)
+        samples.require_classes(scores, axis, data.name)
+        judge = Losses(module, None, replace(ON_LABELS, class_axis=axis or 0))
     random = torch.Generator().manual_seed(0)
     for batch in samples.one_by_one():
         found = network(batch.inputs)
-        if batch.labels is not None:
+        if judge is not None:
             yield judge(found, {}, batch.labels)["labels"]
         else:
             yield from (_along_random(found, random) for _ in range(DRAWS))
+
+
+def _only_axis(scores: TensorType) -> int | None:
+    """The axis of classes: that which makes up an output beside the axis of samples, None for none."""
+    wide = [axis for axis in range(1, scores.rank) if scores.sizes[axis] > 1]
+    if len(wide) > 1:
+        return None
+    return wide[0] if wide else (scores.rank - 1 if scores.rank else None)
 
 
 def _along_random(found: Tensors, random: torch.Generator) -> Tensor:

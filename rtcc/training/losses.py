@@ -37,7 +37,7 @@ class _Pair:
 class Losses(nn.Module):
     """The loss of a batch, in parts. What it learns itself are adapters between features of unlike widths.
 
-    InvalidInput: outputs-differ, features-differ, no-such-value.
+    InvalidInput: outputs-differ, features-differ, no-such-value, distill-option.
     """
 
     def __init__(self, student: Module, teacher: Module | None, settings: Settings) -> None:
@@ -51,6 +51,7 @@ class Losses(nn.Module):
         self.adapters = nn.ParameterDict()
         if teacher is not None and settings.output is not Output.NONE:
             self._results = _paired_outputs(student, teacher)
+        self._require_class_axis(student)
         if teacher is not None:
             random = torch.Generator().manual_seed(settings.seed)
             for text in settings.features:
@@ -60,6 +61,20 @@ class Losses(nn.Module):
     def needs_teacher(self) -> bool:
         """Whether the teacher is to run."""
         return bool(self._results or self._features)
+
+    def _require_class_axis(self, student: Module) -> None:
+        """Where scores of classes are read, they lie along an axis of the output."""
+        axis, read = self._settings.class_axis, set[str]()
+        if self._settings.output is Output.KL:
+            read = {pair.student for pair in self._results}
+        if self._settings.label_weight:
+            read.add(self._first)
+        for name, value in zip(output_names(student.main), student.main.returned, strict=True):
+            rank = value.type.rank
+            if name in read and not -rank <= axis < rank:
+                message = f"class_axis is {axis}, and the output {name} is {value.type}"
+                hint = f"give an axis from {-rank} to {rank - 1}" if rank else "compare by output=mse"
+                raise InvalidInput("distill-option", message, hint=hint)
 
     def _add_features(self, text: str, student: Module, teacher: Module, random: torch.Generator) -> None:
         of_student, of_teacher = text.split("=")
@@ -85,14 +100,24 @@ class Losses(nn.Module):
             terms = [self._feature_loss(number, found, taught) for number in range(len(self._features))]
             parts["features"] = settings.feature_weight * torch.stack(terms).mean()
         if labels is not None:
-            scores = _scores(found, self._first, self._of_student).reshape(labels.numel(), -1)
+            scores = self._by_position(_scores(found, self._first, self._of_student), labels)
             parts["labels"] = settings.label_weight * functional.cross_entropy(scores, labels.reshape(-1))
         return parts
 
     def right(self, found: Tensors, labels: Tensor) -> int:
         """For how many labels the first output is largest there."""
-        classes = found[self._first].reshape(labels.numel(), -1).argmax(1)
+        classes = self._by_position(found[self._first], labels).argmax(1)
         return int((classes == labels.reshape(-1)).sum())
+
+    def _by_position(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Scores [label, class], positions in the order of labels."""
+        return scores.movedim(self._class_axis, -1).reshape(labels.numel(), -1)
+
+    @property
+    def _class_axis(self) -> int:
+        """Of a batch, whose first axis is that of samples."""
+        axis = self._settings.class_axis
+        return axis if axis < 0 else axis + 1
 
     def regularization(self, student: Network) -> Tensor:
         """What the weights of at least two axes add."""
@@ -105,8 +130,7 @@ class Losses(nn.Module):
             return _relative_error(found[pair.student], taught[pair.teacher])
         ours = _scores(found, pair.student, self._of_student)
         theirs = _scores(taught, pair.teacher, self._of_teacher)
-        axis = settings.class_axis if settings.class_axis < 0 else settings.class_axis + 1
-        temperature = settings.temperature
+        axis, temperature = self._class_axis, settings.temperature
         target = torch.log_softmax(theirs / temperature, axis)
         each = target.exp() * (target - torch.log_softmax(ours / temperature, axis))
         return temperature**2 * each.sum(axis).mean()

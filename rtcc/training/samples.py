@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rtcc.data import Augment, Data, Feeds
+from rtcc.data import Augmentation, Data, Feeds
 from rtcc.errors import InvalidInput
 from rtcc.ir import TensorType
 
@@ -34,8 +34,9 @@ class Samples:
     """All samples, some held out; labels: [samples, width], the classes of what each sample holds."""
 
     def __init__(
-        self, feeds: list[Feeds], labels: Array | None, held_out: float, augment: Augment | None, seed: int
-    ) -> None:
+        self, feeds: list[Feeds], labels: Array | None, held_out: float, augment: Augmentation | None,
+        seed: int,
+    ) -> None:  # fmt: skip
         self._feeds, self._labels, self._augment, self._seed = feeds, labels, augment, seed
         every = round(1 / held_out) if held_out else 0
         numbers = np.arange(len(feeds))
@@ -44,23 +45,28 @@ class Samples:
 
     @property
     def identity(self) -> str:
-        """What tells other labels and other numbers of samples from these; samples themselves have one."""
+        """What tells other labels, numbers of samples, augmentations from these; samples have their own."""
         labels = b"" if self._labels is None else self._labels.tobytes()
-        return f"{len(self._feeds)} {hashlib.sha256(labels).hexdigest()} {self._augment is not None}"
+        augment = self._augment and self._augment.identity
+        return f"{len(self._feeds)} {hashlib.sha256(labels).hexdigest()} {augment}"
 
-    def require_classes(self, type: TensorType, where: str) -> None:
-        """InvalidInput `data-labels` where labels are no positions among an output's scores."""
+    def require_classes(self, type: TensorType, axis: int | None, where: str) -> None:
+        """InvalidInput `data-labels` where labels are no positions among an output's scores along an axis."""
         if self._labels is None:
             return
         if not type.dtype.is_float:
             message = f"the first output, {type}, has no scores of classes"
             hint = "leave the labels out, or make scores the first output"
             raise InvalidInput("data-labels", message, where=where, hint=hint)
-        classes, rest = divmod(type.elements, self._labels.shape[1])
+        width, classes = self._labels.shape[1], 0 if axis is None else type.sizes[axis]
+        if width * classes != type.elements:
+            message = f"{width} labels to a sample are not one for each {classes} scores of {type}"
+            hint = "a label for each position; class_axis (--class-axis) says along which axis scores lie"
+            raise InvalidInput("data-labels", message, where=where, hint=hint)
         lowest, highest = int(self._labels.min()), int(self._labels.max())
-        if rest or lowest < 0 or highest >= classes:
-            found = f"labels from {lowest} to {highest}, {self._labels.shape[1]} to a sample"
-            raise InvalidInput("data-labels", f"{found}, do not fit the first output, {type}", where=where,
+        if lowest < 0 or highest >= classes:
+            message = f"labels from {lowest} to {highest} do not fit the {classes} classes of {type}"
+            raise InvalidInput("data-labels", message, where=where,
                                hint="labels are numbers of classes, counted from 0")  # fmt: skip
 
     def batch(self, step: int, size: int) -> Batch:
@@ -98,8 +104,8 @@ class Samples:
 
 
 def load_samples(
-    data: Data, labels: Path | Array | None, most: int | None, held_out: float, augment: Augment | None,
-    seed: int, *, wants_labels: bool,
+    data: Data, labels: Path | Array | None, most: int | None, held_out: float,
+    augment: Augmentation | None, seed: int, *, wants_labels: bool,
 ) -> Samples:  # fmt: skip
     """The samples of data, with labels where they are wanted: from a file of their own, or the data's.
 
@@ -130,7 +136,12 @@ def _labels(data: Data, given: Path | Array | None, count: int) -> Array:
         message = f"labels are {form}; expected a class for each of {count} samples"
         hint = "one whole number per sample, or one per position of each"
         raise InvalidInput("data-labels", message, where=data.name, hint=hint)
-    return found[:count].reshape(count, -1).astype(np.int64)
+    found = found[:count].reshape(count, -1)
+    if found.dtype.kind == "f" and not (np.isfinite(found) & (found == np.rint(found))).all():
+        odd = found[~(np.isfinite(found) & (found == np.rint(found)))][0]
+        message, hint = f"a label is {odd}; expected the number of a class", "round them: labels.astype(int)"
+        raise InvalidInput("data-labels", message, where=data.name, hint=hint)
+    return found.astype(np.int64)
 
 
 def _read_labels(path: Path) -> Array:

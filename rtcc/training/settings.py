@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, get_type_hints
+from typing import Any
 
 from rtcc.errors import InvalidInput
+from rtcc.pipeline.options import given_options
 
 
 class Output(StrEnum):
@@ -104,6 +105,7 @@ class Settings:
         weights = ("output_weight", "feature_weight", "label_weight", "regularizer_weight")
         for name in (*weights, "clip", "patience", "seed"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
+        self._require("seed", self.seed < 2**64, "below 2**64")
         self._require("held_out", 0 <= self.held_out <= 0.5, "a share from 0 to 0.5")
         for pair in self.features:
             if pair.count("=") != 1 or not all(pair.split("=")):
@@ -126,15 +128,4 @@ class Settings:
 
 def settings_of(options: Mapping[str, Any], settings: Settings | None = None) -> Settings:
     """Settings with fields given as they are, or as words for enumerations; InvalidInput `distill-option`."""
-    kinds = get_type_hints(Settings)
-    found: dict[str, Any] = {}
-    for name, value in options.items():
-        if name not in kinds:
-            known = ", ".join(each.name for each in fields(Settings))
-            message = f"there is no option {name!r}"
-            raise InvalidInput("distill-option", message, hint=f"the options are {known}")
-        try:
-            found[name] = tuple(value) if kinds[name] == tuple[str, ...] else kinds[name](value)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput("distill-option", f"{name}: {error}") from error
-    return replace(settings or Settings(), **found)
+    return replace(settings or Settings(), **given_options(Settings, options, "distill"))

@@ -99,6 +99,9 @@ def test_what_is_refused(rtcc: Run, student: Path, tmp_path: Path) -> None:
         (("--resume",), "no-checkpoint"),
         (("-o", tmp_path / "out.txt"), "unknown-suffix"),
         (("-o", tmp_path / "none" / "out.onnx"), "no-such-folder"),
+        (("-o", student), "same-file"),
+        (("--report", tmp_path / "out.onnx"), "same-file"),
+        (("--report", tmp_path / "out.onnx.checkpoint"), "same-file"),
     ):
         given = ("-o", tmp_path / "out.onnx", *words)
         done = rtcc("distill", RESIDUAL, student, "--data", DIGITS, *QUICK, *given)

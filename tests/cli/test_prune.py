@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import onnx
@@ -48,6 +49,19 @@ def test_single_weights(rtcc: Run, tmp_path: Path) -> None:
     assert sum(each.size for each in weights) == row["parameters"][0]
 
 
+def test_no_file_is_two_things(rtcc: Run, tmp_path: Path) -> None:
+    model, out = tmp_path / "model.onnx", tmp_path / "out.onnx"
+    shutil.copy(RESIDUAL, model)
+    for words in (
+        ("-o", model),
+        ("-o", out, "--report", tmp_path / "none" / ".." / "out.onnx"),
+        ("--sensitivity", "--report", model),
+    ):
+        assert code_of(rtcc("prune", model, *words).errors) == "same-file", words
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    assert model.read_bytes() == RESIDUAL.read_bytes()
+
+
 def test_what_is_refused(rtcc: Run, tmp_path: Path) -> None:
     for words, code in (
         (("--keep", "2"), "prune-option"),
@@ -64,6 +78,9 @@ def test_what_is_refused(rtcc: Run, tmp_path: Path) -> None:
         (("--multiple", "0"), "prune-option"),
         (("--data", tmp_path / "none.npz"), "data-missing"),
         (("--data", RESIDUAL), "data-form"),
+        (("--sensitivity", "--factorize", "rank=1"), "prune-option"),
+        (("--sensitivity", "--measure"), "prune-option"),
+        (("--sensitivity", "-o", tmp_path / "small.onnx"), "prune-option"),
     ):
         done = rtcc("prune", RESIDUAL, *words)
         assert (done.code, code_of(done.errors)) == (1, code), (words, done.errors)

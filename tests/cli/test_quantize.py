@@ -105,6 +105,9 @@ def test_errors_come_before_the_work(rtcc: Run, lenet: Path, tmp_path: Path) -> 
     missing = rtcc("quantize", lenet, "--data", tmp_path / "none.npz", "-o", tmp_path / "x.onnx")
     assert "error[data-missing]" in missing.errors
     assert rtcc("quantize", lenet, "--scheme", "int3").code == 2
+    for words in (("-o", lenet), ("-o", tmp_path / "x.onnx", "--report", tmp_path / "x.onnx")):
+        assert "error[same-file]" in rtcc("quantize", lenet, "--scheme", "weights-int8", *words).errors
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_plots_without_matplotlib_fail_before_the_work(

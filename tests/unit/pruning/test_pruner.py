@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import rtcc
-from rtcc.errors import InvalidInput
+from rtcc.errors import InvalidInput, ParseError
 from rtcc.ir.ops.nn import Conv
 from rtcc.ir.verify import verify
 from rtcc.pipeline.inputs import random_inputs
@@ -121,6 +121,13 @@ def test_bad_input() -> None:
     assert code_of(least=-1.0) == "prune-option"
     assert code_of(multiple=0) == "prune-option"
     assert code_of(keep="half") == "prune-option"
+    assert code_of(latency="no") == "prune-option"
+    assert code_of(multiple=2.9) == "prune-option"
+    assert code_of(multiple=True) == "prune-option"
+    assert code_of(samples=-1) == "prune-option"
+    assert code_of(factorize="rank=1,samples=2") == "factorize-option"
+    with pytest.raises(ParseError, match="options are written"):
+        prune(RESIDUAL, factorize="rank=1},simplify{")
     assert code_of(share=0.5) == "prune-option"
     assert code_of(criterion="activation") == "no-data"
     assert code_of(data=3) == "data-form"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rtcc.ir import DType, Graph, Module, Return, TensorType
 from rtcc.ir.ops.activation import Relu
-from rtcc.ir.ops.nn import Gemm
+from rtcc.ir.ops.nn import Conv, Gemm
 from rtcc.ir.ops.softmax import Softmax
 
 Array = NDArray[Any]
@@ -30,12 +30,25 @@ def perceptron(width: int = 8, seed: int = 0, *, batch: int = 1, probabilities: 
     first = main.append(Gemm(x, constant("w1", INPUTS, width), constant("b1", width)))
     hidden = main.append(Relu(first.result))
     last = main.append(Gemm(hidden.result, constant("w2", width, CLASSES), constant("b2", CLASSES)))
-    hidden.result.name, last.result.name = "hidden", "logits"
+    first.result.name, hidden.result.name, last.result.name = "first", "hidden", "logits"
     result = last.result
     if probabilities:
         result = main.append(Softmax(result, axis=-1)).result
         result.name = "p"
     main.append(Return(result))
+    return module
+
+
+def pixels() -> Module:
+    """One convolution, of a pixel each: x f32[1,2,4,4] → scores of two classes f32[1,2,4,4]."""
+    random = np.random.default_rng(0)
+    module = Module()
+    main = module.add_graph(Graph("main"))
+    x = main.add_parameter(TensorType(DType.F32, (1, 2, 4, 4)), "x")
+    weight = module.add_constant("w", random.standard_normal((2, 2, 1, 1)).astype(np.float32))
+    scores = main.append(Conv(x, weight)).result
+    scores.name = "scores"
+    main.append(Return(scores))
     return module
 
 

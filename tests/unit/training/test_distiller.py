@@ -25,7 +25,7 @@ from rtcc.training.settings import Schedule, Settings
 from rtcc.training.trainer import rate
 from tests.frontend.models import run_onnxruntime
 from tests.unit.pruning.test_pruner import DIGITS, RESIDUAL
-from tests.unit.training.networks import CLASSES, perceptron, points
+from tests.unit.training.networks import CLASSES, perceptron, pixels, points
 
 TEACHER = perceptron(width=16, seed=3)
 QUICK = {"steps": 60, "evaluate": 20, "batch": 16, "learning_rate": 0.02, "temperature": 2.0}
@@ -93,6 +93,20 @@ def test_labels_teach_without_a_teacher() -> None:
     again = rtcc.distill(None, perceptron(), data, labels=labels, **options)
     assert same(found.module, again.module)
     assert make_report(found).metric is not None
+
+
+def test_labels_of_each_position_lie_beside_the_axis_of_classes() -> None:
+    x = np.random.default_rng(0).standard_normal((40, 2, 4, 4)).astype(np.float32)
+    labels = (x[:, 0] > x[:, 1]).astype(np.int64).reshape(40, 16)
+    options = {**QUICK, "output": "none", "label_weight": 1.0, "labels": labels, "learning_rate": 0.2}
+    found = rtcc.distill(None, pixels(), {"x": x}, class_axis=1, **options)
+    scores = np.concatenate([interpret(found.module, {"x": each[None]})["scores"] for each in x])
+    right = (scores.argmax(1).reshape(40, 16) == labels)[1::10].mean()
+    assert right > 0.9
+    assert found.best.right == pytest.approx(right)
+    assert refusal(None, pixels(), {"x": x}, **options) == "data-labels"  # along the last axis
+    one_each = {**options, "labels": labels[:, 0]}
+    assert refusal(None, pixels(), {"x": x}, class_axis=1, **one_each) == "data-labels"
 
 
 def test_features_are_brought_together_through_an_adapter() -> None:
@@ -239,7 +253,40 @@ def test_augmentation_is_checked_and_follows_the_seed() -> None:
         assert refusal(TEACHER, perceptron(), points(), augment=function, **options) == code
 
 
-def test_what_is_refused() -> None:
+def test_augmentation_in_place_leaves_the_samples() -> None:
+    seen: list[float] = []
+
+    def augment(sample, random):
+        sample["x"] += 1
+        seen.append(float(sample["x"].max()))
+        return sample
+
+    data = points(32)
+    before = data["x"].copy()
+    rtcc.distill(TEACHER, perceptron(), data, augment=augment, held_out=0.0, **QUICK)
+    assert max(seen) == pytest.approx(before.max() + 1)
+    assert (data["x"] == before).all()
+
+
+def test_a_checkpoint_of_another_augmentation_is_refused(tmp_path: Path) -> None:
+    script, checkpoint = tmp_path / "augment.py", tmp_path / "ck"
+    script.write_text("def augment(sample, random):\n    return sample\n")
+    options = {**QUICK, "steps": 4, "checkpoint": checkpoint}
+    words = (TEACHER, perceptron(), points())
+    rtcc.distill(*words, augment=script, **options)
+    rtcc.distill(*words, augment=script, resume=True, **options)
+    script.write_text("def augment(sample, random):\n    return {'x': 2 * sample['x']}\n")
+    assert refusal(*words, augment=script, resume=True, **options) == "checkpoint-other"
+
+    def doubled(sample, random):
+        return {"x": 2 * sample["x"]}
+
+    rtcc.distill(*words, augment=doubled, **options)
+    rtcc.distill(*words, augment=doubled, resume=True, **options)
+    assert refusal(*words, augment=dict.copy, resume=True, **options) == "checkpoint-other"
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
     student, data = perceptron(), points(32)
     with_labels = {"output": "none", "label_weight": 1.0}
     assert refusal(perceptron(batch=2), student, data) == "inputs-differ"
@@ -255,6 +302,15 @@ def test_what_is_refused() -> None:
     assert refusal(None, student, data, **with_labels) == "data-labels"
     assert refusal(None, student, data, labels=np.zeros(3), **with_labels) == "data-labels"
     assert refusal(None, student, data, labels=np.full(32, 7), **with_labels) == "data-labels"
+    assert refusal(None, student, data, labels=np.full(32, 1.9), **with_labels) == "data-labels"
+    assert refusal(None, student, data, labels=np.full(32, np.nan), **with_labels) == "data-labels"
+    for options in (
+        {"class_axis": 2}, {"class_axis": -3}, {"seed": 2**64}, {"samples": -1}, {"samples": 2.0},
+        {"threads": -1}, {"threads": 0}, {"steps": 2.9}, {"freeze": 3},
+    ):  # fmt: skip
+        assert refusal(TEACHER, student, data, **options) == "distill-option", options
+    late = tmp_path / "none" / "checkpoint"
+    assert refusal(TEACHER, "no model", data, checkpoint=late) == "no-such-folder"
     assert refusal(TEACHER, student, {"x": data["x"][:1]}) == "data-too-few"
     assert refusal(TEACHER, student, data, zeros="x") == "distill-option"
     layers = [op.result.name for op in prepared(student).main.ops if op.results]
