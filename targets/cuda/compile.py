@@ -12,18 +12,19 @@ from rtcc.target import parse_target
 from rtcc.targets.cuda.device_code import build_device_code
 from rtcc.targets.cuda.target import Cuda
 from rtcc.targets.cuda.thread_builder import ThreadBuilder
+from rtcc.targets.cuda.tiled import tiled_kernel
 from rtcc.targets.tvm.build import tir_text
 from rtcc.targets.tvm.function_builder import Expr
 from rtcc.targets.tvm.lower import compile as bridge
 from rtcc.targets.tvm.lower.kernel import written_by
-from rtcc.targets.tvm.vector_math import fenced_by
+from rtcc.targets.tvm.vector_math import fenced_by, instructions_of
 
 Fence = Callable[[Expr], Expr]
 
 
 def compile_text(text: str, blobs: dict[str, bytes], target: str) -> bytes:
     """The device code of the one kernel in `text`; blobs: bytes of its large constants by hash."""
-    found = _gpu_of(target)
+    found = gpu_of(target)
     with bridge.kernel_of(text, blobs) as kernel:
         return build_device_code(lower_kernel(kernel, found), found.model.name).to_bytes()
 
@@ -31,7 +32,7 @@ def compile_text(text: str, blobs: dict[str, bytes], target: str) -> bytes:
 def text_of(text: str, blobs: dict[str, bytes], target: str) -> str:
     """The TIR of the same kernel, as TVM prints it."""
     with bridge.kernel_of(text, blobs) as kernel:
-        return tir_text(lower_kernel(kernel, _gpu_of(target)))
+        return tir_text(lower_kernel(kernel, gpu_of(target)))
 
 
 def rounded(x: Expr) -> Expr:
@@ -47,10 +48,13 @@ def lower_kernel(
     fence, builder: for another compiler than nvcc, which makes what can be compared with it.
     """
     with written_by(builder), fenced_by(fence):
-        return bridge.lower_kernel(kernel, target)
+        with instructions_of(target.machine.features):
+            tiled = tiled_kernel(kernel, target)
+        return bridge.lower_kernel(kernel, target) if tiled is None else tiled
 
 
-def _gpu_of(target: str) -> Cuda:
+def gpu_of(target: str) -> Cuda:
+    """The target of a text."""
     found = parse_target(target)
     assert isinstance(found, Cuda)
     return found

@@ -25,6 +25,12 @@ def demand_cost(operations: int, values: Iterable[Value], threads: int, gpu: Gpu
     return Cost(operations / (gpu.flops * PLAIN_SHARE * busy), _moving(moved, gpu), LAUNCH_SECONDS)
 
 
+def tiled_cost(cycles: float, values: Iterable[Value], gpu: Gpu) -> Cost:
+    """A kernel whose multiprocessors are busy for so many cycles, and that reads and writes values once."""
+    moved = sum(value.type.storage_bytes for value in values)
+    return Cost(cycles / (gpu.gigahertz * 1e9), _moving(moved, gpu), LAUNCH_SECONDS)
+
+
 def loops_cost(types: Iterable[TensorType], gpu: Gpu) -> Cost:
     """One kernel that reads and writes tensors once."""
     return Cost(0.0, _moving(sum(type.storage_bytes for type in types), gpu), LAUNCH_SECONDS)

@@ -28,6 +28,7 @@ from rtcc.target import (
 )
 from rtcc.targets.cuda.cost import demand_cost, loops_cost
 from rtcc.targets.cuda.gpus import GPUS, Gpu
+from rtcc.targets.cuda.tiled_candidates import ALGORITHMS, Allowed, tiled_candidates
 from rtcc.targets.tvm.candidate_basis import error_of_sum
 from rtcc.targets.tvm.compile_kernels import compile_kernels, expect_kernels
 from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
@@ -51,8 +52,11 @@ class Cuda(Target):
     cpus: ClassVar[tuple[str, ...]] = tuple(GPUS)
     options: ClassVar[dict[str, str]] = {
         "host": "the CPU that launches: x86-64, or aarch64 as Jetsons have; the GPU's usual one by default",
+        "tf32": "yes lets tensor cores multiply float32 with 10 bits of mantissa; no by default",
     }
-    algorithms: ClassVar[dict[str, str]] = {GENERIC: "a thread for each element, plain loops in it"}
+    algorithms: ClassVar[dict[str, str]] = {
+        **ALGORITHMS, GENERIC: "a thread for each element, plain loops in it",
+    }  # fmt: skip
     tools: ClassVar[dict[str, str]] = {
         "nvcc": "compiles for GPUs (NVIDIA's CUDA toolkit 12.0 or newer; Debian: nvidia-cuda-toolkit)",
     }
@@ -69,6 +73,11 @@ class Cuda(Target):
             message = f"host must be {' or '.join(HOSTS)}, found {self._host!r}"
             raise InvalidInput("target-option", message, hint="leave it out for the GPU's usual host")
 
+        self.allowed = Allowed(self.model, self.settings.get("tf32", "no") == "yes")
+        if self.settings.get("tf32", "no") not in ("yes", "no"):
+            message = f"tf32 must be yes or no, found {self.settings['tf32']!r}"
+            raise InvalidInput("target-option", message, hint="leave it out for products in full float32")
+
     @property
     def model(self) -> Gpu:
         """The GPU's facts."""
@@ -79,7 +88,7 @@ class Cuda(Target):
         gpu = self.model
         return {"architecture": gpu.name, "product": gpu.product, "host": self._host,
                 "multiprocessors": gpu.multiprocessors, "shared bytes of a block": gpu.block_bytes,
-                "registers of a multiprocessor": gpu.registers, "L2 bytes": gpu.l2,
+                "registers of a multiprocessor": gpu.registers, "L2 bytes": gpu.l2, "tf32": self.allowed.tf32,
                 "gigabytes per second": gpu.gigabytes_per_second}  # fmt: skip
 
     @property
@@ -90,6 +99,9 @@ class Cuda(Target):
     def host(self) -> str:
         """This machine, where floats are computed for calibration."""
         return DEFAULT_TARGET
+
+    def multiplies(self, dtype: DType) -> bool:
+        return super().multiplies(dtype) or dtype is DType.F16
 
     def lanes(self, dtype: DType) -> int:
         return 1
@@ -111,7 +123,8 @@ class Cuda(Target):
             case _:
                 return ()
         cost = demand_cost(anchor.operations(), values, anchor.type.elements, self.model)
-        return (Candidate(GENERIC, cost, error_of_sum(terms)),)
+        generic = Candidate(GENERIC, cost, error_of_sum(terms))
+        return *tiled_candidates(anchor, constants, self.allowed), generic
 
     def conversion_cost(self, type: TensorType, layout: Layout | None) -> Cost:
         return loops_cost((type, type.with_layout(layout)), self.model)
@@ -131,7 +144,7 @@ class Cuda(Target):
 
     def lowering_passes(self, level: str) -> str:
         chosen = f"select-conv{{conv={GENERIC}}}" if level == "-O0" else "select-conv{transforms=false}"
-        return f"legalize,fold-constants,expand-loops,fuse,{chosen},outline-kernels,plan-memory"
+        return f"legalize,fold-constants,expand-loops,fuse,{chosen},select-layout,outline-kernels,plan-memory"
 
     def expect_code(self) -> None:
         expect_kernels(SOURCES, GENERATOR)

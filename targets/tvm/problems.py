@@ -225,7 +225,7 @@ def fft_problem(op: FftConv, lanes: int, halos: Halos = NO_HALOS) -> FftProblem:
     return FftProblem(turned(problem), (1, rows))
 
 
-def im2col_problem(conv: nn.Conv | SparseConv, lanes: int) -> Im2colProblem:
+def im2col_problem(conv: nn.Conv | ConvSum | SparseConv, lanes: int) -> Im2colProblem:
     """A convolution of plain tensors as its micro-kernel takes it."""
     data = conv.data.type.sizes
     kernel = conv.kernel_shape if isinstance(conv, SparseConv) else conv.weight.type.sizes[2:]

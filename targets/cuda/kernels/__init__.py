@@ -10,10 +10,11 @@ TVM.
 | gemm | the product itself: slabs of both operands copied ahead, sums in registers |
 | slabs | where operands come from: packed constants, rows, columns, a convolution's gathered pixels |
 | matmul | `matmul`: batched products and those by constants |
-| stores | four or two neighbouring results of a thread |
+| stores | neighbouring results of a thread |
 | fragment_tiles | tiles of products on tensor cores |
 | fragments | these products: f16, bf16, tf32, int8, by `ldmatrix` and `mma` |
 | tensor_matmul | products by constants on tensor cores |
 | tensor_conv | convolution on tensor cores, over blocks of channels |
+| depthwise_tiles, depthwise | convolution with one filter per channel |
 | implicit_gemm | `implicit_gemm`: convolution of plain tensors |
 """

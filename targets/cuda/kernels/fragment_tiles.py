@@ -5,7 +5,6 @@ A chunk is 8 halves, 4 floats or 16 bytes of one row; two of them are the depth 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from math import prod
@@ -13,6 +12,7 @@ from math import prod
 from rtcc.targets.cuda.kernels.gemm_tiles import (
     BLOCK_CYCLES,
     COPY_CYCLES,
+    LARGEST_PLACE,
     MOST_BLOCKS,
     SHARED_BYTES,
     STEP_CYCLES,
@@ -20,6 +20,7 @@ from rtcc.targets.cuda.kernels.gemm_tiles import (
     Multiprocessors,
 )
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem
 
 CHUNK_BYTES = 16
 """What one asynchronous copy brings, and a row of a matrix that ldmatrix loads."""
@@ -147,18 +148,20 @@ def cycles(shape: GemmShape, tile: FragmentTile, kind: Kind, gpu: Multiprocessor
     return rounds * (-(-shape.depth // depth) * step + BLOCK_CYCLES)
 
 
-def best_tiles(
-    shape: GemmShape, kind: Kind, gpu: Multiprocessors, illegal: Callable[[FragmentTile], str | None]
-) -> list[FragmentTile]:
-    """The legal tiles, the fastest first; `illegal` has reasons of the operator's own."""
-    legal = [tile for tile in TILES if not (tile_illegal(tile) or illegal(tile))]
-    return sorted(legal, key=lambda tile: cycles(shape, tile, kind, gpu))
+def best_tiles(shape: GemmShape, kind: Kind, gpu: Multiprocessors) -> list[FragmentTile]:
+    """The tiles, the fastest first."""
+    return sorted(TILES, key=lambda tile: cycles(shape, tile, kind, gpu))
 
 
-def conv_illegal(problem: Im2colProblem, kind: Kind) -> str | None:
-    """Why a convolution has no such kernel, or None."""
-    if problem.groups > 1:
-        return f"it is in {problem.groups} groups, expected one"
-    if problem.filters % kind.chunk:
-        return f"it has {problem.filters} filters, expected a multiple of {kind.chunk}"
+def product_illegal(problem: MatmulProblem, kind: Kind) -> str | None:
+    """Why a product by a constant has no such kernel, or None."""
+    if problem.depth % kind.chunk:
+        return f"rows have {problem.depth} terms, expected a multiple of {kind.chunk}"
+    if problem.rows > LARGEST_PLACE * ROWS:
+        return f"it has {problem.rows} rows, expected at most {LARGEST_PLACE * ROWS}"
     return None
+
+
+def conv_illegal(problem: Im2colProblem) -> str | None:
+    """Why a convolution has no such kernel, or None."""
+    return f"it is in {problem.groups} groups, expected one" if problem.groups > 1 else None

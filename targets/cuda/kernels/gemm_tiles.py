@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem
 
 QUAD = 4
 """Floats of 16 bytes, the widest load."""
@@ -121,6 +122,11 @@ class GemmShape:
         found = max(self.blocks(tile)[1:])
         reason = f"{found} blocks on an axis of the grid, at most {LARGEST_PLACE}"
         return reason if found > LARGEST_PLACE else None
+
+
+def product_shape(problem: MatmulProblem) -> GemmShape:
+    """A matrix product."""
+    return GemmShape(problem.rows, problem.columns, problem.depth, problem.batch)
 
 
 def conv_shape(problem: Im2colProblem) -> GemmShape:

@@ -16,9 +16,9 @@ from tvm import tirx
 
 from rtcc.targets.cuda.device_builder import DeviceBuilder
 from rtcc.targets.cuda.kernels.gemm import Product
-from rtcc.targets.cuda.kernels.gemm_tiles import GemmTile, conv_shape, group_illegal, tile_illegal
+from rtcc.targets.cuda.kernels.gemm_tiles import QUAD, GemmTile, conv_shape, group_illegal, tile_illegal
 from rtcc.targets.cuda.kernels.slabs import Columns, Matrix, Packed, Pixels, Slab
-from rtcc.targets.cuda.kernels.stores import store_quad
+from rtcc.targets.cuda.kernels.stores import store_neighbours
 from rtcc.targets.tvm.function_builder import Expr, Index
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue, Position
@@ -56,7 +56,7 @@ def make(problem: Im2colProblem, epilogue: Epilogue | None, tile: GemmTile) -> t
             place = _place(problem, where + lane)
             return finish(sums(lane), Position((image, channel, *place), problem.rank - 1, 1))
 
-        store_quad(kernel, output, [image, channel], where, at < problem.group_filters, value)
+        store_neighbours(kernel, output, [image, channel], where, QUAD, value, at < problem.group_filters)
 
     product.emit(store)
     return kernel.finish()

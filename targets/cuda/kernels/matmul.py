@@ -12,22 +12,17 @@ from tvm import tirx
 
 from rtcc.targets.cuda.device_builder import DeviceBuilder
 from rtcc.targets.cuda.kernels.gemm import Product
-from rtcc.targets.cuda.kernels.gemm_tiles import GemmShape, GemmTile, tile_illegal
+from rtcc.targets.cuda.kernels.gemm_tiles import QUAD, GemmTile, product_shape, tile_illegal
 from rtcc.targets.cuda.kernels.slabs import Columns, Matrix, Packed, Rows, Slab
-from rtcc.targets.cuda.kernels.stores import store_quad
+from rtcc.targets.cuda.kernels.stores import store_neighbours
 from rtcc.targets.tvm.function_builder import Expr, Index
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue, Position
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, Right
 
 
-def shape_of(problem: MatmulProblem) -> GemmShape:
-    """The product that a problem is."""
-    return GemmShape(problem.rows, problem.columns, problem.depth, problem.batch)
-
-
 def make(problem: MatmulProblem, epilogue: Epilogue | None, tile: GemmTile) -> tirx.PrimFunc:
     """The kernel (left, right, *epilogue parameters, output); epilogue positions are (image, row, column)."""
-    shape = shape_of(problem)
+    shape = product_shape(problem)
     reason = tile_illegal(tile, left_in_rows=True) or shape.illegal(tile)
     assert reason is None, reason
     assert problem.right is not Right.TRANSPOSED, "the right-hand matrix is plain or packed"
@@ -52,7 +47,7 @@ def make(problem: MatmulProblem, epilogue: Epilogue | None, tile: GemmTile) -> t
         def value(lane: Index) -> Expr:
             return finish(sums(lane), Position((image, at, where + lane), 2, 1))
 
-        store_quad(kernel, output, [image, at], where, at < problem.rows, value)
+        store_neighbours(kernel, output, [image, at], where, QUAD, value, at < problem.rows)
 
     product.emit(store)
     return kernel.finish()

@@ -1,5 +1,5 @@
 # pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-"""How a thread stores neighbouring results: four, or two."""
+"""How a thread stores neighbouring results."""
 
 from __future__ import annotations
 
@@ -8,50 +8,48 @@ from collections.abc import Callable, Sequence
 from tvm import tirx
 
 from rtcc.targets.cuda.device_builder import DeviceBuilder
-from rtcc.targets.cuda.kernels.gemm_tiles import QUAD
 from rtcc.targets.tvm.function_builder import Expr, Index, vector
 
 
-def store_quad(
+def store_neighbours(
     kernel: DeviceBuilder,
     output: tirx.Buffer,
     line: Sequence[Index],
     column: Index,
-    exists: Expr,
+    count: int,
     value: Callable[[Index], Expr],
+    exists: Expr | None = None,
+    is_result: Callable[[Index], Expr] | None = None,
 ) -> None:
-    """output[line, column + lane] = value(lane), as far as columns go; at once where lines are whole quads.
+    """output[line, column + lane] = value(lane) of `count` neighbours, as far as columns go.
 
-    exists: whether the line does. column: a multiple of four. `value` is asked for results that exist alone.
+    At once where lines are whole groups of so many. exists: whether the line does. column: a multiple of
+    `count`. `value` is asked for results that exist alone; is_result: which of the neighbours are results,
+    where others are stored as zeros.
     """
-    columns = int(output.ty.shape[-1])
-    if columns % QUAD == 0:
-        with kernel.when(tirx.all(exists, column < columns)):
-            quad = kernel.local("quad", (QUAD,))
-            with kernel.unrolled("lane", QUAD) as lane:
-                kernel.store(quad, [lane], value(lane))
-            kernel.store(output, [*line, vector(column, QUAD)], quad[vector(0, QUAD)])
-        return
-    with kernel.unrolled("lane", QUAD) as lane, kernel.when(tirx.all(exists, column + lane < columns)):
-        kernel.store(output, [*line, column + lane], value(lane))
-
-
-def store_pair(
-    kernel: DeviceBuilder,
-    output: tirx.Buffer,
-    line: Sequence[Index],
-    column: Index,
-    exists: Expr,
-    value: Callable[[Index], Expr],
-) -> None:
-    """output[line, column + lane] = value(lane) of two neighbours, as far as columns go; column is even."""
     columns, dtype = int(output.ty.shape[-1]), str(output.ty.dtype)
-    if columns % 2 == 0 and dtype in ("float32", "float16"):
-        with kernel.when(tirx.all(exists, column < columns)):
-            pair = kernel.local("pair", (2,), dtype)
-            with kernel.unrolled("lane", 2) as lane:
-                kernel.store(pair, [lane], value(lane))
-            kernel.store(output, [*line, vector(column, 2)], pair[vector(0, 2)])
+    line_exists = [] if exists is None else [exists]
+    if columns % count == 0 and f"{dtype}x{count}" in _VECTORS:
+        with kernel.when(tirx.all(*line_exists, column < columns)):
+            held = kernel.local("held", (count,), dtype)
+            # Written out: some loops nvcc leaves as they are, and then `held` is in no register.
+            for lane in range(count):
+                if is_result is not None:
+                    kernel.store(held, [lane], tirx.const(0, dtype))
+                with kernel.when(None if is_result is None else is_result(lane)):
+                    kernel.store(held, [lane], value(lane))
+            kernel.store(output, [*line, vector(column, count)], held[vector(0, count)])
         return
-    with kernel.unrolled("lane", 2) as lane, kernel.when(tirx.all(exists, column + lane < columns)):
-        kernel.store(output, [*line, column + lane], value(lane))
+    with (
+        kernel.unrolled("lane", count) as lane,
+        kernel.when(tirx.all(*line_exists, column + lane < columns)),
+    ):
+        with kernel.when(None if is_result is None else is_result(lane)):
+            kernel.store(output, [*line, column + lane], value(lane))
+        if is_result is not None:
+            with kernel.when(tirx.Not(is_result(lane))):
+                kernel.store(output, [*line, column + lane], tirx.const(0, dtype))
+
+
+_VECTORS = ("float32x2", "float32x4", "float16x2", "float16x4", "float16x8")
+"""What CUDA stores in one instruction, of the types that kernels give."""

@@ -17,7 +17,7 @@ from tvm import tirx
 from rtcc.targets.cuda.device_builder import DeviceBuilder
 from rtcc.targets.cuda.kernels.fragment_tiles import FragmentTile, Kind, conv_illegal, tile_illegal
 from rtcc.targets.cuda.kernels.fragments import Chunks, FragmentProduct
-from rtcc.targets.cuda.kernels.stores import store_pair
+from rtcc.targets.cuda.kernels.stores import store_neighbours
 from rtcc.targets.tvm.function_builder import Expr, Index
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue, Position
@@ -30,7 +30,7 @@ def make(
 
     result: TVM's name of the output's elements.
     """
-    reason = tile_illegal(tile) or conv_illegal(problem, kind)
+    reason = tile_illegal(tile) or conv_illegal(problem)
     assert reason is None, reason
     filter_taps = [window.taps for window in problem.windows]
     pixels, taps = prod(problem.output), prod(filter_taps)
@@ -43,7 +43,7 @@ def make(
     data = kernel.buffer("input", (problem.batch * channel_blocks * extent * kind.chunk,), kind.left)
     weights = kernel.buffer("weights", (grid[1] * tile.columns * chunks * kind.chunk,), kind.right)
     finish = BoundEpilogue(kernel, epilogue)
-    blocks = problem.filters // kind.chunk
+    blocks = -(-problem.filters // kind.chunk)
     output = kernel.buffer("output", (problem.batch * blocks * pixels, kind.chunk), result)
     first_row, first_column = kernel.block_index[0] * tile.rows, kernel.block_index[1] * tile.columns
 
@@ -79,8 +79,12 @@ def make(
             return finish(sums(lane), Position((image, filter_ + lane, *place), problem.rank - 1, 1))
 
         line = (image * blocks + tirx.truncdiv(filter_, kind.chunk)) * pixels + rest
-        exists = tirx.all(pixel < rows, filter_ < problem.filters)
-        store_pair(kernel, output, [line], tirx.truncmod(filter_, kind.chunk), exists, value)
+        exists = tirx.all(pixel < rows, filter_ < blocks * kind.chunk)
+        is_whole = problem.filters % kind.chunk == 0
+        store_neighbours(
+            kernel, output, [line], tirx.truncmod(filter_, kind.chunk), 2, value, exists,
+            None if is_whole else lambda lane: filter_ + lane < problem.filters,
+        )  # fmt: skip
 
     FragmentProduct(kernel, tile, kind, chunks, *slabs).emit(store)
     return kernel.finish()

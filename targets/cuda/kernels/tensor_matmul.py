@@ -11,9 +11,9 @@ from collections.abc import Callable
 from tvm import tirx
 
 from rtcc.targets.cuda.device_builder import DeviceBuilder
-from rtcc.targets.cuda.kernels.fragment_tiles import FragmentTile, Kind, tile_illegal
+from rtcc.targets.cuda.kernels.fragment_tiles import FragmentTile, Kind, product_illegal, tile_illegal
 from rtcc.targets.cuda.kernels.fragments import Chunks, FragmentProduct
-from rtcc.targets.cuda.kernels.stores import store_pair
+from rtcc.targets.cuda.kernels.stores import store_neighbours
 from rtcc.targets.tvm.function_builder import Expr, Index
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue, Position
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem
@@ -26,9 +26,8 @@ def make(
 
     result: TVM's name of the output's elements.
     """
-    reason = tile_illegal(tile)
+    reason = tile_illegal(tile) or product_illegal(problem, kind)
     assert reason is None, reason
-    assert problem.depth % kind.chunk == 0, "rows begin at multiples of 16 bytes"
     grid = -(-problem.columns // tile.columns), -(-problem.rows // tile.rows), 1
     kernel = DeviceBuilder(grid, (tile.threads, 1, 1))
     chunks = problem.depth // kind.chunk
@@ -53,9 +52,9 @@ def make(
 
     def store(row: Index, column: Index, sums: Callable[[Index], Expr]) -> None:
         at, where = kernel.bind("at", first_row + row), kernel.bind("where", first_column + column)
-        store_pair(
-            kernel, output, [at], where, at < problem.rows,
-            lambda lane: finish(sums(lane), Position((0, at, where + lane), 2, 1)),
+        store_neighbours(
+            kernel, output, [at], where, 2,
+            lambda lane: finish(sums(lane), Position((0, at, where + lane), 2, 1)), at < problem.rows,
         )  # fmt: skip
 
     FragmentProduct(kernel, tile, kind, chunks, *slabs).emit(store)

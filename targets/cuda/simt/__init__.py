@@ -19,3 +19,4 @@ barrier between |
 
 from rtcc.targets.cuda.simt.faults import KernelFault as KernelFault
 from rtcc.targets.cuda.simt.machine import interpret as interpret
+from rtcc.targets.cuda.simt.machine import interpret_lowered as interpret_lowered

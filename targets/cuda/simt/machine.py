@@ -36,7 +36,11 @@ def interpret(func: tirx.PrimFunc, arrays: Sequence[npt.NDArray[Any]], architect
 
     Raises `KernelFault` for what the package lists.
     """
-    lowered = lowered_for_device(func, architecture)
+    interpret_lowered(lowered_for_device(func, architecture), arrays)
+
+
+def interpret_lowered(lowered: tirx.PrimFunc, arrays: Sequence[npt.NDArray[Any]]) -> None:
+    """As `interpret`, of what `lowered_for_device` gave: for kernels that are launched several times."""
     machine = _Machine(lowered)
     pairs = list(zip(lowered.params, arrays, strict=True))
     for param, array in pairs:

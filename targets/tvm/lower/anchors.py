@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
 from math import prod
+from typing import TYPE_CHECKING
 
 from tvm import tirx
 
@@ -15,7 +16,7 @@ from rtcc.ir.ops import nn, pooling
 from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.fft_conv import FftConv
-from rtcc.ir.ops.integer import ConvSum, GlobalSum, WindowSum
+from rtcc.ir.ops.integer import ConvSum, GlobalSum, MatMulSum, WindowSum
 from rtcc.ir.ops.softmax import Softmax
 from rtcc.ir.ops.sparse import SparseConv, SparseMatMul
 from rtcc.ir.ops.winograd import WinogradConv
@@ -67,6 +68,9 @@ from rtcc.targets.tvm.problems import (
     token_attention_problem,
     winograd_problem,
 )
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _CONVOLUTIONS = {
     "direct": direct_conv.make, "depthwise": depthwise_conv.make, "direct_plain": plain_conv.make,
@@ -227,6 +231,20 @@ def conv_coordinates(op: nn.Conv | ConvSum) -> Callable[[Position], Position]:
     return _turned if is_column(op) else _same
 
 
+def product_coordinates(
+    op: nn.MatMul | nn.Gemm | MatMulSum, *, packed: bool
+) -> Callable[[Position], Position]:
+    """From a product kernel's (image, row, column) to the result's; packed: all rows are of one image."""
+    lead = op.type.sizes[:-1] if packed else op.type.sizes[:-2]
+
+    def logical(at: Position) -> Position:
+        image, row, column = at.index
+        outer = split_index(row, lead) if packed else (*split_index(image, lead), row)
+        return Position((*outer, column), op.type.rank - 1, at.lanes)
+
+    return logical
+
+
 def _same(at: Position) -> Position:
     return at
 
@@ -248,7 +266,7 @@ def result_layout(graph: Graph) -> Layout | None:
 
 def require_tile(
     op: Op,
-    tile: Tile | ColumnsTile | MatmulTile | Blocking | Im2colTile,
+    tile: DataclassInstance,
     weights: TensorType,
     axis: int,
     block: int,
@@ -401,14 +419,7 @@ def _product(graph: Graph, op: nn.MatMul | nn.Gemm, target: Target) -> tirx.Prim
         return reduction.general_matmul(graph, op, target)
     packed = op.right.type.layout is not None
     problem = matmul_problem(op, target.lanes(op.type.dtype), packed=packed)
-    lead = op.type.sizes[:-1] if packed else op.type.sizes[:-2]
-
-    def logical(at: Position) -> Position:
-        image, row, column = at.index
-        outer = split_index(row, lead) if packed else (*split_index(image, lead), row)
-        return Position((*outer, column), op.type.rank - 1, at.lanes)
-
-    epilogue = RegionEpilogue(graph, op, [op.left, op.right], logical)
+    epilogue = RegionEpilogue(graph, op, [op.left, op.right], product_coordinates(op, packed=packed))
     tile = MatmulTile(*graph.attributes["tile"])
     columns = 0 if isinstance(op, nn.Gemm) and op.transB else op.right.type.rank - 1
     block = tile.vectors * problem.lanes if packed else 1

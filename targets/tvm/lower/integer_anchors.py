@@ -32,11 +32,11 @@ from rtcc.targets.tvm.lower.anchors import (
     RegionEpilogue,
     conv_coordinates,
     finished,
+    product_coordinates,
     require_tile,
     result_layout,
 )
 from rtcc.targets.tvm.lower.kernel import integer, storage_type
-from rtcc.targets.tvm.lower.movement import split_index
 from rtcc.targets.tvm.lower.quantized import add_differences, difference, requantized_difference
 from rtcc.targets.tvm.lower.rules import kernel_rule
 from rtcc.targets.tvm.problems import DEPTHWISE_ROWS, GROUPED, PLAIN, conv_problem, product_problem
@@ -114,13 +114,7 @@ def _depth_of(weights: TensorType, axis: int) -> int:
 def _product(graph: Graph, op: MatMulSum, target: Target) -> tirx.PrimFunc:
     if graph.attributes.get("algorithm", GENERIC) == GENERIC:
         return reduction.general_matmul(graph, op, target)
-    lead, rank = op.type.sizes[:-1], op.type.rank
-
-    def logical(at: Position) -> Position:
-        _, row, column = at.index
-        return Position((*split_index(row, lead), column), rank - 1, at.lanes)
-
-    epilogue = SumEpilogue(graph, op, [op.left, op.right], logical)
+    epilogue = SumEpilogue(graph, op, [op.left, op.right], product_coordinates(op, packed=True))
     tile, problem = MatmulTile(*graph.attributes["tile"]), product_problem(op, target.lanes(DType.F32))
     reason = matmul_tiles.tile_illegal(tile)
     require_tile(op, tile, op.right.type, 1, tile.vectors * problem.lanes, reason)

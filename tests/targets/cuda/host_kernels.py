@@ -1,14 +1,20 @@
 # pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false
 """A GPU's kernels as functions of this machine, made of the same TIR: threads are loops, one after another.
 
-That is right for kernels whose threads share nothing, as plain ones do.
+That is right for kernels whose threads share nothing, as plain ones do. The others are run by the interpreter
+(`targets/cuda/simt`), which the library calls back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ctypes
+import math
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from tvm import tirx
 
 from rtcc.artifact.elf import rename_and_hide
@@ -17,10 +23,18 @@ from rtcc.emission.toolchain import find_toolchain
 from rtcc.ir import Graph, Module
 from rtcc.system.machine import Machine
 from rtcc.targets.cuda import Cuda
-from rtcc.targets.cuda.compile import lower_kernel
+from rtcc.targets.cuda.compile import gpu_of, lower_kernel
+from rtcc.targets.cuda.device_builder import ALIGNMENT
+from rtcc.targets.cuda.device_code import lowered_for_device
+from rtcc.targets.cuda.simt import interpret_lowered
 from rtcc.targets.cuda.thread_builder import ThreadBuilder
 from rtcc.targets.tvm.build import KERNEL_SYMBOL, build_object, target_of
+from rtcc.targets.tvm.compile_kernels import kernel_text
+from rtcc.targets.tvm.lower.compile import kernel_of
 from rtcc.targets.tvm.vector_math import fence_of_llvm
+
+Interpreted = dict[int, tuple[str, dict[str, bytes]]]
+"""The text and the blobs of kernels, by number."""
 
 _HEAD = """
 #include <stddef.h>
@@ -28,6 +42,7 @@ struct fake_kernel {
     const char *symbol; const unsigned char *image; size_t bytes;
     void (*function)(void **parameters); unsigned int grid[3], block[3], parameters;
 };
+void (*fake_interpreter)(int number, void **parameters);
 """
 
 
@@ -41,6 +56,11 @@ class Alone(ThreadBuilder):
 def for_host(kernel: Graph, target: Cuda) -> tirx.PrimFunc:
     """The TIR of a kernel whose threads share nothing."""
     return lower_kernel(kernel, target, fence_of_llvm, Alone)
+
+
+def is_tiled(func: tirx.PrimFunc) -> bool:
+    """Whether it was made by a `DeviceBuilder`: its threads may work together."""
+    return func.params[0].ty.data_alignment == ALIGNMENT
 
 
 def of_host(func: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -70,18 +90,26 @@ def _looped(stmt: tirx.Stmt) -> tirx.Stmt:
 
 def link_host_kernels(
     module: Module, target: Cuda, codes: Mapping[str, DeviceCode], folder: Path
-) -> Path:
-    """A library for the stand-in driver: for each image of a kernel, the function that does what it does."""
+) -> tuple[Path, Interpreted]:
+    """A library for the stand-in driver: for each image of a kernel, the function that does what it does.
+
+    Also the text and blobs of the kernels that are to be interpreted, by number.
+    """
     text, rows, files = [_HEAD], [], []
+    interpreted: Interpreted = {}
     for number, (name, code) in enumerate(codes.items()):
         func = for_host(module.kernels[name], target)
-        contents = build_object(of_host(func), target_of("x86-64-v3"))
-        (folder / f"k{number}.o").write_bytes(rename_and_hide(contents, KERNEL_SYMBOL, f"k{number}"))
-        files.append(f"k{number}.o")
         count = len(func.params)
-        text.append(f"int k{number}({', '.join(['void *'] * count)});")
-        passed = ", ".join(f"p[{n}]" for n in range(count))
-        text.append(f"static void run{number}(void **p) {{ k{number}({passed}); }}")
+        if is_tiled(func):
+            interpreted[number] = kernel_text(module.kernels[name])
+            text.append(f"static void run{number}(void **p) {{ fake_interpreter({number}, p); }}")
+        else:
+            contents = build_object(of_host(func), target_of("x86-64-v3"))
+            (folder / f"k{number}.o").write_bytes(rename_and_hide(contents, KERNEL_SYMBOL, f"k{number}"))
+            files.append(f"k{number}.o")
+            text.append(f"int k{number}({', '.join(['void *'] * count)});")
+            passed = ", ".join(f"p[{n}]" for n in range(count))
+            text.append(f"static void run{number}(void **p) {{ k{number}({passed}); }}")
         for form, image in (("cubin", code.cubin), ("ptx", code.ptx)):
             (folder / f"k{number}.{form}").write_bytes(image)
             symbol = f"{form}{number}"
@@ -96,7 +124,33 @@ def link_host_kernels(
     toolchain = find_toolchain(Machine.host())
     linked = [*toolchain.compile, "-shared", "-fPIC", "kernels.c", *files, "-lm", "-o", "kernels.so"]
     toolchain.run(linked, folder)
-    return folder / "kernels.so"
+    return folder / "kernels.so", interpreted
+
+
+def interpreter(interpreted: Interpreted, target: str) -> Callable[[int, int], None]:
+    """What a library of kernels calls back: a kernel's number, the address of its parameters' addresses."""
+
+    @cache
+    def functions(number: int) -> tuple[tirx.PrimFunc, tirx.PrimFunc]:
+        with kernel_of(*interpreted[number]) as kernel:
+            func = lower_kernel(kernel, gpu_of(target))
+        return func, lowered_for_device(func, "sm_80")
+
+    def run(number: int, parameters: int) -> None:
+        func, lowered = functions(number)
+        addresses = (ctypes.c_void_p * len(func.params)).from_address(parameters)
+        pairs = zip(addresses, func.params, strict=True)
+        interpret_lowered(lowered, [_array_at(address, param) for address, param in pairs])
+
+    return run
+
+
+def _array_at(address: int, buffer: tirx.Buffer) -> np.ndarray:
+    """The memory of a kernel's parameter."""
+    kind = np.dtype(str(buffer.ty.dtype))
+    count = math.prod(int(extent) for extent in buffer.ty.shape)
+    memory: Any = (ctypes.c_char * (count * kind.itemsize)).from_address(address)
+    return np.frombuffer(memory, kind)
 
 
 def build_driver(folder: Path, *flags: str) -> Path:

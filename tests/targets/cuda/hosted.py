@@ -23,12 +23,20 @@ from rtcc.system.child_process import Child
 from rtcc.targets.cuda import Cuda
 from rtcc.targets.cuda.device_code import launch_of
 from rtcc.text import parse_module
-from tests.targets.cuda.host_kernels import build_driver, for_host, link_host_kernels
+from tests.targets.cuda.host_kernels import (
+    Interpreted,
+    build_driver,
+    for_host,
+    interpreter,
+    link_host_kernels,
+)
 
 COUNTED = (
     "used", "allocations", "host_allocations", "modules", "streams", "graphs", "executables", "retained",
 )  # fmt: skip
 """What a finished artefact leaves nothing of."""
+
+_INTERPRETER = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p)
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,8 @@ class Hosted:
     library: Path
     source: ModelSource
     kernels: Path
+    interpreted: Interpreted
+    target: str
 
 
 def stand_in(kernel: Graph, target: Cuda, name: str) -> DeviceCode:
@@ -60,7 +70,8 @@ def hosted(model: Any, folder: Path, target: str = "cuda:sm_80,host=x86-64", **o
     codes = {name: stand_in(kernel, gpu, name) for name, kernel in module.kernels.items()}
     source = gpu.emit(module, "model", {name: code.to_bytes() for name, code in codes.items()})
     assert isinstance(source, ModelSource)
-    return Hosted(source.write(folder / "model.so"), source, link_host_kernels(module, gpu, codes, folder))
+    kernels, interpreted = link_host_kernels(module, gpu, codes, folder)
+    return Hosted(source.write(folder / "model.so"), source, kernels, interpreted, target)
 
 
 class Driver:
@@ -73,6 +84,9 @@ class Driver:
     def use(self, found: Hosted) -> None:
         """Load a model's kernels."""
         assert self.library.fake_use_kernels(str(found.kernels).encode()) == 0
+        self.interpreter = _INTERPRETER(interpreter(found.interpreted, found.target))
+        place = ctypes.c_void_p.in_dll(ctypes.CDLL(str(found.kernels)), "fake_interpreter")
+        place.value = ctypes.cast(self.interpreter, ctypes.c_void_p).value
 
     def fail(self, call: str, result: int, times_before: int = 0) -> None:
         """Let a call fail, once it has been made so often; "" for none."""

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from tvm import tirx
 
 from rtcc.targets.cuda.kernels import implicit_gemm, matmul
 from rtcc.targets.cuda.kernels.gemm_tiles import GemmTile
@@ -24,7 +27,7 @@ class BiasPerAxis:
         self.axis = axis
         self.parameters = (BufferSpec("bias", (size,)),)
 
-    def emit(self, value: Expr, at: Position, buffers: list) -> Expr:
+    def emit(self, value: Expr, at: Position, buffers: Sequence[tirx.Buffer]) -> Expr:
         return value + buffers[0][self._index(at)]
 
     def _index(self, at: Position) -> Index:

@@ -18,6 +18,7 @@ from rtcc.targets.cuda.kernels.fragment_tiles import (
     Kind,
     best_tiles,
     conv_illegal,
+    product_illegal,
     tile_illegal,
 )
 from rtcc.targets.cuda.kernels.gemm_tiles import GemmShape, Multiprocessors
@@ -101,6 +102,7 @@ def test_tiles(tile: FragmentTile) -> None:
 
 
 CONVOLUTIONS = {
+    "few filters": (9, 6, 4, (ONE, Window(9, 3), Window(7, 3))),
     "strided, padded": (9, 48, 4, (ONE, Window(9, 3, 2, 1, 1, 1), Window(7, 3, 1, 2, 2, 1))),
     "one tap": (32, 32, 4, (ONE, Window(5, 1), Window(6, 1))),
     "one axis": (16, 16, 3, (ONE, ONE, Window(30, 5, 1, 1, 2, 2))),
@@ -110,6 +112,7 @@ CONVOLUTIONS = {
 
 @pytest.mark.parametrize(("kind", "case"), [
     *((kind, "strided, padded") for kind in Kind),
+    (Kind.S8, "few filters"),
     *((Kind.F16, case) for case in CONVOLUTIONS if case != "strided, padded"),
 ])  # fmt: skip
 def test_convolutions(kind: Kind, case: str) -> None:
@@ -125,12 +128,13 @@ def test_convolutions(kind: Kind, case: str) -> None:
     deep[:, :channels] = weights
     lines = np.moveaxis(deep.reshape(filters, blocks, chunk, *taps), 2, -1).reshape(filters, -1)
     packed = in_chunks(lines, SMALL.columns, chunk)
-    found = np.zeros((2, filters // chunk, *problem.output, chunk), kind.total)
+    found = np.full((2, -(-filters // chunk), *problem.output, chunk), 77, kind.total)
     func = tensor_conv.make(problem, kind, None, SMALL, kind.total)
     operands = (stored(each, kind).reshape(-1) for each in (activations, packed))
     interpret(func, [*operands, found.reshape(-1, chunk)])
-    plain = np.moveaxis(found, -1, 2).reshape(2, filters, *problem.output)
-    np.testing.assert_array_equal(plain, expected(problem, data, weights))
+    plain = np.moveaxis(found, -1, 2).reshape(2, -1, *problem.output)
+    np.testing.assert_array_equal(plain[:, :filters], expected(problem, data, weights))
+    assert not plain[:, filters:].any()
 
 
 def test_results_are_rounded_once() -> None:
@@ -175,14 +179,15 @@ def test_illegal_tiles(changed: dict[str, int], reason: str) -> None:
 
 def test_illegal_convolutions() -> None:
     windows = (ONE, Window(5, 1), Window(6, 1))
-    assert "2 groups" in str(conv_illegal(Im2colProblem(1, 2, 16, 16, 4, windows), Kind.F16))
-    assert "a multiple of 16" in str(conv_illegal(Im2colProblem(1, 1, 16, 24, 4, windows), Kind.S8))
+    assert "2 groups" in str(conv_illegal(Im2colProblem(1, 2, 16, 16, 4, windows)))
+    assert "a multiple of 16" in str(product_illegal(MatmulProblem(4, 4, 24), Kind.S8))
+    assert "expected at most" in str(product_illegal(MatmulProblem(1 << 21, 4, 32), Kind.S8))
 
 
 def test_small_products_take_small_tiles() -> None:
     gpu = Multiprocessors(108)
     small, large = (
-        best_tiles(GemmShape(n, n, n), Kind.F16, gpu, lambda tile: None)[0] for n in (196, 8192)
+        best_tiles(GemmShape(n, n, n), Kind.F16, gpu)[0] for n in (196, 8192)
     )
     assert small.rows * small.columns < large.rows * large.columns
 

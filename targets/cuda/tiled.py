@@ -1,0 +1,160 @@
+# pyright: basic, reportAttributeAccessIssue=false
+"""Regions whose anchor the threads of a block compute together: which problem one is, and its epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tvm import tirx
+
+from rtcc.errors import InvalidInput
+from rtcc.ir import Graph, Op, Value
+from rtcc.ir.ops import nn
+from rtcc.ir.ops.integer import ConvSum, MatMulSum
+from rtcc.ir.regions import anchor_of
+from rtcc.target import GENERIC
+from rtcc.targets.cuda.kernels import (
+    depthwise,
+    depthwise_tiles,
+    fragment_tiles,
+    gemm_tiles,
+    implicit_gemm,
+    matmul,
+    tensor_conv,
+    tensor_matmul,
+)
+from rtcc.targets.cuda.kernels.depthwise_tiles import DepthwiseTile
+from rtcc.targets.cuda.kernels.fragment_tiles import FragmentTile, Kind
+from rtcc.targets.cuda.kernels.gemm_tiles import GemmTile
+from rtcc.targets.cuda.target import Cuda
+from rtcc.targets.cuda.tiled_candidates import (
+    DEPTHWISE,
+    IMPLICIT_GEMM,
+    MATMUL,
+    TENSOR_CORES,
+    columns_axis,
+    tensor_product,
+)
+from rtcc.targets.tvm.function_builder import Expr
+from rtcc.targets.tvm.kernels.epilogue import Position
+from rtcc.targets.tvm.lower.anchors import RegionEpilogue, product_coordinates, require_tile, result_layout
+from rtcc.targets.tvm.lower.integer_anchors import SumEpilogue, place_of
+from rtcc.targets.tvm.lower.kernel import integer, storage_type
+from rtcc.targets.tvm.problems import im2col_problem, matmul_problem
+
+
+def tiled_kernel(graph: Graph, target: Cuda) -> tirx.PrimFunc | None:
+    """The kernel of a region whose algorithm is one of `tiled_candidates`; None for any other."""
+    anchor, algorithm = anchor_of(graph), graph.attributes.get("algorithm", GENERIC)
+    function = _KERNELS.get(algorithm)
+    if function is None:
+        return None
+    return function(graph, anchor, target)
+
+
+class _ConvSumEpilogue(SumEpilogue):
+    """The ops after `quant.conv_sum`, its offset added first; results come one by one."""
+
+    anchor: ConvSum
+
+    def _with_addend(self, value: Expr, at: Position, buffers: Sequence[tirx.Buffer]) -> Expr:
+        offset: Value = self.anchor.offset
+        index = [at.index[1]]
+        for axis, places in enumerate(self.anchor.places()[: offset.type.rank - 1]):
+            size = offset.type.sizes[1 + axis]
+            index.append(place_of(places, at.index[2 + axis]) if size > 1 else integer(0))
+        return value + buffers[self.operands.index(offset)][tuple(index)]
+
+
+def _same(at: Position) -> Position:
+    return at
+
+
+def _finished(func: tirx.PrimFunc, graph: Graph, epilogue: RegionEpilogue) -> tirx.PrimFunc:
+    """The function with its buffers in the kernel's order; kernels put their own operands first."""
+    count = len(graph.parameters)
+    given = dict(zip([*epilogue.own, *epilogue.operands], func.params[:count], strict=True))
+    ordered = [*(given[parameter] for parameter in graph.parameters), *func.params[count:]]
+    return tirx.PrimFunc(ordered, func.body, func.ret_type, func.attrs, func.span)
+
+
+def _implicit_gemm(graph: Graph, conv: nn.Conv, target: Cuda) -> tirx.PrimFunc:
+    problem, tile = im2col_problem(conv, 1), GemmTile(*graph.attributes["tile"])
+    reason = (
+        gemm_tiles.tile_illegal(tile, left_in_rows=False)
+        or gemm_tiles.conv_shape(problem).illegal(tile)
+        or gemm_tiles.group_illegal(problem, tile)
+    )
+    require_tile(conv, tile, conv.weight.type, 0, tile.rows, reason)
+    epilogue = RegionEpilogue(graph, conv, [conv.data, conv.weight], _same)
+    return _finished(implicit_gemm.make(problem, epilogue, tile), graph, epilogue)
+
+
+def _depthwise(graph: Graph, conv: nn.Conv, target: Cuda) -> tirx.PrimFunc:
+    problem, tile = im2col_problem(conv, 1), DepthwiseTile(*graph.attributes["tile"])
+    reason = depthwise_tiles.depthwise_illegal(problem) or depthwise_tiles.tile_illegal(tile)
+    require_tile(conv, tile, conv.weight.type, 0, 1, reason)
+    epilogue = RegionEpilogue(graph, conv, [conv.data, conv.weight], _same)
+    return _finished(depthwise.make(problem, epilogue, tile), graph, epilogue)
+
+
+def _matmul(graph: Graph, op: nn.MatMul | nn.Gemm, target: Cuda) -> tirx.PrimFunc:
+    packed = op.right.type.layout is not None
+    problem, tile = matmul_problem(op, 1, packed=packed), GemmTile(*graph.attributes["tile"])
+    shape = gemm_tiles.product_shape(problem)
+    reason = gemm_tiles.tile_illegal(tile, left_in_rows=True) or shape.illegal(tile)
+    require_tile(op, tile, op.right.type, columns_axis(op), tile.columns if packed else 1, reason)
+    epilogue = RegionEpilogue(graph, op, [op.left, op.right], product_coordinates(op, packed=packed))
+    return _finished(matmul.make(problem, epilogue, tile), graph, epilogue)
+
+
+def _tensor_conv(graph: Graph, conv: nn.Conv | ConvSum, target: Cuda) -> tirx.PrimFunc:
+    kind, problem = _kind(conv, conv.data, target), im2col_problem(conv, 1)
+    tile = FragmentTile(*graph.attributes["tile"])
+    reason = fragment_tiles.tile_illegal(tile) or fragment_tiles.conv_illegal(problem)
+    require_tile(conv, tile, conv.weight.type, 0, tile.columns, reason)
+    for found, what in ((conv.data.type.layout, "data"), (result_layout(graph), "result")):
+        if found is None or found.blocks[1] != kind.chunk or any(found.halo):
+            message = f"{TENSOR_CORES} takes and gives blocks of {kind.chunk} channels, the {what} is {found}"
+            raise InvalidInput("bad-layout", message, where=str(conv.location) or None,
+                               hint="select-layout chooses layouts: run it again")  # fmt: skip
+    kind_of_epilogue = _ConvSumEpilogue if isinstance(conv, ConvSum) else RegionEpilogue
+    epilogue = kind_of_epilogue(graph, conv, [conv.data, conv.weight], _same)
+    result = storage_type(graph.returned[0].type)
+    return _finished(tensor_conv.make(problem, kind, epilogue, tile, result), graph, epilogue)
+
+
+def _tensor_matmul(graph: Graph, op: nn.MatMul | nn.Gemm | MatMulSum, target: Cuda) -> tirx.PrimFunc:
+    kind, problem = _kind(op, op.left, target), tensor_product(op)
+    tile = FragmentTile(*graph.attributes["tile"])
+    reason = fragment_tiles.tile_illegal(tile) or fragment_tiles.product_illegal(problem, kind)
+    require_tile(op, tile, op.right.type, columns_axis(op), tile.columns, reason)
+    kind_of_epilogue = SumEpilogue if isinstance(op, MatMulSum) else RegionEpilogue
+    epilogue = kind_of_epilogue(graph, op, [op.left, op.right], product_coordinates(op, packed=True))
+    result = storage_type(graph.returned[0].type)
+    return _finished(tensor_matmul.make(problem, kind, epilogue, tile, result), graph, epilogue)
+
+
+def _kind(op: Op, data: Value, target: Cuda) -> Kind:
+    """How tensor cores multiply the op's data."""
+    kind = target.allowed.kind(data.type.dtype)
+    if kind is None:
+        raise InvalidInput("illegal-algorithm", target.allowed.why_not(data.type.dtype),
+                           where=str(op.location) or None, hint="select-conv chooses")  # fmt: skip
+    return kind
+
+
+def _on_tensor_cores(graph: Graph, op: Op, target: Cuda) -> tirx.PrimFunc:
+    if isinstance(op, nn.Conv | ConvSum):
+        return _tensor_conv(graph, op, target)
+    assert isinstance(op, nn.MatMul | nn.Gemm | MatMulSum)
+    return _tensor_matmul(graph, op, target)
+
+
+_KERNELS: dict[str, Callable[..., tirx.PrimFunc]] = {
+    IMPLICIT_GEMM: _implicit_gemm,
+    DEPTHWISE: _depthwise,
+    MATMUL: _matmul,
+    TENSOR_CORES: _on_tensor_cores,
+}
+"""(graph, anchor, target) → the kernel, by algorithm."""

@@ -1,0 +1,233 @@
+"""The ways in which threads of a block compute an anchor together: legality, tile, layouts, cost; no TVM."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import astuple, dataclass
+from math import prod
+
+from rtcc.ir import DType, Layout, Op
+from rtcc.ir.ops import nn
+from rtcc.ir.ops.integer import ConvSum, MatMulSum
+from rtcc.rounding.bounded import SINGLE, sum_error
+from rtcc.target import Candidate, Cost, Illegal
+from rtcc.targets.cuda.cost import tiled_cost
+from rtcc.targets.cuda.gpus import Gpu
+from rtcc.targets.cuda.kernels import depthwise_tiles, fragment_tiles, gemm_tiles
+from rtcc.targets.cuda.kernels.fragment_tiles import FragmentTile, Kind
+from rtcc.targets.cuda.kernels.gemm_tiles import GemmShape, Multiprocessors
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem
+from rtcc.targets.tvm.problems import im2col_problem, matmul_problem, product_problem
+
+IMPLICIT_GEMM, DEPTHWISE, MATMUL, TENSOR_CORES = "implicit_gemm", "depthwise", "matmul", "tensor_cores"
+
+ALGORITHMS: dict[str, str] = {
+    IMPLICIT_GEMM: "convolution of plain f32 tensors as a product, its pixels gathered as they are needed",
+    DEPTHWISE: "convolution of plain float32 tensors with one filter per channel",
+    MATMUL: "matrix product in float32: slabs of both operands in shared memory; constants are packed",
+    TENSOR_CORES: "convolutions and products by constants on tensor cores: f16, bytes, with tf32=yes f32",
+}
+"""What `tiled_candidates` can give, and what it is."""
+
+TF32_ERROR = 2.0**-9
+"""Of a product of two float32 that lose their last 13 bits, relative to it."""
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What tiles and their costs depend on; tf32: whether float32 may be multiplied with 10 bits."""
+
+    gpu: Gpu
+    tf32: bool = False
+
+    @property
+    def multiprocessors(self) -> Multiprocessors:
+        """The GPU as tiles know it."""
+        return Multiprocessors(self.gpu.multiprocessors, self.gpu.lanes, self.gpu.registers)
+
+    def kind(self, dtype: DType) -> Kind | None:
+        """How tensor cores multiply elements of a type, None where they do not."""
+        kinds = {DType.F16: Kind.F16, DType.I8: Kind.S8, DType.U8: Kind.U8}
+        return Kind.TF32 if dtype is DType.F32 and self.tf32 else kinds.get(dtype)
+
+    def why_not(self, dtype: DType) -> str:
+        """Why tensor cores do not multiply elements of a type."""
+        if dtype is DType.F32:
+            return f"{TENSOR_CORES}: float32 would lose 13 bits: the target's option tf32=yes allows that"
+        return f"{TENSOR_CORES}: they multiply f16 and bytes, this is {dtype.value}"
+
+
+def tiled_candidates(anchor: Op, constants: Container[int], allowed: Allowed) -> tuple[Candidate, ...]:
+    """The candidates of an anchor whose sizes are known, plain loops not among them."""
+    if 0 in anchor.results[0].type.sizes or any(0 in v.type.sizes for v in anchor.present_operands):
+        return ()
+    match anchor:
+        case nn.Conv():
+            plain = _implicit_gemm(anchor, constants, allowed), _depthwise(anchor, allowed)
+            return *plain, _tensor_conv(anchor, constants, allowed)
+        case ConvSum():
+            return (_tensor_conv(anchor, constants, allowed),)
+        case nn.Gemm() | nn.MatMul():
+            reason = _no_product(anchor, constants)
+            if reason is not None:
+                return tuple(Candidate(name, Illegal(f"{name}: {reason}")) for name in (MATMUL, TENSOR_CORES))
+            return _matmul(anchor, constants, allowed), _tensor_matmul(anchor, constants, allowed)
+        case MatMulSum():
+            return (_tensor_matmul(anchor, constants, allowed),)
+        case _:
+            return ()
+
+
+# -------------------------------------------------------------------------------------------- convolution
+
+
+def _implicit_gemm(conv: nn.Conv, constants: Container[int], allowed: Allowed) -> Candidate:
+    if conv.type.dtype is not DType.F32 or conv.data.type.rank > 5:
+        return _illegal(IMPLICIT_GEMM, f"it takes one to three spatial axes of f32, this is {conv.data.type}")
+    if 1 not in constants:
+        return _illegal(IMPLICIT_GEMM, "the weights are no constants of this layer's own")
+    problem = im2col_problem(conv, 1)
+    shape, gpu = gemm_tiles.conv_shape(problem), allowed.multiprocessors
+    tiles = gemm_tiles.best_tiles(
+        shape, gpu, left_in_rows=False, illegal=lambda tile: gemm_tiles.group_illegal(problem, tile)
+    )
+    if not tiles:
+        return _illegal(IMPLICIT_GEMM, f"no tile suits groups of {problem.group_filters} filters")
+    tile = tiles[0]
+    weights = Layout(((0, tile.rows), *((axis, 1) for axis in range(1, conv.data.type.rank))), (0,))
+    return Candidate(
+        IMPLICIT_GEMM, _cost(conv, gemm_tiles.cycles(shape, tile, gpu), allowed),
+        sum_error(problem.depth, SINGLE), astuple(tile), {0: None, 1: weights, 2: None},
+    )  # fmt: skip
+
+
+def _depthwise(conv: nn.Conv, allowed: Allowed) -> Candidate:
+    if conv.type.dtype is not DType.F32 or conv.data.type.rank > 5:
+        return _illegal(DEPTHWISE, f"it takes one to three spatial axes of f32, this is {conv.data.type}")
+    problem = im2col_problem(conv, 1)
+    if reason := depthwise_tiles.depthwise_illegal(problem):
+        return _illegal(DEPTHWISE, reason)
+    tile = depthwise_tiles.best_tiles(problem, allowed.multiprocessors)[0]
+    cycles = depthwise_tiles.cycles(problem, tile, allowed.multiprocessors)
+    return Candidate(
+        DEPTHWISE, _cost(conv, cycles, allowed), sum_error(problem.depth, SINGLE), astuple(tile),
+        {0: None, 1: None, 2: None},
+    )  # fmt: skip
+
+
+def _tensor_conv(conv: nn.Conv | ConvSum, constants: Container[int], allowed: Allowed) -> Candidate:
+    dtype, rank = conv.data.type.dtype, conv.data.type.rank
+    kind = allowed.kind(dtype)
+    if kind is None:
+        return _illegal(TENSOR_CORES, allowed.why_not(dtype))
+    if 1 not in constants or rank > 5:
+        return _illegal(TENSOR_CORES, "the weights are no constants of this layer's own, or have four axes")
+    problem = im2col_problem(conv, 1)
+    if reason := fragment_tiles.conv_illegal(problem):
+        return _illegal(TENSOR_CORES, reason)
+    taps = problem.depth // problem.channels
+    chunks = -(-problem.channels // kind.chunk) * taps
+    shape = GemmShape(problem.batch * prod(problem.output), problem.filters, chunks * kind.chunk)
+    tile, cost = _fragments(conv, shape, kind, allowed)
+    spatial = tuple((axis, 1) for axis in range(2, rank))
+    weights = Layout(((0, tile.columns), (1, kind.chunk), *spatial), (0, 1))
+    blocked = Layout.blocked(rank, kind.chunk)
+    layouts = {0: blocked, 1: weights, 2: None}
+    return Candidate(
+        TENSOR_CORES, cost, _tensor_error(kind, problem.depth), astuple(tile), layouts, blocked
+    )
+
+
+# ----------------------------------------------------------------------------------------- matrix product
+
+
+def _no_product(op: nn.Gemm | nn.MatMul, constants: Container[int]) -> str | None:
+    """Why there is no product with tiles, or None."""
+    left, right = op.left.type, op.right.type
+    if left.rank < 2 or right.rank < 2:
+        return "an operand is a vector"
+    if isinstance(op, nn.Gemm):
+        if op.transA or op.alpha != 1 or op.beta != 1:
+            return f"there is none with transA = {op.transA}, alpha = {op.alpha}, beta = {op.beta}"
+        return None if 1 in constants else "the right-hand matrix is no constant of this layer's own"
+    if _is_packed(op, constants):
+        return None
+    lead = op.type.sizes[:-2]
+    if any(each.sizes[:-2] != lead and prod(each.sizes[:-2]) != 1 for each in (left, right)):
+        return "leading axes are broadcast one by one"
+    return None
+
+
+def _is_packed(op: nn.Gemm | nn.MatMul, constants: Container[int]) -> bool:
+    return 1 in constants and op.right.type.rank == 2
+
+
+def _matmul(op: nn.Gemm | nn.MatMul, constants: Container[int], allowed: Allowed) -> Candidate:
+    if op.type.dtype is not DType.F32:
+        return _illegal(MATMUL, f"it multiplies f32, this is {op.type.dtype.value}")
+    packed = _is_packed(op, constants)
+    problem = matmul_problem(op, 1, packed=packed)
+    shape, gpu = gemm_tiles.product_shape(problem), allowed.multiprocessors
+    tiles = gemm_tiles.best_tiles(shape, gpu, left_in_rows=True, illegal=lambda _: None)
+    if not tiles:
+        return _illegal(MATMUL, f"a grid has no room for {problem.batch} products of {problem.rows} rows")
+    tile = tiles[0]
+    layouts: Mapping[int, Layout | None] = {}
+    if packed:
+        columns = columns_axis(op)
+        layouts = {1: Layout(((columns, tile.columns), (1 - columns, 1)), (columns,))}
+    cost = _cost(op, gemm_tiles.cycles(shape, tile, gpu), allowed)
+    return Candidate(MATMUL, cost, sum_error(problem.depth, SINGLE), astuple(tile), layouts)
+
+
+def _tensor_matmul(
+    op: nn.Gemm | nn.MatMul | MatMulSum, constants: Container[int], allowed: Allowed
+) -> Candidate:
+    kind = allowed.kind(op.left.type.dtype)
+    if kind is None:
+        return _illegal(TENSOR_CORES, allowed.why_not(op.left.type.dtype))
+    if 1 not in constants or op.right.type.rank != 2 or op.left.type.rank < 2:
+        return _illegal(TENSOR_CORES, "the right-hand matrix is no constant of this layer's own")
+    problem = tensor_product(op)
+    if reason := fragment_tiles.product_illegal(problem, kind):
+        return _illegal(TENSOR_CORES, reason)
+    tile, cost = _fragments(op, gemm_tiles.product_shape(problem), kind, allowed)
+    columns = columns_axis(op)
+    layouts = {1: Layout(((columns, tile.columns), (1 - columns, kind.chunk)), (columns, 1 - columns))}
+    return Candidate(TENSOR_CORES, cost, _tensor_error(kind, problem.depth), astuple(tile), layouts)
+
+
+def tensor_product(op: nn.Gemm | nn.MatMul | MatMulSum) -> MatmulProblem:
+    """A product by a constant as its kernel takes it."""
+    return product_problem(op, 1) if isinstance(op, MatMulSum) else matmul_problem(op, 1, packed=True)
+
+
+def columns_axis(op: Op) -> int:
+    """The axis of the right-hand matrix along which the results' columns lie."""
+    return 0 if isinstance(op, nn.Gemm) and op.transB else 1
+
+
+# --------------------------------------------------------------------------------------------------- costs
+
+
+def _illegal(name: str, reason: str) -> Candidate:
+    return Candidate(name, Illegal(reason if reason.startswith(name) else f"{name}: {reason}"))
+
+
+def _fragments(op: Op, shape: GemmShape, kind: Kind, allowed: Allowed) -> tuple[FragmentTile, Cost]:
+    """The best tile on tensor cores, and what it costs."""
+    gpu = allowed.multiprocessors
+    tile = fragment_tiles.best_tiles(shape, kind, gpu)[0]
+    return tile, _cost(op, fragment_tiles.cycles(shape, tile, kind, gpu), allowed)
+
+
+def _cost(op: Op, cycles: float, allowed: Allowed) -> Cost:
+    return tiled_cost(cycles, (*op.present_operands, *op.results), allowed.gpu)
+
+
+def _tensor_error(kind: Kind, terms: int) -> float:
+    """Bound on a sum's rounding error relative to Σ|terms|; tensor cores add up by cutting bits off."""
+    if kind.bytes == 1:
+        return 0.0
+    return 2 * sum_error(terms, SINGLE) + (TF32_ERROR if kind is Kind.TF32 else 0.0)
+

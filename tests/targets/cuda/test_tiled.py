@@ -1,0 +1,139 @@
+# pyright: basic
+"""Networks whose layers threads of a block compute together: chosen, packed, launched, and run by `simt`."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import rtcc
+from benchmarks.models import networks
+from rtcc.artifact import load
+from rtcc.compiler import Options, read_model, start
+from rtcc.errors import InvalidInput
+from rtcc.ir import Module
+from rtcc.ir.ops import nn
+from rtcc.ir.regions import anchor_of
+from rtcc.pipeline.inputs import random_inputs
+from rtcc.target import Illegal, parse_target
+from rtcc.text import parse_module, print_module
+from tests.targets.arm.test_halves import halved
+from tests.targets.cuda.hosted import Driver, Hosted, driver_in, hosted, process
+from tests.targets.quantized import residual_network
+
+GPU = "cuda:sm_80,host=x86-64"
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return driver_in(tmp_path_factory.mktemp("driver"))
+
+
+def small_resnet() -> onnx.ModelProto:
+    return networks.resnet18(width=8, size=32, classes=5)
+
+
+def run(driver: str, found: Hosted, feeds: dict[str, Any]) -> dict[str, Any]:
+    here = Driver(driver)
+    here.use(found)
+    with load(found.library) as artifact:
+        return artifact.run(feeds)
+
+
+def algorithms(found: Hosted) -> Counter[str]:
+    texts = (text for text, _ in found.interpreted.values())
+    return Counter(name for text in texts for name in re.findall(r'algorithm = "(\w+)"', text))
+
+
+NETWORKS: dict[str, tuple[Callable[[], onnx.ModelProto], str, str, float]] = {
+    "depthwise": (lambda: networks.mobilenet_v2(width=0.25, size=32, classes=7), GPU, "depthwise", 1e-5),
+    "tf32": (small_resnet, GPU + ",tf32=yes", "tensor_cores", 2e-3),
+    "halves": (lambda: halved(small_resnet()), GPU, "tensor_cores", 5e-3),
+    "bytes": (residual_network, GPU, "tensor_cores", 0.0),
+}
+"""Model, target, the algorithm that most layers take, and the difference allowed, relative to the most.
+
+Bytes are those of the interpreter running the lowered module.
+"""
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks(name: str, driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, target, algorithm, tolerance = NETWORKS[name]
+    model = build().SerializeToString()
+    found = hosted(model, tmp_path, target)
+    assert algorithms(found)[algorithm] >= 2
+    compilation = start(model, Options(target=target))
+    compilation.lower()
+    module = read_model(model) if tolerance else compilation.module
+    feeds = random_inputs(read_model(model), 0)
+    wanted = rtcc.interpret(module, feeds)
+    with process(driver, monkeypatch) as child:
+        results = child.call(120, run, str(driver), found, feeds)
+    for key, value in wanted.items():
+        most = np.abs(value.astype(np.float64)).max()
+        difference = np.abs(results[key].astype(np.float64) - value.astype(np.float64)).max()
+        assert difference <= tolerance * most, (key, difference / most)
+
+
+CONV = """graph @main(%x: f32[1,16,9,9]) {
+  %y = nn.conv(%x, #w, _) {pads = [1,1,1,1]} : f32[1,24,9,9] loc("conv")
+  return(%y)
+}"""
+
+
+def convolution(target: str = GPU, **options: Any) -> Module:
+    """The module at kernels of one convolution."""
+    text = '// rtir 1  level=graph\nconst #w : f32[24,16,3,3] = splat(0.5)\n' + CONV
+    compilation = start(parse_module(text), Options(target=target, **options))
+    compilation.lower()
+    return compilation.module
+
+
+def test_tf32_is_asked_for() -> None:
+    (kernel,) = convolution().kernels.values()
+    assert kernel.attributes["algorithm"] == "implicit_gemm"
+    conv = anchor_of(kernel)
+    assert isinstance(conv, nn.Conv)
+    plain, allowed = (
+        next(c for c in parse_target(text).candidates(conv, {1}) if c.algorithm == "tensor_cores")
+        for text in (GPU, GPU + ",tf32=yes")
+    )
+    assert isinstance(plain.cost, Illegal)
+    assert "tf32=yes" in plain.cost.reason
+    assert not isinstance(allowed.cost, Illegal)
+    assert allowed.error > 1e-3
+    with pytest.raises(InvalidInput, match="tf32 must be yes or no"):
+        parse_target(GPU + ",tf32=maybe")
+
+
+def test_a_tile_that_reads_weights_wrongly_is_refused() -> None:
+    from rtcc.targets.cuda.compile import gpu_of, lower_kernel
+
+    text = print_module(convolution())
+    tile = re.search(r"tile = \[([\d,]+)\]", text)
+    assert tile is not None
+    numbers = tile[1].split(",")
+    wrong = ",".join([str(int(numbers[0]) * 2), *numbers[1:]])
+    (kernel,) = parse_module(text.replace(tile[1], wrong)).kernels.values()
+    with pytest.raises(InvalidInput, match="reads the weights in blocks"):
+        lower_kernel(kernel, gpu_of(GPU))
+
+
+def test_a_convolution_on_tensor_cores_wants_blocks() -> None:
+    from rtcc.targets.cuda.compile import gpu_of, lower_kernel
+
+    text = print_module(convolution(conv="tensor_cores", target=GPU + ",tf32=yes"))
+    plain = re.sub(r"(f32\[1,\d+,9,9\]) ?\{NC/4HWc4\}", r"\1", text)
+    assert plain != text
+    kernels = parse_module(plain).kernels.values()
+    kernel = next(each for each in kernels if each.attributes.get("algorithm") == "tensor_cores")
+    with pytest.raises(InvalidInput, match="blocks of 4 channels, the data is None"):
+        lower_kernel(kernel, gpu_of(GPU + ",tf32=yes"))
