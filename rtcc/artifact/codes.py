@@ -4,15 +4,28 @@ the documentation and Python's errors are made."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Part(StrEnum):
+    """What an artefact may have besides the model, with codes of its own."""
+
+    THREADS = "threads"
+    WEIGHTS_FILE = "weights file"
+    DEVICE = "device"
 
 
 @dataclass(frozen=True)
 class Code:
-    """One code: its number (0 or negative), its C name without ``RTCC_``, and what it means."""
+    """One code: its number (0 or negative), its C name without ``RTCC_``, and what it means.
+
+    part: which artefacts return it; None: all.
+    """
 
     value: int
     name: str
     text: str
+    part: Part | None = None
 
     @property
     def kebab(self) -> str:
@@ -32,7 +45,7 @@ CODES: tuple[Code, ...] = (
         "CPU_UNSUPPORTED",
         "this CPU or its kernel lacks an instruction set that the model was compiled for",
     ),
-    Code(-6, "THREAD_REFUSED", "the system refused to start a thread"),
+    Code(-6, "THREAD_REFUSED", "the system refused to start a thread", Part.THREADS),
     Code(
         -7, "NOT_INITIALISED", "the workspace is not initialised for this model, was finished, or was moved"
     ),
@@ -46,14 +59,20 @@ CODES: tuple[Code, ...] = (
         "FORKED",
         "the process forked: the workspace's threads are in the parent; finish and init again here",
     ),
-    Code(-14, "WEIGHTS_MISSING", "the weights file beside the artefact cannot be opened"),
-    Code(-15, "WEIGHTS_WRONG_SIZE", "the weights file is not of the size that the model was compiled with"),
+    Code(-14, "WEIGHTS_MISSING", "the weights file beside the artefact cannot be opened", Part.WEIGHTS_FILE),
+    Code(
+        -15,
+        "WEIGHTS_WRONG_SIZE",
+        "the weights file is not of the size that the model was compiled with",
+        Part.WEIGHTS_FILE,
+    ),
     Code(
         -16,
         "WEIGHTS_WRONG_CONTENT",
         "the weights file does not hold the bytes that the model was compiled with",
+        Part.WEIGHTS_FILE,
     ),
-    Code(-17, "WEIGHTS_NOT_MAPPED", "the system refused to map the weights file"),
+    Code(-17, "WEIGHTS_NOT_MAPPED", "the system refused to map the weights file", Part.WEIGHTS_FILE),
     Code(
         -18,
         "BUFFERS_OVERLAP",
@@ -61,26 +80,58 @@ CODES: tuple[Code, ...] = (
     ),
     Code(-32, "INDEX_OUT_OF_RANGE", "an index in the data is outside the tensor it points into"),
     Code(-33, "SIZE_OUT_OF_RANGE", "a size that depends on the data is outside its declared bounds"),
-    Code(-48, "DEVICE_MISSING", "no usable device or driver was found"),
-    Code(-49, "DEVICE_MEMORY", "the device has too little free memory"),
-    Code(-50, "DEVICE_FAILED", "the device reported an error"),
-    Code(-51, "IMAGE_DAMAGED", "the device's image is none, is cut short, or does not fit its checksum"),
-    Code(-52, "IMAGE_OTHER", "the device's image is of another model, or of another compilation of it"),
+    Code(-48, "DEVICE_MISSING", "no usable device or driver was found", Part.DEVICE),
+    Code(-49, "DEVICE_MEMORY", "the device has too little free memory", Part.DEVICE),
+    Code(-50, "DEVICE_FAILED", "the device reported an error", Part.DEVICE),
+    Code(
+        -51,
+        "IMAGE_DAMAGED",
+        "the device's image is none, is cut short, or does not fit its checksum",
+        Part.DEVICE,
+    ),
+    Code(
+        -52,
+        "IMAGE_OTHER",
+        "the device's image is of another model, or of another compilation of it",
+        Part.DEVICE,
+    ),
     Code(
         -53,
         "CORE_OTHER",
         "the accelerator is of another configuration than the image: "
         "compile the model for it (--target fpga,n=8 and so on)",
+        Part.DEVICE,
     ),
-    Code(-54, "DEVICE_BUSY", "another run is under way on the device, which serves one at a time"),
+    Code(
+        -54,
+        "DEVICE_BUSY",
+        "another run is under way on the device, which serves one at a time",
+        Part.DEVICE,
+    ),
     Code(
         -55,
         "DEVICE_TIMEOUT",
         "the device was still busy after many times the cycles its program takes; it was told to stop",
+        Part.DEVICE,
     ),
-    Code(-56, "DEVICE_OTHER", "the device cannot run code for the architecture that was compiled for"),
-    Code(-57, "DRIVER_TOO_OLD", "the device's driver is older than the code of the model's kernels"),
-    Code(-58, "NOT_DEVICE_MEMORY", "a pointer that should be to the device's memory is to none of it"),
+    Code(
+        -56,
+        "DEVICE_OTHER",
+        "the device cannot run code for the architecture that was compiled for",
+        Part.DEVICE,
+    ),
+    Code(
+        -57,
+        "DRIVER_TOO_OLD",
+        "the device's driver is older than the code of the model's kernels",
+        Part.DEVICE,
+    ),
+    Code(
+        -58,
+        "NOT_DEVICE_MEMORY",
+        "a pointer that should be to the device's memory is to none of it",
+        Part.DEVICE,
+    ),
 )
 
 BY_VALUE: dict[int, Code] = {code.value: code for code in CODES}
@@ -104,9 +155,10 @@ def enum_text() -> str:
     return "\n".join([*lines, "};", "#endif", ""])
 
 
-def function_text() -> str:
-    """The C function behind ``<name>_error``: every number has a text, known or not."""
-    cases = [f'    case {code.value}: return "{code.text}";' for code in CODES]
+def function_text(*parts: Part) -> str:
+    """The C function behind ``<name>_error`` of an artefact with such parts; every number has a text."""
+    known = [code for code in CODES if code.part is None or code.part in parts]
+    cases = [f'    case {code.value}: return "{code.text}";' for code in known]
     return "\n".join(
         [
             "static const char *rtcc_code_text(int code)",

@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from rtcc import __version__
-from rtcc.artifact.codes import function_text
+from rtcc.artifact.codes import Part, function_text
 from rtcc.artifact.elf import rename_and_hide
 from rtcc.artifact.info import ArtifactInfo, TensorInfo
 from rtcc.emission.blob import blob_of, checksum
@@ -70,12 +70,14 @@ def emit_c(
     threads: int = 1,
     weights_name: WeightsName | None = None,
     versions: Mapping[str, str] | None = None,
+    device: bool = False,
 ) -> ModelSource:
     """The C of a module at the plan level.
 
     name: the output file's stem; functions are called by the identifier made of it. objects: each kernel's
     object file, whose one global function it is. threads: the largest number that init will accept.
     weights_name: keeps the weights in a file, called so. versions: of the packages that made the kernels.
+    device: whether kernels may report a device's errors.
     Raises `RtccError` where constants or features do not fit.
     """
     assert module.level == "plan", f"emission needs the plan level, found {module.level}"
@@ -119,7 +121,7 @@ def emit_c(
     identity = hash_of(text.encode() for text in texts)
     info = replace(info, hashes={**hashes, "model": identity})
     symbols = {kernel: f"{kernel}_{identity[:8]}" for kernel in used}
-    code = _code(info, machine, weights, steps, symbols, shapes)
+    code = _code(info, machine, weights, steps, symbols, shapes, device=device)
     renamed = {
         f"{symbols[kernel]}.o": rename_and_hide(objects[kernel], kernel, symbols[kernel]) for kernel in used
     }
@@ -214,8 +216,11 @@ def _code(
     steps: tuple[Step, ...],
     symbols: Mapping[str, str],
     shapes: str,
+    *,
+    device: bool,
 ) -> str:
     pool = not (is_serial(steps) or info.threads == 1)
+    has = ((Part.THREADS, pool), (Part.WEIGHTS_FILE, info.weights_file), (Part.DEVICE, device))
     parts = [
         f"/* {info.name}: made by rtcc; do not edit. */",
         configuration_text(info, weights, _head_bytes(machine, info.threads), pool=pool),
@@ -229,7 +234,7 @@ def _code(
         _declarations(steps, symbols),
         walk_text(steps, symbols, info.threads),
         shapes,
-        function_text(),
+        function_text(*(part for part, is_there in has if is_there)),
         part_text("mapped_weights.c" if info.weights_file else "embedded_weights.c"),
         part_text("pool.c" if pool else "one_thread.c"),
         part_text("checks.c"),

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rtcc import __version__
-from rtcc.artifact.codes import function_text
+from rtcc.artifact.codes import Part, function_text
 from rtcc.artifact.info import ArtifactInfo, DeviceInfo, DeviceKernel
 from rtcc.emission.blob import blob_of
 from rtcc.emission.device_code import DeviceCode
@@ -110,7 +110,7 @@ def emit_cuda(
         tables,
         _places(regions),
         shapes,
-        function_text(),
+        function_text(Part.DEVICE, *([Part.WEIGHTS_FILE] if info.weights_file else [])),
         part_text("mapped_weights.c" if info.weights_file else "embedded_weights.c"),
         *map(part_text, ("cuda.c", "checks.c", "runtime.c", "cuda_entries.c")),
     ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rtcc.artifact.codes import CODES, enum_text, table_text
+from rtcc.artifact.codes import CODES, Part, enum_text, function_text, table_text
 from rtcc.artifact.elf import Elf, rename_and_hide
 from rtcc.artifact.info import ArtifactInfo, TensorInfo
 from rtcc.emission.blob import LARGEST_EMBEDDED, blob_of, checksum, require_embeddable
@@ -27,6 +28,27 @@ def test_codes_are_zero_or_negative_and_unique() -> None:
     assert all(code.value < 0 for code in CODES[1:])
     assert len({code.value for code in CODES}) == len({code.name for code in CODES}) == len(CODES)
     assert enum_text().count(" = ") == len(CODES)
+
+
+PARTS = {
+    "mapped_weights.c": Part.WEIGHTS_FILE, "pool.c": Part.THREADS, "cuda.c": Part.DEVICE,
+    "cuda_entries.c": Part.DEVICE, "driver.c": Part.DEVICE,
+}  # fmt: skip
+"""C files with codes of their own, and the part of an artefact that they are."""
+
+
+def test_artefacts_have_texts_for_the_codes_that_they_return() -> None:
+    seen = set[str]()
+    for folder in ("rtcc/emission", "targets/fpga/image"):
+        for path in sorted((ROOT / folder).glob("*.c")):
+            text = function_text(*([PARTS[path.name]] if path.name in PARTS else []))
+            for code in CODES:
+                if re.search(rf"\bRTCC_{code.name}\b", path.read_text()):
+                    seen.add(code.name)
+                    assert f'case {code.value}: return "{code.text}"' in text, (path.name, code.name)
+    kernels = {"INDEX_OUT_OF_RANGE", "SIZE_OUT_OF_RANGE", "NOT_RUN"}  # generated code returns their numbers
+    assert {code.name for code in CODES} - kernels <= seen
+    assert "device" not in function_text()
 
 
 def test_the_documentation_lists_the_codes() -> None:

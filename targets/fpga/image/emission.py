@@ -81,6 +81,7 @@ def emit(
         threads=threads,
         weights_name=weights_name,
         versions=versions,
+        device=True,
     )
     image = image_of(programs)
     code = "\n".join(
