@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from rtcc.data import open_data
-from rtcc.errors import InvalidInput
 from rtcc.ir import Module
-from rtcc.pipeline import Pass, approximates
-from rtcc.pruning.settings import REPAIRED_ON
+from rtcc.pruning.on_samples import OnSamples
 from rtcc.pruning.sparsifier import Sparsity, sparsify_module
-
-if TYPE_CHECKING:
-    from rtcc.pipeline.compare import Feeds
-
-BOUND = 1.0
-"""How far, as ‖a-b‖ / ‖a‖, results may move: what is left says more than nothing would."""
 
 
 @dataclass(frozen=True)
-class Sparsify(Pass, Sparsity):
+class Sparsify(OnSamples, Sparsity):
     """Make zeros of single weights, or of blocks of them; shapes stay.
 
     conv(x, #w)  →  conv(x, #w.sparse)        of #w.sparse so many weights are zero, the others fitted
@@ -29,22 +19,9 @@ class Sparsify(Pass, Sparsity):
     The rest are the fields of rtcc.pruning.sparsifier.Sparsity.
     """
 
-    data: str = ""
-    samples: int = REPAIRED_ON
-
-    exactness = approximates("relative-l2", BOUND)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.samples < 1:
-            raise InvalidInput("prune-option", f"samples must be at least 1, found {self.samples}")
-
-    def inputs(self, module: Module, feeds: Feeds) -> Feeds:
-        """The first sample, where there are any: the repair is for such."""
-        return next(open_data(self.data, module.main).samples(1)) if self.data else feeds
+    wrong = "prune-option"
 
     def run(self, module: Module) -> bool:
-        data = open_data(self.data, module.main) if self.data else None
-        found = sparsify_module(module, self, data, self.samples)
+        found = sparsify_module(module, self, self.opened(module), self.samples)
         module.graphs, module.constants = found.module.graphs, found.module.constants
         return True

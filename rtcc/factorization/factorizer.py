@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from rtcc.data import Data
 from rtcc.errors import InvalidInput
 from rtcc.factorization.choice import Choice, Plan, Settings, Stays
-from rtcc.factorization.fitting import Sample, fit_channel, fit_second, samples_of, statistics
+from rtcc.factorization.fitting import fit_channel, fit_second, statistics
 from rtcc.factorization.schemes import RULES, Scheme, apart, make, refusal
 from rtcc.factorization.spectra import Statistics, vectors
-from rtcc.ir import Constant, Module, Op, Return
+from rtcc.ir import Constant, Module, Op
 from rtcc.linear.layers import Layer, Linear, linear_layers
 from rtcc.linear.matrices import as_weight
+from rtcc.linear.running import Sample, in_step
 from rtcc.target import parse_target
 
 Array = NDArray[Any]
@@ -76,7 +77,7 @@ def factorize_module(
     if data is None:
         rebuilding.by_vectors()
     else:
-        rebuilding.by_samples(samples_of(module, small, data, samples))
+        rebuilding.by_samples(data, samples)
     small.drop_unused_constants()
     return Factorized(small, [_row(plan, choice) for plan in plans], [_kept(each) for each in stays])
 
@@ -129,45 +130,40 @@ class Rebuilding:
         for op, plan in self.plans.items():
             self._put(op, plan, *self._factors(plan))
 
-    def by_samples(self, samples: list[Sample]) -> None:
-        """Fitted to what the layers gave, each after those before it."""
-        deaths = samples[0].before.deaths_in(self.module.main)
-        for op in self.module.main.ops:
-            if isinstance(op, Return):
-                break
-            plan = self.plans.get(op)
-            steps = [self.twins[op]] if plan is None else self._fitted(op, plan, samples)
-            for sample in samples:
-                sample.before.step(sample.exact, op)
-                for step in steps:
-                    sample.after.step(sample.found, step)
-                for value in deaths.get(op, ()):
-                    sample.exact.pop(value, None)
+    def by_samples(self, data: Data, most: int) -> None:
+        """Fitted to what the layers gave, each after those before it; most: samples to look at."""
+        for op, samples in in_step(self.module, self.small, self.twins.__getitem__, data, most):
+            if op in self.plans:
+                self._fit(op, self.plans[op], samples)
 
     def _factors(self, plan: Plan) -> tuple[Array, Array]:
         left, right = vectors(plan.layer, plan.scheme, plan.rank, self.known.get(plan.layer.op))
         return RULES[plan.scheme].weights(plan.layer, left, right)
 
-    def _fitted(self, op: Op, plan: Plan, samples: Sequence[Sample]) -> tuple[Op, ...]:
+    def _fit(self, op: Op, plan: Plan, samples: Sequence[Sample]) -> None:
+        """Put both layers in place, and run the first: the second is what runs when the layer does."""
         layer, twin = plan.layer, self.twins[op]
         data = twin.operands[0]
         assert data is not None
         if plan.scheme is Scheme.CHANNEL:
             left, right, shift = fit_channel(layer, data, plan.rank, samples)
-            return self._put(op, plan, *RULES[plan.scheme].weights(layer, left, right), shift)
+            self._run(self._put(op, plan, *RULES[plan.scheme].weights(layer, left, right), shift)[0], samples)
+            return
         outputs = layer.op.type.sizes[1]
         at_first = np.zeros(outputs) if layer.takes_bias else None
         first, second = self._put(op, plan, *self._factors(plan), at_first)
-        for sample in samples:
-            sample.after.step(sample.found, first)
+        self._run(first, samples)
         weight = second.operands[1]
         assert isinstance(weight, Constant)
         after = Layer(second, weight, 1, 0, 1)
-        fitted = fit_second(layer, after, [sample.found[first.result] for sample in samples], samples)
+        fitted = fit_second(layer, after, [sample.small[first.result] for sample in samples], samples)
         second.set_operand(1, self._constant(layer, as_weight(after, fitted.weight[None]), "second"))
         if fitted.shift is not None:
             second.set_operand(2, self._bias(layer, fitted.shift))
-        return (second,)
+
+    def _run(self, first: Op, samples: Sequence[Sample]) -> None:
+        for sample in samples:
+            sample.after.step(sample.small, first)
 
     def _put(
         self, op: Op, plan: Plan, first: Array, second: Array, shift: Array | None = None
@@ -183,10 +179,8 @@ class Rebuilding:
         other = make(layer.op, one.result, wide, bias, shapes[1])
         for each in (one, other):
             each.location = each.location.by(PASS_NAME)
-            twin.graph.insert_before(twin, each)
-        other.result.name, twin.result.name = twin.result.name, None
-        twin.result.replace_uses(other.result)
-        twin.graph.erase(twin)
+        twin.graph.replace(twin, one, other)
+        self.twins[op] = other
         return one, other
 
     def _bias(self, layer: Layer, shift: Array | None) -> Constant:

@@ -18,45 +18,15 @@ from numpy.typing import NDArray
 
 from rtcc.data import Data
 from rtcc.factorization.spectra import Statistics, main_vectors
-from rtcc.interpreter import Environment, Run, bind_feeds, interpret
+from rtcc.interpreter import interpret
 from rtcc.ir import Module, Op, Value
 from rtcc.ir.ops.nn import Conv
 from rtcc.linear.layers import Layer
 from rtcc.linear.matrices import as_matrices, rows_of
+from rtcc.linear.moments import LARGEST_SUM, Moments
+from rtcc.linear.running import Sample
 
 Array = NDArray[Any]
-
-DAMPING = 0.01
-"""λ of the least squares, of the mean square of what is read; more where few rows say little."""
-
-LARGEST_SUM = 4608
-"""Summands up to which least squares are solved; weights of longer sums are projected as they are."""
-
-
-@dataclass
-class Sample:
-    """One sample on its way through the exact model and the factorised one."""
-
-    before: Run
-    after: Run
-    exact: Environment
-    found: Environment
-
-
-def samples_of(module: Module, small: Module, data: Data, most: int) -> list[Sample]:
-    """The first samples, at the start; InvalidInput `data-empty` where there is none."""
-    found: list[Sample] = []
-    for feeds in data.some(most):
-        arrays, sizes = bind_feeds(module.main, feeds, "native")
-        found.append(
-            Sample(
-                Run(module, sizes, "native"),
-                Run(small, sizes, "native"),
-                dict(zip(module.main.parameters, arrays, strict=True)),
-                dict(zip(small.main.parameters, arrays, strict=True)),
-            )
-        )
-    return found
 
 
 def statistics(module: Module, layers: Sequence[Layer], data: Data, most: int) -> dict[Op, Statistics]:
@@ -113,69 +83,43 @@ class Fitted:
 
 
 class Regression:
-    """Least squares of results y by rows x, starting from a weight: sums over rows, then the weight."""
+    """Least squares of results y by rows x, starting from a weight: sums over rows, then the weight.
+
+    Weights of longer sums than are solved for stay as they are; what counts of their rows is x·weight.
+    """
 
     def __init__(self, start: Array, *, bias: bool) -> None:
         """start: [summand, output], kept where the rows say nothing. bias: means are taken out."""
-        self.start, self.bias, self.rows = start, bias, 0
         summands, outputs = start.shape
-        self.solves = summands <= LARGEST_SUM
-        self.read, self.missing = np.zeros(summands), np.zeros(outputs)
-        self.squares = np.zeros((summands, summands)) if self.solves else np.zeros((outputs, outputs))
-        self.products = np.zeros_like(start)
-        self.given = np.zeros(outputs)
+        self.start, self.bias, self.solves = start, bias, summands <= LARGEST_SUM
+        self._moments = Moments.of(1, summands if self.solves else outputs, outputs)
 
     def add(self, read: Array, wanted: Array) -> None:
         """Count rows x [row, summand] and y [row, output]."""
         given = read @ self.start
-        self.rows += len(read)
-        self.read += read.sum(0)
-        self.given += given.sum(0)
-        self.missing += (wanted - given).sum(0)
-        if self.solves:
-            self.squares += read.T @ read
-            self.products += read.T @ (wanted - given)
-        else:
-            self.squares += given.T @ given
+        self._moments.add((read if self.solves else given)[None], (wanted - given)[None])
 
     def fitted(self) -> Fitted:
         """The weight with which x gives most nearly y."""
-        missing = self.missing / self.rows
         if not self.solves:
-            return Fitted(self.start, missing if self.bias else None)
-        squares, products, read = self._centred()
-        power = squares.diagonal().mean()
-        share = DAMPING + len(squares) / self.rows / 10
-        damping = share * power if power > 0 else 1.0
-        change = np.linalg.solve(squares + damping * np.eye(len(squares)), products)
-        return Fitted(self.start + change, missing - read @ change if self.bias else None)
+            return Fitted(self.start, self._moments.means()[1][0] if self.bias else None)
+        change, shift = self._moments.solved(bias=self.bias)
+        return Fitted(self.start + change[0], None if shift is None else shift[0])
 
     def components(self, fitted: Fitted, count: int) -> tuple[Array, Array | None]:
         """The main components [output, component] of x·weight, and what their bias is beside the weight's."""
+        covariance, mean = self._moments.covariances(centred=self.bias)[0][0], self._moments.means()[0][0]
         if self.solves:
-            covariance = fitted.weight.T @ self._centred()[0] @ fitted.weight
-        else:
-            mean = self.given / self.rows
-            covariance = self.squares / self.rows - (np.outer(mean, mean) if self.bias else 0)
+            covariance, mean = fitted.weight.T @ covariance @ fitted.weight, mean @ fitted.weight
         main = main_vectors(covariance, count)
-        if fitted.shift is None:
-            return main, None
-        mean = self.read / self.rows @ fitted.weight
-        return main, fitted.shift + mean - main @ (main.T @ mean)
-
-    def _centred(self) -> tuple[Array, Array, Array]:
-        squares, products, read = self.squares / self.rows, self.products / self.rows, self.read / self.rows
-        if self.bias:
-            squares = squares - np.outer(read, read)
-            products = products - np.outer(read, self.missing / self.rows)
-        return squares, products, read
+        return main, None if fitted.shift is None else fitted.shift + mean - main @ (main.T @ mean)
 
 
 def results(layer: Layer, samples: Sequence[Sample]) -> Iterator[Array]:
     """Some rows of what a layer of the exact model sums up to, sample by sample: [row, output]."""
     weight = as_matrices(layer, layer.weight.array.astype(np.float64))[0]
     for number, sample in enumerate(samples):
-        yield rows_of(layer, sample.exact[layer.data], number)[0] @ weight
+        yield rows_of(layer, sample.large[layer.data], number)[0] @ weight
 
 
 def fit_channel(
@@ -185,7 +129,7 @@ def fit_channel(
     weight = as_matrices(layer, layer.weight.array.astype(np.float64))[0]
     found = Regression(weight, bias=layer.takes_bias)
     for number, wanted in enumerate(results(layer, samples)):
-        found.add(rows_of(layer, samples[number].found[data], number)[0], wanted)
+        found.add(rows_of(layer, samples[number].small[data], number)[0], wanted)
     fitted = found.fitted()
     main, shift = found.components(fitted, rank)
     return (fitted.weight @ main)[None], main.T[None], shift

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from rtcc.ir import Module, Value
 from rtcc.ir.ops.nn import Conv, Gemm, MatMul
 from rtcc.linear.layers import Layer, Linear
-from rtcc.linear.matrices import as_matrices
+from rtcc.linear.matrices import NOT_FINITE, as_matrices, is_finite
 
 Array = NDArray[Any]
 
@@ -256,8 +256,8 @@ def refusal(layer: Layer) -> str:
     adds_more = isinstance(op, Gemm) and op.addend is not None and layer.bias is None
     if isinstance(op, Gemm) and (op.transA or op.alpha != 1 or adds_more):
         return "it scales or adds more than a bias"
-    if not np.isfinite(layer.weight.array).all():
-        return "its weight holds NaN or an infinity"
+    if not is_finite(layer):
+        return NOT_FINITE
     if layer.weight.use_count > 1:
         return "others read its weight"
     return ""

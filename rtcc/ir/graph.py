@@ -101,6 +101,15 @@ class Graph:
         self._unlink(op)
         op.drop_operands()
 
+    def replace(self, op: Op, *new: Op) -> None:
+        """Put ops where one of this graph stands; the last has its results' names and readers then."""
+        for each in new:
+            self.insert_before(op, each)
+        for before, after in zip(op.results, new[-1].results, strict=True):
+            after.name, before.name = before.name, None
+            before.replace_uses(after)
+        self.erase(op)
+
     def move_before(self, anchor: Op, op: Op) -> None:
         """Move an op of this graph right before another of it."""
         assert op.graph is self

@@ -16,9 +16,10 @@ from rtcc.ir import Constant, Module, Value
 from rtcc.ir.ops.nn import Conv, ConvTranspose
 from rtcc.ir.ops.normalization import BatchNormalization
 from rtcc.linear.layers import Layer, linear_layers
+from rtcc.linear.matrices import is_finite, require_finite
+from rtcc.linear.running import reads
 from rtcc.pruning.dependencies import Dependencies
 from rtcc.pruning.groups import read_roots, written_roots
-from rtcc.pruning.running import reads
 from rtcc.pruning.shrink import Shrunk
 from rtcc.training.installed import require_torch
 
@@ -97,7 +98,7 @@ class Rule:
         totals = dict[int, float]()
         for layer in linear_layers(module.main):
             roots = read_roots(layer, found) if self.is_read else written_roots(layer, found)
-            each = self.weigh(layer, seen) if roots else None
+            each = self.weigh(layer, seen) if roots and is_finite(layer) else None
             if each is None:
                 continue
             mean = each.mean() or 1.0
@@ -179,6 +180,7 @@ def _power(module: Module, data: Data | None, samples: int, seen: Evidence) -> E
     totals: dict[Value, Array] = {}
     count = 0
     for number, layer, array in reads(module, data, samples):
+        require_finite(layer, array, number)
         read = np.square(array.astype(np.float64))
         axis = 1 if isinstance(layer.op, Conv | ConvTranspose) else read.ndim - 1
         each = np.moveaxis(read, axis, 0).reshape(read.shape[axis], -1).mean(1)

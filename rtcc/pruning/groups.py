@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rtcc.ir import Module
 from rtcc.linear.layers import Layer, linear_layers
+from rtcc.linear.matrices import NOT_FINITE, is_finite
 from rtcc.pruning.dependencies import Dependencies
 
 Array = NDArray[Any]
@@ -53,6 +54,7 @@ class Kept:
 
 def groups_of(module: Module, found: Dependencies) -> tuple[list[Group], list[Kept]]:
     """The channels that may go, and the layers that must keep theirs."""
+    _keep_what_is_no_number(module, found)
     makers: dict[int, list[str]] = {}
     counts: dict[int, int] = {}
     kept: list[Kept] = []
@@ -70,6 +72,17 @@ def groups_of(module: Module, found: Dependencies) -> tuple[list[Group], list[Ke
     for root, layers in makers.items():
         groups.setdefault((tuple(layers), counts[root]), []).append(root)
     return [Group(tuple(roots), layers, each) for (layers, each), roots in groups.items()], kept
+
+
+def _keep_what_is_no_number(module: Module, found: Dependencies) -> None:
+    """Nothing says how little a channel matters that such weights compute or read."""
+    for layer in linear_layers(module.main):
+        if is_finite(layer):
+            continue
+        for axis in (layer.channel_axis, layer.sum_axis):
+            ids = None if axis is None else found.axes(layer.weight)[axis]
+            if ids is not None:
+                found.channels.keep(ids, f"{NOT_FINITE} ({layer.name})")
 
 
 def written_roots(layer: Layer, found: Dependencies) -> list[int]:

@@ -5,9 +5,9 @@ what it reads now and y what the same layer of the large one gives (for the chan
 
     W' = W + (Σ x'x + λ)⁻¹ Σ x'(y - x·W)
 
-with the means taken out of x and y - x·W first, and put into the bias: least squares, after B. Hassibi,
-D. Stork, Optimal brain surgeon (1993), and X. He et al., Channel pruning (ICCV 2017). What comes later sees
-the layers before it as they are repaired.
+with the means taken out of x and y - x·W first, and put into the bias: least squares (`Moments`), after
+B. Hassibi, D. Stork, Optimal brain surgeon (1993), and X. He et al., Channel pruning (ICCV 2017). What comes
+later sees the layers before it as they are repaired.
 """
 
 from __future__ import annotations
@@ -23,17 +23,12 @@ from rtcc.data import Data
 from rtcc.ir import Module, Op, Value
 from rtcc.ir.ops.nn import Conv, Gemm, MatMul
 from rtcc.linear.layers import Layer, linear_layers
-from rtcc.linear.matrices import as_matrices, as_weight, rows_of
-from rtcc.pruning.running import Sample, in_step
+from rtcc.linear.matrices import as_matrices, as_weight, is_finite, rows_of
+from rtcc.linear.moments import LARGEST_SUM, Moments
+from rtcc.linear.running import Sample, in_step
 from rtcc.pruning.shrink import Lineage
 
 Array = NDArray[Any]
-
-DAMPING = 0.01
-"""λ, of the mean square of what is read, and more where there are few rows for many summands."""
-
-LARGEST_SUM = 4608
-"""Summands of a result up to which a layer is repaired: the matrix of their products is held in memory."""
 
 
 def repair(module: Module, lineage: Lineage, data: Data, most: int) -> int:
@@ -51,8 +46,10 @@ def repair(module: Module, lineage: Lineage, data: Data, most: int) -> int:
 
 
 def can_repair(layer: Layer) -> bool:
-    """Whether a layer's weight is a matrix per group, of not too many summands."""
+    """Whether a layer's weight is a matrix of numbers per group, of not too many summands."""
     sizes = layer.weight.type.sizes
+    if not is_finite(layer):
+        return False
     match layer.op:
         case Conv():
             return prod(sizes[1:]) <= LARGEST_SUM
@@ -71,26 +68,12 @@ class _Layer:
     def settle(self, samples: Sequence[Sample]) -> None:
         """Choose the small one's weight, and its bias where it has one or can get one."""
         weight = as_matrices(self._twin, self._twin.weight.array.astype(np.float64))
-        sums: list[Array] = []
-        rows = 0
+        moments = Moments.of(*weight.shape)
         for number, sample in enumerate(samples):
             read = rows_of(self._twin, sample.small[self._twin.data], number)
-            wanted = self._wanted(sample, number)
-            missing = wanted - read @ weight
-            rows += read.shape[1]
-            turned = read.transpose(0, 2, 1)
-            found = [turned @ read, turned @ missing, read.sum(1), missing.sum(1)]
-            sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
-        squares, products, reads, misses = (each / rows for each in sums)
-        bias = self._twin.takes_bias
-        if bias:
-            squares = squares - reads[:, :, None] * reads[:, None, :]
-            products = products - reads[:, :, None] * misses[:, None, :]
-        power = squares.diagonal(axis1=1, axis2=2).mean(axis=1)
-        share = DAMPING + squares.shape[1] / rows / 10
-        damping = np.where(power > 0, share * power, 1.0)
-        change = np.linalg.solve(squares + damping[:, None, None] * np.eye(squares.shape[1]), products)
-        self._set(weight + change, misses - (reads[:, None, :] @ change)[:, 0] if bias else None)
+            moments.add(read, self._wanted(sample, number) - read @ weight)
+        change, shift = moments.solved(bias=self._twin.takes_bias)
+        self._set(weight + change, shift)
 
     def _wanted(self, sample: Sample, number: int) -> Array:
         """What the large layer sums up to, for what is left: [group, row, output]."""

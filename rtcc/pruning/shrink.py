@@ -147,11 +147,7 @@ class Lineage:
     def put(self, op: Op, new: Op) -> None:
         """Let an op of the module be another one, of the same results."""
         assert op.graph is not None
-        op.graph.insert_before(op, new)
-        for before, after in zip(op.results, new.results, strict=True):
-            after.name, before.name = before.name, None
-            before.replace_uses(after)
-        op.graph.erase(op)
+        op.graph.replace(op, new)
         self.operator = {large: new if small is op else small for large, small in self.operator.items()}
 
 

@@ -14,8 +14,9 @@ from rtcc.errors import InvalidInput
 from rtcc.ir import Module, Op
 from rtcc.ir.ops.nn import Conv
 from rtcc.linear.layers import Layer, is_named, linear_layers
-from rtcc.linear.matrices import as_matrices, rows_of
+from rtcc.linear.matrices import NOT_FINITE, as_matrices, is_finite, rows_of
 from rtcc.linear.moments import Moments
+from rtcc.linear.running import Sample, in_step, reads
 from rtcc.pruning.choice import Scope
 from rtcc.pruning.criteria import Criterion
 from rtcc.pruning.groups import Kept
@@ -23,15 +24,10 @@ from rtcc.pruning.masks import masks_above, masks_of, scores_of
 from rtcc.pruning.patterns import UNSTRUCTURED, Pattern, by_taps, from_taps, in_order
 from rtcc.pruning.reconstruction import masked_least_squares, rescaled
 from rtcc.pruning.repair import can_repair
-from rtcc.pruning.running import Sample, in_step, reads
 
 Array = NDArray[Any]
 
 OF_CHANNELS = (Criterion.BATCH_NORM, Criterion.TAYLOR, Criterion.FISHER, Scope.SENSITIVITY)
-
-FEW = 0.1
-"""How much more λ is for few rows, as `Moments.matrices` has it."""
-
 
 @dataclass(frozen=True)
 class Sparsity:
@@ -156,6 +152,8 @@ def _no_matrix(layer: Layer) -> str | None:
     """Why a layer's weights are not looked at, or None."""
     if layer.weight.use_count > 1:
         return "its weights are shared"
+    if not is_finite(layer):
+        return NOT_FINITE
     if isinstance(layer.op, Conv) or layer.weight.type.rank == 2:
         return None
     return "its weights are no matrix of inputs by outputs"
@@ -212,12 +210,12 @@ def _repair(
 def _fit(copy: Module, layer: Layer, twin: Layer, mask: Array, running: Sequence[Sample]) -> Op:
     """Set the weight and the bias with which the copy's layer gives most nearly what the layer gives."""
     weight = as_matrices(layer, layer.weight.array.astype(np.float64))
-    moments = Moments.of(weight.shape[0], weight.shape[1])
+    moments = Moments.of(weight.shape[0], weight.shape[1], weight.shape[1])
     for number, sample in enumerate(running):
-        exact = rows_of(layer, sample.large[layer.data], number)
-        moments.add(exact, rows_of(twin, sample.small[twin.data], number))
+        read = rows_of(twin, sample.small[twin.data], number)
+        moments.add(read, rows_of(layer, sample.large[layer.data], number) - read)
     bias = layer.takes_bias
-    squares, products = moments.matrices(FEW, centred=bias)
+    squares, products = moments.matrices(centred=bias)
     wanted = weight + np.linalg.solve(squares, products @ weight)
     ordered = in_order(layer, in_order(layer, squares).transpose(0, 2, 1))
     found = masked_least_squares(ordered, in_order(layer, wanted), mask)
@@ -247,8 +245,5 @@ def _set(module: Module, twin: Layer, weight: Array, mask: Array, shift: Array |
         return op
     new = type(op)(*op.operands, added, like=op)
     assert op.graph is not None
-    op.graph.insert_before(op, new)
-    new.result.name, op.result.name = op.result.name, None
-    op.result.replace_uses(new.result)
-    op.graph.erase(op)
+    op.graph.replace(op, new)
     return new

@@ -148,9 +148,9 @@ class _Settling:
             return self._weights.nearest(layer)
         moments: Moments | None = None
         for number, sample in enumerate(samples):
-            pair = [rows_of(layer, each[layer.data], number) for each in (sample.exact, sample.found)]
-            moments = moments or Moments.of(len(pair[0]), pair[0].shape[2])
-            moments.add(*pair)
+            exact, found = (rows_of(layer, each[layer.data], number) for each in (sample.exact, sample.found))
+            moments = moments or Moments.of(len(found), found.shape[2], found.shape[2])
+            moments.add(found, exact - found)
         assert moments is not None
         return self._weights.rounded(layer, moments)
 

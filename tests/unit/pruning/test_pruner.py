@@ -15,6 +15,7 @@ from rtcc.ir.ops.nn import Conv
 from rtcc.ir.verify import verify
 from rtcc.pipeline.inputs import random_inputs
 from rtcc.pipeline.run import RunOptions, run_pipeline
+from rtcc.pipeline.text import parse_pipeline
 from rtcc.pruning.pruner import Pruned, prune
 from rtcc.pruning.report import make_report
 from tests.unit.pruning.networks import Net
@@ -132,6 +133,15 @@ def test_bad_input() -> None:
     assert code_of(criterion="activation") == "no-data"
     assert code_of(data=3) == "data-form"
     assert code_of(data={"image": np.zeros((0, 1, 28, 28), np.float32)}) == "data-empty"
+
+
+@pytest.mark.parametrize("name", ["prune", "sparsify", "factorize"])
+def test_passes_on_samples_take_one_at_least(name: str) -> None:
+    options = "sparsity=0.5," if name == "sparsify" else ""
+    assert parse_pipeline(f"{name}{{{options}samples=1}}")
+    with pytest.raises(InvalidInput) as raised:
+        parse_pipeline(f"{name}{{{options}samples=0}}")
+    assert raised.value.code == ("factorize-option" if name == "factorize" else "prune-option")
 
 
 def test_what_cannot_be_pruned_says_why() -> None:
