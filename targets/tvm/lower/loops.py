@@ -102,8 +102,30 @@ def for_each_element(lowering: Lowering, value: Value, body: Body) -> None:
     """Call `body` inside loops over the logical elements of a result; zero the border and padding lanes."""
     if value.type.layout is None:
         task_loops(lowering, value.type.sizes or (1,), lambda index: body(index[: value.type.rank]))
+    elif lowering.builder.is_per_element and not any(value.type.layout.halo):
+        _blocked_elements(lowering, value, body)
     else:
         _blocked_loops(lowering, value, body)
+
+
+def _blocked_elements(lowering: Lowering, value: Value, body: Body) -> None:
+    """Each stored element of a channel-blocked result as a task of its own; padding lanes are zeros."""
+    layout, channels = value.type.layout, value.type.sizes[1]
+    assert layout is not None
+    assert layout.inner == (1,)
+    lanes = layout.blocks[1]
+
+    def element(place: Index) -> None:
+        *outer, lane = place
+        with lowering.lane(outer[1], lane, lanes) as channel:
+            inside = tirx.LT(channel, integer(channels)) if channels % lanes else None
+            with lowering.builder.when(inside):
+                body((outer[0], channel, *outer[2:]))
+            if inside is not None:
+                with lowering.builder.when(tirx.Not(inside)):
+                    lowering.store_physical(value, place, literal(0, value.type))
+
+    task_loops(lowering, value.type.physical_shape, element)
 
 
 def task_loops(lowering: Lowering, sizes: Sequence[int], body: Body) -> None:

@@ -23,6 +23,9 @@ from rtcc.ir.ops import nn
 from rtcc.ir.regions import anchor_of
 from rtcc.pipeline.inputs import random_inputs
 from rtcc.target import Illegal, parse_target
+from rtcc.targets.cuda.compile import gpu_of, lower_kernel
+from rtcc.targets.cuda.device_code import launch_of
+from rtcc.targets.cuda.simt import interpret
 from rtcc.text import parse_module, print_module
 from tests.targets.arm.test_halves import halved
 from tests.targets.cuda.hosted import Driver, Hosted, driver_in, hosted, process
@@ -115,8 +118,6 @@ def test_tf32_is_asked_for() -> None:
 
 
 def test_a_tile_that_reads_weights_wrongly_is_refused() -> None:
-    from rtcc.targets.cuda.compile import gpu_of, lower_kernel
-
     text = print_module(convolution())
     tile = re.search(r"tile = \[([\d,]+)\]", text)
     assert tile is not None
@@ -128,8 +129,6 @@ def test_a_tile_that_reads_weights_wrongly_is_refused() -> None:
 
 
 def test_a_convolution_on_tensor_cores_wants_blocks() -> None:
-    from rtcc.targets.cuda.compile import gpu_of, lower_kernel
-
     text = print_module(convolution(conv="tensor_cores", target=GPU + ",tf32=yes"))
     plain = re.sub(r"(f32\[1,\d+,9,9\]) ?\{NC/4HWc4\}", r"\1", text)
     assert plain != text
@@ -137,3 +136,24 @@ def test_a_convolution_on_tensor_cores_wants_blocks() -> None:
     kernel = next(each for each in kernels if each.attributes.get("algorithm") == "tensor_cores")
     with pytest.raises(InvalidInput, match="blocks of 4 channels, the data is None"):
         lower_kernel(kernel, gpu_of(GPU + ",tf32=yes"))
+
+
+@pytest.mark.parametrize("channels", [16, 11])
+def test_blocks_have_a_thread_for_each_element(channels: int) -> None:
+    shape = f"f32[2,{channels},5,7]"
+    text = f"""// rtir 1  level=kernels
+kernel @k(%x: {shape}) {{
+  %y = math.exp(%x) : {shape}
+  %z = tensor.convert_layout(%y) : {shape}{{NC/8HWc8}}
+  return(%z)
+}}"""
+    (kernel,) = parse_module(text).kernels.values()
+    func = lower_kernel(kernel, gpu_of(GPU))
+    launch = launch_of(func)
+    assert launch.threads * launch.grid[0] >= 2 * 16 * 5 * 7
+    data = np.random.default_rng(0).standard_normal((2, channels, 5, 7), np.float32)
+    layout = kernel.returned[0].type.layout
+    assert layout is not None
+    found = np.full(layout.physical_shape(data.shape), np.nan, np.float32)
+    interpret(func, [data, found])
+    np.testing.assert_allclose(found, layout.pack(np.exp(data)), rtol=1e-6)
