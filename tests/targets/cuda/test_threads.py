@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rtcc.artifact.codes import INDEX_OUT_OF_RANGE
 from rtcc.ir import Graph
+from rtcc.ir.ops.bounded import KeptBoxes
 from rtcc.pipeline.inputs import random_kernel_inputs
 from rtcc.target import parse_target
 from rtcc.targets.cuda import Cuda
@@ -82,9 +84,46 @@ const #one : i64[] = 1
 GPU = parse_target("cuda:sm_80")
 
 
+RULES = {
+    name: kernel
+    for name, kernel in parse_module(
+        (Path(__file__).parents[1] / "lowering.rtir").read_text(encoding="utf-8")
+    ).kernels.items()
+    if not any(value.type.layout for value in (*kernel.parameters, *kernel.returned))
+    and all(result.type.is_static for result in kernel.returned)
+    and not any(isinstance(op, KeptBoxes) for op in kernel.ops)
+}
+"""A kernel for each rule of the bridge, as CPUs are tested by, but for what has no code on GPUs."""
+
+OFTEN = 4
+"""Every so many of them run always, the others with `-m slow`."""
+
+
 def kernel_of(body: str) -> Graph:
     (kernel,) = parse_module(f"{HEAD}kernel @kernel{body}").kernels.values()
     return kernel
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if n % OFTEN == 0 else pytest.param(name, marks=pytest.mark.slow) for n, name in enumerate(RULES)],
+)
+def test_every_rule(name: str) -> None:
+    kernel = RULES[name]
+    for feeds in (random_kernel_inputs(kernel, 0), special_kernel_inputs(kernel, 0)):
+        if feeds is not None:
+            code, results, _ = run(kernel, feeds)
+            assert code == 0
+            compare(name, expected(kernel, feeds), results)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+def test_nvcc_takes_every_rule() -> None:
+    assert isinstance(GPU, Cuda)
+    for name, kernel in RULES.items():
+        code = build_device_code(lower_kernel(kernel, GPU), "sm_80")
+        assert code.spill_bytes == 0, name
 
 
 def run(kernel: Graph, feeds: list[np.ndarray]) -> tuple[int, list[np.ndarray], int]:
@@ -93,10 +132,16 @@ def run(kernel: Graph, feeds: list[np.ndarray]) -> tuple[int, list[np.ndarray], 
     func = lower_kernel(kernel, GPU)
     results = [np.full(r.type.sizes, 77).astype(r.type.dtype.numpy) for r in kernel.returned]
     code = np.zeros(1, np.int32)
-    given = [np.ascontiguousarray(each) for each in feeds]
-    interpret(func, [*given, *results, *([code] if func.params[-1].name == "code" else [])])
+    given = [_as_stored(np.ascontiguousarray(each)) for each in (*feeds, *results)]
+    interpret(func, [*given, *([code] if func.params[-1].name == "code" else [])])
     launch = launch_of(func)
     return int(code[0]), results, launch.grid[0] * launch.block[0]
+
+
+def _as_stored(array: np.ndarray) -> np.ndarray:
+    """Bytes for truth values, and 16 bits for bfloat16, as kernels have them."""
+    wide = array.dtype == np.bool_ or array.dtype.name == "bfloat16"
+    return array.view(f"u{array.dtype.itemsize}") if wide else array
 
 
 @pytest.mark.parametrize("name", [*TOGETHER, *ALONE])
