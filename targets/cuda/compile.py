@@ -40,14 +40,12 @@ def rounded(x: Expr) -> Expr:
     return tirx.call_pure_extern("float32", "__fmul_rn", x, tirx.const(1.0, "float32"))
 
 
-def lower_kernel(
-    kernel: Graph, target: Cuda, fence: Fence = rounded, builder: type[ThreadBuilder] = ThreadBuilder
-) -> tirx.PrimFunc:
+def lower_kernel(kernel: Graph, target: Cuda, fence: Fence = rounded) -> tirx.PrimFunc:
     """The TIR of a kernel, with the extents of its blocks and threads.
 
-    fence, builder: for another compiler than nvcc, which makes what can be compared with it.
+    fence: for another compiler than nvcc, which makes what can be compared with it.
     """
-    with written_by(builder), fenced_by(fence):
+    with written_by(ThreadBuilder), fenced_by(fence):
         with instructions_of(target.machine.features):
             tiled = tiled_kernel(kernel, target)
         return bridge.lower_kernel(kernel, target) if tiled is None else tiled

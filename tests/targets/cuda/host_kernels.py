@@ -20,14 +20,14 @@ from tvm import tirx
 from rtcc.artifact.elf import rename_and_hide
 from rtcc.emission.device_code import DeviceCode
 from rtcc.emission.toolchain import find_toolchain
-from rtcc.ir import Graph, Module
+from rtcc.ir import Module
 from rtcc.system.machine import Machine
 from rtcc.targets.cuda import Cuda
 from rtcc.targets.cuda.compile import gpu_of, lower_kernel
 from rtcc.targets.cuda.device_builder import ALIGNMENT
 from rtcc.targets.cuda.device_code import lowered_for_device
+from rtcc.targets.cuda.instructions import SHUFFLE_XOR
 from rtcc.targets.cuda.simt import interpret_lowered
-from rtcc.targets.cuda.thread_builder import ThreadBuilder
 from rtcc.targets.tvm.build import KERNEL_SYMBOL, build_object, target_of
 from rtcc.targets.tvm.compile_kernels import kernel_text
 from rtcc.targets.tvm.lower.compile import kernel_of
@@ -46,21 +46,9 @@ void (*fake_interpreter)(int number, void **parameters);
 """
 
 
-class Alone(ThreadBuilder):
-    """Each thread does its task alone, as loops of a CPU can."""
-
-    def work_together(self, terms: int, dtype: str) -> None:
-        pass
-
-
-def for_host(kernel: Graph, target: Cuda) -> tirx.PrimFunc:
-    """The TIR of a kernel whose threads share nothing."""
-    return lower_kernel(kernel, target, fence_of_llvm, Alone)
-
-
-def is_tiled(func: tirx.PrimFunc) -> bool:
-    """Whether it was made by a `DeviceBuilder`: its threads may work together."""
-    return func.params[0].ty.data_alignment == ALIGNMENT
+def works_together(func: tirx.PrimFunc) -> bool:
+    """Whether threads may work together: what a `DeviceBuilder` made, and rows by warps."""
+    return func.params[0].ty.data_alignment == ALIGNMENT or SHUFFLE_XOR.name in func.script()
 
 
 def of_host(func: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -98,9 +86,9 @@ def link_host_kernels(
     text, rows, files = [_HEAD], [], []
     interpreted: Interpreted = {}
     for number, (name, code) in enumerate(codes.items()):
-        func = for_host(module.kernels[name], target)
+        func = lower_kernel(module.kernels[name], target, fence_of_llvm)
         count = len(func.params)
-        if is_tiled(func):
+        if works_together(func):
             interpreted[number] = kernel_text(module.kernels[name])
             text.append(f"static void run{number}(void **p) {{ fake_interpreter({number}, p); }}")
         else:

@@ -21,12 +21,12 @@ from rtcc.emission.emit_c import ModelSource
 from rtcc.ir import Graph
 from rtcc.system.child_process import Child
 from rtcc.targets.cuda import Cuda
+from rtcc.targets.cuda.compile import lower_kernel
 from rtcc.targets.cuda.device_code import launch_of
 from rtcc.text import parse_module
 from tests.targets.cuda.host_kernels import (
     Interpreted,
     build_driver,
-    for_host,
     interpreter,
     link_host_kernels,
 )
@@ -52,7 +52,7 @@ class Hosted:
 
 def stand_in(kernel: Graph, target: Cuda, name: str) -> DeviceCode:
     """The code of a kernel, with the launch that it has, but nothing compiled."""
-    func = for_host(kernel, target)
+    func = lower_kernel(kernel, target)
     gives_up = func.params[-1].name == "code"
     cubin, ptx = b"\x7fELF of " + name.encode(), b".version 8.0\n// " + name.encode()
     return DeviceCode("rtcc_kernel", launch_of(func), ptx + b"\n", cubin + b"\n", 32, 0, 0, 0, gives_up)
