@@ -23,11 +23,14 @@ IMPLICIT_GEMM, DEPTHWISE, MATMUL, TENSOR_CORES = "implicit_gemm", "depthwise", "
 
 ALGORITHMS: dict[str, str] = {
     IMPLICIT_GEMM: "convolution of plain f32 tensors as a product, its pixels gathered as they are needed",
-    DEPTHWISE: "convolution of plain float32 tensors with one filter per channel",
-    MATMUL: "matrix product in float32: slabs of both operands in shared memory; constants are packed",
+    DEPTHWISE: "convolution of plain f32 tensors with one filter per channel",
+    MATMUL: "matrix product in f32: slabs of both operands in shared memory; constants are packed",
     TENSOR_CORES: "convolutions and products by constants on tensor cores: f16, bytes, with tf32=yes f32",
 }
 """What `tiled_candidates` can give, and what it is."""
+
+OLDEST = (8, 0)
+"""The first compute capability with asynchronous copies, and with the products of `instructions.MMA`."""
 
 TF32_ERROR = 2.0**-9
 """Of a product of two float32 that lose their last 13 bits, relative to it."""
@@ -59,6 +62,15 @@ class Allowed:
 
 def tiled_candidates(anchor: Op, constants: Container[int], allowed: Allowed) -> tuple[Candidate, ...]:
     """The candidates of an anchor whose sizes are known, plain loops not among them."""
+    found = _all_candidates(anchor, constants, allowed)
+    if allowed.gpu.capability >= OLDEST:
+        return found
+    reason = f"slabs are copied asynchronously, which sm_80 and newer do, this is {allowed.gpu.name}"
+    return tuple(each if each.algorithm == DEPTHWISE else _illegal(each.algorithm, reason) for each in found)
+
+
+def _all_candidates(anchor: Op, constants: Container[int], allowed: Allowed) -> tuple[Candidate, ...]:
+    """The same, for a GPU that has asynchronous copies."""
     if 0 in anchor.results[0].type.sizes or any(0 in v.type.sizes for v in anchor.present_operands):
         return ()
     match anchor:

@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportArgumentType=false
 """Networks whose layers threads of a block compute together: chosen, packed, launched, and run by `simt`."""
 
 from __future__ import annotations
@@ -115,6 +115,14 @@ def test_tf32_is_asked_for() -> None:
     assert allowed.error > 1e-3
     with pytest.raises(InvalidInput, match="tf32 must be yes or no"):
         parse_target(GPU + ",tf32=maybe")
+
+
+def test_older_gpus_copy_nothing_ahead() -> None:
+    (kernel,) = convolution("cuda:sm_75").kernels.values()
+    assert kernel.attributes["algorithm"] == "generic"
+    found = parse_target("cuda:sm_75").candidates(anchor_of(kernel), {1})
+    reasons = [each.cost.reason for each in found if isinstance(each.cost, Illegal)]
+    assert sum("sm_80 and newer" in reason for reason in reasons) == 2
 
 
 def test_a_tile_that_reads_weights_wrongly_is_refused() -> None:
