@@ -30,6 +30,11 @@ class Layer:
         return self.op.data if isinstance(self.op, Conv | ConvTranspose) else self.op.left
 
     @property
+    def is_float32(self) -> bool:
+        """Whether it multiplies float32 numbers by float32 weights."""
+        return self.weight.type.dtype is DType.F32 and self.data.type.dtype is DType.F32
+
+    @property
     def takes_bias(self) -> bool:
         """Whether the op adds a vector per output channel, or could."""
         if self.bias is not None:
@@ -47,23 +52,29 @@ class Layer:
 
 def linear_layers(main: Graph) -> Iterator[Layer]:
     """The linear ops of a graph whose weights are constant float32 arrays."""
-    for op in main.ops:
-        found = _layer(op)
-        if found is not None and found.weight.type.dtype is DType.F32 and found.data.type.dtype is DType.F32:
-            yield found
+    return (layer for layer in _every_layer(main) if layer.is_float32)
+
+
+def layers_of_other_types(main: Graph) -> Iterator[Layer]:
+    """The linear ops of a graph whose weights are constant arrays of anything but float32."""
+    return (layer for layer in _every_layer(main) if not layer.is_float32)
+
+
+def _every_layer(main: Graph) -> Iterator[Layer]:
+    return (layer for op in main.ops if (layer := _layer(op)) is not None)
 
 
 def _layer(op: Op) -> Layer | None:
     match op:
         case Conv() if isinstance(op.weight, Constant):
-            return Layer(op, op.weight, 1, 0, 1, _bias(op.bias))
+            return Layer(op, op.weight, 1, 0, 1, _bias(op, op.bias))
         case ConvTranspose() if isinstance(op.weight, Constant):
             axis = 1 if op.group == 1 else None  # a group's channels share an entry of axis 1
-            return Layer(op, op.weight, 1, axis, 0, None if axis is None else _bias(op.bias))
+            return Layer(op, op.weight, 1, axis, 0, None if axis is None else _bias(op, op.bias))
         case Gemm() if isinstance(op.right, Constant) and not op.transA:
             axis = 0 if op.transB else 1
             plain = op.alpha == 1 and op.beta == 1
-            return Layer(op, op.right, 1, axis, 1 - axis, _bias(op.addend) if plain else None)
+            return Layer(op, op.right, 1, axis, 1 - axis, _bias(op, op.addend) if plain else None)
         case MatMul() if isinstance(op.right, Constant) and op.right.type.rank >= 2:
             rank = op.right.type.rank
             return Layer(op, op.right, 1, rank - 1, rank - 2)
@@ -71,9 +82,12 @@ def _layer(op: Op) -> Layer | None:
             return None
 
 
-def _bias(value: Value | None) -> Constant | None:
-    is_vector = isinstance(value, Constant) and value.type.rank == 1 and value.type.dtype is DType.F32
-    return value if is_vector and isinstance(value, Constant) else None
+def _bias(op: Linear, value: Value | None) -> Constant | None:
+    """The addend, where it is a vector with an element for each output."""
+    outputs = op.type.shape[-1 if isinstance(op, Gemm) else 1]
+    if not isinstance(value, Constant) or value.type.dtype is not DType.F32:
+        return None
+    return value if value.type.shape == (outputs,) else None
 
 
 def is_named(op: Op, names: Iterable[str]) -> bool:

@@ -15,12 +15,13 @@ import numpy as np
 
 from rtcc.ir import Constant, Module, Op, Return, Value
 from rtcc.ir.ops import movement, nn, normalization, pooling, quant, resize, shapes
-from rtcc.ir.ops.axes import normal_axis
+from rtcc.ir.ops.axes import normal_axes, normal_axis
 from rtcc.ir.ops.indexing import Gather
 from rtcc.ir.ops.reduce import Reduction
 from rtcc.ir.ops.softmax import AlongAxis
 from rtcc.ir.roles import Role
 from rtcc.pruning.channels import Channels, Ids
+from rtcc.pruning.moved import moves_alone, positions_taken
 
 Axes = list["Ids | None"]
 """Of a value: the channels along each axis, None where all positions stay."""
@@ -101,7 +102,7 @@ class Dependencies:
             rule(self, op)
         elif op.role is Role.ELEMENTWISE:
             self._elementwise(op)
-        elif _moves_alone(op):
+        elif moves_alone(op):
             self.move(op)
         else:
             self.stop(op)
@@ -185,7 +186,7 @@ class Dependencies:
             return
         free = _free_axis(op, varying)
         lines = np.moveaxis(array, free, 0).reshape(array.shape[free], -1)
-        for column in np.unique(lines, axis=1).T[1:]:
+        for column in np.unique(lines, axis=1).T:
             self.channels.join(lines[:, 0], column)
         if axes[free] is not None:
             self.keep(axes[free], f"{op.name} joins two axes that could shrink")
@@ -199,13 +200,6 @@ def _at(op: Op, index: int) -> Value:
     value = op.operands[index]
     assert value is not None
     return value
-
-
-def _moves_alone(op: Op) -> bool:
-    """Whether it only moves elements, to places that constants and attributes say."""
-    moved = [op.is_moved_operand(i) for i, value in enumerate(op.operands) if value is not None]
-    others = [v for i, v in enumerate(op.operands) if v is not None and not op.is_moved_operand(i)]
-    return any(moved) and all(isinstance(value, Constant) for value in others)
 
 
 def _free_axis(op: Op, varying: Sequence[int]) -> int:
@@ -257,10 +251,11 @@ def _conv(d: Dependencies, op: nn.Conv) -> None:
 def _conv_transpose(d: Dependencies, op: nn.ConvTranspose) -> None:
     data, weight, group = d.axes(op.data), d.axes(op.weight), op.group
     outputs = weight[1]
-    if group > 1 and op.weight.type.sizes[1] == 1:
+    if group > 1 and op.weight.type.sizes[:2] == (group, 1):
         outputs = d.join(data[1], weight[0], "a transposed convolution reads it")
     elif group > 1:
-        d.keep(data[1], "a transposed convolution in groups reads it")
+        for ids in (data[1], *weight):
+            d.keep(ids, "a transposed convolution in groups reads it")
         outputs = None
     else:
         d.sum_over(op, data[1], weight[0], "a transposed convolution reads it")
@@ -268,9 +263,9 @@ def _conv_transpose(d: Dependencies, op: nn.ConvTranspose) -> None:
     _set_convolved(d, op, data, outputs)
 
 
-def _set_convolved(d: Dependencies, op: nn.Convolution, data: Axes, outputs: Ids | None) -> None:
+def _set_convolved(d: Dependencies, op: nn.Conv | nn.ConvTranspose, data: Axes, outputs: Ids | None) -> None:
     d.keep(data[0], "it is a batch")
-    for ids in data[2:]:
+    for ids in (*data[2:], *d.axes(op.weight)[2:]):
         d.keep(ids, "a convolution slides over it")
     d.set(op.result, [None, outputs, *[None] * (op.type.rank - 2)])
 
@@ -365,9 +360,13 @@ def _along_axis(d: Dependencies, op: AlongAxis) -> None:
 
 
 def _pool(d: Dependencies, op: pooling.Pool | pooling.GlobalPool) -> None:
-    data = d.axes(op.data)
+    data = list(d.axes(op.data))
     for ids in data[2:]:
         d.keep(ids, "a pool slides over it")
+    if any(value.use_count for value in op.results[1:]):
+        for k in (0, 1):
+            d.keep(data[k], "indices of a pool count it")
+            data[k] = None
     for value in op.results:
         d.set(value, [data[0], data[1], *[None] * (value.type.rank - 2)])
 
@@ -383,9 +382,22 @@ def _reduce(d: Dependencies, op: Reduction) -> None:
         d.set(op.result, [ids for k, ids in enumerate(axes) if k not in reduced])
 
 
+def _depth_to_space(d: Dependencies, op: movement.DepthToSpace) -> None:
+    """The channels that make the pixels of one go together; where there is but one, all stay."""
+    if op.type.sizes[1] == 1:
+        d.keep(d.axes(op.data)[1], f"{op.name} makes pixels of it")
+    d.move(op)
+
+
+def _space_to_depth(d: Dependencies, op: movement.SpaceToDepth) -> None:
+    for ids in d.axes(op.data)[2:]:
+        d.keep(ids, f"{op.name} makes channels of it")
+    d.move(op)
+
+
 def _slice(d: Dependencies, op: movement.Slice) -> None:
     """What goes leaves a row of neighbours a row, forwards or backwards; of steps it would leave gaps."""
-    if not _moves_alone(op):
+    if not moves_alone(op):
         d.stop(op)
         return
     for axis, ids in enumerate(d.axes(op.data)):
@@ -394,32 +406,34 @@ def _slice(d: Dependencies, op: movement.Slice) -> None:
     d.move(op)
 
 
-def positions_taken(op: movement.Slice, axis: int) -> Ids:
-    """Which positions of an axis a slice with constant bounds takes."""
-    sizes = op.data.type.sizes
-    shape = [1] * len(sizes)
-    shape[axis] = sizes[axis]
-    index = np.broadcast_to(np.arange(sizes[axis]).reshape(shape), sizes)
-    others = [value.array if isinstance(value, Constant) else None for value in op.operands[1:]]
-    found = np.asarray(op.evaluate(index, *others))
-    return np.moveaxis(found, axis, 0).reshape(found.shape[axis], -1)[:, 0]
-
-
 def _pad(d: Dependencies, op: movement.Pad) -> None:
-    _same_where_untouched(d, op, op.data)
+    """Axes without margins pass."""
+    data, others = op.data.type, [value for value in (op.pads, op.axes) if value is not None]
+    if not all(isinstance(value, Constant) for value in others):
+        d.stop(op)
+        return
+    pads, *named = (value.array.reshape(-1) for value in others if isinstance(value, Constant))
+    axes = normal_axes(op, named[0].tolist() if named else range(data.rank), data.rank)
+    _pass_others(d, op, op.data, [axis for k, axis in enumerate(axes) if pads[k :: len(axes)].any()])
 
 
 def _resize(d: Dependencies, op: resize.Resize) -> None:
-    _same_where_untouched(d, op, op.data)
+    """Axes pass of which each result is the element at its place."""
+    if not all(isinstance(value, Constant) for value in list(op.present_operands)[1:]):
+        d.stop(op)
+        return
+    given = (op.roi, op.scales, op.sizes)
+    arrays = (value.array if isinstance(value, Constant) else None for value in given)
+    places = op.geometry(op.data.type.sizes, *arrays)
+    _pass_others(d, op, op.data, [place.axis for place in places if not place.is_identity])
 
 
-def _same_where_untouched(d: Dependencies, op: Op, data: Value) -> None:
-    """Axes of the same size before and behind pass, those that grow or shrink stay."""
+def _pass_others(d: Dependencies, op: Op, data: Value, changed: Sequence[int]) -> None:
+    """Some axes of the data are made anew and stay, the others pass."""
     axes = list(d.axes(data))
-    for k, (before, after) in enumerate(zip(data.type.sizes, op.type.sizes, strict=True)):
-        if before != after:
-            d.keep(axes[k], f"{op.name} changes its size")
-            axes[k] = None
+    for k in changed:
+        d.keep(axes[k], f"{op.name} makes it anew")
+        axes[k] = None
     d.set(op.result, axes)
 
 
@@ -460,6 +474,8 @@ RULES: tuple[tuple[type[Op] | tuple[type[Op], ...], Rule], ...] = (
     (AlongAxis, _along_axis),
     ((pooling.Pool, pooling.GlobalPool), _pool),
     (Reduction, _reduce),
+    (movement.DepthToSpace, _depth_to_space),
+    (movement.SpaceToDepth, _space_to_depth),
     (movement.Slice, _slice),
     (movement.Pad, _pad),
     (resize.Resize, _resize),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtcc.ir import Module
-from rtcc.linear.layers import Layer, linear_layers
+from rtcc.linear.layers import Layer, layers_of_other_types, linear_layers
 from rtcc.linear.matrices import NOT_FINITE, is_finite
 from rtcc.pruning.dependencies import Dependencies
 
@@ -68,6 +68,7 @@ def groups_of(module: Module, found: Dependencies) -> tuple[list[Group], list[Ke
         if not free:
             reasons = (found.channels.reason(root) for root in roots)
             kept.append(Kept(layer.name, next(filter(None, reasons), "its results stay as they are")))
+    kept += of_other_types(module, "channels")
     groups: dict[tuple[tuple[str, ...], int], list[int]] = {}
     for root, layers in makers.items():
         groups.setdefault((tuple(layers), counts[root]), []).append(root)
@@ -83,6 +84,12 @@ def _keep_what_is_no_number(module: Module, found: Dependencies) -> None:
             ids = None if axis is None else found.axes(layer.weight)[axis]
             if ids is not None:
                 found.channels.keep(ids, f"{NOT_FINITE} ({layer.name})")
+
+
+def of_other_types(module: Module, what: str) -> list[Kept]:
+    """The layers that are not looked at for the type of their weights."""
+    others = layers_of_other_types(module.main)
+    return [Kept(each.name, f"its weights are {each.weight.type.dtype.value}", what) for each in others]
 
 
 def written_roots(layer: Layer, found: Dependencies) -> list[int]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtcc.ir import Constant, Graph, Module, Op, Return, Value
-from rtcc.ir.ops import movement, nn, resize, shapes
-from rtcc.ir.ops.axes import normal_axis
-from rtcc.ir.ops.indexing import Gather
+from rtcc.ir.ops import nn, resize
 from rtcc.linear.layers import Layer, linear_layers
-from rtcc.pruning.dependencies import Dependencies, positions_taken
+from rtcc.pruning.dependencies import Dependencies
+from rtcc.pruning.moved import MOVED, Operands, Rewrite
 
 Array = NDArray[Any]
 
@@ -85,9 +84,9 @@ class Shrunk:
         operands = [None if value is None else self._mapping[value] for value in op.operands]
         changes: dict[str, Any] = {}
         if any(self._is_smaller(value) for value in (*op.present_operands, *op.results)):
-            for kind, rule in RULES:
-                if isinstance(op, kind):
-                    rule(self, op, operands, changes)
+            rule = MOVED.get(type(op)) or next((rule for kind, rule in RULES if isinstance(op, kind)), None)
+            if rule is not None:
+                rule(self, op, operands, changes)
         copy = type(op)(*operands, like=op, results=len(op.results), **changes)
         if any(self._is_smaller(value) for value in op.results):
             copy.location = copy.location.by(self._pass)
@@ -156,71 +155,26 @@ def _every_output(layer: Layer) -> NDArray[np.bool_]:
     return np.ones(0 if axis is None else layer.weight.type.sizes[axis], np.bool_)
 
 
-Operands = list["Value | None"]
-Rule = Callable[[Shrunk, Any, Operands, dict[str, Any]], None]
-
-
 def _conv(s: Shrunk, op: nn.Convolution, operands: Operands, changes: dict[str, Any]) -> None:
     """A depthwise convolution has as many groups as channels."""
-    weight = op.operands[1]
-    assert weight is not None
-    if op.group > 1 and weight.type.sizes[1] == 1:
-        data = op.operands[0]
-        assert data is not None
+    data = op.operands[0]
+    assert data is not None
+    if op.group > 1 and data.type.sizes[1] == op.group:
         changes["group"] = s.sizes(data)[1]
 
 
-def _shape(s: Shrunk, op: Op, operands: Operands, changes: dict[str, Any]) -> None:
-    """The shape of the result is written there."""
-    operands[1] = s.constant(op, s.sizes(op.result))
-
-
 def _resize(s: Shrunk, op: resize.Resize, operands: Operands, changes: dict[str, Any]) -> None:
-    """Where sizes are given, those of channels are among them."""
-    if len(operands) > 3 and operands[3] is not None and not op.attributes.get("axes"):
-        operands[3] = s.constant(op, s.sizes(op.result))
-
-
-def _split(s: Shrunk, op: movement.Split, operands: Operands, changes: dict[str, Any]) -> None:
-    axis = normal_axis(op, op.axis, op.data.type.rank)
-    operands[1:] = [s.constant(op, [s.sizes(result)[axis] for result in op.results])]
-    changes["num_outputs"] = None
-
-
-def _slice(s: Shrunk, op: movement.Slice, operands: Operands, changes: dict[str, Any]) -> None:
-    """Bounds count what is left of an axis."""
-    bounds: list[tuple[int, int, int, int]] = []
-    for axis, (size, kept) in enumerate(zip(op.data.type.sizes, s.kept(op.data), strict=True)):
-        taken = positions_taken(op, axis)
-        if len(taken) == size and taken[0] == 0:
-            continue
-        places = (np.cumsum(kept) - 1)[taken[kept[taken]]]
-        step = int(places[1] - places[0]) if len(places) > 1 else 1
-        start, end = int(places[0]), int(places[-1]) + (1 if step > 0 else -1)
-        bounds.append((start, end if end >= 0 else -int(kept.sum()) - 1, axis, step))
-    if bounds:
-        operands[1:] = [s.constant(op, column) for column in zip(*bounds, strict=True)]
-
-
-def _gather(s: Shrunk, op: Gather, operands: Operands, changes: dict[str, Any]) -> None:
-    """Indices count what is left of the axis; those of positions that went are not among them."""
-    axis = normal_axis(op, op.axis, op.data.type.rank)
-    kept = s.kept(op.data)[axis]
-    if kept.all() or not isinstance(op.indices, Constant):
+    """Where sizes are given, those of axes that shrink are among them."""
+    if op.sizes is None:
         return
-    indices = op.indices.array % len(kept)
-    for k, mask in enumerate(s.kept(op.result)[axis : axis + indices.ndim]):
-        indices = np.compress(mask, indices, k)
-    operands[1] = s.constant(op, (np.cumsum(kept) - 1)[indices])
+    assert isinstance(op.sizes, Constant)
+    sizes, result = op.sizes.array.copy(), op.result
+    for place, axis in enumerate(op.resized_axes(result.type.rank)):
+        left = s.sizes(result)[axis]
+        if left != result.type.sizes[axis]:
+            sizes[place] = left
+    operands[3] = s.constant(op, sizes)
 
 
-RULES: tuple[tuple[type[Op], Rule], ...] = (
-    (nn.Convolution, _conv),
-    (shapes.Reshape, _shape),
-    (shapes.Expand, _shape),
-    (resize.Resize, _resize),
-    (movement.Split, _split),
-    (movement.Slice, _slice),
-    (Gather, _gather),
-)
-"""Operators in which sizes or positions are written."""
+RULES: tuple[tuple[type[Op], Rewrite], ...] = ((nn.Convolution, _conv), (resize.Resize, _resize))
+"""Operators that compute, in which sizes are written; those that move elements are in `MOVED`."""

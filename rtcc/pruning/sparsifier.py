@@ -19,7 +19,7 @@ from rtcc.linear.moments import Moments
 from rtcc.linear.running import Sample, in_step, reads
 from rtcc.pruning.choice import Scope
 from rtcc.pruning.criteria import Criterion
-from rtcc.pruning.groups import Kept
+from rtcc.pruning.groups import Kept, of_other_types
 from rtcc.pruning.masks import masks_above, masks_of, scores_of
 from rtcc.pruning.patterns import UNSTRUCTURED, Pattern, by_taps, from_taps, in_order
 from rtcc.pruning.reconstruction import masked_least_squares, rescaled
@@ -140,6 +140,7 @@ def _layers(module: Module, dense: Sequence[str], pattern: Pattern) -> tuple[lis
                                where=layer.name, hint=hint)  # fmt: skip
         else:
             layers.append(layer)
+    kept += of_other_types(module, "weights")
     if not layers:
         reasons = "; ".join(f"{each.layer}: {each.reason}" for each in kept[:3])
         message = f"no layer has weights that may go ({reasons or 'no layer'})"

@@ -40,6 +40,11 @@ class Axis:
     start: Fraction
     end: Fraction
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether each result is the element at its place, in all modes."""
+        return self.size == self.result and (self.scale, self.start, self.end) == (1, 0, 1)
+
 
 class Resize(ComputedOp):
     """Resampling by `scales` or to `sizes` (ONNX Resize); integers are truncated and saturate."""
@@ -135,7 +140,7 @@ class Resize(ComputedOp):
             Axis(axis, before[i], after[i], factors[i], bounds[i], bounds[len(axes) + i])
             for i, axis in enumerate(axes)
         ]
-        return [p for p in places if crops or p.size != p.result or p.scale != 1]
+        return [p for p in places if crops or not p.is_identity]
 
     def taps(self, place: Axis) -> Taps:
         """Which elements make each result element along one axis, with their weights (float64)."""

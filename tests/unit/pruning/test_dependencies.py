@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from onnx import ModelProto, checker
 
 import rtcc
-from rtcc.ir import Module
+from rtcc.ir import Module, Op, Value
+from rtcc.ir.ops.math import Mul
+from rtcc.ir.ops.nn import Conv, ConvTranspose, Gemm
 from rtcc.ir.verify import verify
 from rtcc.linear.layers import linear_layers
 from rtcc.pipeline.catalogue import BEFORE_PRUNING
@@ -48,22 +50,40 @@ def drawn(module: Module, found: Dependencies, share: float, seed: int = 0) -> s
 
 
 def silence(module: Module, found: Dependencies, removed: set[int]) -> Module:
-    """The same module with zeros for the weights that read those channels: what the smaller one computes.
-
-    Where a channel is read by a product of two activations it is not silenced: whole heads go, or none.
-    """
+    """The same module with zeros in what multiplies those channels where they are summed over."""
     copy = module.clone()
-    pairs = zip(linear_layers(module.main), linear_layers(copy.main), strict=True)
-    for layer, twin in pairs:
-        ids = found.axes(layer.weight)[layer.sum_axis]
-        if ids is None:
+    twins = dict(zip(module.main.ops, list(copy.main.ops), strict=True))
+    for op, ids in found.sums:
+        left = np.array([root not in removed for root in found.channels.roots(ids).tolist()])
+        if left.all():
             continue
-        gone = np.array([root in removed for root in found.channels.roots(ids).tolist()])
-        if gone.any():
-            array = layer.weight.array.copy()
-            np.moveaxis(array, layer.sum_axis, 0)[gone] = 0
-            twin.op.set_operand(layer.weight_slot, copy.add_constant(f"{layer.weight.symbol}.silent", array))
+        axis, twin = summed_axis(op), twins[op]
+        weight = second(twin)
+        mask = left.astype(np.float32).reshape([-1 if k == axis else 1 for k in range(weight.type.rank)])
+        masked = Mul(weight, copy.add_constant("mask", mask))
+        copy.main.insert_before(twin, masked)
+        twin.set_operand(1, masked.result)
     return copy
+
+
+def summed_axis(op: Op) -> int:
+    """The axis of the second operand that an op sums over."""
+    match op:
+        case Conv():
+            return 1
+        case ConvTranspose():
+            return 0
+        case Gemm():
+            return 1 if op.transB else 0
+        case _:
+            return second(op).type.rank - 2
+
+
+def second(op: Op) -> Value:
+    """The operand that may be a weight."""
+    value = op.operands[1]
+    assert value is not None
+    return value
 
 
 def shrunk(module: Module, share: float = 0.5, seed: int = 0) -> tuple[Shrunk, int]:
