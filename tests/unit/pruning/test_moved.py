@@ -191,14 +191,3 @@ def test_what_reads_channels(make: Layers) -> None:
     assert next(iter(linear_layers(small.module.main))).weight.type.sizes[0] == left
     reasons = {kept.reason for kept in groups_of(module, Dependencies(module))[1]}
     assert reason in reasons or not reason, reasons
-
-
-def test_layers_of_halves_are_named() -> None:
-    net = Net()
-    x = net.op("Cast", [net.input(1, 3, 4, 4)], (1, 3, 4, 4), to=10)
-    weight = net.constant(np.ones((4, 3, 1, 1), np.float16))
-    x = net.op("Cast", [net.op("Conv", [x, weight], (1, 4, 4, 4))], (1, 4, 4, 4), to=1)
-    module = prepared(net.model(x))
-    groups, kept = groups_of(module, Dependencies(module))
-    assert not groups
-    assert [each.reason for each in kept] == ["its weights are f16"]

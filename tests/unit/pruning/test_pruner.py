@@ -11,7 +11,7 @@ import pytest
 
 import rtcc
 from rtcc.errors import InvalidInput, ParseError
-from rtcc.ir.ops.nn import Conv
+from rtcc.ir.ops.nn import Conv, Gemm
 from rtcc.ir.verify import verify
 from rtcc.pipeline.inputs import random_inputs
 from rtcc.pipeline.run import RunOptions, run_pipeline
@@ -164,3 +164,29 @@ def test_sizes_must_be_known() -> None:
     with pytest.raises(rtcc.RtccError) as raised:
         prune(model)
     assert raised.value.code == "unbound-dimension"
+
+
+@pytest.mark.parametrize("options", [{"keep": 0.6, "multiple": 1}, {"sparsity": 0.5}])
+def test_a_bias_of_one_number_stays(options: dict[str, Any]) -> None:
+    """It is added to all outputs, which least squares would give one each."""
+    net = Net()
+    x = net.op("Gemm", [net.input(1, 6), net.weight(8, 6), net.weight(1)], (1, 8), transB=1)
+    model = net.model(net.classifier(net.unary("Relu", x)))
+    data = {"x": np.random.default_rng(0).standard_normal((40, 6)).astype(np.float32)}
+    found = prune(model, data, **options)
+    assert found.repaired == 2
+    first, _ = (op for op in found.module.main.ops if isinstance(op, Gemm))
+    assert first.addend is not None
+    assert first.addend.type.sizes == (1,)
+    verify(found.module)
+
+
+@pytest.mark.parametrize("options", [{}, {"sparsity": 0.5}])
+def test_layers_of_halves_are_named(options: dict[str, Any]) -> None:
+    net = Net()
+    x = net.op("Cast", [net.input(1, 3, 4, 4)], (1, 3, 4, 4), to=10)
+    weight = net.constant(np.ones((4, 3, 1, 1), np.float16))
+    x = net.op("Cast", [net.op("Conv", [x, weight], (1, 4, 4, 4))], (1, 4, 4, 4), to=1)
+    with pytest.raises(InvalidInput, match="Conv1: its weights are f16") as raised:
+        prune(net.model(x), **options)
+    assert raised.value.code == "nothing-to-prune"
