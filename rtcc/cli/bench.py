@@ -99,6 +99,9 @@ def bench(
         "load_ms": round(load_seconds(artifact) * 1e3, 3),
         "workspace_bytes": artifact.workspace_bytes(threads), "artefact_bytes": artifact.path.stat().st_size,
     }  # fmt: skip
+    if artifact.info.device is not None:
+        row["gpu_bytes"] = artifact.info.device.workspace_bytes
+        row["gpu_weight_bytes"] = artifact.info.weights_bytes
     figures = _figures(artifact, feeds, peers, model, _fixed(model, asked), runs or RUNS)
     _tell(row, figures, json_file)
 

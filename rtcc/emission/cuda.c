@@ -26,12 +26,13 @@ static struct {
 #undef RTCC_MEMBER
 } rtcc_driver;
 
-static _Thread_local CUresult rtcc_last_result;
+static _Atomic CUresult rtcc_last_refusal;
 
 /* The driver's own result is kept for whoever asks what happened. */
 static int rtcc_failed(CUresult result)
 {
-    rtcc_last_result = result;
+    if (result != CUDA_SUCCESS)
+        atomic_store_explicit(&rtcc_last_refusal, result, memory_order_relaxed);
     return result != CUDA_SUCCESS;
 }
 

@@ -73,4 +73,7 @@ RTCC_EXPORT int RTCC_ENTRY(async_result)(const void *workspace)
     return code;
 }
 
-RTCC_EXPORT int RTCC_ENTRY(driver_result)(void) { return rtcc_last_result; }
+RTCC_EXPORT int RTCC_ENTRY(driver_result)(void)
+{
+    return atomic_load_explicit(&rtcc_last_refusal, memory_order_relaxed);
+}

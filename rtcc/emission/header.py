@@ -137,7 +137,7 @@ int @NAME@_run_async(void *workspace, const void *const inputs[], void *const ou
  * cannot take. */
 int @NAME@_async_result(const void *workspace);
 
-/* The CUresult with which the driver last refused a call of this thread; 0 for none. */
+/* The CUresult with which the driver last refused a call of this model's; 0 where it refused none. */
 int @NAME@_driver_result(void);
 #ifdef __cplusplus
 }

@@ -29,7 +29,7 @@ static struct {
     int allocations, host_allocations, modules, streams, graphs, executables, retained, launches, copies, loads;
     char failing[64];
     int result, countdown;
-} fake = {.capability = {8, 0}, .version = 13000, .devices = 1, .memory = (size_t)1 << 30};
+} fake = {.capability = {8, 0}, .version = 13000, .devices = 1, .memory = (size_t)1 << 30}, fresh;
 
 static struct { char *memory; size_t bytes; } blocks[MOST];
 static const struct fake_kernel *kernels;
@@ -82,6 +82,27 @@ int fake_use_kernels(const char *path)
     kernels = dlsym(library, "fake_kernels");
     kernel_count = *(const size_t *)dlsym(library, "fake_kernel_count");
     return 0;
+}
+
+static __attribute__((constructor)) void keep_fresh(void) { fresh = fake; }
+
+/* As it was when it was loaded; what is allocated is forgotten. */
+void fake_reset(void)
+{
+    for (int i = 0; i < MOST; i++) {
+        free(blocks[i].memory);
+        blocks[i].memory = NULL;
+    }
+    fake = fresh;
+    depth = 0;
+}
+
+/* For programs that know nothing of this: the kernels of the library that a variable names. */
+static __attribute__((constructor)) void use_named_kernels(void)
+{
+    const char *path = getenv("FAKE_CUDA_KERNELS");
+    if (path != NULL && fake_use_kernels(path) != 0)
+        abort();
 }
 
 long fake_count(const char *what)

@@ -7,6 +7,7 @@ Nothing of it needs nvcc: the images that the driver loads are names of kernels.
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,11 +76,13 @@ def hosted(model: Any, folder: Path, target: str = "cuda:sm_80,host=x86-64", **o
 
 
 class Driver:
-    """The stand-in driver, in the process that it is loaded in."""
+    """The stand-in driver, as new, in the process that it is loaded in."""
 
     def __init__(self, path: str) -> None:
         self.library = ctypes.CDLL(path)
         self.library.fake_count.restype = ctypes.c_long
+        gc.collect()  # artefacts that nobody closed
+        self.library.fake_reset()
 
     def use(self, found: Hosted) -> None:
         """Load a model's kernels."""
@@ -105,6 +108,12 @@ class Driver:
     def left(self) -> dict[str, int]:
         """What was not given back."""
         return {name: self.count(name) for name in COUNTED if self.count(name)}
+
+    def wait(self) -> None:
+        """Wait for the default stream."""
+        self.library.fake_push_context()
+        assert self.library.cuStreamSynchronize(None) == 0
+        self.library.fake_pop_context()
 
     def allocate(self, array: Any) -> int:
         """The array in the device's memory, where it stays."""

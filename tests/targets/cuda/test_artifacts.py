@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from rtcc.compiler import read_model
 from rtcc.emission.toolchain import find_toolchain
 from rtcc.errors import ArtifactError, InvalidInput, RtccError, Unsupported
 from rtcc.ir import Module
+from rtcc.system.child_process import Child
 from rtcc.system.machine import Machine
 from tests.targets.cuda.hosted import Driver, Hosted, driver_in, hosted, process
 
@@ -44,6 +48,13 @@ MODELS: dict[str, Callable[[], Any]] = {
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return driver_in(tmp_path_factory.mktemp("driver"))
+
+
+@pytest.fixture(scope="module")
+def gpu(driver: Path) -> Generator[Child]:
+    """A process that finds the driver; each `Driver` there begins anew."""
+    with pytest.MonkeyPatch.context() as patch, process(driver, patch) as child:
+        yield child
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +91,14 @@ def run_twice(
 
 @pytest.mark.parametrize("name", MODELS)
 def test_models_compute_what_the_interpreter_does(
-    name: str, driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, driver: Path, tmp_path: Path, gpu: Child
 ) -> None:
     model = MODELS[name]()
     found = hosted(model, tmp_path)
     module = _module_of(model)
     feeds = _feeds(module)
     wanted = rtcc.interpret(module, feeds)
-    with process(driver, monkeypatch) as child:
-        results, counts = child.call(60, run_twice, str(driver), found, feeds)
+    results, counts = gpu.call(300, run_twice, str(driver), found, feeds)
     for result in results:
         assert result.keys() == wanted.keys()
         for key, value in wanted.items():
@@ -125,9 +135,7 @@ def run_on_device(driver: str, found: Hosted, feeds: dict[str, Any], wanted: Any
         launch = artifact.bind_device(inputs, [output])
         launch()
         before = np.frombuffer((ctypes.c_char * wanted.nbytes).from_address(output), wanted.dtype).copy()
-        here.library.fake_push_context()
-        assert here.library.cuStreamSynchronize(None) == 0
-        here.library.fake_pop_context()
+        here.wait()
         launch.check()
         after = np.frombuffer((ctypes.c_char * wanted.nbytes).from_address(output), wanted.dtype).copy()
         launch.close()
@@ -135,12 +143,11 @@ def run_on_device(driver: str, found: Hosted, feeds: dict[str, Any], wanted: Any
 
 
 def test_runs_on_tensors_of_the_device_are_asynchronous(
-    driver: Path, taken: Hosted, monkeypatch: pytest.MonkeyPatch
+    driver: Path, taken: Hosted, gpu: Child
 ) -> None:
     feeds = _feeds(_module_of(TAKEN))
     wanted = np.exp(feeds["x"][feeds["i"]])
-    with process(driver, monkeypatch) as child:
-        before, after = child.call(60, run_on_device, str(driver), taken, feeds, wanted)
+    before, after = gpu.call(300, run_on_device, str(driver), taken, feeds, wanted)
     assert not before.any()
     np.testing.assert_allclose(after, wanted, rtol=1e-5)
 
@@ -165,12 +172,11 @@ def wrong_pointers(driver: str, found: Hosted) -> list[str]:
     return codes
 
 
-def test_wrong_device_pointers(driver: Path, taken: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
-    with process(driver, monkeypatch) as child:
-        assert child.call(60, wrong_pointers, str(driver), taken) == [
-            "not-device-memory", "not-device-memory", "buffer-misaligned", "buffer-misaligned",
-            "buffers-overlap", "null-pointer",
-        ]  # fmt: skip
+def test_wrong_device_pointers(driver: Path, taken: Hosted, gpu: Child) -> None:
+    assert gpu.call(300, wrong_pointers, str(driver), taken) == [
+        "not-device-memory", "not-device-memory", "buffer-misaligned", "buffer-misaligned",
+        "buffers-overlap", "null-pointer",
+    ]  # fmt: skip
 
 
 def indices_outside(driver: str, found: Hosted, feeds: dict[str, Any]) -> list[Any]:
@@ -184,18 +190,16 @@ def indices_outside(driver: str, found: Hosted, feeds: dict[str, Any]) -> list[A
     inputs = [here.allocate(outside[tensor.name]) for tensor in artifact.inputs]
     launch = artifact.bind_device(inputs, [here.allocate(np.zeros((5, 4), np.float32))])
     launch()
-    here.library.fake_push_context()
-    here.library.cuStreamSynchronize(None)
+    here.wait()
     with pytest.raises(InvalidInput) as caught:
         launch.check()
     return [*codes, caught.value.code]
 
 
 def test_indices_outside_are_the_datas_fault(
-    driver: Path, taken: Hosted, monkeypatch: pytest.MonkeyPatch
+    driver: Path, taken: Hosted, gpu: Child
 ) -> None:
-    with process(driver, monkeypatch) as child:
-        codes = child.call(60, indices_outside, str(driver), taken, _feeds(_module_of(TAKEN)))
+    codes = gpu.call(300, indices_outside, str(driver), taken, _feeds(_module_of(TAKEN)))
     assert codes == ["index-out-of-range", (5, 4), "index-out-of-range"]
 
 
@@ -214,9 +218,8 @@ def contexts(driver: str, found: Hosted) -> list[int]:
     return [retained, *modules, len(here.left())]
 
 
-def test_the_current_context_is_used(driver: Path, taken: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
-    with process(driver, monkeypatch) as child:
-        assert child.call(60, contexts, str(driver), taken) == [0, 1, 2, 0]  # code once in each context
+def test_the_current_context_is_used(driver: Path, taken: Hosted, gpu: Child) -> None:
+    assert gpu.call(300, contexts, str(driver), taken) == [0, 1, 2, 0]  # code once in each context
 
 
 def loads_of(driver: str, found: Hosted, capability: tuple[int, int]) -> int:
@@ -230,10 +233,46 @@ def loads_of(driver: str, found: Hosted, capability: tuple[int, int]) -> int:
 
 @pytest.mark.parametrize(("capability", "loads"), [((8, 0), 0), ((8, 6), 1), ((12, 0), 1)])
 def test_newer_gpus_compile_the_ptx(
-    capability: tuple[int, int], loads: int, driver: Path, taken: Hosted, monkeypatch: pytest.MonkeyPatch
+    capability: tuple[int, int], loads: int, driver: Path, taken: Hosted, gpu: Child
 ) -> None:
-    with process(driver, monkeypatch) as child:
-        assert child.call(60, loads_of, str(driver), taken, capability) == loads
+    assert gpu.call(300, loads_of, str(driver), taken, capability) == loads
+
+
+def run_from_threads(driver: str, found: Hosted, feeds: dict[str, Any]) -> list[Any]:
+    here, artifact = opened(driver, found)
+    with artifact, ThreadPoolExecutor(4) as pool:
+        every = [{**feeds, "x": feeds["x"] + n} for n in range(16)]
+        results = [done["z"] for done in pool.map(artifact.run, every)]
+    return [results, here.left()]
+
+
+def test_threads_of_the_caller(driver: Path, taken: Hosted, gpu: Child) -> None:
+    """Each call takes a workspace; the context is made current in the thread that calls."""
+    feeds = _feeds(_module_of(TAKEN))
+    results, left = gpu.call(300, run_from_threads, str(driver), taken, feeds)
+    for n, result in enumerate(results):
+        np.testing.assert_allclose(result, np.exp(feeds["x"][feeds["i"]] + n), rtol=1e-5)
+    assert left == {}
+
+
+def test_the_command_line(driver: Path, taken: Hosted) -> None:
+    """`rtcc run` and `rtcc bench` take such an artefact as any other."""
+    environment = {
+        **os.environ, "LD_LIBRARY_PATH": str(driver.parent), "FAKE_CUDA_KERNELS": str(taken.kernels)
+    }  # fmt: skip
+
+    def said(*arguments: str) -> str:
+        command = [sys.executable, "-m", "rtcc.cli", *arguments, str(taken.library)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert said("run").startswith("z: float32[5,4] ")
+    assert taken.source.info.device is not None
+    assert f"gpu bytes        {taken.source.info.device.workspace_bytes:,}" in said("bench", "--runs", "3")
+    info = json.loads(said("info"))
+    assert info["device"]["architecture"] == "sm_80"
+    assert {kernel["launches"] for kernel in info["device"]["kernels"]} == {1}
 
 
 # ---------------------------------------------------------------------------------------------------- errors
@@ -265,10 +304,9 @@ def test_what_a_device_lacks_is_said(
     words: str,
     driver: Path,
     taken: Hosted,
-    monkeypatch: pytest.MonkeyPatch,
+    gpu: Child,
 ) -> None:
-    with process(driver, monkeypatch) as child:
-        found, message, left = child.call(60, refused, str(driver), taken, device)
+    found, message, left = gpu.call(300, refused, str(driver), taken, device)
     assert found == code
     assert words in message
     assert left == {}
@@ -277,7 +315,7 @@ def test_what_a_device_lacks_is_said(
 @pytest.mark.skipif(os.path.exists("/proc/driver/nvidia/version"), reason="this machine has a driver")
 def test_no_driver(taken: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
     with process(None, monkeypatch) as child:
-        code, message, _ = child.call(60, refused, None, taken, {})
+        code, message, _ = child.call(300, refused, None, taken, {})
     assert code == "device-missing"
     assert "NVIDIA driver" in message
 
@@ -312,11 +350,10 @@ def failing_starts(driver: str, found: Hosted, calls: list[str]) -> dict[tuple[s
 
 
 def test_a_driver_that_refuses_leaves_nothing_behind(
-    driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    driver: Path, tmp_path: Path, gpu: Child
 ) -> None:
-    with process(driver, monkeypatch) as child:
-        found = hosted(LENET, tmp_path)
-        results = child.call(120, failing_starts, str(driver), found, list(STARTING))
+    found = hosted(LENET, tmp_path)
+    results = gpu.call(300, failing_starts, str(driver), found, list(STARTING))
     missing = {"cuInit", "cuDeviceGetCount", "cuDeviceGet"}
     for call in STARTING:
         code, left = results[call, 0]
@@ -414,9 +451,8 @@ def failing_runs(driver: str, found: Hosted, feeds: dict[str, Any]) -> list[str]
     return codes
 
 
-def test_a_run_that_the_driver_refuses(driver: Path, taken: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
-    with process(driver, monkeypatch) as child:
-        codes = child.call(60, failing_runs, str(driver), taken, _feeds(_module_of(TAKEN)))
+def test_a_run_that_the_driver_refuses(driver: Path, taken: Hosted, gpu: Child) -> None:
+    codes = gpu.call(300, failing_runs, str(driver), taken, _feeds(_module_of(TAKEN)))
     assert codes == ["device-failed"] * 3
 
 
@@ -440,9 +476,8 @@ def forked(driver: str, found: Hosted, feeds: dict[str, Any]) -> str:
     return os.read(read, 100).decode()
 
 
-def test_a_forked_process_has_no_device(driver: Path, taken: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
-    with process(driver, monkeypatch) as child:
-        assert child.call(60, forked, str(driver), taken, _feeds(_module_of(TAKEN))) == "device-missing"
+def test_a_forked_process_has_no_device(driver: Path, taken: Hosted, gpu: Child) -> None:
+    assert gpu.call(300, forked, str(driver), taken, _feeds(_module_of(TAKEN))) == "device-missing"
 
 
 STEERED = """graph @main(%x: f32[3], %c: bool[]) {
