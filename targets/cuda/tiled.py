@@ -23,7 +23,7 @@ from rtcc.targets.cuda.kernels import (
     tensor_conv,
     tensor_matmul,
 )
-from rtcc.targets.cuda.kernels.depthwise_tiles import DepthwiseTile
+from rtcc.targets.cuda.kernels.depthwise_tiles import DepthwiseNumbers, DepthwiseTile
 from rtcc.targets.cuda.kernels.fragment_tiles import FragmentTile, Kind
 from rtcc.targets.cuda.kernels.gemm_tiles import GemmTile
 from rtcc.targets.cuda.target import Cuda
@@ -33,6 +33,7 @@ from rtcc.targets.cuda.tiled_candidates import (
     MATMUL,
     TENSOR_CORES,
     columns_axis,
+    depthwise_block,
     tensor_product,
 )
 from rtcc.targets.tvm.function_builder import Expr
@@ -90,12 +91,33 @@ def _implicit_gemm(graph: Graph, conv: nn.Conv, target: Cuda) -> tirx.PrimFunc:
     return _finished(implicit_gemm.make(problem, epilogue, tile), graph, epilogue)
 
 
-def _depthwise(graph: Graph, conv: nn.Conv, target: Cuda) -> tirx.PrimFunc:
+def _depthwise(graph: Graph, conv: nn.Conv | ConvSum, target: Cuda) -> tirx.PrimFunc:
     problem, tile = im2col_problem(conv, 1), DepthwiseTile(*graph.attributes["tile"])
-    reason = depthwise_tiles.depthwise_illegal(problem) or depthwise_tiles.tile_illegal(tile)
-    require_tile(conv, tile, conv.weight.type, 0, 1, reason)
-    epilogue = RegionEpilogue(graph, conv, [conv.data, conv.weight], _same)
-    return _finished(depthwise.make(problem, epilogue, tile), graph, epilogue)
+    block = depthwise_block(conv.data.type.dtype) or 1
+    reason = depthwise_tiles.depthwise_illegal(problem, block) or depthwise_tiles.tile_illegal(tile)
+    require_tile(conv, tile, conv.weight.type, 0, block, reason)
+    _require_blocks(graph, conv, DEPTHWISE, block)
+    numbers = DepthwiseNumbers(
+        storage_type(conv.data.type), storage_type(conv.weight.type),
+        "int32" if isinstance(conv, ConvSum) else "float32", storage_type(graph.returned[0].type), block,
+    )  # fmt: skip
+    epilogue = _conv_epilogue(graph, conv)
+    return _finished(depthwise.make(problem, epilogue, tile, numbers), graph, epilogue)
+
+
+def _conv_epilogue(graph: Graph, conv: nn.Conv | ConvSum) -> RegionEpilogue:
+    kind = _ConvSumEpilogue if isinstance(conv, ConvSum) else RegionEpilogue
+    return kind(graph, conv, [conv.data, conv.weight], _same)
+
+
+def _require_blocks(graph: Graph, conv: nn.Conv | ConvSum, algorithm: str, block: int) -> None:
+    """Data and result are in blocks of so many channels, plain where that is one."""
+    for found, what in ((conv.data.type.layout, "data"), (result_layout(graph), "result")):
+        blocks = 1 if found is None else found.blocks[1]
+        if blocks != block or (found is not None and any(found.halo)):
+            message = f"{algorithm} takes and gives blocks of {block} channels, the {what} is {found}"
+            raise InvalidInput("bad-layout", message, where=str(conv.location) or None,
+                               hint="select-layout chooses layouts: run it again")  # fmt: skip
 
 
 def _matmul(graph: Graph, op: nn.MatMul | nn.Gemm, target: Cuda) -> tirx.PrimFunc:
@@ -113,13 +135,8 @@ def _tensor_conv(graph: Graph, conv: nn.Conv | ConvSum, target: Cuda) -> tirx.Pr
     tile = FragmentTile(*graph.attributes["tile"])
     reason = fragment_tiles.tile_illegal(tile) or fragment_tiles.conv_illegal(problem)
     require_tile(conv, tile, conv.weight.type, 0, tile.columns, reason)
-    for found, what in ((conv.data.type.layout, "data"), (result_layout(graph), "result")):
-        if found is None or found.blocks[1] != kind.chunk or any(found.halo):
-            message = f"{TENSOR_CORES} takes and gives blocks of {kind.chunk} channels, the {what} is {found}"
-            raise InvalidInput("bad-layout", message, where=str(conv.location) or None,
-                               hint="select-layout chooses layouts: run it again")  # fmt: skip
-    kind_of_epilogue = _ConvSumEpilogue if isinstance(conv, ConvSum) else RegionEpilogue
-    epilogue = kind_of_epilogue(graph, conv, [conv.data, conv.weight], _same)
+    _require_blocks(graph, conv, TENSOR_CORES, kind.chunk)
+    epilogue = _conv_epilogue(graph, conv)
     result = storage_type(graph.returned[0].type)
     return _finished(tensor_conv.make(problem, kind, epilogue, tile, result), graph, epilogue)
 

@@ -23,7 +23,7 @@ IMPLICIT_GEMM, DEPTHWISE, MATMUL, TENSOR_CORES = "implicit_gemm", "depthwise", "
 
 ALGORITHMS: dict[str, str] = {
     IMPLICIT_GEMM: "convolution of plain f32 tensors as a product, its pixels gathered as they are needed",
-    DEPTHWISE: "convolution of plain f32 tensors with one filter per channel",
+    DEPTHWISE: "convolution with one filter per channel: plain f32, f16 and bytes in blocks of channels",
     MATMUL: "matrix product in f32: slabs of both operands in shared memory; constants are packed",
     TENSOR_CORES: "convolutions and products by constants on tensor cores: f16, bytes, with tf32=yes f32",
 }
@@ -34,6 +34,10 @@ OLDEST = (8, 0)
 
 TF32_ERROR = 2.0**-9
 """Of a product of two float32 that lose their last 13 bits, relative to it."""
+
+
+_KINDS = {DType.F16: Kind.F16, DType.I8: Kind.S8, DType.U8: Kind.U8}
+"""What is multiplied as it is, wherever."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,7 @@ class Allowed:
 
     def kind(self, dtype: DType) -> Kind | None:
         """How tensor cores multiply elements of a type, None where they do not."""
-        kinds = {DType.F16: Kind.F16, DType.I8: Kind.S8, DType.U8: Kind.U8}
-        return Kind.TF32 if dtype is DType.F32 and self.tf32 else kinds.get(dtype)
+        return Kind.TF32 if dtype is DType.F32 and self.tf32 else _KINDS.get(dtype)
 
     def why_not(self, dtype: DType) -> str:
         """Why tensor cores do not multiply elements of a type."""
@@ -75,10 +78,10 @@ def _all_candidates(anchor: Op, constants: Container[int], allowed: Allowed) -> 
         return ()
     match anchor:
         case nn.Conv():
-            plain = _implicit_gemm(anchor, constants, allowed), _depthwise(anchor, allowed)
+            plain = _implicit_gemm(anchor, constants, allowed), _depthwise(anchor, constants, allowed)
             return *plain, _tensor_conv(anchor, constants, allowed)
         case ConvSum():
-            return (_tensor_conv(anchor, constants, allowed),)
+            return _depthwise(anchor, constants, allowed), _tensor_conv(anchor, constants, allowed)
         case nn.Gemm() | nn.MatMul():
             reason = _no_product(anchor, constants)
             if reason is not None:
@@ -113,18 +116,33 @@ def _implicit_gemm(conv: nn.Conv, constants: Container[int], allowed: Allowed) -
     )  # fmt: skip
 
 
-def _depthwise(conv: nn.Conv, allowed: Allowed) -> Candidate:
-    if conv.type.dtype is not DType.F32 or conv.data.type.rank > 5:
-        return _illegal(DEPTHWISE, f"it takes one to three spatial axes of f32, this is {conv.data.type}")
-    problem = im2col_problem(conv, 1)
-    if reason := depthwise_tiles.depthwise_illegal(problem):
+def _depthwise(conv: nn.Conv | ConvSum, constants: Container[int], allowed: Allowed) -> Candidate:
+    dtype, rank = conv.data.type.dtype, conv.data.type.rank
+    block = depthwise_block(dtype)
+    if block is None or rank > 5:
+        reason = f"it takes one to three spatial axes of f32, f16 or bytes, this is {conv.data.type}"
         return _illegal(DEPTHWISE, reason)
+    problem = im2col_problem(conv, 1)
+    if reason := depthwise_tiles.depthwise_illegal(problem, block):
+        return _illegal(DEPTHWISE, reason)
+    if block > 1 and 1 not in constants:
+        return _illegal(DEPTHWISE, "the weights are no constants of this layer's own")
     tile = depthwise_tiles.best_tiles(problem, allowed.multiprocessors)[0]
     cycles = depthwise_tiles.cycles(problem, tile, allowed.multiprocessors)
-    return Candidate(
-        DEPTHWISE, _cost(conv, cycles, allowed), sum_error(problem.depth, SINGLE), astuple(tile),
-        {0: None, 1: None, 2: None},
-    )  # fmt: skip
+    blocked = Layout.blocked(rank, block) if block > 1 else None
+    weights = Layout.blocked(rank, block, axis=0) if block > 1 else None
+    error = 0.0 if isinstance(conv, ConvSum) else sum_error(problem.depth, SINGLE)
+    layouts = {0: blocked, 1: weights, 2: None}
+    return Candidate(DEPTHWISE, _cost(conv, cycles, allowed), error, astuple(tile), layouts, blocked)
+
+
+def depthwise_block(dtype: DType) -> int | None:
+    """Channels that lie side by side where a depthwise kernel takes such elements: a chunk of 16 bytes.
+
+    None where there is no such kernel.
+    """
+    kind = _KINDS.get(dtype)
+    return 1 if dtype is DType.F32 else kind and kind.chunk
 
 
 def _tensor_conv(conv: nn.Conv | ConvSum, constants: Container[int], allowed: Allowed) -> Candidate:

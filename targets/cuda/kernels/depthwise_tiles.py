@@ -17,6 +17,17 @@ class DepthwiseTile:
     threads: int
 
 
+@dataclass(frozen=True)
+class DepthwiseNumbers:
+    """TVM's names of what is multiplied, added up and stored; block: channels that lie side by side."""
+
+    data: str = "float32"
+    weights: str = "float32"
+    total: str = "float32"
+    result: str = "float32"
+    block: int = 1
+
+
 TILES = tuple(DepthwiseTile(pixels, threads) for pixels in (4, 2, 1) for threads in (64, 128, 256))
 """What is weighed."""
 
@@ -32,12 +43,14 @@ def columns(problem: Im2colProblem, tile: DepthwiseTile) -> int:
     return -(-problem.output[2] // tile.pixels)
 
 
-def depthwise_illegal(problem: Im2colProblem) -> str | None:
-    """Why a convolution has no such kernel, or None."""
+def depthwise_illegal(problem: Im2colProblem, block: int = 1) -> str | None:
+    """Why a convolution has no such kernel, or None; block: as `DepthwiseNumbers` has it."""
     if problem.groups != problem.channels:
         return f"depthwise has one channel to a group, this has {problem.channels // problem.groups}"
     if prod(window.taps for window in problem.windows) > MOST_TAPS:
         return f"a filter has more than {MOST_TAPS} taps"
+    if block > 1 and problem.filters != problem.channels:
+        return f"it has {problem.filters} filters, in blocks expected one to a channel"
     if max(problem.filters, problem.batch) > LARGEST_PLACE:
         return f"it has more than {LARGEST_PLACE} filters or pictures"
     return None

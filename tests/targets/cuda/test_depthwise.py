@@ -3,12 +3,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from rtcc.ir import Layout
 from rtcc.targets.cuda.device_code import build_device_code
 from rtcc.targets.cuda.kernels import depthwise
-from rtcc.targets.cuda.kernels.depthwise_tiles import TILES, DepthwiseTile, best_tiles, depthwise_illegal
+from rtcc.targets.cuda.kernels.depthwise_tiles import (
+    TILES,
+    DepthwiseNumbers,
+    DepthwiseTile,
+    best_tiles,
+    depthwise_illegal,
+)
 from rtcc.targets.cuda.kernels.gemm_tiles import Multiprocessors
 from rtcc.targets.cuda.simt import interpret
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
@@ -48,7 +57,27 @@ def test_depthwise(case: str, pixels: int) -> None:
     np.testing.assert_allclose(found, right, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("dtype", "block"), [(np.float16, 8), (np.uint8, 16), (np.int8, 16)])
+@pytest.mark.parametrize("case", ["three by three", "strided", "one axis"])
+def test_blocks_of_channels(case: str, dtype: type, block: int) -> None:
+    """Small integers, which halves hold exactly; bytes of all values."""
+    problem = replace(CONVOLUTIONS[case], channels=19, filters=19, groups=19)
+    random, info = np.random.default_rng(6), np.iinfo(dtype) if dtype is not np.float16 else None
+    low, high = (-8, 9) if info is None else (info.min, info.max + 1)
+    extents, taps = ([getattr(w, name) for w in problem.windows] for name in ("extent", "taps"))
+    data = random.integers(low, high, (problem.batch, 19, *extents)).astype(dtype)
+    weights = random.integers(-8, 9, (19, 1, *taps)).astype(np.float16 if info is None else np.int8)
+    total = "float32" if info is None else "int32"
+    numbers = DepthwiseNumbers(np.dtype(dtype).name, weights.dtype.name, total, total, block)
+    layout, packing = Layout.blocked(5, block), Layout.blocked(5, block, axis=0)
+    found = np.full(layout.physical_shape((problem.batch, 19, *problem.output)), 77, total)
+    func = depthwise.make(problem, None, DepthwiseTile(4, 64), numbers)
+    interpret(func, [layout.pack(data), packing.pack(weights), found])
+    np.testing.assert_array_equal(found, layout.pack(expected(problem, data, weights)))
+
+
 def test_what_is_illegal() -> None:
+    assert "one to a channel" in str(depthwise_illegal(CONVOLUTIONS["two filters to a channel"], 8))
     windows = (ONE, Window(20, 15), Window(20, 15))
     assert "more than 128 taps" in str(depthwise_illegal(Im2colProblem(1, 4, 4, 4, 4, windows)))
     assert "this has 2" in str(depthwise_illegal(Im2colProblem(1, 4, 8, 4, 4, windows)))

@@ -55,13 +55,16 @@ def algorithms(found: Hosted) -> Counter[str]:
     return Counter(name for text in texts for name in re.findall(r'algorithm = "(\w+)"', text))
 
 
-NETWORKS: dict[str, tuple[Callable[[], onnx.ModelProto], str, str, float]] = {
-    "depthwise": (lambda: networks.mobilenet_v2(width=0.25, size=32, classes=7), GPU, "depthwise", 1e-5),
-    "tf32": (small_resnet, GPU + ",tf32=yes", "tensor_cores", 2e-3),
-    "halves": (lambda: halved(small_resnet()), GPU, "tensor_cores", 5e-3),
-    "bytes": (residual_network, GPU, "tensor_cores", 0.0),
+NETWORKS: dict[str, tuple[Callable[[], onnx.ModelProto], str, tuple[str, ...], float]] = {
+    "depthwise": (lambda: networks.mobilenet_v2(width=0.25, size=32, classes=7), GPU, ("depthwise",), 1e-5),
+    "tf32": (small_resnet, GPU + ",tf32=yes", ("tensor_cores",), 2e-3),
+    "halves": (
+        lambda: halved(networks.mobilenet_v2(width=0.25, size=32, classes=7)),
+        GPU, ("depthwise", "tensor_cores"), 1e-2,
+    ),
+    "bytes": (residual_network, GPU, ("tensor_cores",), 0.0),
 }
-"""Model, target, the algorithm that most layers take, and the difference allowed, relative to the most.
+"""Model, target, algorithms that several layers take, and the difference allowed, relative to the most.
 
 Bytes are those of the interpreter running the lowered module.
 """
@@ -69,10 +72,10 @@ Bytes are those of the interpreter running the lowered module.
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(name: str, driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build, target, algorithm, tolerance = NETWORKS[name]
+    build, target, chosen, tolerance = NETWORKS[name]
     model = build().SerializeToString()
     found = hosted(model, tmp_path, target)
-    assert algorithms(found)[algorithm] >= 2
+    assert all(algorithms(found)[name] >= 2 for name in chosen)
     compilation = start(model, Options(target=target))
     compilation.lower()
     module = read_model(model) if tolerance else compilation.module
