@@ -70,12 +70,13 @@ class Going:
         given = {"min_sqnr": min_sqnr, "max_drop": max_drop, "rounds": rounds}
         self.options = {name: value for name, value in given.items() if value is not None}
 
-    def require_no_model(self, output: Path | None, *, measure: bool) -> None:
-        """Refuse, beside --sensitivity, what is about a model that would be written."""
-        others = {"--factorize": self.factorize is not None, "--measure": measure, "-o": output is not None}
-        if given := [name for name, is_given in others.items() if is_given]:
-            message = f"--sensitivity writes no model, {given[0]} is about one"
-            raise InvalidInput("prune-option", message, hint=f"leave out {given[0]}, or --sensitivity")
+    def require_no_model(self, options: Iterable[str], **others: bool) -> None:
+        """Refuse, beside --sensitivity, what is about a model that would be made; others: whether given."""
+        others["factorize"] = self.factorize is not None
+        given = [*(set(options) - {"criterion"}), *(name for name, is_given in others.items() if is_given)]
+        if given:
+            message = f"--sensitivity makes no model; beside it {', '.join(sorted(given))} would mean nothing"
+            raise InvalidInput("prune-option", message, hint="it goes by data, samples and criterion")
 
 
 @app.command("prune", short_help="Take channels and heads out of a model, and repair it.", epilog=EXAMPLES)
@@ -158,8 +159,7 @@ def prune_(
     from rtcc.pruning.report import make_report
     from rtcc.system.files import replace_file, require_outputs
 
-    if going.sensitivity:
-        going.require_no_model(output, measure=measure)
+    is_named = output is not None
     output = output or model.with_suffix(".pruned.onnx")
     if not going.sensitivity:
         require_model_path(output)
@@ -173,6 +173,7 @@ def prune_(
     }  # fmt: skip
     options = {name: value for name, value in given.items() if value is not None}
     if going.sensitivity:
+        going.require_no_model(options, measure=measure, output=is_named)
         _print_sensitivity(model, asked, data, samples, options, report)
         return
     with progress(f"reading {model.name}") as say:

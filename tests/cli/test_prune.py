@@ -80,6 +80,9 @@ def test_what_is_refused(rtcc: Run, tmp_path: Path) -> None:
         (("--data", RESIDUAL), "data-form"),
         (("--sensitivity", "--factorize", "rank=1"), "prune-option"),
         (("--sensitivity", "--measure"), "prune-option"),
+        (("--sensitivity", "--keep", "0.3"), "prune-option"),
+        (("--sensitivity", "--no-repair"), "prune-option"),
+        (("--sensitivity", "--sparsity", "0.5"), "prune-option"),
         (("--sensitivity", "-o", tmp_path / "small.onnx"), "prune-option"),
     ):
         done = rtcc("prune", RESIDUAL, *words)
