@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from onnx import ModelProto
 
 import rtcc
-from rtcc.ir import Module
-from rtcc.ir.ops.nn import Conv, MatMul
+from rtcc.ir import Constant, DType, Graph, Module, Op, Return, TensorType, Value
+from rtcc.ir.ops.math import Add, Identity, Mul
+from rtcc.ir.ops.nn import Conv, Gemm, MatMul
 from rtcc.ir.verify import verify
 from rtcc.linear.layers import linear_layers
 from rtcc.pipeline.inputs import random_inputs
@@ -113,6 +114,106 @@ def test_products_in_chains_and_branches(data: st.DataObject) -> None:
         one, other = net.linear(x, width), net.linear(net.linear(x, 2), width)
         x = net.binary("Add", one, other)
     merged(net.model(x))
+
+
+class Drawn:
+    """A graph of layers, sums and scales over any values before it, with weights of -1, 0 and 1.
+
+    All numbers are whole, so that merging them rounds nothing.
+    """
+
+    def __init__(self, draw: Any, *shape: int) -> None:
+        self.draw, self.random = draw, np.random.default_rng(draw(st.integers(0, 1000)))
+        self.module, self.main = Module(), Graph("main")
+        self.values = [self.main.add_parameter(TensorType(DType.F32, shape), "x")]
+
+    def any(self) -> Value:
+        """The input as often as not: branches begin there."""
+        return self.draw(st.sampled_from([*[self.values[0]] * 3, *self.values[-3:]]))
+
+    def constant(self, *shape: int) -> Constant:
+        return self.module.add_constant("c", self.random.integers(-1, 2, shape).astype(np.float32))
+
+    def put(self, op: Op) -> Value:
+        self.main.append(op)
+        self.values.append(op.result)
+        return op.result
+
+    def others(self) -> None:
+        """What stands between layers: sums, that may broadcast, scales and copies."""
+        x = self.values[-1]
+        kind = self.draw(st.sampled_from(["add", "add", "add", "constant", "scale", "identity"]))
+        *_, channels, last = x.type.sizes
+        shape = self.draw(st.sampled_from([(channels, 1), (last,), (1,), (1, channels, last)]))
+        match kind:
+            case "add":
+                others = [y for y in self.values if joins(x, y)]
+                self.put(Add(*self.draw(st.permutations([x, self.draw(st.sampled_from(others))]))))
+            case "constant":
+                self.put(Add(*self.draw(st.permutations([x, self.constant(*shape)]))))
+            case "scale":
+                self.put(Mul(*self.draw(st.permutations([x, self.constant(*shape)]))))
+            case _:
+                self.put(Identity(x))
+
+    def hold(self) -> None:
+        """The module gives the same with layers merged, with whatever value is a result."""
+        last, other = self.values[-1], self.draw(st.sampled_from(self.values))
+        self.main.append(Return(last, *([] if self.draw(st.booleans()) or other is last else [other])))
+        self.module.add_graph(self.main)
+        after = self.module.clone()
+        run_pipeline(after, "merge-linear", RunOptions(verify_each=True))
+        feeds = {"x": self.random.integers(-3, 4, self.values[0].type.sizes).astype(np.float32)}
+        expected = rtcc.interpret(self.module, feeds, precision="f64")
+        found = rtcc.interpret(after, feeds, precision="f64")
+        for name, array in expected.items():
+            np.testing.assert_array_equal(found[name], array)
+
+
+def joins(x: Value, y: Value) -> bool:
+    """Whether one broadcasts with the other."""
+    pairs = zip(reversed(x.type.sizes), reversed(y.type.sizes), strict=False)
+    return all(a == b or 1 in (a, b) for a, b in pairs)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_graph_of_convolutions(data: st.DataObject) -> None:
+    draw: Any = data.draw
+    graph = Drawn(draw, 1, 4, draw(st.sampled_from([2, 2, 6])))
+    for _ in range(draw(st.integers(2, 6))):
+        x, group = graph.any(), draw(st.sampled_from([1, 1, 1, 2, 4]))
+        kernel, dilation = draw(st.sampled_from([(1, 1), (2, 1), (2, 1), (3, 1), (2, 2)]))
+        pads, stride = draw(st.sampled_from([(0, 0), (1, 1), (0, 1)])), draw(st.sampled_from([1, 1, 1, 2]))
+        if draw(st.booleans()) or x.type.sizes[2] + sum(pads) <= dilation * (kernel - 1):
+            graph.others()
+            continue
+        bias = [graph.constant(4)] if draw(st.booleans()) else []
+        options = {"group": group, "pads": pads, "strides": (stride,), "dilations": (dilation,)}
+        graph.put(Conv(x, graph.constant(4, 4 // group, kernel), *bias, **options))
+    graph.hold()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_graph_of_products(data: st.DataObject) -> None:
+    draw: Any = data.draw
+    graph = Drawn(draw, *draw(st.sampled_from([(3, 4), (1, 3, 4)])))
+    for _ in range(draw(st.integers(2, 6))):
+        x, width = graph.any(), draw(st.sampled_from([1, 4, 4]))
+        depth = x.type.sizes[-1]
+        match draw(st.sampled_from(["product", "gemm", "other", "other"])):
+            case "product":
+                graph.put(MatMul(x, graph.constant(depth, width)))
+            case "gemm" if x.type.rank == 2:
+                addend = draw(st.sampled_from([(), (width,), (1, width), (x.type.sizes[0], 1)]))
+                alpha, beta = draw(st.sampled_from([1.0, 2.0])), draw(st.sampled_from([1.0, 3.0]))
+                weight = graph.constant(width, depth)
+                added = graph.constant(*addend)
+                graph.put(Gemm(x, weight, added, transB=1, alpha=alpha, beta=beta))
+            case _:
+                graph.others()
+    graph.hold()
 
 
 def repvgg(channels: int = 8, blocks: int = 3) -> ModelProto:
