@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def merge_chain(op: Conv | MatMul | Gemm, rw: Rewriter) -> None:
     merged = first.then(second) if first.is_finite and second.is_finite else None
     if merged is None:
         return
-    new = _written(merged.map, merged.data, (first, second), rw)
+    new = _written(merged.map, merged.data, (first, second), op, rw)
     if new is not None:
         rw.replace(op, new)
 
@@ -69,7 +70,7 @@ def merge_branches(op: Add, rw: Rewriter) -> None:
         found = _joined(addends, source, op)
         if found is None:
             continue
-        new = _written(found.map, source, found.parts, rw)
+        new = _written(found.map, source, found.parts, op, rw)
         if new is None:
             continue
         for number, addend in enumerate(addends):
@@ -173,10 +174,15 @@ def _joined(addends: Sequence[_Addend], source: Value, root: Add) -> _Joined | N
     return _Joined(map, tuple(parts), frozenset(used))
 
 
-def _written(map: Map, data: Value, parts: Sequence[Applied], rw: Rewriter) -> Op | None:
-    """The op of a map in place of several, standing nowhere yet; None where it is predicted to be slower."""
-    named = rw.stem(max(parts, key=lambda part: part.multiply_adds).weights[0])
+def _written(map: Map, data: Value, parts: Sequence[Applied], place: Op, rw: Rewriter) -> Op | None:
+    """The op of a map in place of several, standing nowhere yet. place: the op before which it shall stand.
+
+    None where it would enter a loop, weights are too large for the data's type, or it is predicted slower.
+    """
     dtype = data.type.dtype.numpy
+    if any(op.graph is not place.graph for part in parts for op in part.ops) or not _fits(map, dtype):
+        return None
+    named = rw.stem(max(parts, key=lambda part: part.multiply_adds).weights[0])
 
     def keep(array: Array, what: str) -> Constant:
         return rw.constant(array.astype(dtype), name=named if what == "weight" else f"{named}.{what}")
@@ -189,6 +195,14 @@ def _written(map: Map, data: Value, parts: Sequence[Applied], rw: Rewriter) -> O
         if layers_seconds(_anchors([new, *_producers(new)]), target) > layers_seconds(_anchors(ops), target):
             return None
     return new
+
+
+def _fits(map: Map, dtype: np.dtype[Any]) -> bool:
+    """Whether all numbers of a map are finite in a type."""
+    arrays = [map.weight if isinstance(map, ConvMap) else map.matrix]
+    arrays += [] if map.bias is None else [map.bias]
+    with np.errstate(over="ignore"):
+        return all(bool(np.isfinite(each.astype(dtype)).all()) for each in arrays)
 
 
 def _producers(op: Op) -> list[Op]:
