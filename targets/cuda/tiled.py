@@ -142,12 +142,15 @@ def _tensor_conv(graph: Graph, conv: nn.Conv | ConvSum, target: Cuda) -> tirx.Pr
 
 
 def _tensor_matmul(graph: Graph, op: nn.MatMul | nn.Gemm | MatMulSum, target: Cuda) -> tirx.PrimFunc:
-    kind, problem = _kind(op, op.left, target), tensor_product(op)
+    packed = op.right.type.layout is not None
+    kind, problem = _kind(op, op.left, target), tensor_product(op, packed=packed)
     tile = FragmentTile(*graph.attributes["tile"])
-    reason = fragment_tiles.tile_illegal(tile) or fragment_tiles.product_illegal(problem, kind)
-    require_tile(op, tile, op.right.type, columns_axis(op), tile.columns, reason)
+    reason = fragment_tiles.tile_illegal(tile, by_terms=not packed)
+    reason = reason or fragment_tiles.product_illegal(problem, kind)
+    columns = columns_axis(op) if packed else op.right.type.rank - 1
+    require_tile(op, tile, op.right.type, columns, tile.columns if packed else 1, reason)
     kind_of_epilogue = SumEpilogue if isinstance(op, MatMulSum) else RegionEpilogue
-    epilogue = kind_of_epilogue(graph, op, [op.left, op.right], product_coordinates(op, packed=True))
+    epilogue = kind_of_epilogue(graph, op, [op.left, op.right], product_coordinates(op, packed=packed))
     result = storage_type(graph.returned[0].type)
     return _finished(tensor_matmul.make(problem, kind, epilogue, tile, result), graph, epilogue)
 

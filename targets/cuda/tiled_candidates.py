@@ -25,7 +25,7 @@ ALGORITHMS: dict[str, str] = {
     IMPLICIT_GEMM: "convolution of plain f32 tensors as a product, its pixels gathered as they are needed",
     DEPTHWISE: "convolution with one filter per channel: plain f32, f16 and bytes in blocks of channels",
     MATMUL: "matrix product in f32: slabs of both operands in shared memory; constants are packed",
-    TENSOR_CORES: "convolutions and products by constants on tensor cores: f16, bytes, with tf32=yes f32",
+    TENSOR_CORES: "convolutions and products on tensor cores: f16, bytes, with tf32=yes f32",
 }
 """What `tiled_candidates` can give, and what it is."""
 
@@ -216,20 +216,22 @@ def _tensor_matmul(
     kind = allowed.kind(op.left.type.dtype)
     if kind is None:
         return _illegal(TENSOR_CORES, allowed.why_not(op.left.type.dtype))
-    if 1 not in constants or op.right.type.rank != 2 or op.left.type.rank < 2:
+    packed = 1 in constants and op.right.type.rank == 2
+    if isinstance(op, MatMulSum) and (not packed or op.left.type.rank < 2):
         return _illegal(TENSOR_CORES, "the right-hand matrix is no constant of this layer's own")
-    problem = tensor_product(op)
+    problem = tensor_product(op, packed=packed)
     if reason := fragment_tiles.product_illegal(problem, kind):
         return _illegal(TENSOR_CORES, reason)
-    tile, cost = _fragments(op, gemm_tiles.product_shape(problem), kind, allowed)
-    columns = columns_axis(op)
-    layouts = {1: Layout(((columns, tile.columns), (1 - columns, kind.chunk)), (columns, 1 - columns))}
+    tile, cost = _fragments(op, gemm_tiles.product_shape(problem), kind, allowed, by_terms=not packed)
+    columns, layouts = columns_axis(op), dict[int, Layout | None]()
+    if packed:
+        layouts[1] = Layout(((columns, tile.columns), (1 - columns, kind.chunk)), (columns, 1 - columns))
     return Candidate(TENSOR_CORES, cost, _tensor_error(kind, problem.depth), astuple(tile), layouts)
 
 
-def tensor_product(op: nn.Gemm | nn.MatMul | MatMulSum) -> MatmulProblem:
-    """A product by a constant as its kernel takes it."""
-    return product_problem(op, 1) if isinstance(op, MatMulSum) else matmul_problem(op, 1, packed=True)
+def tensor_product(op: nn.Gemm | nn.MatMul | MatMulSum, *, packed: bool) -> MatmulProblem:
+    """A product as its kernel takes it; packed: by a constant that is packed."""
+    return product_problem(op, 1) if isinstance(op, MatMulSum) else matmul_problem(op, 1, packed=packed)
 
 
 def columns_axis(op: Op) -> int:
@@ -244,10 +246,12 @@ def _illegal(name: str, reason: str) -> Candidate:
     return Candidate(name, Illegal(reason if reason.startswith(name) else f"{name}: {reason}"))
 
 
-def _fragments(op: Op, shape: GemmShape, kind: Kind, allowed: Allowed) -> tuple[FragmentTile, Cost]:
+def _fragments(
+    op: Op, shape: GemmShape, kind: Kind, allowed: Allowed, *, by_terms: bool = False
+) -> tuple[FragmentTile, Cost]:
     """The best tile on tensor cores, and what it costs."""
     gpu = allowed.multiprocessors
-    tile = fragment_tiles.best_tiles(shape, kind, gpu)[0]
+    tile = fragment_tiles.best_tiles(shape, kind, gpu, by_terms=by_terms)[0]
     return tile, _cost(op, fragment_tiles.cycles(shape, tile, kind, gpu), allowed)
 
 

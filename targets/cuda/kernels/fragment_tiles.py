@@ -20,7 +20,7 @@ from rtcc.targets.cuda.kernels.gemm_tiles import (
     Multiprocessors,
 )
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
-from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, Right
 
 CHUNK_BYTES = 16
 """What one asynchronous copy brings, and a row of a matrix that ldmatrix loads."""
@@ -112,8 +112,8 @@ MOST_SUMS = 64
 """Sums of a thread; fragments and addresses take about as many registers."""
 
 
-def tile_illegal(tile: FragmentTile) -> str | None:
-    """Why no product can be cut into such tiles, or None."""
+def tile_illegal(tile: FragmentTile, *, by_terms: bool = False) -> str | None:
+    """Why no product can be cut so, or None; by_terms: whether rows of the right-hand matrix are terms."""
     parts = (
         (tile.rows, tile.warp_rows), (tile.columns, tile.warp_columns), (tile.warp_rows, ROWS),
         (tile.warp_columns, 2 * COLUMNS), (tile.chunks, 2),
@@ -127,7 +127,8 @@ def tile_illegal(tile: FragmentTile) -> str | None:
         return f"a thread has {tile.sums} sums, expected at most {MOST_SUMS}"
     if tile.stages < 2:
         return "one slab is multiplied while others are copied: there are at least 2 stages"
-    found = tile.shared_bytes
+    # A chunk behind each term's row: of 16 bytes, 8 terms to a chunk.
+    found = tile.shared_bytes + (8 * CHUNK_BYTES * tile.stages * tile.chunks if by_terms else 0)
     return f"slabs take {found} bytes, a block has {SHARED_BYTES}" if found > SHARED_BYTES else None
 
 
@@ -148,13 +149,22 @@ def cycles(shape: GemmShape, tile: FragmentTile, kind: Kind, gpu: Multiprocessor
     return rounds * (-(-shape.depth // depth) * step + BLOCK_CYCLES)
 
 
-def best_tiles(shape: GemmShape, kind: Kind, gpu: Multiprocessors) -> list[FragmentTile]:
-    """The tiles, the fastest first."""
-    return sorted(TILES, key=lambda tile: cycles(shape, tile, kind, gpu))
+def best_tiles(
+    shape: GemmShape, kind: Kind, gpu: Multiprocessors, *, by_terms: bool = False
+) -> list[FragmentTile]:
+    """The tiles, the fastest first; by_terms: as `tile_illegal` has it."""
+    legal = [tile for tile in TILES if not tile_illegal(tile, by_terms=by_terms)]
+    return sorted(legal, key=lambda tile: cycles(shape, tile, kind, gpu))
 
 
 def product_illegal(problem: MatmulProblem, kind: Kind) -> str | None:
-    """Why a product by a constant has no such kernel, or None."""
+    """Why a product has no such kernel, or None."""
+    if problem.right is not Right.PACKED and kind.bytes != 2:
+        return f"the right-hand matrix is no constant, expected one for elements of {kind.bytes} bytes"
+    if problem.right is not Right.PACKED and problem.columns % kind.chunk:
+        return f"rows have {problem.columns} columns, expected a multiple of {kind.chunk}"
+    if problem.batch > LARGEST_PLACE:
+        return f"it is {problem.batch} products, expected at most {LARGEST_PLACE}"
     if problem.depth % kind.chunk:
         return f"rows have {problem.depth} terms, expected a multiple of {kind.chunk}"
     if problem.rows > LARGEST_PLACE * ROWS:

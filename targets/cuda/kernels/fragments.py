@@ -67,6 +67,58 @@ class Chunks:
         """Where a row's chunk lies in shared memory."""
         return ((stage * self.tile.chunks + chunk) * self.rows + row) * self.kind.chunk
 
+    def load(self, places: tuple[Expr, Index, Index, Index], line: Index) -> None:
+        """Load matrices: where to, the stage, chunk and first row of this lane's; line: its row in that."""
+        register, stage, chunk, first = places
+        source = self.shared[self.place(stage, chunk, first + line)]
+        self.kernel.run(instructions.LDMATRIX(*map(tirx.address_of, (register, source))))
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The right-hand operand's slabs where its rows are terms: [terms][columns + a chunk], of 16 bits each.
+
+    ldmatrix transposes what it loads; the chunk behind each row lets the rows fall on different banks.
+    """
+
+    kernel: DeviceBuilder
+    tile: FragmentTile
+    kind: Kind
+    buffer: tirx.Buffer
+    shared: tirx.Buffer
+    source: Source
+
+    @classmethod
+    def declared(
+        cls, kernel: DeviceBuilder, tile: FragmentTile, kind: Kind, buffer: tirx.Buffer, source: Source
+    ) -> Terms:
+        """With shared memory of its own; source: term and chunk of columns → place, and whether it exists."""
+        size = tile.stages * tile.chunks * kind.chunk * (tile.columns + kind.chunk)
+        shared = kernel.shared("right_slab", (size,), str(buffer.ty.dtype))
+        return cls(kernel, tile, kind, buffer, shared, source)
+
+    def fetch(self, stage: Index, first: Index) -> None:
+        """Begin to copy the slab whose first chunk of terms is `first`."""
+        kernel, tile, chunk = self.kernel, self.tile, self.kind.chunk
+        across, total = tile.columns // chunk, tile.chunks * tile.columns
+        with kernel.unrolled("copy", -(-total // tile.threads)) as n:
+            number = kernel.bind("number", n * tile.threads + kernel.thread_index[0])
+            with kernel.when(None if total % tile.threads == 0 else number < total):
+                term, columns = tirx.truncdiv(number, across), tirx.truncmod(number, across)
+                place, exists = self.source(kernel.bind("term", first * chunk + term), columns)
+                there = self._place(stage, term, columns * chunk)
+                kernel.copy_async(self.shared, [there], self.buffer, [place], chunk, exists)
+
+    def load(self, places: tuple[Expr, Index, Index, Index], line: Index) -> None:
+        """As `Chunks.load`; the rows of a matrix are terms, its first row is the first column."""
+        register, stage, chunk, first = places
+        source = self.shared[self._place(stage, chunk * self.kind.chunk + line, first)]
+        self.kernel.run(instructions.LDMATRIX_TRANSPOSED(*map(tirx.address_of, (register, source))))
+
+    def _place(self, stage: Index, term: Index, column: Index) -> Index:
+        terms = self.tile.chunks * self.kind.chunk
+        return (stage * terms + term) * (self.tile.columns + self.kind.chunk) + column
+
 
 @dataclass(frozen=True)
 class FragmentProduct:
@@ -77,7 +129,7 @@ class FragmentProduct:
     kind: Kind
     chunks: int
     left: Chunks
-    right: Chunks
+    right: Chunks | Terms
 
     def emit(self, finish: Callable[[Index, Index, Callable[[Index], Expr]], None]) -> None:
         """Compute the block's results; `finish` is told a row, a first column, the sums of two neighbours."""
@@ -146,18 +198,12 @@ class FragmentProduct:
         matrix, line = tirx.truncdiv(self._lane, 8), tirx.truncmod(self._lane, 8)
         with kernel.unrolled("i", down) as i:
             # Registers: rows 0 to 7 and 8 to 15 of the first chunk, then of the second.
-            row = self._warp_row + i * ROWS + tirx.truncmod(matrix, 2) * 8 + line
-            self._load(a, i * 4, self.left, stage, pair * 2 + tirx.truncdiv(matrix, 2), row)
+            row = self._warp_row + i * ROWS + tirx.truncmod(matrix, 2) * 8
+            self.left.load((a[i * 4], stage, pair * 2 + tirx.truncdiv(matrix, 2), row), line)
         with kernel.unrolled("j", across // 2) as j:
             # Registers: both chunks of columns 0 to 7, then of 8 to 15.
-            column = self._warp_column + j * (2 * COLUMNS) + tirx.truncdiv(matrix, 2) * 8 + line
-            self._load(b, j * 4, self.right, stage, pair * 2 + tirx.truncmod(matrix, 2), column)
+            column = self._warp_column + j * (2 * COLUMNS) + tirx.truncdiv(matrix, 2) * 8
+            self.right.load((b[j * 4], stage, pair * 2 + tirx.truncmod(matrix, 2), column), line)
         with kernel.unrolled("i", down) as i, kernel.unrolled("j", across) as j:
             places = (sums[(i * across + j) * 4], a[i * 4], b[j * 2])
             kernel.run(instructions.MMA[self.kind.value](*map(tirx.address_of, places)))
-
-    def _load(
-        self, fragment: tirx.Buffer, register: Index, chunks: Chunks, stage: Index, chunk: Index, row: Index
-    ) -> None:
-        places = fragment[register], chunks.shared[chunks.place(stage, chunk, row)]
-        self.kernel.run(instructions.LDMATRIX(*map(tirx.address_of, places)))

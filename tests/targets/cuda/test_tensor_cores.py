@@ -26,7 +26,7 @@ from rtcc.targets.cuda.simt import KernelFault, interpret
 from rtcc.targets.tvm.function_builder import Expr
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
 from rtcc.targets.tvm.kernels.epilogue import Position
-from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem
+from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, Right
 from rtcc.targets.tvm.kernels.window import Window
 from tests.targets.cuda.products import ONE, expected
 from tests.targets.cuda.test_device_code import needs_nvcc
@@ -137,6 +137,20 @@ def test_convolutions(kind: Kind, case: str) -> None:
     assert not plain[:, filters:].any()
 
 
+@pytest.mark.parametrize("kind", [Kind.F16, Kind.BF16])
+@pytest.mark.parametrize(("batch", "shared"), [(1, ""), (3, ""), (2, "left"), (2, "right")])
+def test_products_of_two_activations(kind: Kind, batch: int, shared: str) -> None:
+    problem = MatmulProblem(
+        37, 40, 88, batch, shares_left=shared == "left", shares_right=shared == "right", right=Right.PLAIN
+    )
+    lefts, rights = (1 if shared == side else batch for side in ("left", "right"))
+    left, right = integers(kind, (lefts, 37, 88), (rights, 88, 40))
+    found = np.full((batch, 37, 40), np.nan, np.float32)
+    func = tensor_matmul.make(problem, kind, None, SMALL, kind.total)
+    interpret(func, [stored(left, kind).reshape(-1), stored(right, kind).reshape(-1), found])
+    np.testing.assert_array_equal(found, np.matmul(left.astype(np.float64), right.astype(np.float64)))
+
+
 def test_results_are_rounded_once() -> None:
     problem = MatmulProblem(16, 16, 8)
     left, right = np.full((16, 8), 0.1, np.float16), np.full((16, 8), 0.1, np.float16)
@@ -182,6 +196,11 @@ def test_illegal_convolutions() -> None:
     assert "2 groups" in str(conv_illegal(Im2colProblem(1, 2, 16, 16, 4, windows)))
     assert "a multiple of 16" in str(product_illegal(MatmulProblem(4, 4, 24), Kind.S8))
     assert "expected at most" in str(product_illegal(MatmulProblem(1 << 21, 4, 32), Kind.S8))
+    plain = MatmulProblem(8, 12, 16, right=Right.PLAIN)
+    assert "12 columns" in str(product_illegal(plain, Kind.F16))
+    assert "elements of 4 bytes" in str(product_illegal(plain, Kind.TF32))
+    assert "65536 products" in str(product_illegal(replace(plain, columns=16, batch=1 << 16), Kind.F16))
+    assert "50688" in str(tile_illegal(TILES[0], by_terms=True))
 
 
 def test_small_products_take_small_tiles() -> None:
@@ -210,9 +229,13 @@ def test_nothing_is_spilled(kind: Kind, architecture: str) -> None:
 @pytest.mark.parametrize("tile", TILES, ids=str)
 def test_no_tile_spills(tile: FragmentTile, kind: Kind, architecture: str) -> None:
     windows = (ONE, Window(28, 3, 1, 1, 1, 1), Window(28, 3, 1, 1, 1, 1))
-    for func in (
+    funcs = [
         tensor_matmul.make(MatmulProblem(197, 1000, 384), kind, None, tile, kind.total),
         tensor_conv.make(Im2colProblem(1, 1, 64, 64, 4, windows), kind, None, tile, kind.total),
-    ):
+    ]
+    if kind.bytes == 2 and not tile_illegal(tile, by_terms=True):
+        scores = MatmulProblem(128, 128, 64, 12, right=Right.PLAIN)
+        funcs.append(tensor_matmul.make(scores, kind, None, tile, kind.total))
+    for func in funcs:
         made = build_device_code(func, architecture)
         assert (made.spill_bytes, made.stack_bytes) == (0, 0)

@@ -120,6 +120,28 @@ def test_tf32_is_asked_for() -> None:
         parse_target(GPU + ",tf32=maybe")
 
 
+def test_products_of_two_activations_in_halves() -> None:
+    text = """// rtir 1  level=graph
+graph @main(%q: f16[2,3,20,16], %k: f16[2,3,16,40], %m: f16[40]) {
+  %s = nn.mat_mul(%q, %k) : f16[2,3,20,40]
+  %y = math.add(%s, %m) : f16[2,3,20,40]
+  return(%y)
+}"""
+    compilation = start(parse_module(text), Options(target=GPU))
+    compilation.lower()
+    (kernel,) = compilation.module.kernels.values()
+    assert kernel.attributes["algorithm"] == "tensor_cores"
+    func, random = lower_kernel(kernel, gpu_of(GPU)), np.random.default_rng(0)
+    given = {
+        param.name: random.standard_normal(param.type.sizes).astype(np.float16) for param in kernel.parameters
+    }
+    found = np.zeros((2, 3, 20, 40), np.float16)
+    interpret(func, [*given.values(), found])
+    feeds = {name or "": array for name, array in given.items()}
+    (wanted,) = rtcc.interpret(parse_module(text), feeds).values()
+    np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=2e-3)
+
+
 def test_older_gpus_copy_nothing_ahead() -> None:
     (kernel,) = convolution("cuda:sm_75").kernels.values()
     assert kernel.attributes["algorithm"] == "generic"
