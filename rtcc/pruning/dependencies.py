@@ -160,7 +160,7 @@ class Dependencies:
             arrays = self._arrays(op, moved, axis)
             found = op.evaluate(*arrays)
             for axes, array in zip(results, found if isinstance(found, tuple) else (found,), strict=True):
-                self._place(op, np.asarray(array), axes)
+                self._place(op, np.asarray(array), axis, axes)
         for value, axes in zip(op.results, results, strict=True):
             self.set(value, axes)
 
@@ -178,13 +178,16 @@ class Dependencies:
             arrays[i] = np.broadcast_to(ids.reshape(shape), value.type.sizes).copy()
         return arrays
 
-    def _place(self, op: Op, array: Ids, axes: Axes) -> None:
-        """Note along which axis of a result channels now lie; of several, one stays free."""
+    def _place(self, op: Op, array: Ids, axis: int, axes: Axes) -> None:
+        """Note where the channels of an operand's axis now lie in a result; of several axes one is free."""
         varying = [k for k in range(array.ndim) if (np.take(array, [0], k) != array).any()]
         if not varying:
             self.keep(array.ravel()[:1], f"{op.name} takes it alone")
             return
         free = _free_axis(op, varying)
+        if isinstance(op, movement.DepthToSpace | movement.SpaceToDepth) and free != axis:
+            self.keep(array.ravel(), f"{op.name} puts it along another axis")
+            return
         lines = np.moveaxis(array, free, 0).reshape(array.shape[free], -1)
         for column in np.unique(lines, axis=1).T:
             self.channels.join(lines[:, 0], column)
@@ -382,19 +385,6 @@ def _reduce(d: Dependencies, op: Reduction) -> None:
         d.set(op.result, [ids for k, ids in enumerate(axes) if k not in reduced])
 
 
-def _depth_to_space(d: Dependencies, op: movement.DepthToSpace) -> None:
-    """The channels that make the pixels of one go together; where there is but one, all stay."""
-    if op.type.sizes[1] == 1:
-        d.keep(d.axes(op.data)[1], f"{op.name} makes pixels of it")
-    d.move(op)
-
-
-def _space_to_depth(d: Dependencies, op: movement.SpaceToDepth) -> None:
-    for ids in d.axes(op.data)[2:]:
-        d.keep(ids, f"{op.name} makes channels of it")
-    d.move(op)
-
-
 def _slice(d: Dependencies, op: movement.Slice) -> None:
     """What goes leaves a row of neighbours a row, forwards or backwards; of steps it would leave gaps."""
     if not moves_alone(op):
@@ -474,8 +464,6 @@ RULES: tuple[tuple[type[Op] | tuple[type[Op], ...], Rule], ...] = (
     (AlongAxis, _along_axis),
     ((pooling.Pool, pooling.GlobalPool), _pool),
     (Reduction, _reduce),
-    (movement.DepthToSpace, _depth_to_space),
-    (movement.SpaceToDepth, _space_to_depth),
     (movement.Slice, _slice),
     (movement.Pad, _pad),
     (resize.Resize, _resize),

@@ -198,20 +198,25 @@ class Col2Im(ComputedOp):
     def infer(self) -> tuple[TensorType, ...]:
         data = self.data.type
         image = integers(self, self.image_shape, "the image shape")
-        block = prod(integers(self, self.block_shape, "the block shape"))
-        if isinstance(data.shape[1], int) and data.shape[1] % block:
-            raise self.fail(f"{data.shape[1]} columns do not split into blocks of {block}")
-        return (data.with_shape((data.shape[0], data.shape[1] // block, *image)),)
+        block = integers(self, self.block_shape, "the block shape")
+        positions = prod(self._window(image, block).output_sizes(image))
+        if data.rank != 3 or (isinstance(data.shape[2], int) and data.shape[2] != positions):
+            raise self.fail(f"expected [N, columns, {positions} positions], found {data}")
+        if isinstance(data.shape[1], int) and data.shape[1] % prod(block):
+            raise self.fail(f"{data.shape[1]} columns do not split into blocks of {prod(block)}")
+        return (data.with_shape((data.shape[0], data.shape[1] // prod(block), *image)),)
 
     def compute(self, data: Array, image_shape: Array, block_shape: Array) -> Array:
         image, block = tuple(map(int, image_shape)), tuple(map(int, block_shape))
-        ones = (1,) * len(image)
-        window = Window(
-            block, self.strides or ones, self.dilations or ones, self.pads or (0,) * (2 * len(image))
-        )
+        window = self._window(image, block)
         positions = [size for size in window.output_sizes(image) if isinstance(size, int)]
         columns = data.reshape(data.shape[0], -1, *block, *positions)
         return folded(columns, image, window)
+
+    def _window(self, image: tuple[int, ...], block: tuple[int, ...]) -> Window:
+        ones = (1,) * len(image)
+        strides, dilations = self.strides or ones, self.dilations or ones
+        return resolved_window(block, strides, dilations, self.pads, "NOTSET", image)
 
 
 class GlobalPool(ComputedOp):

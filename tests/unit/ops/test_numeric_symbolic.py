@@ -97,6 +97,8 @@ REFUSED: list[tuple[type[RtccError], str, Any]] = [
     (InvalidModel, "invalid-operator", lambda: nn.Conv(value(1, 4, 8, 8), value(3, 2, 3, 3), group=2)),
     (InvalidModel, "shape-mismatch", lambda: nn.Conv(value(1, 3, 2, 2), value(8, 3, 3, 3))),
     (InvalidModel, "shape-mismatch", lambda: nn.Conv(value(1, 3, 8, 8), value(8, 3, 3, 3), pads=(1, 1))),
+    (InvalidModel, "invalid-operator", lambda: pooling.Col2Im(value(1, 8, 16), const(8, 8), const(2, 2))),
+    (InvalidModel, "shape-mismatch", lambda: pooling.Col2Im(value(1, 8, 49), const(8, 8), const(2))),
     (InvalidModel, "invalid-operator", lambda: softmax.Softmax(value(2, 3), axis=2)),
     (InvalidModel, "invalid-operator", lambda: reduce.ReduceSum(value(2, 3), const(0, 0))),
     (InvalidModel, "invalid-operator", lambda: quant.QuantizeLinear(value(2, 3), value(2))),

@@ -139,6 +139,12 @@ def pixels_of_one(net: Net, x: str) -> str:
     return net.op("DepthToSpace", [net.conv(x, 4)], (1, 1, 8, 8), blocksize=2)
 
 
+def pixels_of_other_blocks(net: Net, x: str) -> str:
+    """Each block holds every channel, so that each channel is at the same pixels of all results."""
+    blocks = net.op("SpaceToDepth", [net.conv(x, 4)], (1, 16, 2, 2), blocksize=2)
+    return net.op("DepthToSpace", [blocks], (1, 4, 4, 4), blocksize=2, mode="CRD")
+
+
 def rows_as_channels(net: Net, x: str) -> str:
     """Half of what were rows cannot go: pairs of them make channels."""
     turned = net.transpose(x, 0, 2, 1, 3)
@@ -172,8 +178,9 @@ CASES: dict[Layers, tuple[int, str]] = {
     reversed_channels: (8, "tensor.reverse_sequence reads it"),
     squeezed: (4, ""),
     upsampled_in_pairs: (8, "a transposed convolution in groups reads it"),
-    pixels_of_one: (4, "tensor.depth_to_space makes pixels of it"),
-    rows_as_channels: (8, "tensor.space_to_depth makes channels of it"),
+    pixels_of_one: (4, "tensor.depth_to_space puts it along another axis"),
+    pixels_of_other_blocks: (4, "tensor.depth_to_space puts it along another axis"),
+    rows_as_channels: (8, "tensor.space_to_depth puts it along another axis"),
     dealt_out: (5, ""),
     computed_taps: (8, "a convolution slides over it"),
 }
