@@ -262,8 +262,8 @@ static CUDA_MEMCPY3D rtcc_copy_of(size_t bytes)
     CUDA_MEMCPY3D copy;
     memset(&copy, 0, sizeof(copy));
     copy.source.memory_type = copy.destination.memory_type = CU_MEMORYTYPE_DEVICE;
-    copy.width = bytes;
-    copy.height = copy.depth = 1;
+    copy.source.pitch = copy.destination.pitch = copy.width = bytes;
+    copy.source.height = copy.destination.height = copy.height = copy.depth = 1;
     return copy;
 }
 
@@ -367,6 +367,8 @@ static int32_t rtcc_make_workspace(struct rtcc_on_device *on)
     on->staging = staging;
     memset(staging, 0, RTCC_STAGED_BYTES);
     RTCC_TRY(cuStreamCreate(&on->stream, CU_STREAM_NON_BLOCKING), RTCC_DEVICE_FAILED);
+    /* The weights and the zeros above are put into the default stream, for which this one does not wait. */
+    RTCC_TRY(cuStreamSynchronize(NULL), RTCC_DEVICE_FAILED);
     code = rtcc_make_graph(&on->whole, on, 1);
     return code == RTCC_OK ? rtcc_make_graph(&on->launches, on, 0) : code;
 }

@@ -1,5 +1,6 @@
 /* A stand-in for NVIDIA's driver: device memory is the host's, and kernels are functions of the host that were made
- * of the same TIR (host_kernels.py). It runs nothing before somebody waits for it, independent nodes of a graph in the
+ * of the same TIR (host_kernels.py). It does nothing before somebody waits for it, not even copies and settings of
+ * memory in the default stream, for which other streams do not wait; independent nodes of a graph it runs in the
  * reverse of the order in which they were added, and refuses what a driver would: calls without a context, copies
  * past allocations, launches otherwise than the kernel says.
  *
@@ -59,6 +60,55 @@ static int fails(const char *name, int *result)
     if (depth == 0) \
         return INVALID_CONTEXT
 
+/* ---- what is put into a stream runs when somebody waits for it ---- */
+
+struct item {
+    CUgraphExec executable;
+    char *destination;
+    const char *source;     /* NULL: every four bytes become the value */
+    size_t bytes;
+    unsigned int value;
+    char *owned;            /* what the host gave, as it was then */
+};
+
+struct CUstream_st { int count; struct item item[1024]; };
+static struct CUstream_st default_stream;
+
+static struct CUstream_st *queue_of(CUstream stream) { return stream == NULL ? &default_stream : stream; }
+
+static int put(CUstream stream, struct item item)
+{
+    struct CUstream_st *queue = queue_of(stream);
+    if (queue->count == 1024)
+        return LAUNCH_FAILED;
+    queue->item[queue->count++] = item;
+    return 0;
+}
+
+static void run_graph(struct CUgraph_st *graph);
+
+static void forget_items(struct CUstream_st *queue)
+{
+    for (int i = 0; i < queue->count; i++)
+        free(queue->item[i].owned);
+    queue->count = 0;
+}
+
+static void run_items(struct CUstream_st *queue)
+{
+    for (int i = 0; i < queue->count; i++) {
+        struct item *item = &queue->item[i];
+        if (item->executable != NULL)
+            run_graph((struct CUgraph_st *)item->executable); /* its first member */
+        else if (item->source != NULL)
+            memcpy(item->destination, item->source, item->bytes);
+        else
+            for (size_t byte = 0; byte < item->bytes; byte++)
+                item->destination[byte] = ((const char *)&item->value)[byte % 4];
+    }
+    forget_items(queue);
+}
+
 /* ---- for tests ---- */
 
 void fake_fail(const char *name, int result, int countdown)
@@ -93,6 +143,7 @@ void fake_reset(void)
         free(blocks[i].memory);
         blocks[i].memory = NULL;
     }
+    forget_items(&default_stream);
     fake = fresh;
     depth = 0;
 }
@@ -211,6 +262,7 @@ CUresult cuMemFree_v2(CUdeviceptr memory)
         return INVALID_CONTEXT;
     if (i < 0)
         return INVALID_VALUE;
+    run_items(&default_stream); /* memory is freed once nothing uses it any more */
     fake.used -= blocks[i].bytes;
     fake.allocations--;
     free(blocks[i].memory);
@@ -234,8 +286,10 @@ CUresult cuMemcpyHtoD_v2(CUdeviceptr destination, const void *source, size_t byt
     IN_CONTEXT("cuMemcpyHtoD_v2");
     if (block_of(destination, bytes) < 0)
         return INVALID_VALUE;
-    memcpy((void *)(size_t)destination, source, bytes);
-    return 0;
+    char *held = malloc(bytes);
+    memcpy(held, source, bytes);
+    return put(NULL, (struct item){.destination = (char *)(size_t)destination, .source = held, .bytes = bytes,
+                                   .owned = held});
 }
 
 CUresult cuMemsetD8_v2(CUdeviceptr memory, unsigned char value, size_t count)
@@ -243,8 +297,8 @@ CUresult cuMemsetD8_v2(CUdeviceptr memory, unsigned char value, size_t count)
     IN_CONTEXT("cuMemsetD8_v2");
     if (block_of(memory, count) < 0)
         return INVALID_VALUE;
-    memset((void *)(size_t)memory, value, count);
-    return 0;
+    return put(NULL, (struct item){.destination = (char *)(size_t)memory, .bytes = count,
+                                   .value = value * 0x01010101u});
 }
 
 CUresult cuPointerGetAttribute(void *value, int attribute, CUdeviceptr pointer)
@@ -367,7 +421,8 @@ CUresult cuGraphAddMemcpyNode(CUgraphNode *node, CUgraph graph, const CUgraphNod
                               const CUDA_MEMCPY3D *copy, CUcontext context)
 {
     IN_CONTEXT("cuGraphAddMemcpyNode");
-    if (context == NULL || copy->height != 1 || copy->depth != 1 || copy->width == 0)
+    if (context == NULL || copy->height != 1 || copy->depth != 1 || copy->width == 0 ||
+        copy->source.pitch < copy->width || copy->destination.pitch < copy->width)
         return INVALID_VALUE;
     const struct rtcc_copied *sides[] = {&copy->source, &copy->destination};
     for (int i = 0; i < 2; i++)
@@ -439,22 +494,7 @@ static void run_graph(struct CUgraph_st *graph)
         }
 }
 
-/* ---- streams: what is put there runs when somebody waits for it ---- */
-
-struct item { CUgraphExec executable; char *destination; const char *source; size_t bytes; unsigned int value; };
-struct CUstream_st { int count; struct item item[1024]; };
-static struct CUstream_st default_stream;
-
-static struct CUstream_st *queue_of(CUstream stream) { return stream == NULL ? &default_stream : stream; }
-
-static int put(CUstream stream, struct item item)
-{
-    struct CUstream_st *queue = queue_of(stream);
-    if (queue->count == 1024)
-        return LAUNCH_FAILED;
-    queue->item[queue->count++] = item;
-    return 0;
-}
+/* ---- streams ---- */
 
 CUresult cuStreamCreate(CUstream *stream, unsigned int flags)
 {
@@ -470,17 +510,7 @@ CUresult cuStreamDestroy_v2(CUstream stream) { free(stream); fake.streams--; ret
 CUresult cuStreamSynchronize(CUstream stream)
 {
     IN_CONTEXT("cuStreamSynchronize");
-    struct CUstream_st *queue = queue_of(stream);
-    for (int i = 0; i < queue->count; i++) {
-        struct item *item = &queue->item[i];
-        if (item->executable != NULL)
-            run_graph(&item->executable->graph);
-        else if (item->source != NULL)
-            memcpy(item->destination, item->source, item->bytes);
-        else
-            memcpy(item->destination, &item->value, 4);
-    }
-    queue->count = 0;
+    run_items(queue_of(stream));
     return 0;
 }
 
@@ -495,7 +525,8 @@ CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr destination, CUdeviceptr source, size_
     IN_CONTEXT("cuMemcpyDtoDAsync_v2");
     if (block_of(destination, bytes) < 0 || block_of(source, bytes) < 0)
         return INVALID_VALUE;
-    return put(stream, (struct item){NULL, (char *)(size_t)destination, (const char *)(size_t)source, bytes, 0});
+    return put(stream, (struct item){.destination = (char *)(size_t)destination, .source = (const char *)(size_t)source,
+                                     .bytes = bytes});
 }
 
 CUresult cuMemcpyDtoHAsync_v2(void *destination, CUdeviceptr source, size_t bytes, CUstream stream)
@@ -503,7 +534,7 @@ CUresult cuMemcpyDtoHAsync_v2(void *destination, CUdeviceptr source, size_t byte
     IN_CONTEXT("cuMemcpyDtoHAsync_v2");
     if (block_of(source, bytes) < 0)
         return INVALID_VALUE;
-    return put(stream, (struct item){NULL, destination, (const char *)(size_t)source, bytes, 0});
+    return put(stream, (struct item){.destination = destination, .source = (const char *)(size_t)source, .bytes = bytes});
 }
 
 CUresult cuMemsetD32Async(CUdeviceptr memory, unsigned int value, size_t count, CUstream stream)
@@ -511,5 +542,5 @@ CUresult cuMemsetD32Async(CUdeviceptr memory, unsigned int value, size_t count, 
     IN_CONTEXT("cuMemsetD32Async");
     if (count != 1 || block_of(memory, 4) < 0)
         return INVALID_VALUE;
-    return put(stream, (struct item){NULL, (char *)(size_t)memory, NULL, 4, value});
+    return put(stream, (struct item){.destination = (char *)(size_t)memory, .bytes = 4, .value = value});
 }

@@ -325,7 +325,8 @@ STARTING = (
     "cuCtxGetCurrent", "cuCtxPushCurrent_v2", "cuDevicePrimaryCtxRetain", "cuMemGetInfo_v2",
     "cuMemAlloc_v2", "cuMemHostAlloc",
     "cuMemsetD8_v2", "cuModuleLoadData", "cuModuleGetFunction", "cuStreamCreate", "cuGraphCreate",
-    "cuGraphAddKernelNode", "cuGraphAddMemcpyNode", "cuGraphInstantiateWithFlags",
+    "cuGraphAddKernelNode", "cuGraphAddMemcpyNode", "cuGraphInstantiateWithFlags", "cuMemcpyHtoD_v2",
+    "cuStreamSynchronize",
 )  # fmt: skip
 """What init calls."""
 
