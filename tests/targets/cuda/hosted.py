@@ -21,6 +21,7 @@ from rtcc.emission.device_code import DeviceCode
 from rtcc.emission.emit_c import ModelSource
 from rtcc.ir import Graph
 from rtcc.system.child_process import Child
+from rtcc.target import WeightsName
 from rtcc.targets.cuda import Cuda
 from rtcc.targets.cuda.compile import lower_kernel
 from rtcc.targets.cuda.device_code import launch_of
@@ -59,7 +60,13 @@ def stand_in(kernel: Graph, target: Cuda, name: str) -> DeviceCode:
     return DeviceCode("rtcc_kernel", launch_of(func), ptx + b"\n", cubin + b"\n", 32, 0, 0, 0, gives_up)
 
 
-def hosted(model: Any, folder: Path, target: str = "cuda:sm_80,host=x86-64", **options: Any) -> Hosted:
+def hosted(
+    model: Any,
+    folder: Path,
+    target: str = "cuda:sm_80,host=x86-64",
+    weights: WeightsName | None = None,
+    **options: Any,
+) -> Hosted:
     """A model (its file, its bytes, or text of a module) compiled, and what its run needs here."""
     if isinstance(model, str):
         model = parse_module("// rtir 1  level=graph\n" + model)
@@ -69,7 +76,8 @@ def hosted(model: Any, folder: Path, target: str = "cuda:sm_80,host=x86-64", **o
     gpu, module = compilation.target, compilation.module
     assert isinstance(gpu, Cuda)
     codes = {name: stand_in(kernel, gpu, name) for name, kernel in module.kernels.items()}
-    source = gpu.emit(module, "model", {name: code.to_bytes() for name, code in codes.items()})
+    stored = {name: code.to_bytes() for name, code in codes.items()}
+    source = gpu.emit(module, "model", stored, weights=weights)
     assert isinstance(source, ModelSource)
     kernels, interpreted = link_host_kernels(module, gpu, codes, folder)
     return Hosted(source.write(folder / "model.so"), source, kernels, interpreted, target)

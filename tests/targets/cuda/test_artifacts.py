@@ -25,6 +25,7 @@ from rtcc.errors import ArtifactError, InvalidInput, RtccError, Unsupported
 from rtcc.ir import Module
 from rtcc.system.child_process import Child
 from rtcc.system.machine import Machine
+from rtcc.target import beside
 from tests.targets.cuda.hosted import Driver, Hosted, driver_in, hosted, process
 
 LENET = Path(rtcc.__file__).parent / "demo" / "lenet5_mnist.onnx"
@@ -94,7 +95,7 @@ def test_models_compute_what_the_interpreter_does(
     name: str, driver: Path, tmp_path: Path, gpu: Child
 ) -> None:
     model = MODELS[name]()
-    found = hosted(model, tmp_path)
+    found = hosted(model, tmp_path, weights=beside if name == "lenet" else None)
     module = _module_of(model)
     feeds = _feeds(module)
     wanted = rtcc.interpret(module, feeds)
