@@ -54,5 +54,6 @@ GPUS = {
         Gpu("sm_121", "GB10", 48, 99 * KIB, 24 * MIB, 273, 2.4, host="aarch64"),
     )
 }
-"""NVIDIA's data sheets, and the CUDA C++ Programming Guide's table of compute capabilities; costs alone
-depend on what differs from product to product."""
+"""Shared memory of a block is the CUDA C++ Programming Guide's, by compute capability: tiles are legal by it.
+What differs from product to product is as NVIDIA publishes it, rounded: costs alone go by it, and nothing was
+measured."""
