@@ -85,8 +85,10 @@ def instructions_of(features: Collection[str]) -> Generator[None]:
     """Within, `maximum` and `minimum` are instructions where a CPU with those features, by LLVM's names, has
     such that propagate NaN: NEON's `fmax` and `fmin`."""
     token = _HAS_EXTREMA.set("neon" in features)
-    yield
-    _HAS_EXTREMA.reset(token)
+    try:
+        yield
+    finally:
+        _HAS_EXTREMA.reset(token)
 
 
 def fence_of_llvm(x: Expr) -> Expr:
@@ -101,8 +103,10 @@ _FENCE: ContextVar[Callable[[Expr], Expr]] = ContextVar("fence", default=fence_o
 def fenced_by(fence: Callable[[Expr], Expr]) -> Generator[None]:
     """Within, `fenced` is what the function makes of a float, for compilers other than LLVM."""
     token = _FENCE.set(fence)
-    yield
-    _FENCE.reset(token)
+    try:
+        yield
+    finally:
+        _FENCE.reset(token)
 
 
 # ------------------------------------------------------------------------------------------- building blocks

@@ -88,8 +88,10 @@ _BUILDER: ContextVar[type[FunctionBuilder]] = ContextVar("builder", default=Func
 def written_by(builder: type[FunctionBuilder]) -> Iterator[None]:
     """Within, kernels are written by another builder, for what is no CPU."""
     token = _BUILDER.set(builder)
-    yield
-    _BUILDER.reset(token)
+    try:
+        yield
+    finally:
+        _BUILDER.reset(token)
 
 
 def is_per_element() -> bool:

@@ -19,7 +19,9 @@ from rtcc.targets.cuda import Cuda
 from rtcc.targets.cuda.compile import lower_kernel
 from rtcc.targets.cuda.device_code import build_device_code, launch_of
 from rtcc.targets.cuda.simt import interpret
-from rtcc.targets.cuda.thread_builder import MOST_THREADS, WARP, threads_of
+from rtcc.targets.cuda.thread_builder import MOST_THREADS, WARP, ThreadBuilder, threads_of
+from rtcc.targets.tvm import vector_math
+from rtcc.targets.tvm.lower.kernel import is_per_element, written_by
 from rtcc.text import parse_module
 from rtcc.verification.check import compare, expected
 from rtcc.verification.special import special_kernel_inputs
@@ -189,3 +191,16 @@ def test_a_thread_that_gives_up_writes_nothing() -> None:
 )
 def test_blocks_are_small_while_that_makes_more_of_them(extent: int, threads: int) -> None:
     assert threads_of(extent) == threads
+
+
+def test_a_kernel_that_is_refused_leaves_the_bridge_as_it_was() -> None:
+    def refuse() -> None:
+        assert is_per_element()
+        raise LookupError
+
+    with pytest.raises(LookupError):  # noqa: SIM117
+        with written_by(ThreadBuilder), vector_math.fenced_by(str), vector_math.instructions_of({"neon"}):
+            refuse()
+    assert not is_per_element()
+    assert vector_math._FENCE.get() is vector_math.fence_of_llvm
+    assert not vector_math._HAS_EXTREMA.get()
