@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +14,7 @@ from benchmarks.models import networks
 from rtcc.artifact.elf import Elf
 from rtcc.artifact.library import info_of_library
 from rtcc.compiler import Options, build
-
-needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+from tests.targets.cuda.nvcc import needs_nvcc
 
 LENET = Path(rtcc.__file__).parent / "demo" / "lenet5_mnist.onnx"
 

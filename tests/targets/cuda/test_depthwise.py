@@ -22,8 +22,8 @@ from rtcc.targets.cuda.kernels.gemm_tiles import Multiprocessors
 from rtcc.targets.cuda.simt import interpret
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
 from rtcc.targets.tvm.kernels.window import Window
+from tests.targets.cuda.nvcc import needs_nvcc
 from tests.targets.cuda.products import ONE, BiasPerAxis, expected
-from tests.targets.cuda.test_device_code import needs_nvcc
 
 
 def around(extent: int) -> Window:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from rtcc.errors import CodegenError, ToolMissing
 from rtcc.targets.cuda import device_code
 from rtcc.targets.cuda.device_code import DeviceCode, Launch, build_device_code, launch_of, lowered_for_device
 from rtcc.targets.tvm.function_builder import vector
-
-needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+from tests.targets.cuda.nvcc import needs_nvcc
 
 BLOCKS, THREADS = 4, 64
 

@@ -17,7 +17,7 @@ from rtcc.compiler import Options, read_model, start
 from rtcc.pipeline.inputs import random_inputs
 from rtcc.targets.cuda import Cuda
 from tests.targets.arm.test_halves import halved
-from tests.targets.cuda.test_device_code import needs_nvcc
+from tests.targets.cuda.nvcc import needs_nvcc
 
 NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
     "lenet": lambda: onnx.load(Path(rtcc.__file__).parent / "demo" / "lenet5_mnist.onnx"),

@@ -28,8 +28,8 @@ from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
 from rtcc.targets.tvm.kernels.epilogue import Position
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, Right
 from rtcc.targets.tvm.kernels.window import Window
+from tests.targets.cuda.nvcc import needs_nvcc
 from tests.targets.cuda.products import ONE, expected
-from tests.targets.cuda.test_device_code import needs_nvcc
 
 SMALL = FragmentTile(32, 32, 16, 16, 4, 3)
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from rtcc.targets.tvm.lower.kernel import is_per_element, written_by
 from rtcc.text import parse_module
 from rtcc.verification.check import compare, expected
 from rtcc.verification.special import special_kernel_inputs
+from tests.targets.cuda.nvcc import needs_nvcc
 
 TOGETHER = {
     "softmax": "(%x: f32[3,100]) {\n %y = nn.softmax(%x) {axis = -1} : f32[3,100]\n return(%y)\n}",
@@ -120,7 +120,7 @@ def test_every_rule(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+@needs_nvcc
 def test_nvcc_takes_every_rule() -> None:
     assert isinstance(GPU, Cuda)
     for name, kernel in RULES.items():
@@ -166,7 +166,7 @@ def test_nan_comes_through_a_warp() -> None:
     assert np.isnan(result.ravel()).tolist() == [False, False, True, False]
 
 
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+@needs_nvcc
 def test_nvcc_keeps_nan_too() -> None:
     """PTX's max.f32 gives the number where the other operand is NaN; comparing and selecting does not."""
     assert isinstance(GPU, Cuda)
