@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from importlib.metadata import version
-from math import prod
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,14 +12,12 @@ from rtcc.emission.c_kernel import CKernel
 from rtcc.emission.header import SOURCE_HEAD_BYTES
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module, Op
-from rtcc.ir.ops import nn
-from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.system.machine import Machine
 from rtcc.target import GENERIC, NO_HALOS, Candidate, Halos, Source, WeightsName
 from rtcc.targets.cpu.bare import BareTarget
 from rtcc.targets.cpu.model import Cpu, Reach
 from rtcc.targets.cpu.target import SOURCES
-from rtcc.targets.tvm.candidate_basis import generic_candidate
+from rtcc.targets.tvm.candidate_basis import generic_candidate, summed_terms
 from rtcc.targets.tvm.candidates import ALGORITHMS
 
 SCALAR = Cpu("", "", frozenset(), 32, 16, Reach(1 << 20, 4, 4, 1), 32 << 10, 256 << 10, 0.1, 1)
@@ -60,16 +57,9 @@ class PlainC(BareTarget):
     def candidates(
         self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS, *, weights: int = 0
     ) -> tuple[Candidate, ...]:
-        values = (*anchor.present_operands, *anchor.results)
-        if not all(value.type.is_static for value in values):
+        terms = summed_terms(anchor)
+        if terms is None:
             return ()
-        match anchor:
-            case nn.Conv() | ConvSum():
-                terms = prod(anchor.weight.type.sizes[1:])
-            case nn.Gemm() | nn.MatMul() | MatMulSum():
-                terms = anchor.operations() // max(1, 2 * anchor.type.elements)
-            case _:
-                return ()
         return (generic_candidate(anchor, terms, self._vectors(anchor), self._price),)
 
     def why_unsupported(self, op: Op) -> str | None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from importlib.metadata import version
-from math import prod
 from pathlib import Path
 from typing import ClassVar
 
 from rtcc.errors import InvalidInput, Unsupported
 from rtcc.ir import DType, Graph, Layout, Module, Op, RegionOp, TensorType
-from rtcc.ir.ops import nn
-from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.system.machine import Machine
 from rtcc.target import (
     DEFAULT_TARGET,
@@ -29,7 +26,7 @@ from rtcc.target import (
 from rtcc.targets.cuda.cost import demand_cost, loops_cost
 from rtcc.targets.cuda.gpus import GPUS, Gpu
 from rtcc.targets.cuda.tiled_candidates import ALGORITHMS, Allowed, tiled_candidates
-from rtcc.targets.tvm.candidate_basis import error_of_sum
+from rtcc.targets.tvm.candidate_basis import error_of_sum, summed_terms
 from rtcc.targets.tvm.compile_kernels import compile_kernels, expect_kernels
 from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
 
@@ -112,16 +109,10 @@ class Cuda(Target):
     def candidates(
         self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS, *, weights: int = 0
     ) -> tuple[Candidate, ...]:
-        values = (*anchor.present_operands, *anchor.results)
-        if not all(value.type.is_static for value in values):
+        terms = summed_terms(anchor)
+        if terms is None:
             return ()
-        match anchor:
-            case nn.Conv() | ConvSum():
-                terms = prod(anchor.weight.type.sizes[1:])
-            case nn.Gemm() | nn.MatMul() | MatMulSum():
-                terms = anchor.operations() // max(1, 2 * anchor.type.elements)
-            case _:
-                return ()
+        values = (*anchor.present_operands, *anchor.results)
         cost = demand_cost(anchor.operations(), values, anchor.type.elements, self.model)
         generic = Candidate(GENERIC, cost, error_of_sum(terms))
         return *tiled_candidates(anchor, constants, self.allowed), generic

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 
-from rtcc.ir import DType, Layout
+from rtcc.ir import DType, Layout, Op
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.rounding.bounded import NARROW, SINGLE, sum_error
-from rtcc.target import GENERIC, Candidate, Cost, Illegal
+from rtcc.target import GENERIC, Candidate, Cost, Halos, Illegal
 from rtcc.targets.tvm.caches import Caches
 from rtcc.targets.tvm.demand import Demand, Stream
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, multiplies_by_lane
+from rtcc.targets.tvm.kernels.convolution.conv_tiles import depthwise_illegal, depthwise_rows_illegal
 from rtcc.targets.tvm.kernels.numbers import HALVES, are_multiplied
-from rtcc.targets.tvm.problems import is_column, rows_bytes
+from rtcc.targets.tvm.problems import DEPTHWISE_ROWS, conv_problem, is_column, rows_bytes
 from rtcc.targets.tvm.summation import block_length, roundings
 
 GENERIC_CYCLES = 8.0
@@ -72,7 +74,7 @@ def border_of(problem: ConvProblem, conv: nn.Conv | ConvSum) -> tuple[int, ...]:
     return (top, left, bottom, right) if conv.data.type.rank == 4 else (left, right)
 
 
-def of_fewer_bytes(
+def _of_fewer_bytes(
     conv: nn.Conv | ConvSum, depthwise: Candidate, rows: Candidate
 ) -> tuple[Candidate, ...]:
     """Both kernels for a depthwise convolution where memory is saved: the one that takes more is illegal.
@@ -97,9 +99,38 @@ def of_fewer_bytes(
     return depthwise, replace(rows, cost=Illegal(reason))
 
 
-def generic_candidate(
-    op: nn.Conv | ConvSum | MatMulSum | nn.Gemm | nn.MatMul, terms: int, vectors: Vectors, price: Price
-) -> Candidate:
+def summed_terms(anchor: Op) -> int | None:
+    """How many products a result is the sum of; None where it is no such sum, or sizes are not known."""
+    if not all(value.type.is_static for value in (*anchor.present_operands, *anchor.results)):
+        return None
+    match anchor:
+        case nn.Conv() | ConvSum():
+            return prod(anchor.weight.type.sizes[1:])
+        case nn.Gemm() | nn.MatMul() | MatMulSum():
+            return anchor.operations() // max(1, 2 * anchor.type.elements)
+        case _:
+            return None
+
+
+ByChannel = Callable[[str, ConvProblem, Callable[[ConvProblem], "str | None"]], Candidate]
+"""A depthwise kernel of that name for a problem, illegal where that gives a reason."""
+
+
+def depthwise_candidates(
+    conv: nn.Conv | ConvSum, problem: ConvProblem, halos: Halos, vectors: Vectors, by_channel: ByChannel
+) -> tuple[Candidate, ...]:
+    """The kernels of one filter per channel; the one of copied rows where memory is saved.
+
+    problem: with the border around its data.
+    """
+    found = by_channel("depthwise", problem, depthwise_illegal)
+    if not vectors.saves_memory:
+        return (found,)
+    rows = by_channel(DEPTHWISE_ROWS, conv_problem(conv, vectors.lanes, halos), depthwise_rows_illegal)
+    return _of_fewer_bytes(conv, found, replace(rows, border=()))
+
+
+def generic_candidate(op: Op, terms: int, vectors: Vectors, price: Price) -> Candidate:
     """Plain loops: no tile, no blocks; the row of results that is summed at a time is in vectors."""
     work = op.operations()
     data, weights = (0 if v is None else v.type.storage_bytes for v in op.operands[:2])

@@ -23,10 +23,10 @@ from rtcc.targets.tvm.candidate_basis import (
     Price,
     Vectors,
     border_of,
+    depthwise_candidates,
     error_of_sum,
     generic_candidate,
     no_arithmetic,
-    of_fewer_bytes,
 )
 from rtcc.targets.tvm.demand import Demand
 from rtcc.targets.tvm.integer_candidates import ByteConvolution, product_of_bytes
@@ -36,8 +36,6 @@ from rtcc.targets.tvm.kernels.convolution import im2col_tiles
 from rtcc.targets.tvm.kernels.convolution.conv_demand import depthwise_demand, direct_demand, plain_demand
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
-    depthwise_illegal,
-    depthwise_rows_illegal,
     depthwise_tile,
     direct_illegal,
     direct_tile,
@@ -224,12 +222,7 @@ class _Convolution:
         return replace(candidate, operand_layouts={0: None, 1: weights, 2: self.bias}, border=())
 
     def _depthwise(self) -> tuple[Candidate, ...]:
-        found = self._by_channel("depthwise", self._problem, depthwise_illegal)
-        if not self.vectors.saves_memory:
-            return (found,)
-        problem = conv_problem(self.conv, self.vectors.lanes, self.halos)
-        rows = self._by_channel(DEPTHWISE_ROWS, problem, depthwise_rows_illegal)
-        return of_fewer_bytes(self.conv, found, replace(rows, border=()))
+        return depthwise_candidates(self.conv, self._problem, self.halos, self.vectors, self._by_channel)
 
     def _by_channel(
         self, name: str, problem: ConvProblem, illegal: Callable[[ConvProblem], str | None]

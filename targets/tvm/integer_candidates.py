@@ -9,13 +9,17 @@ from math import prod
 from rtcc.ir import DType, Layout, Value
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.target import Candidate, Halos, Illegal
-from rtcc.targets.tvm.candidate_basis import Price, Vectors, border_of, generic_candidate, of_fewer_bytes
+from rtcc.targets.tvm.candidate_basis import (
+    Price,
+    Vectors,
+    border_of,
+    depthwise_candidates,
+    generic_candidate,
+)
 from rtcc.targets.tvm.demand import Demand
 from rtcc.targets.tvm.kernels.blocked import NO_HALO
 from rtcc.targets.tvm.kernels.convolution.conv_problem import ConvProblem, Tile
 from rtcc.targets.tvm.kernels.convolution.conv_tiles import (
-    depthwise_illegal,
-    depthwise_rows_illegal,
     direct_illegal,
 )
 from rtcc.targets.tvm.kernels.integer.integer_tiles import (
@@ -43,11 +47,9 @@ from rtcc.targets.tvm.kernels.integer.integer_tiles import (
 )
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulTile
 from rtcc.targets.tvm.problems import (
-    DEPTHWISE_ROWS,
     GROUPED,
     PLAIN,
     bordered_problem,
-    conv_problem,
     is_column,
     product_problem,
 )
@@ -94,12 +96,7 @@ class ByteConvolution:
         return replace(found, operand_layouts={**found.operand_layouts, 0: None}, border=())
 
     def _depthwise(self) -> tuple[Candidate, ...]:
-        found = self._by_channel("depthwise", self._problem, depthwise_illegal)
-        if not self.vectors.saves_memory:
-            return (found,)
-        problem = conv_problem(self.conv, self.vectors.lanes, self.halos)
-        rows = self._by_channel(DEPTHWISE_ROWS, problem, depthwise_rows_illegal)
-        return of_fewer_bytes(self.conv, found, replace(rows, border=()))
+        return depthwise_candidates(self.conv, self._problem, self.halos, self.vectors, self._by_channel)
 
     def _by_channel(
         self, name: str, problem: ConvProblem, illegal: Callable[[ConvProblem], str | None]
