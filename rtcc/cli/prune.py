@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,8 +67,7 @@ class Going:
         ] = None,
     ) -> None:
         self.sensitivity, self.factorize = sensitivity, factorize
-        given = {"min_sqnr": min_sqnr, "max_drop": max_drop, "rounds": rounds}
-        self.options = {name: value for name, value in given.items() if value is not None}
+        self.options = _given({"min_sqnr": min_sqnr, "max_drop": max_drop, "rounds": rounds})
 
     def require_no_model(self, options: Iterable[str], **others: bool) -> None:
         """Refuse, beside --sensitivity, what is about a model that would be made; others: whether given."""
@@ -79,13 +78,78 @@ class Going:
             raise InvalidInput("prune-option", message, hint="it goes by data, samples and criterion")
 
 
+class Zeros:
+    """Which single weights become zero, in place of channels that go."""
+
+    def __init__(
+        self,
+        sparsity: Annotated[
+            float | None,
+            typer.Option(metavar="SHARE", help="Single weights in place of channels: so many become zero."),
+        ] = None,
+        threshold: Annotated[
+            float | None,
+            typer.Option(metavar="SIZE", help="Single weights below that magnitude become zero."),
+        ] = None,
+        pattern: Annotated[
+            str | None,
+            typer.Option(help="Of zeros: unstructured, 2:4 (any N:M), 16x1 (blocks, outputs x inputs)."),
+        ] = None,
+        dense: Annotated[
+            list[str] | None, typer.Option(metavar="NODE", help="Keep a layer's weights; repeatable.")
+        ] = None,
+        rescale: Annotated[
+            bool | None,
+            typer.Option("--rescale", help="Each output's weights keep their mean and variance; no repair."),
+        ] = None,
+    ) -> None:
+        how = {"pattern": pattern, "dense": dense, "rescale": rescale}
+        self.options = _given({"sparsity": sparsity, "threshold": threshold, **how})
+
+
+class Choosing:
+    """How it is chosen what goes, of channels and of single weights."""
+
+    def __init__(
+        self,
+        criterion: Annotated[
+            Criterion | None, typer.Option(help="What says how little a channel or a weight matters.")
+        ] = None,
+        scope: Annotated[
+            Scope | None,
+            typer.Option(help="All channels or weights compete, or those of each group or layer."),
+        ] = None,
+        least: Annotated[
+            float | None,
+            typer.Option(
+                metavar="SHARE",
+                help=f"Of each group or layer so much stays; {Settings.least}, of weights {Sparsity.least}.",
+            ),
+        ] = None,
+        multiple: Annotated[
+            int | None,
+            typer.Option(metavar="N", help=f"Counts of channels are multiples of N; {Settings.multiple}."),
+        ] = None,
+    ) -> None:
+        self.options = _given({"criterion": criterion, "scope": scope, "least": least, "multiple": multiple})
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that the user gave; None stands for none."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 @app.command("prune", short_help="Take channels and heads out of a model, and repair it.", epilog=EXAMPLES)
 @with_options_of(Reading)
 @with_options_of(Going, "going")
+@with_options_of(Zeros, "zeros")
+@with_options_of(Choosing, "choosing")
 def prune_(
     model: ModelArgument,
     asked: Reading,
     going: Going,
+    zeros: Zeros,
+    choosing: Choosing,
     keep: Annotated[
         float | None,
         typer.Option(metavar="SHARE", help=f"The share of multiply-adds that may be left; {DEFAULT_KEEP}."),
@@ -93,44 +157,9 @@ def prune_(
     latency: Annotated[
         bool | None, typer.Option("--latency", help="--keep is of the predicted time instead.")
     ] = None,
-    sparsity: Annotated[
-        float | None,
-        typer.Option(metavar="SHARE", help="Single weights in place of channels: so many become zero."),
-    ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(metavar="SIZE", help="Single weights below that magnitude become zero.")
-    ] = None,
-    pattern: Annotated[
-        str | None,
-        typer.Option(help="Of zeros: unstructured, 2:4 (any N:M), 16x1 (blocks, outputs x inputs)."),
-    ] = None,
-    dense: Annotated[
-        list[str] | None, typer.Option(metavar="NODE", help="Keep a layer's weights; repeatable.")
-    ] = None,
-    rescale: Annotated[
-        bool | None,
-        typer.Option("--rescale", help="Each output's weights keep their mean and variance; no repair."),
-    ] = None,
     no_repair: Annotated[
         bool, typer.Option("--no-repair", help="Leave the weights that stay as they are.")
     ] = False,
-    criterion: Annotated[
-        Criterion | None, typer.Option(help="What says how little a channel or a weight matters.")
-    ] = None,
-    scope: Annotated[
-        Scope | None, typer.Option(help="All channels or weights compete, or those of each group or layer.")
-    ] = None,
-    least: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SHARE",
-            help=f"Of each group or layer so much stays; {Settings.least}, or {Sparsity.least} of weights.",
-        ),
-    ] = None,
-    multiple: Annotated[
-        int | None,
-        typer.Option(metavar="N", help=f"Counts of channels are multiples of N; {Settings.multiple}."),
-    ] = None,
     data: Annotated[
         Path | None,
         typer.Option("--data", metavar="PATH", help="Samples to repair on: an .npz, a folder, a script."),
@@ -166,12 +195,8 @@ def prune_(
     require_outputs([None if going.sensitivity else output, report], [model, data])
     if measure:
         asked.require_here()
-    given: dict[str, Any] = {
-        "keep": keep, "latency": latency, "multiple": multiple, "sparsity": sparsity, "threshold": threshold,
-        "pattern": pattern, "dense": dense, "rescale": rescale, "least": least,
-        "repair": False if no_repair else None, "criterion": criterion, "scope": scope, **going.options,
-    }  # fmt: skip
-    options = {name: value for name, value in given.items() if value is not None}
+    given = _given({"keep": keep, "latency": latency, "repair": False if no_repair else None})
+    options = {**given, **choosing.options, **zeros.options, **going.options}
     if going.sensitivity:
         going.require_no_model(options, measure=measure, output=is_named)
         _print_sensitivity(model, asked, data, samples, options, report)
