@@ -12,9 +12,8 @@ smaller):
 | expm1 | 1.6 ULP | | log1p | 1.6 ULP |
 | tanh | 1.6 ULP | | sigmoid | 2.4 ULP |
 | erf | 1.4 ULP | | gelu | 1.6e-7 · max(1, abs(x)), absolute |
-| softplus | 2.0 ULP | | power | 0.6 ULP |
+| softplus | 2.0 ULP | | exp_below_one | 1.1 ULP |
 | rsqrt | 1.5 ULP | | sqrt | 0.5 ULP |
-| exp_below_one | 1.1 ULP | | | |
 
 The polynomials, and gelu's quotient of two, are minimax fits of our own (Lawson's iteration over Chebyshev
 nodes); the reductions are the textbook ones (Muller, "Elementary Functions", chapters 3 and 11). Results
@@ -48,9 +47,8 @@ SQRT_HALF = 0.7071067811865476
 
 LEAST_NORMAL_EXPONENT = -87.33654
 """About -126·ln 2: where e^x comes down to the least number that is not denormal."""
-# Adding 1.5·2^23 leaves round(x) in the low mantissa bits of a float32, 1.5·2^52 in those of a float64.
+# Adding 1.5·2^23 leaves round(x) in the low mantissa bits of a float32.
 ROUND_F32 = 12582912.0
-ROUND_F64 = 6755399441055744.0
 
 EXP_TAIL = (0.499999933120503, 0.16666518622319024, 0.04166841169968087, 0.008368959938273128,
             0.0013814094861839168)  # fmt: skip
@@ -69,12 +67,6 @@ GELU_TOP = (0.7978845507617058, 0.06605868056582895, 0.00925792259732726, 0.0003
             1.2647419893385272e-05, 4.7182016927107184e-08)  # fmt: skip
 GELU_BOTTOM = (1.0, 0.24945874159844603, 0.028180077518496043, 0.0018386525022474089,
                7.11727365512289e-05, 1.219823414454735e-06)  # fmt: skip
-ATANH_TAIL = (0.33333333333293347, 0.2000000002630884, 0.14285708532795313, 0.11111688357156876,
-0.09061733679325025,
-              0.08411028708681527)  # fmt: skip
-EXP2_F64 = (0.999999999961682, 0.6931471807284472, 0.2402265119815589, 0.05550410353440535,
-0.009618027253880793,
-            0.0013333922571612132, 0.00015469291077498703, 1.5201919510246984e-05)  # fmt: skip
 
 
 _HAS_EXTREMA: ContextVar[bool] = ContextVar("extrema", default=False)
@@ -358,10 +350,10 @@ def tanh(x: Expr) -> Expr:
             far(tirx.Min(constant(10.0, x), magnitude)),
         )  # fmt: skip
 
-    return named(_magnitude(x), choose)
+    return named(without_sign(x), choose)
 
 
-def _magnitude(x: Expr) -> Expr:
+def without_sign(x: Expr) -> Expr:
     return bits(bits(x, "int32") & constant(0x7FFFFFFF, bits(x, "int32")), "float32")
 
 
@@ -393,7 +385,7 @@ def erf(x: Expr) -> Expr:
             named(tirx.Min(constant(4.0, x), magnitude), far),
         )  # fmt: skip
 
-    return named(_magnitude(x), choose)
+    return named(without_sign(x), choose)
 
 
 def gelu(x: Expr) -> Expr:
@@ -419,7 +411,7 @@ def gelu(x: Expr) -> Expr:
         return (magnitude * half) * erf_of + v * half
 
     def on(y: Expr) -> Expr:
-        return named(y, lambda v: named(_magnitude(v), lambda magnitude: emit(v, magnitude)))
+        return named(y, lambda v: named(without_sign(v), lambda magnitude: emit(v, magnitude)))
 
     return outlined("gelu_f32", on, x)
 
@@ -437,7 +429,7 @@ def gelu_tanh(x: Expr) -> Expr:
 # ----------------------------------------------------------------------------------------------- logarithms
 
 
-def _mantissa_and_exponent(x: Expr, body: Callable[[Expr, Expr], Expr]) -> Expr:
+def mantissa_and_exponent(x: Expr, body: Callable[[Expr, Expr], Expr]) -> Expr:
     """body(m, e) with x = m·2^e, m from √½ to √2 and e a float; `x` positive and finite."""
     tiny = tirx.LT(x, constant(2.0**-126, x))
     normal = tirx.Select(tiny, x * constant(2.0**23, x), x)
@@ -472,7 +464,7 @@ def log(x: Expr) -> Expr:
 
         return named(m - constant(1.0, m), series)
 
-    return _log_edges(x, _mantissa_and_exponent(x, finish))
+    return _log_edges(x, mantissa_and_exponent(x, finish))
 
 
 @_in_float32("log1p")
@@ -497,7 +489,7 @@ def softplus(x: Expr) -> Expr:
     return named(x, lambda v: relu(v) + log1p(exp(constant(0.0, v) - absolute(v))))
 
 
-# ------------------------------------------------------------------------------------------- roots and powers
+# -------------------------------------------------------------------------------------------------- roots
 
 
 def sqrt(x: Expr) -> Expr:
@@ -508,79 +500,6 @@ def sqrt(x: Expr) -> Expr:
 def rsqrt(x: Expr) -> Expr:
     """1/√x."""
     return constant(1.0, x) / tirx.sqrt(x)
-
-
-def power(x: Expr, y: Expr) -> Expr:
-    """x^y as C's pow: 1 for y = 0 or x = 1, NaN for negative x and a fractional y."""
-    kind = scalar_type(x)
-    if kind == "float64":
-        return libm("pow", x, y)
-    if kind != "float32":
-        wide = typed(x, "float32")
-        return tirx.Cast(str(x.ty.dtype), power(tirx.Cast(wide, x), tirx.Cast(wide, y)))
-    return outlined(
-        "pow_f32", lambda a, b: named(a, lambda base: named(b, lambda exponent: _power(base, exponent))), x, y
-    )
-
-
-def _power(x: Expr, y: Expr) -> Expr:
-    """2^(y·log2 abs(x)) in float64, then the sign and the exceptions."""
-    zero, one, nan = (constant(value, x) for value in (0.0, 1.0, float("nan")))
-    wide = typed(x, "float64")
-    whole = tirx.EQ(tirx.floor(y), y)
-    half = y * constant(0.5, y)
-    odd = tirx.And(whole, tirx.NE(tirx.floor(half), half))
-    negative = tirx.LT(bits(x, "int32"), constant(0, bits(x, "int32")))
-
-    def finish(magnitude: Expr) -> Expr:
-        raw = bits(x, "int32")
-        sign = tirx.Select(tirx.And(negative, odd), raw & constant(-0x80000000, raw), constant(0, raw))
-        signed = bits(bits(magnitude, "int32") | sign, "float32")
-        finite_negative = tirx.And(tirx.LT(x, zero), tirx.NE(x, constant(float("-inf"), x)))
-        real = tirx.Select(tirx.And(finite_negative, tirx.Not(whole)), nan, signed)
-        unit_to_infinity = tirx.And(
-            tirx.EQ(_magnitude(x), one), tirx.EQ(_magnitude(y), constant(float("inf"), x))
-        )
-        always_one = tirx.Or(tirx.Or(tirx.EQ(y, zero), tirx.EQ(x, one)), unit_to_infinity)
-        return tirx.Select(always_one, one, real)
-
-    def log2_of(magnitude: Expr) -> Expr:
-        inside = _mantissa_and_exponent(
-            magnitude, lambda m, e: _log2_f64(tirx.Cast(wide, m), tirx.Cast(wide, e))
-        )
-        infinity = constant(float("inf"), tirx.Cast(wide, x))
-        edge = tirx.Select(tirx.EQ(magnitude, zero), constant(float("-inf"), infinity), inside)
-        edge = tirx.Select(tirx.EQ(magnitude, constant(float("inf"), x)), infinity, edge)
-        return tirx.Select(is_nan(magnitude), constant(float("nan"), infinity), edge)
-
-    product = named(_magnitude(x), log2_of) * tirx.Cast(wide, y)
-    return named(named(product, _exp2_f64), finish)
-
-
-def _log2_f64(m: Expr, e: Expr) -> Expr:
-    """e + log2(m) by atanh's series in (m - 1)/(m + 1); 1e-15 relative."""
-
-    def series(s: Expr) -> Expr:
-        atanh = named(s * s, lambda t: s + s * t * polynomial(t, ATANH_TAIL))
-        return e + atanh * constant(2 * LOG2_E, s)
-
-    return named(m, lambda v: named((v - constant(1.0, v)) / (v + constant(1.0, v)), series))
-
-
-def _exp2_f64(x: Expr) -> Expr:
-    """2^x rounded to float32, from a float64 x."""
-    clamped = tirx.Min(constant(300.0, x), tirx.Max(constant(-300.0, x), x))
-
-    def finish(c: Expr) -> Expr:
-        def split(shifted: Expr) -> Expr:
-            r = c - (exact(shifted) - constant(ROUND_F64, c))
-            raw = bits(shifted, "int64")
-            scale = bits((raw + constant(1023, raw)) << constant(52, raw), "float64")
-            return tirx.Cast(typed(x, "float32"), named(r, lambda v: polynomial(v, EXP2_F64)) * scale)
-
-        return named(c + constant(ROUND_F64, c), split)
-
-    return named(clamped, finish)
 
 
 # ------------------------------------------------------------------------------- functions left to the C

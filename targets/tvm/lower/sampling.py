@@ -12,6 +12,7 @@ from rtcc.ir import Graph, Value
 from rtcc.ir.ops import nn, normalization, regions_of_interest, sampling
 from rtcc.target import Target
 from rtcc.targets.tvm import vector_math as vm
+from rtcc.targets.tvm import vector_power
 from rtcc.targets.tvm.function_builder import Expr
 from rtcc.targets.tvm.lower.accumulate import MAXIMUM, SUM, accumulate
 from rtcc.targets.tvm.lower.kernel import (
@@ -61,7 +62,7 @@ def _response(lowering: Lowering, op: normalization.LRN, index: Index) -> Expr:
         total = total + (square() if shift == 0 else lowering.guarded(inside, square, lambda: zero))
     x = widened(lowering.element(op.data, index))
     base = total * vm.constant(op.alpha / op.size, x) + vm.constant(op.bias, x)
-    return tirx.div(x, vm.power(base, vm.constant(op.beta, x)))
+    return tirx.div(x, vector_power.power(base, vm.constant(op.beta, x)))
 
 
 # --------------------------------------------------------------------------------------------- interpolation

@@ -15,6 +15,7 @@ from rtcc.ir import DType, Op
 from rtcc.ir.dtype import Kind
 from rtcc.ir.ops import cast, math
 from rtcc.targets.tvm import vector_math as vm
+from rtcc.targets.tvm import vector_power
 from rtcc.targets.tvm.function_builder import Expr
 from rtcc.targets.tvm.lower.conversion import convert, reinterpreted
 from rtcc.targets.tvm.lower.rules import Function, scalar_rule
@@ -132,10 +133,10 @@ def _with_sign_of(remainder: Expr, divisor: Expr) -> Expr:
 def _pow(op: math.Pow, a: Expr, b: Expr) -> Expr:
     base, exponent = op.left.type.dtype, op.right.type.dtype
     if base.is_float and exponent.is_float and vm.scalar_type(a) == vm.scalar_type(b):
-        return vm.power(a, b)
+        return vector_power.power(a, b)
     if base.is_integer and exponent.is_integer:
         return vm.named(a, lambda x: vm.named(b, lambda n: _integer_power(op, x, n)))
-    wide = vm.power(a.astype(vm.typed(a, "float64")), b.astype(vm.typed(b, "float64")))
+    wide = vector_power.power(a.astype(vm.typed(a, "float64")), b.astype(vm.typed(b, "float64")))
     return convert(wide, DType.F64, base) if base.is_integer else wide.astype(vm.typed(a, vm.scalar_type(a)))
 
 

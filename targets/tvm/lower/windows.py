@@ -15,6 +15,7 @@ from rtcc.ir.ops import nn, pooling
 from rtcc.ir.ops.integer import GlobalSum, WindowSum
 from rtcc.target import Target
 from rtcc.targets.tvm import vector_math as vm
+from rtcc.targets.tvm import vector_power
 from rtcc.targets.tvm.function_builder import Expr
 from rtcc.targets.tvm.lower.accumulate import MAXIMUM, SUM, Combine, accumulate
 from rtcc.targets.tvm.lower.kernel import (
@@ -45,8 +46,8 @@ def power_norm(p: int) -> tuple[Recipe, Recipe]:
             return squared, vm.sqrt
         case _:
             return (
-                lambda v: vm.power(vm.absolute(v), vm.constant(p, v)),
-                lambda v: vm.power(v, vm.constant(1 / p, v)),
+                lambda v: vector_power.power(vm.absolute(v), vm.constant(p, v)),
+                lambda v: vector_power.power(v, vm.constant(1 / p, v)),
             )
 
 
