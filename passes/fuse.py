@@ -98,7 +98,7 @@ class _Grouping:
                 case Role.MOVEMENT:
                     self._join(_Taken(op, False, False))
                 case _:
-                    self._join(_Taken(op, False, False), op)
+                    self._join(self._take(op, epilogue=False, movement=False), op)
         return sorted(set(self.group.values()), key=lambda group: self.position[group.root])
 
     def _behind_anchor(self, op: Op) -> _Taken | None:
@@ -149,7 +149,7 @@ class _Grouping:
         for user in value.users:
             if user not in taken.members:
                 return False
-            if user is taken.op and user.role is Role.REDUCTION:
+            if user is taken.op and user.role is not Role.ELEMENTWISE:
                 continue
             if user.role is not Role.ELEMENTWISE or user.type.shape != value.type.shape:
                 return False
@@ -158,6 +158,8 @@ class _Grouping:
     def _suits(self, group: Group, taken: _Taken) -> bool:
         """Whether anchors and what runs behind them agree."""
         anchor = taken.anchor or group.anchor
+        if anchor is None and taken.op.role not in (Role.ELEMENTWISE, Role.REDUCTION):
+            return all(self.target.takes_prologue(taken.op, op) for op in group.ops)
         if anchor is None:
             return taken.takes_movement or all(op.elementwise for op in group.ops)
         if not taken.takes_epilogue or (taken.anchor and group.anchor) or not anchor.role.takes_epilogue:

@@ -302,6 +302,10 @@ class Target(ABC):
     def fusible(self, anchor: Op, epilogue: Op) -> bool:
         """Whether the elementwise `epilogue` can run in the same kernel as `anchor`."""
 
+    def takes_prologue(self, anchor: Op, front: Op) -> bool:
+        """Whether the kernel of `anchor` computes the elementwise `front` wherever it reads its result."""
+        return False
+
     def joins_pool(self, anchor: Op, algorithm: str, pool: Op) -> bool:
         """Whether the kernel that computes `anchor` so can also pool what it has computed and finished."""
         return False
@@ -375,6 +379,14 @@ class Target(ABC):
     @abstractmethod
     def layout_agnostic(self, op: Op) -> bool:
         """Whether the op's kernel takes and gives any channel-blocked layout as it comes."""
+
+    @property
+    def mixes_layouts(self) -> bool:
+        """Whether general loops that give a result in blocks read operands of its shape in any layout.
+
+        Otherwise such operands are in the result's blocks.
+        """
+        return False
 
     @property
     def pass_options(self) -> Mapping[str, str]:

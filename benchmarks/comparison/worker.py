@@ -20,7 +20,7 @@ from benchmarks.comparison.answers import MOST_DEVIATION, MOST_QUANTIZED_DEVIATI
 from benchmarks.comparison.job import OURS, OURS_RUN, TVM, Job, Result
 from benchmarks.comparison.turns import take_turns
 from benchmarks.models.named import compiled_in, find_model
-from benchmarks.models.quantized import EVERY, INT8, float_name, is_quantized
+from benchmarks.models.quantized import EVERY, INT8, float_name, in_integers, is_quantized
 from benchmarks.tvm_default import TvmDefault
 from rtcc.measure import pinned
 from rtcc.peers import Peer, load_peer
@@ -81,7 +81,7 @@ class Comparison:
     def _load_peer(self, name: str) -> None:
         peer: Peer
         path = self._path
-        if name == "onnxruntime" and is_quantized(self._job.model):
+        if name == "onnxruntime" and in_integers(self._job.model):
             path, _ = find_model(f"{float_name(self._job.model)}{INT8}{EVERY}", Path(self._job.folder))
         if name == TVM:
             peer = TvmDefault(path, self._shapes)

@@ -13,7 +13,7 @@ from rtcc.ir.ops.axes import normal_axis
 from rtcc.ir.ops.movement import Concat
 from rtcc.ir.regions import anchor_of, computes_operand, operand_index
 from rtcc.ir.roles import Role
-from rtcc.target import Candidate, Target
+from rtcc.target import GENERIC, Candidate, Target
 
 LEAST_BLOCKED_RANK = 3
 """Axes that a value in blocks of channels has at least: images, channels, and one to go along."""
@@ -40,9 +40,9 @@ def layouts_read(body: Graph, index: int, candidate: Candidate, target: Target) 
     """In which layouts a region may have an activation that it reads: plain (False), blocks (True), or both.
 
     What the candidate names is as it says (packed vectors count as plain). Beside a result in blocks,
-    an operand of its shape, or with a value for each channel, is in blocks too; others, as a map with one
-    value for all channels, may be either. A plain result is computed from plain operands, unless general
-    loops walk the region.
+    an operand of its shape, or with a value for each channel, is in blocks too, unless the target's general
+    loops mix layouts; others, as a map with one value for all channels, may be either. A plain result is
+    computed from plain operands, unless general loops walk the region.
     """
     parameter, anchor = body.parameters[index], anchor_of(body)
     for slot, layout in candidate.operand_layouts.items():
@@ -53,6 +53,8 @@ def layouts_read(body: Graph, index: int, candidate: Candidate, target: Target) 
         return (False, True) if type.rank >= LEAST_BLOCKED_RANK and _is_walked(body, target) else (False,)
     if type.rank != result.rank:
         return (False,)
+    if candidate.algorithm == GENERIC and target.mixes_layouts and type.rank >= LEAST_BLOCKED_RANK:
+        return (False, True)
     is_anchor_s = anchor is not None and any(value is parameter for value in anchor.operands)
     if is_anchor_s or type.shape == result.shape or along_channels(type, result, candidate.result_layout):
         return (True,)

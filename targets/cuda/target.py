@@ -9,6 +9,10 @@ from typing import ClassVar
 
 from rtcc.errors import InvalidInput, Unsupported
 from rtcc.ir import DType, Graph, Layout, Module, Op, RegionOp, TensorType
+from rtcc.ir.ops import math
+from rtcc.ir.ops.cast import Cast
+from rtcc.ir.ops.normalization import InstanceNormalization, LayerNormalization, RMSNormalization
+from rtcc.ir.ops.softmax import LogSoftmax, Softmax
 from rtcc.system.machine import Machine
 from rtcc.target import (
     DEFAULT_TARGET,
@@ -28,12 +32,19 @@ from rtcc.targets.cuda.gpus import GPUS, Gpu
 from rtcc.targets.cuda.tiled_candidates import ALGORITHMS, Allowed, tiled_candidates
 from rtcc.targets.tvm.candidate_basis import error_of_sum, summed_terms
 from rtcc.targets.tvm.compile_kernels import compile_kernels, expect_kernels
-from rtcc.targets.tvm.support import joins_anchor, why_no_kernel
+from rtcc.targets.tvm.problems import is_agnostic
+from rtcc.targets.tvm.support import why_no_kernel
 
 GENERATOR = "rtcc.targets.cuda.compile"
 """The module that makes kernels' code, in a worker process."""
 
 SOURCES = (Path(__file__).parent,)
+
+ROWS = (Softmax, LogSoftmax, LayerNormalization, RMSNormalization, InstanceNormalization)
+"""Anchors whose kernel goes over each row of its data two or three times."""
+
+PROLOGUE = (Cast, math.Add, math.Sub, math.Mul)
+"""What is computed each time that such a kernel reads a number: cheaper than one more launch."""
 
 HOSTS = {"x86-64": "x86_64", "aarch64": "aarch64"}
 """Option → the host's architecture."""
@@ -104,7 +115,10 @@ class Cuda(Target):
         return 1
 
     def fusible(self, anchor: Op, epilogue: Op) -> bool:
-        return joins_anchor(anchor, epilogue)
+        return epilogue.elementwise  # of any type: results wait in registers
+
+    def takes_prologue(self, anchor: Op, front: Op) -> bool:
+        return isinstance(anchor, ROWS) and isinstance(front, PROLOGUE)
 
     def candidates(
         self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS, *, weights: int = 0
@@ -131,7 +145,11 @@ class Cuda(Target):
         return 1
 
     def layout_agnostic(self, op: Op) -> bool:
-        return False
+        return is_agnostic(op)
+
+    @property
+    def mixes_layouts(self) -> bool:
+        return True
 
     def lowering_passes(self, level: str) -> str:
         chosen = f"select-conv{{conv={GENERIC}}}" if level == "-O0" else "select-conv{transforms=false}"

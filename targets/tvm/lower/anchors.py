@@ -457,8 +457,10 @@ def _global_pool(graph: Graph, op: pooling.GlobalPool, target: Target) -> tirx.P
 
 
 def _is_blocked(graph: Graph, op: Op) -> bool:
+    """Whether the micro-kernel does it, block by block, rather than loops over elements in any layout."""
     data = op.operands[0]
-    return data in graph.parameters and data.type.layout is not None and result_layout(graph) is not None
+    in_blocks = data in graph.parameters and data.type.layout is not None and result_layout(graph) is not None
+    return in_blocks and not is_per_element()
 
 
 def _blocked_pool(graph: Graph, op: Op) -> tirx.PrimFunc:
