@@ -150,6 +150,7 @@ class _Walk:
 
     def _sums(self, op: Op, data: Signal, filters: NDArray[Any], bias: Value | None) -> Signal:
         """Each filter's sum over independent terms is normal; filters: [M, terms]."""
+        filters = filters.astype(np.promote_types(filters.dtype, np.float32), copy=False)
         totals = filters.sum(1, dtype=np.float64)
         squares = np.einsum("mk,mk->m", filters, filters).astype(np.float64)
         means = totals * data.sample.mean()

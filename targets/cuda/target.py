@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from rtcc.errors import InvalidInput, Unsupported
 from rtcc.ir import DType, Graph, Layout, Module, Op, RegionOp, TensorType
-from rtcc.ir.ops import math
+from rtcc.ir.ops import math, pooling
 from rtcc.ir.ops.cast import Cast
 from rtcc.ir.ops.normalization import InstanceNormalization, LayerNormalization, RMSNormalization
 from rtcc.ir.ops.softmax import LogSoftmax, Softmax
@@ -109,7 +109,7 @@ class Cuda(Target):
         return DEFAULT_TARGET
 
     def multiplies(self, dtype: DType) -> bool:
-        return super().multiplies(dtype) or dtype is DType.F16
+        return super().multiplies(dtype) or dtype in (DType.F16, DType.BF16)
 
     def lanes(self, dtype: DType) -> int:
         return 1
@@ -145,7 +145,8 @@ class Cuda(Target):
         return 1
 
     def layout_agnostic(self, op: Op) -> bool:
-        return is_agnostic(op)
+        is_pool = isinstance(op, pooling.Pool | pooling.GlobalPool) and len(op.results) == 1
+        return is_pool or is_agnostic(op)
 
     @property
     def mixes_layouts(self) -> bool:

@@ -23,9 +23,9 @@ IMPLICIT_GEMM, DEPTHWISE, MATMUL, TENSOR_CORES = "implicit_gemm", "depthwise", "
 
 ALGORITHMS: dict[str, str] = {
     IMPLICIT_GEMM: "convolution of plain f32 tensors as a product, its pixels gathered as they are needed",
-    DEPTHWISE: "convolution with one filter per channel: plain f32, f16 and bytes in blocks of channels",
+    DEPTHWISE: "convolution with one filter per channel: plain f32, else blocks of channels",
     MATMUL: "matrix product in f32: slabs of both operands in shared memory; constants are packed",
-    TENSOR_CORES: "convolutions and products on tensor cores: f16, bytes, with tf32=yes f32",
+    TENSOR_CORES: "convolutions and products on tensor cores: f16, bf16, bytes, with tf32=yes f32",
 }
 """What `tiled_candidates` can give, and what it is."""
 
@@ -36,7 +36,7 @@ TF32_ERROR = 2.0**-9
 """Of a product of two float32 that lose their last 13 bits, relative to it."""
 
 
-_KINDS = {DType.F16: Kind.F16, DType.I8: Kind.S8, DType.U8: Kind.U8}
+_KINDS = {DType.F16: Kind.F16, DType.BF16: Kind.BF16, DType.I8: Kind.S8, DType.U8: Kind.U8}
 """What is multiplied as it is, wherever."""
 
 
@@ -60,7 +60,7 @@ class Allowed:
         """Why tensor cores do not multiply elements of a type."""
         if dtype is DType.F32:
             return f"{TENSOR_CORES}: float32 would lose 13 bits: the target's option tf32=yes allows that"
-        return f"{TENSOR_CORES}: they multiply f16 and bytes, this is {dtype.value}"
+        return f"{TENSOR_CORES}: they multiply f16, bf16 and bytes, this is {dtype.value}"
 
 
 def tiled_candidates(anchor: Op, constants: Container[int], allowed: Allowed) -> tuple[Candidate, ...]:
@@ -120,7 +120,7 @@ def _depthwise(conv: nn.Conv | ConvSum, constants: Container[int], allowed: Allo
     dtype, rank = conv.data.type.dtype, conv.data.type.rank
     block = depthwise_block(dtype)
     if block is None or rank > 5:
-        reason = f"it takes one to three spatial axes of f32, f16 or bytes, this is {conv.data.type}"
+        reason = f"it takes one to three spatial axes of f32, f16, bf16 or bytes, this is {conv.data.type}"
         return _illegal(DEPTHWISE, reason)
     problem = im2col_problem(conv, 1)
     if reason := depthwise_tiles.depthwise_illegal(problem, block):

@@ -173,6 +173,12 @@ def bfloat16(x: Expr) -> Expr:
     return named(x, rounded)
 
 
+def of_bfloat16(raw: Expr) -> Expr:
+    """The float32 of a bfloat16's 16 bits."""
+    wide = raw.astype(typed(raw, "uint32"))
+    return bits(wide << constant(16, wide), "float32")
+
+
 def libm(name: str, *arguments: Expr) -> Expr:
     """A C library function of float32 or float64 arguments, once per lane ("atan" gives atanf or atan)."""
     kind, lanes = scalar_type(arguments[0]), lanes_of(arguments[0])

@@ -25,6 +25,7 @@ from rtcc.targets.cuda.kernels.depthwise_tiles import (
     tile_illegal,
 )
 from rtcc.targets.cuda.kernels.stores import store_neighbours
+from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr, Index
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
 from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue, Position
@@ -106,14 +107,20 @@ class _Depthwise:
             with kernel.unrolled("i", reach) as i:
                 column = begin + i
                 there = tirx.all(exists, column >= 0, column < across.extent)
-                element = self.data[(source + column) * self.numbers.block + self.lane].astype(total)
+                element = self._number(self.data[(source + column) * self.numbers.block + self.lane])
                 kernel.store(row, [i], tirx.if_then_else(there, element, tirx.const(0, total)))
             with kernel.unrolled("kx", across.taps) as kx:
                 tap = self.filter_block * self.taps + (kz * down.taps + ky) * across.taps + kx
-                weight = kernel.kept(self.weights[tap * self.numbers.block + self.lane].astype(total))
+                weight = kernel.kept(self._number(self.weights[tap * self.numbers.block + self.lane]))
                 with kernel.unrolled("p", tile.pixels) as p:
                     product = weight * row[p * across.stride + kx * across.dilation]
                     kernel.store(self.sums, [p], self.sums[p] + product)
+
+    def _number(self, element: Expr) -> Expr:
+        """An element as it is added up; 16 bits of integers are bfloat16."""
+        if str(element.ty.dtype) == "uint16":
+            return vm.of_bfloat16(element)
+        return element.astype(self.numbers.total)
 
     def _store(self) -> None:
         """Finish and store the thread's results."""

@@ -22,7 +22,6 @@ from rtcc.ir.ops.sparse import SparseConv, SparseMatMul
 from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.ir.regions import joined_pool
 from rtcc.target import GENERIC, Halos, Target
-from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr, splat, vector
 from rtcc.targets.tvm.kernels.attention import attention, softmax
 from rtcc.targets.tvm.kernels.attention.attention_problem import attention_illegal
@@ -47,8 +46,10 @@ from rtcc.targets.tvm.lower.kernel import (
     integer,
     is_per_element,
     literal,
+    loaded,
     narrowed,
     storage_type,
+    stored,
     widened,
 )
 from rtcc.targets.tvm.lower.movement import split_index
@@ -133,7 +134,7 @@ class RegionEpilogue:
                 known[op.result] = self._emitted(op, operands)
         last = self.graph.returned[0] if pool is None else pool.operands[0]
         assert last is not None
-        return known[last]
+        return stored(known[last], last.type)
 
     @property
     def _addend(self) -> Value | None:
@@ -155,8 +156,8 @@ class RegionEpilogue:
             return narrowed(value, self.anchor.type)
         per_channel = nn.Conv | WinogradConv | FftConv | SparseConv
         axes = (CHANNELS,) if isinstance(self.anchor, per_channel) else None
-        loaded = self._load(addend, self.anchor.type, at, buffers, axes)
-        return narrowed(widened(value) + widened(loaded), self.anchor.type)
+        added = self._load(addend, self.anchor.type, at, buffers, axes)
+        return narrowed(widened(value) + widened(added), self.anchor.type)
 
     def _operand(
         self,
@@ -188,10 +189,8 @@ class RegionEpilogue:
         spread = any(axis == at.axis and whole[n] for n, axis in enumerate(axes))
         index = [at.vector_index(axis) if whole[n] else integer(0) for n, axis in enumerate(axes)]
         place = _blocked_place(type, index, at, axes) if type.layout else index or [integer(0)]
-        loaded = buffer[place]
-        if type.dtype is DType.BOOL:
-            loaded = tirx.NE(loaded, vm.constant(0, loaded))
-        return loaded if spread else splat(loaded, at.lanes, storage_type(type))
+        element = loaded(buffer[place], type)
+        return element if spread else splat(element, at.lanes, storage_type(type))
 
 
 def _blocked_place(type: TensorType, index: Sequence[Expr], at: Position, axes: Sequence[int]) -> list[Expr]:

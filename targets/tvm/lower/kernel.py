@@ -74,6 +74,22 @@ def narrowed(value: Expr, type: TensorType) -> Expr:
     return value
 
 
+def loaded(value: Expr, type: TensorType) -> Expr:
+    """What expressions take for an element, or a vector of them, as it lies in memory."""
+    if type.dtype is DType.BF16:
+        return vm.of_bfloat16(value)
+    return tirx.NE(value, vm.constant(0, value)) if type.dtype is DType.BOOL else value
+
+
+def stored(value: Expr, type: TensorType) -> Expr:
+    """The same the other way round: how an element, or a vector of them, lies in memory."""
+    if type.dtype is DType.BF16:
+        raw = vm.bits(value.astype(vm.typed(value, "float32")), "uint32")
+        return (raw >> vm.constant(16, raw)).astype(vm.typed(value, "uint16"))
+    wanted = storage_type(type)
+    return value if vm.scalar_type(value) == wanted else value.astype(vm.typed(value, wanted))
+
+
 def integer(value: int) -> Expr:
     """An int32 constant, the type of every index; Unsupported where one does not hold it."""
     if not -LARGEST_INDEX <= value <= LARGEST_INDEX:
@@ -154,10 +170,7 @@ class Lowering:
 
     def load(self, value: Value, index: Index) -> Expr:
         """Read a parameter at a logical index."""
-        loaded = self.buffers[value][self.physical(value.type, index)]
-        if value.type.dtype is DType.BF16:
-            return vm.bits(loaded.astype("uint32") << tirx.const(16, "uint32"), "float32")
-        return tirx.NE(loaded, tirx.const(0, "uint8")) if value.type.dtype is DType.BOOL else loaded
+        return loaded(self.buffers[value][self.physical(value.type, index)], value.type)
 
     def store(self, value: Value, index: Sequence[Expr], expr: Expr) -> None:
         """Write a result at a logical index."""
@@ -165,12 +178,7 @@ class Lowering:
 
     def store_physical(self, value: Value, index: Sequence[Expr], expr: Expr) -> None:
         """Write a result at a place in its storage order."""
-        stored = storage_type(value.type)
-        if value.type.dtype is DType.BF16:
-            expr = (vm.bits(expr.astype("float32"), "uint32") >> tirx.const(16, "uint32")).astype("uint16")
-        if str(expr.ty.dtype).split("x")[0] != stored:
-            expr = expr.astype(stored)
-        self.builder.store(self.buffers[value], list(index) or [integer(0)], expr)
+        self.builder.store(self.buffers[value], list(index) or [integer(0)], stored(expr, value.type))
 
     def physical(self, type: TensorType, index: Index) -> list[Expr]:
         """The index in storage order of a logical index."""

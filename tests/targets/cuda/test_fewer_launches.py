@@ -34,6 +34,26 @@ graph @main(%x: f32[2,11,18,14]) {
   return(%q)
 }"""
 
+CHANNELS = """const #v : bf16[20,1,3,3] = splat(0.125)
+const #b : bf16[20] = splat(0.25)
+graph @main(%x: bf16[2,20,10,9]) {
+  %a = nn.conv(%x, #v, #b) {group = 20, pads = [1,1,1,1]} : bf16[2,20,10,9]
+  return(%a)
+}"""
+
+LAYERS = """const #w : bf16[24,20,1,1] = splat(0.015625)
+const #m : bf16[24,40] = splat(0.03125)
+const #l : bf16[] = splat(0.5)
+graph @main(%x: bf16[2,20,10,9], %z: bf16[2,24,10,9]) {
+  %c = nn.conv(%x, #w, _) : bf16[2,24,10,9]
+  %s = math.add(%c, %z) : bf16[2,24,10,9]
+  %r = math.relu(%s) : bf16[2,24,10,9]
+  %t = tensor.transpose(%r) {perm = [0,2,3,1]} : bf16[2,10,9,24]
+  %p = nn.mat_mul(%t, #m) : bf16[2,10,9,40]
+  %g = math.greater(%p, #l) : bool[2,10,9,40]
+  return(%r, %g)
+}"""
+
 NORMALISED = """const #s : f32[40] = splat(1.5)
 const #b : f32[40] = splat(-0.25)
 graph @main(%x: f16[3,5,40]) {
@@ -58,13 +78,16 @@ graph @main(%x: f16[20,64]) {
   return(%y)
 }"""
 
-LAUNCHES = {
-    "pools": (POOLS, 7),
-    "normalised": (NORMALISED, 1),
-    "scaled": (SCALED, 1),
-    "product": (PRODUCT, 1),
+CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "pools": (POOLS, 7, {}),
+    "bfloat16 pools": (POOLS.replace("f16", "bf16"), 7, {}),
+    "bfloat16 layers": (LAYERS, 6, {"conv": "tensor_cores"}),
+    "bfloat16 channels": (CHANNELS, 3, {"conv": "depthwise"}),
+    "normalised": (NORMALISED, 1, {}),
+    "scaled": (SCALED, 1, {}),
+    "product": (PRODUCT, 1, {}),
 }
-"""A module and the kernels that it takes; each layer, pool and cast of an input alone otherwise."""
+"""A module, the kernels that it takes, options; each layer, pool and cast of an input is one."""
 
 
 @pytest.fixture(scope="module")
@@ -79,25 +102,29 @@ def run(driver: str, found: Hosted, feeds: dict[str, Any]) -> dict[str, Any]:
         return artifact.run(feeds)
 
 
-def kernels_of(text: str) -> list[Graph]:
-    compilation = start(parse_module("// rtir 1  level=graph\n" + text), Options(target=GPU))
+def kernels_of(text: str, **options: Any) -> list[Graph]:
+    compilation = start(parse_module("// rtir 1  level=graph\n" + text), Options(target=GPU, **options))
     compilation.lower()
     return list(compilation.module.kernels.values())
 
 
-@pytest.mark.parametrize("name", LAUNCHES)
+@pytest.mark.parametrize("name", CASES)
 def test_few_kernels(name: str, driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text, launches = LAUNCHES[name]
-    assert len(kernels_of(text)) == launches
+    text, launches, options = CASES[name]
+    kernels = kernels_of(text, **options)
+    assert len(kernels) == launches
+    if "conv" in options:
+        assert options["conv"] in [each.attributes.get("algorithm") for each in kernels]
     module = parse_module("// rtir 1  level=graph\n" + text)
     feeds = random_inputs(module, 0)
     wanted = rtcc.interpret(module, feeds)
     with process(driver, monkeypatch) as child:
-        results = child.call(120, run, str(driver), hosted(text, tmp_path, GPU), feeds)
+        results = child.call(120, run, str(driver), hosted(text, tmp_path, GPU, **options), feeds)
     for key, value in wanted.items():
-        # Halves are rounded after each layer, whose sums are in another order: two units in the last place.
-        allowed = 2**-9 if "f16" in text else 1e-6
-        np.testing.assert_allclose(results[key], value, rtol=allowed, atol=allowed)
+        # Numbers are rounded after each layer, whose sums are in another order: two units in the last place.
+        allowed = 2**-6 if "bf16" in text else 2**-9 if "f16" in text else 1e-6
+        found, wide = (each.astype(np.float64) for each in (results[key], value))
+        np.testing.assert_allclose(found, wide, rtol=allowed, atol=allowed)
 
 
 def test_tensors_in_blocks_are_pooled_as_they_lie() -> None:
