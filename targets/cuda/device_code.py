@@ -34,6 +34,7 @@ from tvm import s_tir, tirx
 
 from rtcc.emission.device_code import DeviceCode, Launch, Triple
 from rtcc.errors import CodegenError, ToolMissing
+from rtcc.targets.cuda.wrapping import wrapping
 from rtcc.targets.tvm.build import KERNEL_SYMBOL, bytes_of, pointers_of, require_short_indices
 
 FLAGS = ("-O3", "-std=c++17", "-ftz=true", "-fmad=true", "-prec-div=true", "-prec-sqrt=true")
@@ -52,7 +53,7 @@ _UNROLLED_BY_NVCC = {"tirx.UnrollLoop": {"explicit_unroll": False}}
 
 AXES = {f"{space}Idx.{axis}": (space, n) for space in ("block", "thread") for n, axis in enumerate("xyz")}
 
-_PRELUDE = """\
+PRELUDE = """\
 template <class To, class From> __device__ __forceinline__ To rtcc_bits(From from)
 {
     static_assert(sizeof(To) == sizeof(From), "the bits of one type as another of the same size");
@@ -112,7 +113,8 @@ def lowered_for_device(func: tirx.PrimFunc, architecture: str) -> tirx.PrimFunc:
     for key, value in attrs.items():
         device = device.with_attr(key, value)
     with tvm.transform.PassContext(opt_level=3, config=_UNROLLED_BY_NVCC):
-        return _passes()(tvm.IRModule({symbol: device}))[symbol]
+        lowered = _passes()(tvm.IRModule({symbol: device}))[symbol]
+    return lowered.with_body(wrapping(lowered.body))
 
 
 def cuda_source(lowered: tirx.PrimFunc, architecture: str) -> str:
@@ -122,7 +124,7 @@ def cuda_source(lowered: tirx.PrimFunc, architecture: str) -> str:
         built = tvm.get_global_func("target.build.cuda")(module, _target(architecture))
     head, kernel, body = built.inspect_source().partition('extern "C" __global__')
     body = _EXTREMUM.sub(r"rtcc_\1(", _LITERAL.sub(r"rtcc_bits<\1>(\2)", body))
-    return _PRELUDE + head + kernel + body
+    return PRELUDE + head + kernel + body
 
 
 def launch_of(func: tirx.PrimFunc) -> Launch:

@@ -134,13 +134,13 @@ def run(kernel: Graph, feeds: list[np.ndarray]) -> tuple[int, list[np.ndarray], 
     func = lower_kernel(kernel, GPU)
     results = [np.full(r.type.sizes, 77).astype(r.type.dtype.numpy) for r in kernel.returned]
     code = np.zeros(1, np.int32)
-    given = [_as_stored(np.ascontiguousarray(each)) for each in (*feeds, *results)]
+    given = [as_stored(np.ascontiguousarray(each)) for each in (*feeds, *results)]
     interpret(func, [*given, *([code] if func.params[-1].name == "code" else [])])
     launch = launch_of(func)
     return int(code[0]), results, launch.grid[0] * launch.block[0]
 
 
-def _as_stored(array: np.ndarray) -> np.ndarray:
+def as_stored(array: np.ndarray) -> np.ndarray:
     """Bytes for truth values, and 16 bits for bfloat16, as kernels have them."""
     wide = array.dtype == np.bool_ or array.dtype.name == "bfloat16"
     return array.view(f"u{array.dtype.itemsize}") if wide else array

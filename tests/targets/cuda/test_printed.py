@@ -1,0 +1,139 @@
+# pyright: basic, reportAttributeAccessIssue=false
+"""What is printed of kernels means as C++ what TIR means: run on the host, compared with the interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from rtcc.compiler import Options, start
+from rtcc.ir import Graph
+from rtcc.pipeline.inputs import random_kernel_inputs
+from rtcc.targets.cuda.compile import gpu_of, lower_kernel
+from rtcc.text import parse_module
+from rtcc.verification.check import compare, expected, stored
+from rtcc.verification.special import special_kernel_inputs
+from tests.targets.cuda.printed import Printed, printed
+from tests.targets.cuda.test_fewer_launches import CHANNELS, LAYERS, POOLS
+from tests.targets.cuda.test_threads import RULES, TOGETHER, as_stored, kernel_of
+from tests.targets.quantized import Qdq, residual_network
+
+WRAPPED = """// rtir 1  level=kernels
+kernel @bytes(%x: u8[64], %y: u8[64]) {
+  %a = math.add(%x, %y) : u8[64]
+  %b = math.add(%a, %a) : u8[64]
+  %c = math.cast(%b) {to = "f32"} : f32[64]
+  return(%c)
+}
+kernel @differences(%x: u8[64], %y: u8[64]) {
+  %a = math.sub(%x, %y) : u8[64]
+  %b = math.greater(%a, %x) : bool[64]
+  return(%b)
+}
+kernel @products(%x: i16[64], %y: i16[64]) {
+  %a = math.mul(%x, %y) : i16[64]
+  %b = math.cast(%a) {to = "i32"} : i32[64]
+  return(%b)
+}
+kernel @overflow(%x: i32[64], %y: i32[64]) {
+  %a = math.add(%x, %y) : i32[64]
+  %b = math.greater(%a, %x) : bool[64]
+  return(%b)
+}
+kernel @long(%x: i64[64], %y: i64[64]) {
+  %a = math.mul(%x, %y) : i64[64]
+  %b = math.sub(%a, %x) : i64[64]
+  %c = math.less(%b, %a) : bool[64]
+  return(%c)
+}
+kernel @complement(%x: u8[64]) {
+  %a = math.bitwise_not(%x) : u8[64]
+  %b = math.cast(%a) {to = "i32"} : i32[64]
+  return(%b)
+}
+"""
+
+
+PRODUCTS = """const #v : f32[20,11,3,3] = splat(0.0078125)
+const #m : f32[20,40] = splat(0.03125)
+graph @main(%x: f32[2,11,10,9]) {
+  %a = nn.conv(%x, #v, _) {pads = [1,1,1,1]} : f32[2,20,10,9]
+  %t = tensor.transpose(%a) {perm = [0,2,3,1]} : f32[2,10,9,20]
+  %p = nn.mat_mul(%t, #m) : f32[2,10,9,40]
+  return(%p)
+}"""
+
+
+def curves() -> onnx.ModelProto:
+    """Integers looked up in a table, and made floats again, behind a layer."""
+    net = Qdq(0)
+    x = net.convolved(net.input("input", (1, 16, 10, 10)), 24, "Swish", {}, between=True)
+    return net.model(net.conv(x, 16, 1, activation="Sigmoid", zero=100), x)
+
+
+TILED: dict[str, tuple[str | bytes, str, str]] = {
+    "f32": (PRODUCTS, "", "implicit_gemm"),
+    "tf32": (PRODUCTS, ",tf32=yes", "tensor_cores"),
+    "f16": (POOLS, "", "tensor_cores"),
+    "bf16": (LAYERS, "", "tensor_cores"),
+    "channels": (CHANNELS, "", "depthwise"),
+    "planes": (CHANNELS.replace("bf16", "f32"), "", "depthwise"),
+    "bytes": (residual_network().SerializeToString(), "", ""),
+    "curves": (curves().SerializeToString(), "", ""),
+}
+"""A module or model, options of the target, the algorithm of its convolutions where one is asked for."""
+
+
+TARGET = "cuda:sm_80,host=x86-64"
+
+
+def lowered(model: str | bytes, options: str, conv: str) -> dict[str, Graph]:
+    module = parse_module("// rtir 1  level=graph\n" + model) if isinstance(model, str) else model
+    chosen = {"conv": conv} if conv else {}
+    compilation = start(module, Options(target=TARGET + options, **chosen))
+    compilation.lower()
+    return compilation.module.kernels
+
+
+def kernels_of(group: str) -> Mapping[str, Graph]:
+    match group:
+        case "wrapped":
+            return parse_module(WRAPPED).kernels
+        case "together":
+            return {name: kernel_of(body) for name, body in TOGETHER.items()}
+        case "rules":
+            return RULES
+        case _:
+            return lowered(*TILED[group])
+
+
+@pytest.mark.parametrize("group", ["wrapped", "together", "rules", *TILED])
+def test_printed_kernels(group: str, tmp_path: Path) -> None:
+    kernels = kernels_of(group)
+    target = gpu_of(TARGET + (TILED[group][1] if group in TILED else ""))
+    compiled = printed({name: lower_kernel(kernel, target) for name, kernel in kernels.items()}, tmp_path)
+    for name, kernel in kernels.items():
+        for feeds in (random_kernel_inputs(kernel, 0), special_kernel_inputs(kernel, 0)):
+            if feeds is not None:
+                feeds = [cut(each) for each in feeds] if group == "tf32" else feeds
+                compare(name, expected(kernel, feeds), run(compiled, name, kernel, feeds))
+
+
+def cut(array: np.ndarray) -> np.ndarray:
+    """Without what tensor cores do not read of a float32."""
+    if array.dtype != np.float32:
+        return array
+    return (array.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def run(compiled: Printed, name: str, kernel: Graph, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
+    results = [np.full(r.type.physical_shape, 77).astype(r.type.dtype.numpy) for r in kernel.returned]
+    code = np.zeros(1, np.int32)
+    packed = [stored(p.type, each) for p, each in zip(kernel.parameters, feeds, strict=True)]
+    compiled.run(name, [*(as_stored(np.ascontiguousarray(each)) for each in (*packed, *results)), code])
+    assert code[0] == 0
+    return results
