@@ -93,7 +93,7 @@ TARGET = "cuda:sm_80,host=x86-64"
 
 def lowered(model: str | bytes, options: str, conv: str) -> dict[str, Graph]:
     module = parse_module("// rtir 1  level=graph\n" + model) if isinstance(model, str) else model
-    compilation = start(module, Options(target=TARGET + options, conv=conv or None))
+    compilation = start(module, Options(target=TARGET + options, conv=conv or "auto"))
     compilation.lower()
     return compilation.module.kernels
 
