@@ -246,15 +246,13 @@ def bytes_of(buffer: tirx.Buffer) -> int:
 
 
 def _lower(module: tvm.IRModule) -> tvm.IRModule:
-    """TVM's default CPU pipeline with a plain C entry in place of its packed one."""
+    """TVM's default CPU pipeline with a plain C entry in place of its packed one.
+
+    Without its passes for blocks, which no kernel has: they would look for the ranges of every local buffer.
+    """
     tir, structured = tirx.transform, s_tir.transform
     passes = [
         structured.CanonicalizeLoop(),
-        structured.LowerInitBlock(),
-        structured.PlanAndUpdateBufferAllocationLocation(),
-        structured.ConvertBlocksToOpaque(),
-        structured.CompactBufferAllocation(),
-        structured.LowerMatchBuffer(),
         structured.StmtSimplify(),
         structured.AnnotateIrregularLoop(),
         structured.LowerOpaqueBlock(),

@@ -79,14 +79,15 @@ class _WinogradConv(TransformedConv):
         kernel, conv, points = self.kernel, self.problem.conv, self._points(kind)
         top, left = kernel.bind("top", at.y - conv.pads[0]), kernel.bind("left", at.x - conv.pads[1])
         inside = self._inside(top, left, kind)
-        inside = None if inside is None else kernel.bind("within", inside)
+        inside = inside if isinstance(inside, bool) else kernel.bind("within", inside)
         with kernel.serial("cb", conv.input.blocks) as cb:
-            with kernel.when(inside):
-                self._transform(
-                    block, t, cb, kind, lambda i, j: self._loaded(at.n, cb, top + i, left + j)
-                )
-            if inside is not None:
-                with kernel.when(tirx.Not(inside)):
+            if inside is not False:
+                with kernel.when(None if inside is True else inside):
+                    self._transform(
+                        block, t, cb, kind, lambda i, j: self._loaded(at.n, cb, top + i, left + j)
+                    )
+            if inside is not True:
+                with kernel.when(None if inside is False else tirx.Not(inside)):
                     patch, columns = self._patch(at.n, cb, top, left, points), points[1]
                     self._transform(
                         block, t, cb, kind,
@@ -98,20 +99,22 @@ class _WinogradConv(TransformedConv):
         rows, columns = self.problem.transforms_of(kind)
         return rows.points, columns.points
 
-    def _inside(self, top: Index, left: Index, kind: TileKind) -> Expr | None:
-        """Whether a tile's inputs lie within the image and its halo; None where those of all of a kind do."""
+    def _inside(self, top: Index, left: Index, kind: TileKind) -> Expr | bool:
+        """Whether a tile's inputs lie within the image and its halo; known where all of a kind or none do."""
         problem, conv, points = self.problem, self.problem.conv, self._points(kind)
         conditions, extents, parts = [], (conv.height, conv.width), (kind.rows, kind.columns)
         for axis, start in ((0, top), (1, left)):
-            extent, before, after = extents[axis], conv.input_halo[axis], conv.input_halo[axis + 2]
+            least, most = -conv.input_halo[axis], extents[axis] + conv.input_halo[axis + 2] - points[axis]
             ends = parts[axis][0], parts[axis][-1]
             first, last = (n * problem.outputs[axis] - conv.pads[axis] for n in ends)
-            if first < -before:
-                conditions.append(tirx.GE(start, -before))
-            if last + points[axis] > extent + after:
-                conditions.append(tirx.LE(start, extent + after - points[axis]))
+            if last < least or first > most:
+                return False
+            if first < least:
+                conditions.append(tirx.GE(start, least))
+            if last > most:
+                conditions.append(tirx.LE(start, most))
         if not conditions:
-            return None
+            return True
         return conditions[0] if len(conditions) == 1 else tirx.all(*conditions)
 
     def _loaded(self, n: Index, cb: Index, row: Index, column: Index) -> Expr:
