@@ -8,6 +8,9 @@ from collections.abc import Generator
 
 import pytest
 
+if "OPENBLAS_NUM_THREADS" not in os.environ:  # threads of NumPy wait in a loop for a core
+    os.environ |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -192,8 +192,8 @@ class Child:
 
 
 def child_environment() -> dict[str, str]:
-    """The variables that a child gets: where to find programs and modules, and what TVM and LLVM read."""
-    names = ("PATH", "HOME", "LANG", "LC_", "LD_", "PYTHON", "TVM_", "LLVM_")
+    """The variables that a child gets: where to find programs and modules, what TVM, LLVM and NumPy read."""
+    names = ("PATH", "HOME", "LANG", "LC_", "LD_", "PYTHON", "TVM_", "LLVM_", "OPENBLAS_", "OMP_")
     kept = {name: value for name, value in os.environ.items() if name.startswith(names)}
     return {**kept, "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if path)}
 
