@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from rtcc.ir.ops.nn import Conv
 from rtcc.ir.ops.pooling import MaxPool
 from rtcc.ir.ops.softmax import Softmax
 from rtcc.ir.regions import anchor_of, constant_slots
+from rtcc.ir.value import Use
 from rtcc.passes.select_conv import Choosing, SelectConv
 from rtcc.pipeline.run import Report, RunOptions, run_pipeline
 from rtcc.selection import energy
@@ -134,25 +136,35 @@ def choices_of(target: X86, op: Fused) -> Iterator[Choice]:
 def least_of_all(target: X86, graph: Graph) -> float:
     """Seconds of the best of all combinations of choices."""
     regions = [op for op in graph.ops if isinstance(op, Fused)]
+
+    @cache
+    def converting(value: Value, stored: bool) -> float:
+        plain, blocks = value.type, value.type.with_layout(Layout.blocked(4, BLOCK))
+        source, other = (blocks, plain) if stored else (plain, blocks)
+        return target.conversion_cost(source, other.layout).total
+
     return min(
-        seconds_of(target, graph, dict(zip(regions, combination, strict=True)))
+        seconds_of(graph, dict(zip(regions, combination, strict=True)), converting)
         for combination in product(*(list(choices_of(target, op)) for op in regions))
     )
 
 
-def seconds_of(target: X86, graph: Graph, choices: dict[Fused, Choice]) -> float:
+def seconds_of(
+    graph: Graph, choices: dict[Fused, Choice], converting: Callable[[Value, bool], float]
+) -> float:
+    """converting: seconds of storing a value the other way, by whether it is in blocks."""
     total = sum(choice.seconds for choice in choices.values())
     for value in [graph.parameters[0], *(op.result for op in choices)]:
         producer = value.producer
         stored = isinstance(producer, Fused) and choices[producer].writes
-        wanted = {
-            choices[use.op].reads[use.slot] if isinstance(use.op, Fused) else False for use in value.uses
-        }
-        if wanted - {stored}:
-            plain, blocks = value.type, value.type.with_layout(Layout.blocked(4, BLOCK))
-            source, other = (blocks, plain) if stored else (plain, blocks)
-            total += target.conversion_cost(source, other.layout).total
+        if any(_is_wanted(use, choices) != stored for use in value.uses):
+            total += converting(value, stored)
     return total
+
+
+def _is_wanted(use: Use, choices: dict[Fused, Choice]) -> bool:
+    """Whether a reader takes blocks."""
+    return isinstance(use.op, Fused) and choices[use.op].reads[use.slot]
 
 
 @pytest.mark.parametrize("seed", range(20))
