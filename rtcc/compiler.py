@@ -420,15 +420,17 @@ def compile(model: Any, target: str | None = None, **options: Any) -> Artifact:
     return compile_with(model, Options(target=target, **options))
 
 
-def compile_with(model: Any, options: Options) -> Artifact:
-    """`compile`, told by `Options`. Unsupported `other-machine`, before any work, for another machine."""
+def compile_with(model: Any, options: Options, *, device: int | None = None) -> Artifact:
+    """`compile`, told by `Options`, to run on the GPU of a number. Unsupported `other-machine`, before any
+    work, for another machine."""
     from rtcc.artifact import Artifact
 
     compilation = start(model, options)
     compilation.target.machine.require_here("models compiled", ELSEWHERE)
     folder = Path(tempfile.mkdtemp(prefix="rtcc-"))
     try:
-        return Artifact(_built(compilation, folder / f"{model_stem(model)}.so"), folder=folder)
+        library = _built(compilation, folder / f"{model_stem(model)}.so")
+        return Artifact(library, device=device, folder=folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -39,14 +39,14 @@ _ALIGNMENT = 64
 class _Workspace:
     """Aligned memory in which one run at a time can happen, its threads started."""
 
-    def __init__(self, table: Table, threads: int, info: ArtifactInfo) -> None:
+    def __init__(self, table: Table, threads: int, info: ArtifactInfo, device: int | None) -> None:
         size = table.workspace_bytes(threads)
         self.memory = np.empty(size + _ALIGNMENT, np.uint8)
         self.address = Pointer(-(-self.memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT)
         self.bytes = size
         self.threads = threads
         self.table = table
-        self._info = info
+        self._info, self._device = info, device
         self._call = table.run
         self._inputs, self._outputs = (_Pointers(count) for count in (len(info.inputs), len(info.outputs)))
         self.start()
@@ -54,7 +54,13 @@ class _Workspace:
 
     def start(self) -> None:
         """(Re)initialise: state starts at zero."""
-        self._check(self.table.init(self.address, self.bytes, self.threads))
+        if self._device is None:
+            code = self.table.init(self.address, self.bytes, self.threads)
+        else:
+            begin = getattr(self.table.library, f"{self._info.name}_init_on_device")
+            begin.argtypes = [Pointer, ctypes.c_size_t, ctypes.c_int]
+            code = begin(self.address, self.bytes, self._device)
+        self._check(code)
 
     def run(self, inputs: Iterable[NDArray[Any]], outputs: Iterable[NDArray[Any]]) -> None:
         """Run once on these arrays, which fit."""
@@ -112,18 +118,27 @@ class Artifact:
         path: str | Path,
         *,
         threads: int | None = None,
+        device: int | None = None,
         folder: Path | None = None,
     ) -> None:
         """Open PATH.so.
 
-        threads: how many each run uses, by default as many as the artefact was compiled for. folder: a
-        temporary folder that holds the file and is deleted with this object. Raises `ArtifactError` where
-        the file is no artefact of this machine, or `InvalidInput` for a wrong number of threads.
+        threads: how many each run uses, by default as many as the artefact was compiled for. device: the
+        number of the GPU to run on, as its driver counts them; by default that of the CUDA context which is
+        current, the first one where none is. folder: a temporary folder that holds the file and is deleted
+        with this object. Raises `ArtifactError` where the file is no artefact of this machine, or there is no
+        such GPU (`no-such-device`), `InvalidInput` for a wrong number of threads, Unsupported `no-gpu` for a
+        device where the artefact is for no GPU.
         """
         self.path = Path(path)
         check_file(self.path)
         self._table = open_table(self.path)
         self.info = read_info(self._table.info(), self.path)
+        self.device = device
+        if device is not None:
+            self._require_gpu("leave the device out")
+            if not 0 <= device < 1 << 31:
+                raise InvalidInput("device-number", f"a GPU's number is 0 or above, found {device}")
         self.threads = self._table.threads_max if threads is None else threads
         if not 1 <= self.threads <= self._table.threads_max:
             raise InvalidInput(
@@ -187,14 +202,18 @@ class Artifact:
     def bind_device(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> DeviceBinding:
         """A callable that runs on tensors in a GPU's memory, in a stream that the caller gives.
 
-        inputs, outputs: all of them in order, as addresses or with `__cuda_array_interface__` (PyTorch,
-        CuPy). The binding owns a workspace: one run at a time. Raises Unsupported `no-gpu` where the artefact
-        is for no GPU, InvalidInput where a tensor does not fit.
+        inputs, outputs: all of them in order, with `__dlpack__` (PyTorch, CuPy, JAX) or
+        `__cuda_array_interface__`, or as addresses. They are used where they lie, and held with the binding,
+        which owns a workspace: one run at a time. Raises Unsupported `no-gpu` where the artefact is for no
+        GPU, InvalidInput `device-tensors` where a tensor does not fit or lies elsewhere.
         """
-        if self.info.device is None:
-            raise Unsupported("no-gpu", f"the artefact is for {self.info.target}, not for a GPU",
-                              hint="bind takes arrays of this machine")  # fmt: skip
+        self._require_gpu("bind takes arrays of this machine")
         return DeviceBinding(self._table.library, self.info, self._new_workspace(), inputs, outputs)
+
+    def _require_gpu(self, hint: str) -> None:
+        if self.info.device is None:
+            message = f"the artefact is for {self.info.target}, not for a GPU"
+            raise Unsupported("no-gpu", message, where=str(self.path), hint=hint)
 
     def random_inputs(self, seed: int = 0) -> dict[str, NDArray[Any]]:
         """Seeded arrays for every input: floats standard normal, i8 and u8 of any value, others in [0, 8).
@@ -302,7 +321,7 @@ class Artifact:
             raise ArtifactError("closed", "the artefact is closed", where=str(self.path))
         try:
             with within_limits("a workspace"):
-                return _Workspace(self._table, self.threads, self.info)
+                return _Workspace(self._table, self.threads, self.info, self.device)
         except ArtifactError as error:
             if self.info.device is not None:
                 error.where = str(self.path)
@@ -365,9 +384,9 @@ class Binding:
         self._workspace.finish()
 
 
-def load(path: str | Path, *, threads: int | None = None) -> Artifact:
+def load(path: str | Path, *, threads: int | None = None, device: int | None = None) -> Artifact:
     """Open a compiled model; see `Artifact`."""
-    return Artifact(path, threads=threads)
+    return Artifact(path, threads=threads, device=device)
 
 
 def check(table: Table, code: int) -> None:

@@ -132,6 +132,13 @@ CODES: tuple[Code, ...] = (
         "a pointer that should be to the device's memory is to none of it",
         Part.DEVICE,
     ),
+    Code(-59, "NO_SUCH_DEVICE", "there is no device of this number", Part.DEVICE),
+    Code(
+        -60,
+        "OTHER_DEVICE_MEMORY",
+        "a pointer is to the memory of another device than the workspace's",
+        Part.DEVICE,
+    ),
 )
 
 BY_VALUE: dict[int, Code] = {code.value: code for code in CODES}

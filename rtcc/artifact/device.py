@@ -1,5 +1,5 @@
 """Artefacts whose kernels run on a GPU: runs on tensors that lie there, and what a refusal means. Needs NumPy
-alone: tensors of PyTorch, CuPy and others are taken by their `__cuda_array_interface__`.
+alone: tensors of PyTorch, CuPy, JAX and others are taken by DLPack or their `__cuda_array_interface__`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rtcc.artifact import codes
+from rtcc.artifact.dlpack import CUDA, DEVICE_NAMES, device_of, view_of
 from rtcc.artifact.info import ArtifactInfo, TensorInfo
 from rtcc.artifact.library import Pointer
 from rtcc.errors import InvalidInput
@@ -29,6 +30,10 @@ def hint_of(code: int, info: ArtifactInfo, library: ctypes.CDLL) -> str | None:
         case "DEVICE_OTHER":
             wanted = "compile for this one, --target cuda:sm_NN"
             return f"its code is for {device.architecture} and newer: {wanted}"
+        case "NO_SUCH_DEVICE":
+            return "`nvidia-smi -L` lists them; where CUDA_VISIBLE_DEVICES is set, those alone are counted"
+        case "OTHER_DEVICE_MEMORY":
+            return "copy the tensor there, or load the artefact for the tensor's GPU: rtcc.load(…, device=N)"
         case "DRIVER_TOO_OLD":
             return f"install a driver that supports CUDA {device.driver}; `nvidia-smi` says what this has"
         case "DEVICE_FAILED":
@@ -45,10 +50,12 @@ class DeviceBinding:
         self, library: ctypes.CDLL, info: ArtifactInfo, workspace: Any, inputs: Any, outputs: Any
     ) -> None:
         """workspace: of its own, with `address`, `settle` and `finish`."""
-        self._workspace = workspace
-        self._held = (inputs, outputs)
-        self._inputs = _pointers(inputs, info.inputs, "input")
-        self._outputs = _pointers(outputs, info.outputs, "output")
+        number = getattr(library, f"{info.name}_device")
+        number.argtypes = [Pointer]
+        self._workspace, self.device = workspace, int(number(workspace.address))
+        self._held: list[object] = []
+        self._inputs = self._pointers(inputs, info.inputs, "input")
+        self._outputs = self._pointers(outputs, info.outputs, "output")
         run, result = (getattr(library, f"{info.name}_{each}") for each in ("run_async", "async_result"))
         run.argtypes, result.argtypes = [Pointer] * 4, [Pointer]
         self._run: Callable[..., int] = run
@@ -57,7 +64,8 @@ class DeviceBinding:
     def __call__(self, stream: int = 0) -> None:
         """Put a run behind what is in a stream (a CUstream's address; 0: the default one); does not wait.
 
-        The next call must be in order behind this one: in the same stream, or after an event of it.
+        What writes the inputs must be in order before it, what reads the outputs behind it, in the same
+        stream or by events: making the binding has put nothing into any. So must the binding's next call.
         """
         code = self._run(self._workspace.address, self._inputs, self._outputs, stream)
         if code:
@@ -70,34 +78,77 @@ class DeviceBinding:
             self._workspace.settle(code)
 
     def close(self) -> None:
-        """Give the workspace back; the tensors stay."""
+        """Give the workspace back; the tensors are no longer held. Not before the streams were waited for."""
         self._workspace.finish()
+        self._held.clear()
+
+    def _pointers(self, tensors: Sequence[Any], wanted: Sequence[TensorInfo], side: str) -> Any:
+        """The addresses of tensors, which must be what the model takes."""
+        if len(tensors) != len(wanted):
+            message = f"the model has {len(wanted)} {side}s, found {len(tensors)}"
+            names = ", ".join(tensor.name for tensor in wanted)
+            raise InvalidInput("device-tensors", message, hint=f"give all of them in order: {names}")
+        self._held += tensors
+        found = [self._address(tensor, each, side) for tensor, each in zip(tensors, wanted, strict=True)]
+        return (Pointer * max(1, len(found)))(*found)
+
+    def _address(self, tensor: Any, wanted: TensorInfo, side: str) -> int:
+        """A number as it is; of anything else where it says that it lies."""
+        if isinstance(tensor, int):
+            return tensor
+        place = device_of(tensor)
+        if place is not None:
+            return self._by_dlpack(tensor, place, wanted, side)
+        interface = getattr(tensor, "__cuda_array_interface__", None)
+        if interface is None:
+            message = f"{wanted.name!r}: expected a tensor in a GPU's memory, found {type(tensor).__name__}"
+            hint = "give one with __dlpack__ or __cuda_array_interface__ (PyTorch, CuPy, JAX), or an address"
+            raise InvalidInput("device-tensors", message, hint=hint)
+        shape, kind, strides = tuple(interface["shape"]), interface["typestr"], interface.get("strides")
+        if shape != wanted.shape or kind != wanted.numpy.str or strides is not None:
+            raise _unfit(wanted, kind, shape, strides is None)
+        address, is_read_only = interface["data"]
+        _require_own(wanted, side, is_read_only=is_read_only, is_copied=False)
+        return int(address)
+
+    def _by_dlpack(self, tensor: Any, place: tuple[int, int], wanted: TensorInfo, side: str) -> int:
+        kind, number = place
+        if kind != CUDA:
+            where = DEVICE_NAMES.get(kind, f"memory of device type {kind}")
+            message = f"{wanted.name!r}: expected a tensor on GPU {self.device}, it is in {where}"
+            hint = "copy it there, such as x.cuda(); Artifact.bind takes arrays of the host"
+            raise InvalidInput("device-tensors", message, hint=hint)
+        if number != self.device:
+            message = f"{wanted.name!r}: the tensor is on GPU {number}, the model on GPU {self.device}"
+            hint = f"copy it there, or load the model for its GPU: rtcc.load(…, device={number})"
+            raise InvalidInput("device-tensors", message, hint=hint)
+        try:
+            view = view_of(tensor)
+        except (BufferError, RuntimeError, ValueError) as error:  # a producer's own refusal
+            message = f"{wanted.name!r}: {type(tensor).__name__} gives no DLPack tensor: {error}"
+            raise InvalidInput("device-tensors", message) from error
+        if view.shape != wanted.shape or view.dtype != wanted.dtype or not view.is_dense:
+            raise _unfit(wanted, view.dtype, view.shape, view.is_dense)
+        _require_own(wanted, side, is_read_only=view.is_read_only, is_copied=view.is_copied)
+        self._held.append(view.held)
+        return view.address
 
 
-def _pointers(tensors: Sequence[Any], wanted: Sequence[TensorInfo], side: str) -> Any:
-    """The addresses of tensors, which must be what the model takes."""
-    if len(tensors) != len(wanted):
-        message = f"the model has {len(wanted)} {side}s, found {len(tensors)}"
-        names = ", ".join(tensor.name for tensor in wanted)
-        raise InvalidInput("device-tensors", message, hint=f"give all of them in order: {names}")
-    addresses = [_address(tensor, info) for tensor, info in zip(tensors, wanted, strict=True)]
-    return (Pointer * max(1, len(addresses)))(*addresses)
+def _unfit(wanted: TensorInfo, kind: str, shape: Sequence[int], is_dense: bool) -> InvalidInput:
+    """The error for a tensor of another shape or type, or with gaps."""
+    gaps = "" if is_dense else ", with strides of its own"
+    message = (
+        f"{wanted.name!r}: expected {wanted.dtype}[{','.join(map(str, wanted.shape))}] without gaps, "
+        f"found {kind}[{','.join(map(str, shape))}]{gaps}"
+    )
+    return InvalidInput("device-tensors", message, hint="make it contiguous, and of this shape and type")
 
 
-def _address(tensor: Any, wanted: TensorInfo) -> int:
-    """A number as it is; of anything else where it says that it lies."""
-    if isinstance(tensor, int):
-        return tensor
-    interface = getattr(tensor, "__cuda_array_interface__", None)
-    if interface is None:
-        message = f"{wanted.name!r}: expected a tensor in a GPU's memory, found {type(tensor).__name__}"
-        hint = "give one with __cuda_array_interface__, as those of PyTorch and CuPy have it, or an address"
-        raise InvalidInput("device-tensors", message, hint=hint)
-    shape, kind = tuple(interface["shape"]), interface["typestr"]
-    if shape != wanted.shape or kind != wanted.numpy.str or interface.get("strides") is not None:
-        message = (
-            f"{wanted.name!r}: expected {wanted.dtype}[{','.join(map(str, wanted.shape))}] without gaps, "
-            f"found {kind}[{','.join(map(str, shape))}] with strides {interface.get('strides')}"
-        )
-        raise InvalidInput("device-tensors", message, hint="make it contiguous, and of this shape and type")
-    return int(interface["data"][0])
+def _require_own(wanted: TensorInfo, side: str, *, is_read_only: bool, is_copied: bool) -> None:
+    """Refuse what the model must not write to, and a copy, which nobody else would see change."""
+    if is_copied:
+        message = f"{wanted.name!r}: the tensor's package gave a copy, not the tensor"
+        raise InvalidInput("device-tensors", message, hint="make it contiguous")
+    if is_read_only and side == "output":
+        message = f"{wanted.name!r}: the tensor of an output must be writable"
+        raise InvalidInput("read-only", message, hint="JAX's arrays never are: give one of PyTorch or CuPy")

@@ -73,6 +73,9 @@ SeedOption = Annotated[
 RemoteOption = Annotated[
     str | None, typer.Option("--remote", metavar="USER@HOST", help="Run it on another machine, over ssh.")
 ]
+DeviceOption = Annotated[
+    int | None, typer.Option("--device", min=0, metavar="N", help="The number of the GPU to run on.")
+]
 LoadOption = Annotated[
     list[Path] | None,
     typer.Option("--load", metavar="FILE", help="Python file with passes of your own; repeatable."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from rtcc.cli.app import app
-from rtcc.cli.arguments import AnyModelArgument, Compiling, RemoteOption, with_options_of
+from rtcc.cli.arguments import (
+    AnyModelArgument,
+    Compiling,
+    DeviceOption,
+    RemoteOption,
+    with_options_of,
+)
 from rtcc.cli.estimating import bench_elsewhere, is_elsewhere
 from rtcc.cli.on_board import bench_on_board, is_on_board
 from rtcc.cli.opening import open_or_compile, open_remote
@@ -60,6 +66,7 @@ def bench(
         typer.Option("--simulate", metavar="ENGINE", help="Count cycles in that simulator too: rtl (FPGA)."),
     ] = None,
     remote: RemoteOption = None,
+    device: DeviceOption = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there.")
     ] = None,
@@ -76,18 +83,18 @@ def bench(
     if json_file is not None:
         require_folder(json_file)
     if remote is not None:
-        _require_no_peers(against, simulate)
+        _require_no_peers({"--against": against, "--simulate": simulate, "--device": device is not None})
         _bench_remote(model, asked, remote, runs or RUNS, json_file)
         return
-    timing = {"--against": against, "--runs": runs, "--simulate": simulate}
+    timing = {"--against": against, "--runs": runs, "--simulate": simulate, "--device": device is not None}
     for applies, tell in ((is_on_board, bench_on_board), (is_elsewhere, bench_elsewhere)):
         if applies(model, asked):
             tell(model, asked, [option for option, value in timing.items() if value], json_file)
             return
     peers = _peer_names(against, model)
-    artifact, feeds = open_or_compile(model, asked, 0)
-    device = None if simulate is None else _run_simulated(artifact, feeds, simulate)
-    report = parse_target(artifact.info.target).device_report(artifact.path, device)
+    artifact, feeds = open_or_compile(model, asked, 0, device=device)
+    simulated = None if simulate is None else _run_simulated(artifact, feeds, simulate)
+    report = parse_target(artifact.info.target).device_report(artifact.path, simulated)
     if report is not None:
         given = {"--against": against, "--runs": runs}
         _require_untimed(artifact.info.target, [option for option, value in given.items() if value])
@@ -120,9 +127,9 @@ def _bench_remote(model: Path, asked: Compiling, host: str, runs: int, json_file
         _tell(row, {"rtcc": timed.latency}, json_file)
 
 
-def _require_no_peers(against: str, simulate: str | None) -> None:
-    """Refuse what only this machine does."""
-    given = [option for option, value in (("--against", against), ("--simulate", simulate)) if value]
+def _require_no_peers(options: Mapping[str, object]) -> None:
+    """Refuse what only this machine does, by what the options hold."""
+    given = [option for option, value in options.items() if value]
     if given:
         message = f"{' and '.join(given)} run on this machine, and --remote on another"
         raise InvalidInput("bench-remote", message, hint="leave one or the other out")
@@ -153,7 +160,7 @@ def _figures(
 
     threads = artifact.threads
     cores = sorted(os.sched_getaffinity(0))[:threads]
-    with pinned(cores), load(artifact.path, threads=threads) as ours:
+    with pinned(cores), load(artifact.path, threads=threads, device=artifact.device) as ours:
         runners: dict[str, Callable[[], object]] = {"rtcc": ours.bind(feeds)}
         if peers:
             runners |= _peers(peers, model, {**fixed, **feeds}, threads)
@@ -197,7 +204,7 @@ def load_seconds(artifact: Artifact) -> float:
     from rtcc.artifact import load
 
     started = time.perf_counter()
-    with load(artifact.path):
+    with load(artifact.path, device=artifact.device):
         return time.perf_counter() - started
 
 

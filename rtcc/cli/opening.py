@@ -23,20 +23,24 @@ if TYPE_CHECKING:
 
 
 def open_or_compile(
-    path: Path, asked: Compiling, seed: int, given: Mapping[str, NDArray[Any]] | None = None
+    path: Path,
+    asked: Compiling,
+    seed: int,
+    given: Mapping[str, NDArray[Any]] | None = None,
+    device: int | None = None,
 ) -> tuple[Artifact, Feeds]:
     """The artefact, and the given arrays with seeded random ones for the other inputs.
 
-    The shapes of given arrays bind symbolic dimensions.
+    The shapes of given arrays bind symbolic dimensions. device: the number of the GPU to run on.
     """
     given = given or {}
     if is_artifact(path):
         from rtcc.artifact import load
 
         asked.require_none(path)
-        artifact = load(path, threads=asked.threads)
+        artifact = load(path, threads=asked.threads, device=device)
     else:
-        artifact = _compiled(path, asked, given)
+        artifact = _compiled(path, asked, given, device)
     return artifact, {**artifact.random_inputs(seed), **given}
 
 
@@ -101,9 +105,11 @@ def built(
         return build(path, folder, asked.options(shapes=asked.shapes_of(path, shapes)), suffix=suffix)
 
 
-def _compiled(path: Path, asked: Compiling, given: Mapping[str, NDArray[Any]]) -> Artifact:
+def _compiled(
+    path: Path, asked: Compiling, given: Mapping[str, NDArray[Any]], device: int | None
+) -> Artifact:
     from rtcc.compiler import compile_with
 
     shapes = {name: array.shape for name, array in given.items()}
     with progress(f"compiling {path.name}"):
-        return compile_with(path, asked.options(shapes=asked.shapes_of(path, shapes)))
+        return compile_with(path, asked.options(shapes=asked.shapes_of(path, shapes)), device=device)

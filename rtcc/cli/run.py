@@ -11,6 +11,7 @@ from rtcc.cli.app import app
 from rtcc.cli.arguments import (
     AnyModelArgument,
     Compiling,
+    DeviceOption,
     InputOption,
     RemoteOption,
     SeedOption,
@@ -39,6 +40,7 @@ Examples:
   rtcc run ir/20-fuse.rtir --interpret                    what the maths say at that stage
   rtcc run model.so --simulate functional                 compiled for the FPGA, on no board
   rtcc run model.so --emulate                             compiled for ARM, under QEMU; .a for Cortex-M
+  rtcc run model.so --device 1                            compiled for CUDA, on the second GPU
   rtcc run model.onnx --target arm:cortex-a76 --remote pi@raspberrypi     on the board itself
 """
 
@@ -65,25 +67,30 @@ def run(
         typer.Option("--emulated-cpu", metavar="NAME", help="Emulate another CPU, by QEMU's name of it."),
     ] = None,
     remote: RemoteOption = None,
+    device: DeviceOption = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Write one .npy per output there.")
     ] = None,
 ) -> None:
     """Run once and print a line per output: name, type, range, where the largest element is."""
     given, note = read_arrays(input), ""
+    places = {
+        "--simulate": simulate, "--emulate": emulate or emulated_cpu, "--remote": remote,
+        "--device": device is not None,
+    }  # fmt: skip
     if interpret:
-        emulation = {"--emulate": emulate, "--emulated-cpu": emulated_cpu}
-        asked.require_interpretable({"--simulate": simulate, "--remote": remote, **emulation})
+        asked.require_interpretable({**places, "--emulate": emulate, "--emulated-cpu": emulated_cpu})
         outputs = _interpret(model, asked, given, random)
     elif remote is not None:
-        require_one_place({"--simulate": simulate, "--emulate": emulate or emulated_cpu, "--remote": remote})
+        require_one_place(places)
         with open_remote(model, asked, random, given, remote) as (there, feeds):
             outputs = there.run(feeds)
     elif emulate or emulated_cpu is not None:
-        require_one_place({"--simulate": simulate, "--emulate": True})
+        require_one_place(places)
         outputs, note = run_emulated(model, asked, random, given, emulated_cpu)
     else:
-        artifact, feeds = open_or_compile(model, asked, random, given)
+        require_one_place(places)
+        artifact, feeds = open_or_compile(model, asked, random, given, device)
         with artifact:
             if simulate is not None:
                 artifact.simulate(simulate)

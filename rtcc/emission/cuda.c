@@ -46,6 +46,7 @@ static int rtcc_failed(CUresult result)
 struct rtcc_device {
     CUcontext context;              /* NULL: this entry is free */
     CUdevice device;
+    int number;                     /* of the device, as the driver counts them */
     int is_primary;                 /* the context is retained, and released with the last workspace */
     int users;
     CUdeviceptr weights;
@@ -89,18 +90,42 @@ static int32_t rtcc_open_driver(void)
 
 /* ---- what workspaces share: context, code and weights ---- */
 
-/* The context that is current where there is one, so that the caller can choose a device; else the first device's. */
-static int32_t rtcc_choose_context(struct rtcc_device *found)
+/* What init means where nobody names a device. */
+#define RTCC_ANY_DEVICE (-1)
+
+/* The current context's device, and its number. */
+static int32_t rtcc_current_device(struct rtcc_device *found)
+{
+    CUdevice other;
+    int count = 0;
+    RTCC_TRY(cuCtxGetDevice(&found->device), RTCC_DEVICE_FAILED);
+    RTCC_TRY(cuDeviceGetCount(&count), RTCC_DEVICE_FAILED);
+    for (int number = 0; number < count; number++) {
+        RTCC_TRY(cuDeviceGet(&other, number), RTCC_DEVICE_FAILED);
+        if (other == found->device) {
+            found->number = number;
+            return RTCC_OK;
+        }
+    }
+    return RTCC_DEVICE_FAILED;
+}
+
+/* The primary context of the device that is named; where none is, the context that is current, so that the caller
+ * can choose a device by it, else the first device's. */
+static int32_t rtcc_choose_context(struct rtcc_device *found, int number)
 {
     int count = 0;
-    RTCC_TRY(cuCtxGetCurrent(&found->context), RTCC_DEVICE_FAILED);
-    if (found->context != NULL) {
-        RTCC_TRY(cuCtxGetDevice(&found->device), RTCC_DEVICE_FAILED);
-        return RTCC_OK;
+    if (number == RTCC_ANY_DEVICE) {
+        RTCC_TRY(cuCtxGetCurrent(&found->context), RTCC_DEVICE_FAILED);
+        if (found->context != NULL)
+            return rtcc_current_device(found);
     }
     if (rtcc_failed(rtcc_driver.cuDeviceGetCount(&count)) || count == 0)
         return RTCC_DEVICE_MISSING;
-    RTCC_TRY(cuDeviceGet(&found->device, 0), RTCC_DEVICE_MISSING);
+    found->number = number == RTCC_ANY_DEVICE ? 0 : number;
+    if (found->number < 0 || found->number >= count)
+        return RTCC_NO_SUCH_DEVICE;
+    RTCC_TRY(cuDeviceGet(&found->device, found->number), RTCC_DEVICE_MISSING);
     RTCC_TRY(cuDevicePrimaryCtxRetain(&found->context, found->device), RTCC_DEVICE_FAILED);
     found->is_primary = 1;
     return RTCC_OK;
@@ -199,7 +224,7 @@ static struct rtcc_device *rtcc_entry_of(CUcontext context)
 }
 
 /* With the lock held: one user more of the device, which has code and weights then; its context is current. */
-static int32_t rtcc_join_device(struct rtcc_device **joined, const char *weights)
+static int32_t rtcc_join_device(struct rtcc_device **joined, int number, const char *weights)
 {
     struct rtcc_device chosen = {0};
     int32_t code = rtcc_open_driver();
@@ -209,7 +234,7 @@ static int32_t rtcc_join_device(struct rtcc_device **joined, const char *weights
         memset(rtcc_devices, 0, sizeof(rtcc_devices));
         rtcc_devices_of = getpid();
     }
-    code = rtcc_choose_context(&chosen);
+    code = rtcc_choose_context(&chosen, number);
     if (code != RTCC_OK)
         return code;
     struct rtcc_device *d = rtcc_entry_of(chosen.context);
@@ -409,13 +434,12 @@ static void rtcc_stop_workers(struct rtcc_workspace *w, int32_t started)
     rtcc_unlock_devices();
 }
 
-static int32_t rtcc_start_workers(struct rtcc_workspace *w, int threads)
+static int32_t rtcc_start_on(struct rtcc_workspace *w, int number)
 {
     struct rtcc_on_device *on = &w->device;
-    (void)threads;
     w->threads = 1;
     rtcc_lock_devices();
-    int32_t code = rtcc_join_device(&on->shared, RTCC_WEIGHTS(w));
+    int32_t code = rtcc_join_device(&on->shared, number, RTCC_WEIGHTS(w));
     if (on->shared != NULL) {
         if (code == RTCC_OK)
             code = rtcc_make_workspace(on);
@@ -427,6 +451,12 @@ static int32_t rtcc_start_workers(struct rtcc_workspace *w, int threads)
     rtcc_unlock_devices();
     on->process = getpid();
     return code;
+}
+
+static int32_t rtcc_start_workers(struct rtcc_workspace *w, int threads)
+{
+    (void)threads;
+    return rtcc_start_on(w, RTCC_ANY_DEVICE);
 }
 
 static int32_t rtcc_walk_all(struct rtcc_workspace *w, const void *const *in, void *const *out)

@@ -26,6 +26,7 @@ enum {
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75,
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76,
     CU_POINTER_ATTRIBUTE_MEMORY_TYPE = 2,
+    CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL = 9,
 };
 
 typedef struct {
@@ -71,7 +72,7 @@ typedef struct {
     F(cuMemcpyDtoHAsync_v2, (void *destination, CUdeviceptr source, size_t bytes, CUstream stream)) \
     F(cuMemsetD8_v2, (CUdeviceptr memory, unsigned char value, size_t count)) \
     F(cuMemsetD32Async, (CUdeviceptr memory, unsigned int value, size_t count, CUstream stream)) \
-    F(cuPointerGetAttribute, (void *value, int attribute, CUdeviceptr pointer)) \
+    F(cuPointerGetAttributes, (unsigned int count, int *attributes, void **values, CUdeviceptr pointer)) \
     F(cuModuleLoadData, (CUmodule *module, const void *image)) \
     F(cuModuleUnload, (CUmodule module)) \
     F(cuModuleGetFunction, (CUfunction *function, CUmodule module, const char *name)) \

@@ -1,23 +1,48 @@
 /* Functions that artefacts for GPUs export besides those of runtime.c; the header documents them. */
-static int32_t rtcc_check_device_memory(const void *const *pointers, const struct rtcc_tensor *tensors, size_t count)
+RTCC_EXPORT int RTCC_ENTRY(init_on_device)(void *workspace, size_t bytes, int device)
 {
+    if (device < 0)
+        return RTCC_NO_SUCH_DEVICE;
+    const int32_t code = rtcc_prepare(workspace, bytes, 1);
+    return code != RTCC_OK ? code : rtcc_started(workspace, rtcc_start_on(workspace, device));
+}
+
+RTCC_EXPORT int RTCC_ENTRY(device)(const void *workspace)
+{
+    const struct rtcc_workspace *w = workspace;
+    const int32_t code = rtcc_check_live(workspace);
+    if (code != RTCC_OK)
+        return code;
+    return rtcc_is_forked(w) ? RTCC_FORKED : w->device.shared->number;
+}
+
+/* The driver knows no other memory than its own: of that it says nothing, which leaves the zeros. */
+static int32_t rtcc_check_device_memory(const void *const *pointers, const struct rtcc_tensor *tensors, size_t count,
+                                        int number)
+{
+    int attributes[] = {CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL};
     for (size_t i = 0; i < count; i++) {
         unsigned int type = 0;
+        int found = 0;
+        void *values[] = {&type, &found};
         if (tensors[i].bytes == 0)
             continue;
-        if (rtcc_failed(rtcc_driver.cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
-                                                          (CUdeviceptr)(uintptr_t)pointers[i])) ||
+        if (rtcc_failed(rtcc_driver.cuPointerGetAttributes(2, attributes, values,
+                                                           (CUdeviceptr)(uintptr_t)pointers[i])) ||
             type != CU_MEMORYTYPE_DEVICE)
             return RTCC_NOT_DEVICE_MEMORY;
+        if (found != number)
+            return RTCC_OTHER_DEVICE_MEMORY;
     }
     return RTCC_OK;
 }
 
 static int32_t rtcc_enqueue(const struct rtcc_on_device *on, const void *const *in, void *const *out, CUstream stream)
 {
-    int32_t code = rtcc_check_device_memory(in, rtcc_inputs, RTCC_INPUT_COUNT);
+    const int number = on->shared->number;
+    int32_t code = rtcc_check_device_memory(in, rtcc_inputs, RTCC_INPUT_COUNT, number);
     if (code == RTCC_OK)
-        code = rtcc_check_device_memory((const void *const *)out, rtcc_outputs, RTCC_OUTPUT_COUNT);
+        code = rtcc_check_device_memory((const void *const *)out, rtcc_outputs, RTCC_OUTPUT_COUNT, number);
     if (code != RTCC_OK)
         return code;
     for (size_t i = 0; i < RTCC_INPUT_COUNT; i++)

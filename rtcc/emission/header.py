@@ -128,6 +128,13 @@ extern "C" {
  * first one where none is. Each workspace takes @UPPER@_DEVICE_BYTES of its memory, and all of a process
  * together @UPPER@_DEVICE_WEIGHT_BYTES. `run` copies inputs there and outputs back. */
 
+/* As @NAME@_init with one thread, on the GPU of this number, which the driver counts from 0, in its primary
+ * context. */
+int @NAME@_init_on_device(void *workspace, size_t bytes, int device);
+
+/* The number of the GPU that a workspace is on, or one of the codes. */
+int @NAME@_device(const void *workspace);
+
 /* Run once on tensors in the device's memory, in order with what else is in `stream` (a CUstream, NULL for
  * the default one), and return before that has ended. The next run of the workspace, of either kind, must be
  * in order behind it. What `run` checks of pointers is checked of these. */

@@ -11,10 +11,11 @@ static size_t rtcc_workspace_bytes(int threads)
 
 /* ---- exported functions; model.h documents them ---- */
 
-RTCC_EXPORT int RTCC_ENTRY(init)(void *workspace, size_t bytes, int threads)
+/* The first half of init: what it refuses, zeros, and the weights. */
+static int32_t rtcc_prepare(void *workspace, size_t bytes, int threads)
 {
     struct rtcc_workspace *w = workspace;
-    int32_t code = rtcc_check_workspace(workspace);
+    const int32_t code = rtcc_check_workspace(workspace);
     if (code != RTCC_OK)
         return code;
     if (threads < 1 || threads > RTCC_THREADS_MAX)
@@ -30,10 +31,12 @@ RTCC_EXPORT int RTCC_ENTRY(init)(void *workspace, size_t bytes, int threads)
     }
     memset(workspace, 0, rtcc_workspace_bytes(threads)); /* state starts at zero, and every page is touched now */
     w->bytes = bytes;
-    code = rtcc_map_weights(w);
-    if (code != RTCC_OK)
-        return code;
-    code = rtcc_start_workers(w, threads);
+    return rtcc_map_weights(w);
+}
+
+/* The second half, once what runs the model was started, or was not. */
+static int32_t rtcc_started(struct rtcc_workspace *w, int32_t code)
+{
     if (code != RTCC_OK) {
         rtcc_unmap_weights(w);
         return code;
@@ -41,6 +44,12 @@ RTCC_EXPORT int RTCC_ENTRY(init)(void *workspace, size_t bytes, int threads)
     w->self = w;
     w->magic = RTCC_MAGIC;
     return RTCC_OK;
+}
+
+RTCC_EXPORT int RTCC_ENTRY(init)(void *workspace, size_t bytes, int threads)
+{
+    const int32_t code = rtcc_prepare(workspace, bytes, threads);
+    return code != RTCC_OK ? code : rtcc_started(workspace, rtcc_start_workers(workspace, threads));
 }
 
 RTCC_EXPORT int RTCC_ENTRY(run)(void *workspace, const void *const inputs[], void *const outputs[])

@@ -10,10 +10,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cuda.h"
 
-enum { INVALID_VALUE = 1, NO_DEVICE = 100, INVALID_CONTEXT = 201, INVALID_IMAGE = 200, NOT_FOUND = 500,
+enum { INVALID_VALUE = 1, NOT_INITIALIZED = 3, NO_DEVICE = 100, INVALID_CONTEXT = 201, INVALID_IMAGE = 200, NOT_FOUND = 500,
        LAUNCH_FAILED = 719, MOST = 256, NODES = 4096 };
 
 struct fake_kernel { /* of the library of kernels */
@@ -32,12 +33,16 @@ static struct {
     int result, countdown;
 } fake = {.capability = {8, 0}, .version = 13000, .devices = 1, .memory = (size_t)1 << 30}, fresh;
 
-static struct { char *memory; size_t bytes; } blocks[MOST];
+static struct { char *memory; size_t bytes; int device; } blocks[MOST];
 static const struct fake_kernel *kernels;
 static size_t kernel_count;
 static _Thread_local CUcontext stack[16];
 static _Thread_local int depth;
-static struct CUctx_st { int is_primary; } primary = {1}, other = {0};
+static struct CUctx_st { int device; } primary[8] = {{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}}, other;
+
+static pid_t owner; /* the process that initialised it: a forked one cannot use it */
+
+enum { FIRST_HANDLE = 40 }; /* of a device: no program may take its number for that */
 
 /* Whether a call is the one that a test wants to fail. */
 static int fails(const char *name, int *result)
@@ -146,6 +151,7 @@ void fake_reset(void)
     forget_items(&default_stream);
     fake = fresh;
     depth = 0;
+    other.device = 0;
 }
 
 /* For programs that know nothing of this: the kernels of the library that a variable names. */
@@ -166,19 +172,40 @@ long fake_count(const char *what)
 
 /* Another context than the primary one, as a program has it that uses a device of its own; or takes it away. */
 void fake_push_context(void) { stack[depth++] = &other; }
+
+/* That context is one of this device's. */
+void fake_choose_device(int number) { other.device = number; }
 void fake_pop_context(void) { depth--; }
 
 /* ---- devices and contexts ---- */
 
-CUresult cuInit(unsigned int flags) { BEGIN("cuInit"); (void)flags; return fake.devices > 0 ? 0 : NO_DEVICE; }
+CUresult cuInit(unsigned int flags)
+{
+    BEGIN("cuInit");
+    (void)flags;
+    if (owner == 0)
+        owner = getpid();
+    if (owner != getpid())
+        return NOT_INITIALIZED;
+    return fake.devices > 0 ? 0 : NO_DEVICE;
+}
+
 CUresult cuDriverGetVersion(int *version) { BEGIN("cuDriverGetVersion"); *version = fake.version; return 0; }
 CUresult cuDeviceGetCount(int *count) { BEGIN("cuDeviceGetCount"); *count = fake.devices; return 0; }
-CUresult cuDeviceGet(CUdevice *device, int ordinal) { BEGIN("cuDeviceGet"); *device = ordinal; return 0; }
+CUresult cuDeviceGet(CUdevice *device, int ordinal)
+{
+    BEGIN("cuDeviceGet");
+    if (ordinal < 0 || ordinal >= fake.devices)
+        return 101;
+    *device = FIRST_HANDLE + ordinal;
+    return 0;
+}
 
 CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
 {
     BEGIN("cuDeviceGetAttribute");
-    (void)device;
+    if (device < FIRST_HANDLE)
+        return 101;
     *value = fake.capability[attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? 0 : 1];
     return 0;
 }
@@ -190,7 +217,12 @@ CUresult cuCtxGetCurrent(CUcontext *context)
     return 0;
 }
 
-CUresult cuCtxGetDevice(CUdevice *device) { IN_CONTEXT("cuCtxGetDevice"); *device = 0; return 0; }
+CUresult cuCtxGetDevice(CUdevice *device)
+{
+    IN_CONTEXT("cuCtxGetDevice");
+    *device = FIRST_HANDLE + stack[depth - 1]->device;
+    return 0;
+}
 
 CUresult cuCtxPushCurrent_v2(CUcontext context)
 {
@@ -206,9 +238,10 @@ CUresult cuCtxPopCurrent_v2(CUcontext *context) { IN_CONTEXT("cuCtxPopCurrent_v2
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 {
     BEGIN("cuDevicePrimaryCtxRetain");
-    (void)device;
+    if (device < FIRST_HANDLE)
+        return 101;
     fake.retained++;
-    *context = &primary;
+    *context = &primary[device - FIRST_HANDLE];
     return 0;
 }
 
@@ -234,6 +267,7 @@ CUresult cuMemAlloc_v2(CUdeviceptr *memory, size_t bytes)
     for (int i = 0; i < MOST; i++)
         if (blocks[i].memory == NULL) {
             blocks[i].bytes = bytes;
+            blocks[i].device = stack[depth - 1]->device;
             blocks[i].memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
             memset(blocks[i].memory, 0xA5, bytes);
             fake.used += bytes;
@@ -301,12 +335,18 @@ CUresult cuMemsetD8_v2(CUdeviceptr memory, unsigned char value, size_t count)
                                    .value = value * 0x01010101u});
 }
 
-CUresult cuPointerGetAttribute(void *value, int attribute, CUdeviceptr pointer)
+/* Of memory that is none of the driver's it says 0, and no error. */
+CUresult cuPointerGetAttributes(unsigned int count, int *attributes, void **values, CUdeviceptr pointer)
 {
-    IN_CONTEXT("cuPointerGetAttribute");
-    if (attribute != CU_POINTER_ATTRIBUTE_MEMORY_TYPE || block_of(pointer, 1) < 0)
-        return INVALID_VALUE;
-    *(unsigned int *)value = CU_MEMORYTYPE_DEVICE;
+    IN_CONTEXT("cuPointerGetAttributes");
+    const int i = block_of(pointer, 1);
+    for (unsigned int n = 0; n < count; n++)
+        if (attributes[n] == CU_POINTER_ATTRIBUTE_MEMORY_TYPE)
+            *(unsigned int *)values[n] = i < 0 ? 0 : CU_MEMORYTYPE_DEVICE;
+        else if (attributes[n] == CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL)
+            *(int *)values[n] = i < 0 ? 0 : blocks[i].device;
+        else
+            return INVALID_VALUE;
     return 0;
 }
 
