@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from math import inf
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from rtcc.errors import InvalidInput, Unsupported
 from rtcc.ir import DType, Graph, Layout, Module, Op, TensorType
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ctypes import CDLL
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
+    from rtcc.artifact import Artifact
     from rtcc.artifact.info import ArtifactInfo
     from rtcc.system.machine import Machine
 
@@ -114,10 +117,12 @@ class Illegal:
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """What a run takes on a device: for each layer and in all, the same figures by name."""
+    """What a run takes on a device: for each layer and in all, the same figures by name; device: its facts,
+    where it is there."""
 
     layers: tuple[Mapping[str, str | int | float], ...]
     total: Mapping[str, str | int | float]
+    device: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)
@@ -457,6 +462,12 @@ class Target(ABC):
         device: one that counts cycles, whose runs so far stand beside the model's.
         """
         return None
+
+    def profile(self, artifact: Artifact, inputs: Mapping[str, NDArray[Any]]) -> DeviceReport:
+        """How long each kernel of an artefact takes on the device that it is loaded on. Unsupported where
+        kernels run on the host."""
+        message = f"{self.name} has no device whose kernels could be timed one by one"
+        raise Unsupported("no-profile", message, hint="--target cuda:… has; rtcc bench times whole runs")
 
     @property
     def sum_data(self) -> DType:

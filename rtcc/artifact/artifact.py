@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rtcc.artifact import codes
-from rtcc.artifact.device import DeviceBinding, hint_of
+from rtcc.artifact.device import DeviceBinding, hint_of, profile
 from rtcc.artifact.info import ArtifactInfo, read_info
 from rtcc.artifact.library import Pointer, Table, check_file, open_table
 from rtcc.artifact.tensors import fit_all, random_inputs, tensor_of
@@ -70,11 +70,17 @@ class _Workspace:
         if code:
             self.settle(code)
 
-    def bound(self, inputs: Iterable[NDArray[Any]], outputs: Iterable[NDArray[Any]]) -> Callable[[], int]:
-        """What runs on these arrays and gives the code; the workspace is then theirs."""
+    def bound(
+        self,
+        inputs: Iterable[NDArray[Any]],
+        outputs: Iterable[NDArray[Any]],
+        call: Callable[..., int] | None = None,
+    ) -> Callable[..., int]:
+        """What runs on these arrays, or makes another call with them, and gives the code; the workspace is
+        then theirs."""
         self._inputs.point(inputs)
         self._outputs.point(outputs)
-        return partial(self._call, self.address, self._inputs.address, self._outputs.address)
+        return partial(call or self._call, self.address, self._inputs.address, self._outputs.address)
 
     def settle(self, code: int) -> None:
         """After a run that gave a code: raise its error, or run with new threads where a fork lost them."""
@@ -209,6 +215,24 @@ class Artifact:
         """
         self._require_gpu("bind takes arrays of this machine")
         return DeviceBinding(self._table.library, self.info, self._new_workspace(), inputs, outputs)
+
+    def profile(
+        self, inputs: Mapping[str, NDArray[Any]] | None = None, runs: int = 5
+    ) -> tuple[int, tuple[float, ...]]:
+        """The number of the GPU, and how long each launch of a run takes there by itself, in microseconds.
+
+        Launches are those of `info.device.order`; each is made many times in a row, the whole so often as
+        `runs` says, and the median counts. What it reads is in the second cache as far as it fits. Raises
+        Unsupported `no-gpu` where the artefact is for no GPU.
+        """
+        self._require_gpu("rtcc bench times whole runs")
+        arrays = fit_all(inputs or self.random_inputs(), self.inputs, "input", copy=True)
+        results = [np.empty(shape, dtype) for _, shape, dtype in self._results]
+        workspace = self._take()
+        try:
+            return profile(self._table.library, self.info, workspace, arrays, results, runs)
+        finally:
+            self._give(workspace)
 
     def _require_gpu(self, hint: str) -> None:
         if self.info.device is None:

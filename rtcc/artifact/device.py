@@ -8,6 +8,8 @@ import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from rtcc.artifact import codes
 from rtcc.artifact.dlpack import CUDA, DEVICE_NAMES, device_of, view_of
 from rtcc.artifact.info import ArtifactInfo, TensorInfo
@@ -41,6 +43,22 @@ def hint_of(code: int, info: ArtifactInfo, library: ctypes.CDLL) -> str | None:
             return f"the driver said {result}, as CUresult in NVIDIA's cuda.h has it"
         case _:
             return None
+
+
+def profile(
+    library: ctypes.CDLL, info: ArtifactInfo, workspace: Any, inputs: Any, outputs: Any, runs: int
+) -> tuple[int, tuple[float, ...]]:
+    """The number of the workspace's GPU, and the median time of each launch there, in microseconds."""
+    assert info.device is not None
+    number, call = (getattr(library, f"{info.name}_{each}") for each in ("device", "profile"))
+    number.argtypes, call.argtypes = [Pointer], [Pointer] * 4
+    times = np.zeros((runs, len(info.device.order)), np.float32)
+    once = workspace.bound(inputs, outputs, call)
+    for row in times:
+        code = once(row.ctypes.data)
+        if code:
+            workspace.settle(code)
+    return int(number(workspace.address)), tuple(np.median(times, axis=0).tolist())
 
 
 class DeviceBinding:

@@ -52,12 +52,15 @@ class TensorInfo:
 class DeviceKernel:
     """A kernel as it runs on a GPU, and what it takes of a multiprocessor.
 
-    launches: in one run. threads, blocks: of one launch. registers: of a thread. spill_bytes: loads and
-    stores of a thread because there are too few of those. stack_bytes: its local arrays. shared_bytes: of a
-    block. share: of the operations of a run, 0 to 1.
+    symbol: what profilers call it; kernels of equal code share one. launches: in one run. threads, blocks: of
+    one launch. registers: of a thread. spill_bytes: loads and stores of a thread because there are too few of
+    those. stack_bytes: its local arrays. shared_bytes: of a block. share: of the operations of a run, 0 to 1.
+    operations: of one launch; bytes: of its operands and results; element: the type that it mainly computes
+    with ("f16").
     """
 
     name: str
+    symbol: str
     launches: int
     blocks: int
     threads: int
@@ -66,6 +69,9 @@ class DeviceKernel:
     stack_bytes: int
     shared_bytes: int
     share: float
+    operations: int
+    bytes: int
+    element: str
 
 
 @dataclass(frozen=True)
@@ -74,13 +80,14 @@ class DeviceInfo:
 
     architecture: that its code is for ("sm_80"); newer ones compile it anew when they load it. driver: the
     oldest CUDA version whose driver can do that. workspace_bytes: of the device's memory for each workspace;
-    the weights come once for all of a process.
+    the weights come once for all of a process. order: the kernels of a run's launches; "" is a copy.
     """
 
     architecture: str
     driver: str
     workspace_bytes: int
     kernels: tuple[DeviceKernel, ...]
+    order: tuple[str, ...]
 
     def table(self) -> str:
         """What each kernel takes, a line each, the one with the most operations first."""
@@ -145,7 +152,8 @@ class ArtifactInfo:
         row["features"] = tuple(row["features"])
         if "device" in row:
             kernels = tuple(DeviceKernel(**kernel) for kernel in row["device"].pop("kernels"))
-            row["device"] = DeviceInfo(kernels=kernels, **row["device"])
+            order = tuple(row["device"].pop("order"))
+            row["device"] = DeviceInfo(kernels=kernels, order=order, **row["device"])
         return ArtifactInfo(**row)
 
 

@@ -46,6 +46,7 @@ Examples:
   rtcc bench arm.so                                       for another CPU: counts and estimates
   rtcc bench cortex-m.a                                   for a microcontroller: flash, RAM, instructions
   rtcc bench fpga.so --simulate rtl                       cycles of each layer, predicted and of the RTL
+  rtcc bench cuda.so --profile                            each kernel by itself, beside the GPU's peak
   rtcc bench model.onnx --target arm:cortex-a76 --remote pi@raspberrypi   on the board itself
 """
 
@@ -67,6 +68,9 @@ def bench(
     ] = None,
     remote: RemoteOption = None,
     device: DeviceOption = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Time each kernel by itself, beside the GPU's peak (CUDA).")
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there.")
     ] = None,
@@ -83,16 +87,25 @@ def bench(
     if json_file is not None:
         require_folder(json_file)
     if remote is not None:
-        _require_no_peers({"--against": against, "--simulate": simulate, "--device": device is not None})
+        here = {"--device": device is not None, "--profile": profile}
+        _require_no_peers({"--against": against, "--simulate": simulate, **here})
         _bench_remote(model, asked, remote, runs or RUNS, json_file)
         return
-    timing = {"--against": against, "--runs": runs, "--simulate": simulate, "--device": device is not None}
+    timing = {
+        "--against": against, "--runs": runs, "--simulate": simulate, "--device": device is not None,
+        "--profile": profile,
+    }  # fmt: skip
     for applies, tell in ((is_on_board, bench_on_board), (is_elsewhere, bench_elsewhere)):
         if applies(model, asked):
             tell(model, asked, [option for option, value in timing.items() if value], json_file)
             return
     peers = _peer_names(against, model)
     artifact, feeds = open_or_compile(model, asked, 0, device=device)
+    if profile:
+        _require_profile_alone({"--against": against, "--runs": runs, "--simulate": simulate})
+        report = parse_target(artifact.info.target).profile(artifact, feeds)
+        _tell_device(report, model, artifact.info.target, json_file)
+        return
     simulated = None if simulate is None else _run_simulated(artifact, feeds, simulate)
     report = parse_target(artifact.info.target).device_report(artifact.path, simulated)
     if report is not None:
@@ -177,6 +190,14 @@ def _run_simulated(artifact: Artifact, feeds: Feeds, engine: str) -> Device:
     return device
 
 
+def _require_profile_alone(options: Mapping[str, object]) -> None:
+    """Refuse what says how whole runs are timed, where kernels are."""
+    given = [option for option, value in options.items() if value]
+    if given:
+        message = f"--profile times kernels one by one, and has no use for {' and '.join(given)}"
+        raise InvalidInput("bench-profile", message, hint="leave one or the other out")
+
+
 def _require_untimed(target: str, options: list[str]) -> None:
     """Refuse what says how to measure time, where a model counts cycles."""
     if options:
@@ -185,17 +206,21 @@ def _require_untimed(target: str, options: list[str]) -> None:
 
 
 def _tell_device(report: DeviceReport, model: Path, target: str, json_file: Path | None) -> None:
-    """Cycles, traffic and stalls of each layer on a device that is not there."""
+    """Cycles, traffic and stalls of each layer on a device that is not there, or times on one that is."""
     from rtcc.system.files import replace_file
 
     table = Table()
     for column in report.total:
-        table.add_column(column, justify="left" if column in ("layer", "mode") else "right")
+        table.add_column(column, justify="left" if column in ("layer", "mode", "kernel") else "right")
     for row in (*report.layers, report.total):
         table.add_row(*(f"{each:,}" if isinstance(each, int) else str(each) for each in row.values()))
     Console(width=200).print(table)
     if json_file is not None:
-        rows = {"model": model.name, "target": target, "layers": report.layers, "total": report.total}
+        rows: dict[str, object] = {
+            "model": model.name, "target": target, "layers": report.layers, "total": report.total
+        }  # fmt: skip
+        if report.device is not None:
+            rows["device"] = report.device
         replace_file(json_file, json.dumps(rows, indent=2, default=dict).encode() + b"\n")
 
 

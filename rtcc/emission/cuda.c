@@ -297,22 +297,17 @@ static CUdeviceptr rtcc_address(const struct rtcc_on_device *on, const struct rt
     return (argument->is_weight ? on->shared->weights : on->memory) + argument->offset;
 }
 
-static int32_t rtcc_add_node(CUgraph graph, CUgraphNode *nodes, size_t n, const CUgraphNode *first,
-                             const struct rtcc_on_device *on)
+/* A launch or copy behind others. */
+static int32_t rtcc_add_launch(CUgraph graph, CUgraphNode *made, size_t n, const CUgraphNode *after, size_t count,
+                               const struct rtcc_on_device *on)
 {
     const struct rtcc_node *node = &rtcc_nodes[n];
-    CUgraphNode after[RTCC_NODES + 1];
-    size_t count = 0;
-    for (uint32_t i = 0; i < node->after_count; i++)
-        after[count++] = nodes[rtcc_after[node->after + i]];
-    if (count == 0 && first != NULL)
-        after[count++] = *first;
     const struct rtcc_argument *arguments = &rtcc_arguments[node->arguments];
     if (node->kernel < 0) {
         CUDA_MEMCPY3D copy = rtcc_copy_of(node->bytes);
         copy.destination.device = rtcc_address(on, &arguments[0]);
         copy.source.device = rtcc_address(on, &arguments[1]);
-        return rtcc_add_copy(graph, &nodes[n], after, count, &copy, on->shared->context);
+        return rtcc_add_copy(graph, made, after, count, &copy, on->shared->context);
     }
     CUdeviceptr values[RTCC_MOST_ARGUMENTS + 1];
     void *parameters[RTCC_MOST_ARGUMENTS + 1];
@@ -328,8 +323,22 @@ static int32_t rtcc_add_node(CUgraph graph, CUgraphNode *nodes, size_t n, const 
         parameters,
         NULL,
     };
-    RTCC_TRY(cuGraphAddKernelNode(&nodes[n], graph, after, count, &launch), RTCC_DEVICE_FAILED);
+    RTCC_TRY(cuGraphAddKernelNode(made, graph, after, count, &launch), RTCC_DEVICE_FAILED);
     return RTCC_OK;
+}
+
+/* The same behind what it must wait for, which is the first node where it is nothing else. */
+static int32_t rtcc_add_node(CUgraph graph, CUgraphNode *nodes, size_t n, const CUgraphNode *first,
+                             const struct rtcc_on_device *on)
+{
+    const struct rtcc_node *node = &rtcc_nodes[n];
+    CUgraphNode after[RTCC_NODES + 1];
+    size_t count = 0;
+    for (uint32_t i = 0; i < node->after_count; i++)
+        after[count++] = nodes[rtcc_after[node->after + i]];
+    if (count == 0 && first != NULL)
+        after[count++] = *first;
+    return rtcc_add_launch(graph, &nodes[n], n, after, count, on);
 }
 
 /* All launches; with copies, what the host gives before them and what it gets behind them, too. */
@@ -365,11 +374,9 @@ static int32_t rtcc_fill_graph(CUgraph graph, const struct rtcc_on_device *on, i
     return rtcc_add_copy(graph, &last, ends, count, &copy, on->shared->context);
 }
 
-static int32_t rtcc_make_graph(CUgraphExec *executable, const struct rtcc_on_device *on, int with_copies)
+/* What a graph runs as, unless filling it gave another code; the graph itself goes. */
+static int32_t rtcc_instantiate(CUgraphExec *executable, CUgraph graph, int32_t code)
 {
-    CUgraph graph;
-    RTCC_TRY(cuGraphCreate(&graph, 0), RTCC_DEVICE_FAILED);
-    int32_t code = rtcc_fill_graph(graph, on, with_copies);
     if (code == RTCC_OK) {
         const CUresult result = rtcc_driver.cuGraphInstantiateWithFlags(executable, graph, 0);
         if (rtcc_failed(result)) {
@@ -379,6 +386,13 @@ static int32_t rtcc_make_graph(CUgraphExec *executable, const struct rtcc_on_dev
     }
     rtcc_driver.cuGraphDestroy(graph);
     return code;
+}
+
+static int32_t rtcc_make_graph(CUgraphExec *executable, const struct rtcc_on_device *on, int with_copies)
+{
+    CUgraph graph;
+    RTCC_TRY(cuGraphCreate(&graph, 0), RTCC_DEVICE_FAILED);
+    return rtcc_instantiate(executable, graph, rtcc_fill_graph(graph, on, with_copies));
 }
 
 static int32_t rtcc_make_workspace(struct rtcc_on_device *on)

@@ -12,6 +12,7 @@ typedef struct CUctx_st *CUcontext;
 typedef struct CUmod_st *CUmodule;
 typedef struct CUfunc_st *CUfunction;
 typedef struct CUstream_st *CUstream;
+typedef struct CUevent_st *CUevent;
 typedef struct CUgraph_st *CUgraph;
 typedef struct CUgraphNode_st *CUgraphNode;
 typedef struct CUgraphExec_st *CUgraphExec;
@@ -80,6 +81,10 @@ typedef struct {
     F(cuStreamCreate, (CUstream *stream, unsigned int flags)) \
     F(cuStreamDestroy_v2, (CUstream stream)) \
     F(cuStreamSynchronize, (CUstream stream)) \
+    F(cuEventCreate, (CUevent *event, unsigned int flags)) \
+    F(cuEventDestroy_v2, (CUevent event)) \
+    F(cuEventRecord, (CUevent event, CUstream stream)) \
+    F(cuEventElapsedTime, (float *milliseconds, CUevent begin, CUevent end)) \
     F(cuGraphCreate, (CUgraph *graph, unsigned int flags)) \
     F(cuGraphDestroy, (CUgraph graph)) \
     F(cuGraphAddKernelNode, (CUgraphNode *node, CUgraph graph, const CUgraphNode *after, size_t count, \

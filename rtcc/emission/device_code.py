@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 Triple = tuple[int, int, int]
@@ -31,6 +32,9 @@ class DeviceCode:
 
     spill_bytes: of stores and loads together; stack_bytes: local arrays that are in no register;
     shared_bytes: static shared memory, beside the launch's dynamic one; gives_up: whether it has `code`.
+
+    Code is compiled under one long symbol, whatever the model, and called by another within its length when
+    it is put into an artefact, so that equal kernels are compiled once.
     """
 
     symbol: str
@@ -42,6 +46,19 @@ class DeviceCode:
     stack_bytes: int
     shared_bytes: int
     gives_up: bool
+
+    def named(self, symbol: str) -> DeviceCode:
+        """The same code under another symbol, cut where it is longer than this one."""
+        room = len(self.symbol)
+        if len(symbol) > room:
+            symbol = f"{symbol[: room - 7]}_{hashlib.sha256(symbol.encode()).hexdigest()[:6]}"
+        old, new = self.symbol.encode(), symbol.encode()
+        assert old in self.ptx, "PTX has the symbol"
+        assert old in self.cubin, "so has the cubin, in its tables of strings"
+        zeros = new.ljust(room, b"\0")
+        return replace(
+            self, symbol=symbol, ptx=self.ptx.replace(old, new), cubin=self.cubin.replace(old, zeros)
+        )
 
     def to_bytes(self) -> bytes:
         """All of it, for a cache: the length of a JSON head, the head, the PTX, the cubin."""

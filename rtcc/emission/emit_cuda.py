@@ -18,7 +18,7 @@ from rtcc import __version__
 from rtcc.artifact.codes import Part, function_text
 from rtcc.artifact.info import ArtifactInfo, DeviceInfo, DeviceKernel
 from rtcc.emission.blob import blob_of
-from rtcc.emission.device_code import DeviceCode
+from rtcc.emission.device_code import DeviceCode, Launch
 from rtcc.emission.device_plan import Argument, Node, Regions, nodes_of, require_straight
 from rtcc.emission.emit_c import (
     ModelSource,
@@ -39,11 +39,12 @@ from rtcc.emission.steps import steps_of
 from rtcc.emission.walk import comment_text
 from rtcc.emission.weights import write_weights_object
 from rtcc.interpreter import input_names, output_names
-from rtcc.ir import Module
-from rtcc.ir.ops.plan import Launch
+from rtcc.ir import Graph, Module
+from rtcc.ir.ops.plan import Launch as PlanLaunch
+from rtcc.ir.regions import main_op
 from rtcc.state import state_of
 from rtcc.system.machine import Machine
-from rtcc.target import WeightsName
+from rtcc.target import GENERIC, WeightsName
 
 HEAD_BYTES = 640
 """Of the host's workspace: handles alone."""
@@ -79,7 +80,7 @@ def emit_cuda(
     require_straight(module)
     graph, weights = module.main, blob_of(module, embedded=weights_name is None)
     steps = steps_of(graph)
-    used = {kernel: kernels[kernel] for kernel in kernels_of(steps)}
+    used = named(module, {kernel: kernels[kernel] for kernel in kernels_of(steps)})
     inputs = tensors_of(input_names(graph), graph.parameters, "input", graph.attributes.get("below", {}))
     outputs = tensors_of(output_names(graph), graph.returned, "output", {})
     regions = Regions.of((t.bytes for t in inputs), (t.bytes for t in outputs), arena_bytes(graph, steps))
@@ -91,7 +92,7 @@ def emit_cuda(
         weights_file=weights_name(name, hashes["weights"]) if weights_name and weights else None,
         state=state_of(graph), versions={"rtcc": __version__, **(versions or {})}, hashes=hashes,
         device=DeviceInfo(f"sm_{capability[0]}{capability[1]}", ".".join(map(str, _driver_of(used.values()))),
-                          regions.bytes, _table(module, used)),
+                          regions.bytes, _table(module, used), tuple(node.kernel or "" for node in nodes)),
     )  # fmt: skip
     shapes, tables = shape_function_text(graph), _tables(used, images, nodes)
     identity = hash_of(text.encode() for text in (info.to_json(), tables, shapes))
@@ -112,7 +113,7 @@ def emit_cuda(
         shapes,
         function_text(Part.DEVICE, *([Part.WEIGHTS_FILE] if info.weights_file else [])),
         part_text("mapped_weights.c" if info.weights_file else "embedded_weights.c"),
-        *map(part_text, ("cuda.c", "checks.c", "runtime.c", "cuda_entries.c")),
+        *map(part_text, ("cuda.c", "checks.c", "runtime.c", "cuda_entries.c", "cuda_profile.c")),
     ]
     objects = {IMAGES_OBJECT: images.object_for(machine, symbol)}
     header = f"{header_text(info)}\n{device_text(info)}"
@@ -151,6 +152,23 @@ class Images:
             return path.read_bytes()
 
 
+def named(module: Module, kernels: Mapping[str, DeviceCode]) -> dict[str, DeviceCode]:
+    """Kernels with symbols that say what they compute; equal code has the first one's name."""
+    symbols = dict[tuple[bytes, Launch], str]()
+    return {
+        name: code.named(symbols.setdefault((code.cubin, code.launch), _symbol(module.kernels[name])))
+        for name, code in kernels.items()
+    }
+
+
+def _symbol(kernel: Graph) -> str:
+    """rtcc_ and the kernel's name, which is its first ONNX node's, then its main operator and algorithm."""
+    op = main_op(kernel)
+    algorithm = kernel.attributes.get("algorithm", GENERIC)
+    words = [kernel.name, op.name.rpartition(".")[2], *([] if algorithm == GENERIC else [algorithm])]
+    return "_".join(["rtcc", *words])
+
+
 def _driver_of(kernels: Iterable[DeviceCode]) -> tuple[int, int]:
     """The CUDA version of the oldest driver that compiles the PTX of all."""
     found = [_PTX_VERSION.search(code.ptx) for code in kernels]
@@ -162,20 +180,32 @@ def _driver_of(kernels: Iterable[DeviceCode]) -> tuple[int, int]:
 
 def _table(module: Module, kernels: Mapping[str, DeviceCode]) -> tuple[DeviceKernel, ...]:
     """What each kernel takes, those with the most operations first."""
-    launches = Counter(str(op.kernel) for op in module.walk() if isinstance(op, Launch))
+    launches = Counter(str(op.kernel) for op in module.walk() if isinstance(op, PlanLaunch))
     work = {
         name: launches[name] * sum(op.operations() for op in module.kernels[name].ops) for name in kernels
     }
     total = max(1, sum(work.values()))
     rows = [
         DeviceKernel(
-            name, launches[name], _product(code.launch.grid), _product(code.launch.block), code.registers,
-            code.spill_bytes, code.stack_bytes, code.shared_bytes + code.launch.shared_bytes,
-            round(work[name] / total, 4),
+            name, code.symbol, launches[name], _product(code.launch.grid), _product(code.launch.block),
+            code.registers, code.spill_bytes, code.stack_bytes, code.shared_bytes + code.launch.shared_bytes,
+            round(work[name] / total, 4), work[name] // max(1, launches[name]),
+            _moved(module.kernels[name]), _element(module.kernels[name]),
         )
         for name, code in kernels.items()
     ]
     return tuple(sorted(rows, key=lambda row: (-work[row.name], row.name)))
+
+
+def _moved(kernel: Graph) -> int:
+    """Bytes of what a launch reads and writes, each once."""
+    return sum(value.type.storage_bytes for value in (*kernel.parameters, *kernel.returned))
+
+
+def _element(kernel: Graph) -> str:
+    """The type of the elements that a kernel mainly computes with: those of its anchor's data."""
+    op = main_op(kernel)
+    return next(iter((*op.present_operands, *op.results))).type.dtype.value
 
 
 def _product(extents: tuple[int, int, int]) -> int:

@@ -144,6 +144,11 @@ int @NAME@_run_async(void *workspace, const void *const inputs[], void *const ou
  * cannot take. */
 int @NAME@_async_result(const void *workspace);
 
+/* Run once, as `run` does, then launch each kernel by itself, many times in a row: how long one launch takes,
+ * in microseconds, @UPPER@_LAUNCHES numbers in the order of the JSON's device.order. Kernels that write over
+ * what they read compute on their own results meanwhile, which takes the same time. */
+int @NAME@_profile(void *workspace, const void *const inputs[], void *const outputs[], float microseconds[]);
+
 /* The CUresult with which the driver last refused a call of this model's; 0 where it refused none. */
 int @NAME@_driver_result(void);
 #ifdef __cplusplus
@@ -161,6 +166,7 @@ def device_text(info: ArtifactInfo) -> str:
         f"#define RTCC_DEVICE_{upper}_H 1",
         f"#define {upper}_DEVICE_BYTES UINT64_C({info.device.workspace_bytes})",
         f"#define {upper}_DEVICE_WEIGHT_BYTES UINT64_C({info.weights_bytes})",
+        f"#define {upper}_LAUNCHES {len(info.device.order)}",
         _DEVICE.replace("@NAME@", info.name).replace("@UPPER@", upper) + "#endif",
         "",
     ]

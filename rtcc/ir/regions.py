@@ -19,6 +19,11 @@ def anchor_of(body: Graph) -> Op | None:
     return None
 
 
+def main_op(body: Graph) -> Op:
+    """The op that a region is mostly about: its anchor, else the first one."""
+    return anchor_of(body) or next(iter(body.ops))
+
+
 def joined_pool(body: Graph) -> Op | None:
     """The pool that takes in what a region has computed and finished (`join-pools`), if there is one."""
     anchors = [op for op in body.ops if op.role is Role.ANCHOR]

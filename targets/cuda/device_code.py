@@ -37,6 +37,9 @@ from rtcc.errors import CodegenError, ToolMissing
 from rtcc.targets.cuda.wrapping import wrapping
 from rtcc.targets.tvm.build import KERNEL_SYMBOL, bytes_of, pointers_of, require_short_indices
 
+SYMBOL = KERNEL_SYMBOL.ljust(64, "_")
+"""What functions without a name are compiled as; there is room for the name that `DeviceCode.named` gives."""
+
 FLAGS = ("-O3", "-std=c++17", "-ftz=true", "-fmad=true", "-prec-div=true", "-prec-sqrt=true")
 """How nvcc compiles: denormals are flushed, divisions and square roots are correctly rounded."""
 
@@ -78,7 +81,7 @@ _SHARED = re.compile(r"(\d+) bytes smem")
 def build_device_code(func: tirx.PrimFunc, architecture: str) -> DeviceCode:
     """Compile one function for an architecture by NVIDIA's name ("sm_80").
 
-    Its symbol is its `global_symbol`, or `KERNEL_SYMBOL` where it has none. Raises `ToolMissing` where there
+    Its symbol is its `global_symbol`, or `SYMBOL` where it has none. Raises `ToolMissing` where there
     is no nvcc, and `CodegenError` where nvcc refuses the code, an array has 2^31 elements or more, or there
     are more threads than an index can count or an architecture can launch.
     """
@@ -168,7 +171,7 @@ def toolchain_version() -> str:
 
 
 def _symbol_of(func: tirx.PrimFunc) -> str:
-    return str((func.attrs or {}).get("global_symbol", KERNEL_SYMBOL))
+    return str((func.attrs or {}).get("global_symbol", SYMBOL))
 
 
 def _target(architecture: str) -> tvm.target.Target:

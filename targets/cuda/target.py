@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rtcc.errors import InvalidInput, Unsupported
 from rtcc.ir import DType, Graph, Layout, Module, Op, RegionOp, TensorType
@@ -20,6 +20,7 @@ from rtcc.target import (
     NO_HALOS,
     Candidate,
     Cost,
+    DeviceReport,
     Halos,
     Progress,
     Source,
@@ -34,6 +35,11 @@ from rtcc.targets.tvm.candidate_basis import error_of_sum, summed_terms
 from rtcc.targets.tvm.compile_kernels import compile_kernels, expect_kernels
 from rtcc.targets.tvm.problems import is_agnostic
 from rtcc.targets.tvm.support import why_no_kernel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rtcc.artifact import Artifact
 
 GENERATOR = "rtcc.targets.cuda.compile"
 """The module that makes kernels' code, in a worker process."""
@@ -181,6 +187,14 @@ class Cuda(Target):
         versions = {"apache-tvm": version("apache-tvm")}
         return emit_cuda(module, name, self.machine, self.model.capability, found,
                          weights_name=weights, versions=versions)  # fmt: skip
+
+    def profile(self, artifact: Artifact, inputs: Mapping[str, NDArray[Any]]) -> DeviceReport:
+        from rtcc.system.gpu import gpu_facts
+        from rtcc.targets.cuda.profile import report_of
+
+        assert artifact.info.device is not None
+        number, times = artifact.profile(inputs)
+        return report_of(artifact.info.device, times, gpu_facts(number), tf32=self.allowed.tf32)
 
     def why_unsupported(self, op: Op) -> str | None:
         if isinstance(op, RegionOp) and op.name.startswith("control."):

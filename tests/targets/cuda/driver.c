@@ -10,11 +10,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cuda.h"
 
-enum { INVALID_VALUE = 1, NOT_INITIALIZED = 3, NO_DEVICE = 100, INVALID_CONTEXT = 201, INVALID_IMAGE = 200, NOT_FOUND = 500,
+enum { INVALID_VALUE = 1, NOT_INITIALIZED = 3, NO_DEVICE = 100, INVALID_CONTEXT = 201, INVALID_IMAGE = 200,
+       NOT_FOUND = 500,
        LAUNCH_FAILED = 719, MOST = 256, NODES = 4096 };
 
 struct fake_kernel { /* of the library of kernels */
@@ -28,7 +30,7 @@ struct fake_kernel { /* of the library of kernels */
 static struct {
     int capability[2], version, devices;
     size_t memory, used;
-    int allocations, host_allocations, modules, streams, graphs, executables, retained, launches, copies, loads;
+    int allocations, host_allocations, modules, streams, events, graphs, executables, retained, launches, copies, loads;
     char failing[64];
     int result, countdown;
 } fake = {.capability = {8, 0}, .version = 13000, .devices = 1, .memory = (size_t)1 << 30}, fresh;
@@ -74,7 +76,10 @@ struct item {
     size_t bytes;
     unsigned int value;
     char *owned;            /* what the host gave, as it was then */
+    CUevent event;          /* which gets the time */
 };
+
+struct CUevent_st { struct timespec time; };
 
 struct CUstream_st { int count; struct item item[1024]; };
 static struct CUstream_st default_stream;
@@ -103,7 +108,9 @@ static void run_items(struct CUstream_st *queue)
 {
     for (int i = 0; i < queue->count; i++) {
         struct item *item = &queue->item[i];
-        if (item->executable != NULL)
+        if (item->event != NULL)
+            timespec_get(&item->event->time, TIME_UTC);
+        else if (item->executable != NULL)
             run_graph((struct CUgraph_st *)item->executable); /* its first member */
         else if (item->source != NULL)
             memcpy(item->destination, item->source, item->bytes);
@@ -165,7 +172,7 @@ static __attribute__((constructor)) void use_named_kernels(void)
 long fake_count(const char *what)
 {
 #define COUNT(name) if (strcmp(what, #name) == 0) return (long)fake.name
-    COUNT(used); COUNT(allocations); COUNT(host_allocations); COUNT(modules); COUNT(streams); COUNT(graphs);
+    COUNT(used); COUNT(allocations); COUNT(host_allocations); COUNT(modules); COUNT(streams); COUNT(events); COUNT(graphs);
     COUNT(executables); COUNT(retained); COUNT(launches); COUNT(copies); COUNT(loads);
     return -1;
 }
@@ -206,7 +213,25 @@ CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
     BEGIN("cuDeviceGetAttribute");
     if (device < FIRST_HANDLE)
         return 101;
-    *value = fake.capability[attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? 0 : 1];
+    switch (attribute) {
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = fake.capability[0]; break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = fake.capability[1]; break;
+    case 13: *value = 1410000; break;   /* kHz */
+    case 16: *value = 108; break;       /* multiprocessors */
+    case 36: *value = 1215000; break;   /* kHz, of the memory */
+    case 37: *value = 5120; break;      /* bits of its bus */
+    case 38: *value = 40 << 20; break;  /* bytes of the second cache */
+    default: return INVALID_VALUE;
+    }
+    return 0;
+}
+
+CUresult cuDeviceGetName(char *name, int length, CUdevice device)
+{
+    BEGIN("cuDeviceGetName");
+    if (device < FIRST_HANDLE)
+        return 101;
+    snprintf(name, (size_t)length, "stand-in %d", device - FIRST_HANDLE);
     return 0;
 }
 
@@ -558,6 +583,36 @@ CUresult cuGraphLaunch(CUgraphExec executable, CUstream stream)
 {
     IN_CONTEXT("cuGraphLaunch");
     return put(stream, (struct item){.executable = executable});
+}
+
+/* ---- events ---- */
+
+CUresult cuEventCreate(CUevent *event, unsigned int flags)
+{
+    IN_CONTEXT("cuEventCreate");
+    (void)flags;
+    *event = calloc(1, sizeof(**event));
+    fake.events++;
+    return 0;
+}
+
+CUresult cuEventDestroy_v2(CUevent event) { free(event); fake.events--; return 0; }
+
+CUresult cuEventRecord(CUevent event, CUstream stream)
+{
+    IN_CONTEXT("cuEventRecord");
+    event->time = (struct timespec){0};
+    return put(stream, (struct item){.event = event});
+}
+
+CUresult cuEventElapsedTime(float *milliseconds, CUevent begin, CUevent end)
+{
+    IN_CONTEXT("cuEventElapsedTime");
+    if (begin->time.tv_sec == 0 || end->time.tv_sec == 0)
+        return 600; /* not ready */
+    *milliseconds = (float)(end->time.tv_sec - begin->time.tv_sec) * 1e3f +
+                    (float)(end->time.tv_nsec - begin->time.tv_nsec) * 1e-6f;
+    return 0;
 }
 
 CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr destination, CUdeviceptr source, size_t bytes, CUstream stream)

@@ -19,12 +19,13 @@ import pytest
 from rtcc.compiler import Options, start
 from rtcc.emission.device_code import DeviceCode
 from rtcc.emission.emit_c import ModelSource
+from rtcc.emission.emit_cuda import named
 from rtcc.ir import Graph
 from rtcc.system.child_process import Child
 from rtcc.target import WeightsName
 from rtcc.targets.cuda import Cuda
 from rtcc.targets.cuda.compile import lower_kernel
-from rtcc.targets.cuda.device_code import launch_of
+from rtcc.targets.cuda.device_code import SYMBOL, launch_of
 from rtcc.text import parse_module
 from tests.targets.cuda.host_kernels import (
     Interpreted,
@@ -34,7 +35,8 @@ from tests.targets.cuda.host_kernels import (
 )
 
 COUNTED = (
-    "used", "allocations", "host_allocations", "modules", "streams", "graphs", "executables", "retained",
+    "used", "allocations", "host_allocations", "modules", "streams", "events", "graphs", "executables",
+    "retained",
 )  # fmt: skip
 """What a finished artefact leaves nothing of."""
 
@@ -56,8 +58,9 @@ def stand_in(kernel: Graph, target: Cuda, name: str) -> DeviceCode:
     """The code of a kernel, with the launch that it has, but nothing compiled."""
     func = lower_kernel(kernel, target)
     gives_up = func.params[-1].name == "code"
-    cubin, ptx = b"\x7fELF of " + name.encode(), b".version 8.0\n// " + name.encode()
-    return DeviceCode("rtcc_kernel", launch_of(func), ptx + b"\n", cubin + b"\n", 32, 0, 0, 0, gives_up)
+    what = f"{name}: {SYMBOL}".encode()
+    cubin, ptx = b"\x7fELF of " + what, b".version 8.0\n// " + what
+    return DeviceCode(SYMBOL, launch_of(func), ptx + b"\n", cubin + b"\n", 32, 0, 0, 0, gives_up)
 
 
 def hosted(
@@ -79,7 +82,7 @@ def hosted(
     stored = {name: code.to_bytes() for name, code in codes.items()}
     source = gpu.emit(module, "model", stored, weights=weights)
     assert isinstance(source, ModelSource)
-    kernels, interpreted = link_host_kernels(module, gpu, codes, folder)
+    kernels, interpreted = link_host_kernels(module, gpu, named(module, codes), folder)
     return Hosted(source.write(folder / "model.so"), source, kernels, interpreted, target)
 
 

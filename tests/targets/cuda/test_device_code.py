@@ -14,7 +14,14 @@ from tvm import tirx
 from rtcc.artifact.elf import Elf
 from rtcc.errors import CodegenError, ToolMissing
 from rtcc.targets.cuda import device_code
-from rtcc.targets.cuda.device_code import DeviceCode, Launch, build_device_code, launch_of, lowered_for_device
+from rtcc.targets.cuda.device_code import (
+    SYMBOL,
+    DeviceCode,
+    Launch,
+    build_device_code,
+    launch_of,
+    lowered_for_device,
+)
 from rtcc.targets.tvm.function_builder import vector
 from tests.targets.cuda.nvcc import needs_nvcc
 
@@ -49,7 +56,7 @@ def test_code_says_what_it_needs() -> None:
     assert 8 <= made.registers <= 40
     assert made.gives_up
     assert b".target sm_80" in made.ptx
-    assert b".entry rtcc_kernel(" in made.ptx
+    assert f".entry {SYMBOL}(".encode() in made.ptx
     symbols = Elf(made.cubin, "cubin").symbols
     assert made.symbol in {symbol.name for symbol in symbols if symbol.is_global and symbol.is_defined}
     assert DeviceCode.from_bytes(made.to_bytes()) == made

@@ -48,7 +48,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Hosted:
 
 
 class Tensor:
-    """A producer as PyTorch is one: NumPy's own capsule of memory that the driver gave, said to be a GPU's."""
+    """A producer as PyTorch is one: NumPy's own capsule of the driver's memory, said to be a GPU's."""
 
     def __init__(self, here: Driver, array: Any, device: tuple[int, int] = (CUDA, 0), **says: Any) -> None:
         """says: what the capsule holds otherwise than the truth; versioned: whether it has a version."""
@@ -66,7 +66,7 @@ class Tensor:
         self.asked.append(options)
         if not self.versioned and "max_version" in options:
             raise TypeError("an unexpected keyword argument")
-        capsule = self.array.__dlpack__(**({"max_version": (1, 0)} if self.versioned else {}))
+        capsule: Any = self.array.__dlpack__(max_version=(1, 0) if self.versioned else None)
         name = b"dltensor_versioned" if self.versioned else b"dltensor"
         pointer = ctypes.pythonapi.PyCapsule_GetPointer
         pointer.argtypes, pointer.restype = [ctypes.py_object, ctypes.c_char_p], ctypes.c_void_p
@@ -90,7 +90,7 @@ RESULTS = np.zeros((6, 4), np.float32), np.zeros(2, np.float32)
 
 
 def _ran(driver: str, found: Hosted, says: dict[str, Any], number: int | None) -> list[Any]:
-    """The results, what was asked of the tensors, and which of their arrays live once the binding is closed."""
+    """The results, what tensors were asked, which of their arrays live before and after closing."""
     here = Driver(driver)
     here.device(devices=2)
     here.use(found)
