@@ -59,7 +59,7 @@ def verify_kernels(
         folder = Path(name)
         library = link_kernels(target.runnable({k: objects[k] for k in compiled}), target.machine, folder)
         text = folder / "kernels.rtir"
-        write_module(_kernels_alone(module), text)
+        write_module(kernels_alone(module), text)
         scratch = scratch_of(module)
         kernels = Kernels(text, library, tuple((name, scratch.get(name, 0)) for name in compiled))
         child.call(None, open_kernels, kernels)
@@ -89,7 +89,7 @@ def scratch_of(module: Module) -> dict[str, int]:
     }
 
 
-def _kernels_alone(module: Module) -> Module:
+def kernels_alone(module: Module) -> Module:
     """A module of the same kernels, with the constants that they read and nothing else; for printing only."""
     alone = Module(level="kernels", target=module.target, dimensions=module.dimensions)
     alone.kernels = module.kernels

@@ -77,6 +77,8 @@ struct item {
     unsigned int value;
     char *owned;            /* what the host gave, as it was then */
     CUevent event;          /* which gets the time */
+    const struct fake_kernel *kernel;
+    unsigned long long values[64];
 };
 
 struct CUevent_st { struct timespec time; };
@@ -97,6 +99,15 @@ static int put(CUstream stream, struct item item)
 
 static void run_graph(struct CUgraph_st *graph);
 
+static void run_kernel(const struct fake_kernel *kernel, const unsigned long long *values)
+{
+    void *parameters[64];
+    for (unsigned int i = 0; i < kernel->parameters; i++)
+        parameters[i] = (void *)(size_t)values[i];
+    kernel->function(parameters);
+    fake.launches++;
+}
+
 static void forget_items(struct CUstream_st *queue)
 {
     for (int i = 0; i < queue->count; i++)
@@ -108,7 +119,9 @@ static void run_items(struct CUstream_st *queue)
 {
     for (int i = 0; i < queue->count; i++) {
         struct item *item = &queue->item[i];
-        if (item->event != NULL)
+        if (item->kernel != NULL)
+            run_kernel(item->kernel, item->values);
+        else if (item->event != NULL)
             timespec_get(&item->event->time, TIME_UTC);
         else if (item->executable != NULL)
             run_graph((struct CUgraph_st *)item->executable); /* its first member */
@@ -528,16 +541,12 @@ static void *side(const struct rtcc_copied *side)
 
 static void run_node(struct CUgraphNode_st *node)
 {
-    void *parameters[64];
     if (node->kernel == NULL) {
         memcpy(side(&node->copy.destination), side(&node->copy.source), node->copy.width);
         fake.copies++;
         return;
     }
-    for (unsigned int i = 0; i < node->kernel->parameters; i++)
-        parameters[i] = (void *)(size_t)node->values[i];
-    node->kernel->function(parameters);
-    fake.launches++;
+    run_kernel(node->kernel, node->values);
 }
 
 /* Of all nodes that may run, the one that was added last. */
@@ -613,6 +622,35 @@ CUresult cuEventElapsedTime(float *milliseconds, CUevent begin, CUevent end)
     *milliseconds = (float)(end->time.tv_sec - begin->time.tv_sec) * 1e3f +
                     (float)(end->time.tv_nsec - begin->time.tv_nsec) * 1e-6f;
     return 0;
+}
+
+CUresult cuMemcpyDtoH_v2(void *destination, CUdeviceptr source, size_t bytes)
+{
+    IN_CONTEXT("cuMemcpyDtoH_v2");
+    if (block_of(source, bytes) < 0)
+        return INVALID_VALUE;
+    run_items(&default_stream);
+    memcpy(destination, (const void *)(size_t)source, bytes);
+    return 0;
+}
+
+CUresult cuLaunchKernel(CUfunction function, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx,
+                        unsigned int by, unsigned int bz, unsigned int shared, CUstream stream, void **parameters,
+                        void **extra)
+{
+    IN_CONTEXT("cuLaunchKernel");
+    const struct fake_kernel *kernel = (const struct fake_kernel *)function;
+    const unsigned int grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
+    struct item item = {.kernel = kernel};
+    (void)shared, (void)extra;
+    if (memcmp(kernel->grid, grid, sizeof(grid)) != 0 || memcmp(kernel->block, block, sizeof(block)) != 0)
+        return INVALID_VALUE;
+    for (unsigned int i = 0; i < kernel->parameters; i++) {
+        memcpy(&item.values[i], parameters[i], 8);
+        if (block_of(item.values[i], 1) < 0)
+            return INVALID_VALUE;
+    }
+    return put(stream, item);
 }
 
 CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr destination, CUdeviceptr source, size_t bytes, CUstream stream)
