@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rtcc.ir import DType, Module, Value
+from rtcc.ir import DType, Graph, Module, Op, Return, Value
 from rtcc.ir.ops import math
 from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.axes import normal_axis
@@ -20,6 +21,8 @@ from rtcc.target import Illegal, Target, target_of
 HEADS_FIRST, NUMBERS_BEFORE_TOKENS = (0, 2, 1, 3), (0, 2, 3, 1)
 """From [batch, tokens, heads, size] to what products want on the left and, of keys, on the right."""
 
+_FLOATS = (DType.F32, DType.F16)
+
 
 @dataclass(frozen=True)
 class FuseAttention(Pass):
@@ -28,8 +31,9 @@ class FuseAttention(Pass):
     transpose(mat_mul(softmax(mat_mul(transpose(q), transpose(k))·c + mask), transpose(v)))
       →  token_attention(q, k, v, mask) {scale = c}
 
-    The factor may stand on either side of the first product, or on both. Only where the target's candidates
-    for the new operator hold a legal one.
+    The factor may stand on either side of the first product, or on both. In float32 and float16; only where
+    the target's candidates for the new operator hold a legal one that is predicted to take no longer than the
+    operators it replaces, one by one.
     """
 
     exactness = reassociates(1e-5)
@@ -40,15 +44,52 @@ class FuseAttention(Pass):
         @rewrite(Transpose)
         def fuse(op: Transpose, rw: Rewriter) -> None:
             found = attention_of(op)
-            if found is not None and is_offered(found, target):
+            if found is not None and pays(found, op, target):
                 rw.replace(op, found)
 
         return apply(module, (fuse,), self.name)
 
 
-def is_offered(op: TokenAttention, target: Target) -> bool:
-    """Whether the target has a kernel."""
-    return any(not isinstance(each.cost, Illegal) for each in target.candidates(op, ()))
+def pays(op: TokenAttention, last: Op, target: Target) -> bool:
+    """Whether the target has a kernel that is as fast as the operators up to the last one that it replaces."""
+    found = _least_seconds(op, target)
+    if found is None:
+        return False
+    apart = 0.0
+    for each in _replaced(last, op.present_operands):
+        seconds = _least_seconds(each, target)
+        apart += _alone_seconds(each, target) if seconds is None else seconds
+    return found <= apart
+
+
+def _replaced(last: Op, operands: Sequence[Value]) -> list[Op]:
+    """The operators between some values and the last one."""
+    found: list[Op] = []
+    waiting = [last.results[0]]
+    while waiting:
+        value = waiting.pop()
+        if value in operands or value.producer is None or value.producer in found:
+            continue
+        found.append(value.producer)
+        waiting += value.producer.present_operands
+    return found
+
+
+def _least_seconds(op: Op, target: Target) -> float | None:
+    """What the fastest candidate for an operator takes; None where none is legal."""
+    candidates = target.candidates(op, ())
+    return min((each.seconds for each in candidates if not isinstance(each.cost, Illegal)), default=None)
+
+
+def _alone_seconds(op: Op, target: Target) -> float:
+    """What plain loops for one operator take; elementwise ones join what stands before them."""
+    if op.elementwise:
+        return 0.0
+    body = Graph("alone", [(None, value.type) for value in op.present_operands])
+    copy = op.clone(dict(zip(op.present_operands, body.parameters, strict=True)))
+    body.append(copy)
+    body.append(Return(copy.results[0]))
+    return target.loops_cost(body, [None] * len(body.parameters), None).total
 
 
 def attention_of(op: Transpose) -> TokenAttention | None:
@@ -59,7 +100,7 @@ def attention_of(op: Transpose) -> TokenAttention | None:
     value, weights = _before(weighted.right, HEADS_FIRST), weighted.left.producer
     if value is None or not isinstance(weights, Softmax) or not weights.result.has_one_use:
         return None
-    if normal_axis(weights, weights.axis, weights.type.rank) != 3 or weights.type.dtype is not DType.F32:
+    if normal_axis(weights, weights.axis, weights.type.rank) != 3 or weights.type.dtype not in _FLOATS:
         return None
     for scores, mask in _masked(weights.data):
         found = _scaled_product(scores)

@@ -34,7 +34,7 @@ class Instruction:
     @property
     def source(self) -> str:
         """The function's CUDA C."""
-        kind = {"void": "void", "float32": "float", "int32": "int"}[self.result]
+        kind = {"void": "void", "float32": "float", "int32": "int", "uint32": "unsigned"}[self.result]
         return f"\n__forceinline__ __device__ {kind} {self.name}({self.parameters}) {{\n  {self.body}\n}}\n"
 
 
@@ -106,6 +106,15 @@ MMA = {
 }
 """sums[16x8] += left[16xk] · right[kx8], by the element of the left matrix; uint8: times int8."""
 
+PACK_HALVES = Instruction(
+    "rtcc_pack_halves",
+    "float lower, float upper",
+    "unsigned halves;"
+    ' asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(halves) : "f"(upper), "f"(lower)); return halves;',
+    "uint32",
+)
+"""Two floats, each rounded to a half, as one register of a fragment."""
+
 SHUFFLE_XOR = Instruction(
     "rtcc_shuffle_xor",
     "float value, int lanes",
@@ -118,7 +127,7 @@ ALL: dict[str, Instruction] = {
     each.name: each
     for each in (
         *COPIES.values(), COMMIT, *map(wait, range(MOST_GROUPS + 1)), LDMATRIX, LDMATRIX_TRANSPOSED,
-        *MMA.values(), SHUFFLE_XOR,
+        *MMA.values(), PACK_HALVES, SHUFFLE_XOR,
     )
 }  # fmt: skip
 """All of them by name."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rtcc.errors import InvalidInput, Unsupported
 from rtcc.ir import DType, Graph, Layout, Module, Op, RegionOp, TensorType
 from rtcc.ir.ops import math, pooling
+from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.cast import Cast
 from rtcc.ir.ops.normalization import InstanceNormalization, LayerNormalization, RMSNormalization
 from rtcc.ir.ops.softmax import LogSoftmax, Softmax
@@ -129,6 +130,8 @@ class Cuda(Target):
     def candidates(
         self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS, *, weights: int = 0
     ) -> tuple[Candidate, ...]:
+        if isinstance(anchor, TokenAttention):
+            return tiled_candidates(anchor, constants, self.allowed)
         terms = summed_terms(anchor)
         if terms is None:
             return ()
@@ -160,7 +163,9 @@ class Cuda(Target):
 
     def lowering_passes(self, level: str) -> str:
         chosen = f"select-conv{{conv={GENERIC}}}" if level == "-O0" else "select-conv{transforms=false}"
-        return f"legalize,fold-constants,expand-loops,fuse,{chosen},select-layout,outline-kernels,plan-memory"
+        attention = ",fuse-attention" if level == "-O2" else ""
+        before = f"legalize,fold-constants,expand-loops{attention},fuse"
+        return f"{before},{chosen},select-layout,outline-kernels,plan-memory"
 
     def expect_code(self) -> None:
         expect_kernels(SOURCES, GENERATOR)

@@ -10,10 +10,14 @@ from tvm import tirx
 from rtcc.errors import InvalidInput
 from rtcc.ir import Graph, Op, Value
 from rtcc.ir.ops import nn
+from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.ir.regions import anchor_of
 from rtcc.target import GENERIC
 from rtcc.targets.cuda.kernels import (
+    attention_fragments,
+    attention_lanes,
+    attention_tiles,
     depthwise,
     depthwise_tiles,
     fragment_tiles,
@@ -23,11 +27,14 @@ from rtcc.targets.cuda.kernels import (
     tensor_conv,
     tensor_matmul,
 )
+from rtcc.targets.cuda.kernels.attention_tiles import AttentionTile
 from rtcc.targets.cuda.kernels.depthwise_tiles import DepthwiseNumbers, DepthwiseTile
 from rtcc.targets.cuda.kernels.fragment_tiles import FragmentTile, Kind
 from rtcc.targets.cuda.kernels.gemm_tiles import GemmTile
 from rtcc.targets.cuda.target import Cuda
 from rtcc.targets.cuda.tiled_candidates import (
+    ATTENTION,
+    ATTENTION_KINDS,
     DEPTHWISE,
     IMPLICIT_GEMM,
     MATMUL,
@@ -41,7 +48,7 @@ from rtcc.targets.tvm.kernels.epilogue import Position
 from rtcc.targets.tvm.lower.anchors import RegionEpilogue, product_coordinates, require_tile, result_layout
 from rtcc.targets.tvm.lower.integer_anchors import SumEpilogue, place_of
 from rtcc.targets.tvm.lower.kernel import integer, storage_type
-from rtcc.targets.tvm.problems import im2col_problem, matmul_problem
+from rtcc.targets.tvm.problems import im2col_problem, matmul_problem, token_attention_problem
 
 
 def tiled_kernel(graph: Graph, target: Cuda) -> tirx.PrimFunc | None:
@@ -155,6 +162,17 @@ def _tensor_matmul(graph: Graph, op: nn.MatMul | nn.Gemm | MatMulSum, target: Cu
     return _finished(tensor_matmul.make(problem, kind, epilogue, tile, result), graph, epilogue)
 
 
+def _attention(graph: Graph, op: TokenAttention, target: Cuda) -> tirx.PrimFunc:
+    kind, problem = ATTENTION_KINDS[op.type.dtype], token_attention_problem(op, 1)
+    tile = AttentionTile(*graph.attributes["tile"])
+    reason = attention_tiles.attention_illegal(problem, kind)
+    if reason := reason or attention_tiles.tile_illegal(problem, tile, kind):
+        raise InvalidInput("bad-tile", f"{op.name}: {reason}", where=str(op.location) or None,
+                           hint="select-conv chooses tiles: run it again")  # fmt: skip
+    func = (attention_lanes if kind is None else attention_fragments).make(problem, tile)
+    return _finished(func, graph, RegionEpilogue(graph, op, [*op.present_operands], _same))
+
+
 def _kind(op: Op, data: Value, target: Cuda) -> Kind:
     """How tensor cores multiply the op's data."""
     kind = target.allowed.kind(data.type.dtype)
@@ -176,5 +194,6 @@ _KERNELS: dict[str, Callable[..., tirx.PrimFunc]] = {
     DEPTHWISE: _depthwise,
     MATMUL: _matmul,
     TENSOR_CORES: _on_tensor_cores,
+    ATTENTION: _attention,
 }
 """(graph, anchor, target) → the kernel, by algorithm."""

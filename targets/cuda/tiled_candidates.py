@@ -8,24 +8,32 @@ from math import prod
 
 from rtcc.ir import DType, Layout, Op
 from rtcc.ir.ops import nn
+from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
 from rtcc.rounding.bounded import SINGLE, sum_error
 from rtcc.target import Candidate, Cost, Illegal
 from rtcc.targets.cuda.cost import tiled_cost
 from rtcc.targets.cuda.gpus import Gpu
-from rtcc.targets.cuda.kernels import depthwise_tiles, fragment_tiles, gemm_tiles
+from rtcc.targets.cuda.kernels import attention_tiles, depthwise_tiles, fragment_tiles, gemm_tiles
 from rtcc.targets.cuda.kernels.fragment_tiles import FragmentTile, Kind
 from rtcc.targets.cuda.kernels.gemm_tiles import GemmShape, Multiprocessors
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem
-from rtcc.targets.tvm.problems import im2col_problem, matmul_problem, product_problem
+from rtcc.targets.tvm.problems import (
+    im2col_problem,
+    matmul_problem,
+    product_problem,
+    token_attention_problem,
+)
 
 IMPLICIT_GEMM, DEPTHWISE, MATMUL, TENSOR_CORES = "implicit_gemm", "depthwise", "matmul", "tensor_cores"
+ATTENTION = "attention"
 
 ALGORITHMS: dict[str, str] = {
     IMPLICIT_GEMM: "convolution of plain f32 tensors as a product, its pixels gathered as they are needed",
     DEPTHWISE: "convolution with one filter per channel: plain f32, else blocks of channels",
     MATMUL: "matrix product in f32: slabs of both operands in shared memory; constants are packed",
     TENSOR_CORES: "convolutions and products on tensor cores: f16, bf16, bytes, with tf32=yes f32",
+    ATTENTION: "products and softmax of attention in one kernel: f32, f16 on tensor cores",
 }
 """What `tiled_candidates` can give, and what it is."""
 
@@ -34,6 +42,9 @@ OLDEST = (8, 0)
 
 TF32_ERROR = 2.0**-9
 """Of a product of two float32 that lose their last 13 bits, relative to it."""
+
+HALF_ERROR = 2.0**-11
+"""Of a number that is rounded to a half, relative to it."""
 
 
 _KINDS = {DType.F16: Kind.F16, DType.BF16: Kind.BF16, DType.I8: Kind.S8, DType.U8: Kind.U8}
@@ -89,6 +100,8 @@ def _all_candidates(anchor: Op, constants: Container[int], allowed: Allowed) -> 
             return _matmul(anchor, constants, allowed), _tensor_matmul(anchor, constants, allowed)
         case MatMulSum():
             return (_tensor_matmul(anchor, constants, allowed),)
+        case TokenAttention():
+            return (_attention(anchor, allowed),)
         case _:
             return ()
 
@@ -237,6 +250,29 @@ def tensor_product(op: nn.Gemm | nn.MatMul | MatMulSum, *, packed: bool) -> Matm
 def columns_axis(op: Op) -> int:
     """The axis of the right-hand matrix along which the results' columns lie."""
     return 0 if isinstance(op, nn.Gemm) and op.transB else 1
+
+
+# ----------------------------------------------------------------------------------------------- attention
+
+
+def _attention(op: TokenAttention, allowed: Allowed) -> Candidate:
+    if op.type.dtype not in ATTENTION_KINDS:
+        return _illegal(ATTENTION, f"it computes in f32 and f16, this is {op.type.dtype.value}")
+    kind, problem = ATTENTION_KINDS[op.type.dtype], token_attention_problem(op, 1)
+    if reason := attention_tiles.attention_illegal(problem, kind):
+        return _illegal(ATTENTION, reason)
+    gpu = allowed.multiprocessors
+    tiles = attention_tiles.best_tiles(problem, kind, gpu)
+    if not tiles:
+        return _illegal(ATTENTION, f"no tile suits heads of {problem.size} and {problem.width} numbers")
+    cycles = attention_tiles.cycles(problem, tiles[0], kind, gpu)
+    errors = sum_error(problem.size, SINGLE) + sum_error(problem.length, SINGLE)
+    error = errors if kind is None else 2 * errors + HALF_ERROR
+    return Candidate(ATTENTION, _cost(op, cycles, allowed), error, astuple(tiles[0]))
+
+
+ATTENTION_KINDS: dict[DType, Kind | None] = {DType.F32: None, DType.F16: Kind.F16}
+"""How products of attention are computed: on tensor cores, or by threads."""
 
 
 # --------------------------------------------------------------------------------------------------- costs

@@ -44,6 +44,7 @@ class DeviceFunctions:
         self._groups: list[list[Copy]] = []
         self._meanings: dict[str, Callable[..., Any]] = {
             instructions.COMMIT.name: self._commit,
+            instructions.PACK_HALVES.name: _packed_halves,
             instructions.SHUFFLE_XOR.name: self._shuffle_xor,
             instructions.LDMATRIX.name: self._ldmatrix,
             instructions.LDMATRIX_TRANSPOSED.name: partial(self._ldmatrix, transposed=True),
@@ -155,6 +156,11 @@ class DeviceFunctions:
             self._put_by_warp(sums, before + sums_of(product.astype(before.dtype)), mask)
 
         return multiply
+
+
+def _packed_halves(mask: Mask, lower: Values, upper: Values) -> Values:
+    pair = np.stack(np.broadcast_arrays(lower, upper), axis=-1).astype(np.float16)
+    return np.ascontiguousarray(pair).view(np.uint32)[..., 0]
 
 
 LANES = np.arange(WARP)
