@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rtcc.ir import DType, Graph, Module, Op, Return, Value
+from rtcc.ir import DType, Graph, Location, Module, Op, Return, Value
 from rtcc.ir.ops import math
 from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.axes import normal_axis
@@ -45,6 +44,7 @@ class FuseAttention(Pass):
         def fuse(op: Transpose, rw: Rewriter) -> None:
             found = attention_of(op)
             if found is not None and pays(found, op, target):
+                found.location = _location(found, op)
                 rw.replace(op, found)
 
         return apply(module, (fuse,), self.name)
@@ -56,15 +56,15 @@ def pays(op: TokenAttention, last: Op, target: Target) -> bool:
     if found is None:
         return False
     apart = 0.0
-    for each in _replaced(last, op.present_operands):
+    for each in _replaced(op, last):
         seconds = _least_seconds(each, target)
         apart += _alone_seconds(each, target) if seconds is None else seconds
     return found <= apart
 
 
-def _replaced(last: Op, operands: Sequence[Value]) -> list[Op]:
-    """The operators between some values and the last one."""
-    found: list[Op] = []
+def _replaced(op: TokenAttention, last: Op) -> list[Op]:
+    """The operators from those that read its operands to the last one, that one first."""
+    operands, found = list(op.present_operands), list[Op]()
     waiting = [last.results[0]]
     while waiting:
         value = waiting.pop()
@@ -73,6 +73,12 @@ def _replaced(last: Op, operands: Sequence[Value]) -> list[Op]:
         found.append(value.producer)
         waiting += value.producer.present_operands
     return found
+
+
+def _location(op: TokenAttention, last: Op) -> Location:
+    """Of the products, what is between them, and the last transpose: it is called after the first product."""
+    replaced = reversed(_replaced(op, last))
+    return Location().merge(*(each.location for each in replaced if not isinstance(each, Transpose)))
 
 
 def _least_seconds(op: Op, target: Target) -> float | None:
