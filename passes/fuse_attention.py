@@ -51,7 +51,7 @@ class FuseAttention(Pass):
 
 
 def pays(op: TokenAttention, last: Op, target: Target) -> bool:
-    """Whether the target has a kernel that is as fast as the operators up to the last one that it replaces."""
+    """Whether the target has a kernel that is as fast as the operators that it replaces."""
     found = _least_seconds(op, target)
     if found is None:
         return False

@@ -15,9 +15,9 @@ A block has some queries of a head, and meets its keys and values slab by slab:
         sums[m] += Σ_l powers[m, l] · V[l]
     output[m] = sums[m] / total[m]
 
-Powers are of two: factor and mask are scaled by log2(e). Where no key has been seen `most` is -inf, and powers
-are taken of the scores themselves: they are 0, as is the total of a query that may see no key, whose result
-is NaN.
+Powers are of two: factor and mask are scaled by log2(e). Where no key has been seen `most` is -inf, and the
+powers are those of the scores themselves: they are 0, as is the total of a query that may see no key, whose
+result is NaN.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ class AttentionKernel:
                 exists += [] if width == numbers else [column < numbers]
                 kernel.copy_async(
                     held, [begin + row * pitch + column], source,
-                    [self.image, first + row, self.head, column], chunk, tirx.all(*exists) if exists else None,
+                    [self.image, first + row, self.head, column], chunk,
+                    tirx.all(*exists) if exists else None,
                 )  # fmt: skip
 
     @contextmanager

@@ -2,8 +2,9 @@
 """Attention of halves on tensor cores; sums, powers and statistics are float32 in registers.
 
 A warp has 16 queries and, of each slab, the keys of its slice. The fragment that holds its sums of products
-with keys is, rounded to halves, the left fragment of the products with values: nothing is passed on. Queries lie
-in the last stage of the slabs until they are fragments. Slices join their sums at the end, in shared memory.
+with keys is, rounded to halves, the left fragment of the products with values: nothing is passed on. Queries
+lie in the last stage of the slabs until they are fragments. Slices join their sums at the end, in shared
+memory.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ class _Fragments(AttentionKernel):
         """Registers: rows 0 to 7 and 8 to 15 of the first eight terms, then of the others."""
         slabs = self.slabs
         row = self.warp_row + tirx.truncmod(self.matrix, 2) * 8 + self.line
-        place = (self.tile.stages - 1) * slabs.stage + row * slabs.key_pitch + tirx.truncdiv(self.matrix, 2) * 8
-        place = self.kernel.bind("query_row", place)
+        begin = (self.tile.stages - 1) * slabs.stage + tirx.truncdiv(self.matrix, 2) * 8
+        place = self.kernel.bind("query_row", begin + row * slabs.key_pitch)
         with self.kernel.unrolled("c", self.terms) as c:
             self._load(queries[c * 4], place + c * PAIR)
 
@@ -188,7 +189,7 @@ class _Fragments(AttentionKernel):
             kernel.store(parts, [place(self.slice, count + upper)], total[upper])
             kernel.store(parts, [place(self.slice, count + 2 + upper)], most[upper])
         kernel.barrier()
-        factors = [self._factors(lambda part, number: parts[place(part, number)], upper) for upper in range(2)]
+        factors = [self._factors(lambda *at: parts[place(*at)], upper) for upper in range(2)]
         with kernel.unrolled("part", -(-self.columns // tile.slices)) as part:
             j = kernel.bind("j", part * tile.slices + self.slice)
             with kernel.when(None if self.columns % tile.slices == 0 else j < self.columns):

@@ -1,8 +1,8 @@
 # pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-"""Attention in float32: half a warp shares some queries, whose sums and statistics its threads keep in registers.
+"""Attention in float32: half a warp shares some queries, with their sums and statistics in registers.
 
-Its threads take every 16th key of a slab, for all of its queries; the powers go through shared memory, and for
-the products with values each thread has some columns. Where a value has fewer than 16 groups of four, the
+Its threads take every 16th key of a slab, for all of its queries; the powers go through shared memory, and
+for the products with values each thread has some columns. Where a value has fewer than 16 groups of four, the
 threads left over take other keys, and their sums are added up at the end.
 """
 
