@@ -20,7 +20,7 @@ from rtcc.target import Illegal, Target, target_of
 HEADS_FIRST, NUMBERS_BEFORE_TOKENS = (0, 2, 1, 3), (0, 2, 3, 1)
 """From [batch, tokens, heads, size] to what products want on the left and, of keys, on the right."""
 
-_FLOATS = (DType.F32, DType.F16)
+_FLOATS = (DType.F32, DType.F16, DType.BF16)
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class FuseAttention(Pass):
     transpose(mat_mul(softmax(mat_mul(transpose(q), transpose(k))·c + mask), transpose(v)))
       →  token_attention(q, k, v, mask) {scale = c}
 
-    The factor may stand on either side of the first product, or on both. In float32 and float16; only where
-    the target's candidates for the new operator hold a legal one that is predicted to take no longer than the
-    operators it replaces, one by one.
+    The factor may stand on either side of the first product, or on both. In float32, float16 and bfloat16;
+    only where the target's candidates for the new operator hold a legal one that is predicted to take no
+    longer than the operators it replaces, one by one.
     """
 
     exactness = reassociates(1e-5)

@@ -106,14 +106,18 @@ MMA = {
 }
 """sums[16x8] += left[16xk] · right[kx8], by the element of the left matrix; uint8: times int8."""
 
-PACK_HALVES = Instruction(
-    "rtcc_pack_halves",
-    "float lower, float upper",
-    "unsigned halves;"
-    ' asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(halves) : "f"(upper), "f"(lower)); return halves;',
-    "uint32",
-)
-"""Two floats, each rounded to a half, as one register of a fragment."""
+def _pack(kind: str) -> Instruction:
+    return Instruction(
+        f"rtcc_pack_{kind}",
+        "float lower, float upper",
+        "unsigned pair;"
+        f' asm("cvt.rn.{kind}x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(upper), "f"(lower)); return pair;',
+        "uint32",
+    )
+
+
+PACK = {"float16": _pack("f16"), "bfloat16": _pack("bf16")}
+"""Two floats, each rounded to so many bits, as one register of a fragment."""
 
 SHUFFLE_XOR = Instruction(
     "rtcc_shuffle_xor",
@@ -127,7 +131,7 @@ ALL: dict[str, Instruction] = {
     each.name: each
     for each in (
         *COPIES.values(), COMMIT, *map(wait, range(MOST_GROUPS + 1)), LDMATRIX, LDMATRIX_TRANSPOSED,
-        *MMA.values(), PACK_HALVES, SHUFFLE_XOR,
+        *MMA.values(), *PACK.values(), SHUFFLE_XOR,
     )
 }  # fmt: skip
 """All of them by name."""

@@ -74,6 +74,14 @@ class _ConvSumEpilogue(SumEpilogue):
         return value + buffers[self.operands.index(offset)][tuple(index)]
 
 
+class _AttentionEpilogue(RegionEpilogue):
+    """What becomes of attention's results, whose values are no addend."""
+
+    @property
+    def _addend(self) -> None:
+        return None
+
+
 def _same(at: Position) -> Position:
     return at
 
@@ -169,8 +177,11 @@ def _attention(graph: Graph, op: TokenAttention, target: Cuda) -> tirx.PrimFunc:
     if reason := reason or attention_tiles.tile_illegal(problem, tile, kind):
         raise InvalidInput("bad-tile", f"{op.name}: {reason}", where=str(op.location) or None,
                            hint="select-conv chooses tiles: run it again")  # fmt: skip
-    func = (attention_lanes if kind is None else attention_fragments).make(problem, tile)
-    return _finished(func, graph, RegionEpilogue(graph, op, [*op.present_operands], _same))
+    epilogue = _AttentionEpilogue(graph, op, [*op.present_operands], _same)
+    if kind is None:
+        return _finished(attention_lanes.make(problem, epilogue, tile), graph, epilogue)
+    result = storage_type(graph.returned[0].type)
+    return _finished(attention_fragments.make(problem, kind, epilogue, tile, result), graph, epilogue)
 
 
 def _kind(op: Op, data: Value, target: Cuda) -> Kind:

@@ -10,7 +10,7 @@ from rtcc.ir import DType, Layout, Op
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
-from rtcc.rounding.bounded import SINGLE, sum_error
+from rtcc.rounding.bounded import NARROW, SINGLE, sum_error
 from rtcc.target import Candidate, Cost, Illegal
 from rtcc.targets.cuda.cost import tiled_cost
 from rtcc.targets.cuda.gpus import Gpu
@@ -33,7 +33,7 @@ ALGORITHMS: dict[str, str] = {
     DEPTHWISE: "convolution with one filter per channel: plain f32, else blocks of channels",
     MATMUL: "matrix product in f32: slabs of both operands in shared memory; constants are packed",
     TENSOR_CORES: "convolutions and products on tensor cores: f16, bf16, bytes, with tf32=yes f32",
-    ATTENTION: "products and softmax of attention in one kernel: f32, f16 on tensor cores",
+    ATTENTION: "products and softmax of attention in one kernel: f32, f16 and bf16 on tensor cores",
 }
 """What `tiled_candidates` can give, and what it is."""
 
@@ -42,9 +42,6 @@ OLDEST = (8, 0)
 
 TF32_ERROR = 2.0**-9
 """Of a product of two float32 that lose their last 13 bits, relative to it."""
-
-HALF_ERROR = 2.0**-11
-"""Of a number that is rounded to a half, relative to it."""
 
 
 _KINDS = {DType.F16: Kind.F16, DType.BF16: Kind.BF16, DType.I8: Kind.S8, DType.U8: Kind.U8}
@@ -257,7 +254,7 @@ def columns_axis(op: Op) -> int:
 
 def _attention(op: TokenAttention, allowed: Allowed) -> Candidate:
     if op.type.dtype not in ATTENTION_KINDS:
-        return _illegal(ATTENTION, f"it computes in f32 and f16, this is {op.type.dtype.value}")
+        return _illegal(ATTENTION, f"it computes in f32, f16 and bf16, this is {op.type.dtype.value}")
     kind, problem = ATTENTION_KINDS[op.type.dtype], token_attention_problem(op, 1)
     if reason := attention_tiles.attention_illegal(problem, kind):
         return _illegal(ATTENTION, reason)
@@ -267,11 +264,13 @@ def _attention(op: TokenAttention, allowed: Allowed) -> Candidate:
         return _illegal(ATTENTION, f"no tile suits heads of {problem.size} and {problem.width} numbers")
     cycles = attention_tiles.cycles(problem, tiles[0], kind, gpu)
     errors = sum_error(problem.size, SINGLE) + sum_error(problem.length, SINGLE)
-    error = errors if kind is None else 2 * errors + HALF_ERROR
+    error = errors if kind is None else 2 * errors + NARROW[op.type.dtype].roundoff
     return Candidate(ATTENTION, _cost(op, cycles, allowed), error, astuple(tiles[0]))
 
 
-ATTENTION_KINDS: dict[DType, Kind | None] = {DType.F32: None, DType.F16: Kind.F16}
+ATTENTION_KINDS: dict[DType, Kind | None] = {
+    DType.F32: None, DType.F16: Kind.F16, DType.BF16: Kind.BF16
+}  # fmt: skip
 """How products of attention are computed: on tensor cores, or by threads."""
 
 

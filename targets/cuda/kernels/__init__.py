@@ -16,5 +16,8 @@ TVM.
 | tensor_matmul | products by constants on tensor cores |
 | tensor_conv | convolution on tensor cores, over blocks of channels |
 | depthwise_tiles, depthwise | convolution with one filter per channel |
+| attention_tiles | tiles of attention: queries of a block, keys of a slab |
+| attention | what both kernels share: copies, scores, statistics met slab by slab |
+| attention_fragments, attention_lanes | `attention`: 16 bits on tensor cores, float32 by threads |
 | implicit_gemm | `implicit_gemm`: convolution of plain tensors |
 """

@@ -33,8 +33,10 @@ from rtcc.targets.cuda.instructions import SHUFFLE_XOR
 from rtcc.targets.cuda.kernels.attention_tiles import AttentionTile, Slabs, attention_illegal, tile_illegal
 from rtcc.targets.cuda.kernels.fragment_tiles import Kind
 from rtcc.targets.cuda.kernels.stores import store_neighbours
+from rtcc.targets.tvm import vector_math as vm
 from rtcc.targets.tvm.function_builder import Expr, Index
 from rtcc.targets.tvm.kernels.attention.attention_problem import AttentionProblem
+from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue, Position
 
 LOG2_E = log2(e)
 
@@ -43,9 +45,15 @@ NEVER = float("-inf")
 
 
 class AttentionKernel:
-    """The kernel under construction; kind: how tensor cores multiply, None where threads do."""
+    """The kernel under construction (query, key, value[, mask], *epilogue parameters, output).
 
-    def __init__(self, problem: AttentionProblem, tile: AttentionTile, kind: Kind | None) -> None:
+    kind: how tensor cores multiply, None where threads do. result: TVM's name of the output's elements.
+    """
+
+    def __init__(
+        self, problem: AttentionProblem, kind: Kind | None, epilogue: Epilogue | None, tile: AttentionTile,
+        result: str,
+    ) -> None:  # fmt: skip
         reason = attention_illegal(problem, kind) or tile_illegal(problem, tile, kind)
         assert reason is None, reason
         self.problem, self.tile, self.slabs = problem, tile, Slabs(problem, tile, kind)
@@ -56,7 +64,8 @@ class AttentionKernel:
         self.key = kernel.buffer("key", (batch, problem.length, heads, problem.size), dtype)
         self.value = kernel.buffer("value", (batch, problem.length, heads, problem.width), dtype)
         self.mask = None if problem.mask is None else kernel.buffer("mask", problem.mask, dtype)
-        self.output = kernel.buffer("output", (batch, problem.steps, heads, problem.width), dtype)
+        self.finished = BoundEpilogue(kernel, epilogue)
+        self.output = kernel.buffer("output", (batch, problem.steps, heads, problem.width), result)
         self.held = kernel.shared("slabs", (tile.stages * self.slabs.stage,), dtype)
         block, self.head, self.image = kernel.block_index
         self.first = kernel.bind("first", block * tile.rows)
@@ -130,7 +139,10 @@ class AttentionKernel:
         if self.mask is not None and problem.mask is not None:
             places = (self.image, self.head, self.first + row, key)
             index = [at if size > 1 else 0 for at, size in zip(places, problem.mask, strict=True)]
-            added = self.mask[tuple(index)].astype("float32") * tirx.const(LOG2_E, "float32")
+            element = self.mask[tuple(index)]
+            is_bfloat16 = str(element.ty.dtype) == "uint16"
+            element = vm.of_bfloat16(element) if is_bfloat16 else element.astype("float32")
+            added = element * tirx.const(LOG2_E, "float32")
             if problem.mask[2] > 1 and problem.steps % self.tile.rows:
                 there = [*exists, self.first + row < problem.steps]
                 added = tirx.if_then_else(tirx.all(*there), added, tirx.const(0.0, "float32"))
@@ -163,10 +175,13 @@ class AttentionKernel:
     def store(self, row: Index, column: Index, count: int, value: Callable[[Index], Expr]) -> None:
         """Store neighbouring results of a query."""
         at = self.kernel.bind("at", self.first + row)
-        dtype = str(self.output.ty.dtype)
+
+        def finished(lane: Index) -> Expr:
+            return self.finished(value(lane), Position((self.image, at, self.head, column + lane), 3, 1))
+
         store_neighbours(
-            self.kernel, self.output, [self.image, at, self.head], column, count,
-            lambda lane: value(lane).astype(dtype), at < self.problem.steps,
+            self.kernel, self.output, [self.image, at, self.head], column, count, finished,
+            at < self.problem.steps,
         )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 # pyright: basic, reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-"""Attention of halves on tensor cores; sums, powers and statistics are float32 in registers.
+"""Attention of 16 bits on tensor cores; sums, powers and statistics are float32 in registers.
 
 A warp has 16 queries and, of each slab, the keys of its slice. The fragment that holds its sums of products
-with keys is, rounded to halves, the left fragment of the products with values: nothing is passed on. Queries
+with keys is, rounded again, the left fragment of the products with values: nothing is passed on. Queries
 lie in the last stage of the slabs until they are fragments. Slices join their sums at the end, in shared
 memory.
 """
@@ -21,6 +21,7 @@ from rtcc.targets.cuda.kernels.attention_tiles import AttentionTile
 from rtcc.targets.cuda.kernels.fragment_tiles import COLUMNS, ROWS, Kind
 from rtcc.targets.tvm.function_builder import Expr, Index
 from rtcc.targets.tvm.kernels.attention.attention_problem import AttentionProblem
+from rtcc.targets.tvm.kernels.epilogue import Epilogue
 
 PAIR = 2 * COLUMNS
 """Keys or numbers that one ldmatrix loads, and the terms of one mma."""
@@ -29,16 +30,25 @@ QUAD_LANES = 4
 """Lanes that share the rows of a fragment."""
 
 
-def make(problem: AttentionProblem, tile: AttentionTile) -> tirx.PrimFunc:
-    """The kernel (query, key, value[, mask], output), of halves all of them."""
-    return _Fragments(problem, tile).finish()
+def make(
+    problem: AttentionProblem, kind: Kind, epilogue: Epilogue | None, tile: AttentionTile, result: str
+) -> tirx.PrimFunc:
+    """The kernel (query, key, value[, mask], *epilogue parameters, output); positions are the output's.
+
+    kind: of 16 bits. result: TVM's name of the output's elements.
+    """
+    return _Fragments(problem, kind, epilogue, tile, result).finish()
 
 
 class _Fragments(AttentionKernel):
     """The kernel under construction. Numbers of a row of fragments: [2] rows, 8 apart."""
 
-    def __init__(self, problem: AttentionProblem, tile: AttentionTile) -> None:
-        super().__init__(problem, tile, Kind.F16)
+    def __init__(
+        self, problem: AttentionProblem, kind: Kind, epilogue: Epilogue | None, tile: AttentionTile,
+        result: str,
+    ) -> None:  # fmt: skip
+        super().__init__(problem, kind, epilogue, tile, result)
+        self.kind = kind.value
         kernel = self.kernel
         thread = kernel.thread_index[0]
         self.lane = kernel.bind("lane", tirx.truncmod(thread, WARP))
@@ -84,7 +94,7 @@ class _Fragments(AttentionKernel):
         self.kernel.run(load(*map(tirx.address_of, (register, self.held[place]))))
 
     def _multiply(self, sums: Expr, left: Expr, right: Expr) -> None:
-        self.kernel.run(instructions.MMA["float16"](*map(tirx.address_of, (sums, left, right))))
+        self.kernel.run(instructions.MMA[self.kind](*map(tirx.address_of, (sums, left, right))))
 
     def _load_queries(self, queries: tirx.Buffer) -> None:
         """Registers: rows 0 to 7 and 8 to 15 of the first eight terms, then of the others."""
@@ -148,16 +158,17 @@ class _Fragments(AttentionKernel):
         place = slab + self.tile.keys * slabs.key_pitch + row * slabs.value_pitch
         place = kernel.bind("value_row", place + tirx.truncdiv(self.matrix, 2) * 8)
         with kernel.unrolled("c", self.tile.own_keys // PAIR) as c:
-            halves = kernel.local("halves", (4,), "uint32")
+            pairs = kernel.local("pairs", (4,), "uint32")
             for register in range(4):
-                pair = c * 8 + register * 2
-                kernel.store(halves, [register], instructions.PACK_HALVES(powers[pair], powers[pair + 1]))
+                first = c * 8 + register * 2
+                pair = instructions.PACK[self.kind](powers[first], powers[first + 1])
+                kernel.store(pairs, [register], pair)
             with kernel.unrolled("j", self.columns // 2) as j:
                 values = kernel.local("values", (4,), "uint32")
                 at = place + c * (PAIR * slabs.value_pitch) + j * PAIR
                 self._load(values[0], at, transposed=True)
                 for half in range(2):
-                    self._multiply(sums[(j * 2 + half) * 4], halves[0], values[half * 2])
+                    self._multiply(sums[(j * 2 + half) * 4], pairs[0], values[half * 2])
 
     def _finish(self, sums: tirx.Buffer, total: tirx.Buffer) -> None:
         kernel = self.kernel

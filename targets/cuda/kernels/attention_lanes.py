@@ -15,18 +15,19 @@ from rtcc.targets.cuda.kernels.attention_tiles import LANES, AttentionTile
 from rtcc.targets.cuda.kernels.gemm_tiles import QUAD
 from rtcc.targets.tvm.function_builder import Expr, Index, vector
 from rtcc.targets.tvm.kernels.attention.attention_problem import AttentionProblem
+from rtcc.targets.tvm.kernels.epilogue import Epilogue
 
 
-def make(problem: AttentionProblem, tile: AttentionTile) -> tirx.PrimFunc:
-    """The kernel (query, key, value[, mask], output), of float32 all of them."""
-    return _Lanes(problem, tile).finish()
+def make(problem: AttentionProblem, epilogue: Epilogue | None, tile: AttentionTile) -> tirx.PrimFunc:
+    """The kernel (query, key, value[, mask], *epilogue parameters, output); positions are the output's."""
+    return _Lanes(problem, epilogue, tile).finish()
 
 
 class _Lanes(AttentionKernel):
     """The kernel under construction; keys, columns: of a thread, columns in groups of four."""
 
-    def __init__(self, problem: AttentionProblem, tile: AttentionTile) -> None:
-        super().__init__(problem, tile, None)
+    def __init__(self, problem: AttentionProblem, epilogue: Epilogue | None, tile: AttentionTile) -> None:
+        super().__init__(problem, None, epilogue, tile, "float32")
         kernel, slabs = self.kernel, self.slabs
         self.queries = kernel.shared("queries", (tile.rows * slabs.key_pitch,))
         self.powers = kernel.shared("powers", (tile.rows * slabs.power_pitch,))

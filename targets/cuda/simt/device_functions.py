@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtcc.targets.cuda import instructions
+from rtcc.targets.cuda.simt.expressions import numpy_type
 from rtcc.targets.cuda.simt.faults import KernelFault
 from rtcc.targets.cuda.simt.memory import GlobalMemory, LocalMemory, Pointer, SharedMemory
 from rtcc.targets.cuda.simt.threads import WARP, Mask, Numbers, Threads, Values
@@ -44,7 +45,6 @@ class DeviceFunctions:
         self._groups: list[list[Copy]] = []
         self._meanings: dict[str, Callable[..., Any]] = {
             instructions.COMMIT.name: self._commit,
-            instructions.PACK_HALVES.name: _packed_halves,
             instructions.SHUFFLE_XOR.name: self._shuffle_xor,
             instructions.LDMATRIX.name: self._ldmatrix,
             instructions.LDMATRIX_TRANSPOSED.name: partial(self._ldmatrix, transposed=True),
@@ -53,6 +53,8 @@ class DeviceFunctions:
             self._meanings[copy.name] = self._copying(size)
         for groups in range(instructions.MOST_GROUPS + 1):
             self._meanings[instructions.wait(groups).name] = self._waiting(groups)
+        for kind, pack in instructions.PACK.items():
+            self._meanings[pack.name] = partial(_packed, numpy_type(kind))
         for kind, product in instructions.MMA.items():
             self._meanings[product.name] = self._multiplying(kind)
 
@@ -158,8 +160,8 @@ class DeviceFunctions:
         return multiply
 
 
-def _packed_halves(mask: Mask, lower: Values, upper: Values) -> Values:
-    pair = np.stack(np.broadcast_arrays(lower, upper), axis=-1).astype(np.float16)
+def _packed(kind: npt.DTypeLike, mask: Mask, lower: Values, upper: Values) -> Values:
+    pair = np.stack(np.broadcast_arrays(lower, upper), axis=-1).astype(kind)
     return np.ascontiguousarray(pair).view(np.uint32)[..., 0]
 
 

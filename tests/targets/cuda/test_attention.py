@@ -9,8 +9,10 @@ from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
+from tvm import tirx
 
 import rtcc
 from benchmarks.models import networks
@@ -18,6 +20,7 @@ from rtcc.compiler import Options, start
 from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, TensorType
 from rtcc.ir.ops.attention import TokenAttention
+from rtcc.ir.regions import anchor_of
 from rtcc.pipeline.inputs import random_inputs
 from rtcc.target import Illegal, parse_target
 from rtcc.targets.cuda.compile import gpu_of, lower_kernel
@@ -40,6 +43,7 @@ from rtcc.targets.tvm.kernels.attention.attention_problem import AttentionProble
 from rtcc.text import parse_module, print_module
 from tests.targets.cuda.hosted import driver_in, hosted, process
 from tests.targets.cuda.nvcc import needs_nvcc
+from tests.targets.cuda.test_tensor_cores import As
 from tests.targets.cuda.test_tiled import GPU, algorithms, run
 from tests.targets.cuda.vision_transformer import vision_transformer
 
@@ -79,14 +83,20 @@ def operands_of(problem: AttentionProblem, kind: Kind | None) -> list[np.ndarray
     return [each.astype(np.float32 if kind is None else np.float16) for each in operands]
 
 
+def made(problem: AttentionProblem, tile: AttentionTile, kind: Kind | None) -> tirx.PrimFunc:
+    """The kernel; on tensor cores with results rounded to halves."""
+    if kind is None:
+        return attention_lanes.make(problem, None, tile)
+    return attention_fragments.make(problem, kind, As("float16"), tile, "float16")
+
+
 def attended(
     problem: AttentionProblem, tile: AttentionTile, kind: Kind | None, operands: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the kernel gives, and the operator in float64."""
     shape = (problem.batch, problem.steps, problem.heads, problem.width)
     found = np.full(shape, 77, operands[0].dtype)
-    make = attention_lanes.make if kind is None else attention_fragments.make
-    interpret(make(problem, tile), [*operands, found])
+    interpret(made(problem, tile, kind), [*operands, found])
     graph = Graph("main", [(f"x{n}", TensorType(DType.F64, each.shape)) for n, each in enumerate(operands)])
     op = TokenAttention(*graph.parameters, scale=problem.scale)
     with np.errstate(invalid="ignore"):
@@ -221,11 +231,6 @@ def test_few_queries_are_spread_over_more_blocks() -> None:
     assert best_tiles(replace(MINILM, batch=64), Kind.F16, gpu)[0].slices == 1
 
 
-def code_of(problem: AttentionProblem, kind: Kind | None, tile: AttentionTile, architecture: str) -> Any:
-    make = attention_lanes.make if kind is None else attention_fragments.make
-    return build_device_code(make(problem, tile), architecture)
-
-
 @needs_nvcc
 @pytest.mark.parametrize(("problem", "kind", "architecture"), [
     (MINILM, Kind.F16, "sm_90"), (VIT, Kind.F16, "sm_80"), (MINILM, None, "sm_80"), (VIT, None, "sm_90"),
@@ -233,11 +238,11 @@ def code_of(problem: AttentionProblem, kind: Kind | None, tile: AttentionTile, a
 def test_nothing_is_spilled(problem: AttentionProblem, kind: Kind | None, architecture: str) -> None:
     gpu = GPUS[architecture]
     tile = best_tiles(problem, kind, Multiprocessors(gpu.multiprocessors, gpu.lanes, gpu.registers))[0]
-    made = code_of(problem, kind, tile, architecture)
-    assert (made.spill_bytes, made.stack_bytes) == (0, 0)
-    assert made.registers <= 128
+    code = build_device_code(made(problem, tile, kind), architecture)
+    assert (code.spill_bytes, code.stack_bytes) == (0, 0)
+    assert code.registers <= 128
     wanted = (b"cp.async", b"ex2.approx.ftz") + ((b"mma.sync", b"ldmatrix") if kind else (b"ld.shared.v4",))
-    assert all(each in made.ptx for each in wanted)
+    assert all(each in code.ptx for each in wanted)
 
 
 @needs_nvcc
@@ -251,8 +256,8 @@ def test_no_tile_spills(kind: Kind | None, tile: AttentionTile, architecture: st
     problems = [each for each in (MINILM, VIT, large) if tile_illegal(each, tile, kind) is None]
     assert problems
     for problem in problems:
-        made = code_of(problem, kind, tile, architecture)
-        assert (made.spill_bytes, made.stack_bytes) == (0, 0)
+        code = build_device_code(made(problem, tile, kind), architecture)
+        assert (code.spill_bytes, code.stack_bytes) == (0, 0)
 
 
 # --------------------------------------------------------------------------------------------- whole networks
@@ -305,6 +310,13 @@ graph @main(%q: {0}[1,20,2,16], %k: {0}[1,24,2,16]) {{
 """
 
 
+MASKED = (
+    TEXT.format("bf16")
+    .replace("16]) {", "16], %m: bf16[1,1,1,24]) {")
+    .replace("%w = nn.softmax(%s)", "%t = math.add(%m, %s) : bf16[1,2,20,24]\n  %w = nn.softmax(%t)")
+)
+
+
 def algorithms_of(target: str, dtype: str = "f16", **options: Any) -> list[Any]:
     compilation = start(parse_module(TEXT.format(dtype)), Options(target=target, **options))
     compilation.lower()
@@ -315,11 +327,30 @@ def test_where_it_is_chosen() -> None:
     assert algorithms_of(GPU) == algorithms_of(GPU, "f32") == ["attention"]
     assert algorithms_of(GPU, pipeline="-O1").count("tensor_cores") == 2
     assert "attention" not in algorithms_of("cuda:sm_75")
-    assert "attention" not in algorithms_of(GPU, "bf16")
-    graph = Graph("main", [(name, TensorType(DType.BF16, (1, 20, 2, 16))) for name in "qkv"])
+    graph = Graph("main", [(name, TensorType(DType.F64, (1, 20, 2, 16))) for name in "qkv"])
     (found,) = parse_target(GPU).candidates(TokenAttention(*graph.parameters), ())
     assert isinstance(found.cost, Illegal)
-    assert "this is bf16" in found.cost.reason
+    assert "this is f64" in found.cost.reason
+
+
+def test_bfloat16() -> None:
+    """As in halves, of 8 bits; the mask is one number for each key."""
+    compilation = start(parse_module(MASKED), Options(target=GPU))
+    compilation.lower()
+    (kernel,) = compilation.module.kernels.values()
+    assert kernel.attributes["algorithm"] == "attention"
+    random, op = np.random.default_rng(0), anchor_of(kernel)
+    assert isinstance(op, TokenAttention)
+    assert op.mask is not None
+    given = {
+        each: random.standard_normal(each.type.sizes).astype(ml_dtypes.bfloat16) for each in kernel.parameters
+    }
+    given[op.mask][..., :9] = -np.inf
+    found = np.zeros((1, 20, 2, 16), np.uint16)
+    interpret(lower_kernel(kernel, gpu_of(GPU)), [*(each.view(np.uint16) for each in given.values()), found])
+    wanted = op.compute(*(given[each].astype(np.float64) for each in op.present_operands))
+    numbers = found.view(ml_dtypes.bfloat16).astype(np.float64)
+    np.testing.assert_allclose(numbers, wanted, rtol=0, atol=2.0**-6)
 
 
 def test_an_edited_tile_is_refused() -> None:
