@@ -21,11 +21,9 @@ bytes are a function of the PrimFunc, the architecture and nvcc's version alone.
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,8 @@ import tvm
 from tvm import s_tir, tirx
 
 from rtcc.emission.device_code import DeviceCode, Launch, Triple
-from rtcc.errors import CodegenError, ToolMissing
+from rtcc.errors import CodegenError
+from rtcc.targets.cuda.toolkit import nvcc, require_toolkit
 from rtcc.targets.cuda.wrapping import wrapping
 from rtcc.targets.tvm.build import KERNEL_SYMBOL, bytes_of, pointers_of, require_short_indices
 
@@ -82,8 +81,8 @@ def build_device_code(func: tirx.PrimFunc, architecture: str) -> DeviceCode:
     """Compile one function for an architecture by NVIDIA's name ("sm_80").
 
     Its symbol is its `global_symbol`, or `SYMBOL` where it has none. Raises `ToolMissing` where there
-    is no nvcc, and `CodegenError` where nvcc refuses the code, an array has 2^31 elements or more, or there
-    are more threads than an index can count or an architecture can launch.
+    is no nvcc that knows the architecture, and `CodegenError` where nvcc refuses the code, an array has 2^31
+    elements or more, or there are more threads than an index can count or an architecture can launch.
     """
     lowered = lowered_for_device(func, architecture)
     launch = launch_of(lowered)
@@ -146,28 +145,6 @@ def launch_of(func: tirx.PrimFunc) -> Launch:
     launch = Launch((gx, gy, gz), (bx, by, bz), shared)
     _require_launchable(launch)
     return launch
-
-
-@cache
-def toolchain() -> tuple[str, str]:
-    """Paths of nvcc and ptxas; raises `ToolMissing`."""
-    names = ("nvcc", "ptxas")
-    tools = {name: shutil.which(name) or shutil.which(f"/usr/local/cuda/bin/{name}") for name in names}
-    nvcc, ptxas = tools["nvcc"], tools["ptxas"]
-    if nvcc is not None and ptxas is not None:
-        return nvcc, ptxas
-    missing = " and ".join(name for name, path in tools.items() if path is None)
-    raise ToolMissing(
-        "nvcc-missing", f"{missing} not found on $PATH or in /usr/local/cuda/bin: code for GPUs needs it",
-        hint="install NVIDIA's CUDA toolkit, 12.0 or newer (Debian: apt-get install nvidia-cuda-toolkit)",
-    )  # fmt: skip
-
-
-@cache
-def toolchain_version() -> str:
-    """What nvcc says of its version: kernels of another one are other bytes."""
-    done = subprocess.run([toolchain()[0], "--version"], capture_output=True, text=True, check=True)
-    return done.stdout.strip().splitlines()[-1]
 
 
 def _symbol_of(func: tirx.PrimFunc) -> str:
@@ -238,14 +215,14 @@ def _times(extents: Triple) -> str:
 
 def _compiled(source: str, symbol: str, architecture: str) -> tuple[bytes, bytes, str]:
     """PTX, cubin, and what ptxas says of the function. No path gets into them: names are relative."""
-    nvcc, ptxas = toolchain()
+    require_toolkit(architecture)
     virtual = architecture.replace("sm_", "compute_")
     with tempfile.TemporaryDirectory(prefix="rtcc-cuda-") as name:
         folder = Path(name)
         (folder / "kernel.cu").write_text(source)
-        _run([nvcc, "-ptx", f"-arch={virtual}", *FLAGS, "kernel.cu", "-o", "kernel.ptx"], folder, symbol)
-        to_cubin = [ptxas, "-v", f"-arch={architecture}", "kernel.ptx", "-o", "kernel.cubin"]
-        report = _run(to_cubin, folder, symbol)
+        _run([nvcc(), "-ptx", f"-arch={virtual}", *FLAGS, "kernel.cu", "-o", "kernel.ptx"], folder, symbol)
+        arguments = ["-cubin", "-Xptxas=-v", f"-arch={architecture}", "kernel.ptx", "-o", "kernel.cubin"]
+        report = _run([nvcc(), *arguments], folder, symbol)
         return (folder / "kernel.ptx").read_bytes(), (folder / "kernel.cubin").read_bytes(), report
 
 

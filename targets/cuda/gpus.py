@@ -14,7 +14,8 @@ class Gpu:
     block_bytes: the most shared memory that one block can have. l2: bytes of the second cache.
     gigabytes_per_second: of its memory. gigahertz: when it is busy. lanes: float32 multiply-adds that a
     multiprocessor starts in a cycle; tensor_lanes: those of float16 on its tensor cores. registers: 32-bit
-    ones of a multiprocessor. host: its usual CPU.
+    ones of a multiprocessor. host: its usual CPU. toolkit: the first CUDA release whose nvcc
+    knows it, of those that are supported (PTX ISA, "Release Notes").
     """
 
     name: str
@@ -28,6 +29,7 @@ class Gpu:
     lanes: int = 128
     registers: int = 65536
     host: str = "x86-64"
+    toolkit: tuple[int, int] = (12, 0)
 
     @property
     def capability(self) -> tuple[int, int]:
@@ -44,7 +46,8 @@ class Gpu:
         """The most multiply-adds of elements of a type that a multiprocessor starts in a cycle, by whichever
         of its units; None where NVIDIA says nothing of that type."""
         rates = {
-            "f16": self.tensor_lanes, "i8": 2 * self.tensor_lanes, "u8": 2 * self.tensor_lanes,
+            "f16": self.tensor_lanes, "bf16": self.tensor_lanes,
+            "i8": 2 * self.tensor_lanes, "u8": 2 * self.tensor_lanes,
             "f32": self.tensor_lanes // 2 if tf32 else self.lanes,
         }  # fmt: skip
         return rates.get(element)
@@ -59,10 +62,11 @@ GPUS = {
         Gpu("sm_87", "Jetson AGX Orin", 16, 163 * KIB, 4 * MIB, 204, 1.3, 1024, host="aarch64"),
         Gpu("sm_89", "L4", 58, 99 * KIB, 48 * MIB, 300, 2.04, 512),
         Gpu("sm_90", "H100", 132, 227 * KIB, 50 * MIB, 3350, 1.83, 2048),
-        Gpu("sm_100", "B200", 148, 227 * KIB, 126 * MIB, 8000, 1.85, 4096),
-        Gpu("sm_110", "Jetson AGX Thor", 20, 227 * KIB, 32 * MIB, 273, 1.57, 4096, host="aarch64"),
-        Gpu("sm_120", "RTX PRO 6000", 188, 99 * KIB, 128 * MIB, 1792, 2.6, 512),
-        Gpu("sm_121", "GB10", 48, 99 * KIB, 24 * MIB, 273, 2.5, 512, host="aarch64"),
+        Gpu("sm_100", "B200", 148, 227 * KIB, 126 * MIB, 8000, 1.85, 4096, toolkit=(12, 8)),
+        Gpu("sm_110", "Jetson AGX Thor", 20, 227 * KIB, 32 * MIB, 273, 1.57, 4096, host="aarch64",
+            toolkit=(13, 0)),
+        Gpu("sm_120", "RTX PRO 6000", 188, 99 * KIB, 128 * MIB, 1792, 2.6, 512, toolkit=(12, 8)),
+        Gpu("sm_121", "GB10", 48, 99 * KIB, 24 * MIB, 273, 2.5, 512, host="aarch64", toolkit=(12, 9)),
     )
 }
 """Shared memory of a block is the CUDA C++ Programming Guide's, by compute capability: tiles are legal by it.

@@ -32,6 +32,7 @@ from rtcc.target import (
 from rtcc.targets.cuda.cost import demand_cost, loops_cost
 from rtcc.targets.cuda.gpus import GPUS, Gpu
 from rtcc.targets.cuda.tiled_candidates import ALGORITHMS, Allowed, tiled_candidates
+from rtcc.targets.cuda.toolkit import nvcc_version
 from rtcc.targets.tvm.candidate_basis import error_of_sum, summed_terms
 from rtcc.targets.tvm.compile_kernels import compile_kernels, expect_kernels
 from rtcc.targets.tvm.problems import is_agnostic
@@ -73,7 +74,7 @@ class Cuda(Target):
         **ALGORITHMS, GENERIC: "a thread for each element, plain loops in it",
     }  # fmt: skip
     tools: ClassVar[dict[str, str]] = {
-        "nvcc": "compiles for GPUs (NVIDIA's CUDA toolkit 12.0 or newer; Debian: nvidia-cuda-toolkit)",
+        "nvcc": "compiles for GPUs (NVIDIA's CUDA toolkit 12.0 or newer)",
     }
 
     view_alignment: ClassVar[int] = 16
@@ -171,7 +172,7 @@ class Cuda(Target):
         expect_kernels(SOURCES, GENERATOR)
 
     def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
-        return compile_kernels(module, self, SOURCES, progress, GENERATOR)
+        return compile_kernels(module, self, SOURCES, progress, GENERATOR, [nvcc_version()])
 
     def runnable(self, kernels: Mapping[str, bytes]) -> Mapping[str, bytes]:
         message = "kernels for a GPU cannot run alone on this machine"

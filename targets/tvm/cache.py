@@ -56,9 +56,10 @@ def sources_known(packages: tuple[Path, ...]) -> str:
     return generator_hash(packages)
 
 
-def kernel_key(text: str, facts: Mapping[str, object], sources: str) -> str:
-    """The name under which a kernel's object is stored; sources: their hash."""
-    versions = [f"{name} {version(name)}" for name in ("apache-tvm", "numpy")]
+def kernel_key(text: str, facts: Mapping[str, object], sources: str, tools: Sequence[str] = ()) -> str:
+    """The name under which a kernel's object is stored; sources: their hash; tools: versions of others that
+    make it besides TVM."""
+    versions = [*(f"{name} {version(name)}" for name in ("apache-tvm", "numpy")), *tools]
     parts = [text, repr(sorted(facts.items())), sources, *versions]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

@@ -21,10 +21,11 @@ def compile_kernels(
     packages: Sequence[Path],
     progress: Progress = unseen,
     generator: str = BRIDGE,
+    tools: Sequence[str] = (),
 ) -> dict[str, bytes]:
     """Object code of every kernel, by name; packages: sources besides the bridge that decide the code.
 
-    generator: the module that makes it, as `worker.Job` has it.
+    generator: the module that makes it, as `worker.Job` has it. tools: versions of what it calls besides TVM.
 
     Raises `CodegenError` naming the kernel, `Unsupported` naming the ONNX node.
     """
@@ -34,7 +35,7 @@ def compile_kernels(
     keys: dict[str, str] = {}
     for name, kernel in module.kernels.items():
         job = job_of(kernel, target, packages, generator)
-        keys[name] = kernel_key(job.text, target.facts, job.sources)
+        keys[name] = kernel_key(job.text, target.facts, job.sources, tools)
         found = cache.get(keys[name])
         if found is None:
             jobs[name] = job

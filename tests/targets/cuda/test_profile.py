@@ -25,8 +25,9 @@ from rtcc.system.gpu import GpuFacts
 from rtcc.target import parse_target
 from rtcc.targets.cuda import Cuda
 from rtcc.targets.cuda.compile import lower_kernel
-from rtcc.targets.cuda.device_code import SYMBOL, build_device_code, toolchain
+from rtcc.targets.cuda.device_code import SYMBOL, build_device_code
 from rtcc.targets.cuda.profile import report_of
+from rtcc.targets.cuda.toolkit import nvcc
 from rtcc.text import parse_module
 from tests.targets.cuda.hosted import Driver, Hosted, driver_in, hosted, process, stand_in
 from tests.targets.cuda.nvcc import needs_nvcc
@@ -114,7 +115,7 @@ def test_a_renamed_cubin_is_what_ptxas_makes_of_that_name(architecture: str, tmp
     name = "rtcc_rows_softmax"
     code = build_device_code(lower_kernel(module.kernels["rows"], target), architecture).named(name)
     (tmp_path / "kernel.ptx").write_bytes(code.ptx)
-    command = [toolchain()[1], f"-arch={architecture}", "kernel.ptx", "-o", "kernel.cubin"]
+    command = [nvcc(), "-cubin", f"-arch={architecture}", "kernel.ptx", "-o", "kernel.cubin"]
     subprocess.run(command, cwd=tmp_path, check=True)
     made, wanted = Elf(code.cubin, "renamed"), Elf((tmp_path / "kernel.cubin").read_bytes(), "ptxas")
     assert [s.name for s in made.symbols] == [s.name for s in wanted.symbols]
