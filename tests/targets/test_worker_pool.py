@@ -377,7 +377,7 @@ def imported(_: Job) -> bytes:
 
 DECIDE_NOTHING = {
     "rtcc", "rtcc.artifact", "rtcc.artifact.archive", "rtcc.artifact.artifact", "rtcc.artifact.device",
-    "rtcc.artifact.elf",
+    "rtcc.artifact.dlpack", "rtcc.artifact.elf",
     "rtcc.artifact.info", "rtcc.artifact.library", "rtcc.artifact.seal", "rtcc.artifact.tensors",
     "rtcc.emission", "rtcc.errors", "rtcc.plugins", "rtcc.quoting", "rtcc.rounding", "rtcc.rounding.bounded",
     "rtcc.selection", "rtcc.selection.declared_candidate", "rtcc.selection.layout_rules", "rtcc.system",
