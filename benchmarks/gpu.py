@@ -1,16 +1,15 @@
 """Figures on a GPU, in two steps: build where there is nvcc, run where there is a GPU.
 
-    python benchmarks/gpu.py build set --target cuda:sm_90 lenet resnet18     here; no GPU is needed
-    python benchmarks/gpu.py run set --json figures.json                      there; no nvcc, TVM or ONNX
+    python benchmarks/gpu.py build set --target cuda:sm_90 lenet resnet18.half     here; no GPU is needed
+    python benchmarks/gpu.py build curve --batches 1,2,4,8,16,32,64 mobilenetv2.half
+    python benchmarks/gpu.py run set --json figures.json                           there; NumPy and lark
 
-A set has for each model the artefact, inputs with the interpreter's outputs, and the graph as text without
-its weights, from which PyTorch's module is made where PyTorch with CUDA is there: eager, and torch.compile
-with max-autotune, which makes CUDA graphs. Each takes arrays of the host and gives such; they take turns, run
-by run. The exit code is 1 where an output is wrong: further from the interpreter's than `--tolerance` of its
-largest number.
+A set has each model at each batch (gpu_set.py). `run` checks every output against the interpreter's, by
+bounds of each type and channel (gpu_bounds.py), and times the artefact beside PyTorch where that sees the GPU
+(gpu_peers.py): arrays of the host in and out, and tensors that stay on the GPU, taking turns run by run. It
+prints latency against throughput, and the ten kernels that take longest, beside what the GPU can do. The exit
+code is 1 where an output is wrong.
 """
-
-# pyright: reportUnknownMemberType=false
 
 from __future__ import annotations
 
@@ -18,153 +17,122 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import rtcc
+from benchmarks.gpu_peers import COMPILED, EAGER, Peers
+from benchmarks.gpu_set import LARGEST_SET, Case, build_set, read_case
 from rtcc.artifact import Artifact
-from rtcc.ir import Module
-from rtcc.measure import measure
-from rtcc.text import print_module, read_module
+from rtcc.measure import Latency, measure
+from rtcc.target import parse_target
 
-QUERY = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,temperature.gpu,power.draw,pstate"
+QUERY = (
+    "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,clocks_event_reasons.active,"
+    "temperature.gpu,power.draw,pstate"
+)
 """What nvidia-smi is asked for."""
 
-TYPICAL_WEIGHT = 0.01
-"""Of the graph for PyTorch, whose weights decide no time."""
+KERNELS = 10
+"""How many kernels are listed, those that take longest."""
 
-Arrays = Mapping[str, NDArray[Any]]
-
-
-def build_set(names: Sequence[str], target: str, folder: Path) -> None:
-    """Compile models, interpret them, and write what `run` reads."""
-    from benchmarks.models.named import find_model
-    from rtcc.compiler import Options, build, read_model
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        with tempfile.TemporaryDirectory() as scratch:
-            path, feeds = find_model(name, Path(scratch))
-            library = build(path, folder, Options(target=target))
-            shapes = {each: array.shape for each, array in feeds.items()}
-            module = read_model(path, shapes=shapes)
-            add_to_set(module, feeds, library)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    print(f"{folder}: {size:,} bytes")
+COLUMNS = ("model", "batch", "runner", "p50 us", "p99 us", "samples/s", "p50 / rtcc")
 
 
-def add_to_set(module: Module, feeds: Arrays, library: Path) -> None:
-    """Write what a model should give, and its graph, beside its artefact."""
-    outputs = rtcc.interpret(module, feeds)
-    arrays = {f"in {n}": a for n, a in feeds.items()} | {f"out {n}": a for n, a in outputs.items()}
-    np.savez_compressed(library.with_suffix(".npz"), allow_pickle=False, **arrays)
-    library.with_suffix(".rtir").write_text(print_module(without_weights(module)), encoding="utf-8")
-
-
-def without_weights(module: Module) -> Module:
-    """A copy whose large floating-point constants have one number throughout."""
-    copy = module.clone()
-    for constant in list(copy.constants.values()):
-        if constant.type.dtype.is_float and not constant.is_inline:
-            one = np.asarray(TYPICAL_WEIGHT, constant.type.dtype.numpy)
-            constant.replace_uses(copy.add_constant(f"{constant.symbol}.shape", one, constant.type))
-    copy.drop_unused_constants()
-    return copy
-
-
-def run_set(folder: Path, runs: int, tolerance: float) -> dict[str, Any]:
+def run_set(cases: Sequence[Case], runs: int, peers: Sequence[str]) -> dict[str, Any]:
     """Check and time every model of a set."""
-    models = {path.stem: figures_of(path, runs, tolerance) for path in sorted(folder.glob("*.so"))}
-    return {"gpu": gpu_state(), "runs": runs, "models": models}
+    before = gpu_state()
+    models = {case.library.stem: figures_of(case, runs, peers) for case in cases}
+    return {"gpu": before, "gpu afterwards": gpu_state(), "runs": runs, "models": models,
+            "curves": curves_of(models)}  # fmt: skip
 
 
-def figures_of(library: Path, runs: int, tolerance: float) -> dict[str, Any]:
-    """How far the outputs are from the interpreter's, and the times of rtcc and PyTorch."""
-    arrays = np.load(library.with_suffix(".npz"), allow_pickle=False)
-    feeds = {name[3:]: arrays[name] for name in arrays.files if name.startswith("in ")}
-    with rtcc.load(library) as artifact:
-        results = artifact.run(feeds)
-        far = max(distance(results[name[4:]], arrays[name]) for name in arrays.files if name[:4] == "out ")
-        runners: dict[str, Callable[[], object]] = {"rtcc": artifact.bind(feeds)}
-        runners |= pytorch_runners(library.with_suffix(".rtir"), artifact, feeds)
-        latencies = measure(runners, runs, warmup=20)
+def figures_of(case: Case, runs: int, names: Sequence[str]) -> dict[str, Any]:
+    """Whether outputs are right, the times of rtcc and PyTorch, and of rtcc's kernels."""
+    started = time.perf_counter()
+    with rtcc.load(case.library) as artifact:
+        loaded = time.perf_counter()
+        found = artifact.run(case.feeds)
+        first = time.perf_counter()
+        worst = case.worst(found)
         assert artifact.info.device is not None, "the set is for a GPU"
         return {
-            "target": artifact.info.target, "distance": far, "is_right": far <= tolerance,
+            "model": case.model, "batch": case.batch, "target": artifact.info.target,
+            "worst": worst, "is_right": worst <= 1,
+            "load_ms": 1e3 * (loaded - started), "first_run_us": 1e6 * (first - loaded),
             "gpu_bytes": artifact.info.device.workspace_bytes, "weight_bytes": artifact.info.weights_bytes,
-            "latency_us": {name: found.as_dict() for name, found in latencies.items()},
+            "launches": len(artifact.info.device.order),
+            **times_of(case, artifact, runs, names), **kernels_of(case, artifact),
         }  # fmt: skip
 
 
-def distance(found: NDArray[Any], wanted: NDArray[Any]) -> float:
-    """The largest difference, in parts of the largest number; infinite where there are no numbers."""
-    if found.shape != wanted.shape or not np.isfinite(found).all():
-        return float("inf")
-    largest = float(np.abs(wanted).max(initial=0)) or 1.0
-    return float(np.abs(found.astype(np.float64) - wanted).max(initial=0)) / largest
+def times_of(case: Case, artifact: Artifact, runs: int, names: Sequence[str]) -> dict[str, Any]:
+    """Latencies by runner; of PyTorch what it is, and how far its outputs are off by the same bounds."""
+    runners: dict[str, Callable[[], object]] = {"rtcc": artifact.bind(dict(case.feeds))}
+    graph = case.library.with_suffix(".rtir")
+    peers = Peers.find(artifact, case.feeds, names) if graph.exists() else None
+    said: dict[str, Any] = {}
+    if peers is not None:
+        peers.prepare(graph)
+        worst = {name: case.worst(found) for name, found in peers.results().items()}
+        said = {"pytorch": {**peers.settings, "worst": worst}}
+        runners |= peers.runners() | peers.runners_on_tensors()
+    latencies = measure(runners, runs, warmup=20)
+    return {"latency_us": {name: found.as_dict() for name, found in latencies.items()},
+            "samples_per_second": {name: rate(case.batch, found) for name, found in latencies.items()},
+            **said}  # fmt: skip
 
 
-def pytorch_runners(
-    graph: Path, artifact: Artifact, feeds: Arrays
-) -> dict[str, Callable[[], object]]:
-    """PyTorch's eager and compiled module on the GPU; none where PyTorch or its CUDA is not there."""
-    try:
-        import torch
-    except ImportError:
-        return {}
-    if not torch.cuda.is_available():
-        return {}
-    arrays = [np.ascontiguousarray(feeds[each.name]) for each in artifact.inputs]
-    given = [torch.from_numpy(array).pin_memory() for array in arrays]
-    module = traced(graph, given).to("cuda").eval()
-    compiled = torch.compile(module, mode="max-autotune")
-
-    def runner(function: Callable[..., Any]) -> Callable[[], object]:
-        def run() -> object:
-            with torch.inference_mode():
-                results = function(*(each.to("cuda", non_blocking=True) for each in given))
-                return [each.cpu() for each in results]
-
-        return run
-
-    return {"PyTorch eager": runner(module), "torch.compile": runner(compiled)}
+def rate(batch: int, latency: Latency) -> float:
+    """Samples of a second, run after run."""
+    return 1e6 * batch / latency.p50
 
 
-def traced(graph: Path, given: Sequence[Any]) -> Any:
-    """The graph as PyTorch's own operators, one after the other, traced on the CPU."""
-    import torch
-    from torch.fx.experimental.proxy_tensor import make_fx
+def kernels_of(case: Case, artifact: Artifact) -> dict[str, Any]:
+    """The kernels that take longest, each by itself, beside the GPU's peaks."""
+    report = parse_target(artifact.info.target).profile(artifact, case.feeds)
+    return {"kernels": [dict(row) for row in report.layers[:KERNELS]], "all kernels": dict(report.total),
+            "device": report.device}  # fmt: skip
 
-    from rtcc.ir import Constant, Return
-    from rtcc.training.rules import rule_of
 
-    module = read_module(graph)
-    main = module.main
+def curves_of(models: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """By model and runner, the latency and throughput at each batch, the smallest first."""
+    curves: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for row in sorted(models.values(), key=lambda row: row["batch"]):
+        for runner, latency in row["latency_us"].items():
+            point = {"batch": row["batch"], "p50_us": latency["p50"], "p99_us": latency["p99"],
+                     "samples_per_second": row["samples_per_second"][runner]}  # fmt: skip
+            curves.setdefault(row["model"], {}).setdefault(runner, []).append(point)
+    return curves
 
-    def run(*inputs: Any) -> tuple[Any, ...]:
-        known: dict[Any, Any] = dict(zip(main.parameters, inputs, strict=True))
 
-        def value_of(value: Any) -> Any:
-            if isinstance(value, Constant) and value not in known:
-                known[value] = torch.from_numpy(np.array(value.array))
-            return known[value]
+def table_of(figures: Mapping[str, Any]) -> str:
+    """The curves and the slowest kernels, as text."""
+    rows = [COLUMNS]
+    for model, runners in figures["curves"].items():
+        ours = {point["batch"]: point["p50_us"] for point in runners["rtcc"]}
+        for runner, points in runners.items():
+            rows += [
+                (model, str(p["batch"]), runner, f"{p['p50_us']:.1f}", f"{p['p99_us']:.1f}",
+                 f"{p['samples_per_second']:,.0f}", f"{p['p50_us'] / ours[p['batch']]:.2f}")
+                for p in points
+            ]  # fmt: skip
+    lines = [_line(row, (28, 6, 26, 10, 10, 12, 11)) for row in rows]
+    for name, row in figures["models"].items():
+        mark = "right" if row["is_right"] else "WRONG"
+        lines += ["", f"{name}: {mark}, {row['worst']:.2f} of what outputs may be off; the longest kernels:"]
+        kernels = [list(row["all kernels"]), *([str(each) for each in k.values()] for k in row["kernels"])]
+        lines += [_line(each, (44, 9, 9, 9, 10, 9, 12, 13)) for each in kernels]
+    return "\n".join(lines)
 
-        for op in main.ops:
-            if not isinstance(op, Return):
-                operands = [None if value is None else value_of(value) for value in op.operands]
-                found = rule_of(op)(op, *operands)
-                known.update(zip(op.results, found if isinstance(found, tuple) else (found,), strict=False))
-        return tuple(value_of(value) for value in main.returned)
 
-    with torch.no_grad():
-        return make_fx(run)(*given)
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    first, *others = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+    return " ".join([first.strip().ljust(widths[0]), *others]).rstrip()
 
 
 def gpu_state() -> dict[str, str]:
@@ -180,6 +148,10 @@ def gpu_state() -> dict[str, str]:
     return dict(zip(QUERY.split(","), (each.strip() for each in first.split(",")), strict=True))
 
 
+def _numbers(text: str) -> list[int]:
+    return sorted({int(each) for each in text.split(",")})
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     raw = argparse.RawDescriptionHelpFormatter
@@ -189,20 +161,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     building.add_argument("folder", type=Path)
     building.add_argument("models", nargs="+", help="as for benchmarks/compare.py")
     building.add_argument("--target", default="cuda:sm_90")
+    building.add_argument("--batches", type=_numbers, default=[1], metavar="N,N,...")
     running = steps.add_parser("run", help="check and time what is in a folder")
     running.add_argument("folder", type=Path)
+    running.add_argument("models", nargs="*", help="some of them, such as lenet-b1; all by default")
     running.add_argument("--runs", type=int, default=1000)
-    running.add_argument("--tolerance", type=float, default=1e-3)
+    running.add_argument("--peers", default=f"{EAGER},{COMPILED}", help="of PyTorch; empty for none")
     running.add_argument("--json", type=Path)
     asked = parser.parse_args(arguments)
     if asked.step == "build":
-        build_set(asked.models, asked.target, asked.folder)
+        size = build_set(asked.models, asked.batches, asked.target, asked.folder)
+        print(f"{asked.folder}: {size:,} bytes")
+        if size > LARGEST_SET:
+            print(f"more than {LARGEST_SET:,}: build fewer models or batches into one folder")
         return 0
-    figures = run_set(asked.folder, asked.runs, asked.tolerance)
-    text = json.dumps(figures, indent=2)
-    print(text)
+    names = asked.models or [path.stem for path in sorted(asked.folder.glob("*.so"))]
+    cases = [read_case(asked.folder / f"{name}.so") for name in names]
+    figures = run_set(cases, asked.runs, [each for each in asked.peers.split(",") if each])
+    print(table_of(figures))
     if asked.json:
-        asked.json.write_text(text + "\n")
+        asked.json.write_text(json.dumps(figures, indent=2) + "\n")
     return 0 if all(each["is_right"] for each in figures["models"].values()) else 1
 
 

@@ -48,4 +48,4 @@ def excess(found: Array, declared: Array, exact: Array, bounds: Array) -> float:
     same = (found == declared) | ((found != found) & (declared != declared))
     with np.errstate(all="ignore"):
         off = np.abs(found.astype(np.float64) - exact) / bounds
-    return float(np.where(same, 0.0, np.nan_to_num(off, nan=np.inf)).max(initial=0.0))
+    return float(np.where(same, 0.0, np.nan_to_num(off, nan=np.inf, posinf=np.inf)).max(initial=0.0))

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu_set import LARGEST_SET, write_case
 from benchmarks.models import networks
 from rtcc.compiler import Options, read_model, start, write
 from rtcc.emission.device_code import DeviceCode
@@ -26,14 +27,11 @@ from rtcc.ir.ops.bounded import KeptBoxes
 from rtcc.pipeline.inputs import random_inputs
 from rtcc.target import parse_target
 from rtcc.text import parse_module
-from tests.gpu.sets import INDICES, ROOMY, ROOMY_BYTES, write_case, write_kernels
+from tests.gpu.sets import INDICES, ROOMY, ROOMY_BYTES, write_kernels
 from tests.targets.arm.test_halves import halved
 from tests.targets.quantized import residual_network
 
 ROOT = Path(__file__).parents[2]
-
-LARGEST_SET = 60_000_000
-"""Bytes."""
 
 FOLLOWED = """graph @main(%x: f32[6,4], %i: i64[5]) {
   %y = tensor.gather(%x, %i) {axis = 0} : f32[5,4] loc("pick")
@@ -74,6 +72,7 @@ MODELS: dict[str, tuple[Callable[[], Any], str]] = {
     "mobilenet": (mobilenet, ""),
     "mobilenet-halves": (lambda: halved(mobilenet()), ""),
     "transformer": (transformer, ""),
+    "transformer-halves": (lambda: halved(transformer()), ""),
     "bytes": (residual_network, ""),
     "signed-bytes": (lambda: residual_network(signed=True), ""),
     INDICES: (lambda: of_text(FOLLOWED), ""),

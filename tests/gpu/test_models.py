@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 import rtcc
+from benchmarks.gpu_set import Case, read_case
 from rtcc.artifact import Artifact
 from rtcc.artifact.device import DeviceBinding
 from rtcc.errors import ArtifactError, InvalidInput, RtccError
 from tests.gpu.device import Gpu
-from tests.gpu.sets import INDICES, ROOMY, ROOMY_BYTES, Case, read_case
+from tests.gpu.sets import INDICES, ROOMY, ROOMY_BYTES
 
 pytestmark = pytest.mark.gpu
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.gpu_set import read_case, write_case
 from rtcc.compiler import Options, start
 from rtcc.emission.device_code import DeviceCode
 from rtcc.emission.emit_cuda import named
@@ -23,7 +24,7 @@ from rtcc.target import GENERIC, parse_target
 from rtcc.targets.cuda import Cuda
 from tests.gpu import build
 from tests.gpu.build import MODELS, feeds_of, model_of, of_text
-from tests.gpu.sets import INDICES, ROOMY, read_case, write_case, write_kernels
+from tests.gpu.sets import INDICES, ROOMY, write_kernels
 from tests.targets.cuda.host_kernels import link_host_kernels
 from tests.targets.cuda.hosted import driver_in, stand_in
 from tests.targets.cuda.test_threads import RULES
