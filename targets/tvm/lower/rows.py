@@ -17,6 +17,7 @@ from rtcc.targets.tvm.function_builder import Expr
 from rtcc.targets.tvm.lower.accumulate import (
     LANES,
     MAXIMUM,
+    MINIMUM,
     PRODUCT,
     SUM,
     Combine,
@@ -236,6 +237,29 @@ def _arg_extremum(graph: Graph, op: reduce.ArgMax, target: Target) -> tirx.PrimF
     dtype = computing_type(op.data.type)
     larger = isinstance(op, reduce.ArgMax)
 
+    def together(outer: Index) -> None:
+        outer = outer[: len(outer_sizes)]
+
+        def element(index: Index) -> Expr:
+            return widened(lowering.element(op.data, (*outer[:axis], index[0], *outer[axis:])))
+
+        found = accumulate(lowering, dtype, [sizes[axis]], element, MAXIMUM if larger else MINIMUM)
+        best = builder.bind("best", found)
+        none = integer(-1 if op.select_last_index else sizes[axis])
+
+        def place(index: Index) -> Expr:
+            value = element(index)
+            is_best = tirx.EQ(value, best)
+            if dtype.dtype.is_float:
+                is_best = tirx.any(is_best, tirx.all(vm.is_nan(value), vm.is_nan(best)))
+            return tirx.Select(is_best, index[0], none)
+
+        last = MAXIMUM if op.select_last_index else MINIMUM
+        at = accumulate(lowering, dtype.with_dtype(DType.I32), [sizes[axis]], place, last)
+        index = (*outer[:axis], integer(0), *outer[axis:]) if op.keepdims else outer
+        with builder.by_one():
+            store_result(lowering, op, index, at.astype("int64"))
+
     def body(outer: Index) -> None:
         outer = outer[: len(outer_sizes)]
         best = builder.local("best", (1,), storage_type(dtype))
@@ -256,7 +280,8 @@ def _arg_extremum(graph: Graph, op: reduce.ArgMax, target: Target) -> tirx.PrimF
         index = (*outer[:axis], integer(0), *outer[axis:]) if op.keepdims else outer
         store_result(lowering, op, index, place[0])
 
-    task_loops(lowering, outer_sizes or (1,), body)
+    builder.work_together(sizes[axis], storage_type(dtype))
+    task_loops(lowering, outer_sizes or (1,), together if builder.width > 1 else body)
     return builder.finish()
 
 

@@ -43,6 +43,12 @@ TOGETHER = {
  %y = nn.global_average_pool(%x) : f32[2,5,1,1]
  %z = math.exp(%y) : f32[2,5,1,1]
  return(%z)\n}""",
+    "first": """(%x: f32[3,100]) {
+ %y = reduce.arg_max(%x) {axis = 1, keepdims = 0} : i64[3]
+ return(%y)\n}""",
+    "last": """(%x: i32[3,50,2]) {
+ %y = reduce.arg_min(%x) {axis = 1, keepdims = 1, select_last_index = 1} : i64[3,1,2]
+ return(%y)\n}""",
     "integers": "(%x: i32[3,40]) {\n %y = reduce.reduce_sum(%x, #l) : i32[3,1]\n return(%y)\n}",
 }
 """Kernels whose tasks are done by the threads of a warp together."""
