@@ -8,6 +8,7 @@ from rtcc.ir import DType, Graph, Location, Module, Op, Return, Value
 from rtcc.ir.ops import math
 from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.axes import normal_axis
+from rtcc.ir.ops.cast import Cast
 from rtcc.ir.ops.movement import Transpose
 from rtcc.ir.ops.nn import MatMul
 from rtcc.ir.ops.softmax import Softmax
@@ -30,9 +31,9 @@ class FuseAttention(Pass):
     transpose(mat_mul(softmax(mat_mul(transpose(q), transpose(k))·c + mask), transpose(v)))
       →  token_attention(q, k, v, mask) {scale = c}
 
-    The factor may stand on either side of the first product, or on both. In float32, float16 and bfloat16;
-    only where the target's candidates for the new operator hold a legal one that is predicted to take no
-    longer than the operators it replaces, one by one.
+    The factor may stand on either side of the first product, or on both; the softmax may stand between casts
+    to another float type and back. In float32, float16 and bfloat16; only where the target's candidates for
+    the new operator hold a legal one that is predicted to take no longer than the operators it replaces.
     """
 
     exactness = reassociates(1e-5)
@@ -103,17 +104,28 @@ def attention_of(op: Transpose) -> TokenAttention | None:
     weighted = op.data.producer
     if _before(op.result, HEADS_FIRST) is None or not isinstance(weighted, MatMul) or not op.data.has_one_use:
         return None
-    value, weights = _before(weighted.right, HEADS_FIRST), weighted.left.producer
+    value, weights = _before(weighted.right, HEADS_FIRST), _uncast(weighted.left).producer
     if value is None or not isinstance(weights, Softmax) or not weights.result.has_one_use:
         return None
     if normal_axis(weights, weights.axis, weights.type.rank) != 3 or weights.type.dtype not in _FLOATS:
         return None
-    for scores, mask in _masked(weights.data):
+    for scores, mask in _masked(_uncast(weights.data)):
         found = _scaled_product(scores)
-        if found is not None and (mask is None or (mask.type.rank == 4 and mask.type.is_static)):
-            query, key, scale = found
+        if found is None or (mask is not None and not (mask.type.rank == 4 and mask.type.is_static)):
+            continue
+        query, key, scale = found
+        operands = (query, key, value) if mask is None else (query, key, value, mask)
+        if all(each.type.dtype is op.type.dtype for each in operands):
             return TokenAttention(query, key, value, mask, scale=scale)
     return None
+
+
+def _uncast(value: Value) -> Value:
+    """x, where the value is x as another float: a softmax of halves may be written in float32."""
+    op = value.producer
+    if not isinstance(op, Cast) or not value.has_one_use or op.data.type.dtype not in _FLOATS:
+        return value
+    return op.data
 
 
 def _before(value: Value, permutation: tuple[int, ...]) -> Value | None:

@@ -112,7 +112,7 @@ class DeviceBuilder(FunctionBuilder):
         self.run(instructions.wait(groups)())
 
     def finish(self, attrs: dict[str, object] | None = None) -> tirx.PrimFunc:
-        """The function, launched as grid and block say."""
+        """The function, launched as grid and block say; `attrs` as `device_code` documents them."""
         assert len(self._blocks) == 1, "a loop or condition is still open"
         body: tirx.Stmt = sequence(self._blocks[0])
         for space, places, extents in (

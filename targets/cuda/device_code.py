@@ -12,6 +12,8 @@ the function as TVM's `thread_extent` attributes, constants all of them.
 What a generator must respect:
 - Buffers do not overlap, unless the function carries `"tirx.noalias": False`.
 - Barriers are the ones that it writes: none is inserted. `targets/cuda/simt` finds those that are missing.
+- ptxas may spill registers where it expects that one more block then finds room on a multiprocessor; with
+  `LEAST_BLOCKS: 1` among the function's attributes it keeps them.
 - Shared buffers are static ("shared", together at most 48 KiB), or one buffer is dynamic ("shared.dyn").
 
 Denormals are flushed, as the runtime has it on CPUs; divisions and square roots are rounded correctly. The
@@ -46,6 +48,9 @@ LARGEST_GRID: Triple = ((1 << 31) - 1, 65535, 65535)
 LARGEST_BLOCK: Triple = (1024, 1024, 64)
 MOST_THREADS = 1024
 """The limits of launches of every architecture (CUDA C++ Programming Guide, Compute Capabilities)."""
+
+LEAST_BLOCKS = "tirx.launch_bounds_min_blocks_per_sm"
+"""Attribute: blocks of the function that a multiprocessor must have registers for at a time."""
 
 _DEVICE_KERNEL = 2
 """TVM's calling convention of what is launched on a device."""
@@ -111,6 +116,8 @@ def lowered_for_device(func: tirx.PrimFunc, architecture: str) -> tirx.PrimFunc:
         "tirx.is_global_func": True,
         "tirx.noalias": bool((func.attrs or {}).get("tirx.noalias", True)),
     }
+    if LEAST_BLOCKS in (func.attrs or {}):
+        attrs[LEAST_BLOCKS] = int(func.attrs[LEAST_BLOCKS])
     device: Any = tirx.PrimFunc(params, tirx.SeqStmt([*declarations, func.body]))
     for key, value in attrs.items():
         device = device.with_attr(key, value)

@@ -16,6 +16,7 @@ from tvm import tirx
 
 from rtcc.targets.cuda import instructions
 from rtcc.targets.cuda.device_builder import WARP
+from rtcc.targets.cuda.device_code import LEAST_BLOCKS
 from rtcc.targets.cuda.kernels.attention import NEVER, AttentionKernel, added, maximum, zeroed
 from rtcc.targets.cuda.kernels.attention_tiles import AttentionTile
 from rtcc.targets.cuda.kernels.fragment_tiles import COLUMNS, ROWS, Kind
@@ -87,7 +88,7 @@ class _Fragments(AttentionKernel):
             self._finish(sums, total)
         else:
             self._join_slices(sums, total, most)
-        return kernel.finish()
+        return kernel.finish({LEAST_BLOCKS: 1})
 
     def _load(self, register: Expr, place: Index, *, transposed: bool = False) -> None:
         load = instructions.LDMATRIX_TRANSPOSED if transposed else instructions.LDMATRIX

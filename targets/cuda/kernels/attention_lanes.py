@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from tvm import tirx
 
+from rtcc.targets.cuda.device_code import LEAST_BLOCKS
 from rtcc.targets.cuda.kernels.attention import NEVER, AttentionKernel, added, maximum, zeroed
 from rtcc.targets.cuda.kernels.attention_tiles import LANES, AttentionTile
 from rtcc.targets.cuda.kernels.gemm_tiles import QUAD
@@ -67,7 +68,7 @@ class _Lanes(AttentionKernel):
                 whole = self.joined(sums[place], LANES, added, self.slabs.across)
                 kernel.store(sums, [place], whole * inverse)
         self._store(sums)
-        return kernel.finish()
+        return kernel.finish({LEAST_BLOCKS: 1})
 
     def _multiply_keys(self, scores: tirx.Buffer, slab: Index) -> None:
         """scores[m, l] = Σ_d Q[m, d] · K[l, d], four terms to a load."""

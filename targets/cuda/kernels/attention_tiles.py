@@ -153,13 +153,17 @@ def _whole(count: int, part: int) -> int:
 
 
 TILES = (
+    AttentionTile(16, 64, 3, 4),
     AttentionTile(16, 64, 2, 4),
     AttentionTile(16, 32, 3, 2),
+    AttentionTile(32, 64, 3, 2),
     AttentionTile(32, 64, 2, 2),
-    AttentionTile(32, 32, 2, 2),
+    AttentionTile(32, 32, 3, 2),
     AttentionTile(32, 64, 2),
     AttentionTile(32, 32, 2),
+    AttentionTile(64, 64, 3),
     AttentionTile(64, 64, 2),
+    AttentionTile(64, 32, 3),
     AttentionTile(64, 32, 2),
     AttentionTile(128, 64, 2),
 )
@@ -169,9 +173,13 @@ LANE_TILES = (
     AttentionTile(8, 64),
     AttentionTile(16, 64),
     AttentionTile(32, 64),
+    AttentionTile(8, 32, 3),
+    AttentionTile(16, 32, 3),
+    AttentionTile(32, 32, 3),
     AttentionTile(8, 32),
     AttentionTile(16, 32),
     AttentionTile(32, 32),
+    AttentionTile(16, 16, 3),
     AttentionTile(16, 16),
     AttentionTile(32, 16),
 )
