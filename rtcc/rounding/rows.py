@@ -49,12 +49,16 @@ def log_softmax_rows(op: softmax.LogSoftmax, data: Bounded) -> Bounded:
 def token_attention(
     op: attention.TokenAttention, query: Bounded, key: Bounded, value: Bounded, mask: Bounded | None = None
 ) -> Bounded:
-    """Powers of the masked scores, times the values, over the powers' sums."""
+    """Powers of the masked scores, times the values, over the powers' sums.
+
+    Where elements are of 16 bits kernels round the powers to those before that product.
+    """
     query, key, value = (_of_both(each, _heads_first) for each in (query, key, value))
     scores = _product(query, _of_both(key, _transposed) * op.scale)
     scores = scores if mask is None else scores + mask
     powers = exponential(scores - largest(scores, (3,)))
-    return _of_both(_product(powers, value) * (1 / total(powers, (3,))), _heads_first)
+    weighted = _product(stored(powers, op.type.dtype), value)
+    return _of_both(weighted * (1 / total(powers, (3,))), _heads_first)
 
 
 def _heads_first(array: Array) -> Array:

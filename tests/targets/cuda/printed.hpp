@@ -254,6 +254,28 @@ static inline void rtcc_mma_u8s8(int *sums, const unsigned *left, const unsigned
     host::multiply<uchar, signed char, int, 4>(sums, left, right);
 }
 
+// Each float rounded to the nearest half or bfloat16, those in the middle to the even one.
+static inline unsigned rtcc_pack_f16(float lower, float upper)
+{
+    half pair[2] = {(half)lower, (half)upper};
+    unsigned packed;
+    memcpy(&packed, pair, sizeof packed);
+    return packed;
+}
+
+static inline unsigned rtcc_pack_bf16(float lower, float upper)
+{
+    unsigned packed = 0;
+    for (int n = 0; n < 2; ++n) {
+        float value = n ? upper : lower;
+        unsigned bits;
+        memcpy(&bits, &value, sizeof bits);
+        unsigned rounded = std::isnan(value) ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+        packed |= rounded << 16 * n;
+    }
+    return packed;
+}
+
 static inline float __fmul_rn(float a, float b) { return a * b; }
 static inline half __float2half_rn(float x) { return (half)x; }
 static inline float rsqrtf(float x) { return 1 / sqrtf(x); }

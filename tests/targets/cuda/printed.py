@@ -20,7 +20,7 @@ from tvm import tirx
 from rtcc.targets.cuda.device_code import PRELUDE, cuda_source, launch_of, lowered_for_device
 
 HERE = Path(__file__).parent
-DEFINITION = re.compile(r'extern "C" __global__ void __launch_bounds__\(\d+\) (\w+)\(([^)]*)\) \{')
+DEFINITION = re.compile(r'extern "C" __global__ void __launch_bounds__\([\d, ]+\) (\w+)\(([^)]*)\) \{')
 BARRIERS = ("__syncthreads", "rtcc_shuffle", "rtcc_ldmatrix", "rtcc_mma")
 
 FLAGS = ("-std=c++17", "-O2", "-fno-strict-aliasing", "-ffp-contract=off", "-w", "-shared", "-fPIC")

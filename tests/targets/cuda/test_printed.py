@@ -68,6 +68,21 @@ graph @main(%x: f32[2,11,10,9]) {
 }"""
 
 
+ATTENTION = """const #c : f32[] = 0.25
+graph @main(%q: f32[2,37,2,24], %k: f32[2,45,2,24], %v: f32[2,45,2,40], %m: f32[2,1,37,45]) {
+  %a = tensor.transpose(%q) {perm = [0,2,1,3]} : f32[2,2,37,24]
+  %b = tensor.transpose(%k) {perm = [0,2,3,1]} : f32[2,2,24,45]
+  %e = tensor.transpose(%v) {perm = [0,2,1,3]} : f32[2,2,45,40]
+  %s = nn.mat_mul(%a, %b) : f32[2,2,37,45]
+  %t = math.mul(%s, #c) : f32[2,2,37,45]
+  %u = math.add(%t, %m) : f32[2,2,37,45]
+  %w = nn.softmax(%u) : f32[2,2,37,45]
+  %o = nn.mat_mul(%w, %e) : f32[2,2,37,40]
+  %y = tensor.transpose(%o) {perm = [0,2,1,3]} : f32[2,37,2,40]
+  return(%y)
+}"""
+
+
 def curves() -> onnx.ModelProto:
     """Integers looked up in a table, and made floats again, behind a layer."""
     net = Qdq(0)
@@ -83,6 +98,9 @@ TILED: dict[str, tuple[str | bytes, str, str]] = {
     "channels": (CHANNELS, "", "depthwise"),
     "planes": (CHANNELS.replace("bf16", "f32"), "", "depthwise"),
     "bytes": (residual_network().SerializeToString(), "", ""),
+    "attention": (ATTENTION, "", ""),
+    "attention in f16": (ATTENTION.replace("f32", "f16"), "", ""),
+    "attention in bf16": (ATTENTION.replace("f32", "bf16"), "", ""),
     "curves": (curves().SerializeToString(), "", ""),
 }
 """A module or model, options of the target, the algorithm of its convolutions where one is asked for."""
