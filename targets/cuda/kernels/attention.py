@@ -192,12 +192,3 @@ def zeroed(kernel: DeviceBuilder, name: str, count: int, value: float = 0.0) -> 
         kernel.store(buffer, [n], tirx.const(value, "float32"))
     return buffer
 
-
-def maximum(a: Expr, b: Expr) -> Expr:
-    """The larger one; b where either is no number."""
-    return tirx.Max(a, b)
-
-
-def added(a: Expr, b: Expr) -> Expr:
-    """a + b"""
-    return a + b

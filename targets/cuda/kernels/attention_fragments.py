@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
+from operator import add
 
 from tvm import tirx
 
 from rtcc.targets.cuda import instructions
 from rtcc.targets.cuda.device_builder import WARP
 from rtcc.targets.cuda.device_code import LEAST_BLOCKS
-from rtcc.targets.cuda.kernels.attention import NEVER, AttentionKernel, added, maximum, zeroed
+from rtcc.targets.cuda.kernels.attention import NEVER, AttentionKernel, zeroed
 from rtcc.targets.cuda.kernels.attention_tiles import AttentionTile
 from rtcc.targets.cuda.kernels.fragment_tiles import COLUMNS, ROWS, Kind
 from rtcc.targets.tvm.function_builder import Expr, Index
@@ -83,7 +84,7 @@ class _Fragments(AttentionKernel):
                     kernel.store(sums, [place], sums[place] * factors[number // 2])
             self._multiply_values(sums, scores, slab)
         for upper in range(2):
-            kernel.store(total, [upper], self.joined(total[upper], QUAD_LANES, added))
+            kernel.store(total, [upper], self.joined(total[upper], QUAD_LANES, add))
         if tile.slices == 1:
             self._finish(sums, total)
         else:
@@ -138,10 +139,10 @@ class _Fragments(AttentionKernel):
                 place, upper = j * 4 + number, number // 2
                 at = row + upper * 8, key + j * COLUMNS + number % 2
                 kernel.store(scores, [place], self.score(scores[place], *at))
-                kernel.store(seen, [upper], maximum(scores[place], seen[upper]))
+                kernel.store(seen, [upper], tirx.Max(scores[place], seen[upper]))
         shifts, factors = [], []
         for upper in range(2):
-            shift, factor = self.met(most, upper, self.joined(seen[upper], QUAD_LANES, maximum))
+            shift, factor = self.met(most, upper, self.joined(seen[upper], QUAD_LANES, tirx.Max))
             shifts.append(shift)
             factors.append(factor)
             kernel.store(total, [upper], total[upper] * factor)
@@ -205,7 +206,7 @@ class _Fragments(AttentionKernel):
         with kernel.unrolled("part", -(-self.columns // tile.slices)) as part:
             j = kernel.bind("j", part * tile.slices + self.slice)
             with kernel.when(None if self.columns % tile.slices == 0 else j < self.columns):
-                self._store(j, lambda number: reduce(added, (
+                self._store(j, lambda number: reduce(add, (
                     parts[place(each, j * 4 + number)] * factor
                     for each, factor in enumerate(factors[number // 2])
                 )))  # fmt: skip
@@ -213,8 +214,8 @@ class _Fragments(AttentionKernel):
     def _factors(self, part: Callable[[Index, Index], Expr], upper: int) -> list[Expr]:
         """What each slice's sums of a row are multiplied by; part: a slice's number."""
         kernel, slices, count = self.kernel, range(self.tile.slices), self.columns * 4
-        shift = self.shift(kernel.kept(reduce(maximum, (part(each, count + 2 + upper) for each in slices))))
+        shift = self.shift(kernel.kept(reduce(tirx.Max, (part(each, count + 2 + upper) for each in slices))))
         powers = [kernel.kept(tirx.exp2(part(each, count + 2 + upper) - shift)) for each in slices]
-        total = reduce(added, (part(each, count + upper) * powers[each] for each in slices))
+        total = reduce(add, (part(each, count + upper) * powers[each] for each in slices))
         inverse = kernel.kept(tirx.const(1.0, "float32") / total)
         return [kernel.kept(power * inverse) for power in powers]

@@ -8,10 +8,12 @@ threads left over take other keys, and their sums are added up at the end.
 
 from __future__ import annotations
 
+from operator import add
+
 from tvm import tirx
 
 from rtcc.targets.cuda.device_code import LEAST_BLOCKS
-from rtcc.targets.cuda.kernels.attention import NEVER, AttentionKernel, added, maximum, zeroed
+from rtcc.targets.cuda.kernels.attention import NEVER, AttentionKernel, zeroed
 from rtcc.targets.cuda.kernels.attention_tiles import LANES, AttentionTile
 from rtcc.targets.cuda.kernels.gemm_tiles import QUAD
 from rtcc.targets.tvm.function_builder import Expr, Index, vector
@@ -62,10 +64,10 @@ class _Lanes(AttentionKernel):
             kernel.barrier()
             self._multiply_values(sums, slab)
         with kernel.unrolled("i", rows) as i:
-            inverse = kernel.kept(tirx.const(1.0, "float32") / self.joined(total[i], LANES, added))
+            inverse = kernel.kept(tirx.const(1.0, "float32") / self.joined(total[i], LANES, add))
             with kernel.unrolled("c", width) as c:
                 place = i * width + c
-                whole = self.joined(sums[place], LANES, added, self.slabs.across)
+                whole = self.joined(sums[place], LANES, add, self.slabs.across)
                 kernel.store(sums, [place], whole * inverse)
         self._store(sums)
         return kernel.finish({LEAST_BLOCKS: 1})
@@ -95,8 +97,8 @@ class _Lanes(AttentionKernel):
         with kernel.unrolled("j", self.keys) as j:
             at = i * self.keys + j
             kernel.store(scores, [at], self.score(scores[at], row, first + self.lane + j * LANES))
-            kernel.store(seen, [0], maximum(scores[at], seen[0]))
-        shift, factor = self.met(most, i, self.joined(seen[0], LANES, maximum))
+            kernel.store(seen, [0], tirx.Max(scores[at], seen[0]))
+        shift, factor = self.met(most, i, self.joined(seen[0], LANES, tirx.Max))
         kernel.store(total, [i], total[i] * factor)
         with kernel.unrolled("j", self.keys) as j:
             power = kernel.kept(tirx.exp2(scores[i * self.keys + j] - shift))
