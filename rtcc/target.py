@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rtcc.artifact import Artifact
     from rtcc.artifact.info import ArtifactInfo
     from rtcc.system.machine import Machine
+    from rtcc.verification.check import Runner
 
 CATALOGUE = {
     "x86": "rtcc.targets.x86:X86",
@@ -429,6 +430,14 @@ class Target(ABC):
     def runnable(self, kernels: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """Objects of kernels that run alone on the target's machine, of what `compile_kernels` gave."""
         return kernels
+
+    interprets_kernels: ClassVar[bool] = False
+    """Whether `--verify-kernels` takes `interpreted`, because the target's code never runs here."""
+
+    def interpreted(self, kernel: Graph) -> Runner:
+        """What does what a kernel's code does, from what the code generator prints. Unsupported, with the
+        reason, where that would take minutes, or there is no bound to hold it to."""
+        raise AssertionError(f"code of {self.name} runs by itself")
 
     def listings(self, module: Module) -> dict[str, str]:
         """Each kernel in the code generator's language, by file name, for `--dump-ir`; none by default."""

@@ -1,4 +1,5 @@
-"""What `--verify-kernels` does in a process of its own: opens the kernels, and checks them one by one."""
+"""What `--verify-kernels` does in a process of its own: opens the kernels, or what interprets them, and
+checks them one by one."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from typing import Any
 
 from rtcc.ir import Module
 from rtcc.ir.op import Array
+from rtcc.target import parse_target
 from rtcc.text import read_module
 from rtcc.verification.check import check_kernel
 from rtcc.verification.library import KernelLibrary
@@ -45,6 +47,15 @@ def check(kernels: Kernels, name: str, seed: int, seconds: float) -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     check_kernel(name, module.kernels[name], run, seed)
+
+
+def check_interpreted(text: Path, target: str, name: str, seed: int) -> None:
+    """Check a kernel of a file as its target interprets it; errors as of `check`, and Unsupported."""
+    kernel = _read(text).kernels[name]
+    check_kernel(name, kernel, parse_target(target).interpreted(kernel), seed)
+
+
+_read = cache(read_module)
 
 
 @cache

@@ -10,16 +10,16 @@ from __future__ import annotations
 import signal
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from rtcc.errors import CodegenError, RtccError
+from rtcc.errors import CodegenError, RtccError, Unsupported
 from rtcc.ir import Constant, Graph, Module
 from rtcc.ir.ops.plan import Launch
 from rtcc.system.child_process import Child, ChildDied
 from rtcc.target import Target
 from rtcc.text import write_module
-from rtcc.verification.checking_process import Kernels, check, open_kernels
+from rtcc.verification.checking_process import Kernels, check, check_interpreted, open_kernels
 from rtcc.verification.library import link_kernels
 
 MOST_SECONDS = 60.0
@@ -27,15 +27,22 @@ MOST_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Compared:
-    """The kernels of a module that were compared, and those left out, which no code of this CPU computes."""
+    """The kernels of a module that were compared, and those left out, which no code of this CPU computes.
+
+    reasons: why some were left out, by name. interpreted: not their machine code was run.
+    """
 
     compared: tuple[str, ...]
     left_out: tuple[str, ...]
+    reasons: Mapping[str, str] = field(default_factory=dict[str, str])
+    interpreted: bool = False
 
     def __str__(self) -> str:
         count, total = len(self.compared), len(self.compared) + len(self.left_out)
-        others = f"; left out: {', '.join(self.left_out)}" if self.left_out else ""
-        return f"{count} of {total} kernels compared{others}"
+        named = [f"{name} ({self.reasons[name]})" if name in self.reasons else name for name in self.left_out]
+        others = f"; left out: {', '.join(named)}" if named else ""
+        how = ", as interpreted" if self.interpreted else ""
+        return f"{count} of {total} kernels compared{how}{others}"
 
 
 HINT = "--dump-ir keeps its text; please report it"
@@ -50,10 +57,13 @@ def verify_kernels(
 ) -> Compared:
     """Compare every kernel that there is code of, in a planned module, with `evaluate`; which they are.
 
-    seconds: the longest that one may run. Raises CodegenError `kernel-wrong` naming the first kernel that
-    deviates and by how much, or that crashes, or that does not end; `cpu-unsupported` where this machine
-    cannot run the target's code.
+    seconds: the longest that one may run. Kernels of a target whose code never runs here are interpreted, but
+    for those that it refuses; its Unsupported where that is all of them. Raises CodegenError `kernel-wrong`
+    naming the first kernel that deviates and by how much, or that crashes, or that does not end;
+    `cpu-unsupported` where this machine cannot run the target's code.
     """
+    if target.interprets_kernels:
+        return _verify_interpreted(module, target, seed)
     compiled = [name for name in module.kernels if name in objects]
     with tempfile.TemporaryDirectory(prefix="rtcc-kernels-") as name, Child() as child:
         folder = Path(name)
@@ -74,6 +84,26 @@ def verify_kernels(
                 error.where = error.where or _origin(kernel)
                 raise
     return Compared(tuple(compiled), tuple(name for name in module.kernels if name not in objects))
+
+
+def _verify_interpreted(module: Module, target: Target, seed: int) -> Compared:
+    compared, refused = list[str](), dict[str, Unsupported]()
+    with tempfile.TemporaryDirectory(prefix="rtcc-kernels-") as folder, Child() as child:
+        text = Path(folder) / "kernels.rtir"
+        write_module(kernels_alone(module), text)
+        for name, kernel in module.kernels.items():
+            try:
+                child.call(None, check_interpreted, text, str(target), name, seed)
+                compared.append(name)
+            except Unsupported as refusal:
+                refused[name] = refusal
+            except RtccError as error:
+                error.where = ", ".join(filter(None, (_origin(kernel), error.where)))
+                raise
+    if refused and not compared:
+        raise next(iter(refused.values()))
+    reasons = {name: refusal.message for name, refusal in refused.items()}
+    return Compared(tuple(compared), tuple(refused), reasons, interpreted=True)
 
 
 def _ending(death: ChildDied, seconds: float) -> str:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rtcc.errors import InvalidInput, Unsupported
+from rtcc.errors import InvalidInput
 from rtcc.ir import DType, Graph, Layout, Module, Op, RegionOp, TensorType
 from rtcc.ir.ops import math, pooling
 from rtcc.ir.ops.attention import TokenAttention
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rtcc.artifact import Artifact
+    from rtcc.verification.check import Runner
 
 GENERATOR = "rtcc.targets.cuda.compile"
 """The module that makes kernels' code, in a worker process."""
@@ -174,9 +175,12 @@ class Cuda(Target):
     def compile_kernels(self, module: Module, progress: Progress = unseen) -> dict[str, bytes]:
         return compile_kernels(module, self, SOURCES, progress, GENERATOR, [nvcc_version()])
 
-    def runnable(self, kernels: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        message = "kernels for a GPU cannot run alone on this machine"
-        raise Unsupported("kernels-of-a-gpu", message, hint="--target x86 verifies the same rules on a CPU")
+    interprets_kernels: ClassVar[bool] = True
+
+    def interpreted(self, kernel: Graph) -> Runner:
+        from rtcc.targets.cuda.simt.kernel import InterpretedKernel
+
+        return InterpretedKernel(kernel, self).run
 
     def listings(self, module: Module) -> dict[str, str]:
         from rtcc.targets.tvm.listing import tir_texts
