@@ -56,7 +56,8 @@ class DeviceKernel:
     one launch. registers: of a thread. spill_bytes: loads and stores of a thread because there are too few of
     those. stack_bytes: its local arrays. shared_bytes: of a block. share: of the operations of a run, 0 to 1.
     operations: of one launch; bytes: of its operands and results; element: the type that it mainly computes
-    with ("f16").
+    with ("f16"). A kernel of several phases has a row for each (`conv1.sums`); those beside its products have
+    no operations, and the bytes of scratch that passes between them.
     """
 
     name: str

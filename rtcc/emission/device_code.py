@@ -1,4 +1,8 @@
-"""A kernel compiled for a GPU, as targets store it and host code launches it."""
+"""A kernel compiled for a GPU, as targets store it and host code launches it.
+
+A kernel is one function or several, its phases, which are launched one after the other, each with all of the
+kernel's parameters: those after the first read what the ones before have left in scratch memory.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,17 @@ import hashlib
 import json
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 Triple = tuple[int, int, int]
+
+WHOLE = ""
+"""The phase of a kernel that has no other."""
+
+PRODUCTS = "products"
+"""The phase that has a kernel's arithmetic, of those that have several."""
 
 
 @dataclass(frozen=True)
@@ -77,3 +88,29 @@ class DeviceCode:
         facts["launch"] = Launch(tuple(launch["grid"]), tuple(launch["block"]), launch["shared_bytes"])
         facts["ptx"], facts["cubin"] = data[4 + length : middle], data[middle : middle + facts["cubin"]]
         return cls(**facts)
+
+
+Phases = Mapping[str, DeviceCode]
+"""A kernel's functions by what they do, in the order in which they are launched."""
+
+
+def phases_to_bytes(phases: Phases) -> bytes:
+    """A kernel for a cache: the length of a JSON head, the head, the code of each phase."""
+    parts = {name: code.to_bytes() for name, code in phases.items()}
+    head = json.dumps({name: len(part) for name, part in parts.items()}).encode()
+    return struct.pack("<I", len(head)) + head + b"".join(parts.values())
+
+
+def phases_from_bytes(data: bytes) -> dict[str, DeviceCode]:
+    """What `phases_to_bytes` was given."""
+    (length,) = struct.unpack_from("<I", data)
+    start, found = 4 + length, dict[str, DeviceCode]()
+    for name, size in json.loads(data[4:start]).items():
+        found[name] = DeviceCode.from_bytes(data[start : start + size])
+        start += size
+    return found
+
+
+def function_name(kernel: str, phase: str) -> str:
+    """What one of a kernel's functions is called: `conv1`, or `conv1.products`."""
+    return f"{kernel}.{phase}" if phase else kernel

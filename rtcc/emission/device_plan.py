@@ -9,10 +9,10 @@ Inputs and the code, which starts as 0, come in one piece from the host; the cod
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rtcc.emission.device_code import DeviceCode
+from rtcc.emission.device_code import Phases, function_name
 from rtcc.emission.steps import Address, Base, Call, Copy, Step
 from rtcc.errors import Unsupported
 from rtcc.ir import Module
@@ -81,10 +81,10 @@ class Argument:
 
 @dataclass(frozen=True)
 class Node:
-    """A launch of a kernel, or (None) a copy of `bytes` from the second argument to the first. after: the
+    """A launch of a function, or (None) a copy of `bytes` from the second argument to the first. after: the
     nodes, by number, that must have ended before."""
 
-    kernel: str | None
+    function: str | None
     arguments: tuple[Argument, ...]
     bytes: int
     after: tuple[int, ...]
@@ -106,27 +106,31 @@ def require_straight(module: Module) -> None:
 _ELSEWHERE = "compile it for a CPU, such as --target x86; `rtcc info MODEL` lists all that is refused"
 
 
-def nodes_of(steps: Sequence[Step], kernels: Mapping[str, DeviceCode], regions: Regions) -> tuple[Node, ...]:
+def nodes_of(steps: Sequence[Step], kernels: Mapping[str, Phases], regions: Regions) -> tuple[Node, ...]:
     """The launches and copies of straight steps, in their order."""
     nodes: list[Node] = []
     touched: list[_Touched] = []
     for step in steps:
         assert isinstance(step, Call | Copy), "require_straight has refused other steps"
-        touched.append(_Touched.by(step))
-        after = _least([n for n, old in enumerate(touched[:-1]) if old.conflicts(touched[-1])], nodes)
-        nodes.append(replace(_node(step, kernels, regions), after=after))
+        for node in _nodes(step, kernels, regions):
+            touched.append(_Touched.by(step))
+            after = _least([n for n, old in enumerate(touched[:-1]) if old.conflicts(touched[-1])], nodes)
+            nodes.append(replace(node, after=after))
     return tuple(nodes)
 
 
-def _node(step: Call | Copy, kernels: Mapping[str, DeviceCode], regions: Regions) -> Node:
+def _nodes(step: Call | Copy, kernels: Mapping[str, Phases], regions: Regions) -> Iterator[Node]:
+    """A step's nodes: one after the other, since each writes what the step writes."""
     if isinstance(step, Copy):
         pair = tuple(_argument(each, regions) for each in (step.destination, step.source))
-        return Node(None, pair, step.destination.bytes, (), "copy")
+        yield Node(None, pair, step.destination.bytes, (), "copy")
+        return
     pointers = [*step.reads, *step.writes, *([] if step.scratch is None else [step.scratch])]
-    arguments = [_argument(each, regions) for each in pointers]
-    if kernels[step.kernel].gives_up:
-        arguments.append(Argument(False, regions.code))
-    return Node(step.kernel, tuple(arguments), 0, (), step.comment)
+    arguments = tuple(_argument(each, regions) for each in pointers)
+    code = Argument(False, regions.code)
+    for phase, function in kernels[step.kernel].items():
+        given = (*arguments, code) if function.gives_up else arguments
+        yield Node(function_name(step.kernel, phase), given, 0, (), step.comment)
 
 
 def _argument(address: Address, regions: Regions) -> Argument:

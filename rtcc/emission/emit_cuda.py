@@ -18,7 +18,7 @@ from rtcc import __version__
 from rtcc.artifact.codes import Part, function_text
 from rtcc.artifact.info import ArtifactInfo, DeviceInfo, DeviceKernel
 from rtcc.emission.blob import blob_of
-from rtcc.emission.device_code import DeviceCode, Launch
+from rtcc.emission.device_code import PRODUCTS, WHOLE, DeviceCode, Launch, Phases, function_name
 from rtcc.emission.device_plan import Argument, Node, Regions, nodes_of, require_straight
 from rtcc.emission.emit_c import (
     ModelSource,
@@ -65,7 +65,7 @@ def emit_cuda(
     name: str,
     machine: Machine,
     capability: tuple[int, int],
-    kernels: Mapping[str, DeviceCode],
+    kernels: Mapping[str, Phases],
     *,
     weights_name: WeightsName | None = None,
     versions: Mapping[str, str] | None = None,
@@ -81,27 +81,30 @@ def emit_cuda(
     graph, weights = module.main, blob_of(module, embedded=weights_name is None)
     steps = steps_of(graph)
     used = named(module, {kernel: kernels[kernel] for kernel in kernels_of(steps)})
+    functions = {
+        function_name(kernel, phase): code for kernel in used for phase, code in used[kernel].items()
+    }
     inputs = tensors_of(input_names(graph), graph.parameters, "input", graph.attributes.get("below", {}))
     outputs = tensors_of(output_names(graph), graph.returned, "output", {})
     regions = Regions.of((t.bytes for t in inputs), (t.bytes for t in outputs), arena_bytes(graph, steps))
-    nodes, images = nodes_of(steps, used, regions), Images.of(used)
+    nodes, images = nodes_of(steps, used, regions), Images.of(functions)
     hashes = {"weights": hashlib.sha256(weights).hexdigest(), "kernels": hash_of([images.contents])}
     info = ArtifactInfo(
         name=identifier(name), inputs=inputs, outputs=outputs, target=module.target, triple=machine.triple,
         features=(), threads=1, workspace_bytes=HEAD_BYTES, thread_bytes=0, weights_bytes=len(weights),
         weights_file=weights_name(name, hashes["weights"]) if weights_name and weights else None,
         state=state_of(graph), versions={"rtcc": __version__, **(versions or {})}, hashes=hashes,
-        device=DeviceInfo(f"sm_{capability[0]}{capability[1]}", ".".join(map(str, _driver_of(used.values()))),
-                          regions.bytes, _table(module, used), tuple(node.kernel or "" for node in nodes)),
+        device=DeviceInfo(f"sm_{capability[0]}{capability[1]}", _driver_of(functions.values()),
+                          regions.bytes, _table(module, used), tuple(node.function or "" for node in nodes)),
     )  # fmt: skip
-    shapes, tables = shape_function_text(graph), _tables(used, images, nodes)
+    shapes, tables = shape_function_text(graph), _tables(functions, images, nodes)
     identity = hash_of(text.encode() for text in (info.to_json(), tables, shapes))
     info = replace(info, hashes={**hashes, "model": identity})
     symbol = f"rtcc_images_{identity[:8]}"
     parts = [
         f"/* {info.name}: made by rtcc; do not edit. */",
         configuration_text(info, weights, HEAD_BYTES, device=True),
-        _device_configuration(info, regions, capability, used, nodes, symbol),
+        _device_configuration(info, regions, capability, functions, nodes, symbol),
         header_text(info),
         cpu_text(machine),
         *map(part_text, ("cuda.h", "runtime.h")),
@@ -128,8 +131,8 @@ class Images:
     places: Mapping[str, tuple[int, int]]
 
     @staticmethod
-    def of(kernels: Mapping[str, DeviceCode]) -> Images:
-        """The code of kernels; equal code lies there once."""
+    def of(functions: Mapping[str, DeviceCode]) -> Images:
+        """The code of functions; equal code lies there once."""
         contents, places = bytearray(), dict[str, tuple[int, int]]()
         known: dict[bytes, int] = {}
 
@@ -140,7 +143,7 @@ class Images:
                 contents.extend(image)
             return known[image]
 
-        for name, code in kernels.items():
+        for name, code in functions.items():
             places[name] = (place(code.cubin), place(code.ptx.rstrip(b"\0") + b"\0"))
         return Images(bytes(contents) or b"\0", places)
 
@@ -152,49 +155,61 @@ class Images:
             return path.read_bytes()
 
 
-def named(module: Module, kernels: Mapping[str, DeviceCode]) -> dict[str, DeviceCode]:
+def named(module: Module, kernels: Mapping[str, Phases]) -> dict[str, dict[str, DeviceCode]]:
     """Kernels with symbols that say what they compute; equal code has the first one's name."""
     symbols = dict[tuple[bytes, Launch], str]()
+
+    def symbol(code: DeviceCode, kernel: Graph, phase: str) -> str:
+        return symbols.setdefault((code.cubin, code.launch), _symbol(kernel, phase))
+
     return {
-        name: code.named(symbols.setdefault((code.cubin, code.launch), _symbol(module.kernels[name])))
-        for name, code in kernels.items()
+        name: {phase: code.named(symbol(code, module.kernels[name], phase)) for phase, code in phases.items()}
+        for name, phases in kernels.items()
     }
 
 
-def _symbol(kernel: Graph) -> str:
-    """rtcc_ and the kernel's name, which is its first ONNX node's, then its main operator and algorithm."""
+def _symbol(kernel: Graph, phase: str) -> str:
+    """rtcc_ and the kernel's name, which is its first ONNX node's, its main operator, algorithm, phase."""
     op = main_op(kernel)
     algorithm = kernel.attributes.get("algorithm", GENERIC)
     words = [kernel.name, op.name.rpartition(".")[2], *([] if algorithm == GENERIC else [algorithm])]
-    return "_".join(["rtcc", *words])
+    return "_".join(["rtcc", *words, *([phase] if phase else [])])
 
 
-def _driver_of(kernels: Iterable[DeviceCode]) -> tuple[int, int]:
+def _driver_of(functions: Iterable[DeviceCode]) -> str:
     """The CUDA version of the oldest driver that compiles the PTX of all."""
-    found = [_PTX_VERSION.search(code.ptx) for code in kernels]
+    found = [_PTX_VERSION.search(code.ptx) for code in functions]
     versions = [(int(each[1]), int(each[2])) for each in found if each is not None]
     assert len(versions) == len(found), "PTX says its version"
     newest = max(versions, default=(7, 0))
-    return _LATER.get(newest, (newest[0] + 4, newest[1]))
+    return ".".join(map(str, _LATER.get(newest, (newest[0] + 4, newest[1]))))
 
 
-def _table(module: Module, kernels: Mapping[str, DeviceCode]) -> tuple[DeviceKernel, ...]:
-    """What each kernel takes, those with the most operations first."""
-    launches = Counter(str(op.kernel) for op in module.walk() if isinstance(op, PlanLaunch))
+def _table(module: Module, kernels: Mapping[str, Phases]) -> tuple[DeviceKernel, ...]:
+    """What each function takes, those with the most operations first."""
+    found = [op for op in module.walk() if isinstance(op, PlanLaunch)]
+    launches = Counter(str(op.kernel) for op in found)
+    scratch = {str(op.kernel): op.scratch_bytes for op in found}
     work = {
-        name: launches[name] * sum(op.operations() for op in module.kernels[name].ops) for name in kernels
+        (name, phase): launches[name] * sum(op.operations() for op in module.kernels[name].ops)
+        for name, phases in kernels.items()
+        for phase in phases
+        if phase in (WHOLE, PRODUCTS)
     }
     total = max(1, sum(work.values()))
     rows = [
         DeviceKernel(
-            name, code.symbol, launches[name], _product(code.launch.grid), _product(code.launch.block),
-            code.registers, code.spill_bytes, code.stack_bytes, code.shared_bytes + code.launch.shared_bytes,
-            round(work[name] / total, 4), work[name] // max(1, launches[name]),
-            _moved(module.kernels[name]), _element(module.kernels[name]),
+            function_name(name, phase), code.symbol, launches[name], _product(code.launch.grid),
+            _product(code.launch.block), code.registers, code.spill_bytes, code.stack_bytes,
+            code.shared_bytes + code.launch.shared_bytes, round(work.get((name, phase), 0) / total, 4),
+            work.get((name, phase), 0) // max(1, launches[name]),
+            _moved(module.kernels[name]) if (name, phase) in work else scratch[name],
+            _element(module.kernels[name]),
         )
-        for name, code in kernels.items()
+        for name, phases in kernels.items()
+        for phase, code in phases.items()
     ]
-    return tuple(sorted(rows, key=lambda row: (-work[row.name], row.name)))
+    return tuple(sorted(rows, key=lambda row: (-row.share, row.name)))
 
 
 def _moved(kernel: Graph) -> int:
@@ -216,7 +231,7 @@ def _device_configuration(
     info: ArtifactInfo,
     regions: Regions,
     capability: tuple[int, int],
-    kernels: Mapping[str, DeviceCode],
+    functions: Mapping[str, DeviceCode],
     nodes: Sequence[Node],
     symbol: str,
 ) -> str:
@@ -228,35 +243,35 @@ def _device_configuration(
         "RTCC_CAPABILITY_MAJOR": capability[0],
         "RTCC_CAPABILITY_MINOR": capability[1],
         "RTCC_DRIVER_VERSION": 1000 * int(major) + 10 * int(minor),
-        "RTCC_KERNELS": len(kernels),
+        "RTCC_KERNELS": len(functions),
         "RTCC_NODES": len(nodes),
         "RTCC_MOST_ARGUMENTS": max((len(node.arguments) for node in nodes), default=0),
         "RTCC_CODE_AT": regions.code,
         "RTCC_STAGED_BYTES": max([regions.code + 4, *ends]),
         "RTCC_DEVICE_BYTES": f"UINT64_C({regions.bytes})",
         "RTCC_WEIGHT_BYTES": f"UINT64_C({info.weights_bytes})",
-        "RTCC_GIVES_UP": int(any(code.gives_up for code in kernels.values())),
+        "RTCC_GIVES_UP": int(any(code.gives_up for code in functions.values())),
         "RTCC_IMAGES": symbol,
     }
     lines = [f"#define {key} {value}" for key, value in rows.items()]
     return "\n".join([*lines, f'extern const char {symbol}[] __attribute__((visibility("hidden")));', ""])
 
 
-def _tables(kernels: Mapping[str, DeviceCode], images: Images, nodes: Sequence[Node]) -> str:
-    """Kernels, launches, their arguments, and what each waits for, as C; none of the tables is empty."""
-    numbers = {name: number for number, name in enumerate(kernels)}
+def _tables(functions: Mapping[str, DeviceCode], images: Images, nodes: Sequence[Node]) -> str:
+    """Functions, launches, their arguments, and what each waits for, as C; none of the tables is empty."""
+    numbers = {name: number for number, name in enumerate(functions)}
     places = images.places
-    rows = [f'    {{"{code.symbol}", {places[n][0]}, {places[n][1]}}},' for n, code in kernels.items()]
+    rows = [f'    {{"{code.symbol}", {places[n][0]}, {places[n][1]}}},' for n, code in functions.items()]
     launches: list[str] = []
     arguments: list[Argument] = []
     after: list[int] = []
     for node in nodes:
         begins = f"{len(arguments)}, {len(node.arguments)}, {len(after)}, {len(node.after)}"
         head = "-1, {0}, {0}, 0"
-        if node.kernel is not None:
-            launch = kernels[node.kernel].launch
+        if node.function is not None:
+            launch = functions[node.function].launch
             grid, block = (", ".join(map(str, extents)) for extents in (launch.grid, launch.block))
-            head = f"{numbers[node.kernel]}, {{{grid}}}, {{{block}}}, {launch.shared_bytes}"
+            head = f"{numbers[node.function]}, {{{grid}}}, {{{block}}}, {launch.shared_bytes}"
         launches.append(f"    {{{head}, {node.bytes}, {begins}}}, /* {comment_text(node.comment)} */")
         arguments += node.arguments
         after += node.after

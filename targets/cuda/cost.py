@@ -25,10 +25,17 @@ def demand_cost(operations: int, values: Iterable[Value], threads: int, gpu: Gpu
     return Cost(operations / (gpu.flops * PLAIN_SHARE * busy), _moving(moved, gpu), LAUNCH_SECONDS)
 
 
-def tiled_cost(cycles: float, values: Iterable[Value], gpu: Gpu) -> Cost:
-    """A kernel whose multiprocessors are busy for so many cycles, and that reads and writes values once."""
+def tiled_cost(
+    cycles: float, values: Iterable[Value], gpu: Gpu, *, constants: int = 0, of_model: int = 0
+) -> Cost:
+    """A kernel whose multiprocessors are busy for so many cycles, and that reads and writes values once.
+
+    constants: bytes of the kernel's own, besides. of_model: bytes of all that a run reads; where they are
+    more than a cache holds, they come from memory.
+    """
     moved = sum(value.type.storage_bytes for value in values)
-    return Cost(cycles / (gpu.gigahertz * 1e9), _moving(moved, gpu), LAUNCH_SECONDS)
+    memory = _moving(moved, gpu) + constants / bytes_per_second(max(constants, of_model), gpu)
+    return Cost(cycles / (gpu.gigahertz * 1e9), memory, LAUNCH_SECONDS)
 
 
 def loops_cost(types: Iterable[TensorType], gpu: Gpu) -> Cost:
@@ -37,6 +44,11 @@ def loops_cost(types: Iterable[TensorType], gpu: Gpu) -> Cost:
 
 
 def _moving(size: int, gpu: Gpu) -> float:
-    """Bytes to and from memory; what fits into the second cache comes from there, three times as fast."""
-    faster = 3.0 if size <= gpu.l2 / 2 else 1.0
-    return size / (faster * gpu.gigabytes_per_second * 1e9)
+    """Bytes to and from memory, or the second cache."""
+    return size / bytes_per_second(size, gpu)
+
+
+def bytes_per_second(size: int, gpu: Gpu) -> float:
+    """How fast so many bytes come; what fits into the second cache is there, three times as fast."""
+    faster = 3.0 if size <= gpu.l2 // 2 else 1.0
+    return faster * gpu.gigabytes_per_second * 1e9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,6 +15,7 @@ from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.cast import Cast
 from rtcc.ir.ops.normalization import InstanceNormalization, LayerNormalization, RMSNormalization
 from rtcc.ir.ops.softmax import LogSoftmax, Softmax
+from rtcc.ir.ops.winograd import WinogradConv
 from rtcc.system.machine import Machine
 from rtcc.target import (
     DEFAULT_TARGET,
@@ -31,7 +33,7 @@ from rtcc.target import (
 )
 from rtcc.targets.cuda.cost import demand_cost, loops_cost
 from rtcc.targets.cuda.gpus import GPUS, Gpu
-from rtcc.targets.cuda.tiled_candidates import ALGORITHMS, Allowed, tiled_candidates
+from rtcc.targets.cuda.tiled_candidates import ALGORITHMS, Allowed, tiled_candidates, tiled_scratch
 from rtcc.targets.cuda.toolkit import nvcc_version
 from rtcc.targets.tvm.candidate_basis import error_of_sum, summed_terms
 from rtcc.targets.tvm.compile_kernels import compile_kernels, expect_kernels
@@ -132,15 +134,16 @@ class Cuda(Target):
     def candidates(
         self, anchor: Op, constants: Container[int], halos: Halos = NO_HALOS, *, weights: int = 0
     ) -> tuple[Candidate, ...]:
-        if isinstance(anchor, TokenAttention):
-            return tiled_candidates(anchor, constants, self.allowed)
+        allowed = replace(self.allowed, weights=weights)
+        if isinstance(anchor, TokenAttention | WinogradConv):
+            return tiled_candidates(anchor, constants, allowed)
         terms = summed_terms(anchor)
         if terms is None:
             return ()
         values = (*anchor.present_operands, *anchor.results)
         cost = demand_cost(anchor.operations(), values, anchor.type.elements, self.model)
         generic = Candidate(GENERIC, cost, error_of_sum(terms))
-        return *tiled_candidates(anchor, constants, self.allowed), generic
+        return *tiled_candidates(anchor, constants, allowed), generic
 
     def conversion_cost(self, type: TensorType, layout: Layout | None) -> Cost:
         return loops_cost((type, type.with_layout(layout)), self.model)
@@ -150,7 +153,7 @@ class Cuda(Target):
         return loops_cost((*types, body.returned[0].type.with_layout(result)), self.model)
 
     def scratch_bytes(self, kernel: Graph) -> int:
-        return 0
+        return tiled_scratch(kernel, self.allowed)
 
     def tasks(self, kernel: Graph) -> int:
         return 1
@@ -164,10 +167,10 @@ class Cuda(Target):
         return True
 
     def lowering_passes(self, level: str) -> str:
-        chosen = f"select-conv{{conv={GENERIC}}}" if level == "-O0" else "select-conv{transforms=false}"
+        options = {"-O0": f"{{conv={GENERIC}}}", "-O1": "{transforms=false}"}.get(level, "")
         attention = ",fuse-attention" if level == "-O2" else ""
         before = f"legalize,fold-constants,expand-loops{attention},fuse"
-        return f"{before},{chosen},select-layout,outline-kernels,plan-memory"
+        return f"{before},select-conv{options},select-layout,outline-kernels,plan-memory"
 
     def expect_code(self) -> None:
         expect_kernels(SOURCES, GENERATOR)
@@ -190,10 +193,10 @@ class Cuda(Target):
     def emit(
         self, module: Module, name: str, kernels: Mapping[str, bytes], *, weights: WeightsName | None = None
     ) -> Source:
-        from rtcc.emission.device_code import DeviceCode
+        from rtcc.emission.device_code import phases_from_bytes
         from rtcc.emission.emit_cuda import emit_cuda
 
-        found = {kernel: DeviceCode.from_bytes(data) for kernel, data in kernels.items()}
+        found = {kernel: phases_from_bytes(data) for kernel, data in kernels.items()}
         versions = {"apache-tvm": version("apache-tvm")}
         return emit_cuda(module, name, self.machine, self.model.capability, found,
                          weights_name=weights, versions=versions)  # fmt: skip

@@ -6,31 +6,48 @@ from collections.abc import Container, Mapping
 from dataclasses import astuple, dataclass
 from math import prod
 
-from rtcc.ir import DType, Layout, Op
+from rtcc.ir import DType, Graph, Layout, Op
 from rtcc.ir.ops import nn
 from rtcc.ir.ops.attention import TokenAttention
 from rtcc.ir.ops.integer import ConvSum, MatMulSum
+from rtcc.ir.ops.winograd import OUTPUTS, WinogradConv, amplification
+from rtcc.ir.regions import anchor_of
 from rtcc.rounding.bounded import NARROW, SINGLE, sum_error
-from rtcc.target import Candidate, Cost, Illegal
-from rtcc.targets.cuda.cost import tiled_cost
+from rtcc.target import NO_HALOS, Candidate, Cost, Illegal, Transformed
+from rtcc.targets.cuda.cost import LAUNCH_SECONDS, bytes_per_second, tiled_cost
 from rtcc.targets.cuda.gpus import Gpu
-from rtcc.targets.cuda.kernels import attention_tiles, depthwise_tiles, fragment_tiles, gemm_tiles
+from rtcc.targets.cuda.kernels import (
+    attention_tiles,
+    depthwise_tiles,
+    fragment_tiles,
+    gemm_tiles,
+    winograd_tiles,
+)
 from rtcc.targets.cuda.kernels.fragment_tiles import FragmentTile, Kind
-from rtcc.targets.cuda.kernels.gemm_tiles import GemmShape, Multiprocessors
+from rtcc.targets.cuda.kernels.gemm_tiles import GemmShape, GemmTile, Multiprocessors
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem
+from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, tile_outputs
 from rtcc.targets.tvm.problems import (
+    conv_problem,
     im2col_problem,
     matmul_problem,
     product_problem,
     token_attention_problem,
+    winograd_problem,
 )
 
 IMPLICIT_GEMM, DEPTHWISE, MATMUL, TENSOR_CORES = "implicit_gemm", "depthwise", "matmul", "tensor_cores"
 ATTENTION = "attention"
 
+WINOGRAD = {outputs: f"winograd{outputs}" for outputs in OUTPUTS}
+"""By the outputs of a tile along each axis that has taps."""
+
 ALGORITHMS: dict[str, str] = {
     IMPLICIT_GEMM: "convolution of plain f32 tensors as a product, its pixels gathered as they are needed",
     DEPTHWISE: "convolution with one filter per channel: plain f32, else blocks of channels",
+    WINOGRAD[2]: "convolution in f32 by Winograd's tiles of 2x2 outputs: transform, products, transform back",
+    WINOGRAD[3]: "the same by tiles of 3x3 outputs",
+    WINOGRAD[4]: "the same by tiles of 4x4 outputs: fewest products, rounding errors grow most",
     MATMUL: "matrix product in f32: slabs of both operands in shared memory; constants are packed",
     TENSOR_CORES: "convolutions and products on tensor cores: f16, bf16, bytes, with tf32=yes f32",
     ATTENTION: "products and softmax of attention in one kernel: f32, f16 and bf16 on tensor cores",
@@ -50,15 +67,23 @@ _KINDS = {DType.F16: Kind.F16, DType.BF16: Kind.BF16, DType.I8: Kind.S8, DType.U
 
 @dataclass(frozen=True)
 class Allowed:
-    """What tiles and their costs depend on; tf32: whether float32 may be multiplied with 10 bits."""
+    """What tiles and their costs depend on.
+
+    tf32: whether float32 may be multiplied with 10 bits. weights: bytes of constants that a run reads.
+    """
 
     gpu: Gpu
     tf32: bool = False
+    weights: int = 0
 
     @property
     def multiprocessors(self) -> Multiprocessors:
         """The GPU as tiles know it."""
-        return Multiprocessors(self.gpu.multiprocessors, self.gpu.lanes, self.gpu.registers)
+        gpu, hertz = self.gpu, self.gpu.gigahertz * 1e9
+        cache = gpu.l2 // 2
+        near, far = (bytes_per_second(size, gpu) / hertz for size in (cache, cache + 1))
+        launch = LAUNCH_SECONDS * hertz
+        return Multiprocessors(gpu.multiprocessors, gpu.lanes, gpu.registers, launch, near, far, cache)
 
     def kind(self, dtype: DType) -> Kind | None:
         """How tensor cores multiply elements of a type, None where they do not."""
@@ -87,7 +112,10 @@ def _all_candidates(anchor: Op, constants: Container[int], allowed: Allowed) -> 
     match anchor:
         case nn.Conv():
             plain = _implicit_gemm(anchor, constants, allowed), _depthwise(anchor, constants, allowed)
-            return *plain, _tensor_conv(anchor, constants, allowed)
+            winograd = (_winograd(anchor, outputs, constants, allowed) for outputs in OUTPUTS)
+            return *plain, *winograd, _tensor_conv(anchor, constants, allowed)
+        case WinogradConv():
+            return (_winograd(anchor, max(anchor.outputs), constants, allowed),)
         case ConvSum():
             return _depthwise(anchor, constants, allowed), _tensor_conv(anchor, constants, allowed)
         case nn.Gemm() | nn.MatMul():
@@ -101,6 +129,28 @@ def _all_candidates(anchor: Op, constants: Container[int], allowed: Allowed) -> 
             return (_attention(anchor, allowed),)
         case _:
             return ()
+
+
+def tiled_scratch(kernel: Graph, allowed: Allowed) -> int:
+    """Bytes of scratch of a kernel: sums of parts of its terms, transformed tiles."""
+    anchor, algorithm = anchor_of(kernel), kernel.attributes.get("algorithm")
+    tile = kernel.attributes.get("tile", ())
+    match anchor:
+        case nn.Conv() if algorithm == IMPLICIT_GEMM:
+            shape = gemm_tiles.conv_shape(im2col_problem(anchor, 1))
+            return shape.scratch_bytes(GemmTile(*tile).parts)
+        case WinogradConv():
+            return winograd_tiles.scratch_bytes(winograd_problem(anchor, 1))
+        case nn.Conv() | ConvSum() if algorithm == TENSOR_CORES:
+            kind = allowed.kind(anchor.data.type.dtype)
+            shape = kind and fragment_tiles.conv_shape(im2col_problem(anchor, 1), kind)
+            return shape.scratch_bytes(FragmentTile(*tile).parts) if shape else 0
+        case nn.Gemm() | nn.MatMul() | MatMulSum() if algorithm in (MATMUL, TENSOR_CORES):
+            parts = (GemmTile if algorithm == MATMUL else FragmentTile)(*tile).parts
+            problem = tensor_product(anchor, packed=anchor.right.type.layout is not None)
+            return gemm_tiles.product_shape(problem).scratch_bytes(parts)
+        case _:
+            return 0
 
 
 # -------------------------------------------------------------------------------------------- convolution
@@ -121,8 +171,36 @@ def _implicit_gemm(conv: nn.Conv, constants: Container[int], allowed: Allowed) -
     tile = tiles[0]
     weights = Layout(((0, tile.rows), *((axis, 1) for axis in range(1, conv.data.type.rank))), (0,))
     return Candidate(
-        IMPLICIT_GEMM, _cost(conv, gemm_tiles.cycles(shape, tile, gpu), allowed),
+        IMPLICIT_GEMM, _cost(conv, gemm_tiles.cycles(shape, tile, gpu), allowed, _stored(conv)),
         sum_error(problem.depth, SINGLE), astuple(tile), {0: None, 1: weights, 2: None},
+    )  # fmt: skip
+
+
+def _winograd(
+    conv: nn.Conv | WinogradConv, outputs: int, constants: Container[int], allowed: Allowed
+) -> Candidate:
+    """conv: what is computed, or what it is made into."""
+    name = WINOGRAD[outputs]
+    if conv.type.dtype is not DType.F32 or conv.data.type.rank != 4:
+        return _illegal(name, f"it takes pictures in f32, this is {conv.data.type}")
+    if 1 not in constants:
+        return _illegal(name, "the weights are no constants of this layer's own")
+    if isinstance(conv, nn.Conv):
+        plain = conv_problem(conv, 1, NO_HALOS)
+        problem = WinogradProblem(plain, tile_outputs(plain, outputs))
+    else:
+        problem = winograd_problem(conv, 1)
+    if reason := winograd_tiles.problem_illegal(problem):
+        return _illegal(name, reason)
+    gpu, channels = allowed.multiprocessors, problem.conv.channels
+    tile = winograd_tiles.best_tiles(problem, gpu)[0]
+    weights = Layout(((0, tile.rows), (2, 1), (3, 1), (1, 1)), (0,))
+    each = sum_error(channels + 4 * max(problem.points), SINGLE)
+    stored = 4 * problem.products * channels * problem.conv.filters
+    return Candidate(
+        name, _cost(conv, winograd_tiles.cycles(problem, tile, gpu), allowed, stored),
+        amplification(problem.outputs, problem.conv.kernel) * each, astuple(tile),
+        {0: None, 1: weights, 2: None}, transformed=Transformed(WinogradConv.name, problem.outputs),
     )  # fmt: skip
 
 
@@ -165,10 +243,7 @@ def _tensor_conv(conv: nn.Conv | ConvSum, constants: Container[int], allowed: Al
     problem = im2col_problem(conv, 1)
     if reason := fragment_tiles.conv_illegal(problem):
         return _illegal(TENSOR_CORES, reason)
-    taps = problem.depth // problem.channels
-    chunks = -(-problem.channels // kind.chunk) * taps
-    shape = GemmShape(problem.batch * prod(problem.output), problem.filters, chunks * kind.chunk)
-    tile, cost = _fragments(conv, shape, kind, allowed)
+    tile, cost = _fragments(conv, fragment_tiles.conv_shape(problem, kind), kind, allowed, _stored(conv))
     spatial = tuple((axis, 1) for axis in range(2, rank))
     weights = Layout(((0, tile.columns), (1, kind.chunk), *spatial), (0, 1))
     blocked = Layout.blocked(rank, kind.chunk)
@@ -216,7 +291,7 @@ def _matmul(op: nn.Gemm | nn.MatMul, constants: Container[int], allowed: Allowed
     if packed:
         columns = columns_axis(op)
         layouts = {1: Layout(((columns, tile.columns), (1 - columns, 1)), (columns,))}
-    cost = _cost(op, gemm_tiles.cycles(shape, tile, gpu), allowed)
+    cost = _cost(op, gemm_tiles.cycles(shape, tile, gpu), allowed, _stored(op) if packed else 0)
     return Candidate(MATMUL, cost, sum_error(problem.depth, SINGLE), astuple(tile), layouts)
 
 
@@ -232,7 +307,8 @@ def _tensor_matmul(
     problem = tensor_product(op, packed=packed)
     if reason := fragment_tiles.product_illegal(problem, kind):
         return _illegal(TENSOR_CORES, reason)
-    tile, cost = _fragments(op, gemm_tiles.product_shape(problem), kind, allowed, by_terms=not packed)
+    stored = _stored(op) if packed else 0
+    tile, cost = _fragments(op, gemm_tiles.product_shape(problem), kind, allowed, stored, by_terms=not packed)
     columns, layouts = columns_axis(op), dict[int, Layout | None]()
     if packed:
         layouts[1] = Layout(((columns, tile.columns), (1 - columns, kind.chunk)), (columns, 1 - columns))
@@ -282,16 +358,26 @@ def _illegal(name: str, reason: str) -> Candidate:
 
 
 def _fragments(
-    op: Op, shape: GemmShape, kind: Kind, allowed: Allowed, *, by_terms: bool = False
+    op: Op, shape: GemmShape, kind: Kind, allowed: Allowed, stored: int, *, by_terms: bool = False
 ) -> tuple[FragmentTile, Cost]:
     """The best tile on tensor cores, and what it costs."""
     gpu = allowed.multiprocessors
     tile = fragment_tiles.best_tiles(shape, kind, gpu, by_terms=by_terms)[0]
-    return tile, _cost(op, fragment_tiles.cycles(shape, tile, kind, gpu), allowed)
+    return tile, _cost(op, fragment_tiles.cycles(shape, tile, kind, gpu), allowed, stored)
 
 
-def _cost(op: Op, cycles: float, allowed: Allowed) -> Cost:
-    return tiled_cost(cycles, (*op.present_operands, *op.results), allowed.gpu)
+def _stored(op: Op) -> int:
+    """Bytes of an anchor's weights."""
+    weights = op.operands[1]
+    assert weights is not None
+    return weights.type.storage_bytes
+
+
+def _cost(op: Op, cycles: float, allowed: Allowed, stored: int = 0) -> Cost:
+    """stored: bytes of weights that are read for the second operand; 0 where that is read as it is."""
+    others = [value for slot, value in enumerate(op.operands) if value and not (stored and slot == 1)]
+    values = (*others, *op.results)
+    return tiled_cost(cycles, values, allowed.gpu, constants=stored, of_model=allowed.weights)
 
 
 def _tensor_error(kind: Kind, terms: int) -> float:

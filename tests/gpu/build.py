@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.gpu_set import LARGEST_SET, write_case
 from benchmarks.models import networks
 from rtcc.compiler import Options, read_model, start, write
-from rtcc.emission.device_code import DeviceCode
+from rtcc.emission.device_code import DeviceCode, phases_from_bytes
 from rtcc.emission.emit_cuda import named
 from rtcc.ir import Module
 from rtcc.ir.ops.bounded import KeptBoxes
@@ -124,9 +124,9 @@ def build_model(name: str, target: str, folder: Path) -> None:
         write_kernels(folder, name, lowered, coded(lowered, compilation.objects))
 
 
-def coded(module: Module, objects: Mapping[str, bytes]) -> dict[str, DeviceCode]:
-    """The code of kernels, with their names."""
-    return named(module, {name: DeviceCode.from_bytes(objects[name]) for name in module.kernels})
+def coded(module: Module, objects: Mapping[str, bytes]) -> dict[str, dict[str, DeviceCode]]:
+    """The code of kernels' phases, with their names."""
+    return named(module, {name: phases_from_bytes(objects[name]) for name in module.kernels})
 
 
 def build_set(folder: Path, target: str, names: Sequence[str]) -> int:

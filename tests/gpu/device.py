@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rtcc.emission.device_code import DeviceCode
+from rtcc.emission.device_code import DeviceCode, Phases
 
 MARGIN = 256
 """Bytes before and behind each buffer of a kernel that must stay as they were."""
@@ -104,14 +104,16 @@ class GpuKernel:
     """A kernel as `rtcc.verification.check` runs one: arrays of the host in storage order, copied there and
     back, operands too, so that it sees where one was changed."""
 
-    def __init__(self, gpu: Gpu, code: DeviceCode) -> None:
-        self.gpu, self.code, self.function = gpu, code, gpu.function(code)
+    def __init__(self, gpu: Gpu, phases: Phases, scratch: int = 0) -> None:
+        self.gpu, self.scratch = gpu, scratch
+        self.functions = [(code, gpu.function(code)) for code in phases.values()]
 
     def run(
         self, name: str, operands: Sequence[np.ndarray], results: Sequence[np.ndarray], tasks: int = 1,
         **how: Any,
     ) -> int:  # fmt: skip
-        """The kernel's code, after one launch; tasks and what else CPUs divide a kernel by say nothing here.
+        """The kernel's code, after a launch of each phase; tasks and what else CPUs divide a kernel by say
+        nothing here.
 
         Arrays that are one on the host are one on the GPU.
         """
@@ -123,19 +125,23 @@ class GpuKernel:
                 padded[MARGIN : MARGIN + array.nbytes] = np.frombuffer(array.tobytes(), np.uint8)
                 held[array.ctypes.data] = self.gpu.put(padded), padded
         pointers = [held[array.ctypes.data][0] + MARGIN for array in arrays]
-        gave_up = np.zeros(1, np.int32)
-        if self.code.gives_up:
-            pointers.append(self.gpu.put(gave_up))
-        self.gpu.launch(self.code, self.function, pointers)
+        gave_up, more = np.zeros(1, np.int32), list[int]()
+        if self.scratch:
+            more.append(self.gpu.put(np.full(self.scratch, GUARD, np.uint8)))
+        if gives_up := any(code.gives_up for code, _ in self.functions):
+            more.append(self.gpu.put(gave_up))
+        for code, function in self.functions:
+            self.gpu.launch(code, function, [*pointers, *more])
         for array in arrays:
             address, padded = held[array.ctypes.data]
             self.gpu.read(address, padded)
             assert (padded[:MARGIN] == GUARD).all(), f"@{name} wrote before its buffer"
             assert (padded[MARGIN + array.nbytes :] == GUARD).all(), f"@{name} wrote behind its buffer"
             array.reshape(-1).view(np.uint8)[...] = padded[MARGIN : MARGIN + array.nbytes]
-        if self.code.gives_up:
-            self.gpu.read(pointers[-1], gave_up)
-            self.gpu.free(pointers[-1])
+        if gives_up:
+            self.gpu.read(more[-1], gave_up)
+        for address in more:
+            self.gpu.free(address)
         for address, _ in held.values():
             self.gpu.free(address)
         return int(gave_up[0])

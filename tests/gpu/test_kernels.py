@@ -19,5 +19,5 @@ def test_kernels_compute_what_the_interpreter_does(
     kernel_code: tuple[str, Path] | None, gpu_set: Path, gpu: Gpu
 ) -> None:
     assert kernel_code is not None, "the set has no kernels"
-    kernel, code = read_kernel(gpu_set, *kernel_code)
-    check_kernel(kernel_code[1].stem, kernel, GpuKernel(gpu, code).run)
+    kernel, phases, scratch = read_kernel(gpu_set, *kernel_code)
+    check_kernel(kernel_code[1].stem, kernel, GpuKernel(gpu, phases, scratch).run)

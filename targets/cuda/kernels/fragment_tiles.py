@@ -5,7 +5,7 @@ A chunk is 8 halves, 4 floats or 16 bytes of one row; two of them are the depth 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from math import prod
 
@@ -18,6 +18,8 @@ from rtcc.targets.cuda.kernels.gemm_tiles import (
     STEP_CYCLES,
     GemmShape,
     Multiprocessors,
+    parts_illegal,
+    steps_of_part,
 )
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, Right
@@ -27,6 +29,9 @@ CHUNK_BYTES = 16
 
 ROWS, COLUMNS = 16, 8
 """Of the results of an `mma`."""
+
+PAIR = 2
+"""Neighbouring results of a thread."""
 
 
 class Kind(Enum):
@@ -66,7 +71,10 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class FragmentTile:
-    """A block computes rows x columns results, a warp a part of them; `chunks` along the sum at a time."""
+    """A block computes rows x columns results, a warp a part of them; `chunks` along the sum at a time.
+
+    parts: blocks that divide the terms of a result, as in `GemmTile`.
+    """
 
     rows: int
     columns: int
@@ -74,6 +82,11 @@ class FragmentTile:
     warp_columns: int
     chunks: int = 4
     stages: int = 3
+    parts: int = 1
+
+    def steps(self, chunks: int) -> int:
+        """Slabs that a block multiplies, of sums of so many chunks."""
+        return steps_of_part(chunks, self.chunks, self.parts)
 
     @property
     def warps(self) -> int:
@@ -106,7 +119,7 @@ TILES = (
     FragmentTile(32, 32, 16, 16, 8, 4),
     FragmentTile(16, 64, 16, 16, 8, 4),
 )
-"""What is weighed."""
+"""What is weighed, each by every one of `PARTS`."""
 
 MOST_SUMS = 64
 """Sums of a thread; fragments and addresses take about as many registers."""
@@ -140,21 +153,48 @@ def cycles(shape: GemmShape, tile: FragmentTile, kind: Kind, gpu: Multiprocessor
     """Predicted cycles of a product, as `gemm_tiles.cycles`; depth counts elements."""
     registers = tile.threads * (tile.sums + 64)
     beside = max(1, min(gpu.registers // registers, 2 * SHARED_BYTES // tile.shared_bytes, MOST_BLOCKS))
-    blocks = prod((-(-shape.columns // tile.columns), -(-shape.rows // tile.rows), shape.batch))
+    blocks = _blocks(shape, tile)
     together = min(beside, -(-blocks // gpu.count))
     rounds = -(-blocks // (gpu.count * together))
     depth = tile.chunks * kind.chunk
     arithmetic = together * tile.rows * tile.columns * depth / (gpu.lanes * MMA_LANES[kind.bytes])
     step = max(arithmetic, STEP_CYCLES, COPY_CYCLES / (tile.stages - 1)) + STEP_CYCLES
-    return rounds * (-(-shape.depth // depth) * step + BLOCK_CYCLES)
+    steps = tile.steps(-(-shape.depth // kind.chunk))
+    return rounds * (steps * step + BLOCK_CYCLES) + gpu.summing(shape, tile.parts)
+
+
+def _blocks(shape: GemmShape, tile: FragmentTile) -> int:
+    return prod((-(-shape.columns // tile.columns), -(-shape.rows // tile.rows), shape.batch * tile.parts))
 
 
 def best_tiles(
     shape: GemmShape, kind: Kind, gpu: Multiprocessors, *, by_terms: bool = False
 ) -> list[FragmentTile]:
     """The tiles, the fastest first; by_terms: as `tile_illegal` has it."""
-    legal = [tile for tile in TILES if not tile_illegal(tile, by_terms=by_terms)]
+    legal = [
+        tile
+        for each in TILES
+        for parts in gpu.parts(_blocks(shape, each))
+        for tile in [replace(each, parts=parts)]
+        if not (tile_illegal(tile, by_terms=by_terms) or grid_illegal(shape, tile, kind))
+    ]
     return sorted(legal, key=lambda tile: cycles(shape, tile, kind, gpu))
+
+
+def grid_illegal(shape: GemmShape, tile: FragmentTile, kind: Kind) -> str | None:
+    """Why a product's terms or a grid cannot be divided so, or None."""
+    found = shape.batch * tile.parts
+    if found > LARGEST_PLACE:
+        return f"{found} blocks on an axis of the grid, at most {LARGEST_PLACE}"
+    return parts_illegal(-(-shape.depth // kind.chunk), tile.chunks, tile.parts)
+
+
+def conv_shape(problem: Im2colProblem, kind: Kind) -> GemmShape:
+    """A convolution as a product: pixels of all images times filters; channels of both in whole chunks."""
+    chunk = kind.chunk
+    channels, filters = (-(-count // chunk) * chunk for count in (problem.channels, problem.filters))
+    taps = prod(window.taps for window in problem.windows)
+    return GemmShape(problem.batch * prod(problem.output), filters, channels * taps)
 
 
 def product_illegal(problem: MatmulProblem, kind: Kind) -> str | None:

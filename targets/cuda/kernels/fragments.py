@@ -122,7 +122,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class FragmentProduct:
-    """The product under construction; chunks: of the whole sum."""
+    """The product under construction; chunks: of the whole sum; part: which of its parts."""
 
     kernel: DeviceBuilder
     tile: FragmentTile
@@ -130,6 +130,7 @@ class FragmentProduct:
     chunks: int
     left: Chunks
     right: Chunks | Terms
+    part: Index = 0
 
     def emit(self, finish: Callable[[Index, Index, Callable[[Index], Expr]], None]) -> None:
         """Compute the block's results; `finish` is told a row, a first column, the sums of two neighbours."""
@@ -171,7 +172,7 @@ class FragmentProduct:
 
     def _accumulate(self, sums: tirx.Buffer) -> None:
         kernel, tile = self.kernel, self.tile
-        steps, ahead = -(-self.chunks // tile.chunks), tile.stages - 1
+        steps, ahead = tile.steps(self.chunks), tile.stages - 1
         for step in range(ahead):
             if step < steps:
                 self._fetch(step, step)
@@ -187,8 +188,10 @@ class FragmentProduct:
                 self._products(sums, stage, pair)
 
     def _fetch(self, stage: Index, step: Index) -> None:
-        self.left.fetch(stage, step * self.tile.chunks)
-        self.right.fetch(stage, step * self.tile.chunks)
+        tile = self.tile
+        first = step if tile.parts == 1 else self.part * tile.steps(self.chunks) + step
+        self.left.fetch(stage, first * tile.chunks)
+        self.right.fetch(stage, first * tile.chunks)
 
     def _products(self, sums: tirx.Buffer, stage: Index, pair: Index) -> None:
         """One pair of chunks: all fragments of a warp, then all their products."""

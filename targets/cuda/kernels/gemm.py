@@ -26,7 +26,7 @@ from rtcc.targets.tvm.function_builder import Expr, Index, vector
 
 @dataclass(frozen=True)
 class Product:
-    """The product under construction. left_in_rows: as `GemmTile.shared_bytes` has it."""
+    """The product under construction. left_in_rows: as `GemmTile.shared_bytes` has it; part: of the terms."""
 
     kernel: DeviceBuilder
     tile: GemmTile
@@ -34,6 +34,7 @@ class Product:
     left: Slab
     right: Slab
     left_in_rows: bool
+    part: Index = 0
 
     def emit(self, finish: Callable[[Index, Index, Callable[[Index], Expr]], None]) -> None:
         """Compute the block's results; `finish` is told a row and a first column of the tile, and the sums
@@ -109,7 +110,7 @@ class Product:
 
     def _accumulate(self, sums: tirx.Buffer) -> None:
         kernel, tile = self.kernel, self.tile
-        steps, ahead = -(-self.depth // tile.depth), tile.stages - 1
+        steps, ahead = tile.steps(self.depth), tile.stages - 1
         left = kernel.vectors(self.left.shared, QUAD)
         right = kernel.vectors(self.right.shared, QUAD)
         for step in range(min(ahead, steps)):
@@ -133,8 +134,11 @@ class Product:
         self.kernel.commit()
 
     def _copies(self, stage: Index, step: Index) -> None:
-        self.left.fetch(stage, step * self.tile.depth)
-        self.right.fetch(stage, step * self.tile.depth)
+        """What lies behind the last term, where the last part has fewer, is zeros."""
+        tile = self.tile
+        first = step if tile.parts == 1 else self.part * tile.steps(self.depth) + step
+        self.left.fetch(stage, first * tile.depth)
+        self.right.fetch(stage, first * tile.depth)
 
     def _products(self, sums: tirx.Buffer, left: tirx.Buffer, right: tirx.Buffer, stage: Index) -> None:
         """Both slabs are [depth][…]: four rows, four columns to a load."""

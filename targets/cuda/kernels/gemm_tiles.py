@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
@@ -31,6 +31,7 @@ class GemmTile:
 
     stages: slabs of the operands in shared memory, one being multiplied and the others being copied. slices:
     groups of threads that divide the terms of each slab, where there are too few results for all threads.
+    parts: blocks that divide all terms of a result, where there are too few results for all multiprocessors.
     """
 
     rows: int
@@ -40,6 +41,7 @@ class GemmTile:
     thread_columns: int = 8
     stages: int = 2
     slices: int = 1
+    parts: int = 1
 
     @property
     def across(self) -> int:
@@ -61,11 +63,32 @@ class GemmTile:
         """Terms of a slab that a slice multiplies."""
         return self.depth // self.slices
 
+    def steps(self, depth: int) -> int:
+        """Slabs that a block multiplies, of sums of so many terms."""
+        return steps_of_part(depth, self.depth, self.parts)
+
     def shared_bytes(self, *, left_in_rows: bool) -> int:
         """Of all stages; left_in_rows: whether terms of a row of the left matrix lie side by side."""
         left = self.rows * (self.depth + PADDING) if left_in_rows else self.rows * self.depth
         return 4 * self.stages * (left + self.columns * self.depth)
 
+
+def steps_of_part(depth: int, step: int, parts: int) -> int:
+    """Steps of so many terms in each of some parts of a sum; the last part may have fewer terms."""
+    steps = -(-depth // step)
+    return -(-steps // parts)
+
+
+def parts_illegal(depth: int, step: int, parts: int) -> str | None:
+    """Why blocks cannot divide the terms of a sum so, or None."""
+    steps = -(-depth // step)
+    if parts >= 1 and steps_of_part(depth, step, parts) * (parts - 1) < steps:
+        return None
+    return f"{steps} steps are no {parts} parts"
+
+
+PARTS = (1, 2, 3, 4, 6, 8, 12, 16)
+"""What is weighed of blocks that divide the terms of a result, where without there are few blocks."""
 
 TILES = (
     GemmTile(128, 128),
@@ -80,7 +103,7 @@ TILES = (
     GemmTile(16, 64, 64, 4, 4, 2, slices=4),
     GemmTile(16, 32, 64, 4, 4, 3, slices=8),
 )
-"""What is weighed."""
+"""What is weighed, each by every one of `PARTS`."""
 
 
 def tile_illegal(tile: GemmTile, *, left_in_rows: bool) -> str | None:
@@ -113,15 +136,25 @@ class GemmShape:
     depth: int
     batch: int = 1
 
+    @property
+    def pitch(self) -> int:
+        """Numbers of a row of partial sums: whole groups of four."""
+        return -(-self.columns // QUAD) * QUAD
+
+    def scratch_bytes(self, parts: int) -> int:
+        """Of the partial sums, where blocks divide the terms."""
+        return 4 * parts * self.batch * self.rows * self.pitch if parts > 1 else 0
+
     def blocks(self, tile: GemmTile) -> tuple[int, int, int]:
-        """The grid: along the columns, along the rows, along the batch."""
-        return -(-self.columns // tile.columns), -(-self.rows // tile.rows), self.batch
+        """The grid: along the columns, along the rows, along parts and batch."""
+        return -(-self.columns // tile.columns), -(-self.rows // tile.rows), self.batch * tile.parts
 
     def illegal(self, tile: GemmTile) -> str | None:
-        """Why a grid cannot have so many blocks, or None."""
+        """Why a grid cannot have so many blocks, or sums so many parts, or None."""
         found = max(self.blocks(tile)[1:])
-        reason = f"{found} blocks on an axis of the grid, at most {LARGEST_PLACE}"
-        return reason if found > LARGEST_PLACE else None
+        if found > LARGEST_PLACE:
+            return f"{found} blocks on an axis of the grid, at most {LARGEST_PLACE}"
+        return parts_illegal(self.depth, tile.depth, tile.parts)
 
 
 def product_shape(problem: MatmulProblem) -> GemmShape:
@@ -144,11 +177,33 @@ def group_illegal(problem: Im2colProblem, tile: GemmTile) -> str | None:
 
 @dataclass(frozen=True)
 class Multiprocessors:
-    """What tiles depend on: how many there are, multiply-adds that one starts in a cycle, its registers."""
+    """What tiles depend on: how many there are, multiply-adds that one starts in a cycle, its registers.
+
+    launch: cycles of one more launch behind another. near, far: bytes of the second cache, and of memory,
+    that all of them read or write in a cycle. cache: bytes of tensors that stay in that cache.
+    """
 
     count: int
     lanes: int = 128
     registers: int = 65536
+    launch: float = 3000.0
+    near: float = 3000.0
+    far: float = 1000.0
+    cache: int = 16 << 20
+
+    def parts(self, blocks: int) -> tuple[int, ...]:
+        """What is weighed where so many blocks have all terms: one, where multiprocessors have two each."""
+        return PARTS if blocks < 2 * self.count else (1,)
+
+    def summing(self, shape: GemmShape, parts: int) -> float:
+        """Cycles of writing partial sums, and of the launch that adds them up."""
+        if parts == 1:
+            return 0.0
+        return self.launch + COPY_CYCLES + 2 * self.moving(shape.scratch_bytes(parts))
+
+    def moving(self, size: int) -> float:
+        """Cycles of writing, or reading, so many bytes."""
+        return size / (self.near if size <= self.cache else self.far)
 
 
 STEP_CYCLES = 120.0
@@ -168,7 +223,12 @@ MOST_BLOCKS = 16
 
 
 def cycles(shape: GemmShape, tile: GemmTile, gpu: Multiprocessors) -> float:
-    """Predicted cycles of a product: as many rounds as it takes for all blocks, the last perhaps not full.
+    """Predicted cycles of a product, sums of parts added up."""
+    return block_cycles(shape, tile, gpu) + gpu.summing(shape, tile.parts)
+
+
+def block_cycles(shape: GemmShape, tile: GemmTile, gpu: Multiprocessors) -> float:
+    """Predicted cycles of all blocks: as many rounds as it takes for them, the last perhaps not full.
 
     A step of a block takes what its arithmetic takes beside that of the blocks which share the
     multiprocessor, or what it takes to bring a slab where that is longer.
@@ -183,7 +243,7 @@ def cycles(shape: GemmShape, tile: GemmTile, gpu: Multiprocessors) -> float:
     arithmetic = together * tile.rows * tile.columns * tile.depth / gpu.lanes * loads
     chain = tile.slice_depth * max(CHAIN_CYCLES, tile.thread_rows * tile.thread_columns)
     step = max(arithmetic, chain, COPY_CYCLES / (tile.stages - 1)) + STEP_CYCLES
-    return rounds * (-(-shape.depth // tile.depth) * step + BLOCK_CYCLES)
+    return rounds * (tile.steps(shape.depth) * step + BLOCK_CYCLES)
 
 
 def best_tiles(
@@ -192,7 +252,9 @@ def best_tiles(
     """The legal tiles, the fastest first; `illegal` has reasons of the operator's own."""
     legal = [
         tile
-        for tile in TILES
+        for each in TILES
+        for parts in gpu.parts(prod(shape.blocks(each)))
+        for tile in [replace(each, parts=parts)]
         if not (tile_illegal(tile, left_in_rows=left_in_rows) or shape.illegal(tile) or illegal(tile))
     ]
     return sorted(legal, key=lambda tile: cycles(shape, tile, gpu))

@@ -6,13 +6,19 @@ A packed constant is [blocks of columns][depth][columns of a block]; blocks are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from tvm import tirx
 
 from rtcc.targets.cuda.device_builder import DeviceBuilder
 from rtcc.targets.cuda.kernels.gemm import Product
 from rtcc.targets.cuda.kernels.gemm_tiles import QUAD, GemmTile, product_shape, tile_illegal
+from rtcc.targets.cuda.kernels.partial_sums import (
+    Finish,
+    PartialSums,
+    Place,
+    Sums,
+    adding_kernel,
+    part_and_image,
+)
 from rtcc.targets.cuda.kernels.slabs import Columns, Matrix, Packed, Rows, Slab
 from rtcc.targets.cuda.kernels.stores import store_neighbours
 from rtcc.targets.tvm.function_builder import Expr, Index
@@ -20,37 +26,71 @@ from rtcc.targets.tvm.kernels.epilogue import BoundEpilogue, Epilogue, Position
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, Right
 
 
-def make(problem: MatmulProblem, epilogue: Epilogue | None, tile: GemmTile) -> tirx.PrimFunc:
-    """The kernel (left, right, *epilogue parameters, output); epilogue positions are (image, row, column)."""
+def make(
+    problem: MatmulProblem, epilogue: Epilogue | None, tile: GemmTile, result: str = "float32"
+) -> tirx.PrimFunc:
+    """The kernel (left, right, *epilogue parameters, output); epilogue positions are (image, row, column).
+
+    result: TVM's name of the output's elements. With a tile of several parts it has `scratch` behind the
+    output, and leaves its sums there.
+    """
     shape = product_shape(problem)
     reason = tile_illegal(tile, left_in_rows=True) or shape.illegal(tile)
     assert reason is None, reason
     assert problem.right is not Right.TRANSPOSED, "the right-hand matrix is plain or packed"
     kernel = DeviceBuilder(shape.blocks(tile), (tile.threads, 1, 1))
-    lefts = 1 if problem.shares_left else problem.batch
-    left = kernel.buffer("left", (lefts * problem.rows * problem.depth,))
-    right = kernel.buffer("right", (_right_elements(problem, tile),))
-    finish = BoundEpilogue(kernel, epilogue)
-    output = kernel.buffer("output", (problem.batch, problem.rows, problem.columns))
-    across, down, image = kernel.block_index
+    left, right, finish, partial = _declared(kernel, problem, epilogue, tile, result)
+    across, down, outer = kernel.block_index
+    part, image = part_and_image(outer, shape.batch, tile.parts)
     first_row, first_column = down * tile.rows, across * tile.columns
     begin = 0 if problem.shares_left else image * (problem.rows * problem.depth)
     rows = Matrix(left, begin, problem.depth, problem.rows, problem.depth)
     product = Product(
         kernel, tile, problem.depth, Rows(kernel, tile, rows, first_row),
-        _right_slab(kernel, problem, tile, right), left_in_rows=True,
+        _right_slab(kernel, problem, tile, right, (across, image)), left_in_rows=True, part=part,
     )  # fmt: skip
+    end = finish if partial is None else partial.of_part(part)
 
-    def store(row: Index, column: Index, sums: Callable[[Index], Expr]) -> None:
-        at, where = kernel.bind("row", first_row + row), kernel.bind("column", first_column + column)
-
-        def value(lane: Index) -> Expr:
-            return finish(sums(lane), Position((image, at, where + lane), 2, 1))
-
-        store_neighbours(kernel, output, [image, at], where, QUAD, value, at < problem.rows)
+    def store(row: Index, column: Index, sums: Sums) -> None:
+        at = image, kernel.bind("row", first_row + row), kernel.bind("column", first_column + column)
+        end(at, sums)
 
     product.emit(store)
     return kernel.finish()
+
+
+def make_sums(
+    problem: MatmulProblem, epilogue: Epilogue | None, tile: GemmTile, result: str = "float32"
+) -> tirx.PrimFunc:
+    """The kernel that adds up what `make` leaves in scratch, with the same parameters."""
+    kernel = adding_kernel(product_shape(problem), QUAD)
+    _, _, finish, partial = _declared(kernel, problem, epilogue, tile, result)
+    assert partial is not None, "blocks divide the terms"
+    partial.add_up(finish)
+    return kernel.finish()
+
+
+def _declared(
+    kernel: DeviceBuilder, problem: MatmulProblem, epilogue: Epilogue | None, tile: GemmTile,
+    result: str,
+) -> tuple[tirx.Buffer, tirx.Buffer, Finish, PartialSums | None]:  # fmt: skip
+    """Both operands, how results are stored, and the scratch of several parts."""
+    lefts = 1 if problem.shares_left else problem.batch
+    left = kernel.buffer("left", (lefts * problem.rows * problem.depth,))
+    right = kernel.buffer("right", (_right_elements(problem, tile),))
+    finish = BoundEpilogue(kernel, epilogue)
+    output = kernel.buffer("output", (problem.batch, problem.rows, problem.columns), result)
+    partial = PartialSums.declared(kernel, product_shape(problem), tile.parts, QUAD, "float32")
+
+    def store(at: Place, sums: Sums) -> None:
+        image, row, column = at
+
+        def value(lane: Index) -> Expr:
+            return finish(sums(lane), Position((image, row, column + lane), 2, 1))
+
+        store_neighbours(kernel, output, [image, row], column, QUAD, value, row < problem.rows)
+
+    return left, right, store, partial
 
 
 def _right_elements(problem: MatmulProblem, tile: GemmTile) -> int:
@@ -59,8 +99,12 @@ def _right_elements(problem: MatmulProblem, tile: GemmTile) -> int:
     return (1 if problem.shares_right else problem.batch) * problem.depth * problem.columns
 
 
-def _right_slab(kernel: DeviceBuilder, problem: MatmulProblem, tile: GemmTile, right: tirx.Buffer) -> Slab:
-    across, _, image = kernel.block_index
+def _right_slab(
+    kernel: DeviceBuilder, problem: MatmulProblem, tile: GemmTile, right: tirx.Buffer,
+    at: tuple[Index, Index],
+) -> Slab:  # fmt: skip
+    """at: the block's place along the columns, and the image."""
+    across, image = at
     if problem.right is Right.PACKED:
         begin = across * (problem.depth * tile.columns)
         packed = Matrix(right, begin, tile.columns, problem.depth, tile.columns)

@@ -51,5 +51,7 @@ def store_neighbours(
                 kernel.store(output, [*line, column + lane], tirx.const(0, dtype))
 
 
-_VECTORS = ("float32x2", "float32x4", "float16x2", "float16x4", "float16x8", "uint16x2", "uint16x4")
+_VECTORS = (
+    "float32x2", "float32x4", "float16x2", "float16x4", "float16x8", "uint16x2", "uint16x4", "int32x2",
+)  # fmt: skip
 """What CUDA stores in one instruction, of the types that kernels give."""

@@ -9,14 +9,30 @@ Rows are pixels of all images, columns filters; a chunk is a block of channels u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
 
 from tvm import tirx
 
 from rtcc.targets.cuda.device_builder import DeviceBuilder
-from rtcc.targets.cuda.kernels.fragment_tiles import FragmentTile, Kind, conv_illegal, tile_illegal
+from rtcc.targets.cuda.kernels.fragment_tiles import (
+    PAIR,
+    FragmentTile,
+    Kind,
+    conv_illegal,
+    conv_shape,
+    grid_illegal,
+    tile_illegal,
+)
 from rtcc.targets.cuda.kernels.fragments import Chunks, FragmentProduct
+from rtcc.targets.cuda.kernels.partial_sums import (
+    Finish,
+    PartialSums,
+    Place,
+    Sums,
+    adding_kernel,
+    part_and_image,
+)
 from rtcc.targets.cuda.kernels.stores import store_neighbours
 from rtcc.targets.tvm.function_builder import Expr, Index
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
@@ -28,30 +44,27 @@ def make(
 ) -> tirx.PrimFunc:
     """The kernel (input, weights, *epilogue parameters, output); epilogue positions are the result's.
 
-    result: TVM's name of the output's elements.
+    result: TVM's name of the output's elements. With a tile of several parts it has `scratch` behind the
+    output, and leaves its sums there.
     """
-    reason = tile_illegal(tile) or conv_illegal(problem)
+    shape = conv_shape(problem, kind)
+    reason = tile_illegal(tile) or conv_illegal(problem) or grid_illegal(shape, tile, kind)
     assert reason is None, reason
     filter_taps = [window.taps for window in problem.windows]
     pixels, taps = prod(problem.output), prod(filter_taps)
-    rows = problem.batch * pixels
-    grid = -(-rows // tile.rows), -(-problem.filters // tile.columns), 1
+    grid = -(-shape.rows // tile.rows), -(-problem.filters // tile.columns), tile.parts
     kernel = DeviceBuilder(grid, (tile.threads, 1, 1))
     channel_blocks = -(-problem.channels // kind.chunk)
     chunks = channel_blocks * taps
-    extent = prod(window.extent for window in problem.windows)
-    data = kernel.buffer("input", (problem.batch * channel_blocks * extent * kind.chunk,), kind.left)
-    weights = kernel.buffer("weights", (grid[1] * tile.columns * chunks * kind.chunk,), kind.right)
-    finish = BoundEpilogue(kernel, epilogue)
-    blocks = -(-problem.filters // kind.chunk)
-    output = kernel.buffer("output", (problem.batch * blocks * pixels, kind.chunk), result)
+    data, weights, finish, partial = _declared(kernel, problem, kind, epilogue, tile, result)
+    part, _ = part_and_image(kernel.block_index[2], 1, tile.parts)
     first_row, first_column = kernel.block_index[0] * tile.rows, kernel.block_index[1] * tile.columns
 
     def of_pixels(row: Index, chunk: Index) -> tuple[Expr, Expr]:
         pixel = first_row + row
         image, rest = tirx.truncdiv(pixel, pixels), tirx.truncmod(pixel, pixels)
         block, tap = tirx.truncdiv(chunk, taps), tirx.truncmod(chunk, taps)
-        place, inside = image * channel_blocks + block, [pixel < rows, chunk < chunks]
+        place, inside = image * channel_blocks + block, [pixel < shape.rows, chunk < chunks]
         for axis, window in enumerate(problem.windows):
             step = _digit(rest, problem.output, axis)
             at = kernel.bind("at", window.coordinate(step, _digit(tap, filter_taps, axis)))
@@ -68,26 +81,59 @@ def make(
         Chunks.declared(kernel, tile, kind, "left_slab", tile.rows, data, of_pixels),
         Chunks.declared(kernel, tile, kind, "right_slab", tile.columns, weights, of_filters),
     )
+    end = finish if partial is None else partial.of_part(part)
 
-    def store(row: Index, column: Index, sums: Callable[[Index], Expr]) -> None:
-        pixel = kernel.bind("pixel", first_row + row)
+    def store(row: Index, column: Index, sums: Sums) -> None:
+        at = 0, kernel.bind("pixel", first_row + row), kernel.bind("filter", first_column + column)
+        end(at, sums)
+
+    FragmentProduct(kernel, tile, kind, chunks, *slabs, part).emit(store)
+    return kernel.finish()
+
+
+def make_sums(
+    problem: Im2colProblem, kind: Kind, epilogue: Epilogue | None, tile: FragmentTile, result: str
+) -> tirx.PrimFunc:
+    """The kernel that adds up what `make` leaves in scratch, with the same parameters."""
+    kernel = adding_kernel(conv_shape(problem, kind), PAIR)
+    _, _, finish, partial = _declared(kernel, problem, kind, epilogue, tile, result)
+    assert partial is not None, "blocks divide the terms"
+    partial.add_up(finish)
+    return kernel.finish()
+
+
+def _declared(
+    kernel: DeviceBuilder, problem: Im2colProblem, kind: Kind, epilogue: Epilogue | None,
+    tile: FragmentTile, result: str,
+) -> tuple[tirx.Buffer, tirx.Buffer, Finish, PartialSums | None]:  # fmt: skip
+    """Data and weights, how results are stored, and the scratch of several parts."""
+    shape, pixels = conv_shape(problem, kind), prod(problem.output)
+    extent = prod(window.extent for window in problem.windows)
+    channel_blocks, blocks = (-(-count // kind.chunk) for count in (problem.channels, problem.filters))
+    columns = -(-problem.filters // tile.columns) * tile.columns
+    data = kernel.buffer("input", (problem.batch * channel_blocks * extent * kind.chunk,), kind.left)
+    weights = kernel.buffer("weights", (columns * shape.depth,), kind.right)
+    finish = BoundEpilogue(kernel, epilogue)
+    output = kernel.buffer("output", (problem.batch * blocks * pixels, kind.chunk), result)
+    partial = PartialSums.declared(kernel, shape, tile.parts, PAIR, kind.total)
+
+    def store(at: Place, sums: Sums) -> None:
+        _, pixel, filter_ = at
         image, rest = kernel.bind("image", tirx.truncdiv(pixel, pixels)), tirx.truncmod(pixel, pixels)
-        filter_ = kernel.bind("filter", first_column + column)
         place = tuple(_digit(rest, problem.output, axis) for axis in range(5 - problem.rank, 3))
 
         def value(lane: Index) -> Expr:
             return finish(sums(lane), Position((image, filter_ + lane, *place), problem.rank - 1, 1))
 
         line = (image * blocks + tirx.truncdiv(filter_, kind.chunk)) * pixels + rest
-        exists = tirx.all(pixel < rows, filter_ < blocks * kind.chunk)
+        exists = tirx.all(pixel < shape.rows, filter_ < blocks * kind.chunk)
         is_whole = problem.filters % kind.chunk == 0
         store_neighbours(
-            kernel, output, [line], tirx.truncmod(filter_, kind.chunk), 2, value, exists,
+            kernel, output, [line], tirx.truncmod(filter_, kind.chunk), PAIR, value, exists,
             None if is_whole else lambda lane: filter_ + lane < problem.filters,
         )  # fmt: skip
 
-    FragmentProduct(kernel, tile, kind, chunks, *slabs).emit(store)
-    return kernel.finish()
+    return data, weights, store, partial
 
 
 def _digit(number: Index, counts: Sequence[int], axis: int) -> Index:

@@ -18,12 +18,12 @@ import numpy as np
 from tvm import tirx
 
 from rtcc.artifact.elf import rename_and_hide
-from rtcc.emission.device_code import DeviceCode
+from rtcc.emission.device_code import Phases
 from rtcc.emission.toolchain import find_toolchain
 from rtcc.ir import Module
 from rtcc.system.machine import Machine
 from rtcc.targets.cuda import Cuda
-from rtcc.targets.cuda.compile import gpu_of, lower_kernel
+from rtcc.targets.cuda.compile import gpu_of, lower_phases
 from rtcc.targets.cuda.device_builder import ALIGNMENT
 from rtcc.targets.cuda.device_code import lowered_for_device
 from rtcc.targets.cuda.instructions import SHUFFLE_XOR
@@ -33,8 +33,8 @@ from rtcc.targets.tvm.compile_kernels import kernel_text
 from rtcc.targets.tvm.lower.compile import kernel_of
 from rtcc.targets.tvm.vector_math import fence_of_llvm
 
-Interpreted = dict[int, tuple[str, dict[str, bytes]]]
-"""The text and the blobs of kernels, by number."""
+Interpreted = dict[int, tuple[str, dict[str, bytes], str]]
+"""The text and the blobs of kernels, and the phase, by number of a function."""
 
 _HEAD = """
 #include <stddef.h>
@@ -77,7 +77,7 @@ def _looped(stmt: tirx.Stmt) -> tirx.Stmt:
 
 
 def link_host_kernels(
-    module: Module, target: Cuda, codes: Mapping[str, DeviceCode], folder: Path
+    module: Module, target: Cuda, codes: Mapping[str, Phases], folder: Path
 ) -> tuple[Path, Interpreted]:
     """A library for the stand-in driver: for each image of a kernel, the function that does what it does.
 
@@ -85,11 +85,15 @@ def link_host_kernels(
     """
     text, rows, files = [_HEAD], [], []
     interpreted: Interpreted = {}
-    for number, (name, code) in enumerate(codes.items()):
-        func = lower_kernel(module.kernels[name], target, fence_of_llvm)
-        count = len(func.params)
+    funcs = {
+        (name, phase): func
+        for name in codes
+        for phase, func in lower_phases(module.kernels[name], target, fence_of_llvm).items()
+    }
+    for number, ((name, phase), func) in enumerate(funcs.items()):
+        code, count = codes[name][phase], len(func.params)
         if works_together(func):
-            interpreted[number] = kernel_text(module.kernels[name])
+            interpreted[number] = (*kernel_text(module.kernels[name]), phase)
             text.append(f"static void run{number}(void **p) {{ fake_interpreter({number}, p); }}")
         else:
             contents = build_object(of_host(func), target_of("x86-64-v3"))
@@ -120,8 +124,9 @@ def interpreter(interpreted: Interpreted, target: str) -> Callable[[int, int], N
 
     @cache
     def functions(number: int) -> tuple[tirx.PrimFunc, tirx.PrimFunc]:
-        with kernel_of(*interpreted[number]) as kernel:
-            func = lower_kernel(kernel, gpu_of(target))
+        text, blobs, phase = interpreted[number]
+        with kernel_of(text, blobs) as kernel:
+            func = lower_phases(kernel, gpu_of(target))[phase]
         return func, lowered_for_device(func, "sm_80")
 
     def run(number: int, parameters: int) -> None:

@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 
 from rtcc.compiler import Options, start
-from rtcc.emission.device_code import DeviceCode
+from rtcc.emission.device_code import DeviceCode, function_name, phases_to_bytes
 from rtcc.emission.emit_c import ModelSource
 from rtcc.emission.emit_cuda import named
 from rtcc.ir import Graph
 from rtcc.system.child_process import Child
 from rtcc.target import WeightsName
 from rtcc.targets.cuda import Cuda
-from rtcc.targets.cuda.compile import lower_kernel
+from rtcc.targets.cuda.compile import lower_phases
 from rtcc.targets.cuda.device_code import SYMBOL, launch_of
 from rtcc.text import parse_module
 from tests.targets.cuda.host_kernels import (
@@ -54,9 +54,13 @@ class Hosted:
     target: str
 
 
-def stand_in(kernel: Graph, target: Cuda, name: str) -> DeviceCode:
-    """The code of a kernel, with the launch that it has, but nothing compiled."""
-    func = lower_kernel(kernel, target)
+def stand_in(kernel: Graph, target: Cuda, name: str) -> dict[str, DeviceCode]:
+    """The code of a kernel's phases, with the launches that they have, but nothing compiled."""
+    phases = lower_phases(kernel, target).items()
+    return {phase: _stand_in(func, function_name(name, phase)) for phase, func in phases}
+
+
+def _stand_in(func: Any, name: str) -> DeviceCode:
     gives_up = func.params[-1].name == "code"
     what = f"{name}: {SYMBOL}".encode()
     cubin, ptx = b"\x7fELF of " + what, b".version 8.0\n// " + what
@@ -79,7 +83,7 @@ def hosted(
     gpu, module = compilation.target, compilation.module
     assert isinstance(gpu, Cuda)
     codes = {name: stand_in(kernel, gpu, name) for name, kernel in module.kernels.items()}
-    stored = {name: code.to_bytes() for name, code in codes.items()}
+    stored = {name: phases_to_bytes(phases) for name, phases in codes.items()}
     source = gpu.emit(module, "model", stored, weights=weights)
     assert isinstance(source, ModelSource)
     kernels, interpreted = link_host_kernels(module, gpu, named(module, codes), folder)

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
+from types import ModuleType
 
 import numpy as np
 from tvm import tirx
 
 from rtcc.targets.cuda.kernels import implicit_gemm, matmul
-from rtcc.targets.cuda.kernels.gemm_tiles import GemmTile
+from rtcc.targets.cuda.kernels.fragment_tiles import FragmentTile
+from rtcc.targets.cuda.kernels.gemm_tiles import GemmShape, GemmTile, conv_shape, product_shape
 from rtcc.targets.cuda.simt import interpret
 from rtcc.targets.tvm.function_builder import Expr, Index
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
@@ -42,6 +45,24 @@ def packed(matrix: np.ndarray, block: int) -> np.ndarray:
     return np.ascontiguousarray(padded.reshape(-1, block, terms).swapaxes(1, 2)).reshape(-1)
 
 
+def launch(
+    kernels: ModuleType, made_of: Sequence[object], arrays: list[np.ndarray], shape: GemmShape
+) -> None:
+    """Run a kernel, and the one that adds up where its tile has parts; made_of: what `make` takes."""
+    tile = next(each for each in made_of if isinstance(each, GemmTile | FragmentTile))
+    if tile.parts == 1:
+        interpret(kernels.make(*made_of), arrays)
+        return
+    functions = kernels.make(*made_of), kernels.make_sums(*made_of)
+    scratch = functions[0].params[-1].ty
+    extents = tuple(map(int, scratch.shape))
+    assert prod(extents) * 4 == shape.scratch_bytes(tile.parts)
+    sums = np.zeros(extents, str(scratch.dtype))
+    sums[...] = np.nan if sums.dtype.kind == "f" else 77
+    for func in functions:
+        interpret(func, [*arrays, sums])
+
+
 def multiplied(problem: MatmulProblem, tile: GemmTile) -> tuple[np.ndarray, np.ndarray]:
     """What the kernel makes of seeded operands with a bias per column, and what it should."""
     random = np.random.default_rng(1)
@@ -52,8 +73,8 @@ def multiplied(problem: MatmulProblem, tile: GemmTile) -> tuple[np.ndarray, np.n
     bias = random.standard_normal(problem.columns, np.float32)
     stored = packed(right[0].T, tile.columns) if problem.right is Right.PACKED else right.reshape(-1)
     found = np.full((problem.batch, problem.rows, problem.columns), np.nan, np.float32)
-    func = matmul.make(problem, BiasPerAxis(2, problem.columns), tile)
-    interpret(func, [left.reshape(-1), stored, bias, found])
+    made_of = problem, BiasPerAxis(2, problem.columns), tile
+    launch(matmul, made_of, [left.reshape(-1), stored, bias, found], product_shape(problem))
     return found, np.matmul(left.astype(np.float64), right) + bias
 
 
@@ -67,9 +88,9 @@ def convolved(problem: Im2colProblem, tile: GemmTile) -> tuple[np.ndarray, np.nd
     weights = random.standard_normal((problem.filters, channels, *taps), np.float32)
     bias = random.standard_normal(problem.filters, np.float32)
     found = np.full((problem.batch, problem.filters, *problem.output), np.nan, np.float32)
-    func = implicit_gemm.make(problem, BiasPerAxis(1, problem.filters), tile)
     stored = packed(weights.reshape(problem.filters, -1), tile.rows)
-    interpret(func, [data, stored, bias, found])
+    made_of = problem, BiasPerAxis(1, problem.filters), tile
+    launch(implicit_gemm, made_of, [data, stored, bias, found], conv_shape(problem))
     return found, expected(problem, data, weights) + bias[:, None, None, None]
 
 

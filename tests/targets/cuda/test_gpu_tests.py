@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks.gpu_set import read_case, write_case
 from rtcc.compiler import Options, start
-from rtcc.emission.device_code import DeviceCode
+from rtcc.emission.device_code import Phases, phases_to_bytes
 from rtcc.emission.emit_cuda import named
 from rtcc.ir import Module
 from rtcc.target import GENERIC, parse_target
@@ -60,7 +60,7 @@ def _set_in(folder: Path) -> Path:
     """A set as `build.py` makes one, of kernels that nothing compiled; the functions that stand for them."""
     target = parse_target(TARGET)
     assert isinstance(target, Cuda)
-    every, codes = Module(level="kernels"), dict[str, DeviceCode]()
+    every, codes = Module(level="kernels"), dict[str, Phases]()
     models = {"branched": of_text(BRANCHED), INDICES: model_of(INDICES), ROOMY: model_of(ROOMY)}
     for name, module in models.items():
         compilation = start(module, Options(target=TARGET, conv="generic"))
@@ -68,7 +68,7 @@ def _set_in(folder: Path) -> Path:
         lowered = compilation.module
         stored = {each: stand_in(k, target, f"{name} {each}") for each, k in lowered.kernels.items()}
         found = named(lowered, stored)
-        source = target.emit(lowered, name, {each: code.to_bytes() for each, code in stored.items()})
+        source = target.emit(lowered, name, {each: phases_to_bytes(code) for each, code in stored.items()})
         library = source.write(folder / f"{name}.so")
         if name != ROOMY:
             write_case(library, module, feeds_of(module), TARGET)

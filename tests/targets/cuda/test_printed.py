@@ -13,13 +13,14 @@ import pytest
 from rtcc.compiler import Options, start
 from rtcc.ir import Graph
 from rtcc.pipeline.inputs import random_kernel_inputs
-from rtcc.targets.cuda.compile import gpu_of, lower_kernel
+from rtcc.targets.cuda.compile import gpu_of, lower_phases
 from rtcc.text import parse_module
 from rtcc.verification.check import compare, expected, stored
 from rtcc.verification.special import special_kernel_inputs
 from tests.targets.cuda.printed import Printed, printed
 from tests.targets.cuda.test_fewer_launches import CHANNELS, LAYERS, POOLS
 from tests.targets.cuda.test_threads import RULES, TOGETHER, as_stored, kernel_of
+from tests.targets.cuda.test_tiled import divide_sums
 from tests.targets.quantized import Qdq, residual_network
 
 WRAPPED = """// rtir 1  level=kernels
@@ -92,6 +93,8 @@ def curves() -> onnx.ModelProto:
 
 TILED: dict[str, tuple[str | bytes, str, str]] = {
     "f32": (PRODUCTS, "", "implicit_gemm"),
+    "winograd": (PRODUCTS, "", "winograd3"),
+    "divided": (PRODUCTS, "", "implicit_gemm"),
     "tf32": (PRODUCTS, ",tf32=yes", "tensor_cores"),
     "f16": (POOLS, "", "tensor_cores"),
     "bf16": (LAYERS, "", "tensor_cores"),
@@ -129,15 +132,22 @@ def kernels_of(group: str) -> Mapping[str, Graph]:
 
 
 @pytest.mark.parametrize("group", ["wrapped", "together", "rules", *TILED])
-def test_printed_kernels(group: str, tmp_path: Path) -> None:
+def test_printed_kernels(group: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if group == "divided":
+        divide_sums(monkeypatch)
     kernels = kernels_of(group)
     target = gpu_of(TARGET + (TILED[group][1] if group in TILED else ""))
-    compiled = printed({name: lower_kernel(kernel, target) for name, kernel in kernels.items()}, tmp_path)
+    phases = {
+        name: {f"{name}__{phase}": func for phase, func in lower_phases(kernel, target).items()}
+        for name, kernel in kernels.items()
+    }
+    compiled = printed({name: func for each in phases.values() for name, func in each.items()}, tmp_path)
     for name, kernel in kernels.items():
         for feeds in (random_kernel_inputs(kernel, 0), special_kernel_inputs(kernel, 0)):
             if feeds is not None:
                 feeds = [cut(each) for each in feeds] if group == "tf32" else feeds
-                compare(name, expected(kernel, feeds), run(compiled, name, kernel, feeds))
+                found = run(compiled, list(phases[name]), kernel, feeds, target.scratch_bytes(kernel))
+                compare(name, expected(kernel, feeds), found)
 
 
 def cut(array: np.ndarray) -> np.ndarray:
@@ -147,10 +157,15 @@ def cut(array: np.ndarray) -> np.ndarray:
     return (array.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
-def run(compiled: Printed, name: str, kernel: Graph, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
+def run(
+    compiled: Printed, phases: Sequence[str], kernel: Graph, feeds: Sequence[np.ndarray], scratch: int
+) -> list[np.ndarray]:
     results = [np.full(r.type.physical_shape, 77).astype(r.type.dtype.numpy) for r in kernel.returned]
     code = np.zeros(1, np.int32)
     packed = [stored(p.type, each) for p, each in zip(kernel.parameters, feeds, strict=True)]
-    compiled.run(name, [*(as_stored(np.ascontiguousarray(each)) for each in (*packed, *results)), code])
+    arrays = [as_stored(np.ascontiguousarray(each)) for each in (*packed, *results)]
+    more = [np.full(scratch, 77, np.uint8)] if scratch else []
+    for phase in phases:
+        compiled.run(phase, [*arrays, *more, code])
     assert code[0] == 0
     return results

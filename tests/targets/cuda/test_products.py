@@ -11,7 +11,15 @@ import pytest
 from rtcc.targets.cuda.device_builder import DeviceBuilder
 from rtcc.targets.cuda.device_code import build_device_code
 from rtcc.targets.cuda.kernels import implicit_gemm, matmul
-from rtcc.targets.cuda.kernels.gemm_tiles import TILES, GemmShape, GemmTile, group_illegal, tile_illegal
+from rtcc.targets.cuda.kernels.gemm_tiles import (
+    TILES,
+    GemmShape,
+    GemmTile,
+    Multiprocessors,
+    best_tiles,
+    group_illegal,
+    tile_illegal,
+)
 from rtcc.targets.cuda.simt import KernelFault
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, Right
@@ -32,6 +40,10 @@ PRODUCTS = {
     "slices": (MatmulProblem(37, 45, 90), GemmTile(32, 32, 32, 4, 4, 4, slices=4)),
     "eight slices": (MatmulProblem(17, 45, 140, right=Right.PLAIN), GemmTile(16, 32, 64, 4, 4, 3, slices=8)),
     "eight by eight": (MatmulProblem(70, 65, 33), GemmTile(64, 64, 16, 8, 8, 3)),
+    "parts": (MatmulProblem(37, 45, 90), replace(SMALL, parts=3)),
+    "parts of a batch": (MatmulProblem(5, 31, 70, batch=3, shares_right=True, right=Right.PLAIN),
+                         replace(SMALL, parts=2)),
+    "parts of slices": (MatmulProblem(3, 10, 140), GemmTile(32, 32, 32, 4, 4, 4, slices=4, parts=5)),
 }
 
 SAME9, SAME11 = Window(9, 3, 1, 1, 1, 1), Window(11, 3, 1, 1, 1, 1)
@@ -49,6 +61,9 @@ CONVOLUTIONS = {
     ),
     "one axis": (Im2colProblem(1, 1, 6, 8, 3, (ONE, ONE, Window(50, 5, 1, 1, 2, 2))), SMALL),
     "slices": (Im2colProblem(1, 1, 12, 37, 4, (ONE, SAME9, SAME11)), GemmTile(32, 32, 64, 4, 4, 2, slices=4)),
+    "parts of groups": (
+        Im2colProblem(2, 2, 10, 64, 4, (ONE, Window(6, 3, 1, 1, 1, 1), SAME9)), replace(SMALL, parts=3),
+    ),
     "fewer threads than pixels": (
         Im2colProblem(1, 1, 4, 30, 4, (ONE, SAME9, SAME11)), GemmTile(32, 128, 16, 8, 8, 3),
     ),
@@ -98,6 +113,26 @@ def test_illegal_tiles(changed: dict[str, int], reason: str) -> None:
     assert reason in str(tile_illegal(tile, left_in_rows=True))
 
 
+def test_parts_that_add_up_to_the_same_from_run_to_run() -> None:
+    problem, tile = PRODUCTS["parts of slices"]
+    once, again = (multiplied(problem, tile)[0] for _ in range(2))
+    assert once.tobytes() == again.tobytes()
+
+
+@pytest.mark.parametrize(("depth", "parts"), [(90, 4), (16, 2), (90, 0)])
+def test_no_part_is_empty(depth: int, parts: int) -> None:
+    assert f"no {parts} parts" in str(GemmShape(37, 45, depth).illegal(replace(SMALL, parts=parts)))
+
+
+def test_few_results_of_many_terms_are_divided() -> None:
+    """The last layers of a ResNet make fewer blocks than a large GPU has multiprocessors."""
+    gpu = Multiprocessors(108)
+    tile = best_tiles(GemmShape(512, 49, 4608), gpu, left_in_rows=False, illegal=lambda _: None)[0]
+    assert tile.parts > 1
+    wide = best_tiles(GemmShape(512, 50176, 4608), gpu, left_in_rows=False, illegal=lambda _: None)[0]
+    assert wide.parts == 1
+
+
 def test_illegal_grids_and_groups() -> None:
     assert "65536 blocks" in str(GemmShape(8, 8, 8, 1 << 16).illegal(SMALL))
     problem = Im2colProblem(1, 2, 10, 40, 4, (ONE, Window(6, 1), Window(9, 1)))
@@ -110,17 +145,29 @@ HOT = {
         Im2colProblem(1, 1, 64, 64, 4, (ONE, Window(56, 3, 1, 1, 1, 1), Window(56, 3, 1, 1, 1, 1))),
         None, GemmTile(64, 64, 16, 8, 8, 3),
     ),
+    "parts": matmul.make(MatmulProblem(49, 512, 4608), None, GemmTile(32, 32, 64, 4, 4, 2, 4, parts=4)),
 }  # fmt: skip
 
 
 @needs_nvcc
-@pytest.mark.parametrize(("case", "architecture"), [("matmul", "sm_80"), ("conv", "sm_90")])
+@pytest.mark.parametrize(
+    ("case", "architecture"), [("matmul", "sm_80"), ("conv", "sm_90"), ("parts", "sm_90")]
+)
 def test_nothing_is_spilled(case: str, architecture: str) -> None:
     made = build_device_code(HOT[case], architecture)
     assert (made.spill_bytes, made.stack_bytes) == (0, 0)
     assert made.registers <= 168
     assert b"cp.async" in made.ptx
     assert b"ld.shared.v4" in made.ptx
+
+
+@needs_nvcc
+def test_adding_up_takes_few_registers() -> None:
+    func = matmul.make_sums(MatmulProblem(49, 512, 4608), None, GemmTile(32, 32, parts=16, thread_rows=4))
+    made = build_device_code(func, "sm_80")
+    assert (made.spill_bytes, made.stack_bytes) == (0, 0)
+    assert made.registers <= 64
+    assert made.ptx.count(b"v4.f32") >= 16
 
 
 @needs_nvcc

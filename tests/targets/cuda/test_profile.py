@@ -18,6 +18,7 @@ import pytest
 from rtcc.artifact import load
 from rtcc.artifact.elf import Elf
 from rtcc.artifact.info import DeviceInfo, DeviceKernel
+from rtcc.emission.device_code import WHOLE
 from rtcc.emission.emit_cuda import named
 from rtcc.errors import ArtifactError, RtccError
 from rtcc.system.child_process import Child
@@ -92,16 +93,16 @@ def test_equal_kernels_share_a_name_and_long_names_are_cut() -> None:
     target = parse_target("cuda:sm_80")
     assert isinstance(target, Cuda)
     codes = {name: stand_in(kernel, target, "same") for name, kernel in module.kernels.items()}
-    other = codes["n" * 80]
-    codes["n" * 80] = replace(other, cubin=other.cubin + b"other")
-    found = named(module, codes)
+    other = codes["n" * 80][WHOLE]
+    codes["n" * 80] = {WHOLE: replace(other, cubin=other.cubin + b"other")}
+    found = {name: phases[WHOLE] for name, phases in named(module, codes).items()}
     assert [found[name].symbol for name in ("first", "second")] == ["rtcc_first_exp"] * 2
     cut = found["n" * 80]
     assert len(cut.symbol) == len(SYMBOL)
     assert cut.symbol.startswith("rtcc_nnn")
     assert cut.symbol.encode() in cut.ptx
     assert SYMBOL.encode() not in cut.ptx + cut.cubin
-    assert len(cut.cubin) == len(codes["n" * 80].cubin)  # nothing in it moves
+    assert len(cut.cubin) == len(codes["n" * 80][WHOLE].cubin)  # nothing in it moves
 
 
 @needs_nvcc

@@ -18,10 +18,12 @@ from rtcc.targets.cuda.kernels.fragment_tiles import (
     Kind,
     best_tiles,
     conv_illegal,
+    conv_shape,
+    grid_illegal,
     product_illegal,
     tile_illegal,
 )
-from rtcc.targets.cuda.kernels.gemm_tiles import GemmShape, Multiprocessors
+from rtcc.targets.cuda.kernels.gemm_tiles import GemmShape, Multiprocessors, product_shape
 from rtcc.targets.cuda.simt import KernelFault, interpret
 from rtcc.targets.tvm.function_builder import Expr
 from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
@@ -29,7 +31,7 @@ from rtcc.targets.tvm.kernels.epilogue import Position
 from rtcc.targets.tvm.kernels.matrix_product.matmul_tiles import MatmulProblem, Right
 from rtcc.targets.tvm.kernels.window import Window
 from tests.targets.cuda.nvcc import needs_nvcc
-from tests.targets.cuda.products import ONE, expected
+from tests.targets.cuda.products import ONE, expected, launch
 
 SMALL = FragmentTile(32, 32, 16, 16, 4, 3)
 
@@ -81,9 +83,9 @@ def stored(array: np.ndarray, kind: Kind) -> np.ndarray:
 def multiplied(kind: Kind, problem: MatmulProblem, tile: FragmentTile) -> tuple[np.ndarray, np.ndarray]:
     left, right = integers(kind, (problem.rows, problem.depth), (problem.columns, problem.depth))
     found = np.zeros((problem.rows, problem.columns), kind.total)
-    func = tensor_matmul.make(problem, kind, None, tile, kind.total)
     packed = in_chunks(right, tile.columns, kind.chunk)
-    interpret(func, [stored(left, kind).reshape(-1), stored(packed, kind).reshape(-1), found])
+    operands = [stored(left, kind).reshape(-1), stored(packed, kind).reshape(-1), found]
+    launch(tensor_matmul, (problem, kind, None, tile, kind.total), operands, product_shape(problem))
     return found, left.astype(np.float64) @ right.astype(np.float64).T
 
 
@@ -94,8 +96,13 @@ def test_products(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize(
-    "tile", [FragmentTile(64, 32, 64, 16, 2, 2), FragmentTile(16, 64, 16, 16, 8, 4)], ids=str
-)
+    "tile",
+    [
+        FragmentTile(64, 32, 64, 16, 2, 2), FragmentTile(16, 64, 16, 16, 8, 4),
+        FragmentTile(32, 32, 16, 16, 2, 3, parts=4),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_tiles(tile: FragmentTile) -> None:
     found, right = multiplied(Kind.F16, MatmulProblem(70, 37, 13 * 8), tile)
     np.testing.assert_array_equal(found, right)
@@ -110,12 +117,13 @@ CONVOLUTIONS = {
 }
 
 
-@pytest.mark.parametrize(("kind", "case"), [
-    *((kind, "strided, padded") for kind in Kind),
-    (Kind.S8, "few filters"),
-    *((Kind.F16, case) for case in CONVOLUTIONS if case != "strided, padded"),
+@pytest.mark.parametrize(("kind", "case", "parts"), [
+    *((kind, "strided, padded", 1) for kind in Kind),
+    *((kind, "strided, padded", 3) for kind in (Kind.F16, Kind.U8)),
+    (Kind.S8, "few filters", 1), (Kind.S8, "few filters", 2),
+    *((Kind.F16, case, 1) for case in CONVOLUTIONS if case != "strided, padded"),
 ])  # fmt: skip
-def test_convolutions(kind: Kind, case: str) -> None:
+def test_convolutions(kind: Kind, case: str, parts: int) -> None:
     channels, filters, rank, windows = CONVOLUTIONS[case]
     problem = Im2colProblem(2, 1, channels, filters, rank, windows)
     extents, taps = ([getattr(w, name) for w in windows] for name in ("extent", "taps"))
@@ -129,9 +137,9 @@ def test_convolutions(kind: Kind, case: str) -> None:
     lines = np.moveaxis(deep.reshape(filters, blocks, chunk, *taps), 2, -1).reshape(filters, -1)
     packed = in_chunks(lines, SMALL.columns, chunk)
     found = np.full((2, -(-filters // chunk), *problem.output, chunk), 77, kind.total)
-    func = tensor_conv.make(problem, kind, None, SMALL, kind.total)
     operands = (stored(each, kind).reshape(-1) for each in (activations, packed))
-    interpret(func, [*operands, found.reshape(-1, chunk)])
+    made_of = problem, kind, None, replace(SMALL, parts=parts), kind.total
+    launch(tensor_conv, made_of, [*operands, found.reshape(-1, chunk)], conv_shape(problem, kind))
     plain = np.moveaxis(found, -1, 2).reshape(2, -1, *problem.output)
     np.testing.assert_array_equal(plain[:, :filters], expected(problem, data, weights))
     assert not plain[:, filters:].any()
@@ -211,12 +219,26 @@ def test_small_products_take_small_tiles() -> None:
     assert small.rows * small.columns < large.rows * large.columns
 
 
+def test_few_results_of_many_terms_are_divided() -> None:
+    shape = GemmShape(49, 512, 4608)
+    tile = best_tiles(shape, Kind.F16, Multiprocessors(132))[0]
+    assert tile.parts > 1
+    assert grid_illegal(shape, tile, Kind.F16) is None
+    assert "no 100 parts" in str(grid_illegal(shape, replace(tile, parts=100), Kind.F16))
+    assert "65536 blocks" in str(grid_illegal(replace(shape, batch=1 << 16), SMALL, Kind.F16))
+    assert best_tiles(GemmShape(50176, 512, 4608), Kind.F16, Multiprocessors(132))[0].parts == 1
+
+
 @needs_nvcc
 @pytest.mark.parametrize(("kind", "architecture"), [(Kind.F16, "sm_80"), (Kind.U8, "sm_90")])
 def test_nothing_is_spilled(kind: Kind, architecture: str) -> None:
     windows = (ONE, Window(28, 3, 1, 1, 1, 1), Window(28, 3, 1, 1, 1, 1))
     problem = Im2colProblem(1, 1, 128, 128, 4, windows)
     made = build_device_code(tensor_conv.make(problem, kind, None, TILES[0], kind.total), architecture)
+    divided = problem, kind, None, replace(TILES[5], parts=3), kind.total
+    for func in (tensor_conv.make(*divided), tensor_conv.make_sums(*divided)):
+        also = build_device_code(func, architecture)
+        assert (also.spill_bytes, also.stack_bytes) == (0, 0)
     assert (made.spill_bytes, made.stack_bytes) == (0, 0)
     assert b"mma.sync.aligned" in made.ptx
     assert made.ptx.count(b"ldmatrix") >= 8

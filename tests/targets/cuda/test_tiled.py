@@ -17,14 +17,16 @@ import rtcc
 from benchmarks.models import networks
 from rtcc.artifact import load
 from rtcc.compiler import Options, read_model, start
+from rtcc.emission.device_code import PRODUCTS, WHOLE
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
 from rtcc.ir.ops import nn
 from rtcc.ir.regions import anchor_of
 from rtcc.pipeline.inputs import random_inputs
 from rtcc.target import Illegal, parse_target
-from rtcc.targets.cuda.compile import gpu_of, lower_kernel
+from rtcc.targets.cuda.compile import gpu_of, lower_kernel, lower_phases
 from rtcc.targets.cuda.device_code import launch_of
+from rtcc.targets.cuda.kernels.gemm_tiles import PARTS, Multiprocessors
 from rtcc.targets.cuda.simt import interpret
 from rtcc.text import parse_module, print_module
 from tests.targets.arm.test_halves import halved
@@ -43,6 +45,26 @@ def small_resnet() -> onnx.ModelProto:
     return networks.resnet18(width=8, size=32, classes=5)
 
 
+def small_residual() -> onnx.ModelProto:
+    """Two convolutions with a shortcut, and a product: few results of many terms."""
+    text = """<ir_version: 9, opset_import: ["" : 17]>
+    residual (float[1,24,7,5] x) => (float[1,10] y) {
+        a = Conv<pads=[1,1,1,1]>(x, w1, b1)
+        r = Relu(a)
+        c = Conv<pads=[1,1,1,1]>(r, w2)
+        s = Add(c, x)
+        p = GlobalAveragePool(s)
+        f = Flatten(p)
+        y = Gemm<transB=1>(f, w3, b3)
+    }"""
+    model, random = onnx.parser.parse_model(text), np.random.default_rng(3)
+    shapes = {"w1": (24, 24, 3, 3), "b1": (24,), "w2": (24, 24, 3, 3), "w3": (10, 24), "b3": (10,)}
+    for name, shape in shapes.items():
+        array = random.standard_normal(shape, np.float32) / 10
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return model
+
+
 def run(driver: str, found: Hosted, feeds: dict[str, Any]) -> dict[str, Any]:
     here = Driver(driver)
     here.use(found)
@@ -51,8 +73,18 @@ def run(driver: str, found: Hosted, feeds: dict[str, Any]) -> dict[str, Any]:
 
 
 def algorithms(found: Hosted) -> Counter[str]:
-    texts = (text for text, _ in found.interpreted.values())
+    texts = (text for text, _, phase in found.interpreted.values() if phase in (WHOLE, PRODUCTS))
     return Counter(name for text in texts for name in re.findall(r'algorithm = "(\w+)"', text))
+
+
+def phases(found: Hosted) -> Counter[str]:
+    return Counter(phase for _, _, phase in found.interpreted.values())
+
+
+def divide_sums(patch: pytest.MonkeyPatch) -> None:
+    """Blocks divide the terms of sums wherever they can."""
+    patch.setattr(Multiprocessors, "parts", lambda *_: PARTS)
+    patch.setattr(Multiprocessors, "summing", lambda _, __, parts: 0.0 if parts == 1 else -1e9)
 
 
 NETWORKS: dict[str, tuple[Callable[[], onnx.ModelProto], str, tuple[str, ...], float]] = {
@@ -63,22 +95,33 @@ NETWORKS: dict[str, tuple[Callable[[], onnx.ModelProto], str, tuple[str, ...], f
         GPU, ("depthwise", "tensor_cores"), 1e-2,
     ),
     "bytes": (residual_network, GPU, ("tensor_cores",), 0.0),
+    "divided": (small_residual, GPU, ("implicit_gemm",), 1e-5),
+    "winograd": (small_residual, GPU, ("winograd4",), 1e-5),
+    "divided bytes": (residual_network, GPU, ("tensor_cores",), 0.0),
 }
 """Model, target, algorithms that several layers take, and the difference allowed, relative to the most.
 
 Bytes are those of the interpreter running the lowered module.
 """
 
+CONV_OF = {"divided": "implicit_gemm", "winograd": "winograd4"}
+"""The algorithm that convolutions are to have; others are chosen freely."""
+
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(name: str, driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build, target, chosen, tolerance = NETWORKS[name]
     model = build().SerializeToString()
-    found = hosted(model, tmp_path, target)
+    if "divided" in name:
+        divide_sums(monkeypatch)
+    found = hosted(model, tmp_path, target, conv=CONV_OF.get(name, "auto"))
+    assert (phases(found)["sums"] >= 2) == ("divided" in name)
     assert all(algorithms(found)[name] >= 2 for name in chosen)
-    compilation = start(model, Options(target=target))
-    compilation.lower()
-    module = read_model(model) if tolerance else compilation.module
+    module = read_model(model)
+    if not tolerance:
+        compilation = start(model, Options(target=target))
+        compilation.lower()
+        module = compilation.module
     feeds = random_inputs(read_model(model), 0)
     wanted = rtcc.interpret(module, feeds)
     with process(driver, monkeypatch) as child:
@@ -142,12 +185,46 @@ graph @main(%q: f16[2,3,20,16], %k: f16[2,3,16,40], %m: f16[40]) {
     np.testing.assert_allclose(found, wanted, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("algorithm", ["implicit_gemm", "winograd2"])
+@pytest.mark.parametrize(("kind", "stored"), [("f16", "float16"), ("i32", "int32"), ("bool", "uint8")])
+def test_layers_end_with_casts(algorithm: str, kind: str, stored: str) -> None:
+    cast = f'  %z = math.cast(%y) {{to = "{kind}"}} : {kind}[1,24,9,9]\n  return(%z)'
+    text = "// rtir 1  level=graph\nconst #w : f32[24,16,3,3] = splat(0.5)\n" + CONV
+    compilation = start(
+        parse_module(text.replace("  return(%y)", cast)), Options(target=GPU, conv=algorithm)
+    )
+    compilation.lower()
+    (kernel,) = compilation.module.kernels.values()
+    assert kernel.attributes["algorithm"] == algorithm
+    phases: Any = lower_phases(kernel, gpu_of(GPU))
+    for func in phases.values():
+        output = next(param for param in func.params if param.name == "output")
+        assert str(output.ty.dtype) == stored
+
+
+def test_products_end_with_casts() -> None:
+    text = """// rtir 1  level=graph
+graph @main(%a: f32[20,16], %b: f32[16,40]) {
+  %s = nn.mat_mul(%a, %b) : f32[20,40]
+  %y = math.cast(%s) {to = "f16"} : f16[20,40]
+  return(%y)
+}"""
+    compilation = start(parse_module(text), Options(target=GPU))
+    compilation.lower()
+    (kernel,) = compilation.module.kernels.values()
+    assert kernel.attributes["algorithm"] == "matmul"
+    random, found = np.random.default_rng(0), np.zeros((20, 40), np.float16)
+    left, right = (random.standard_normal(shape, np.float32) for shape in ((20, 16), (16, 40)))
+    interpret(lower_kernel(kernel, gpu_of(GPU)), [left.reshape(-1), right.reshape(-1), found])
+    np.testing.assert_allclose(found, left @ right, rtol=1e-3, atol=1e-5)
+
+
 def test_older_gpus_copy_nothing_ahead() -> None:
     (kernel,) = convolution("cuda:sm_75").kernels.values()
     assert kernel.attributes["algorithm"] == "generic"
     found = parse_target("cuda:sm_75").candidates(anchor_of(kernel), {1})
     reasons = [each.cost.reason for each in found if isinstance(each.cost, Illegal)]
-    assert sum("sm_80 and newer" in reason for reason in reasons) == 2
+    assert sum("sm_80 and newer" in reason for reason in reasons) == 5
 
 
 def test_a_tile_that_reads_weights_wrongly_is_refused() -> None:
