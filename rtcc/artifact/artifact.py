@@ -49,8 +49,9 @@ class _Workspace:
         self._info, self._device = info, device
         self._call = table.run
         self._inputs, self._outputs = (_Pointers(count) for count in (len(info.inputs), len(info.outputs)))
+        self.held: list[object] = []
         self.start()
-        self.finish = weakref.finalize(self, _finish, table, self.address, self.memory)
+        self.finish = weakref.finalize(self, _finish, table, self.address, (self.memory, self.held))
 
     def start(self) -> None:
         """(Re)initialise: state starts at zero."""
@@ -427,8 +428,8 @@ def error_of(code: int, message: str) -> RtccError:
     return kind(known.kebab if known else f"code{code}", message, hint=hint)
 
 
-def _finish(table: Table, address: ctypes.c_void_p, memory: NDArray[np.uint8]) -> None:
-    """Stop a workspace's threads; `memory` is held until then."""
+def _finish(table: Table, address: ctypes.c_void_p, held: object) -> None:
+    """Stop a workspace's threads and wait for its runs; what they use is held until then."""
     table.finish(address, 0)
 
 

@@ -23,7 +23,7 @@ def hint_of(code: int, info: ArtifactInfo, library: ctypes.CDLL) -> str | None:
     device, known = info.device, codes.BY_VALUE.get(code)
     match known.name if known else "":
         case "DEVICE_MISSING":
-            return "install the NVIDIA driver of the GPU; `nvidia-smi` says whether it is there and works"
+            return f"install the NVIDIA driver of the GPU; {_WORKS}{_said(library, info)}"
         case "DEVICE_MEMORY":
             return (
                 f"a workspace takes {device.workspace_bytes:,} bytes of the device's memory, the weights "
@@ -39,10 +39,36 @@ def hint_of(code: int, info: ArtifactInfo, library: ctypes.CDLL) -> str | None:
         case "DRIVER_TOO_OLD":
             return f"install a driver that supports CUDA {device.driver}; `nvidia-smi` says what this has"
         case "DEVICE_FAILED":
-            result = getattr(library, f"{info.name}_driver_result")()
-            return f"the driver said {result}, as CUresult in NVIDIA's cuda.h has it"
+            return f"{_WORKS}{_said(library, info)}"
         case _:
             return None
+
+
+_WORKS = "`nvidia-smi` says whether it is there and works"
+
+_RESULTS = {
+    2: "out of memory, which may be the host's",
+    3: "not initialised, or this process was forked from one that had",
+    34: "the toolkit's stub was found, which is no driver",
+    100: "no GPU, or none that CUDA_VISIBLE_DEVICES leaves",
+    700: "a kernel used an illegal address, after which the context is lost",
+    709: "the context is gone: the GPU was reset, or the context destroyed, while the model was loaded",
+    719: "a kernel failed, after which the context is lost",
+    802: "the system is not ready, such as NVSwitch machines without nvidia-fabricmanager",
+    803: "the driver's library and the kernel's module differ in version: reboot, or install it again",
+    804: "the compatibility library does not work with this GPU",
+    900: "the stream is captured, which takes no graph: run the model outside",
+}
+"""What a driver's CUresult means here, where that says what to do."""
+
+
+def _said(library: ctypes.CDLL, info: ArtifactInfo) -> str:
+    """What the driver said last, as the end of a sentence; nothing where it was not asked."""
+    result = int(getattr(library, f"{info.name}_driver_result")())
+    if result == 0:
+        return ""
+    words = _RESULTS.get(result, "as CUresult in NVIDIA's cuda.h has it")
+    return f"; the driver said {result}: {words}"
 
 
 def profile(
@@ -67,11 +93,11 @@ class DeviceBinding:
     def __init__(
         self, library: ctypes.CDLL, info: ArtifactInfo, workspace: Any, inputs: Any, outputs: Any
     ) -> None:
-        """workspace: of its own, with `address`, `settle` and `finish`."""
-        number = getattr(library, f"{info.name}_device")
-        number.argtypes = [Pointer]
+        """workspace: of its own, with `address`, `held`, `settle` and `finish`."""
+        number, after = (getattr(library, f"{info.name}_{each}") for each in ("device", "run_after"))
+        number.argtypes, after.argtypes = [Pointer], [Pointer] * 2
         self._workspace, self.device = workspace, int(number(workspace.address))
-        self._held: list[object] = []
+        self._after: Callable[..., int] = after
         self._inputs = self._pointers(inputs, info.inputs, "input")
         self._outputs = self._pointers(outputs, info.outputs, "output")
         run, result = (getattr(library, f"{info.name}_{each}") for each in ("run_async", "async_result"))
@@ -83,7 +109,8 @@ class DeviceBinding:
         """Put a run behind what is in a stream (a CUstream's address; 0: the default one); does not wait.
 
         What writes the inputs must be in order before it, what reads the outputs behind it, in the same
-        stream or by events: making the binding has put nothing into any. So must the binding's next call.
+        stream or by events: making the binding has put nothing into any. The binding's next call runs behind
+        this one, in whatever stream.
         """
         code = self._run(self._workspace.address, self._inputs, self._outputs, stream)
         if code:
@@ -96,9 +123,9 @@ class DeviceBinding:
             self._workspace.settle(code)
 
     def close(self) -> None:
-        """Give the workspace back; the tensors are no longer held. Not before the streams were waited for."""
+        """Wait for the runs, and give the workspace back; the tensors are no longer held."""
         self._workspace.finish()
-        self._held.clear()
+        self._workspace.held.clear()
 
     def _pointers(self, tensors: Sequence[Any], wanted: Sequence[TensorInfo], side: str) -> Any:
         """The addresses of tensors, which must be what the model takes."""
@@ -106,7 +133,7 @@ class DeviceBinding:
             message = f"the model has {len(wanted)} {side}s, found {len(tensors)}"
             names = ", ".join(tensor.name for tensor in wanted)
             raise InvalidInput("device-tensors", message, hint=f"give all of them in order: {names}")
-        self._held += tensors
+        self._workspace.held += tensors
         found = [self._address(tensor, each, side) for tensor, each in zip(tensors, wanted, strict=True)]
         return (Pointer * max(1, len(found)))(*found)
 
@@ -127,7 +154,19 @@ class DeviceBinding:
             raise _unfit(wanted, kind, shape, strides is None)
         address, is_read_only = interface["data"]
         _require_own(wanted, side, is_read_only=is_read_only, is_copied=False)
+        self._follow(interface.get("stream"), wanted)
         return int(address)
+
+    def _follow(self, stream: int | None, wanted: TensorInfo) -> None:
+        """Run behind what is in a tensor's stream now, where it names one (the interface's version 3)."""
+        if stream is None:
+            return
+        if stream == 0:
+            message = f"{wanted.name!r}: the tensor's stream is 0, which the interface does not allow"
+            raise InvalidInput("device-tensors", message, hint="1 is the default stream, None no stream")
+        code = self._after(self._workspace.address, stream)
+        if code:
+            self._workspace.settle(code)
 
     def _by_dlpack(self, tensor: Any, place: tuple[int, int], wanted: TensorInfo, side: str) -> int:
         kind, number = place
@@ -148,7 +187,7 @@ class DeviceBinding:
         if view.shape != wanted.shape or view.dtype != wanted.dtype or not view.is_dense:
             raise _unfit(wanted, view.dtype, view.shape, view.is_dense)
         _require_own(wanted, side, is_read_only=view.is_read_only, is_copied=view.is_copied)
-        self._held.append(view.held)
+        self._workspace.held.append(view.held)
         return view.address
 
 

@@ -63,13 +63,10 @@ RTCC_EXPORT int RTCC_ENTRY(profile)(void *workspace, const void *const inputs[],
         return code;
     if (microseconds == NULL)
         return RTCC_NULL_POINTER;
-    if (atomic_exchange_explicit(&w->busy, 1, memory_order_acquire) != 0)
-        return RTCC_BUSY;
-    code = RTCC_DEVICE_FAILED;
-    if (!rtcc_failed(rtcc_driver.cuCtxPushCurrent_v2(w->device.shared->context))) {
-        code = rtcc_time_all(&w->device, microseconds);
-        rtcc_leave_context();
-    }
-    atomic_store_explicit(&w->busy, 0, memory_order_release);
+    code = rtcc_enter(w);
+    if (code != RTCC_OK)
+        return code;
+    code = rtcc_time_all(&w->device, microseconds);
+    rtcc_leave(w);
     return code;
 }

@@ -1,7 +1,8 @@
 """A planned module as C that launches its kernels on a GPU: one self-contained `model.c`, its header, its
 weights, and the kernels' code as one more object.
 
-configuration  +  cpu.c  +  cuda.h  +  runtime.h  +  tables of kernels and launches  +  cuda.c  +  runtime.c
+configuration  +  cpu.c  +  cuda_driver.h  +  runtime.h  +  tables of kernels and launches
+               +  cuda_device.c  +  cuda.c  +  runtime.c  +  cuda_entries.c  +  cuda_profile.c
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def emit_cuda(
         _device_configuration(info, regions, capability, functions, nodes, symbol),
         header_text(info),
         cpu_text(machine),
-        *map(part_text, ("cuda.h", "runtime.h")),
+        *map(part_text, ("cuda_driver.h", "runtime.h")),
         tables_text(info),
         info_text(info),
         weights_place_text(info, weights),
@@ -116,11 +117,13 @@ def emit_cuda(
         shapes,
         function_text(Part.DEVICE, *([Part.WEIGHTS_FILE] if info.weights_file else [])),
         part_text("mapped_weights.c" if info.weights_file else "embedded_weights.c"),
-        *map(part_text, ("cuda.c", "checks.c", "runtime.c", "cuda_entries.c", "cuda_profile.c")),
+        *map(part_text, ("cuda_device.c", "cuda.c", "checks.c", "runtime.c")),
+        *map(part_text, ("cuda_entries.c", "cuda_profile.c")),
     ]
     objects = {IMAGES_OBJECT: images.object_for(machine, symbol)}
     header = f"{header_text(info)}\n{device_text(info)}"
-    return ModelSource(info, "\n".join(parts), header, weights, objects, machine, libraries=("-ldl",))
+    code, libraries = "\n".join(parts), ("-ldl", "-pthread")
+    return ModelSource(info, code, header, weights, objects, machine, libraries=libraries)
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,8 @@ extern "C" {
 #endif
 /* The model runs on an NVIDIA GPU: that of the CUDA context which is current when @NAME@_init is called, the
  * first one where none is. Each workspace takes @UPPER@_DEVICE_BYTES of its memory, and all of a process
- * together @UPPER@_DEVICE_WEIGHT_BYTES. `run` copies inputs there and outputs back. */
+ * together @UPPER@_DEVICE_WEIGHT_BYTES. `run` copies inputs there and outputs back. @NAME@_finish
+ * with `wipe` overwrites what the workspace has there, too, but not the weights. */
 
 /* As @NAME@_init with one thread, on the GPU of this number, which the driver counts from 0, in its primary
  * context. */
@@ -136,9 +137,13 @@ int @NAME@_init_on_device(void *workspace, size_t bytes, int device);
 int @NAME@_device(const void *workspace);
 
 /* Run once on tensors in the device's memory, in order with what else is in `stream` (a CUstream, NULL for
- * the default one), and return before that has ended. The next run of the workspace, of either kind, must be
- * in order behind it. What `run` checks of pointers is checked of these. */
+ * the default one), and return before that has ended. The next run of the workspace, of either kind and in
+ * whatever stream, begins when it has ended, and @NAME@_finish waits for it. `stream` must not be captured.
+ * What `run` checks of pointers is checked of these. */
 int @NAME@_run_async(void *workspace, const void *const inputs[], void *const outputs[], void *stream);
+
+/* Let the next run of the workspace, in whatever stream, begin when what is in `stream` now has ended. */
+int @NAME@_run_after(void *workspace, void *stream);
 
 /* Once the stream has ended what run_async put there: what `run` would have returned, for data that the model
  * cannot take. */

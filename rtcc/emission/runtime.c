@@ -1,6 +1,6 @@
 /* The functions that an artefact exports. They need no operating system; what does is in the files before this one,
- * which are pool.c, one_thread.c or cuda.c, mapped_weights.c or embedded_weights.c, and checks.c. All follow cpu.c,
- * runtime.h and the generated tables and launch list in one translation unit.
+ * which are pool.c, one_thread.c or cuda_device.c and cuda.c, mapped_weights.c or embedded_weights.c, and checks.c.
+ * All follow cpu.c, runtime.h and the generated tables and launch list in one translation unit.
  */
 
 static size_t rtcc_workspace_bytes(int threads)
@@ -84,6 +84,10 @@ RTCC_EXPORT void RTCC_ENTRY(finish)(void *workspace, int wipe)
     struct rtcc_workspace *w = workspace;
     if (rtcc_check_live(workspace) != RTCC_OK)
         return;
+#if RTCC_DEVICE
+    if (wipe)
+        rtcc_wipe_device(w);
+#endif
     rtcc_stop_workers(w, w->threads);
     rtcc_unmap_weights(w);
     w->magic = 0;

@@ -4,7 +4,7 @@
  *   RTCC_MAGIC             64 bits that tell this model's workspaces from all others
  *   RTCC_THREADS_MAX       the largest number of threads that init accepts
  *   RTCC_POOL              1 where some launch is split between threads, and pool.h precedes this text
- *   RTCC_DEVICE            1 where kernels run on a GPU, and cuda.h precedes this text
+ *   RTCC_DEVICE            1 where kernels run on a GPU, and cuda_driver.h precedes this text
  *   RTCC_ALIGNMENT         bytes that the workspace is aligned to
  *   RTCC_HEAD_BYTES        room for struct rtcc_workspace, a multiple of 64
  *   RTCC_ARENA_BYTES       the planned memory, a multiple of 64

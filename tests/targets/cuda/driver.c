@@ -1,156 +1,119 @@
 /* A stand-in for NVIDIA's driver: device memory is the host's, and kernels are functions of the host that were made
  * of the same TIR (host_kernels.py). It does nothing before somebody waits for it, not even copies and settings of
  * memory in the default stream, for which other streams do not wait; independent nodes of a graph it runs in the
- * reverse of the order in which they were added, and refuses what a driver would: calls without a context, copies
- * past allocations, launches otherwise than the kernel says.
+ * reverse of the order in which they were added, and refuses what a driver would: calls without a context or with
+ * what another one has, copies past allocations, launches otherwise than the kernel says.
  *
- * The functions fake_… are for tests: how much is allocated, and which call is to fail.
+ * The functions fake_… are for tests: how much is allocated, which call is to fail or to wait, contexts that go.
  */
+#define _GNU_SOURCE 1
+#include "driver.h"
+
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
-#include "cuda.h"
+struct fake_state fake = {.capability = {8, 0}, .version = 13000, .devices = 1, .memory = (size_t)1 << 30,
+                          .pitch = 2147483647};
+static struct fake_state fresh;
 
-enum { INVALID_VALUE = 1, NOT_INITIALIZED = 3, NO_DEVICE = 100, INVALID_CONTEXT = 201, INVALID_IMAGE = 200,
-       NOT_FOUND = 500,
-       LAUNCH_FAILED = 719, MOST = 256, NODES = 4096 };
-
-struct fake_kernel { /* of the library of kernels */
-    const char *symbol;
-    const unsigned char *image;
-    size_t bytes;
-    void (*function)(void **parameters);
-    unsigned int grid[3], block[3], parameters;
-};
-
-static struct {
-    int capability[2], version, devices;
-    size_t memory, used;
-    int allocations, host_allocations, modules, streams, events, graphs, executables, retained, launches, copies, loads;
-    char failing[64];
-    int result, countdown;
-} fake = {.capability = {8, 0}, .version = 13000, .devices = 1, .memory = (size_t)1 << 30}, fresh;
-
-static struct { char *memory; size_t bytes; int device; } blocks[MOST];
+static struct { char *memory; size_t bytes; int device; struct object object; } blocks[MOST], host_blocks[MOST];
 static const struct fake_kernel *kernels;
 static size_t kernel_count;
 static _Thread_local CUcontext stack[16];
 static _Thread_local int depth;
-static struct CUctx_st { int device; } primary[8] = {{0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}}, other;
+static struct CUctx_st primary[8], others[32], *other = others;
+static unsigned long long last_id;
+static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+static pthread_cond_t gate = PTHREAD_COND_INITIALIZER;
 
 static pid_t owner; /* the process that initialised it: a forked one cannot use it */
 
 enum { FIRST_HANDLE = 40 }; /* of a device: no program may take its number for that */
 
-/* Whether a call is the one that a test wants to fail. */
-static int fails(const char *name, int *result)
+int take_lock(void)
 {
-    if (strcmp(fake.failing, name) != 0 || fake.countdown-- > 0)
-        return 0;
-    *result = fake.result;
+    pthread_mutex_lock(&lock);
     return 1;
 }
 
-#define BEGIN(name) \
-    do { \
-        int result_; \
-        if (fails(name, &result_)) \
-            return result_; \
-    } while (0)
-
-#define IN_CONTEXT(name) \
-    BEGIN(name); \
-    if (depth == 0) \
-        return INVALID_CONTEXT
-
-/* ---- what is put into a stream runs when somebody waits for it ---- */
-
-struct item {
-    CUgraphExec executable;
-    char *destination;
-    const char *source;     /* NULL: every four bytes become the value */
-    size_t bytes;
-    unsigned int value;
-    char *owned;            /* what the host gave, as it was then */
-    CUevent event;          /* which gets the time */
-    const struct fake_kernel *kernel;
-    unsigned long long values[64];
-};
-
-struct CUevent_st { struct timespec time; };
-
-struct CUstream_st { int count; struct item item[1024]; };
-static struct CUstream_st default_stream;
-
-static struct CUstream_st *queue_of(CUstream stream) { return stream == NULL ? &default_stream : stream; }
-
-static int put(CUstream stream, struct item item)
+void release_lock(int *held)
 {
-    struct CUstream_st *queue = queue_of(stream);
-    if (queue->count == 1024)
-        return LAUNCH_FAILED;
-    queue->item[queue->count++] = item;
-    return 0;
+    (void)held;
+    pthread_mutex_unlock(&lock);
 }
 
-static void run_graph(struct CUgraph_st *graph);
-
-static void run_kernel(const struct fake_kernel *kernel, const unsigned long long *values)
+/* Whether a call is the one that a test wants to fail; one that is held waits here. */
+int fails(const char *name, CUresult *result)
 {
-    void *parameters[64];
-    for (unsigned int i = 0; i < kernel->parameters; i++)
-        parameters[i] = (void *)(size_t)values[i];
-    kernel->function(parameters);
-    fake.launches++;
+    if (strcmp(fake.held, name) == 0)
+        fake.waiting++;
+    while (strcmp(fake.held, name) == 0)
+        pthread_cond_wait(&gate, &lock);
+    if (strcmp(fake.failing, name) != 0 || fake.countdown-- > 0)
+        return 0;
+    *result = (CUresult)fake.result;
+    return 1;
 }
 
-static void forget_items(struct CUstream_st *queue)
+CUcontext current_context(void) { return depth > 0 ? stack[depth - 1] : NULL; }
+
+int is_usable(const CUcontext context) { return context->is_alive; }
+
+struct object made(enum kind kind)
 {
-    for (int i = 0; i < queue->count; i++)
-        free(queue->item[i].owned);
-    queue->count = 0;
+    CUcontext context = current_context();
+    fake.objects[kind]++;
+    context->objects[kind]++;
+    return (struct object){context, context->id};
 }
 
-static void run_items(struct CUstream_st *queue)
+int is_given_back(const struct object *object, enum kind kind)
 {
-    for (int i = 0; i < queue->count; i++) {
-        struct item *item = &queue->item[i];
-        if (item->kernel != NULL)
-            run_kernel(item->kernel, item->values);
-        else if (item->event != NULL)
-            timespec_get(&item->event->time, TIME_UTC);
-        else if (item->executable != NULL)
-            run_graph((struct CUgraph_st *)item->executable); /* its first member */
-        else if (item->source != NULL)
-            memcpy(item->destination, item->source, item->bytes);
-        else
-            for (size_t byte = 0; byte < item->bytes; byte++)
-                item->destination[byte] = ((const char *)&item->value)[byte % 4];
-    }
-    forget_items(queue);
+    if (!object->context->is_alive || object->context->id != object->id)
+        return 0;
+    fake.objects[kind]--;
+    object->context->objects[kind]--;
+    return 1;
+}
+
+int is_here(const struct object *object)
+{
+    return object->context == current_context() && object->context->id == object->id;
 }
 
 /* ---- for tests ---- */
 
 void fake_fail(const char *name, int result, int countdown)
 {
+    LOCKED;
     snprintf(fake.failing, sizeof(fake.failing), "%s", name);
     fake.result = result;
     fake.countdown = countdown;
 }
 
+/* Let who makes this call wait, until another one is named. */
+void fake_hold(const char *name)
+{
+    LOCKED;
+    snprintf(fake.held, sizeof(fake.held), "%s", name);
+    pthread_cond_broadcast(&gate);
+}
+
 void fake_device(int major, int minor, int version, size_t memory, int devices)
 {
+    LOCKED;
     fake.capability[0] = major, fake.capability[1] = minor;
     fake.version = version, fake.memory = memory, fake.devices = devices;
 }
 
 int fake_use_kernels(const char *path)
 {
+    LOCKED;
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL)
         return -1;
@@ -159,19 +122,68 @@ int fake_use_kernels(const char *path)
     return 0;
 }
 
-static __attribute__((constructor)) void keep_fresh(void) { fresh = fake; }
+static void revive(CUcontext context)
+{
+    if (context->is_alive)
+        return;
+    context->is_alive = 1;
+    context->id = ++last_id;
+}
+
+static void free_block(int i)
+{
+    fake.used -= blocks[i].bytes;
+    fake.allocations--;
+    free(blocks[i].memory);
+    blocks[i].memory = NULL;
+}
+
+static void free_host_block(int i) /* who reads it then, crashes */
+{
+    munmap(host_blocks[i].memory, host_blocks[i].bytes);
+    fake.host_allocations--;
+    host_blocks[i].memory = NULL;
+}
+
+/* A context goes, and with it all that was made there. */
+static void destroy(CUcontext context)
+{
+    forget_streams(context);
+    for (int i = 0; i < MOST; i++) {
+        if (blocks[i].memory != NULL && blocks[i].object.context == context)
+            free_block(i);
+        if (host_blocks[i].memory != NULL && host_blocks[i].object.context == context)
+            free_host_block(i);
+    }
+    for (int kind = 0; kind < KINDS; kind++) {
+        fake.objects[kind] -= context->objects[kind];
+        context->objects[kind] = 0;
+    }
+    context->is_alive = 0;
+}
+
+static __attribute__((constructor)) void keep_fresh(void)
+{
+    for (int i = 0; i < 8; i++)
+        primary[i].device = i;
+    fresh = fake;
+}
 
 /* As it was when it was loaded; what is allocated is forgotten. */
 void fake_reset(void)
 {
-    for (int i = 0; i < MOST; i++) {
-        free(blocks[i].memory);
-        blocks[i].memory = NULL;
+    LOCKED;
+    for (int i = 0; i < 8; i++) {
+        destroy(&primary[i]);
+        primary[i].retained = 0;
     }
-    forget_items(&default_stream);
+    for (int i = 0; i < 32; i++) {
+        destroy(&others[i]);
+        others[i].device = 0;
+    }
     fake = fresh;
     depth = 0;
-    other.device = 0;
+    other = others;
 }
 
 /* For programs that know nothing of this: the kernels of the library that a variable names. */
@@ -182,20 +194,56 @@ static __attribute__((constructor)) void use_named_kernels(void)
         abort();
 }
 
+#define NUMBERS(F) \
+    F(used, fake.used) F(allocations, fake.allocations) F(host_allocations, fake.host_allocations) \
+    F(modules, fake.objects[MODULE]) F(streams, fake.objects[STREAM]) F(events, fake.objects[EVENT]) \
+    F(executables, fake.objects[EXECUTABLE]) F(graphs, fake.graphs) F(retained, fake.retained) \
+    F(launches, fake.launches) F(copies, fake.copies) F(loads, fake.loads) F(cold, fake.cold) F(dirty, fake.dirty) \
+    F(misuses, fake.misuses) F(waiting, fake.waiting)
+
 long fake_count(const char *what)
 {
-#define COUNT(name) if (strcmp(what, #name) == 0) return (long)fake.name
-    COUNT(used); COUNT(allocations); COUNT(host_allocations); COUNT(modules); COUNT(streams); COUNT(events); COUNT(graphs);
-    COUNT(executables); COUNT(retained); COUNT(launches); COUNT(copies); COUNT(loads);
+    LOCKED;
+#define COUNT(name, number) if (strcmp(what, #name) == 0) return (long)(number);
+    NUMBERS(COUNT)
     return -1;
 }
 
-/* Another context than the primary one, as a program has it that uses a device of its own; or takes it away. */
-void fake_push_context(void) { stack[depth++] = &other; }
+/* Says something else of all devices. */
+void fake_set(const char *what, long value)
+{
+    LOCKED;
+    if (strcmp(what, "integrated") == 0)
+        fake.integrated = (int)value;
+    else if (strcmp(what, "pitch") == 0)
+        fake.pitch = (int)value;
+    else if (strcmp(what, "capturing") == 0)
+        fake.capturing = (int)value;
+    else if (strcmp(what, "cached") == 0)
+        fake.cached = (size_t)value;
+    else
+        abort();
+}
 
-/* That context is one of this device's. */
-void fake_choose_device(int number) { other.device = number; }
+/* Another context than the primary one, as a program has it that uses a device of its own; or takes it away. */
+void fake_push_context(void)
+{
+    LOCKED;
+    revive(other);
+    stack[depth++] = other;
+}
+
+/* That context is one of this device's; which of many it is. */
+void fake_choose_device(int number) { other->device = number; }
+void fake_choose_context(int number) { other = &others[number]; }
 void fake_pop_context(void) { depth--; }
+
+/* That context, or a device's primary one, goes while others have it; the next one is at the same address. */
+void fake_destroy_context(int number)
+{
+    LOCKED;
+    destroy(number < 0 ? other : &primary[number]);
+}
 
 /* ---- devices and contexts ---- */
 
@@ -206,8 +254,8 @@ CUresult cuInit(unsigned int flags)
     if (owner == 0)
         owner = getpid();
     if (owner != getpid())
-        return NOT_INITIALIZED;
-    return fake.devices > 0 ? 0 : NO_DEVICE;
+        return CUDA_ERROR_NOT_INITIALIZED;
+    return fake.devices > 0 ? 0 : CUDA_ERROR_NO_DEVICE;
 }
 
 CUresult cuDriverGetVersion(int *version) { BEGIN("cuDriverGetVersion"); *version = fake.version; return 0; }
@@ -216,19 +264,21 @@ CUresult cuDeviceGet(CUdevice *device, int ordinal)
 {
     BEGIN("cuDeviceGet");
     if (ordinal < 0 || ordinal >= fake.devices)
-        return 101;
+        return INVALID_DEVICE;
     *device = FIRST_HANDLE + ordinal;
     return 0;
 }
 
-CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
+CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device)
 {
     BEGIN("cuDeviceGetAttribute");
     if (device < FIRST_HANDLE)
-        return 101;
+        return INVALID_DEVICE;
     switch (attribute) {
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = fake.capability[0]; break;
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = fake.capability[1]; break;
+    case CU_DEVICE_ATTRIBUTE_INTEGRATED: *value = fake.integrated; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_PITCH: *value = fake.pitch; break;
     case 13: *value = 1410000; break;   /* kHz */
     case 16: *value = 108; break;       /* multiprocessors */
     case 36: *value = 1215000; break;   /* kHz, of the memory */
@@ -243,7 +293,7 @@ CUresult cuDeviceGetName(char *name, int length, CUdevice device)
 {
     BEGIN("cuDeviceGetName");
     if (device < FIRST_HANDLE)
-        return 101;
+        return INVALID_DEVICE;
     snprintf(name, (size_t)length, "stand-in %d", device - FIRST_HANDLE);
     return 0;
 }
@@ -251,46 +301,84 @@ CUresult cuDeviceGetName(char *name, int length, CUdevice device)
 CUresult cuCtxGetCurrent(CUcontext *context)
 {
     BEGIN("cuCtxGetCurrent");
-    *context = depth > 0 ? stack[depth - 1] : NULL;
+    *context = current_context();
     return 0;
 }
 
 CUresult cuCtxGetDevice(CUdevice *device)
 {
     IN_CONTEXT("cuCtxGetDevice");
-    *device = FIRST_HANDLE + stack[depth - 1]->device;
+    *device = FIRST_HANDLE + current_context()->device;
     return 0;
 }
+
+#ifndef OLD_DRIVER
+CUresult cuCtxGetId(CUcontext context, unsigned long long *id)
+{
+    IN_CONTEXT("cuCtxGetId");
+    *id = (context == NULL ? current_context() : context)->id;
+    return 0;
+}
+#endif
 
 CUresult cuCtxPushCurrent_v2(CUcontext context)
 {
     BEGIN("cuCtxPushCurrent_v2");
     if (context == NULL || depth == 16)
         return INVALID_VALUE;
+    if (!context->is_alive)
+        return CUDA_ERROR_CONTEXT_IS_DESTROYED;
     stack[depth++] = context;
     return 0;
 }
 
-CUresult cuCtxPopCurrent_v2(CUcontext *context) { IN_CONTEXT("cuCtxPopCurrent_v2"); *context = stack[--depth]; return 0; }
+CUresult cuCtxPopCurrent_v2(CUcontext *context)
+{
+    BEGIN("cuCtxPopCurrent_v2");
+    if (depth == 0)
+        return INVALID_CONTEXT;
+    *context = stack[--depth];
+    return 0;
+}
 
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 {
     BEGIN("cuDevicePrimaryCtxRetain");
     if (device < FIRST_HANDLE)
-        return 101;
-    fake.retained++;
+        return INVALID_DEVICE;
     *context = &primary[device - FIRST_HANDLE];
+    revive(*context);
+    (*context)->retained++;
+    fake.retained++;
     return 0;
 }
 
-CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) { (void)device; fake.retained--; return 0; }
+CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
+{
+    BEGIN("cuDevicePrimaryCtxRelease_v2");
+    CUcontext context = &primary[device - FIRST_HANDLE];
+    if (context->retained == 0)
+        return INVALID_CONTEXT;
+    fake.retained--;
+    if (--context->retained == 0)
+        destroy(context);
+    return 0;
+}
+
+CUresult cuDevicePrimaryCtxGetState(CUdevice device, unsigned int *flags, int *is_active)
+{
+    BEGIN("cuDevicePrimaryCtxGetState");
+    *flags = 0;
+    *is_active = primary[device - FIRST_HANDLE].is_alive;
+    return 0;
+}
 
 /* ---- memory ---- */
 
 CUresult cuMemGetInfo_v2(size_t *available, size_t *total)
 {
     IN_CONTEXT("cuMemGetInfo_v2");
-    *available = fake.memory - fake.used;
+    *available = fake.memory - fake.used - fake.cached;
     *total = fake.memory;
     return 0;
 }
@@ -305,7 +393,8 @@ CUresult cuMemAlloc_v2(CUdeviceptr *memory, size_t bytes)
     for (int i = 0; i < MOST; i++)
         if (blocks[i].memory == NULL) {
             blocks[i].bytes = bytes;
-            blocks[i].device = stack[depth - 1]->device;
+            blocks[i].device = current_context()->device;
+            blocks[i].object = (struct object){current_context(), current_context()->id};
             blocks[i].memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
             memset(blocks[i].memory, 0xA5, bytes);
             fake.used += bytes;
@@ -316,8 +405,7 @@ CUresult cuMemAlloc_v2(CUdeviceptr *memory, size_t bytes)
     return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-/* The block that has those bytes, or -1. */
-static int block_of(CUdeviceptr pointer, size_t bytes)
+int block_of(CUdeviceptr pointer, size_t bytes)
 {
     for (int i = 0; i < MOST; i++) {
         const CUdeviceptr start = (CUdeviceptr)(size_t)blocks[i].memory;
@@ -327,18 +415,21 @@ static int block_of(CUdeviceptr pointer, size_t bytes)
     return -1;
 }
 
+static void look_for_data(const char *memory, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++)
+        fake.dirty += memory[i] != 0;
+}
+
 CUresult cuMemFree_v2(CUdeviceptr memory)
 {
+    IN_CONTEXT("cuMemFree_v2");
     const int i = block_of(memory, 1);
-    if (depth == 0)
-        return INVALID_CONTEXT;
     if (i < 0)
         return INVALID_VALUE;
     run_items(&default_stream); /* memory is freed once nothing uses it any more */
-    fake.used -= blocks[i].bytes;
-    fake.allocations--;
-    free(blocks[i].memory);
-    blocks[i].memory = NULL;
+    look_for_data(blocks[i].memory, blocks[i].bytes);
+    free_block(i);
     return 0;
 }
 
@@ -346,12 +437,32 @@ CUresult cuMemHostAlloc(void **memory, size_t bytes, unsigned int flags)
 {
     IN_CONTEXT("cuMemHostAlloc");
     (void)flags;
-    *memory = malloc(bytes);
-    fake.host_allocations++;
-    return 0;
+    for (int i = 0; i < MOST; i++)
+        if (host_blocks[i].memory == NULL) {
+            *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (*memory == MAP_FAILED)
+                return CUDA_ERROR_OUT_OF_MEMORY;
+            host_blocks[i].memory = *memory;
+            host_blocks[i].bytes = bytes;
+            host_blocks[i].object = (struct object){current_context(), current_context()->id};
+            fake.host_allocations++;
+            return 0;
+        }
+    return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-CUresult cuMemFreeHost(void *memory) { free(memory); fake.host_allocations--; return 0; }
+CUresult cuMemFreeHost(void *memory)
+{
+    IN_CONTEXT("cuMemFreeHost");
+    for (int i = 0; i < MOST; i++)
+        if (host_blocks[i].memory == memory) {
+            fake.misuses += is_in_use(memory, NULL);
+            look_for_data(memory, host_blocks[i].bytes);
+            free_host_block(i);
+            return 0;
+        }
+    return INVALID_VALUE;
+}
 
 CUresult cuMemcpyHtoD_v2(CUdeviceptr destination, const void *source, size_t bytes)
 {
@@ -374,7 +485,8 @@ CUresult cuMemsetD8_v2(CUdeviceptr memory, unsigned char value, size_t count)
 }
 
 /* Of memory that is none of the driver's it says 0, and no error. */
-CUresult cuPointerGetAttributes(unsigned int count, int *attributes, void **values, CUdeviceptr pointer)
+CUresult cuPointerGetAttributes(unsigned int count, CUpointer_attribute *attributes, void **values,
+                                CUdeviceptr pointer)
 {
     IN_CONTEXT("cuPointerGetAttributes");
     const int i = block_of(pointer, 1);
@@ -397,283 +509,38 @@ CUresult cuModuleLoadData(CUmodule *module, const void *image)
         if (memcmp(image, kernels[k].image, kernels[k].bytes) == 0) {
             const int is_text = kernels[k].image[0] != 0x7f;
             if (is_text && fake.version < 12000)
-                return 222;
-            fake.modules++;
+                return UNSUPPORTED_PTX;
             fake.loads += is_text;
-            *module = (CUmodule)(size_t)&kernels[k];
+            *module = malloc(sizeof(**module));
+            **module = (struct CUmod_st){made(MODULE), &kernels[k]};
             return 0;
         }
     return INVALID_IMAGE;
 }
 
-CUresult cuModuleUnload(CUmodule module) { (void)module; fake.modules--; return 0; }
+CUresult cuModuleUnload(CUmodule module)
+{
+    IN_CONTEXT("cuModuleUnload");
+    if (!is_given_back(&module->object, MODULE))
+        return INVALID_HANDLE;
+    free(module);
+    return 0;
+}
 
 CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name)
 {
     IN_CONTEXT("cuModuleGetFunction");
-    if (strcmp(((const struct fake_kernel *)module)->symbol, name) != 0)
+    if (!is_here(&module->object))
+        return INVALID_HANDLE;
+    if (strcmp(module->kernel->symbol, name) != 0)
         return NOT_FOUND;
     *function = (CUfunction)module;
     return 0;
 }
 
-CUresult cuFuncSetAttribute(CUfunction function, int attribute, int value)
+CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute, int value)
 {
     IN_CONTEXT("cuFuncSetAttribute");
     (void)function, (void)attribute, (void)value;
     return 0;
-}
-
-/* ---- graphs ---- */
-
-struct CUgraphNode_st {
-    struct CUgraph_st *graph;
-    const struct fake_kernel *kernel;
-    unsigned long long values[64];
-    CUDA_MEMCPY3D copy;
-    int after[64], count, is_done;
-};
-
-struct CUgraph_st { int nodes; struct CUgraphNode_st *node[NODES]; };
-struct CUgraphExec_st { struct CUgraph_st graph; };
-
-CUresult cuGraphCreate(CUgraph *graph, unsigned int flags)
-{
-    IN_CONTEXT("cuGraphCreate");
-    (void)flags;
-    *graph = calloc(1, sizeof(**graph));
-    fake.graphs++;
-    return 0;
-}
-
-static void forget(struct CUgraph_st *graph)
-{
-    for (int n = 0; n < graph->nodes; n++)
-        free(graph->node[n]);
-}
-
-CUresult cuGraphDestroy(CUgraph graph) { forget(graph); free(graph); fake.graphs--; return 0; }
-
-static int add(CUgraphNode *node, CUgraph graph, const CUgraphNode *after, size_t count)
-{
-    if (graph->nodes == NODES || count > 64)
-        return INVALID_VALUE;
-    struct CUgraphNode_st *new = calloc(1, sizeof(*new));
-    new->graph = graph;
-    for (size_t i = 0; i < count; i++) {
-        int n = 0;
-        while (n < graph->nodes && graph->node[n] != after[i])
-            n++;
-        if (n == graph->nodes) {
-            free(new);
-            return INVALID_VALUE;
-        }
-        new->after[new->count++] = n;
-    }
-    graph->node[graph->nodes++] = new;
-    *node = new;
-    return 0;
-}
-
-CUresult cuGraphAddKernelNode(CUgraphNode *node, CUgraph graph, const CUgraphNode *after, size_t count,
-                              const CUDA_KERNEL_NODE_PARAMS *parameters)
-{
-    IN_CONTEXT("cuGraphAddKernelNode");
-    const struct fake_kernel *kernel = (const struct fake_kernel *)parameters->func;
-    if (memcmp(kernel->grid, parameters->grid, sizeof(kernel->grid)) != 0 ||
-        memcmp(kernel->block, parameters->block, sizeof(kernel->block)) != 0)
-        return INVALID_VALUE;
-    const int result = add(node, graph, after, count);
-    if (result != 0)
-        return result;
-    (*node)->kernel = kernel;
-    for (unsigned int i = 0; i < kernel->parameters; i++) {
-        memcpy(&(*node)->values[i], parameters->parameters[i], 8);
-        if (block_of((*node)->values[i], 1) < 0)
-            return INVALID_VALUE;
-    }
-    return 0;
-}
-
-CUresult cuGraphAddMemcpyNode(CUgraphNode *node, CUgraph graph, const CUgraphNode *after, size_t count,
-                              const CUDA_MEMCPY3D *copy, CUcontext context)
-{
-    IN_CONTEXT("cuGraphAddMemcpyNode");
-    if (context == NULL || copy->height != 1 || copy->depth != 1 || copy->width == 0 ||
-        copy->source.pitch < copy->width || copy->destination.pitch < copy->width)
-        return INVALID_VALUE;
-    const struct rtcc_copied *sides[] = {&copy->source, &copy->destination};
-    for (int i = 0; i < 2; i++)
-        if (sides[i]->memory_type == CU_MEMORYTYPE_DEVICE && block_of(sides[i]->device, copy->width) < 0)
-            return INVALID_VALUE;
-    const int result = add(node, graph, after, count);
-    if (result == 0)
-        (*node)->copy = *copy;
-    return result;
-}
-
-CUresult cuGraphInstantiateWithFlags(CUgraphExec *executable, CUgraph graph, unsigned long long flags)
-{
-    IN_CONTEXT("cuGraphInstantiateWithFlags");
-    (void)flags;
-    *executable = calloc(1, sizeof(**executable));
-    (*executable)->graph = *graph;
-    for (int n = 0; n < graph->nodes; n++) {
-        (*executable)->graph.node[n] = malloc(sizeof(struct CUgraphNode_st));
-        *(*executable)->graph.node[n] = *graph->node[n];
-    }
-    fake.executables++;
-    return 0;
-}
-
-CUresult cuGraphExecDestroy(CUgraphExec executable)
-{
-    forget(&executable->graph);
-    free(executable);
-    fake.executables--;
-    return 0;
-}
-
-static void *side(const struct rtcc_copied *side)
-{
-    return side->memory_type == CU_MEMORYTYPE_HOST ? (void *)(size_t)side->host : (void *)(size_t)side->device;
-}
-
-static void run_node(struct CUgraphNode_st *node)
-{
-    if (node->kernel == NULL) {
-        memcpy(side(&node->copy.destination), side(&node->copy.source), node->copy.width);
-        fake.copies++;
-        return;
-    }
-    run_kernel(node->kernel, node->values);
-}
-
-/* Of all nodes that may run, the one that was added last. */
-static void run_graph(struct CUgraph_st *graph)
-{
-    for (int n = 0; n < graph->nodes; n++)
-        graph->node[n]->is_done = 0;
-    for (int left = graph->nodes; left > 0; left--)
-        for (int n = graph->nodes - 1; n >= 0; n--) {
-            struct CUgraphNode_st *node = graph->node[n];
-            int waits = node->is_done;
-            for (int i = 0; i < node->count; i++)
-                waits |= !graph->node[node->after[i]]->is_done;
-            if (!waits) {
-                run_node(node);
-                node->is_done = 1;
-                break;
-            }
-        }
-}
-
-/* ---- streams ---- */
-
-CUresult cuStreamCreate(CUstream *stream, unsigned int flags)
-{
-    IN_CONTEXT("cuStreamCreate");
-    (void)flags;
-    *stream = calloc(1, sizeof(**stream));
-    fake.streams++;
-    return 0;
-}
-
-CUresult cuStreamDestroy_v2(CUstream stream) { free(stream); fake.streams--; return 0; }
-
-CUresult cuStreamSynchronize(CUstream stream)
-{
-    IN_CONTEXT("cuStreamSynchronize");
-    run_items(queue_of(stream));
-    return 0;
-}
-
-CUresult cuGraphLaunch(CUgraphExec executable, CUstream stream)
-{
-    IN_CONTEXT("cuGraphLaunch");
-    return put(stream, (struct item){.executable = executable});
-}
-
-/* ---- events ---- */
-
-CUresult cuEventCreate(CUevent *event, unsigned int flags)
-{
-    IN_CONTEXT("cuEventCreate");
-    (void)flags;
-    *event = calloc(1, sizeof(**event));
-    fake.events++;
-    return 0;
-}
-
-CUresult cuEventDestroy_v2(CUevent event) { free(event); fake.events--; return 0; }
-
-CUresult cuEventRecord(CUevent event, CUstream stream)
-{
-    IN_CONTEXT("cuEventRecord");
-    event->time = (struct timespec){0};
-    return put(stream, (struct item){.event = event});
-}
-
-CUresult cuEventElapsedTime(float *milliseconds, CUevent begin, CUevent end)
-{
-    IN_CONTEXT("cuEventElapsedTime");
-    if (begin->time.tv_sec == 0 || end->time.tv_sec == 0)
-        return 600; /* not ready */
-    *milliseconds = (float)(end->time.tv_sec - begin->time.tv_sec) * 1e3f +
-                    (float)(end->time.tv_nsec - begin->time.tv_nsec) * 1e-6f;
-    return 0;
-}
-
-CUresult cuMemcpyDtoH_v2(void *destination, CUdeviceptr source, size_t bytes)
-{
-    IN_CONTEXT("cuMemcpyDtoH_v2");
-    if (block_of(source, bytes) < 0)
-        return INVALID_VALUE;
-    run_items(&default_stream);
-    memcpy(destination, (const void *)(size_t)source, bytes);
-    return 0;
-}
-
-CUresult cuLaunchKernel(CUfunction function, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx,
-                        unsigned int by, unsigned int bz, unsigned int shared, CUstream stream, void **parameters,
-                        void **extra)
-{
-    IN_CONTEXT("cuLaunchKernel");
-    const struct fake_kernel *kernel = (const struct fake_kernel *)function;
-    const unsigned int grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
-    struct item item = {.kernel = kernel};
-    (void)shared, (void)extra;
-    if (memcmp(kernel->grid, grid, sizeof(grid)) != 0 || memcmp(kernel->block, block, sizeof(block)) != 0)
-        return INVALID_VALUE;
-    for (unsigned int i = 0; i < kernel->parameters; i++) {
-        memcpy(&item.values[i], parameters[i], 8);
-        if (block_of(item.values[i], 1) < 0)
-            return INVALID_VALUE;
-    }
-    return put(stream, item);
-}
-
-CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr destination, CUdeviceptr source, size_t bytes, CUstream stream)
-{
-    IN_CONTEXT("cuMemcpyDtoDAsync_v2");
-    if (block_of(destination, bytes) < 0 || block_of(source, bytes) < 0)
-        return INVALID_VALUE;
-    return put(stream, (struct item){.destination = (char *)(size_t)destination, .source = (const char *)(size_t)source,
-                                     .bytes = bytes});
-}
-
-CUresult cuMemcpyDtoHAsync_v2(void *destination, CUdeviceptr source, size_t bytes, CUstream stream)
-{
-    IN_CONTEXT("cuMemcpyDtoHAsync_v2");
-    if (block_of(source, bytes) < 0)
-        return INVALID_VALUE;
-    return put(stream, (struct item){.destination = destination, .source = (const char *)(size_t)source, .bytes = bytes});
-}
-
-CUresult cuMemsetD32Async(CUdeviceptr memory, unsigned int value, size_t count, CUstream stream)
-{
-    IN_CONTEXT("cuMemsetD32Async");
-    if (count != 1 || block_of(memory, 4) < 0)
-        return INVALID_VALUE;
-    return put(stream, (struct item){.destination = (char *)(size_t)memory, .bytes = 4, .value = value});
 }

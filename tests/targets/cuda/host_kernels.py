@@ -153,8 +153,8 @@ def build_driver(folder: Path, *flags: str) -> Path:
     include = here.parents[2] / "rtcc" / "emission"
     toolchain.run(
         [*toolchain.compile, "-std=c11", "-Wall", "-Wextra", "-Werror", "-g", *flags, "-shared", "-fPIC",
-         "-I", str(include), str(here / "driver.c"), "-Wl,-soname,libcuda.so.1", "-ldl",
-         "-o", "libcuda.so.1"],
+         "-I", str(include), str(here / "driver.c"), str(here / "driver_streams.c"),
+         "-Wl,-soname,libcuda.so.1", "-ldl", "-pthread", "-o", "libcuda.so.1"],
         folder,
     )  # fmt: skip
     return folder / "libcuda.so.1"

@@ -36,7 +36,7 @@ from tests.targets.cuda.host_kernels import (
 
 COUNTED = (
     "used", "allocations", "host_allocations", "modules", "streams", "events", "graphs", "executables",
-    "retained",
+    "retained", "misuses",
 )  # fmt: skip
 """What a finished artefact leaves nothing of."""
 
@@ -116,6 +116,25 @@ class Driver:
         """What the driver says of the GPU and of itself."""
         self.library.fake_device(major, minor, version, ctypes.c_size_t(memory), devices)
 
+    def says(self, **others: int) -> None:
+        """What the driver says otherwise: integrated, pitch, cached, capturing."""
+        for what, value in others.items():
+            self.library.fake_set(what.encode(), ctypes.c_long(value))
+
+    def hold(self, call: str) -> None:
+        """Let who makes a call wait until this names another one."""
+        self.library.fake_hold(call.encode())
+
+    def destroy(self, number: int = -1) -> None:
+        """A GPU's primary context goes, or (-1) the one that was pushed last."""
+        self.library.fake_destroy_context(number)
+
+    def stream(self) -> int:
+        """A stream of the current context."""
+        stream = ctypes.c_void_p()
+        assert self.library.cuStreamCreate(ctypes.byref(stream), 1) == 0
+        return int(stream.value or 0)
+
     def count(self, what: str) -> int:
         """How many there are, or have been, of something."""
         return self.library.fake_count(what.encode())
@@ -129,6 +148,20 @@ class Driver:
         self.library.fake_push_context()
         assert self.library.cuStreamSynchronize(None) == 0
         self.library.fake_pop_context()
+
+    @contextmanager
+    def primary(self, number: int = 0) -> Generator[None]:
+        """A GPU's primary context retained and current, as CUDA's runtime has it in other libraries."""
+        context, popped = ctypes.c_void_p(), ctypes.c_void_p()
+        device = ctypes.c_int()
+        assert self.library.cuDeviceGet(ctypes.byref(device), number) == 0
+        assert self.library.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) == 0
+        assert self.library.cuCtxPushCurrent_v2(context) == 0
+        try:
+            yield
+        finally:
+            self.library.cuCtxPopCurrent_v2(ctypes.byref(popped))
+            self.library.cuDevicePrimaryCtxRelease_v2(device)
 
     def allocate(self, array: Any) -> int:
         """The array in the device's memory, where it stays."""

@@ -85,6 +85,17 @@ class Tensor:
         return capsule
 
 
+class Interface:
+    """A tensor as Numba has it, which may still be filled in a stream of its own."""
+
+    def __init__(self, here: Driver, array: Any, **says: Any) -> None:
+        self.address = here.allocate(np.ascontiguousarray(array))
+        self.__cuda_array_interface__ = {
+            "shape": array.shape, "typestr": array.dtype.str, "data": (self.address, False), "version": 3,
+            **says,
+        }  # fmt: skip
+
+
 FEEDS = np.arange(24, dtype=np.float32).reshape(6, 4) / 24, np.array([3, 5], np.uint8)
 RESULTS = np.zeros((6, 4), np.float32), np.zeros(2, np.float32)
 
@@ -148,12 +159,45 @@ def _refused(driver: str, found: Hosted, changed: str) -> tuple[str, str]:
         "nothing": lambda: object(),
         "address": lambda: Tensor(here, x, (CUDA, 1)).address,
         "output": lambda: Tensor(here, x),
+        "interface": lambda: Interface(here, x),
+        "zero": lambda: Interface(here, x, stream=0),
     }[changed]
     if changed == "output":
         y = Tensor(here, RESULTS[0], flags=1)
+    if changed == "interface":
+        y = Interface(here, RESULTS[0], data=(1 << 12, True))
     with pytest.raises(RtccError) as caught:
         artifact.bind_device([given(), Tensor(here, i)], [y, j])()
     return caught.value.code, str(caught.value)
+
+
+def _followed(driver: str, found: Hosted, stream: int | None) -> Any:
+    """The result where an input's stream still has to fill it, when the binding is made."""
+    here = Driver(driver)
+    here.use(found)
+    with here.primary():
+        artifact, own, other = load(found.library), here.stream(), here.stream()
+        named = own if stream is None else stream
+        x, i = Interface(here, np.zeros_like(FEEDS[0]), stream=named), Interface(here, FEEDS[1], stream=None)
+        output, source = here.allocate(RESULTS[0]), here.allocate(FEEDS[0])
+        copy = here.library.cuMemcpyDtoDAsync_v2
+        copy.argtypes = [ctypes.c_ulonglong, ctypes.c_ulonglong, ctypes.c_size_t, ctypes.c_void_p]
+        assert copy(x.address, source, FEEDS[0].nbytes, named) == 0
+        launch = artifact.bind_device([x, i], [output, here.allocate(RESULTS[1])])
+        launch(other)
+        assert here.library.cuStreamSynchronize(ctypes.c_void_p(other)) == 0
+        memory: Any = (ctypes.c_char * RESULTS[0].nbytes).from_address(output)
+        result = np.frombuffer(memory, np.float32).reshape(6, 4).copy()
+        launch.close()
+        artifact.close()
+    return result
+
+
+@pytest.mark.parametrize("stream", [None, 1, 2])
+def test_a_tensors_stream_is_followed(stream: int | None, driver: Path, grown: Hosted, gpu: Child) -> None:
+    """By number: 1 and 2 are the default streams; None here is one of the program's own."""
+    result = gpu.call(300, _followed, str(driver), grown, stream)
+    np.testing.assert_allclose(result, np.exp(FEEDS[0]), rtol=1e-6)
 
 
 def _transposed(tensor: Tensor) -> Tensor:
@@ -185,6 +229,8 @@ def _refusing(tensor: Tensor) -> Any:
         ("nothing", "device-tensors", "found object"),
         ("address", "other-device-memory", "device=N"),
         ("output", "read-only", "an output must be writable"),
+        ("interface", "read-only", "an output must be writable"),
+        ("zero", "device-tensors", "the tensor's stream is 0"),
     ],
 )
 def test_tensors_that_do_not_fit(

@@ -5,7 +5,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-typedef int CUresult;
+typedef unsigned int CUresult; /* an enum there, as the next four are */
+typedef unsigned int CUdevice_attribute;
+typedef unsigned int CUfunction_attribute;
+typedef unsigned int CUpointer_attribute;
+typedef unsigned int CUstreamCaptureStatus;
 typedef int CUdevice;
 typedef unsigned long long CUdeviceptr;
 typedef struct CUctx_st *CUcontext;
@@ -20,10 +24,19 @@ typedef struct CUgraphExec_st *CUgraphExec;
 enum {
     CUDA_SUCCESS = 0,
     CUDA_ERROR_OUT_OF_MEMORY = 2,
+    CUDA_ERROR_NOT_INITIALIZED = 3,
+    CUDA_ERROR_STUB_LIBRARY = 34,
+    CUDA_ERROR_NO_DEVICE = 100,
+    CUDA_ERROR_CONTEXT_IS_DESTROYED = 709,
+    CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED = 900,
     CU_MEMORYTYPE_HOST = 1,
     CU_MEMORYTYPE_DEVICE = 2,
     CU_STREAM_NON_BLOCKING = 1,
+    CU_STREAM_CAPTURE_STATUS_NONE = 0,
+    CU_EVENT_DISABLE_TIMING = 2,
     CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8,
+    CU_DEVICE_ATTRIBUTE_MAX_PITCH = 11,
+    CU_DEVICE_ATTRIBUTE_INTEGRATED = 18,
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75,
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76,
     CU_POINTER_ATTRIBUTE_MEMORY_TYPE = 2,
@@ -56,13 +69,14 @@ typedef struct {
     F(cuDriverGetVersion, (int *version)) \
     F(cuDeviceGetCount, (int *count)) \
     F(cuDeviceGet, (CUdevice *device, int ordinal)) \
-    F(cuDeviceGetAttribute, (int *value, int attribute, CUdevice device)) \
+    F(cuDeviceGetAttribute, (int *value, CUdevice_attribute attribute, CUdevice device)) \
     F(cuCtxGetCurrent, (CUcontext *context)) \
     F(cuCtxGetDevice, (CUdevice *device)) \
     F(cuCtxPushCurrent_v2, (CUcontext context)) \
     F(cuCtxPopCurrent_v2, (CUcontext *context)) \
     F(cuDevicePrimaryCtxRetain, (CUcontext *context, CUdevice device)) \
     F(cuDevicePrimaryCtxRelease_v2, (CUdevice device)) \
+    F(cuDevicePrimaryCtxGetState, (CUdevice device, unsigned int *flags, int *is_active)) \
     F(cuMemGetInfo_v2, (size_t *free, size_t *total)) \
     F(cuMemAlloc_v2, (CUdeviceptr *memory, size_t bytes)) \
     F(cuMemFree_v2, (CUdeviceptr memory)) \
@@ -73,17 +87,21 @@ typedef struct {
     F(cuMemcpyDtoHAsync_v2, (void *destination, CUdeviceptr source, size_t bytes, CUstream stream)) \
     F(cuMemsetD8_v2, (CUdeviceptr memory, unsigned char value, size_t count)) \
     F(cuMemsetD32Async, (CUdeviceptr memory, unsigned int value, size_t count, CUstream stream)) \
-    F(cuPointerGetAttributes, (unsigned int count, int *attributes, void **values, CUdeviceptr pointer)) \
+    F(cuPointerGetAttributes, (unsigned int count, CUpointer_attribute *attributes, void **values, \
+                               CUdeviceptr pointer)) \
     F(cuModuleLoadData, (CUmodule *module, const void *image)) \
     F(cuModuleUnload, (CUmodule module)) \
     F(cuModuleGetFunction, (CUfunction *function, CUmodule module, const char *name)) \
-    F(cuFuncSetAttribute, (CUfunction function, int attribute, int value)) \
+    F(cuFuncSetAttribute, (CUfunction function, CUfunction_attribute attribute, int value)) \
     F(cuStreamCreate, (CUstream *stream, unsigned int flags)) \
     F(cuStreamDestroy_v2, (CUstream stream)) \
     F(cuStreamSynchronize, (CUstream stream)) \
+    F(cuStreamIsCapturing, (CUstream stream, CUstreamCaptureStatus *status)) \
+    F(cuStreamWaitEvent, (CUstream stream, CUevent event, unsigned int flags)) \
     F(cuEventCreate, (CUevent *event, unsigned int flags)) \
     F(cuEventDestroy_v2, (CUevent event)) \
     F(cuEventRecord, (CUevent event, CUstream stream)) \
+    F(cuEventSynchronize, (CUevent event)) \
     F(cuEventElapsedTime, (float *milliseconds, CUevent begin, CUevent end)) \
     F(cuGraphCreate, (CUgraph *graph, unsigned int flags)) \
     F(cuGraphDestroy, (CUgraph graph)) \
@@ -92,8 +110,13 @@ typedef struct {
     F(cuGraphAddMemcpyNode, (CUgraphNode *node, CUgraph graph, const CUgraphNode *after, size_t count, \
                              const CUDA_MEMCPY3D *parameters, CUcontext context)) \
     F(cuGraphInstantiateWithFlags, (CUgraphExec *executable, CUgraph graph, unsigned long long flags)) \
+    F(cuGraphUpload, (CUgraphExec executable, CUstream stream)) \
     F(cuGraphExecDestroy, (CUgraphExec executable)) \
     F(cuGraphLaunch, (CUgraphExec executable, CUstream stream))
+
+/* Those that drivers before CUDA 12.0 have not: NULL there. */
+#define RTCC_DRIVER_NEWER(F) \
+    F(cuCtxGetId, (CUcontext context, unsigned long long *id))
 
 /* What a workspace has on a device. */
 struct rtcc_on_device {
@@ -101,6 +124,7 @@ struct rtcc_on_device {
     CUdeviceptr memory;             /* inputs, code, outputs, arena */
     char *staging;                  /* page-locked memory of the host: inputs, code, outputs */
     CUstream stream;
+    CUevent ended;                  /* the last run that was put into a caller's stream */
     CUgraphExec whole;              /* a run: copies to the device, launches, copies back */
     CUgraphExec launches;           /* the launches alone */
     pid_t process;                  /* a forked child has no device */
