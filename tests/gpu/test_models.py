@@ -92,6 +92,20 @@ def test_several_streams_run_one_model(case: Case, gpu: Gpu) -> None:
             lying.free()
 
 
+def test_runs_of_a_binding_follow_each_other(case: Case, gpu: Gpu) -> None:
+    """In streams for which nobody waits; the binding waits when it goes."""
+    with rtcc.load(case.library) as artifact:
+        wanted = bytes_of(artifact.run(case.feeds))
+        lying, streams = Lying(gpu, artifact, case), [gpu.stream() for _ in range(3)]
+        binding = lying.bound()
+        for _ in range(RUNS):
+            for stream in streams:
+                binding(stream)
+        del binding
+        assert bytes_of(lying.results()) == wanted
+        lying.free()
+
+
 def test_each_kernel_is_timed(case: Case) -> None:
     with rtcc.load(case.library) as artifact:
         before = bytes_of(artifact.run(case.feeds))
@@ -236,6 +250,32 @@ def test_too_little_memory_is_said_before(gpu_set: Path, gpu: Gpu) -> None:
         (result,) = artifact.run(artifact.random_inputs(0)).values()
     assert result.nbytes >= ROOMY_BYTES
     assert (result == result.flat[0]).all()
+
+
+RESET = """
+import ctypes, sys
+from rtcc.artifact import load
+from rtcc.errors import RtccError
+artifact = load(sys.argv[1])
+feeds = artifact.random_inputs(0)
+artifact.run(feeds)
+assert ctypes.CDLL("libcuda.so.1").cuDevicePrimaryCtxReset_v2(int(sys.argv[2])) == 0
+try:
+    artifact.run(feeds)
+except RtccError as error:
+    print(error.code)
+with load(sys.argv[1]) as anew:
+    anew.run(feeds)
+artifact.close()
+print("closed")
+"""
+
+
+def test_a_device_that_is_reset(indices: Case, gpu: Gpu) -> None:
+    """What a workspace had is gone; it says so, and a new one is as good as ever."""
+    command = [sys.executable, "-c", RESET, str(indices.library), str(gpu.device.value)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout.split() == ["device-failed", "closed"], done.stderr
 
 
 FORKED = """

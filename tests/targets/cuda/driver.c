@@ -365,6 +365,13 @@ CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
     return 0;
 }
 
+CUresult cuDevicePrimaryCtxReset_v2(CUdevice device)
+{
+    BEGIN("cuDevicePrimaryCtxReset_v2");
+    destroy(&primary[device - FIRST_HANDLE]);
+    return 0;
+}
+
 CUresult cuDevicePrimaryCtxGetState(CUdevice device, unsigned int *flags, int *is_active)
 {
     BEGIN("cuDevicePrimaryCtxGetState");

@@ -106,7 +106,7 @@ def test_they_run_over_the_stand_in(tmp_path: Path) -> None:
     said = _ran(folder, kernels, driver)
     counts = {word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|skipped|error)", said)}
     launched = len(list(folder.glob("kernels/*/*.code")))
-    assert counts == {"passed": 2 * 3 + 6 + launched, "skipped": 1}, said
+    assert counts == {"passed": 2 * 4 + 7 + launched, "skipped": 1}, said
     case = read_case(folder / "branched.so")
     wrong = {name: array + 1 for name, array in case.declared.items()}
     arrays = {f"in {n}": a for n, a in case.feeds.items()} | {f"out {n}": a for n, a in wrong.items()}
