@@ -32,7 +32,8 @@ def test_codes_are_zero_or_negative_and_unique() -> None:
 
 PARTS = {
     "mapped_weights.c": Part.WEIGHTS_FILE, "pool.c": Part.THREADS, "cuda_device.c": Part.DEVICE,
-    "cuda.c": Part.DEVICE, "cuda_entries.c": Part.DEVICE, "driver.c": Part.DEVICE,
+    "cuda.c": Part.DEVICE, "cuda_entries.c": Part.DEVICE,
+    "cuda_profile.c": Part.DEVICE, "driver.c": Part.DEVICE,
 }  # fmt: skip
 """C files with codes of their own, and the part of an artefact that they are."""
 
