@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
+import onnx.parser
 
 from benchmarks.gpu_set import LARGEST_SET, write_case
 from benchmarks.models import networks
@@ -63,7 +66,31 @@ def transformer() -> Any:
     return networks.minilm(layers=2, hidden=64, heads=4, tokens=32, vocabulary=100)
 
 
+def shortcut() -> Any:
+    """Two convolutions of stride 1 with a shortcut, and a product."""
+    text = """<ir_version: 9, opset_import: ["" : 17]>
+    shortcut (float[1,24,15,13] x) => (float[1,10] y) {
+        a = Conv<pads=[1,1,1,1]>(x, w1, b1)
+        r = Relu(a)
+        c = Conv<pads=[1,1,1,1]>(r, w2)
+        s = Add(c, x)
+        p = GlobalAveragePool(s)
+        f = Flatten(p)
+        y = Gemm<transB=1>(f, w3, b3)
+    }"""
+    model, random = onnx.parser.parse_model(text), np.random.default_rng(3)
+    shapes = {"w1": (24, 24, 3, 3), "b1": (24,), "w2": (24, 24, 3, 3), "w3": (10, 24), "b3": (10,)}
+    for name, shape in shapes.items():
+        array = random.standard_normal(shape, np.float32) / 10
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return model
+
+
+CONV_OF = {f"winograd{outputs}": f"winograd{outputs}" for outputs in (2, 3, 4)}
+"""The algorithm of a model's convolutions; others are chosen freely."""
+
 MODELS: dict[str, tuple[Callable[[], Any], str]] = {
+    **dict.fromkeys(CONV_OF, (shortcut, "")),
     "lenet": (lambda: (ROOT / "rtcc" / "demo" / "lenet5_mnist.onnx").read_bytes(), ""),
     "lenet-batch": (lambda: networks.lenet(batch=7), ""),
     "resnet": (resnet, ""),
@@ -109,11 +136,10 @@ def rules() -> Module:
 
 def build_model(name: str, target: str, folder: Path) -> None:
     """One model of the set: its artefact, what it should compute, its kernels."""
-    options = MODELS[name][1]
+    options, module = MODELS[name][1], model_of(name)
     target = ",".join(filter(None, (target, options)))
-    module = model_of(name)
     feeds = feeds_of(module)
-    compilation = start(module, Options(target=target))
+    compilation = start(module, Options(target=target, conv=CONV_OF.get(name, "auto")))
     compilation.lower()
     library = write(compilation, folder / f"{name}.so")
     if name == ROOMY:

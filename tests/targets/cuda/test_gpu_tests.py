@@ -138,7 +138,8 @@ def test_the_set_has_every_algorithm() -> None:
     taken: set[str] = set()
     for name, (_, options) in MODELS.items():
         if not options:
-            compilation = start(model_of(name), Options(target="cuda:sm_90"))
+            conv = build.CONV_OF.get(name, "auto")
+            compilation = start(model_of(name), Options(target="cuda:sm_90", conv=conv))
             compilation.lower()
             kernels = compilation.module.kernels.values()
             taken |= {kernel.attributes.get("algorithm", GENERIC) for kernel in kernels}

@@ -29,6 +29,7 @@ from rtcc.targets.cuda.device_code import launch_of
 from rtcc.targets.cuda.kernels.gemm_tiles import PARTS, Multiprocessors
 from rtcc.targets.cuda.simt import interpret
 from rtcc.text import parse_module, print_module
+from tests.gpu.build import shortcut
 from tests.targets.arm.test_halves import halved
 from tests.targets.cuda.hosted import Driver, Hosted, driver_in, hosted, process
 from tests.targets.quantized import residual_network
@@ -43,26 +44,6 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def small_resnet() -> onnx.ModelProto:
     return networks.resnet18(width=8, size=32, classes=5)
-
-
-def small_residual() -> onnx.ModelProto:
-    """Two convolutions with a shortcut, and a product: few results of many terms."""
-    text = """<ir_version: 9, opset_import: ["" : 17]>
-    residual (float[1,24,7,5] x) => (float[1,10] y) {
-        a = Conv<pads=[1,1,1,1]>(x, w1, b1)
-        r = Relu(a)
-        c = Conv<pads=[1,1,1,1]>(r, w2)
-        s = Add(c, x)
-        p = GlobalAveragePool(s)
-        f = Flatten(p)
-        y = Gemm<transB=1>(f, w3, b3)
-    }"""
-    model, random = onnx.parser.parse_model(text), np.random.default_rng(3)
-    shapes = {"w1": (24, 24, 3, 3), "b1": (24,), "w2": (24, 24, 3, 3), "w3": (10, 24), "b3": (10,)}
-    for name, shape in shapes.items():
-        array = random.standard_normal(shape, np.float32) / 10
-        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-    return model
 
 
 def run(driver: str, found: Hosted, feeds: dict[str, Any]) -> dict[str, Any]:
@@ -95,8 +76,8 @@ NETWORKS: dict[str, tuple[Callable[[], onnx.ModelProto], str, tuple[str, ...], f
         GPU, ("depthwise", "tensor_cores"), 1e-2,
     ),
     "bytes": (residual_network, GPU, ("tensor_cores",), 0.0),
-    "divided": (small_residual, GPU, ("implicit_gemm",), 1e-5),
-    "winograd": (small_residual, GPU, ("winograd4",), 1e-5),
+    "divided": (shortcut, GPU, ("implicit_gemm",), 1e-5),
+    "winograd": (shortcut, GPU, ("winograd4",), 1e-5),
     "divided bytes": (residual_network, GPU, ("tensor_cores",), 0.0),
 }
 """Model, target, algorithms that several layers take, and the difference allowed, relative to the most.
