@@ -146,16 +146,19 @@ def test_convolutions(kind: Kind, case: str, parts: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind.F16, Kind.BF16])
-@pytest.mark.parametrize(("batch", "shared"), [(1, ""), (3, ""), (2, "left"), (2, "right")])
-def test_products_of_two_activations(kind: Kind, batch: int, shared: str) -> None:
+@pytest.mark.parametrize(
+    ("batch", "shared", "parts"), [(1, "", 1), (3, "", 1), (2, "left", 1), (2, "right", 1), (2, "", 3)]
+)
+def test_products_of_two_activations(kind: Kind, batch: int, shared: str, parts: int) -> None:
     problem = MatmulProblem(
         37, 40, 88, batch, shares_left=shared == "left", shares_right=shared == "right", right=Right.PLAIN
     )
     lefts, rights = (1 if shared == side else batch for side in ("left", "right"))
     left, right = integers(kind, (lefts, 37, 88), (rights, 88, 40))
     found = np.full((batch, 37, 40), np.nan, np.float32)
-    func = tensor_matmul.make(problem, kind, None, SMALL, kind.total)
-    interpret(func, [stored(left, kind).reshape(-1), stored(right, kind).reshape(-1), found])
+    made_of = problem, kind, None, replace(SMALL, parts=parts), kind.total
+    operands = [stored(left, kind).reshape(-1), stored(right, kind).reshape(-1), found]
+    launch(tensor_matmul, made_of, operands, product_shape(problem))
     np.testing.assert_array_equal(found, np.matmul(left.astype(np.float64), right.astype(np.float64)))
 
 

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 from rtcc.compiler import Compilation, Options, start
+from rtcc.emission.device_plan import Regions, nodes_of
+from rtcc.emission.emit_c import arena_bytes
+from rtcc.emission.steps import steps_of
 from rtcc.errors import InvalidInput
 from rtcc.ir.ops.plan import Launch
 from rtcc.ir.ops.winograd import amplification, transformed_filter
@@ -35,6 +38,7 @@ from rtcc.targets.tvm.kernels.convolution.im2col_tiles import Im2colProblem
 from rtcc.targets.tvm.kernels.epilogue import Epilogue
 from rtcc.targets.tvm.kernels.transformed.winograd_tiles import WinogradProblem, tile_outputs
 from rtcc.text import parse_module
+from tests.targets.cuda.hosted import stand_in
 from tests.targets.cuda.nvcc import needs_nvcc
 from tests.targets.cuda.products import ONE, BiasPerAxis, expected
 
@@ -179,6 +183,22 @@ def test_noise_at_the_result_is_limited(options: str, wanted: str) -> None:
     report = run_pipeline(module, f"fuse,select-conv{options}", RunOptions(explain=True))
     (decision,) = (each for each in report.decisions if isinstance(each, Decision))
     assert decision.chosen.candidate.algorithm == wanted
+
+
+def test_phases_wait_for_each_other_and_readers_for_the_last() -> None:
+    turned = "%z = tensor.transpose(%y) {perm = [0,2,3,1]} : f32[1,56,56,64]"
+    text = CONV.replace("return(%y)", f"{turned}\n  return(%z)")
+    compilation = start(parse_module(text), Options(target=GPU))
+    compilation.lower()
+    module, target = compilation.module, gpu_of(GPU)
+    codes = {name: stand_in(kernel, target, name) for name, kernel in module.kernels.items()}
+    steps = steps_of(module.main)
+    regions = Regions.of([4 * 64 * 3136], [4 * 64 * 3136], arena_bytes(module.main, steps))
+    nodes = nodes_of(steps, codes, regions)
+    names = [str(node.function).rpartition(".")[2] for node in nodes]
+    assert names[:3] == ["inputs", "products", "results"]
+    assert [node.after for node in nodes] == [(), (0,), (1,), (2,)]
+    assert len({node.arguments for node in nodes[:3]}) == 1
 
 
 def test_reasons() -> None:
