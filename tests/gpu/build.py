@@ -22,6 +22,7 @@ import onnx.parser
 
 from benchmarks.gpu_set import LARGEST_SET, write_case
 from benchmarks.models import networks
+from rtcc import quantize
 from rtcc.compiler import Options, read_model, start, write
 from rtcc.emission.device_code import DeviceCode, phases_from_bytes
 from rtcc.emission.emit_cuda import named
@@ -99,7 +100,7 @@ MODELS: dict[str, tuple[Callable[[], Any], str]] = {
     "mobilenet": (mobilenet, ""),
     "mobilenet-halves": (lambda: halved(mobilenet()), ""),
     "transformer": (transformer, ""),
-    "transformer-halves": (lambda: halved(transformer()), ""),
+    "transformer-halves": (lambda: quantize(transformer().SerializeToString(), scheme="half").module, ""),
     "bytes": (residual_network, ""),
     "signed-bytes": (lambda: residual_network(signed=True), ""),
     INDICES: (lambda: of_text(FOLLOWED), ""),

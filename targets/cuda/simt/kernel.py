@@ -11,11 +11,12 @@ import numpy as np
 from rtcc.errors import Unsupported
 from rtcc.ir import Graph
 from rtcc.target import Target
-from rtcc.targets.cuda.compile import lower_kernel
+from rtcc.targets.cuda.compile import lower_phases
 from rtcc.targets.cuda.device_code import lowered_for_device
 from rtcc.targets.cuda.simt.machine import interpret_lowered
 from rtcc.targets.cuda.target import Cuda
 from rtcc.targets.cuda.tiled_candidates import TENSOR_CORES
+from rtcc.targets.tvm.build import bytes_of
 
 MOST_OPERATIONS = 100_000_000
 """Of a kernel that is interpreted: a run takes some seconds, and a check is eight of them."""
@@ -35,18 +36,26 @@ class InterpretedKernel:
         if operations > MOST_OPERATIONS:
             message = f"{operations:,} operations, and at most {MOST_OPERATIONS:,} are interpreted"
             raise Unsupported("kernel-too-large", message, hint="tests/gpu runs kernels on a GPU")
-        func = lower_kernel(kernel, target)
-        self._gives_up = bool(func.params) and func.params[-1].name == "code"
-        self._lowered = lowered_for_device(func, target.model.name)
+        self._scratch = target.scratch_bytes(kernel)
+        self._phases = [
+            (func, lowered_for_device(func, target.model.name))
+            for func in lower_phases(kernel, target).values()
+        ]
 
     def run(
         self, name: str, operands: Sequence[np.ndarray], results: Sequence[np.ndarray], tasks: int = 1,
-        **how: Any,
+        *, fill: int = 0xFF, **how: Any,
     ) -> int:  # fmt: skip
-        """The kernel's code. Tasks, and what else CPUs divide a kernel by, say nothing here."""
-        code = np.zeros(1, np.int32)
+        """The kernel's code, after all its phases. Tasks, and what else CPUs divide a kernel by, say nothing
+        here; fill: what bytes of scratch hold before."""
+        code, scratch = np.zeros(1, np.int32), np.full(self._scratch, fill, np.uint8)
         given = [_as_stored(array.reshape(-1)) for array in (*operands, *results)]
-        interpret_lowered(self._lowered, [*given, *([code] if self._gives_up else [])])
+        for func, lowered in self._phases:
+            further = [
+                code if param.name == "code" else scratch[: bytes_of(param)].view(str(param.ty.dtype))
+                for param in func.params[len(given) :]
+            ]
+            interpret_lowered(lowered, [*given, *further])
         return int(code[0])
 
 

@@ -12,8 +12,10 @@ from rtcc.errors import CodegenError, Unsupported
 from rtcc.ir import Module
 from rtcc.ir.ops.math import Exp
 from rtcc.target import parse_target
+from rtcc.targets.cuda.compile import gpu_of, lower_phases
 from rtcc.targets.tvm.lower.rules import RULES, Kind, Rule
 from rtcc.text import parse_module, write_module
+from rtcc.verification.check import check_kernel
 from rtcc.verification.checking_process import check_interpreted
 from rtcc.verification.kernels import kernels_alone, verify_kernels
 
@@ -25,7 +27,7 @@ SMALL = """%s = nn.softmax(%x) {axis = -1} : f32[6,64] loc("rows")
 LARGE = """%l = nn.conv(%z, #w, _) {pads = [1,1,1,1]} : f32[1,64,100,100] loc("large")"""
 
 
-def lowered(*parts: str, target: str = "cuda:sm_80") -> Module:
+def lowered(*parts: str, target: str = "cuda:sm_80", conv: str = "implicit_gemm") -> Module:
     """Kernels of some of the parts, as they are compiled."""
     results = {SMALL: "%e", LARGE: "%l"}
     body = "\n  ".join(parts)
@@ -35,7 +37,7 @@ graph @main(%x: f32[6,64], %z: f32[1,64,100,100]) {{
   {body}
   return({", ".join(results[part] for part in parts)})
 }}"""
-    compilation = start(parse_module(text), Options(target=target))
+    compilation = start(parse_module(text), Options(target=target, conv=conv))
     compilation.lower()
     return compilation.module
 
@@ -60,11 +62,27 @@ def test_where_all_are_too_large_it_is_refused() -> None:
 
 def test_float32_with_10_bits_has_no_bound() -> None:
     target = "cuda:sm_80,tf32=yes"
-    kernels = lowered(LARGE, target=target).kernels.values()
+    kernels = lowered(LARGE, target=target, conv="tensor_cores").kernels.values()
     (kernel,) = (each for each in kernels if each.attributes.get("algorithm") == "tensor_cores")
     with pytest.raises(Unsupported) as caught:
         parse_target(target).interpreted(kernel)
     assert caught.value.code == "kernel-tf32"
+
+
+SQUARE = """// rtir 1  level=graph
+const #w : f32[64,64,3,3] = splat(0.5)
+graph @main(%x: f32[1,64,8,8]) {
+  %y = nn.conv(%x, #w, _) {pads = [1,1,1,1]} : f32[1,64,8,8] loc("square")
+  return(%y)
+}"""
+
+
+def test_kernels_of_several_phases_are_interpreted() -> None:
+    compilation = start(parse_module(SQUARE), Options(target="cuda:sm_80", conv="winograd4"))
+    compilation.lower()
+    (kernel,) = compilation.module.kernels.values()
+    assert len(lower_phases(kernel, gpu_of("cuda:sm_80"))) == 3
+    check_kernel(kernel.name, kernel, parse_target("cuda:sm_80").interpreted(kernel))
 
 
 def test_a_wrong_kernel_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
