@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -91,8 +92,21 @@ def _words(chosen: str) -> list[str]:
 
 
 def _compiles_for(command: list[str], machine: Machine) -> bool:
-    answer = subprocess.run([*command, "-dumpmachine"], capture_output=True, text=True, check=False)
-    return answer.returncode == 0 and answer.stdout.startswith(_answer(machine))
+    answer = _told(command, "-dumpmachine")
+    return answer is not None and answer.startswith(_answer(machine))
+
+
+def _told(command: list[str], option: str) -> str | None:
+    """What a compiler that is there prints for an option; None where it fails."""
+    path = Path(shutil.which(command[0]) or command[0])
+    return _asked(path, path.stat().st_mtime_ns, (*command, option))
+
+
+@cache
+def _asked(path: Path, changed: int, command: tuple[str, ...]) -> str | None:
+    """Asked once, as long as the compiler's file stays what it is."""
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return answer.stdout if answer.returncode == 0 else None
 
 
 def _answer(machine: Machine) -> str:
@@ -101,5 +115,4 @@ def _answer(machine: Machine) -> str:
 
 
 def _archiver(command: list[str]) -> str:
-    answer = subprocess.run([*command, "-print-prog-name=ar"], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or "ar"
+    return (_told(command, "-print-prog-name=ar") or "").strip() or "ar"

@@ -72,7 +72,7 @@ class Child:
     """
 
     def __init__(self) -> None:
-        self.environment = child_environment()
+        self.environment, self._cores = child_environment(), os.sched_getaffinity(0)
         self._folder = tempfile.mkdtemp(prefix="rtcc-child-")
         pipe = subprocess.PIPE
         try:
@@ -144,6 +144,12 @@ class Child:
     def is_alive(self) -> bool:
         """Whether the process has not ended, nor been told to."""
         return not self._is_stopped and self.process.poll() is None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the process is alive, and what a new one would be."""
+        same = self.environment == child_environment() and self._cores == os.sched_getaffinity(0)
+        return same and self.is_alive
 
     def kill(self) -> None:
         """End the process at once, whatever it is at."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,10 @@ def check_interpreted(text: Path, target: str, name: str, seed: int) -> None:
     check_kernel(name, kernel, parse_target(target).interpreted(kernel), seed)
 
 
-_read = cache(read_module)
+_read = lru_cache(maxsize=1)(read_module)
 
 
-@cache
+@lru_cache(maxsize=1)
 def _opened(kernels: Kernels) -> tuple[Module, KernelLibrary]:
     names = [name for name, _ in kernels.scratch]
     return read_module(kernels.text), KernelLibrary(kernels.library, names, dict(kernels.scratch))

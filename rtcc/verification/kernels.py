@@ -2,7 +2,7 @@
 
 No interpretation of the graph can see wrong machine code, and a wrong kernel hides well inside a whole
 model. The kernels run in a process of their own (`checking_process.py`), so that one that crashes, or does
-not end, is one more finding.
+not end, is one more finding. A process that found nothing waits for the next module.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from rtcc.errors import CodegenError, RtccError, Unsupported
 from rtcc.ir import Constant, Graph, Module
 from rtcc.ir.ops.plan import Launch
 from rtcc.system.child_process import Child, ChildDied
+from rtcc.system.idle_processes import IdleProcesses
 from rtcc.target import Target
 from rtcc.text import write_module
 from rtcc.verification.checking_process import Kernels, check, check_interpreted, open_kernels
@@ -24,6 +26,12 @@ from rtcc.verification.library import link_kernels
 
 MOST_SECONDS = 60.0
 """The longest that one kernel may run on one set of operands."""
+
+IDLE_SECONDS = 20.0
+"""How long a process waits for the kernels of another module."""
+
+_idle: Final = IdleProcesses(Child, lambda: IDLE_SECONDS)
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -65,25 +73,37 @@ def verify_kernels(
     if target.interprets_kernels:
         return _verify_interpreted(module, target, seed)
     compiled = [name for name in module.kernels if name in objects]
-    with tempfile.TemporaryDirectory(prefix="rtcc-kernels-") as name, Child() as child:
-        folder = Path(name)
-        library = link_kernels(target.runnable({k: objects[k] for k in compiled}), target.machine, folder)
-        text = folder / "kernels.rtir"
-        write_module(kernels_alone(module), text)
-        scratch = scratch_of(module)
-        kernels = Kernels(text, library, tuple((name, scratch.get(name, 0)) for name in compiled))
-        child.call(None, open_kernels, kernels)
-        for name in compiled:
-            kernel = module.kernels[name]
-            try:
-                child.call(None, check, kernels, name, seed, seconds)
-            except ChildDied as death:
-                message = f"kernel @{name} {_ending(death, seconds)}"
-                raise CodegenError("kernel-wrong", message, where=_origin(kernel), hint=HINT) from death
-            except RtccError as error:
-                error.where = error.where or _origin(kernel)
-                raise
+    child = _idle.take()
+    try:
+        with tempfile.TemporaryDirectory(prefix="rtcc-kernels-") as name:
+            library = link_kernels(
+                target.runnable({k: objects[k] for k in compiled}), target.machine, Path(name)
+            )
+            text = Path(name) / "kernels.rtir"
+            write_module(kernels_alone(module), text)
+            scratch = scratch_of(module)
+            kernels = Kernels(text, library, tuple((name, scratch.get(name, 0)) for name in compiled))
+            _check_all(child, kernels, module, seed, seconds)
+    except BaseException:  # what a wrong kernel did to its process is not known
+        child.kill()
+        raise
+    _idle.give(child)
     return Compared(tuple(compiled), tuple(name for name in module.kernels if name not in objects))
+
+
+def _check_all(child: Child, kernels: Kernels, module: Module, seed: int, seconds: float) -> None:
+    """Check the kernels of a library, of the graphs that a module has."""
+    child.call(None, open_kernels, kernels)
+    for name, _ in kernels.scratch:
+        kernel = module.kernels[name]
+        try:
+            child.call(None, check, kernels, name, seed, seconds)
+        except ChildDied as death:
+            message = f"kernel @{name} {_ending(death, seconds)}"
+            raise CodegenError("kernel-wrong", message, where=_origin(kernel), hint=HINT) from death
+        except RtccError as error:
+            error.where = error.where or _origin(kernel)
+            raise
 
 
 def _verify_interpreted(module: Module, target: Target, seed: int) -> Compared:

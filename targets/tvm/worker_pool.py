@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 import queue
 import threading
 from collections.abc import Callable, Mapping
@@ -12,7 +10,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from rtcc.errors import CodegenError, RtccError
-from rtcc.system.child_process import Child, ChildDied, ChildRaised, child_environment
+from rtcc.system.child_process import Child, ChildDied, ChildRaised
+from rtcc.system.idle_processes import IdleProcesses
 from rtcc.targets.tvm.worker import Job, get_ready, object_of
 
 Result = TypeVar("Result")
@@ -101,19 +100,21 @@ class _Worker:
 
     def __init__(self) -> None:
         self.child = Child()
-        self._cores = os.sched_getaffinity(0)
         self._served = 0
 
     @property
     def is_usable(self) -> bool:
-        """Whether the process is alive, not due for replacement, and what a new one would be."""
-        same = self.child.environment == child_environment() and self._cores == os.sched_getaffinity(0)
-        return same and self._served < MOST_KERNELS and self.child.is_alive
+        """Whether the process is what a new one would be, and not due for replacement."""
+        return self._served < MOST_KERNELS and self.child.is_usable
 
     def compile(self, name: str, job: Job) -> bytes:
         """The object of one kernel; raises RtccError for it however it fails."""
         self._served += 1
         return call_for_kernel(self.child, name, COMPILE, job)
+
+    def stop(self) -> None:
+        """End the process."""
+        self.child.stop()
 
 
 def call_for_kernel(child: Child, name: str, function: Callable[[Job], Result], job: Job) -> Result:
@@ -145,60 +146,4 @@ def call_for_kernel(child: Child, name: str, function: Callable[[Job], Result], 
         raise CodegenError("codegen-crashed", message, where=where, hint=hint) from death
 
 
-class _Idle:
-    """Workers between two compilations. A forked child starts with none: the pipes are its parent's."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._workers: list[_Worker] = []
-        self._timer: threading.Timer | None = None
-        self._is_registered = False
-
-    def take(self) -> _Worker:
-        """A usable worker, else a new one."""
-        with self._lock:
-            self._cancel()
-            kept = [worker for worker in self._workers if worker.is_usable]
-            spent = [worker for worker in self._workers if worker not in kept]
-            found = kept.pop() if kept else None
-            self._workers = kept
-            self._schedule()
-        for worker in spent:
-            worker.child.stop()
-        return found or _Worker()
-
-    def give(self, worker: _Worker) -> None:
-        """Keep a worker for the next compilation, for a while."""
-        if not worker.is_usable:
-            worker.child.stop()
-            return
-        with self._lock:
-            if not self._is_registered:
-                atexit.register(self.clear)
-                os.register_at_fork(after_in_child=self.__init__)
-                self._is_registered = True
-            self._workers.append(worker)
-            self._schedule()
-
-    def clear(self) -> None:
-        """Stop all idle workers."""
-        with self._lock:
-            self._cancel()
-            workers, self._workers = self._workers, []
-        for worker in workers:
-            worker.child.stop()
-
-    def _schedule(self) -> None:
-        self._cancel()
-        if self._workers:
-            self._timer = threading.Timer(IDLE_SECONDS, self.clear)
-            self._timer.daemon = True
-            self._timer.start()
-
-    def _cancel(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-
-_idle: Final = _Idle()
+_idle: Final = IdleProcesses(_Worker, lambda: IDLE_SECONDS)

@@ -13,9 +13,11 @@ from rtcc.emission.toolchain import find_toolchain
 from rtcc.errors import CodegenError
 from rtcc.ir import DType, Graph, Location, Module, TensorType
 from rtcc.ir.ops.math import Add, Exp
+from rtcc.system.child_process import Child
 from rtcc.target import parse_target
 from rtcc.targets.tvm.lower.compile import compile_kernel
 from rtcc.targets.tvm.lower.rules import RULES, Kind, Rule
+from rtcc.verification import kernels
 from rtcc.verification.kernels import Compared, verify_kernels
 from rtcc.verification.library import KernelLibrary, link_kernels
 
@@ -105,6 +107,30 @@ def test_wrong_machine_code_is_caught(body: str, message: str, tmp_path: Path) -
     assert raised.value.where == "sum, exp"
 
 
+def test_a_process_serves_the_next_module_unless_a_kernel_was_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Child] = []
+    start = Child.__init__
+
+    def noted(child: Child) -> None:
+        start(child)
+        started.append(child)
+
+    kernels._idle.clear()  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(Child, "__init__", noted)
+    right = compiled_c(RIGHT, tmp_path)
+    wrong = compiled_c(RIGHT + "if (task == 1) y[50] *= 1.0001f;", tmp_path)
+    for _ in range(2):
+        verify(right)
+    assert len(started) == 1
+    with pytest.raises(CodegenError, match=r"at \[50\]"):
+        verify(wrong)
+    assert [child.is_alive for child in started] == [False]
+    verify(right)
+    assert [child.is_alive for child in started] == [False, True]
+
+
 def test_the_c_kernel_itself_is_right(tmp_path: Path) -> None:
     assert verify(compiled_c(RIGHT, tmp_path)).compared == ("exp_sum",)
 
@@ -121,14 +147,14 @@ def test_each_task_has_scratch_of_its_own(tmp_path: Path) -> None:
         folder = tmp_path / f"linked{bool(message)}"
         folder.mkdir()
         library = link_kernels({"k": (tmp_path / "k.o").read_bytes()}, machine, folder)
-        kernels = KernelLibrary(library, ["k"], {"k": 64})
+        built = KernelLibrary(library, ["k"], {"k": 64})
         y = np.zeros(3, np.float32)
         if message:
             with pytest.raises(CodegenError, match=message):
-                kernels.run("k", [], [y], 3)
+                built.run("k", [], [y], 3)
         else:
             for order, at_once in (((), False), ((2, 0, 1), False), ((), True)):
-                assert kernels.run("k", [], [y], 3, order=order, at_once=at_once) == 0
+                assert built.run("k", [], [y], 3, order=order, at_once=at_once) == 0
                 assert y.tolist() == [0, 1, 2]
                 y[:] = 0
 

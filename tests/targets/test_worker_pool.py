@@ -381,7 +381,8 @@ DECIDE_NOTHING = {
     "rtcc.artifact.info", "rtcc.artifact.library", "rtcc.artifact.seal", "rtcc.artifact.tensors",
     "rtcc.emission", "rtcc.errors", "rtcc.plugins", "rtcc.quoting", "rtcc.rounding", "rtcc.rounding.bounded",
     "rtcc.selection", "rtcc.selection.declared_candidate", "rtcc.selection.layout_rules", "rtcc.system",
-    "rtcc.system.child_process", "rtcc.system.files", "rtcc.system.limits", "rtcc.targets", "rtcc.tuning",
+    "rtcc.system.child_process", "rtcc.system.files", "rtcc.system.idle_processes", "rtcc.system.limits",
+    "rtcc.targets", "rtcc.tuning",
     "rtcc.tuning.store",
 }  # fmt: skip
 """Modules that a worker imports and no code depends on: errors, files, artefacts, choices in the text."""
