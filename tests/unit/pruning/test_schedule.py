@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from onnx import ModelProto
 
 import rtcc
+from rtcc import compiler
 from rtcc.errors import InvalidInput
 from rtcc.ir import Constant
 from rtcc.ir.ops.nn import Conv
@@ -24,6 +26,12 @@ from tests.unit.pruning.networks import Net
 from tests.unit.pruning.test_pruner import DIGITS, RESIDUAL, right
 
 TARGET = "x86:skylake-avx512"
+
+
+@pytest.fixture
+def plain_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models that are measured are compiled at -O0: of each size kernels of -O2 take a second to generate."""
+    monkeypatch.setattr(compiler, "compile", partial(compiler.compile, pipeline="-O0"))
 
 
 def test_every_criterion_has_a_rule() -> None:
@@ -93,6 +101,7 @@ def test_a_metric_orders_before_noise_does() -> None:
     assert by_noise[falls.group] < by_noise[stays.group]
 
 
+@pytest.mark.usefixtures("plain_kernels")
 def test_sensitivities_of_groups() -> None:
     net = Net(1)
     x = net.unary("Relu", net.conv(net.input(1, 3, 8, 8), 8, 3))
@@ -113,6 +122,7 @@ def agreeing() -> Pruned:
     return prune(RESIDUAL, DIGITS, max_drop="2%", keep=0.55, samples=60)
 
 
+@pytest.mark.usefixtures("plain_kernels")
 def test_a_floor_that_holds() -> None:
     found = agreeing()
     assert found.multiply_adds[1] <= 0.55 * found.multiply_adds[0]
@@ -127,6 +137,7 @@ def test_a_floor_that_holds() -> None:
     assert "a drop of 2% held" in "\n".join(make_report(found, target=TARGET).summary())
 
 
+@pytest.mark.usefixtures("plain_kernels")
 def test_a_floor_that_does_not_hold_says_what_would() -> None:
     with pytest.raises(InvalidInput, match=r"does not hold with 15.0% .* left: .* dB") as raised:
         prune(RESIDUAL, DIGITS, keep=0.15, min_sqnr=12, multiple=1, scope="global", samples=40)
