@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,15 @@ def sources(folder: str) -> list[Path]:
     ]
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """All of a file's syntax tree; a file is read by many tests."""
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
 def imports(path: Path) -> Iterator[tuple[str, int]]:
     """The modules that a file imports anywhere in it, with the line."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -75,7 +82,7 @@ def test_the_core_knows_passes_by_what_they_declare() -> None:
         f"{path.relative_to(ROOT)}:{node.lineno} has {node.value!r}"
         for path in sources("rtcc")
         if path != ROOT / "rtcc" / "pipeline" / "catalogue.py"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
         and not names.isdisjoint(re.split(r"[,{}]", node.value))
     ]  # fmt: skip
