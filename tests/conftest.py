@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Generator
@@ -21,6 +22,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write what the passes give into the golden files"
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is collected stays to the end: the garbage collector need not go through it again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def idle_processes_stay() -> None:
+    """Tests that compile nothing may take longer than a user is waited for."""
+    from rtcc.targets.tvm import worker_pool
+    from rtcc.verification import kernels
+
+    worker_pool.IDLE_SECONDS = kernels.IDLE_SECONDS = 300.0
 
 
 @pytest.hookimpl(wrapper=True)
