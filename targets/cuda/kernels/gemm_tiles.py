@@ -199,7 +199,7 @@ class Multiprocessors:
         """Cycles of writing partial sums, and of the launch that adds them up."""
         if parts == 1:
             return 0.0
-        return self.launch + COPY_CYCLES + 2 * self.moving(shape.scratch_bytes(parts))
+        return self.launch + BLOCK_CYCLES + 2 * self.moving(shape.scratch_bytes(parts))
 
     def moving(self, size: int) -> float:
         """Cycles of writing, or reading, so many bytes."""

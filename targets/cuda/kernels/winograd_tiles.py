@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rtcc.targets.cuda.kernels.gemm_tiles import (
-    COPY_CYCLES,
+    BLOCK_CYCLES,
     TILES,
     GemmShape,
     GemmTile,
@@ -76,5 +76,5 @@ def cycles(problem: WinogradProblem, tile: GemmTile, gpu: Multiprocessors) -> fl
     transformed = 4 * first_product(problem) * shape.pitch
     products = scratch_bytes(problem) - transformed
     moved = 2 * (gpu.moving(transformed) + gpu.moving(products))
-    launches = 2 * (gpu.launch + 2 * COPY_CYCLES)
+    launches = 2 * (gpu.launch + BLOCK_CYCLES)
     return block_cycles(shape, replace(tile, parts=1), gpu) + moved + launches
