@@ -48,7 +48,7 @@ _WORKS = "`nvidia-smi` says whether it is there and works"
 
 _RESULTS = {
     2: "out of memory, which may be the host's",
-    3: "not initialised, or this process was forked from one that had",
+    3: "this process was forked from one that had used the GPU: spawn it instead, or fork first",
     34: "the toolkit's stub was found, which is no driver",
     100: "no GPU, or none that CUDA_VISIBLE_DEVICES leaves",
     700: "a kernel used an illegal address, after which the context is lost",

@@ -232,9 +232,8 @@ static int32_t rtcc_know_device(struct rtcc_device *d)
     int pitch = 0;
     RTCC_TRY(cuDeviceGetAttribute(&d->is_integrated, CU_DEVICE_ATTRIBUTE_INTEGRATED, d->device), RTCC_DEVICE_FAILED);
     RTCC_TRY(cuDeviceGetAttribute(&pitch, CU_DEVICE_ATTRIBUTE_MAX_PITCH, d->device), RTCC_DEVICE_FAILED);
-    d->row_bytes = pitch > RTCC_ROW_MULTIPLE ? (size_t)(pitch / RTCC_ROW_MULTIPLE * RTCC_ROW_MULTIPLE)
-                                             : RTCC_ROW_MULTIPLE;
-    return RTCC_OK;
+    d->row_bytes = (size_t)(pitch / RTCC_ROW_MULTIPLE) * RTCC_ROW_MULTIPLE;
+    return d->row_bytes > 0 ? RTCC_OK : RTCC_DEVICE_FAILED;
 }
 
 /* So many bytes, asked for only where there are as many: a driver that runs out of memory may take it from others.

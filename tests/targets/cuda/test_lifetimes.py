@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -268,24 +269,33 @@ def test_a_process_may_have_many_contexts(driver: Path, taken: Hosted, gpu: Chil
 # -------------------------------------------------------------------------------- other threads and processes
 
 
-def waiting(driver: str, found: Hosted, then: Callable[[Driver, Hosted], Any]) -> list[Any]:
+def waiting(driver: str, found: Hosted, then: Callable[[Hosted, list[threading.Thread]], Any]) -> Any:
     """What something says while one thread's init waits for the driver to compile."""
     here = fresh(driver, found)
     here.hold("cuModuleLoadData")
-    loader = threading.Thread(target=lambda: load(found.library).close())
-    loader.start()
+    threads = [_loading(found)]
     while here.count("waiting") == 0:
         time.sleep(0.001)
     try:
-        return [then(here, found), here.count("misuses")]
+        return then(found, threads)
     finally:
         here.hold("")
-        loader.join()
+        for each in threads:
+            each.join()
+        assert here.left() == {}
 
 
-def _forked(here: Driver, found: Hosted) -> tuple[int, bytes]:
+def _loading(found: Hosted) -> threading.Thread:
+    thread = threading.Thread(target=lambda: load(found.library).close())
+    thread.start()
+    return thread
+
+
+def _forked(found: Hosted, threads: list[threading.Thread]) -> tuple[int, bytes]:
+    assert threads[0].is_alive()
     read, write = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings(action="ignore"):  # Python's own, of threads that a fork loses
+        child = os.fork()
     if child == 0:
         signal.alarm(30)
         try:
@@ -300,27 +310,25 @@ def _forked(here: Driver, found: Hosted) -> tuple[int, bytes]:
 
 
 def test_a_process_that_is_forked_during_init_does_not_hang(driver: Path, taken: Hosted, gpu: Child) -> None:
-    (status, said), _ = gpu.call(300, waiting, str(driver), taken, _forked)
+    status, said = gpu.call(300, waiting, str(driver), taken, _forked)
     assert status == 0
     assert said.startswith(b"device-missing: ")
     assert b"forked" in said
 
 
-def _sleeps(here: Driver, found: Hosted) -> bool:
+def _sleeps(found: Hosted, threads: list[threading.Thread]) -> bool:
     """Whether a second init sleeps while it waits, instead of asking again and again."""
-    second = threading.Thread(target=lambda: load(found.library).close())
-    second.start()
+    second = _loading(found)
+    threads.append(second)
     states: list[str] = []
-    while len(states) < 400 and states[-20:] != ["S"] * 20:
+    while len(states) < 4000 and states[-20:] != ["S"] * 20:
         with open(f"/proc/self/task/{second.native_id}/stat") as file:
             states.append(file.read().rsplit(")", 1)[1].split()[0])
         time.sleep(0.005)
     assert second.is_alive()
-    threading.Thread(target=second.join).start()
     return states[-20:] == ["S"] * 20
 
 
 def test_threads_sleep_while_another_one_compiles(driver: Path, taken: Hosted, gpu: Child) -> None:
     """A thread of high priority that spins would keep the other one from the processor for ever."""
-    sleeps, _ = gpu.call(300, waiting, str(driver), taken, _sleeps)
-    assert sleeps
+    assert gpu.call(300, waiting, str(driver), taken, _sleeps)
