@@ -51,6 +51,7 @@ _RESULTS = {
     3: "this process was forked from one that had used the GPU: spawn it instead, or fork first",
     34: "the toolkit's stub was found, which is no driver",
     100: "no GPU, or none that CUDA_VISIBLE_DEVICES leaves",
+    400: "the stream is of another context, maybe of another GPU, than the model",
     700: "a kernel used an illegal address, after which the context is lost",
     709: "the context is gone: the GPU was reset, or the context destroyed, while the model was loaded",
     719: "a kernel failed, after which the context is lost",

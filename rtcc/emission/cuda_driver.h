@@ -27,6 +27,7 @@ enum {
     CUDA_ERROR_NOT_INITIALIZED = 3,
     CUDA_ERROR_STUB_LIBRARY = 34,
     CUDA_ERROR_NO_DEVICE = 100,
+    CUDA_ERROR_INVALID_HANDLE = 400,
     CUDA_ERROR_CONTEXT_IS_DESTROYED = 709,
     CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED = 900,
     CU_MEMORYTYPE_HOST = 1,
@@ -96,6 +97,7 @@ typedef struct {
     F(cuStreamCreate, (CUstream *stream, unsigned int flags)) \
     F(cuStreamDestroy_v2, (CUstream stream)) \
     F(cuStreamSynchronize, (CUstream stream)) \
+    F(cuStreamGetCtx, (CUstream stream, CUcontext *context)) \
     F(cuStreamIsCapturing, (CUstream stream, CUstreamCaptureStatus *status)) \
     F(cuStreamWaitEvent, (CUstream stream, CUevent event, unsigned int flags)) \
     F(cuEventCreate, (CUevent *event, unsigned int flags)) \

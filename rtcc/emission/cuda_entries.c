@@ -57,14 +57,17 @@ static int32_t rtcc_enqueue_run(const struct rtcc_on_device *on, const void *con
     return RTCC_OK;
 }
 
-/* A stream that is captured takes no graph. That is found before anything is put there. */
-static int32_t rtcc_check_stream(CUstream stream)
+/* A stream of another context has no place for an event of this one, and one that is captured takes no graph. Both are
+ * found before anything is put there. */
+static int32_t rtcc_check_stream(const struct rtcc_on_device *on, CUstream stream)
 {
+    CUcontext context = NULL;
     CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+    RTCC_TRY(cuStreamGetCtx(stream, &context), RTCC_DEVICE_FAILED);
     RTCC_TRY(cuStreamIsCapturing(stream, &status), RTCC_DEVICE_FAILED);
-    if (status == CU_STREAM_CAPTURE_STATUS_NONE)
+    if (context == on->shared->context && status == CU_STREAM_CAPTURE_STATUS_NONE)
         return RTCC_OK;
-    rtcc_failed(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    rtcc_failed(context == on->shared->context ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED : CUDA_ERROR_INVALID_HANDLE);
     return RTCC_DEVICE_FAILED;
 }
 
@@ -76,7 +79,7 @@ static int32_t rtcc_enqueue(const struct rtcc_on_device *on, const void *const *
     if (code == RTCC_OK)
         code = rtcc_check_device_memory((const void *const *)out, rtcc_outputs, RTCC_OUTPUT_COUNT, number);
     if (code == RTCC_OK)
-        code = rtcc_check_stream(stream);
+        code = rtcc_check_stream(on, stream);
     if (code != RTCC_OK)
         return code;
     RTCC_TRY(cuStreamWaitEvent(stream, on->ended, 0), RTCC_DEVICE_FAILED);
@@ -88,7 +91,7 @@ static int32_t rtcc_enqueue(const struct rtcc_on_device *on, const void *const *
 /* Lets what is in a stream end before the next run. */
 static int32_t rtcc_follow(const struct rtcc_on_device *on, CUstream stream)
 {
-    const int32_t code = rtcc_check_stream(stream);
+    const int32_t code = rtcc_check_stream(on, stream);
     if (code != RTCC_OK)
         return code;
     RTCC_TRY(cuStreamWaitEvent(stream, on->ended, 0), RTCC_DEVICE_FAILED); /* the run before must end, too */

@@ -199,7 +199,7 @@ static __attribute__((constructor)) void use_named_kernels(void)
     F(modules, fake.objects[MODULE]) F(streams, fake.objects[STREAM]) F(events, fake.objects[EVENT]) \
     F(executables, fake.objects[EXECUTABLE]) F(graphs, fake.graphs) F(retained, fake.retained) \
     F(launches, fake.launches) F(copies, fake.copies) F(loads, fake.loads) F(cold, fake.cold) F(dirty, fake.dirty) \
-    F(misuses, fake.misuses) F(waiting, fake.waiting)
+    F(misuses, fake.misuses) F(waiting, fake.waiting) F(pending, pending())
 
 long fake_count(const char *what)
 {

@@ -5,7 +5,7 @@
 #include "cuda_driver.h"
 
 enum { INVALID_VALUE = 1, INVALID_DEVICE = 101, INVALID_IMAGE = 200, INVALID_CONTEXT = 201, UNSUPPORTED_PTX = 222,
-       INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, LAUNCH_FAILED = 719, MOST = 256, NODES = 4096,
+       INVALID_HANDLE = CUDA_ERROR_INVALID_HANDLE, NOT_FOUND = 500, NOT_READY = 600, LAUNCH_FAILED = 719, MOST = 256, NODES = 4096,
        ITEMS = 1024 };
 
 struct fake_kernel { /* of the library of kernels */
@@ -127,6 +127,9 @@ void run_items(struct CUstream_st *queue);
 /* What is in a context's streams, and in the default one, never runs. */
 void forget_streams(const CUcontext context);
 extern struct CUstream_st default_stream;
+
+/* How much is in all streams. */
+int pending(void);
 
 /* Whether what is in a stream still uses the host's memory or a graph. */
 int is_in_use(const void *host, const CUgraphExec executable);

@@ -39,6 +39,13 @@ static int takes(const struct fake_kernel *kernel, const unsigned int *grid, con
 /* The first three are the default stream, as NULL, CU_STREAM_LEGACY and CU_STREAM_PER_THREAD. */
 static struct CUstream_st *queue_of(CUstream stream) { return (size_t)stream <= 2 ? &default_stream : stream; }
 
+/* Whether a stream is another context's: it takes copies and waits for events nonetheless. */
+static int is_foreign(CUstream stream)
+{
+    const struct CUstream_st *queue = queue_of(stream);
+    return queue != &default_stream && !is_here(&queue->object);
+}
+
 int put(CUstream stream, struct item item)
 {
     struct CUstream_st *queue = queue_of(stream);
@@ -47,8 +54,6 @@ int put(CUstream stream, struct item item)
         free(item.owned);
         return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
     }
-    if (queue != &default_stream && !is_here(&queue->object))
-        return INVALID_HANDLE;
     if (queue->begin == queue->end)
         queue->begin = queue->end = 0;
     if (queue->end == ITEMS)
@@ -122,6 +127,14 @@ static int uses(const struct CUstream_st *queue, const void *host, const CUgraph
     return 0;
 }
 
+int pending(void)
+{
+    int count = default_stream.end - default_stream.begin;
+    for (int i = 0; i < MOST; i++)
+        count += streams[i] == NULL ? 0 : streams[i]->end - streams[i]->begin;
+    return count;
+}
+
 int is_in_use(const void *host, const CUgraphExec executable)
 {
     int found = uses(&default_stream, host, executable);
@@ -166,6 +179,13 @@ CUresult cuStreamSynchronize(CUstream stream)
     return 0;
 }
 
+CUresult cuStreamGetCtx(CUstream stream, CUcontext *context)
+{
+    IN_CONTEXT("cuStreamGetCtx");
+    *context = queue_of(stream) == &default_stream ? current_context() : stream->object.context;
+    return 0;
+}
+
 CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus *status)
 {
     IN_CONTEXT("cuStreamIsCapturing");
@@ -203,7 +223,7 @@ CUresult cuEventDestroy_v2(CUevent event)
 CUresult cuEventRecord(CUevent event, CUstream stream)
 {
     IN_CONTEXT("cuEventRecord");
-    if (!is_here(&event->object))
+    if (!is_here(&event->object) || is_foreign(stream))
         return INVALID_HANDLE;
     event->stream = queue_of(stream);
     event->recorded++;
@@ -410,7 +430,7 @@ CUresult cuGraphExecDestroy(CUgraphExec executable)
 CUresult cuGraphLaunch(CUgraphExec executable, CUstream stream)
 {
     IN_CONTEXT("cuGraphLaunch");
-    if (!is_here(&executable->object))
+    if (!is_here(&executable->object) || is_foreign(stream))
         return INVALID_HANDLE;
     fake.cold += !executable->is_uploaded;
     executable->is_uploaded = 1;

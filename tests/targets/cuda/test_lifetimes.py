@@ -156,6 +156,29 @@ def test_a_stream_that_is_captured_is_left_alone(driver: Path, taken: Hosted, gp
     assert misuses == 0
 
 
+def foreign(driver: str, found: Hosted) -> tuple[str, list[int]]:
+    """What is said of a stream of another context, and what was put there."""
+    here = fresh(driver, found)
+    tensors = [here.allocate(each) for each in (X, I, WANTED)]
+    here.library.fake_push_context()
+    stream = here.stream()
+    here.library.fake_pop_context()
+    with load(found.library) as artifact:
+        launch = artifact.bind_device(tensors[:2], tensors[2:])
+        before = here.count("pending")
+        with pytest.raises(ArtifactError) as caught:
+            launch(stream)
+        pending = here.count("pending")
+        launch.close()
+    return str(caught.value), [before, pending]
+
+
+def test_a_stream_of_another_context_is_left_alone(driver: Path, taken: Hosted, gpu: Child) -> None:
+    message, pending = gpu.call(300, foreign, str(driver), taken)
+    assert "the driver said 400: the stream is of another context" in message
+    assert pending == [0, 0]
+
+
 def warm(driver: str, found: Hosted) -> int:
     here = fresh(driver, found)
     with load(found.library) as artifact:
