@@ -219,6 +219,8 @@ void fake_set(const char *what, long value)
         fake.pitch = (int)value;
     else if (strcmp(what, "capturing") == 0)
         fake.capturing = (int)value;
+    else if (strcmp(what, "nameless") == 0)
+        fake.nameless = (int)value;
     else if (strcmp(what, "cached") == 0)
         fake.cached = (size_t)value;
     else
@@ -316,7 +318,7 @@ CUresult cuCtxGetDevice(CUdevice *device)
 CUresult cuCtxGetId(CUcontext context, unsigned long long *id)
 {
     IN_CONTEXT("cuCtxGetId");
-    *id = (context == NULL ? current_context() : context)->id;
+    *id = fake.nameless ? 0 : (context == NULL ? current_context() : context)->id;
     return 0;
 }
 #endif

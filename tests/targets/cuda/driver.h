@@ -33,6 +33,7 @@ struct object {
 struct fake_state {
     int capability[2], version, devices;
     int integrated, pitch, capturing;   /* attributes of devices; of all streams */
+    int nameless;                       /* contexts have no ids, as before CUDA 12.0 */
     size_t memory, used, cached;        /* cached: neither used nor free, but given back where it is needed */
     int allocations, host_allocations, objects[KINDS], graphs, retained, launches, copies, loads;
     int cold;                           /* launches of graphs that were not uploaded */

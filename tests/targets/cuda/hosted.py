@@ -117,7 +117,7 @@ class Driver:
         self.library.fake_device(major, minor, version, ctypes.c_size_t(memory), devices)
 
     def says(self, **others: int) -> None:
-        """What the driver says otherwise: integrated, pitch, cached, capturing."""
+        """What the driver says otherwise: integrated, pitch, cached, capturing, nameless."""
         for what, value in others.items():
             self.library.fake_set(what.encode(), ctypes.c_long(value))
 

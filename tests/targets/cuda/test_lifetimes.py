@@ -254,6 +254,28 @@ def test_contexts_that_go(number: int, is_closed: bool, driver: Path, taken: Hos
     assert left == {}
 
 
+def nameless(driver: str, found: Hosted) -> list[Any]:
+    """Of two workspaces that outlive their context, one is finished before another takes its place."""
+    here = fresh(driver, found)
+    here.says(nameless=1)
+    first, second = load(found.library), load(found.library)
+    here.destroy(0)
+    first.close()
+    third = load(found.library)
+    result = third.run({"x": X, "i": I})["z"]
+    third.close()
+    left = here.left()
+    second.close()
+    return [result, left]
+
+
+def test_contexts_without_ids_that_go(driver: Path, taken: Hosted, gpu: Child) -> None:
+    """The first finish that meets the loss keeps later workspaces from what was there."""
+    result, left = gpu.call(300, nameless, str(driver), taken)
+    np.testing.assert_allclose(result, WANTED, rtol=1e-5)
+    assert left == {"retained": 1}
+
+
 def kept(driver: str, found: Hosted) -> list[Any]:
     here = fresh(driver, found)
     with here.primary():
