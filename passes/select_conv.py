@@ -21,6 +21,7 @@ from rtcc.selection.assignment import Assigner
 from rtcc.selection.decision import Decision, KernelTime, Offer
 from rtcc.selection.layout_rules import obstacle
 from rtcc.selection.noise_budget import BUDGET, Layer, largest_errors, refusal_of_noise
+from rtcc.selection.slow_memory import without_bets_on_memory
 from rtcc.selection.wishes import AUTO, Wishes, by_layer
 from rtcc.target import Transformed, target_of
 
@@ -38,7 +39,8 @@ class SelectConv(Pass):
     `NODE=ALGORITHM` for single layers, by ONNX node name. max_error: forbids algorithms whose error bound is
     larger; none is by default. max_noise: of the noise that rounding is estimated to leave at a result, in
     parts of it; layers that would exceed it take more exact algorithms (`rtcc/selection/noise_budget.py`; 0:
-    any noise). transforms=false: forbids those that compute with transformed weights, as -O1 does. Where the
+    any noise). transforms=false: forbids those that compute with transformed weights, as -O1 does; they are
+    not taken either where they pay only while memory is quick (`rtcc/selection/slow_memory.py`). Where the
     algorithm is one of them, the convolution becomes `nn.winograd_conv` or `nn.fft_conv` with its weight
     transformed:
 
@@ -127,7 +129,9 @@ class SelectConv(Pass):
                     )
                     for candidate in found
                 )
-                choices[op] = Choosing(anchor, each, wishes.algorithm(anchor))
+                wanted = wishes.algorithm(anchor)
+                each = without_bets_on_memory(each) if wanted == AUTO else each
+                choices[op] = Choosing(anchor, each, wanted)
                 return choices[op].open()
 
             assigner = Assigner(graph, target, offers)

@@ -85,13 +85,15 @@ class Cost:
 
     compute: arithmetic with operands in the first cache. memory: waiting for what lies farther off.
     communication: starting and joining threads, and data that another core wrote. alone: what one thread
-    would take in all, where several share the run; else None.
+    would take in all, where several share the run; else None. far: memory's part for weights that no cache
+    keeps from one run to the next.
     """
 
     compute: float
     memory: float = 0.0
     communication: float = 0.0
     alone: float | None = None
+    far: float = 0.0
 
     @property
     def total(self) -> float:
@@ -106,7 +108,9 @@ class Cost:
     def times(self, factor: float) -> Cost:
         """The cost of what takes so many times as long."""
         alone = None if self.alone is None else factor * self.alone
-        return Cost(factor * self.compute, factor * self.memory, factor * self.communication, alone)
+        return Cost(
+            factor * self.compute, factor * self.memory, factor * self.communication, alone, factor * self.far
+        )
 
 
 @dataclass(frozen=True)

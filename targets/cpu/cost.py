@@ -73,11 +73,14 @@ def cost_of(demand: Demand, cpu: Cpu, tasks: int, home: Home = Home.LAST_CACHE) 
     hertz = cpu.gigahertz * 1e9
     compute = demand.cycles * (ASSUMED_MULTIPLIES / cpu.multiplies_per_cycle) / hertz
     memory = sum(_stream_seconds(stream, cpu, home) for stream in demand.streams)
+    far = sum(_far_weights_seconds(each.size, cpu) for each in demand.streams if _is_far(each, cpu, home))
     if tasks == 1:
-        return Cost(compute, memory)
+        return Cost(compute, memory, far=far)
     moved = sum(map(_size, demand.streams))
     communication = START_SECONDS + moved / tasks / (cpu.reach.l3_bytes_per_cycle * hertz)
-    return Cost(compute * demand.busiest(tasks), memory / tasks, communication, compute + memory)
+    return Cost(
+        compute * demand.busiest(tasks), memory / tasks, communication, compute + memory, far / tasks
+    )
 
 
 def tasks_of(seconds: float, threads: int) -> int:
@@ -127,10 +130,15 @@ def _size(stream: Stream) -> float:
 def _stream_seconds(stream: Stream, cpu: Cpu, home: Home) -> float:
     """The first time from where the bytes were left, the others from where the kernel itself leaves them."""
     again = stream.size * (stream.times - 1) * _seconds_per_byte(max(stream.reach, stream.size), cpu)
-    if stream.is_constant and (home is Home.MEMORY or stream.size > cpu.reach.l3 / 2):
+    if _is_far(stream, cpu, home):
         return _far_weights_seconds(stream.size, cpu) + again
     is_near = not stream.is_constant or home is Home.SECOND_CACHE
     return stream.size * _seconds_per_byte(stream.size, cpu, is_near=is_near) + again
+
+
+def _is_far(stream: Stream, cpu: Cpu, home: Home) -> bool:
+    """Whether it is weights that come from memory."""
+    return stream.is_constant and (home is Home.MEMORY or stream.size > cpu.reach.l3 / 2)
 
 
 def _far_weights_seconds(size: float, cpu: Cpu) -> float:
