@@ -25,8 +25,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import rtcc
-from benchmarks.gpu_peers import COMPILED, EAGER, Peers
-from benchmarks.gpu_set import LARGEST_SET, Case, build_set, read_case
+from benchmarks.gpu_figures.peers import COMPILED, EAGER, Peers
+from benchmarks.gpu_figures.set import LARGEST_SET, Case, build_set, read_case
 from rtcc.artifact import Artifact
 from rtcc.measure import Latency, measure
 from rtcc.target import parse_target

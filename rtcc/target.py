@@ -392,10 +392,7 @@ class Target(ABC):
 
     @property
     def mixes_layouts(self) -> bool:
-        """Whether general loops that give a result in blocks read operands of its shape in any layout.
-
-        Otherwise such operands are in the result's blocks.
-        """
+        """Whether general loops read operands of their result's shape in another layout than the result's."""
         return False
 
     @property

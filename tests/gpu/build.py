@@ -20,7 +20,7 @@ import onnx
 import onnx.numpy_helper
 import onnx.parser
 
-from benchmarks.gpu_set import LARGEST_SET, write_case
+from benchmarks.gpu_figures.set import LARGEST_SET, write_case
 from benchmarks.models import networks
 from rtcc import quantize
 from rtcc.compiler import Options, read_model, start, write

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import rtcc
-from benchmarks.gpu_set import Case, read_case
+from benchmarks.gpu_figures.set import Case, read_case
 from rtcc.artifact import Artifact
 from rtcc.artifact.device import DeviceBinding
 from rtcc.errors import ArtifactError, InvalidInput, RtccError
@@ -63,7 +63,7 @@ class Lying:
 
 
 def test_outputs_are_the_interpreters(case: Case) -> None:
-    """Within the bounds of `benchmarks/gpu_bounds.py`; runs and workspaces agree to the bit."""
+    """Within the bounds of `benchmarks/gpu_figures/bounds.py`; runs and workspaces agree to the bit."""
     with rtcc.load(case.library) as artifact:
         first = artifact.run(case.feeds)
         assert case.worst(first) <= 1

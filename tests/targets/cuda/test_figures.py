@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 import rtcc
-from benchmarks import gpu, gpu_set
-from benchmarks.gpu_bounds import FLOORS, bounds_of, excess, narrowest
-from benchmarks.gpu_peers import traced
-from benchmarks.gpu_set import model_at, read_case, write_case
-from benchmarks.gpu_weights import Spread, seeded, to_rows
+from benchmarks import gpu
+from benchmarks.gpu_figures.bounds import FLOORS, bounds_of, excess, narrowest
+from benchmarks.gpu_figures.peers import traced
+from benchmarks.gpu_figures.set import Case, model_at, read_case, write_case
+from benchmarks.gpu_figures.weights import Spread, seeded, to_rows
 from rtcc.compiler import read_model
 from rtcc.errors import InvalidInput
 from rtcc.pipeline.inputs import random_inputs
@@ -169,5 +169,5 @@ def test_models_at_batches(tmp_path: Path) -> None:
         model_at(str(LENET), 2, tmp_path / "fixed")
     assert caught.value.code == "batch-fixed"
     assert gpu._numbers("4,1,4") == [1, 4]
-    assert gpu_set.Case(tmp_path / "a-b.half-b16.so", {}, {}, {}, {}).model == "a-b.half"
-    assert gpu_set.Case(tmp_path / "a-b.half-b16.so", {}, {}, {}, {}).batch == 16
+    assert Case(tmp_path / "a-b.half-b16.so", {}, {}, {}, {}).model == "a-b.half"
+    assert Case(tmp_path / "a-b.half-b16.so", {}, {}, {}, {}).batch == 16

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.gpu_set import read_case, write_case
+from benchmarks.gpu_figures.set import read_case, write_case
 from rtcc.compiler import Options, start
 from rtcc.emission.device_code import Phases, phases_to_bytes
 from rtcc.emission.emit_cuda import named

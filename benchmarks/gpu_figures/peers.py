@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.gpu_weights import array_of
+from benchmarks.gpu_figures.weights import array_of
 from rtcc.artifact import Artifact
 from rtcc.text import read_module
 

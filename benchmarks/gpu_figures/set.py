@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import rtcc
-from benchmarks.gpu_bounds import bounds_of, excess, narrowest
-from benchmarks.gpu_weights import seeded, to_rows
+from benchmarks.gpu_figures.bounds import bounds_of, excess, narrowest
+from benchmarks.gpu_figures.weights import seeded, to_rows
 from rtcc.errors import InvalidInput
 from rtcc.ir import Module
 from rtcc.text import print_module
