@@ -26,6 +26,9 @@ from tests.frontend.models import make_model, value
 STRANGERS = ("numpy", "onnx", "tvm", "json", "pickle", "struct", "traceback", "ctypes")
 
 
+LAYERS = 24
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     nodes = [helper.make_node("Add", ["x", "w"], ["s"]), helper.make_node("Relu", ["s"], ["y"])]
@@ -33,6 +36,22 @@ def model(tmp_path: Path) -> Path:
     built = make_model(nodes, [value("x", (3, 8))], ["y"], weights)
     path = tmp_path / "model.onnx"
     path.write_bytes(built.SerializeToString())
+    return path
+
+
+@pytest.fixture
+def long_model(tmp_path: Path) -> Path:
+    """Of so many kernels that none is compiled yet when the process that compiles them has just begun."""
+    nodes = [
+        helper.make_node("Conv", [f"x{n}" if n else "x", "w"], [f"x{n + 1}"], dilations=[n + 1] * 2,
+                         pads=[n + 1] * 4)
+        for n in range(LAYERS)
+    ]  # fmt: skip
+    weights = {"w": np.full((8, 8, 3, 3), 0.125, np.float32)}
+    path = tmp_path / "long.onnx"
+    path.write_bytes(
+        make_model(nodes, [value("x", (1, 8, 64, 64))], [f"x{LAYERS}"], weights).SerializeToString()
+    )
     return path
 
 
@@ -148,9 +167,9 @@ def test_a_forked_child_leaves_its_parent_s_files_alone(model: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_compilation_leaves_nothing(model: Path, number: int, code: int) -> None:
+def test_an_interrupted_compilation_leaves_nothing(long_model: Path, number: int, code: int) -> None:
     """Sent to the whole group, workers included, as a terminal and a service manager do."""
-    temporary = model.parent / "temporary"
+    model, temporary = long_model, long_model.parent / "temporary"
     temporary.mkdir()
     environment = {**os.environ, "RTCC_CACHE": str(model.parent / "cache"), "TMPDIR": str(temporary)}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
