@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from rtcc.artifact import load
 from rtcc.compiler import Options, start
 from rtcc.emission.device_code import DeviceCode, function_name, phases_to_bytes
 from rtcc.emission.emit_c import ModelSource
@@ -171,6 +172,14 @@ class Driver:
         self.library.fake_pop_context()
         ctypes.memmove(pointer.value, array.ctypes.data, array.nbytes)
         return int(pointer.value)
+
+
+def run_hosted(driver: str, found: Hosted, feeds: dict[str, Any]) -> dict[str, Any]:
+    """One run of a model, over the driver as new; in a process that finds it."""
+    here = Driver(driver)
+    here.use(found)
+    with load(found.library) as artifact:
+        return artifact.run(feeds)
 
 
 @contextmanager

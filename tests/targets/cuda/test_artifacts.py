@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from rtcc.errors import ArtifactError, InvalidInput, RtccError, Unsupported
 from rtcc.ir import Module
 from rtcc.system.child_process import Child
 from rtcc.target import beside
-from tests.targets.cuda.hosted import Driver, Hosted, driver_in, hosted, process
+from tests.targets.cuda.hosted import Driver, Hosted, hosted, process
 
 LENET = Path(rtcc.__file__).parent / "demo" / "lenet5_mnist.onnx"
 
@@ -42,18 +42,6 @@ MODELS: dict[str, Callable[[], Any]] = {
     ).SerializeToString(),
     "taken": lambda: TAKEN,
 }
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return driver_in(tmp_path_factory.mktemp("driver"))
-
-
-@pytest.fixture(scope="module")
-def gpu(driver: Path) -> Generator[Child]:
-    """A process that finds the driver; each `Driver` there begins anew."""
-    with pytest.MonkeyPatch.context() as patch, process(driver, patch) as child:
-        yield child
 
 
 @pytest.fixture(scope="module")

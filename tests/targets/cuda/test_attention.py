@@ -41,10 +41,10 @@ from rtcc.targets.cuda.kernels.gemm_tiles import Multiprocessors
 from rtcc.targets.cuda.simt import KernelFault, interpret
 from rtcc.targets.tvm.kernels.attention.attention_problem import AttentionProblem
 from rtcc.text import parse_module, print_module
-from tests.targets.cuda.hosted import driver_in, hosted, process
+from tests.targets.cuda.hosted import hosted, process, run_hosted
 from tests.targets.cuda.nvcc import needs_nvcc
 from tests.targets.cuda.test_tensor_cores import As
-from tests.targets.cuda.test_tiled import GPU, algorithms, run
+from tests.targets.cuda.test_tiled import GPU, algorithms
 from tests.targets.cuda.vision_transformer import vision_transformer
 
 HALVES: dict[str, tuple[AttentionProblem, AttentionTile]] = {
@@ -264,11 +264,6 @@ def test_no_tile_spills(kind: Kind | None, tile: AttentionTile, architecture: st
 # --------------------------------------------------------------------------------------------- whole networks
 
 
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return driver_in(tmp_path_factory.mktemp("driver"))
-
-
 NETWORKS: dict[str, Callable[[], Any]] = {
     "minilm": lambda: networks.minilm(layers=1, hidden=32, heads=2, tokens=20, vocabulary=50),
     "vit": vision_transformer,
@@ -292,7 +287,7 @@ def test_networks(
     found = hosted(given, tmp_path, GPU)
     assert algorithms(found)["attention"] == 1
     with process(driver, monkeypatch) as child:
-        results = child.call(120, run, str(driver), found, feeds)
+        results = child.call(120, run_hosted, str(driver), found, feeds)
     for key, value in wanted.items():
         assert np.abs(results[key] - value).max() <= tolerance * np.abs(value).max()
 

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +22,13 @@ from rtcc.artifact import load
 from rtcc.artifact.dlpack import CUDA
 from rtcc.errors import ArtifactError, RtccError
 from rtcc.system.child_process import Child
-from tests.targets.cuda.hosted import Driver, Hosted, driver_in, hosted, process
+from tests.targets.cuda.hosted import Driver, Hosted, hosted
 
 GROWN = """graph @main(%x: f32[6,4], %i: u8[2]) {
   %y = math.exp(%x) : f32[6,4]
   %j = math.cast(%i) {to = "f32"} : f32[2]
   return(%y, %j)
 }"""
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return driver_in(tmp_path_factory.mktemp("driver"))
-
-
-@pytest.fixture(scope="module")
-def gpu(driver: Path) -> Generator[Child]:
-    with pytest.MonkeyPatch.context() as patch, process(driver, patch) as child:
-        yield child
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 import rtcc
-from rtcc.artifact import load
 from rtcc.compiler import Options, start
 from rtcc.ir import Graph
 from rtcc.ir.ops.cast import Cast
 from rtcc.pipeline.inputs import random_inputs
 from rtcc.text import parse_module
-from tests.targets.cuda.hosted import Driver, Hosted, driver_in, hosted, process
+from tests.targets.cuda.hosted import hosted, process, run_hosted
 
 GPU = "cuda:sm_80,host=x86-64"
 
@@ -90,18 +89,6 @@ CASES: dict[str, tuple[str, int, dict[str, Any]]] = {
 """A module, the kernels that it takes, options; each layer, pool and cast of an input is one."""
 
 
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return driver_in(tmp_path_factory.mktemp("driver"))
-
-
-def run(driver: str, found: Hosted, feeds: dict[str, Any]) -> dict[str, Any]:
-    here = Driver(driver)
-    here.use(found)
-    with load(found.library) as artifact:
-        return artifact.run(feeds)
-
-
 def kernels_of(text: str, **options: Any) -> list[Graph]:
     compilation = start(parse_module("// rtir 1  level=graph\n" + text), Options(target=GPU, **options))
     compilation.lower()
@@ -119,7 +106,7 @@ def test_few_kernels(name: str, driver: Path, tmp_path: Path, monkeypatch: pytes
     feeds = random_inputs(module, 0)
     wanted = rtcc.interpret(module, feeds)
     with process(driver, monkeypatch) as child:
-        results = child.call(120, run, str(driver), hosted(text, tmp_path, GPU, **options), feeds)
+        results = child.call(120, run_hosted, str(driver), hosted(text, tmp_path, GPU, **options), feeds)
     for key, value in wanted.items():
         # Numbers are rounded after each layer, whose sums are in another order: two units in the last place.
         allowed = 2**-6 if "bf16" in text else 2**-9 if "f16" in text else 1e-6

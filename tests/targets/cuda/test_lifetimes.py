@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import pytest
 from rtcc.artifact import load
 from rtcc.errors import ArtifactError, RtccError
 from rtcc.system.child_process import Child
-from tests.targets.cuda.hosted import Driver, Hosted, driver_in, hosted, process
+from tests.targets.cuda.hosted import Driver, Hosted, hosted
 
 TAKEN = """graph @main(%x: f32[6,4], %i: i64[5]) {
   %y = tensor.gather(%x, %i) {axis = 0} : f32[5,4]
@@ -32,17 +32,6 @@ TAKEN = """graph @main(%x: f32[6,4], %i: i64[5]) {
 
 X, I = np.arange(24, dtype=np.float32).reshape(6, 4) / 24, np.array([0, 5, 1, 3, 2])
 WANTED = np.exp(X[I])
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return driver_in(tmp_path_factory.mktemp("driver"))
-
-
-@pytest.fixture(scope="module")
-def gpu(driver: Path) -> Generator[Child]:
-    with pytest.MonkeyPatch.context() as patch, process(driver, patch) as child:
-        yield child
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from rtcc.targets.cuda.device_code import SYMBOL, build_device_code
 from rtcc.targets.cuda.profile import report_of
 from rtcc.targets.cuda.toolkit import nvcc
 from rtcc.text import parse_module
-from tests.targets.cuda.hosted import Driver, Hosted, driver_in, hosted, process, stand_in
+from tests.targets.cuda.hosted import Driver, Hosted, hosted, stand_in
 from tests.targets.cuda.nvcc import needs_nvcc
 
 LAYERS = """graph @main(%x: f32[6,64], %w: f32[64,8]) {
@@ -42,17 +41,6 @@ LAYERS = """graph @main(%x: f32[6,64], %w: f32[64,8]) {
 }"""
 
 A100 = GpuFacts("A100", (8, 0), 108, 1.41, 1555.0, 40 << 20, "13.0")
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return driver_in(tmp_path_factory.mktemp("driver"))
-
-
-@pytest.fixture(scope="module")
-def gpu(driver: Path) -> Generator[Child]:
-    with pytest.MonkeyPatch.context() as patch, process(driver, patch) as child:
-        yield child
 
 
 @pytest.fixture(scope="module")

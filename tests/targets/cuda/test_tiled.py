@@ -15,7 +15,6 @@ import pytest
 
 import rtcc
 from benchmarks.models import networks
-from rtcc.artifact import load
 from rtcc.compiler import Options, read_model, start
 from rtcc.emission.device_code import PRODUCTS, WHOLE
 from rtcc.errors import InvalidInput
@@ -31,26 +30,14 @@ from rtcc.targets.cuda.simt import interpret
 from rtcc.text import parse_module, print_module
 from tests.gpu.build import shortcut
 from tests.targets.arm.test_halves import halved
-from tests.targets.cuda.hosted import Driver, Hosted, driver_in, hosted, process
+from tests.targets.cuda.hosted import Hosted, hosted, process, run_hosted
 from tests.targets.quantized import residual_network
 
 GPU = "cuda:sm_80,host=x86-64"
 
 
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return driver_in(tmp_path_factory.mktemp("driver"))
-
-
 def small_resnet() -> onnx.ModelProto:
     return networks.resnet18(width=8, size=32, classes=5)
-
-
-def run(driver: str, found: Hosted, feeds: dict[str, Any]) -> dict[str, Any]:
-    here = Driver(driver)
-    here.use(found)
-    with load(found.library) as artifact:
-        return artifact.run(feeds)
 
 
 def algorithms(found: Hosted) -> Counter[str]:
@@ -106,7 +93,7 @@ def test_networks(name: str, driver: Path, tmp_path: Path, monkeypatch: pytest.M
     feeds = random_inputs(read_model(model), 0)
     wanted = rtcc.interpret(module, feeds)
     with process(driver, monkeypatch) as child:
-        results = child.call(120, run, str(driver), found, feeds)
+        results = child.call(120, run_hosted, str(driver), found, feeds)
     for key, value in wanted.items():
         most = np.abs(value.astype(np.float64)).max()
         difference = np.abs(results[key].astype(np.float64) - value.astype(np.float64)).max()
