@@ -88,7 +88,17 @@ def build_device_code(func: tirx.PrimFunc, architecture: str) -> DeviceCode:
     Its symbol is its `global_symbol`, or `SYMBOL` where it has none. Raises `ToolMissing` where there
     is no nvcc that knows the architecture, and `CodegenError` where nvcc refuses the code, an array has 2^31
     elements or more, or there are more threads than an index can count or an architecture can launch.
+
+    Where ptxas spills, to fit one more block into a multiprocessor, registers are kept instead.
     """
+    code = _built(func, architecture)
+    if not code.spill_bytes or LEAST_BLOCKS in (func.attrs or {}):
+        return code
+    kept = _built(func.with_attr(LEAST_BLOCKS, 1), architecture)
+    return min(code, kept, key=lambda each: each.spill_bytes)
+
+
+def _built(func: tirx.PrimFunc, architecture: str) -> DeviceCode:
     lowered = lowered_for_device(func, architecture)
     launch = launch_of(lowered)
     symbol = _symbol_of(func)

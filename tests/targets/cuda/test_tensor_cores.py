@@ -248,6 +248,16 @@ def test_nothing_is_spilled(kind: Kind, architecture: str) -> None:
 
 
 @needs_nvcc
+def test_registers_are_kept_rather_than_one_more_block() -> None:
+    """Four blocks of 64 registers fit into a multiprocessor, and ptxas would spill for them."""
+    tile = FragmentTile(128, 64, 32, 32, 4, 4, 1)
+    func = tensor_matmul.make(MatmulProblem(197, 1000, 384), Kind.F16, None, tile, "float32")
+    made = build_device_code(func, "sm_90")
+    assert (made.spill_bytes, made.stack_bytes) == (0, 0)
+    assert made.registers > 64
+
+
+@needs_nvcc
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
 @pytest.mark.parametrize("kind", Kind)
