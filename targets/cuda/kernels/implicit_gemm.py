@@ -70,11 +70,9 @@ def make_sums(
     problem: Im2colProblem, epilogue: Epilogue | None, tile: GemmTile, result: str = "float32"
 ) -> tirx.PrimFunc:
     """The kernel that adds up what `make` leaves in scratch, with the same parameters."""
-    kernel = adding_kernel(conv_shape(problem), QUAD)
-    _, _, finish, partial = _declared(kernel, problem, epilogue, tile, result)
-    assert partial is not None, "blocks divide the terms"
-    partial.add_up(finish)
-    return kernel.finish()
+    return adding_kernel(
+        conv_shape(problem), QUAD, lambda kernel: _declared(kernel, problem, epilogue, tile, result)[2:]
+    )
 
 
 def _declared(

@@ -92,10 +92,18 @@ class PartialSums:
             yield kernel.bind("image", image), kernel.bind("row", row), kernel.bind("column", column)
 
 
-def adding_kernel(shape: GemmShape, count: int) -> DeviceBuilder:
-    """A kernel with a thread for each group of so many neighbouring results."""
+Declare = Callable[[DeviceBuilder], tuple[Finish, PartialSums | None]]
+"""Declares a product's parameters in a kernel: how results are stored, and the scratch of several parts."""
+
+
+def adding_kernel(shape: GemmShape, count: int, declare: Declare) -> tirx.PrimFunc:
+    """The kernel that adds up what a product left in scratch, a thread for so many neighbouring results."""
     threads = shape.batch * shape.rows * -(-shape.columns // count)
-    return DeviceBuilder((-(-threads // THREADS), 1, 1), (THREADS, 1, 1))
+    kernel = DeviceBuilder((-(-threads // THREADS), 1, 1), (THREADS, 1, 1))
+    finish, partial = declare(kernel)
+    assert partial is not None, "blocks divide the terms"
+    partial.add_up(finish)
+    return kernel.finish()
 
 
 def part_and_image(outer: Index, batch: int, parts: int) -> tuple[Index, Index]:

@@ -95,11 +95,10 @@ def make_sums(
     problem: Im2colProblem, kind: Kind, epilogue: Epilogue | None, tile: FragmentTile, result: str
 ) -> tirx.PrimFunc:
     """The kernel that adds up what `make` leaves in scratch, with the same parameters."""
-    kernel = adding_kernel(conv_shape(problem, kind), PAIR)
-    _, _, finish, partial = _declared(kernel, problem, kind, epilogue, tile, result)
-    assert partial is not None, "blocks divide the terms"
-    partial.add_up(finish)
-    return kernel.finish()
+    return adding_kernel(
+        conv_shape(problem, kind), PAIR,
+        lambda kernel: _declared(kernel, problem, kind, epilogue, tile, result)[2:],
+    )  # fmt: skip
 
 
 def _declared(

@@ -86,11 +86,10 @@ def make_sums(
     problem: MatmulProblem, kind: Kind, epilogue: Epilogue | None, tile: FragmentTile, result: str
 ) -> tirx.PrimFunc:
     """The kernel that adds up what `make` leaves in scratch, with the same parameters."""
-    kernel = adding_kernel(product_shape(problem), PAIR)
-    _, _, finish, partial = _declared(kernel, problem, kind, epilogue, tile, result)
-    assert partial is not None, "blocks divide the terms"
-    partial.add_up(finish)
-    return kernel.finish()
+    return adding_kernel(
+        product_shape(problem), PAIR,
+        lambda kernel: _declared(kernel, problem, kind, epilogue, tile, result)[2:],
+    )  # fmt: skip
 
 
 def _declared(
